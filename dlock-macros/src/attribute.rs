@@ -1,0 +1,95 @@
+//! From the attribute and its item to code: read, check, expand.
+
+use proc_macro2::{Span, TokenStream};
+use quote::{ToTokens, quote, quote_spanned};
+use syn::Attribute;
+
+use crate::diagnostic::Errors;
+use crate::expand::{self, Parts};
+use crate::item::{FunctionItem, Item};
+use crate::options::{self, Keys, Options};
+use crate::scope::Scope;
+use crate::signature::Function;
+
+pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    let mut errors = Errors::default();
+    let options = options::parse(arguments, &mut errors);
+    match syn::parse2(item.clone()) {
+        Ok(Item::Function(mut function)) => {
+            only_once(&mut function.attributes, &mut errors);
+            annotated(&function, &options, errors)
+        }
+        Ok(Item::Bodiless(signature)) => {
+            // What the options say matters once the attribute stands in the right place.
+            let name = &signature.ident;
+            let message = format!("`{name}` has no body to lock: put the attribute on its implementations, or give it a default body");
+            error_beside(syn::Error::new(name.span(), message), &item)
+        }
+        Ok(Item::Other(what, span)) => {
+            let message = format!("`#[distributed_lock]` locks an async function, not {what}: put it on each function that must not run twice at once");
+            error_beside(syn::Error::new(span, message), &item)
+        }
+        Err(error) => error_beside(error, &item),
+    }
+}
+
+fn annotated(item: &FunctionItem, options: &Options, mut errors: Errors) -> TokenStream {
+    let function = Function::new(&item.signature, &item.body);
+    let scope = Scope::of(&function);
+    function.check(options, &mut errors);
+    if let Some(keys) = &options.keys {
+        scope.check(keys, &mut errors);
+    }
+    match &options.keys {
+        Some(keys) if errors.is_empty() => {
+            expand::function(item, &Parts::new(&function, options, keys, &scope))
+        }
+        _ => {
+            let errors = errors.into_compile_errors();
+            let item = without_lock(item, options);
+            quote!(#errors #item)
+        }
+    }
+}
+
+/// One function has one lock site: a second attribute would lock inside the first lock, in an order
+/// that another function may reverse.
+fn only_once(attributes: &mut Vec<Attribute>, errors: &mut Errors) {
+    attributes.retain(|attribute| {
+        let last = attribute.path().segments.last();
+        let again = last.is_some_and(|segment| segment.ident == "distributed_lock");
+        if again {
+            let message = "`#[distributed_lock]` is written twice on this function: to take several locks write one with `keys = [\"…\", \"…\"]`, which cannot deadlock";
+            errors.add(syn::Error::new_spanned(attribute, message));
+        }
+        !again
+    });
+}
+
+/// The function as it is written, so that one mistake in the attribute does not make everything that
+/// calls the function, or its body, a mistake too.
+fn without_lock(item: &FunctionItem, options: &Options) -> TokenStream {
+    let Some(guard) = &options.guard else { return item.to_token_stream() };
+    // Nothing runs this: the guard's name only has to exist.
+    let FunctionItem { attributes, visibility, signature, body } = item;
+    let span = Span::mixed_site();
+    let tokens = &body.tokens;
+    let runtime = expand::runtime(options);
+    let held = match &options.keys {
+        Some(Keys::All(_)) => quote_spanned!(span=> #runtime::LockSet),
+        _ => quote_spanned!(span=> #runtime::LockGuard),
+    };
+    quote_spanned! {span=>
+        #(#attributes)*
+        #[allow(unreachable_code, unused_variables)]
+        #visibility #signature {
+            let #guard: &#held = ::core::panic!();
+            #tokens
+        }
+    }
+}
+
+fn error_beside(error: syn::Error, item: &TokenStream) -> TokenStream {
+    let error = error.to_compile_error();
+    quote!(#error #item)
+}

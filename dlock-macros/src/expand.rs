@@ -1,0 +1,202 @@
+//! The code that stands for an annotated function: one call of the runtime.
+//!
+//! Everything here has mixed-site hygiene: local variables of the expansion and of the user cannot
+//! see each other. Items are not hygienic, so those of the expansion stand in blocks of their own.
+
+use proc_macro2::{Group, Ident, Span, TokenStream};
+use quote::{ToTokens, quote_spanned};
+use syn::FnArg;
+
+use crate::item::FunctionItem;
+use crate::options::{Keys, OnBusy, Options};
+use crate::scope::Scope;
+use crate::signature::{Function, Shape, at};
+
+mod key;
+mod site;
+
+/// What every part of the expansion needs.
+pub(crate) struct Parts<'a> {
+    pub(crate) function: &'a Function<'a>,
+    pub(crate) options: &'a Options,
+    pub(crate) keys: &'a Keys,
+    pub(crate) scope: &'a Scope,
+    /// The runtime's private module.
+    pub(crate) runtime: TokenStream,
+}
+
+impl<'a> Parts<'a> {
+    pub(crate) fn new(
+        function: &'a Function<'a>,
+        options: &'a Options,
+        keys: &'a Keys,
+        scope: &'a Scope,
+    ) -> Self {
+        let runtime = runtime(options);
+        Self { function, options, keys, scope, runtime }
+    }
+}
+
+/// The path of the runtime's private module.
+pub(crate) fn runtime(options: &Options) -> TokenStream {
+    let mixed = Span::mixed_site();
+    match &options.krate {
+        Some(path) => quote_spanned!(mixed=> #path::__private),
+        None => quote_spanned!(mixed=> ::dlock_runtime::__private),
+    }
+}
+
+/// The annotated function.
+pub(crate) fn function(item: &FunctionItem, parts: &Parts<'_>) -> TokenStream {
+    let mixed = Span::mixed_site();
+    let FunctionItem { attributes, visibility, signature, body } = item;
+    let mut signature = signature.clone();
+    let arguments = signature.inputs.iter_mut().filter_map(|input| match input {
+        FnArg::Typed(typed) => Some(typed),
+        FnArg::Receiver(_) => None,
+    });
+    for (typed, argument) in arguments.zip(&parts.function.arguments) {
+        if let Some(pattern) = &argument.replaced {
+            *typed.pat = pattern.clone();
+        }
+    }
+
+    let site = site::site(&signature, parts);
+    let call = call(&body.tokens, body.brace.span.join(), parts);
+    // The site is a statement outside of the future: a function that is nothing but an async block is
+    // one that clippy wants to be an `async fn`. The future stays the last expression, by which
+    // `tracing::instrument` knows such functions.
+    let statements = match parts.function.returns.shape {
+        Shape::Async => quote_spanned!(mixed=> #site #call),
+        Shape::Future => quote_spanned!(mixed=> #site async move { #call }),
+        Shape::Boxed | Shape::Blocking => {
+            quote_spanned!(mixed=> #site ::std::boxed::Box::pin(async move { #call }))
+        }
+    };
+    quote_spanned!(mixed=> #(#attributes)* #visibility #signature { #statements })
+}
+
+/// The key, the body as a future that is not polled yet, and the call that locks the one and polls
+/// the other.
+fn call(body: &TokenStream, braces: Span, parts: &Parts<'_>) -> TokenStream {
+    let mixed = Span::mixed_site();
+    let Parts { function, options, runtime, .. } = parts;
+    let skip = matches!(options.on_busy, Some((OnBusy::Skip, _)));
+    let (keys, run, held) = match parts.keys {
+        Keys::One(one) => {
+            let run = if skip { "run_or_skip" } else { "run" };
+            (key::key(one, parts), run, "LockGuard")
+        }
+        Keys::All(all) => {
+            let run = if skip { "run_all_or_skip" } else { "run_all" };
+            let keys = all.iter().map(|each| key::key(each, parts));
+            (quote_spanned!(mixed=> [#(#keys),*]), run, "LockSet")
+        }
+    };
+    let [run, held] = [run, held].map(|name| Ident::new(name, mixed));
+    let (slot, guard) = if options.guard.is_some() {
+        (
+            Some(quote_spanned! {mixed=>
+                let slot = #runtime::GuardSlot::<#runtime::#held>::new();
+                let slot = &slot;
+            }),
+            quote_spanned!(mixed=> ::core::option::Option::Some(slot)),
+        )
+    } else {
+        (None, quote_spanned!(mixed=> ::core::option::Option::None))
+    };
+    let error = error(parts);
+    let captured = captured(function);
+    let bound_guard =
+        options.guard.as_ref().map(|name| quote_spanned!(mixed=> let #name = slot.get();));
+    let unpacked = unpacked(function);
+    let result = result(body, braces, function);
+    quote_spanned! {mixed=>
+        let keys = #keys;
+        #slot
+        let error = #error;
+        let body = ::core::pin::pin!(::core::option::Option::Some(async move {
+            #captured
+            #bound_guard
+            #unpacked
+            #result
+        }));
+        #runtime::#run(site, keys, #guard, error, body).await
+    }
+}
+
+/// How a lock error becomes one of the function: the one place that asks for a conversion, shown at
+/// the return type.
+fn error(parts: &Parts<'_>) -> TokenStream {
+    let Parts { function, options, runtime, .. } = parts;
+    let witness = function.returns.witness();
+    let span = at(&witness);
+    match &options.map_err {
+        Some(map) => quote_spanned!(span=> #runtime::map_error::<#witness>(#map)),
+        None => quote_spanned!(span=> #runtime::error::<#witness>()),
+    }
+}
+
+/// Moves every argument and `self` into the body, whole, used there or not: they are dropped before
+/// the lock is released.
+fn captured(function: &Function<'_>) -> TokenStream {
+    let mixed = Span::mixed_site();
+    let receiver = function.receiver().map(|receiver| quote_spanned!(mixed=> let _ = &#receiver;));
+    let arguments = function.arguments.iter().flat_map(|argument| {
+        let conditions = &argument.conditions;
+        argument.variables.iter().map(move |variable| {
+            let lint = variable.to_string().starts_with('_').then(
+                || quote_spanned!(mixed=> #[allow(clippy::used_underscore_binding)]),
+            );
+            quote_spanned!(mixed=> #(#conditions)* #lint let _ = &#variable;)
+        })
+    });
+    quote_spanned!(mixed=> #receiver #(#arguments)*)
+}
+
+fn unpacked(function: &Function<'_>) -> TokenStream {
+    let mixed = Span::mixed_site();
+    let unpacked = function.arguments.iter().filter_map(|argument| {
+        let (pattern, variable) = argument.unpacked.as_ref()?;
+        let conditions = &argument.conditions;
+        Some(quote_spanned!(mixed=> #(#conditions)* let #pattern = #variable;))
+    });
+    unpacked.collect()
+}
+
+/// The user's body, with its return type known to inference from the start.
+fn result(body: &TokenStream, braces: Span, function: &Function<'_>) -> TokenStream {
+    let mixed = Span::mixed_site();
+    // Braces of the expansion, for the lint about needless ones, at the place of the user's.
+    let mut block = Group::new(proc_macro2::Delimiter::Brace, body.clone());
+    block.set_span(mixed.located_at(braces));
+    let block = block.to_token_stream();
+    let output = function.returns.output();
+    match function.returns.shape {
+        Shape::Async => quote_spanned! {mixed=>
+            if let ::core::option::Option::Some(result) = ::core::option::Option::None::<#output> {
+                return result;
+            }
+            let result: #output = #block;
+            #[allow(unreachable_code)]
+            result
+        },
+        Shape::Future => quote_spanned! {mixed=>
+            let expect = {
+                fn expect<R, F, B>(body: B) -> F
+                where
+                    F: ::core::future::Future<Output = R>,
+                    B: ::core::ops::FnOnce() -> F,
+                {
+                    body()
+                }
+                expect::<#output, _, _>
+            };
+            expect(move || #block).await
+        },
+        Shape::Boxed | Shape::Blocking => {
+            let boxed = function.returns.boxed();
+            quote_spanned!(mixed=> (move || -> #boxed #block)().await)
+        }
+    }
+}

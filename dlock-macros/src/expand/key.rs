@@ -1,0 +1,108 @@
+//! The code that makes a key.
+
+use std::collections::BTreeMap;
+
+use proc_macro2::{Ident, Literal, Span, TokenStream};
+use quote::{ToTokens, quote_spanned};
+use syn::LitStr;
+use syn::spanned::Spanned;
+
+use super::Parts;
+use crate::options::Key;
+use crate::scope::new_ident;
+use crate::template::{Piece, Placeholder, Step};
+
+/// An expression of the key's type, evaluated when the future is first polled.
+pub(super) fn key(key: &Key, parts: &Parts<'_>) -> TokenStream {
+    let mixed = Span::mixed_site();
+    let runtime = &parts.runtime;
+    let views = views(parts);
+    let made = match key {
+        Key::Template { literal, pieces } => template(literal, pieces, parts),
+        Key::Expression(expression) => {
+            let span = mixed.located_at(expression.span());
+            quote_spanned!(span=> let key = #runtime::key_from(#expression);)
+        }
+    };
+    // A variable, not a tail expression: temporaries of the values end before what they borrow.
+    quote_spanned!(mixed=> { #views #made key })
+}
+
+/// Arguments that are taken apart only in the body, seen by reference.
+fn views(parts: &Parts<'_>) -> TokenStream {
+    let mixed = Span::mixed_site();
+    let views = parts.function.arguments.iter().filter_map(|argument| {
+        let (pattern, variable) = argument.viewed.as_ref()?;
+        let conditions = &argument.conditions;
+        Some(quote_spanned! {mixed=>
+            #(#conditions)*
+            #[allow(unused_variables, clippy::ref_binding_to_reference)]
+            let #pattern = #variable;
+        })
+    });
+    views.collect()
+}
+
+/// The roots of all placeholders as shared references, then the writer.
+fn template(literal: &LitStr, pieces: &[Piece], parts: &Parts<'_>) -> TokenStream {
+    // At the place of the literal, where the compiler's own messages about a value then point.
+    let span = Span::mixed_site().located_at(literal.span());
+    let runtime = &parts.runtime;
+    let mut roots = BTreeMap::new();
+    let mut writer = quote_spanned!(span=> #runtime::key());
+    for piece in pieces {
+        match piece {
+            Piece::Literal(text) => writer.extend(quote_spanned!(span=> .literal(#text))),
+            Piece::Value(placeholder) => {
+                let text = &placeholder.text;
+                let root = parts.scope.root(placeholder, literal.span());
+                let view = view(placeholder, span);
+                let value = value(placeholder, &view, span);
+                roots.insert(&placeholder.root, bind(&view, &root, span));
+                writer.extend(quote_spanned!(span=> .value(#text, #value)));
+            }
+        }
+    }
+    let roots = roots.values();
+    quote_spanned!(span=> #(#roots)* let key = #writer.finish();)
+}
+
+/// The variable that stands for a placeholder's root: of the same name, for the compiler's messages.
+fn view(placeholder: &Placeholder, span: Span) -> Ident {
+    match &*placeholder.root {
+        "self" => Ident::new("this", span),
+        root => new_ident(root, span),
+    }
+}
+
+/// A shared reference: a method that would consume or change the argument does not compile.
+fn bind(view: &Ident, root: &Ident, span: Span) -> TokenStream {
+    let lint = root
+        .to_string()
+        .starts_with('_')
+        .then(|| quote_spanned!(span=> #[allow(clippy::used_underscore_binding)]));
+    quote_spanned!(span=> #lint let #view = &#root;)
+}
+
+/// A reference to a placeholder's value.
+fn value(placeholder: &Placeholder, view: &Ident, span: Span) -> TokenStream {
+    if placeholder.steps.is_empty() {
+        return view.to_token_stream();
+    }
+    let steps = placeholder.steps.iter().map(|step| match step {
+        Step::Field(name) => {
+            let name = new_ident(name, span);
+            quote_spanned!(span=> .#name)
+        }
+        Step::Index(index) => {
+            let mut index = Literal::u32_unsuffixed(*index);
+            index.set_span(span);
+            quote_spanned!(span=> .#index)
+        }
+        Step::Method(name) => {
+            let name = new_ident(name, span);
+            quote_spanned!(span=> .#name())
+        }
+    });
+    quote_spanned!(span=> &#view #(#steps)*)
+}

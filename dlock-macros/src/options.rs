@@ -1,0 +1,250 @@
+//! What is written in the attribute's brackets.
+
+use std::time::Duration;
+
+use proc_macro2::{Span, TokenStream};
+use syn::spanned::Spanned;
+use syn::{Expr, ExprPath, Ident, LitStr};
+
+use crate::diagnostic::Errors;
+use crate::template::{self, Piece};
+
+mod arguments;
+mod value;
+
+use arguments::Argument;
+
+/// The options of one attribute. `None` where nothing, or nothing that can be used, is written.
+#[derive(Default)]
+pub(crate) struct Options {
+    pub(crate) keys: Option<Keys>,
+    pub(crate) ttl: Option<Duration>,
+    pub(crate) wait: Option<Wait>,
+    pub(crate) backend: Option<LitStr>,
+    pub(crate) renew: Option<bool>,
+    pub(crate) max_hold: Option<Duration>,
+    pub(crate) min_hold: Option<Duration>,
+    pub(crate) on_busy: Option<(OnBusy, Span)>,
+    pub(crate) on_lost: Option<OnLost>,
+    pub(crate) reentrant: Option<bool>,
+    pub(crate) guard: Option<Ident>,
+    pub(crate) map_err: Option<ExprPath>,
+    pub(crate) krate: Option<ExprPath>,
+}
+
+/// What is locked.
+pub(crate) enum Keys {
+    /// `key = …`
+    One(Key),
+    /// `keys = […]`
+    All(Vec<Key>),
+}
+
+pub(crate) enum Key {
+    Template { literal: LitStr, pieces: Vec<Piece> },
+    /// A Rust expression that is `impl Into<LockKey>`.
+    Expression(Expr),
+}
+
+#[derive(Clone, Copy)]
+pub(crate) enum Wait {
+    UpTo(Duration),
+    Forever,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OnBusy {
+    Error,
+    Skip,
+}
+
+#[derive(Clone, Copy)]
+pub(crate) enum OnLost {
+    Cancel,
+    Finish,
+    Keep,
+}
+
+impl Keys {
+    pub(crate) fn as_slice(&self) -> &[Key] {
+        match self {
+            Self::One(key) => std::slice::from_ref(key),
+            Self::All(keys) => keys,
+        }
+    }
+}
+
+/// Reads the attribute's brackets; what is wrong goes to `errors`, what is right is returned.
+pub(crate) fn parse(arguments: TokenStream, errors: &mut Errors) -> Options {
+    let arguments = arguments::parse(arguments, errors);
+    let mut options = Options::default();
+    for argument in &arguments {
+        if let Err(error) = options.set(argument, errors) {
+            errors.add(error);
+        }
+    }
+    options.check_together(&arguments, errors);
+    options
+}
+
+impl Options {
+    fn set(&mut self, argument: &Argument, errors: &mut Errors) -> syn::Result<()> {
+        match &*argument.name.to_string() {
+            "key" => self.keys = key(&argument.value, errors)?.map(Keys::One),
+            "keys" => self.keys = keys(&argument.value, errors)?,
+            "ttl" => self.ttl = Some(value::ttl(argument)?),
+            "wait" => self.wait = Some(value::wait(argument)?),
+            "backend" => self.backend = Some(value::backend(argument)?),
+            "renew" => self.renew = Some(value::boolean(argument)?),
+            "max_hold" => self.max_hold = Some(value::hold(argument)?),
+            "min_hold" => self.min_hold = Some(value::hold(argument)?),
+            "on_busy" => {
+                let words = [("error", OnBusy::Error), ("skip", OnBusy::Skip)];
+                self.on_busy = Some((value::word(argument, &words)?, argument.value.span()));
+            }
+            "on_lost" => {
+                let words = [
+                    ("cancel", OnLost::Cancel),
+                    ("finish", OnLost::Finish),
+                    ("keep", OnLost::Keep),
+                ];
+                self.on_lost = Some(value::word(argument, &words)?);
+            }
+            "reentrant" => self.reentrant = Some(value::boolean(argument)?),
+            "guard" => self.guard = Some(value::name(argument)?),
+            "map_err" => self.map_err = Some(value::path(argument, "`map_err = LockFailed::from`")?),
+            "crate" => self.krate = Some(value::path(argument, "`crate = ::my_name_for_it`")?),
+            // Unknown names were reported where the arguments were read.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Mistakes that no single option shows.
+    fn check_together(&self, arguments: &[Argument], errors: &mut Errors) {
+        let written = |name: &str| arguments.iter().find(|argument| argument.name == name);
+        match (written("key"), written("keys")) {
+            (Some(_), Some(keys)) => errors.push(
+                keys.name.span(),
+                "`key` and `keys` exclude each other: put all keys into `keys = [\"…\", \"…\"]`",
+            ),
+            (None, None) => errors.push(
+                Span::call_site(),
+                "what is locked? Write `key = \"product:<id>\"`, with the name of an argument between `<` and `>`",
+            ),
+            _ => {}
+        }
+        if let (Some(false), Some(ttl), Some(max_hold)) = (self.renew, self.ttl, self.max_hold)
+            && max_hold > ttl
+            && let Some(argument) = written("max_hold")
+        {
+            errors.push(
+                argument.value.span(),
+                "`max_hold` is longer than `ttl`, and with `renew = false` the lease ends after one `ttl`: raise `ttl`, shorten `max_hold` or let the lease be renewed",
+            );
+        }
+    }
+}
+
+fn key(value: &Expr, errors: &mut Errors) -> syn::Result<Option<Key>> {
+    match value {
+        Expr::Lit(_) => {
+            let literal = value::string(value, "a key is a string or an expression that makes one", "\"product:<id>\"")?;
+            Ok(template(literal, errors))
+        }
+        Expr::Array(array) => Err(syn::Error::new_spanned(array, "several keys are written `keys = […]`")),
+        _ => Ok(Some(Key::Expression(value.clone()))),
+    }
+}
+
+fn keys(value: &Expr, errors: &mut Errors) -> syn::Result<Option<Keys>> {
+    let Expr::Array(array) = value else {
+        let message = "`keys` is a list: `keys = [\"account:<from>\", \"account:<to>\"]`";
+        return Err(syn::Error::new_spanned(value, message));
+    };
+    if array.elems.is_empty() {
+        let message = "an empty list locks nothing: name at least one key, such as `keys = [\"account:<from>\", \"account:<to>\"]`";
+        return Err(syn::Error::new_spanned(value, message));
+    }
+    let mut keys = vec![];
+    for element in &array.elems {
+        match key(value::ungrouped(element), errors) {
+            Ok(key) => keys.extend(key),
+            Err(error) => errors.add(error),
+        }
+    }
+    // A key that is wrong has been reported; the others are still looked at.
+    Ok(Some(Keys::All(keys)))
+}
+
+fn template(literal: LitStr, errors: &mut Errors) -> Option<Key> {
+    match template::parse(&literal.value()) {
+        Ok(pieces) => Some(Key::Template { literal, pieces }),
+        Err(faults) => {
+            for fault in &faults {
+                errors.push_in(&literal, fault);
+            }
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quote::quote;
+
+    use super::*;
+
+    fn mistakes(arguments: TokenStream) -> String {
+        let mut errors = Errors::default();
+        parse(arguments, &mut errors);
+        errors.into_compile_errors().to_string()
+    }
+
+    #[test]
+    fn a_full_attribute_is_read() {
+        let mut errors = Errors::default();
+        let options = parse(
+            quote! {
+                key = "product:<id>", ttl = "5s", wait = "forever", backend = "redis", renew = false,
+                max_hold = "4s", min_hold = "1s", on_busy = "skip", on_lost = "keep",
+                reentrant = false, guard = lock, map_err = Error::from, crate = ::dlock,
+            },
+            &mut errors,
+        );
+        assert!(errors.is_empty());
+        assert!(matches!(options.keys, Some(Keys::One(Key::Template { .. }))));
+        assert_eq!(options.ttl, Some(Duration::from_secs(5)));
+        assert!(matches!(options.wait, Some(Wait::Forever)));
+        assert_eq!(options.renew, Some(false));
+        assert_eq!(options.guard.unwrap(), "lock");
+    }
+
+    #[test]
+    fn expressions_with_commas_are_one_value() {
+        let mut errors = Errors::default();
+        let options = parse(quote!(keys = [make::<A, B>(x), "b:<y>"], ttl = "5s"), &mut errors);
+        assert!(errors.is_empty());
+        assert_eq!(options.keys.unwrap().as_slice().len(), 2);
+    }
+
+    #[test]
+    fn all_mistakes_are_found_at_once() {
+        let found = mistakes(quote!(ky = "a", ttl = 5, wait = "3", renew = "yes", on_lost = "finsh"));
+        for part in ["`key`?", "\\\"5s\\\"", "\\\"3s\\\"", "renew = true", "`finish`?"] {
+            assert!(found.contains(part), "{part} is not in {found}");
+        }
+    }
+
+    #[test]
+    fn a_duplicate_is_found() {
+        assert!(mistakes(quote!(key = "a", ttl = "5s", ttl = "6s")).contains("twice"));
+    }
+
+    #[test]
+    fn options_that_contradict_each_other_are_found() {
+        let found = mistakes(quote!(key = "a", renew = false, ttl = "5s", max_hold = "6s"));
+        assert!(found.contains("`max_hold` is longer than `ttl`"), "{found}");
+        assert!(mistakes(quote!(key = "a", keys = ["b"])).contains("exclude each other"));
+    }
+}

@@ -1,0 +1,148 @@
+//! Values of single options, each with its own way of being wrong.
+
+use std::time::Duration;
+
+use syn::{Expr, ExprLit, ExprPath, Ident, Lit, LitBool, LitStr};
+
+use super::Wait;
+use super::arguments::Argument;
+use crate::diagnostic::nearest;
+use crate::duration::Bounds;
+
+pub(super) fn ttl(argument: &Argument) -> syn::Result<Duration> {
+    duration(argument, Bounds::TTL)
+}
+
+pub(super) fn hold(argument: &Argument) -> syn::Result<Duration> {
+    duration(argument, Bounds::HOLD)
+}
+
+pub(super) fn wait(argument: &Argument) -> syn::Result<Wait> {
+    let words = text(&argument.value).map(LitStr::value);
+    match words.as_deref() {
+        Some("forever") => Ok(Wait::Forever),
+        Some(word) if word.chars().all(char::is_alphabetic) && nearest(word, &["forever"]).is_some() => {
+            Err(error(&argument.value, format!("\"{word}\" is no time to wait: did you mean \"forever\"?")))
+        }
+        _ => duration(argument, Bounds::WAIT).map(Wait::UpTo),
+    }
+}
+
+fn duration(argument: &Argument, bounds: Bounds) -> syn::Result<Duration> {
+    let Argument { name, value } = argument;
+    let problem = match value {
+        Expr::Lit(ExprLit { lit: Lit::Str(literal), .. }) => match &*literal.value() {
+            "forever" => "\"forever\" is for `wait` only: write numbers and units, such as \"5s\"".to_owned(),
+            text => match bounds.parse(text) {
+                Ok(duration) => return Ok(duration),
+                Err(problem) => problem,
+            },
+        },
+        Expr::Lit(ExprLit { lit: Lit::Int(number), .. }) => match number.suffix() {
+            "" => format!("a duration is a string with a unit: did you mean \"{number}s\"?"),
+            _ => format!("a duration is a string with a unit: did you mean \"{number}\"?"),
+        },
+        _ => "a duration is a string with a unit, such as \"5s\"; it must be known when the program is compiled".to_owned(),
+    };
+    Err(error(value, format!("`{name}`: {problem}")))
+}
+
+pub(super) fn backend(argument: &Argument) -> syn::Result<LitStr> {
+    let literal = string(&argument.value, "`backend` is the name under which a backend was registered", "\"redis\"")?;
+    if literal.value().is_empty() {
+        return Err(error(&literal, "`backend` is empty: write the name under which a backend was registered, or leave the option out for the registry's default"));
+    }
+    Ok(literal)
+}
+
+pub(super) fn boolean(argument: &Argument) -> syn::Result<bool> {
+    let Argument { name, value } = argument;
+    match value {
+        Expr::Lit(ExprLit { lit: Lit::Bool(LitBool { value, .. }), .. }) => Ok(*value),
+        _ => Err(error(value, format!("`{name}` is a switch: write `{name} = true` or `{name} = false`, without quotes"))),
+    }
+}
+
+pub(super) fn word<T: Copy>(argument: &Argument, words: &[(&str, T)]) -> syn::Result<T> {
+    let Argument { name, value } = argument;
+    let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+    let written = match (text(value), value) {
+        (Some(literal), _) => literal.value(),
+        (None, Expr::Path(path)) => path.path.get_ident().map(Ident::to_string).unwrap_or_default(),
+        _ => String::new(),
+    };
+    let meant = words.iter().find(|(word, _)| *word == written);
+    if let (Some((_, meant)), Some(_)) = (meant, text(value)) {
+        return Ok(*meant);
+    }
+    let quoted: Vec<_> = known.iter().map(|word| format!("\"{word}\"")).collect();
+    let choice = quoted.join(" or ");
+    let message = match nearest(&written, &known) {
+        Some(near) if near == written => format!("`{name}` is a string: write \"{near}\", in quotes"),
+        Some(near) if !written.is_empty() => format!("`{name}` is {choice}, not \"{written}\": did you mean `{near}`?"),
+        _ => format!("`{name}` is {choice}"),
+    };
+    Err(error(value, message))
+}
+
+pub(super) fn name(argument: &Argument) -> syn::Result<Ident> {
+    let Argument { name, value } = argument;
+    if let Expr::Path(path) = value
+        && let Some(ident) = path.path.get_ident()
+        && ident != "self"
+        && ident != "Self"
+    {
+        return Ok(ident.clone());
+    }
+    let message = match text(value).map(LitStr::value) {
+        Some(text) if syn::parse_str::<Ident>(&text).is_ok() => {
+            format!("`{name}` is the name of a variable: write `{name} = {text}`, without quotes")
+        }
+        _ => format!("`{name}` is the name of a variable that the body sees: write `{name} = lock`"),
+    };
+    Err(error(value, message))
+}
+
+pub(super) fn path(argument: &Argument, example: &str) -> syn::Result<ExprPath> {
+    let Argument { name, value } = argument;
+    let what = match &*name.to_string() {
+        "crate" => "the path of the runtime crate",
+        _ => "the path of a function `fn(LockError) -> E`",
+    };
+    match value {
+        Expr::Path(path) => Ok(path.clone()),
+        _ if text(value).is_some() => Err(error(value, format!("`{name}` is {what}: write it without quotes, such as {example}"))),
+        _ => Err(error(value, format!("`{name}` is {what}, such as {example}"))),
+    }
+}
+
+/// A string literal, or why it is none.
+pub(super) fn string(value: &Expr, what: &str, example: &str) -> syn::Result<LitStr> {
+    match value {
+        Expr::Lit(ExprLit { lit: Lit::Str(literal), .. }) if literal.suffix().is_empty() => Ok(literal.clone()),
+        Expr::Path(path) if path.path.get_ident().is_some() => {
+            let name = path.path.get_ident().map(Ident::to_string).unwrap_or_default();
+            Err(error(value, format!("{what}: did you mean \"{name}\", in quotes?")))
+        }
+        _ => Err(error(value, format!("{what}: write a string, such as {example}"))),
+    }
+}
+
+/// What stands in the invisible brackets that a `macro_rules!` fragment leaves.
+pub(super) fn ungrouped(value: &Expr) -> &Expr {
+    match value {
+        Expr::Group(group) => ungrouped(&group.expr),
+        value => value,
+    }
+}
+
+fn text(value: &Expr) -> Option<&LitStr> {
+    match value {
+        Expr::Lit(ExprLit { lit: Lit::Str(literal), .. }) => Some(literal),
+        _ => None,
+    }
+}
+
+fn error(at: &impl quote::ToTokens, message: impl std::fmt::Display) -> syn::Error {
+    syn::Error::new_spanned(at, message)
+}

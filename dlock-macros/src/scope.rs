@@ -1,0 +1,105 @@
+//! The names that a key template may use.
+
+use proc_macro2::{Ident, Span};
+use syn::ext::IdentExt;
+use syn::{GenericParam, LitStr};
+
+use crate::diagnostic::{Errors, Fault, distance, list};
+use crate::options::{Key, Keys};
+use crate::signature::Function;
+use crate::template::{Piece, Placeholder};
+
+/// The names in scope where the key is made: arguments, `self`, const generics.
+pub(crate) struct Scope {
+    names: Vec<Ident>,
+    /// The receiver's own token: `self` resolves only with its hygiene.
+    receiver: Option<Ident>,
+}
+
+impl Scope {
+    pub(crate) fn of(function: &Function<'_>) -> Self {
+        let mut names: Vec<Ident> =
+            function.arguments.iter().flat_map(|argument| argument.names.iter().cloned()).collect();
+        for parameter in &function.signature.generics.params {
+            if let GenericParam::Const(constant) = parameter {
+                names.push(constant.ident.clone());
+            }
+        }
+        Self { names, receiver: function.receiver() }
+    }
+
+    /// The variable that a placeholder begins with, at the place of the literal it is written in.
+    pub(crate) fn root(&self, placeholder: &Placeholder, literal: Span) -> Ident {
+        let root = &placeholder.root;
+        let mut ident = self.find(root).unwrap_or_else(|| new_ident(root, literal));
+        ident.set_span(ident.span().located_at(literal));
+        ident
+    }
+
+    /// Reports every placeholder that begins with a name that is not there.
+    pub(crate) fn check(&self, keys: &Keys, errors: &mut Errors) {
+        for key in keys.as_slice() {
+            if let Key::Template { literal, pieces } = key {
+                for piece in pieces {
+                    if let Piece::Value(placeholder) = piece {
+                        self.check_placeholder(placeholder, literal, errors);
+                    }
+                }
+            }
+        }
+    }
+
+    fn check_placeholder(&self, placeholder: &Placeholder, literal: &LitStr, errors: &mut Errors) {
+        let root = &*placeholder.root;
+        if self.find(root).is_some() || is_constant(root) {
+            return;
+        }
+        let (what, help) = if root == "self" {
+            let what = "there is no `self` here: this function is not a method".to_owned();
+            (what, format!("use an argument; {}", self.describe("")))
+        } else {
+            let what = format!("there is no argument `{root}`");
+            (what, self.describe(root))
+        };
+        errors.push_in(literal, &Fault::new(placeholder.root_range(), what, help));
+    }
+
+    /// The names in scope, nearest first.
+    fn describe(&self, wanted: &str) -> String {
+        let mut names: Vec<String> = self.names.iter().map(ToString::to_string).collect();
+        names.extend(self.receiver.iter().map(|_| "self".to_owned()));
+        if names.is_empty() {
+            return "this function has no arguments: add one, or write a key without placeholders"
+                .to_owned();
+        }
+        names.sort_by_key(|name| distance(wanted, name));
+        let near = distance(wanted, &names[0]) <= 1 + wanted.chars().count() / 3;
+        let question = if near && !wanted.is_empty() {
+            format!("did you mean `{}`? ", names[0])
+        } else {
+            String::new()
+        };
+        format!("{question}the names in scope are {}", list(&names))
+    }
+
+    fn find(&self, root: &str) -> Option<Ident> {
+        if root == "self" {
+            return self.receiver.clone();
+        }
+        let root = root.strip_prefix("r#").unwrap_or(root);
+        self.names.iter().find(|name| name.unraw() == root).cloned()
+    }
+}
+
+/// A name that only the compiler can look up: a `const` or a `static`.
+fn is_constant(name: &str) -> bool {
+    name.chars().any(char::is_uppercase) && !name.chars().any(char::is_lowercase)
+}
+
+/// An identifier of template text, raw ones included.
+pub(crate) fn new_ident(name: &str, span: Span) -> Ident {
+    match name.strip_prefix("r#") {
+        Some(raw) => Ident::new_raw(raw, span),
+        None => Ident::new(name, span),
+    }
+}

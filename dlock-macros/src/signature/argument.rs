@@ -1,0 +1,156 @@
+//! One argument: the names it gives, and how it moves into the body whole.
+
+use proc_macro2::{Ident, Span};
+use quote::format_ident;
+use syn::visit::{self, Visit};
+use syn::visit_mut::{self, VisitMut};
+use syn::{Attribute, Block, Expr, Local, Pat, PatIdent, PatParen, PatType, Stmt, Token, token};
+
+use super::returns::{Returns, Shape};
+use crate::item::Body;
+
+/// An argument of the function.
+pub(crate) struct Argument {
+    /// `#[cfg(…)]` of the argument: what mentions it stands under the same condition.
+    pub(crate) conditions: Vec<Attribute>,
+    /// The names that the key may use.
+    pub(crate) names: Vec<Ident>,
+    /// The variables of the signature that the body takes along.
+    pub(crate) variables: Vec<Ident>,
+    /// The pattern that the signature has instead, if the argument would not move whole.
+    pub(crate) replaced: Option<Pat>,
+    /// `let pattern = variable`, in the body.
+    pub(crate) unpacked: Option<(Pat, Ident)>,
+    /// The same where the key is made, by reference.
+    pub(crate) viewed: Option<(Pat, Ident)>,
+}
+
+impl Argument {
+    pub(super) fn new(number: usize, typed: &PatType, returns: &Returns, body: &Body) -> Self {
+        let mut bindings = Bindings::default();
+        bindings.visit_pat(&typed.pat);
+        let Bindings { names, partial } = bindings;
+        let conditions =
+            typed.attrs.iter().filter(|attribute| attribute.path().is_ident("cfg")).cloned();
+        let mut argument = Self {
+            conditions: conditions.collect(),
+            variables: names.clone(),
+            names,
+            replaced: None,
+            unpacked: None,
+            viewed: None,
+        };
+        if partial {
+            argument.take_whole(number, &typed.pat);
+        } else if returns.shape == Shape::Boxed {
+            argument.look_into_async_trait(&typed.pat, body);
+        }
+        argument
+    }
+
+    /// A pattern that leaves a part of its value where it is leaves that part in the function's own
+    /// frame, to be dropped after the lock is released. So the whole argument gets a name and is
+    /// taken apart inside the body.
+    fn take_whole(&mut self, number: usize, pattern: &Pat) {
+        let name = format_ident!("argument_{number}", span = Span::mixed_site());
+        self.replaced = Some(named(&name));
+        if !matches!(pattern, Pat::Wild(_)) {
+            self.unpacked = Some((pattern.clone(), name.clone()));
+            self.viewed = Some((by_reference(pattern), name.clone()));
+        }
+        self.variables = vec![name];
+    }
+
+    /// `#[async_trait]` runs first: it calls a destructured argument `__arg1` and moves the pattern
+    /// into the body, where it is looked up for the key.
+    fn look_into_async_trait(&mut self, pattern: &Pat, body: &Body) {
+        let Pat::Ident(PatIdent { ident, .. }) = pattern else { return };
+        if !ident.to_string().starts_with("__arg") {
+            return;
+        }
+        let Ok(statements) = syn::parse::Parser::parse2(Block::parse_within, body.tokens.clone())
+        else {
+            return;
+        };
+        let mut unpacking = Unpacking { of: ident, pattern: None };
+        for statement in &statements {
+            unpacking.visit_stmt(statement);
+        }
+        if let Some(pattern) = unpacking.pattern {
+            let mut bindings = Bindings::default();
+            bindings.visit_pat(&pattern);
+            self.names = bindings.names;
+            self.viewed = Some((by_reference(&pattern), ident.clone()));
+        }
+    }
+}
+
+/// A pattern that only names its value. The parentheses keep `tracing::instrument` from recording it.
+fn named(name: &Ident) -> Pat {
+    let ident = PatIdent {
+        attrs: vec![],
+        by_ref: None,
+        mutability: None,
+        ident: name.clone(),
+        subpat: None,
+    };
+    let paren_token = token::Paren(Span::mixed_site());
+    Pat::Paren(PatParen { attrs: vec![], paren_token, pat: Box::new(Pat::Ident(ident)) })
+}
+
+/// The same names, bound by reference: matching it moves nothing.
+fn by_reference(pattern: &Pat) -> Pat {
+    struct ByReference;
+    impl VisitMut for ByReference {
+        fn visit_pat_ident_mut(&mut self, binding: &mut PatIdent) {
+            binding.mutability = None;
+            binding.by_ref = Some(Token![ref](binding.ident.span()));
+            visit_mut::visit_pat_ident_mut(self, binding);
+        }
+    }
+    let mut pattern = pattern.clone();
+    ByReference.visit_pat_mut(&mut pattern);
+    pattern
+}
+
+/// The names that a pattern binds.
+#[derive(Default)]
+struct Bindings {
+    names: Vec<Ident>,
+    /// Does it leave a part of the value unbound, or only borrow it?
+    partial: bool,
+}
+
+impl<'ast> Visit<'ast> for Bindings {
+    fn visit_pat(&mut self, pattern: &'ast Pat) {
+        match pattern {
+            Pat::Wild(_) | Pat::Rest(_) => self.partial = true,
+            Pat::Struct(fields) => self.partial |= fields.rest.is_some(),
+            Pat::Ident(binding) => {
+                self.partial |= binding.by_ref.is_some() || binding.subpat.is_some();
+                self.names.push(binding.ident.clone());
+            }
+            _ => {}
+        }
+        visit::visit_pat(self, pattern);
+    }
+}
+
+/// Looks for `let pattern = { let __arg1 = __arg1; __arg1 };`.
+struct Unpacking<'a> {
+    of: &'a Ident,
+    pattern: Option<Pat>,
+}
+
+impl<'ast> Visit<'ast> for Unpacking<'_> {
+    fn visit_local(&mut self, local: &'ast Local) {
+        if let Some(init) = &local.init
+            && let Expr::Block(block) = &*init.expr
+            && let Some(Stmt::Expr(Expr::Path(path), None)) = block.block.stmts.last()
+            && path.path.is_ident(self.of)
+        {
+            self.pattern.get_or_insert_with(|| local.pat.clone());
+        }
+        visit::visit_local(self, local);
+    }
+}

@@ -1,0 +1,63 @@
+//! What is stored under which name in Redis.
+
+use crate::key::LockKey;
+use crate::owner::OwnerId;
+
+/// The names that belong to one lock. They share a hash tag, so that in a Cluster they share a slot.
+#[derive(Debug)]
+pub(super) struct Names {
+    /// Holder and token while the lock is held: `prefix{key}`.
+    pub(super) lock: String,
+}
+
+impl Names {
+    pub(super) fn new(prefix: &str, key: &LockKey) -> Self {
+        let mut lock = String::with_capacity(prefix.len() + key.as_str().len() + 2);
+        lock.push_str(prefix);
+        lock.push('{');
+        // A brace in the key would end the hash tag early; `%` makes the encoding injective.
+        for character in key.as_str().chars() {
+            match character {
+                '%' => lock.push_str("%25"),
+                '{' => lock.push_str("%7B"),
+                '}' => lock.push_str("%7D"),
+                plain => lock.push(plain),
+            }
+        }
+        lock.push('}');
+        Self { lock }
+    }
+
+    /// The last token that was granted.
+    pub(super) fn token(&self) -> String {
+        self.with(":token")
+    }
+
+    /// Where a release is announced.
+    pub(super) fn channel(&self) -> String {
+        self.with(":free")
+    }
+
+    /// Left by the release of an acquire that was given up.
+    pub(super) fn tombstone(&self, owner: &OwnerId) -> String {
+        format!("{}:gone:{owner}", self.lock)
+    }
+
+    fn with(&self, suffix: &str) -> String {
+        let mut name = String::with_capacity(self.lock.len() + suffix.len());
+        name.push_str(&self.lock);
+        name.push_str(suffix);
+        name
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_tag_is_the_whole_key() {
+        assert_eq!(Names::new("dlock:", &"product:100".into()).lock, "dlock:{product:100}");
+        assert_eq!(Names::new("dlock:", &"a}{b%7D".into()).lock, "dlock:{a%7D%7Bb%257D}");
+    }
+}

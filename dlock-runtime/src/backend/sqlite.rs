@@ -1,0 +1,378 @@
+//! Leases in a SQLite file that the processes of one machine share.
+//!
+//! Every operation is one statement, which is a transaction of its own: SQLite takes the write lock
+//! before such a statement reads anything (as `BEGIN IMMEDIATE` would), and there is never an open
+//! transaction that a dropped future could leave behind. One connection writes; since its requests
+//! run in the order they were made, a release always comes after an acquire that was given up.
+//!
+//! Tokens come from one counter for the file, `max(last + 1, now in µs)`: the journal is in WAL mode
+//! without a flush per commit, so a power cut may take the last commits back (all holders died with
+//! it), and the clock keeps the tokens growing even then.
+//!
+//! # What it does not promise
+//! The file must be on a local disk: WAL needs shared memory, so a network file system does not do.
+//! Leases end by the machine's clock; one that steps forward ends them early.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteRow, SqliteSynchronous,
+};
+use sqlx::{ConnectOptions, Connection, Executor, Row};
+use tokio::sync::Mutex;
+
+use super::{
+    Answer, Attempt, Backend, Capabilities, Claim, Holder, Release, Released, Renewal, Watch,
+    validity_of,
+};
+use crate::error::BackendError;
+use crate::key::LockKey;
+use crate::owner::OwnerId;
+use crate::token::FencingToken;
+
+/// How long one statement waits for another process's write before it is tried again.
+const BUSY_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// How long opening waits for other processes that open the file at the same moment.
+const OPENING: Duration = Duration::from_secs(10);
+
+/// How often rows of holders that died are swept out; expired, they are in nobody's way.
+const SWEEP_EVERY: Duration = Duration::from_mins(1);
+
+/// Leases in a SQLite file.
+///
+/// Clones share their connections.
+#[derive(Clone)]
+pub struct Sqlite(Arc<Inner>);
+
+struct Inner {
+    path: String,
+    writer: Mutex<SqliteConnection>,
+    /// Sees what the writer and other processes have committed.
+    reader: Mutex<SqliteConnection>,
+    swept: AtomicI64,
+}
+
+impl Sqlite {
+    /// Opens `sqlite:path` (or `sqlite://path`), making the file and its tables when they are
+    /// missing.
+    ///
+    /// # Errors
+    /// A URL that cannot be read, an in-memory database (use the memory backend), a file that cannot
+    /// be opened, or one that others keep locked for 10 s.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: making the tables is idempotent.
+    pub async fn connect(url: &str) -> Result<Self, BackendError> {
+        let options = options(url)?;
+        let path = options.get_filename().display().to_string();
+        let began = tokio::time::Instant::now();
+        loop {
+            match open(&options).await {
+                Ok((writer, reader)) => {
+                    return Ok(Self(Arc::new(Inner {
+                        path,
+                        writer: Mutex::new(writer),
+                        reader: Mutex::new(reader),
+                        swept: AtomicI64::new(0),
+                    })));
+                }
+                // Switching a new file to WAL fails at once while another process does the same.
+                Err(error) if is_contention(&error) && began.elapsed() < OPENING => {
+                    tokio::time::sleep(Duration::from_millis(rand::random_range(5..30))).await;
+                }
+                Err(error) => return Err(explain(&path, error).not_sent()),
+            }
+        }
+    }
+
+    fn explain(&self, error: sqlx::Error) -> BackendError {
+        explain(&self.0.path, error)
+    }
+
+    /// Runs one writing statement to its end: a row is worth nothing before the commit behind it.
+    async fn write(&self, query: Query<'_>) -> Result<Option<SqliteRow>, BackendError> {
+        let mut writer = self.0.writer.lock().await;
+        let mut rows = query.fetch_all(&mut *writer).await.map_err(|error| self.explain(error))?;
+        Ok(rows.pop())
+    }
+
+    async fn read(&self, query: Query<'_>) -> Result<Option<SqliteRow>, BackendError> {
+        let mut reader = self.0.reader.lock().await;
+        let mut rows = query.fetch_all(&mut *reader).await.map_err(|error| self.explain(error))?;
+        Ok(rows.pop())
+    }
+
+    async fn try_acquire(&self, claim: &Claim) -> Result<Attempt, BackendError> {
+        self.sweep().await?;
+        let now = now_us();
+        // `excluded.token` is computed under the write lock already, so it is not drawn too early.
+        let query = sqlx::query(
+            "INSERT INTO dlock_locks (key, owner, token, expires_us)
+             VALUES (?1, ?2, (SELECT max(last + 1, ?3) FROM dlock_token), ?3 + ?4)
+             ON CONFLICT (key) DO UPDATE SET
+                token = iif(dlock_locks.owner = excluded.owner AND dlock_locks.expires_us > ?3,
+                            dlock_locks.token, excluded.token),
+                owner = excluded.owner,
+                expires_us = excluded.expires_us
+             WHERE dlock_locks.owner = excluded.owner OR dlock_locks.expires_us <= ?3
+             RETURNING token",
+        )
+        .bind(claim.key.as_str())
+        .bind(claim.owner.as_bytes().as_slice())
+        .bind(now)
+        .bind(micros(claim.ttl));
+        if let Some(row) = self.write(query).await? {
+            let token = row.try_get::<i64, _>(0).map_err(|error| self.explain(error))?;
+            return Ok(Attempt::granted(
+                FencingToken::new(token.unsigned_abs()),
+                validity_of(claim.ttl),
+            ));
+        }
+        let holder = self.inspect(&claim.key).await?;
+        Ok(Attempt::busy(Some(holder.map_or(Duration::ZERO, |holder| holder.expires_in))))
+    }
+
+    async fn renew(&self, claim: &Claim) -> Result<Renewal, BackendError> {
+        let query = sqlx::query(
+            "UPDATE dlock_locks SET expires_us = ?3 + ?4
+             WHERE key = ?1 AND owner = ?2 AND expires_us > ?3 RETURNING 1",
+        );
+        let row = self.write(about(query, claim).bind(now_us()).bind(micros(claim.ttl))).await?;
+        Ok(match row {
+            Some(_) => Renewal::Renewed { validity: validity_of(claim.ttl) },
+            None => Renewal::NotHeld,
+        })
+    }
+
+    async fn release(&self, claim: &Claim, release: Release) -> Result<Released, BackendError> {
+        let query = match release.keep_for {
+            None => {
+                let query = sqlx::query(
+                    "DELETE FROM dlock_locks
+                     WHERE key = ?1 AND owner = ?2 RETURNING expires_us > ?3",
+                );
+                about(query, claim).bind(now_us())
+            }
+            Some(rest) => {
+                let query = sqlx::query(
+                    "UPDATE dlock_locks SET owner = x'', expires_us = ?3 + ?4
+                     WHERE key = ?1 AND owner = ?2 AND expires_us > ?3 RETURNING 1",
+                );
+                about(query, claim).bind(now_us()).bind(micros(rest))
+            }
+        };
+        match self.write(query).await? {
+            Some(row) if row.try_get(0).map_err(|error| self.explain(error))? => {
+                Ok(Released::Released)
+            }
+            _ => Ok(Released::NotHeld),
+        }
+    }
+
+    async fn inspect(&self, key: &LockKey) -> Result<Option<Holder>, BackendError> {
+        let query = sqlx::query(
+            "SELECT owner, token, expires_us - ?2 FROM dlock_locks WHERE key = ?1 AND expires_us > ?2",
+        );
+        let Some(row) = self.read(query.bind(key.as_str()).bind(now_us())).await? else {
+            return Ok(None);
+        };
+        let holder = || -> Result<Holder, sqlx::Error> {
+            let owner = row.try_get::<Vec<u8>, _>(0)?.try_into().ok().map(OwnerId::from_bytes);
+            let token = FencingToken::new(row.try_get::<i64, _>(1)?.unsigned_abs());
+            let left = Duration::from_micros(row.try_get::<i64, _>(2)?.unsigned_abs());
+            Ok(Holder::new(owner, token, left))
+        };
+        holder().map(Some).map_err(|error| self.explain(error))
+    }
+
+    async fn force_release(&self, key: &LockKey) -> Result<bool, BackendError> {
+        let query = sqlx::query("DELETE FROM dlock_locks WHERE key = ?1 RETURNING expires_us > ?2");
+        match self.write(query.bind(key.as_str()).bind(now_us())).await? {
+            Some(row) => row.try_get(0).map_err(|error| self.explain(error)),
+            None => Ok(false),
+        }
+    }
+
+    async fn sweep(&self) -> Result<(), BackendError> {
+        let now = now_us();
+        let due = self.0.swept.load(Ordering::Relaxed) + micros(SWEEP_EVERY);
+        if now >= due {
+            self.0.swept.store(now, Ordering::Relaxed);
+            self.write(sqlx::query("DELETE FROM dlock_locks WHERE expires_us <= ?1").bind(now))
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Changes whenever a connection other than the reader has committed.
+    async fn version(&self) -> Result<i64, BackendError> {
+        let row = self.read(sqlx::query("PRAGMA data_version")).await?;
+        match row {
+            Some(row) => row.try_get(0).map_err(|error| self.explain(error)),
+            None => Err(BackendError::permanent("sqlite told no data_version")),
+        }
+    }
+}
+
+type Query<'q> = sqlx::query::Query<'q, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;
+
+fn about<'q>(query: Query<'q>, claim: &'q Claim) -> Query<'q> {
+    query.bind(claim.key.as_str()).bind(claim.owner.as_bytes().as_slice())
+}
+
+fn options(url: &str) -> Result<SqliteConnectOptions, BackendError> {
+    if url.contains(":memory:") || url.contains("mode=memory") {
+        let problem = "an in-memory SQLite database is seen by one connection alone: use the memory backend (`memory:`)";
+        return Err(BackendError::permanent(problem).not_sent());
+    }
+    let path = url.trim_start_matches("sqlite:").trim_start_matches("//");
+    if path.is_empty() || path.starts_with('?') || !url.starts_with("sqlite:") {
+        let problem = "a SQLite backend's URL is `sqlite:` and the path of a file";
+        return Err(BackendError::permanent(problem).not_sent());
+    }
+    let options =
+        SqliteConnectOptions::from_str(url).map_err(|error| explain(url, error).not_sent())?;
+    Ok(options
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Normal)
+        .busy_timeout(BUSY_TIMEOUT)
+        .disable_statement_logging())
+}
+
+async fn open(
+    options: &SqliteConnectOptions,
+) -> Result<(SqliteConnection, SqliteConnection), sqlx::Error> {
+    let mut writer = SqliteConnection::connect_with(options).await?;
+    // Only when something is missing: the statements take the write lock.
+    let ready = sqlx::query("SELECT count(*) = 4 FROM sqlite_schema WHERE name LIKE 'dlock\\_%' ESCAPE '\\' AND type IN ('table', 'trigger')")
+        .fetch_one(&mut writer)
+        .await?
+        .try_get::<bool, _>(0)?;
+    if !ready {
+        writer.execute(include_str!("sqlite/schema.sql")).await?;
+    }
+    let reader = SqliteConnection::connect_with(options).await?;
+    Ok((writer, reader))
+}
+
+fn explain(path: &str, error: sqlx::Error) -> BackendError {
+    let message = format!("sqlite file {path}: {error}");
+    let explained = if is_contention(&error) {
+        // The statement waited for the write lock and never began.
+        BackendError::transient(message).not_sent()
+    } else if matches!(error, sqlx::Error::Io(_) | sqlx::Error::WorkerCrashed) {
+        BackendError::transient(message)
+    } else {
+        BackendError::permanent(message)
+    };
+    explained.with_source(error)
+}
+
+/// `SQLITE_BUSY` or `SQLITE_LOCKED`, in any of their extended forms.
+fn is_contention(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code()?.parse::<u32>().ok());
+    code.is_some_and(|code| matches!(code & 0xff, 5 | 6))
+}
+
+fn now_us() -> i64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    micros(now)
+}
+
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
+impl Backend for Sqlite {
+    fn kind(&self) -> &'static str {
+        "sqlite"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::LEASES
+    }
+
+    fn try_acquire<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Result<Attempt, BackendError>> {
+        Answer::from_future(self.try_acquire(claim))
+    }
+
+    fn renew<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Result<Renewal, BackendError>> {
+        Answer::from_future(self.renew(claim))
+    }
+
+    fn release<'a>(
+        &'a self,
+        claim: &'a Claim,
+        release: Release,
+    ) -> Answer<'a, Result<Released, BackendError>> {
+        Answer::from_future(self.release(claim, release))
+    }
+
+    fn watch<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<Box<dyn Watch>, BackendError>> {
+        Answer::from_future(async {
+            let seen = self.version().await?;
+            let watch = FileWatch { sqlite: self.clone(), key: key.clone(), seen };
+            Ok(Box::new(watch) as Box<dyn Watch>)
+        })
+    }
+
+    fn inspect<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<Option<Holder>, BackendError>> {
+        Answer::from_future(self.inspect(key))
+    }
+
+    fn force_release<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<bool, BackendError>> {
+        Answer::from_future(self.force_release(key))
+    }
+}
+
+impl fmt::Debug for Sqlite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sqlite").field("path", &self.0.path).finish_non_exhaustive()
+    }
+}
+
+/// Looks at the file's version, often at first and more rarely later: SQLite tells nobody.
+struct FileWatch {
+    sqlite: Sqlite,
+    key: LockKey,
+    seen: i64,
+}
+
+impl FileWatch {
+    const FIRST_PAUSE: Duration = Duration::from_micros(500);
+    const LONGEST_PAUSE: Duration = Duration::from_millis(10);
+
+    async fn wait(&mut self) -> Result<(), BackendError> {
+        let mut pause = Self::FIRST_PAUSE;
+        loop {
+            let version = self.sqlite.version().await?;
+            if version != self.seen {
+                // Another key's change is none of ours; ask only when something did change.
+                let held = self.sqlite.inspect(&self.key).await?.is_some();
+                self.seen = version;
+                if !held {
+                    return Ok(());
+                }
+            }
+            tokio::time::sleep(pause.mul_f64(rand::random_range(0.7..=1.0))).await;
+            pause = (pause * 2).min(Self::LONGEST_PAUSE);
+        }
+    }
+}
+
+impl Watch for FileWatch {
+    fn changed(&mut self) -> Answer<'_, ()> {
+        Answer::from_future(async {
+            if self.wait().await.is_err() {
+                // The file cannot be read now: say nothing, the engine's own poll goes on.
+                std::future::pending::<()>().await;
+            }
+        })
+    }
+}

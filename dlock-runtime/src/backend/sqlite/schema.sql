@@ -1,0 +1,17 @@
+CREATE TABLE IF NOT EXISTS dlock_locks (
+    key        TEXT    PRIMARY KEY,
+    owner      BLOB    NOT NULL,
+    token      INTEGER NOT NULL,
+    expires_us INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS dlock_token (
+    id   INTEGER PRIMARY KEY CHECK (id = 1),
+    last INTEGER NOT NULL
+);
+INSERT OR IGNORE INTO dlock_token (id, last) VALUES (1, 0);
+CREATE TRIGGER IF NOT EXISTS dlock_token_of_insert AFTER INSERT ON dlock_locks BEGIN
+    UPDATE dlock_token SET last = NEW.token WHERE last < NEW.token;
+END;
+CREATE TRIGGER IF NOT EXISTS dlock_token_of_update AFTER UPDATE OF token ON dlock_locks BEGIN
+    UPDATE dlock_token SET last = NEW.token WHERE last < NEW.token;
+END;

@@ -1,0 +1,49 @@
+//! Backends by URL.
+
+use crate::backend::{Backend, Memory};
+use crate::error::BackendError;
+
+/// Every URL scheme there is: the scheme, and the feature that brings it.
+const SCHEMES: &[(&str, Option<&str>, bool)] = &[
+    ("memory", None, true),
+    ("sqlite", Some("sqlite"), cfg!(feature = "sqlite")),
+    ("redis", Some("redis"), cfg!(feature = "redis")),
+    ("rediss", Some("redis-tls"), cfg!(feature = "redis-tls")),
+];
+
+/// Connects to whatever backend a URL names: `memory:`, `sqlite:path`, `redis://…`, `rediss://…`.
+///
+/// # Errors
+/// A permanent error for a scheme that is unknown or whose feature is off, which lists the schemes
+/// this build has; otherwise that of the backend. No error shows a password.
+///
+/// # Cancel safety
+/// Cancel safe: a connection under way is closed.
+pub async fn connect(url: &str) -> Result<Box<dyn Backend>, BackendError> {
+    let scheme = url.split(':').next().unwrap_or_default();
+    match scheme {
+        "memory" => Ok(Box::new(Memory::connect(url).await?)),
+        #[cfg(feature = "sqlite")]
+        "sqlite" => Ok(Box::new(crate::backend::Sqlite::connect(url).await?)),
+        #[cfg(feature = "redis")]
+        "redis" => Ok(Box::new(crate::backend::Redis::connect(url).await?)),
+        #[cfg(feature = "redis-tls")]
+        "rediss" => Ok(Box::new(crate::backend::Redis::connect(url).await?)),
+        _ => Err(BackendError::permanent(refusal(scheme)).not_sent()),
+    }
+}
+
+fn refusal(scheme: &str) -> String {
+    let known: Vec<_> = SCHEMES.iter().filter(|(.., on)| *on).map(|(name, ..)| *name).collect();
+    let known = known.join(", ");
+    match SCHEMES.iter().find(|(name, ..)| *name == scheme) {
+        Some((name, Some(feature), _)) => format!(
+            "this build has no backend for `{name}:` URLs: turn on the feature `{feature}` of dlock-runtime (it has: {known})"
+        ),
+        // A URL without a scheme may be anything, a password included: it is not repeated.
+        _ if scheme.is_empty() || scheme.len() > 32 || scheme.contains(['@', '/']) => {
+            format!("a backend's URL begins with its scheme, one of: {known}")
+        }
+        _ => format!("no backend has the URL scheme `{scheme}` (this build has: {known})"),
+    }
+}

@@ -1,0 +1,21 @@
+//! What all backends have in common: the local queue, acquiring, renewal, release, reentrancy and
+//! the critical section.
+
+mod acquire;
+mod backoff;
+mod clock;
+mod critical;
+mod enter;
+mod hold;
+mod queue;
+mod reentrancy;
+mod release;
+mod watchdog;
+
+pub(crate) use critical::run_guarded;
+pub(crate) use enter::{Face, Want, enter};
+pub(crate) use hold::{Ending, Hold};
+pub(crate) use queue::{LocalQueues, Place};
+pub(crate) use reentrancy::Nested;
+pub(crate) use release::{give_back, give_back_later};
+pub(crate) use watchdog::Watchdogs;

@@ -1,0 +1,305 @@
+//! Taking one lease: queue up locally, then ask the backend until it grants or time is up.
+
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+
+use super::backoff::Backoff;
+use super::clock::Moment;
+use super::enter::Want;
+use super::hold::{Hold, Terms};
+use super::queue::{Entry, Place};
+use super::release::abandon_later;
+use crate::backend::{Attempt, Backend, Claim, Watch};
+use crate::error::{BackendError, LockError, Whereabouts};
+use crate::options::Wait;
+use crate::registry::{Registered, RegistryInner};
+use crate::token::FencingToken;
+
+/// One request is given at least so long to be answered, however short the `wait`: a `wait` bounds
+/// the waiting for a holder, and `wait = "0s"` must still hear the answer to its one try.
+const LEAST_ANSWER_TIME: Duration = Duration::from_secs(1);
+
+/// How often a waiter looks although nobody told it to: a safety net where the backend pushes.
+const SAFETY_NET: Duration = Duration::from_secs(1);
+
+/// Until when a call waits.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Deadline {
+    began: Instant,
+    limit: Option<Duration>,
+}
+
+impl Deadline {
+    pub(super) fn new(wait: Wait) -> Self {
+        let limit = match wait {
+            Wait::UpTo(limit) => Some(limit),
+            Wait::Forever => None,
+        };
+        Self { began: Instant::now(), limit }
+    }
+
+    pub(super) fn waited(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.limit.is_some_and(|limit| self.waited() >= limit)
+    }
+
+    fn no_waiting(&self) -> bool {
+        self.limit == Some(Duration::ZERO)
+    }
+
+    fn instant(&self) -> Option<Instant> {
+        self.limit.and_then(|limit| self.began.checked_add(limit))
+    }
+
+    /// Until when a request that is sent now may be answered.
+    fn answer_by(&self) -> Option<Instant> {
+        self.instant().map(|instant| instant.max(Instant::now() + LEAST_ANSWER_TIME))
+    }
+
+    /// Awaits the future until the deadline; `None` when that came first.
+    pub(super) async fn bound<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+        match self.instant() {
+            Some(instant) => tokio::time::timeout_at(instant, future).await.ok(),
+            None => Some(future.await),
+        }
+    }
+
+    pub(super) fn busy(&self, want: &Want, holder: Whereabouts) -> LockError {
+        LockError::Busy { key: want.key.clone(), waited: self.waited(), holder }
+    }
+}
+
+/// Takes the lease.
+///
+/// Cancel safe: a request whose answer is not awaited any more is undone in the background, and the
+/// place in the local queue passes to the next task.
+pub(super) async fn acquire(
+    registry: &Arc<RegistryInner>,
+    want: &Want,
+) -> Result<(Arc<Hold>, Place), LockError> {
+    let runtime = Handle::try_current().map_err(|_| LockError::NoRuntime)?;
+    let deadline = Deadline::new(want.wait);
+    let place = line_up(registry, want, &deadline).await?;
+    let mut attempts = Attempts::new(registry, want, runtime, place);
+    let granted = attempts.until_granted(&deadline).await?;
+    Ok(attempts.into_hold(granted))
+}
+
+/// Waits for the place in front among this process's tasks.
+async fn line_up(
+    registry: &RegistryInner,
+    want: &Want,
+    deadline: &Deadline,
+) -> Result<Place, LockError> {
+    let here = || deadline.busy(want, Whereabouts::ThisProcess);
+    let index = want.backend.index;
+    if deadline.no_waiting() {
+        return registry.queues.try_enter(index, &want.key).ok_or_else(here);
+    }
+    match registry.queues.enter(index, &want.key) {
+        Entry::Front(place) => Ok(place),
+        Entry::Behind(turn) => match deadline.bound(turn).await {
+            Some(Ok(place)) => Ok(place),
+            // The sender is dropped only together with the queue, and that only when it is empty.
+            Some(Err(_)) | None => Err(here()),
+        },
+    }
+}
+
+/// The tries of one acquire. While a request of it may be executed without anybody knowing,
+/// dropping this undoes it in the background.
+struct Attempts<'a> {
+    registry: &'a Arc<RegistryInner>,
+    want: &'a Want,
+    runtime: Handle,
+    claim: Claim,
+    /// `None` once it has passed to the hold or to the background.
+    place: Option<Place>,
+    /// A request was sent whose answer is not known yet.
+    in_flight: bool,
+    /// An earlier request failed without saying whether it was executed.
+    in_doubt: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Granted {
+    since: Moment,
+    token: FencingToken,
+    validity: Duration,
+}
+
+impl<'a> Attempts<'a> {
+    fn new(
+        registry: &'a Arc<RegistryInner>,
+        want: &'a Want,
+        runtime: Handle,
+        place: Place,
+    ) -> Self {
+        Self {
+            registry,
+            want,
+            runtime,
+            claim: Claim::new(want.key.clone(), want.ttl),
+            place: Some(place),
+            in_flight: false,
+            in_doubt: false,
+        }
+    }
+
+    async fn until_granted(&mut self, deadline: &Deadline) -> Result<Granted, LockError> {
+        let mut watch: Option<Box<dyn Watch>> = None;
+        let mut failures = Backoff::new(Duration::from_millis(20), Duration::from_secs(1));
+        let mut polls = Backoff::new(Duration::from_millis(4), SAFETY_NET / 4);
+        loop {
+            let since = Moment::now();
+            match self.attempt(deadline).await {
+                Ok(Attempt::Granted { token, validity }) if since.elapsed() < validity => {
+                    return Ok(Granted { since, token, validity });
+                }
+                // Granted too late to be of use: it is not proved any more. Undo it, ask afresh.
+                Ok(Attempt::Granted { .. }) => self.start_over(),
+                Ok(Attempt::Busy { .. }) if deadline.is_over() => {
+                    return Err(deadline.busy(self.want, Whereabouts::Elsewhere));
+                }
+                Ok(Attempt::Busy { expires_in }) => {
+                    if watch.is_none() {
+                        watch = self.watch(deadline).await;
+                        if watch.is_some() {
+                            // A release before the watch stood is not missed: look once more.
+                            continue;
+                        }
+                    }
+                    let pause = self.pause(&mut polls, watch.is_some(), expires_in);
+                    deadline.bound(changed_within(watch.as_mut(), pause)).await;
+                }
+                Err(error) if error.is_transient() && !deadline.is_over() => {
+                    crate::telemetry::acquire_failed(self.want, &error);
+                    // Failures may have broken the watch as well; it is made anew.
+                    watch = None;
+                    deadline.bound(tokio::time::sleep(failures.pause())).await;
+                    if deadline.is_over() {
+                        return Err(self.failed(error));
+                    }
+                }
+                Err(error) => return Err(self.failed(error)),
+            }
+        }
+    }
+
+    /// Sends one request and notes what is known of it at every moment.
+    async fn attempt(&mut self, deadline: &Deadline) -> Result<Attempt, BackendError> {
+        let registered = &*self.want.backend;
+        let mut answer = registered.store.try_acquire(&self.claim);
+        let answer = if answer.is_ready() {
+            answer.await
+        } else {
+            self.in_flight = true;
+            match deadline.answer_by() {
+                Some(limit) => tokio::time::timeout_at(limit, &mut answer)
+                    .await
+                    .unwrap_or_else(|_| Err(unanswered(registered))),
+                None => answer.await,
+            }
+        };
+        self.in_flight = false;
+        if let Err(error) = &answer {
+            self.in_doubt |= error.may_have_been_sent();
+        }
+        answer
+    }
+
+    async fn watch(&self, deadline: &Deadline) -> Option<Box<dyn Watch>> {
+        let watching = self.want.backend.store.watch(&self.want.key);
+        match deadline.bound(watching).await? {
+            Ok(watch) => Some(watch),
+            Err(error) => {
+                crate::telemetry::watch_failed(self.want, &error);
+                None
+            }
+        }
+    }
+
+    /// How long to sleep if nothing changes: until the present lease would end, a poll's pause, or
+    /// the safety net, whichever is first.
+    fn pause(&self, polls: &mut Backoff, watched: bool, expires_in: Option<Duration>) -> Duration {
+        let pushed = watched && self.want.backend.capabilities.push;
+        let net =
+            if pushed { SAFETY_NET.mul_f64(rand::random_range(0.5..=1.0)) } else { polls.pause() };
+        // A little later than the hint: at its very millisecond the lease may still stand.
+        expires_in.map_or(net, |left| net.min(left + Duration::from_millis(1)))
+    }
+
+    fn failed(&self, source: BackendError) -> LockError {
+        LockError::Backend { key: self.want.key.clone(), source }
+    }
+
+    fn start_over(&mut self) {
+        let claim = Claim::new(self.want.key.clone(), self.want.ttl);
+        let stale = std::mem::replace(&mut self.claim, claim);
+        self.in_doubt = false;
+        abandon_later(self.registry, &self.want.backend, stale, &self.runtime, None);
+    }
+
+    fn into_hold(mut self, granted: Granted) -> (Arc<Hold>, Place) {
+        let place = self.place.take().expect("the place is given away only here and on drop");
+        let late_acquire = std::mem::take(&mut self.in_doubt);
+        let watchdog = self.registry.watchdogs.of(&self.runtime);
+        let terms = Terms {
+            renew: self.want.renew,
+            max_hold: self.want.max_hold,
+            min_hold: self.want.min_hold,
+        };
+        let hold = Arc::new(Hold::new(
+            Arc::clone(self.registry),
+            Arc::clone(&self.want.backend),
+            self.claim.clone(),
+            granted.token,
+            self.want.template,
+            granted.since,
+            granted.validity,
+            terms,
+            late_acquire,
+            self.runtime.clone(),
+            watchdog,
+        ));
+        hold.watchdog.attend(&hold);
+        (hold, place)
+    }
+}
+
+impl Drop for Attempts<'_> {
+    fn drop(&mut self) {
+        if self.in_flight || self.in_doubt {
+            let claim = self.claim.clone();
+            let place = self.place.take();
+            abandon_later(self.registry, &self.want.backend, claim, &self.runtime, place);
+        }
+    }
+}
+
+fn unanswered(backend: &Registered) -> BackendError {
+    BackendError::transient(format!("backend `{}` did not answer in time", backend.name))
+}
+
+/// Resolves at a change, or after `pause` without one.
+async fn changed_within(watch: Option<&mut Box<dyn Watch>>, pause: Duration) {
+    let Some(watch) = watch else {
+        return tokio::time::sleep(pause).await;
+    };
+    let mut changed = watch.changed();
+    let mut sleep = std::pin::pin!(tokio::time::sleep(pause));
+    std::future::poll_fn(|cx| {
+        if std::pin::Pin::new(&mut changed).poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        sleep.as_mut().poll(cx)
+    })
+    .await;
+}

@@ -1,0 +1,22 @@
+//! Pauses between tries: they grow, and are spread so that waiters do not march in step.
+
+use std::time::Duration;
+
+/// Yields pauses that double from `first` to `longest`, each shortened by up to a half at random.
+#[derive(Debug)]
+pub(crate) struct Backoff {
+    next: Duration,
+    longest: Duration,
+}
+
+impl Backoff {
+    pub(crate) const fn new(first: Duration, longest: Duration) -> Self {
+        Self { next: first, longest }
+    }
+
+    pub(crate) fn pause(&mut self) -> Duration {
+        let pause = self.next.mul_f64(rand::random_range(0.5..=1.0));
+        self.next = (self.next * 2).min(self.longest);
+        pause
+    }
+}

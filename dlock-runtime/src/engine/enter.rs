@@ -1,0 +1,106 @@
+//! The way in for every call: nested under a hold of this task, or by a lease of one's own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::Instrument;
+
+use super::acquire::{Deadline, acquire};
+use super::reentrancy::Inside;
+use crate::error::{LockError, Whereabouts};
+use crate::guard::LockGuard;
+use crate::key::LockKey;
+use crate::options::{LockOptions, OnLost, Wait};
+use crate::registry::{Registered, RegistryInner};
+
+/// A lock that is wanted, with every option settled.
+#[derive(Debug)]
+pub(crate) struct Want {
+    pub(crate) backend: Arc<Registered>,
+    pub(crate) key: LockKey,
+    pub(crate) template: &'static str,
+    pub(crate) ttl: Duration,
+    pub(crate) wait: Wait,
+    pub(crate) renew: bool,
+    pub(crate) max_hold: Option<Duration>,
+    pub(crate) min_hold: Option<Duration>,
+    pub(crate) on_lost: OnLost,
+    pub(crate) reentrant: bool,
+}
+
+impl Want {
+    /// Fills in the registry's defaults and checks what can be checked without asking anybody.
+    pub(crate) fn new(
+        registry: &RegistryInner,
+        key: LockKey,
+        template: &'static str,
+        options: &LockOptions,
+        backend: Option<&str>,
+    ) -> Result<Self, LockError> {
+        key.check()?;
+        let backend = registry.find(backend)?;
+        let ttl = options.ttl.unwrap_or(registry.default_ttl);
+        if let Some(problem) = backend.refuses(ttl, options.min_hold) {
+            return Err(LockError::Unsupported {
+                backend: backend.name.clone(),
+                option: problem.into(),
+            });
+        }
+        Ok(Self {
+            backend: Arc::clone(backend),
+            key,
+            template,
+            ttl,
+            // Outlives a holder that crashed just after a renewal.
+            wait: options.wait.unwrap_or(Wait::UpTo(ttl + Duration::from_secs(1))),
+            renew: options.renew,
+            max_hold: options.max_hold,
+            min_hold: options.min_hold,
+            on_lost: options.on_lost,
+            reentrant: options.reentrant,
+        })
+    }
+}
+
+/// Whose context a call may enter under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Face {
+    /// The attribute and `.run()`: they run a body and can be nested in another.
+    Body,
+    /// A bare `acquire()`: its guard may outlive any body, so it never nests.
+    Bare,
+}
+
+/// Takes the lock that is wanted.
+pub(crate) async fn enter(
+    registry: &Arc<RegistryInner>,
+    want: &Want,
+    face: Face,
+) -> Result<LockGuard, LockError> {
+    let waiting = crate::telemetry::Waiting::begin(want);
+    let entered = take(registry, want, face).instrument(waiting.span()).await;
+    waiting.end(entered.as_ref());
+    entered
+}
+
+async fn take(
+    registry: &Arc<RegistryInner>,
+    want: &Want,
+    face: Face,
+) -> Result<LockGuard, LockError> {
+    let around = match face {
+        Face::Body => Inside::around(registry, want),
+        Face::Bare => None,
+    };
+    if let Some(inside) = around {
+        if want.reentrant {
+            return inside.enter(want).await.map(LockGuard::nested);
+        }
+        // The holder is an enclosing body of this very call: it cannot end before this returns.
+        return Err(Deadline::new(want.wait).busy(want, Whereabouts::ThisTask));
+    }
+    let acquired = registry.shut_down.run_until_cancelled(acquire(registry, want)).await;
+    let (hold, place) =
+        acquired.unwrap_or_else(|| Err(LockError::ShutDown { key: want.key.clone() }))?;
+    Ok(LockGuard::leased(hold, place))
+}

@@ -1,0 +1,124 @@
+//! Structured reentrancy: a call nested in a body enters under the hold of that body.
+//!
+//! The bodies that are being polled form a chain, innermost first, in a task-local. It is set only
+//! while a body is polled, so a spawned task inherits nothing. Each link lets one nested call in at a
+//! time: two branches of a `join!` under one hold still exclude each other.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+
+use super::acquire::Deadline;
+use super::clock::Moment;
+use super::enter::Want;
+use super::hold::{Ending, Hold};
+use crate::error::{LockError, Whereabouts};
+use crate::registry::RegistryInner;
+
+tokio::task_local! {
+    static INNERMOST: Arc<Inside>;
+}
+
+/// One body that is running under a hold.
+#[derive(Debug)]
+pub(crate) struct Inside {
+    hold: Arc<Hold>,
+    /// One permit: the nested call that is inside.
+    entrance: Semaphore,
+    outer: Option<Arc<Inside>>,
+}
+
+impl Inside {
+    /// A body under these holds, within the body that is being polled now, if any.
+    pub(crate) fn new<'a>(holds: impl Iterator<Item = &'a Arc<Hold>>) -> Option<Arc<Self>> {
+        let outer = INNERMOST.try_with(Arc::clone).ok();
+        holds.fold(outer, |outer, hold| {
+            let hold = Arc::clone(hold);
+            Some(Arc::new(Self { hold, entrance: Semaphore::new(1), outer }))
+        })
+    }
+
+    /// Polls within this body.
+    pub(crate) fn scope<R>(self: &Arc<Self>, poll: impl FnOnce() -> R) -> R {
+        INNERMOST.sync_scope(Arc::clone(self), poll)
+    }
+
+    /// The nearest enclosing body of this task that runs under a hold of this very lock.
+    pub(super) fn around(registry: &Arc<RegistryInner>, want: &Want) -> Option<Arc<Self>> {
+        let innermost = INNERMOST.try_with(Arc::clone).ok()?;
+        let mut link = Some(&innermost);
+        while let Some(inside) = link {
+            let hold = &inside.hold;
+            if Arc::ptr_eq(&hold.registry, registry)
+                && hold.backend.index == want.backend.index
+                && hold.claim.key == want.key
+            {
+                return Some(Arc::clone(inside));
+            }
+            link = inside.outer.as_ref();
+        }
+        None
+    }
+
+    /// Enters under this body's hold, after the sibling that is inside.
+    pub(super) async fn enter(self: Arc<Self>, want: &Want) -> Result<Nested, LockError> {
+        let deadline = Deadline::new(want.wait);
+        let permit = match self.entrance.try_acquire() {
+            Ok(permit) => permit,
+            Err(_) => deadline
+                .bound(self.entrance.acquire())
+                .await
+                .and_then(Result::ok)
+                .ok_or_else(|| deadline.busy(want, Whereabouts::ThisProcess))?,
+        };
+        permit.forget();
+        let bound = want.max_hold.map(|limit| (Moment::now(), limit));
+        let nested = Nested { inside: Arc::clone(&self), bound };
+        self.hold.check().map_err(|ending| self.hold.error(ending, false))?;
+        if let Some(min_hold) = want.min_hold {
+            self.hold.keep_at_least(min_hold);
+        }
+        Ok(nested)
+    }
+}
+
+/// A nested call's right to be inside; dropping it lets the next sibling in.
+#[derive(Debug)]
+pub(crate) struct Nested {
+    inside: Arc<Inside>,
+    /// The nested call's own `max_hold`, from its own entry.
+    bound: Option<(Moment, Duration)>,
+}
+
+impl Nested {
+    pub(crate) fn hold(&self) -> &Arc<Hold> {
+        &self.inside.hold
+    }
+
+    /// As [`Hold::check`], and within the nested call's own bound.
+    pub(crate) fn check(&self) -> Result<(), Ending> {
+        self.hold().check()?;
+        match self.bound {
+            Some((since, limit)) if since.elapsed() >= limit => Err(Ending::HeldTooLong(limit)),
+            _ => Ok(()),
+        }
+    }
+
+    /// As [`Hold::ended`], and when the nested call's own bound has passed.
+    pub(crate) async fn ended(&self) -> Ending {
+        match self.bound {
+            None => self.hold().ended().await,
+            Some((since, limit)) => {
+                let bound = tokio::time::timeout_at(since.after(limit), self.hold().ended());
+                bound.await.unwrap_or(Ending::HeldTooLong(limit))
+            }
+        }
+    }
+}
+
+impl Drop for Nested {
+    fn drop(&mut self) {
+        self.inside.entrance.add_permits(1);
+    }
+}

@@ -1,0 +1,186 @@
+//! Giving a lease back: at once for who waits for it, in the background for who cannot.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+
+use super::backoff::Backoff;
+use super::hold::{Ending, Hold};
+use super::queue::Place;
+use crate::backend::{Backend, Claim, Release, Released};
+use crate::error::{BackendError, LockError, Loss};
+use crate::registry::{Registered, RegistryInner};
+
+/// How long a caller waits for its release; then it goes on in the background.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How much longer than a ttl a background release is tried, for a server that was stopped and may
+/// execute an old acquire when it goes on.
+const LATE: Duration = Duration::from_mins(1);
+
+/// Gives the lease back and waits for the answer, within bounds.
+///
+/// # Errors
+/// [`LockError::Lost`] or [`LockError::HeldTooLong`] if the hold had ended before. A backend that
+/// cannot be reached is no error: the release goes on in the background until the lease has ended.
+///
+/// Cancel safe: the release goes on in the background.
+pub(crate) async fn give_back(hold: Arc<Hold>, place: Place) -> Result<(), LockError> {
+    let mut returning = Returning { hold: Some((hold, place)), tried: false };
+    let answer = returning.first_try().await;
+    let Some((hold, place)) = returning.hold.take() else { return Ok(()) };
+    match answer {
+        Ok(Released::Released) => {
+            crate::telemetry::released(&hold);
+            Ok(())
+        }
+        Ok(Released::NotHeld) => {
+            let ending = match hold.check() {
+                Err(Ending::HeldTooLong(_)) | Ok(()) => {
+                    crate::telemetry::lost(&hold, Loss::NotHeld);
+                    Ending::Lost(Loss::NotHeld)
+                }
+                Err(lost) => lost,
+            };
+            crate::telemetry::released(&hold);
+            Err(hold.error(ending, true))
+        }
+        Err(error) => {
+            crate::telemetry::release_delayed(&hold, &error);
+            // The next task in the local queue may try: the backend decides.
+            drop(place);
+            spawn(Arc::clone(&hold), None, true);
+            Ok(())
+        }
+    }
+}
+
+/// Gives the lease back in the background.
+pub(crate) fn give_back_later(hold: Arc<Hold>, place: Place) {
+    spawn(hold, Some(place), false);
+}
+
+/// A release under way: dropped unfinished, it goes on in the background.
+struct Returning {
+    hold: Option<(Arc<Hold>, Place)>,
+    tried: bool,
+}
+
+impl Returning {
+    async fn first_try(&mut self) -> Result<Released, BackendError> {
+        let Some((hold, _)) = &self.hold else { return Ok(Released::Released) };
+        // How the hold ended before is told by `hold.check`, and decided by the backend's answer.
+        let _ = hold.close().await;
+        self.tried = true;
+        Errand::of(hold).try_once().await
+    }
+}
+
+impl Drop for Returning {
+    fn drop(&mut self) {
+        if let Some((hold, place)) = self.hold.take() {
+            spawn(hold, Some(place), self.tried);
+        }
+    }
+}
+
+/// One lease to give back, or one acquire to undo.
+struct Errand<'a> {
+    backend: &'a Registered,
+    claim: &'a Claim,
+    /// `None` when it is not known whether the claim was ever granted.
+    hold: Option<&'a Hold>,
+}
+
+impl<'a> Errand<'a> {
+    fn of(hold: &'a Hold) -> Self {
+        Self { backend: &hold.backend, claim: &hold.claim, hold: Some(hold) }
+    }
+
+    async fn try_once(&self) -> Result<Released, BackendError> {
+        let release = match self.hold {
+            Some(hold) => {
+                Release { keep_for: hold.rest_to_keep(), late_acquire: hold.late_acquire }
+            }
+            None => Release { keep_for: None, late_acquire: true },
+        };
+        let answer = self.backend.store.release(self.claim, release);
+        let patience = PATIENCE.min(self.claim.ttl);
+        let answer = tokio::time::timeout(patience, answer).await;
+        answer.unwrap_or_else(|_| {
+            let problem =
+                format!("backend `{}` did not answer a release in time", self.backend.name);
+            Err(BackendError::transient(problem))
+        })
+    }
+
+    /// Tries until there is an answer or `limit` has passed; says with the answer whether it came
+    /// only after a failed try. The place in the local queue passes on after the first try in any
+    /// case: the backend decides who is next.
+    async fn until_answered(
+        &self,
+        limit: Duration,
+        place: Option<Place>,
+    ) -> Option<(Released, bool)> {
+        let until = Instant::now() + limit;
+        let mut pauses = Backoff::new(Duration::from_millis(20), Duration::from_millis(500));
+        let first = self.try_once().await;
+        drop(place);
+        if let Ok(released) = first {
+            return Some((released, false));
+        }
+        while Instant::now() < until {
+            tokio::time::sleep(pauses.pause()).await;
+            if let Ok(released) = self.try_once().await {
+                return Some((released, true));
+            }
+        }
+        None
+    }
+}
+
+/// `tried`: an earlier try of this very release may have been executed, so that finding nothing held
+/// says nothing.
+fn spawn(hold: Arc<Hold>, place: Option<Place>, tried: bool) {
+    let runtime = Handle::try_current().unwrap_or_else(|_| hold.runtime.clone());
+    let tracker = hold.registry.background.clone();
+    tracker.spawn_on(
+        async move {
+            let ended_before = hold.close().await.is_err();
+            let answer = Errand::of(&hold).until_answered(hold.claim.ttl, place).await;
+            match answer {
+                Some((Released::NotHeld, repeated)) if !(tried || repeated || ended_before) => {
+                    crate::telemetry::lost(&hold, Loss::NotHeld);
+                }
+                Some(_) => {}
+                None => crate::telemetry::release_given_up(&hold),
+            }
+            crate::telemetry::released(&hold);
+        },
+        &runtime,
+    );
+}
+
+/// Undoes an acquire of unknown outcome in the background.
+pub(super) fn abandon_later(
+    registry: &RegistryInner,
+    backend: &Arc<Registered>,
+    claim: Claim,
+    runtime: &Handle,
+    place: Option<Place>,
+) {
+    let backend = Arc::clone(backend);
+    let runtime = Handle::try_current().unwrap_or_else(|_| runtime.clone());
+    registry.background.spawn_on(
+        async move {
+            let errand = Errand { backend: &backend, claim: &claim, hold: None };
+            let answer = errand.until_answered(claim.ttl + LATE, place).await;
+            if answer.is_none() {
+                crate::telemetry::abandon_given_up(&backend, &claim);
+            }
+        },
+        &runtime,
+    );
+}

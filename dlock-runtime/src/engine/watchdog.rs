@@ -1,0 +1,223 @@
+//! The watchdog: one task per registry and runtime that renews every lease in time, and ends the
+//! holds whose time is over.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::runtime::{Handle, Id};
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use super::clock::Moment;
+use super::hold::{Hold, Renewed, Step};
+use crate::backend::{Backend, Renewal};
+
+/// Renewals that are due within so long of each other go out together.
+const TOGETHER: Duration = Duration::from_millis(50);
+
+/// The watchdogs of one registry, one per runtime that took locks through it: instants of two
+/// runtimes do not compare, and a task dies with its runtime.
+#[derive(Debug, Default)]
+pub(crate) struct Watchdogs(Mutex<Vec<Arc<Watchdog>>>);
+
+impl Watchdogs {
+    /// The watchdog of this runtime, started at its first use.
+    pub(crate) fn of(&self, runtime: &Handle) -> Arc<Watchdog> {
+        let id = runtime.id();
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = all.iter().find(|watchdog| watchdog.runtime == id && watchdog.alive())
+        {
+            return Arc::clone(found);
+        }
+        all.retain(|watchdog| watchdog.alive());
+        let started = Watchdog::start(runtime);
+        all.push(Arc::clone(&started));
+        started
+    }
+}
+
+impl Drop for Watchdogs {
+    fn drop(&mut self) {
+        for watchdog in self.0.get_mut().unwrap_or_else(PoisonError::into_inner) {
+            if let Some(task) = watchdog.schedule().task.take() {
+                task.abort();
+            }
+        }
+    }
+}
+
+/// One watchdog and its schedule.
+#[derive(Debug)]
+pub(crate) struct Watchdog {
+    runtime: Id,
+    schedule: Mutex<Schedule>,
+    wake: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Schedule {
+    /// By due time, then by the hold's number.
+    due: BTreeMap<(Instant, u64), Weak<Hold>>,
+    /// Where each scheduled hold stands in `due`.
+    position: HashMap<u64, Instant>,
+    /// The instant the task sleeps until. It is never moved back to a later one: with a steady
+    /// stream of short holds the task wakes a few times per ttl instead of at every acquire.
+    armed: Option<Instant>,
+    task: Option<AbortHandle>,
+    dead: bool,
+}
+
+impl Watchdog {
+    fn start(runtime: &Handle) -> Arc<Self> {
+        let watchdog = Arc::new(Self {
+            runtime: runtime.id(),
+            schedule: Mutex::default(),
+            wake: Notify::new(),
+        });
+        let attendance = Attendance(Arc::clone(&watchdog));
+        let task = runtime.spawn(attendance.run());
+        watchdog.schedule().task = Some(task.abort_handle());
+        watchdog
+    }
+
+    fn schedule(&self) -> MutexGuard<'_, Schedule> {
+        self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn alive(&self) -> bool {
+        let schedule = self.schedule();
+        !schedule.dead && schedule.task.as_ref().is_some_and(|task| !task.is_finished())
+    }
+
+    /// Takes a new hold into its care.
+    pub(crate) fn attend(&self, hold: &Arc<Hold>) {
+        let due = hold.first_due();
+        let mut schedule = self.schedule();
+        if schedule.dead {
+            drop(schedule);
+            hold.unattended();
+            return;
+        }
+        schedule.put(hold, due);
+        let earlier = schedule.armed.is_none_or(|armed| due < armed);
+        drop(schedule);
+        if earlier {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Leaves a hold alone from now on.
+    pub(crate) fn forget(&self, hold: &Hold) {
+        let mut schedule = self.schedule();
+        if let Some(due) = schedule.position.remove(&hold.number) {
+            schedule.due.remove(&(due, hold.number));
+        }
+    }
+
+    /// Looks at a hold again at `due`, unless it has been forgotten meanwhile.
+    fn look_again(&self, hold: &Arc<Hold>, due: Instant) {
+        let mut schedule = self.schedule();
+        if schedule.position.contains_key(&hold.number) {
+            schedule.put(hold, due);
+        }
+    }
+
+    /// The holds that are due, each still in `position` so that `forget` is not missed.
+    fn take_due(&self, now: Instant) -> Vec<Arc<Hold>> {
+        let mut schedule = self.schedule();
+        let later = schedule.due.split_off(&(now + TOGETHER, 0));
+        let due = std::mem::replace(&mut schedule.due, later);
+        due.into_values().filter_map(|hold| hold.upgrade()).collect()
+    }
+
+    fn arm(&self) -> Option<Instant> {
+        let mut schedule = self.schedule();
+        schedule.armed = schedule.due.first_key_value().map(|((due, _), _)| *due);
+        schedule.armed
+    }
+}
+
+impl Schedule {
+    fn put(&mut self, hold: &Arc<Hold>, due: Instant) {
+        if let Some(old) = self.position.insert(hold.number, due) {
+            self.due.remove(&(old, hold.number));
+        }
+        self.due.insert((due, hold.number), Arc::downgrade(hold));
+    }
+}
+
+/// The running task's hold on its watchdog: when the task ends, for whatever reason, the holds in
+/// its care end with it, since nobody would renew them.
+struct Attendance(Arc<Watchdog>);
+
+impl Attendance {
+    async fn run(self) {
+        let mut renewals = FuturesUnordered::new();
+        loop {
+            for hold in self.0.take_due(Instant::now()) {
+                match hold.step(Instant::now(), TOGETHER) {
+                    Step::Renew => {
+                        // Should the renewal hang, the hold must still end in time.
+                        self.0.look_again(&hold, hold.end_due());
+                        renewals.push(renew(hold));
+                    }
+                    Step::Wait(due) => self.0.look_again(&hold, due),
+                    Step::Nothing => self.0.forget(&hold),
+                }
+            }
+            let armed = self.0.arm();
+            tokio::select! {
+                () = until(armed) => {}
+                () = self.0.wake.notified() => {}
+                Some((hold, step)) = renewals.next(), if !renewals.is_empty() => match step {
+                    Step::Wait(due) => self.0.look_again(&hold, due),
+                    Step::Renew | Step::Nothing => self.0.forget(&hold),
+                },
+            }
+        }
+    }
+}
+
+impl Drop for Attendance {
+    fn drop(&mut self) {
+        let mut schedule = self.0.schedule();
+        schedule.dead = true;
+        schedule.position.clear();
+        let holds: Vec<_> = std::mem::take(&mut schedule.due).into_values().collect();
+        drop(schedule);
+        for hold in holds.iter().filter_map(Weak::upgrade) {
+            hold.unattended();
+        }
+    }
+}
+
+async fn until(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => tokio::time::sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn renew(hold: Arc<Hold>) -> (Arc<Hold>, Step) {
+    let sent = Moment::now();
+    let answer = {
+        // The hold ends by itself at that instant; what is still unanswered then is of no use.
+        let limit = hold.end_due();
+        tokio::time::timeout_at(limit, hold.backend.store.renew(&hold.claim)).await
+    };
+    let renewed = match answer {
+        Ok(Ok(Renewal::Renewed { validity })) => Renewed::For(validity),
+        Ok(Ok(Renewal::NotHeld)) => Renewed::NotHeld,
+        Ok(Err(error)) => {
+            crate::telemetry::renewal_failed(&hold, &error);
+            Renewed::Failed
+        }
+        Err(_) => Renewed::Failed,
+    };
+    let step = hold.renewed(sent, renewed);
+    (hold, step)
+}

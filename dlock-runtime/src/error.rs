@@ -1,0 +1,275 @@
+//! What can go wrong: [`LockError`] for callers, [`BackendError`] for backends.
+
+use std::error::Error;
+use std::time::Duration;
+
+use crate::key::LockKey;
+
+/// Why a lock was not taken, or did not last.
+///
+/// In every case but [`Lost`](Self::Lost) and [`HeldTooLong`](Self::HeldTooLong) the guarded body
+/// has not begun.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LockError {
+    /// Somebody else held the lock for the whole `wait`.
+    #[error("lock `{key}` is busy: not free within {waited:?}{}", hint(*.holder))]
+    #[non_exhaustive]
+    Busy {
+        /// The key that was wanted.
+        key: LockKey,
+        /// How long the call waited.
+        waited: Duration,
+        /// Where the holder is, as far as this process knows.
+        holder: Whereabouts,
+    },
+
+    /// The lease ended before its holder gave it back: it could not be renewed in time, was forcibly
+    /// released, or the backend forgot it. Others may have entered meanwhile; what the body wrote
+    /// without a [fencing token](crate::FencingToken) may have met their writes.
+    #[error("lock `{key}` was lost while its body ran ({}): {reason}; check what it wrote, or fence its writes with the token", if *.completed { "the body had completed" } else { "the body was stopped" })]
+    #[non_exhaustive]
+    Lost {
+        /// The key whose lease ended.
+        key: LockKey,
+        /// Had the body run to its end?
+        completed: bool,
+        /// What ended the lease.
+        reason: Loss,
+    },
+
+    /// The body ran for longer than `max_hold` and was stopped; the lock has been given back.
+    #[error(
+        "lock `{key}` was held longer than its max_hold of {max_hold:?}; the body was stopped: make it shorter or raise max_hold"
+    )]
+    #[non_exhaustive]
+    HeldTooLong {
+        /// The key that was held.
+        key: LockKey,
+        /// The bound that was passed.
+        max_hold: Duration,
+    },
+
+    /// No backend is registered under this name.
+    #[error(
+        "no backend is registered as `{name}` (registered: {registered}); add `.backend(\"{name}\", …)` to the registry's builder"
+    )]
+    #[non_exhaustive]
+    UnknownBackend {
+        /// The name that was asked for.
+        name: Box<str>,
+        /// The names there are, in a list for people.
+        registered: Box<str>,
+    },
+
+    /// The backend cannot honour an option of this lock.
+    #[error("backend `{backend}` cannot honour {option}")]
+    #[non_exhaustive]
+    Unsupported {
+        /// The backend's registered name.
+        backend: Box<str>,
+        /// The option and the backend's limit.
+        option: Box<str>,
+    },
+
+    /// The key is empty or too long; nothing was sent.
+    #[error("invalid lock key `{key}`: {problem}")]
+    #[non_exhaustive]
+    InvalidKey {
+        /// The key, shortened when it is too long.
+        key: LockKey,
+        /// What is wrong with it.
+        problem: Box<str>,
+    },
+
+    /// The backend failed or did not answer. The body has not begun.
+    #[error("lock `{key}`: {source}")]
+    #[non_exhaustive]
+    Backend {
+        /// The key that was wanted.
+        key: LockKey,
+        /// What the backend reported.
+        source: BackendError,
+    },
+
+    /// No registry is installed, and the call is in no registry's scope.
+    #[error(
+        "no lock registry is installed: call `Registry::builder()….install()` when the process starts, or run this in `registry.scope(…)`"
+    )]
+    NotInstalled,
+
+    /// The call was made outside a tokio runtime.
+    #[error(
+        "locks need a tokio runtime with its timer enabled, and this call was made outside of one"
+    )]
+    NoRuntime,
+
+    /// The registry has been shut down.
+    #[error("lock `{key}`: the registry has been shut down")]
+    #[non_exhaustive]
+    ShutDown {
+        /// The key that was wanted.
+        key: LockKey,
+    },
+}
+
+impl LockError {
+    pub(crate) fn invalid_key(key: &LockKey, problem: impl Into<Box<str>>) -> Self {
+        let shown: String = key.as_str().chars().take(64).collect();
+        Self::InvalidKey { key: shown.into(), problem: problem.into() }
+    }
+
+    /// Was the lock merely held by somebody else for the whole `wait`?
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        matches!(self, Self::Busy { .. })
+    }
+
+    /// Did the lease end before its holder gave it back?
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        matches!(self, Self::Lost { .. })
+    }
+
+    /// May the same call succeed when it is made again a little later?
+    ///
+    /// True for a busy lock and for transient failures of a backend; the body has not begun in
+    /// either case.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Busy { .. } => true,
+            Self::Backend { source, .. } => source.is_transient(),
+            _ => false,
+        }
+    }
+}
+
+/// Where the holder of a busy lock is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Whereabouts {
+    /// In another process, or not known.
+    Elsewhere,
+    /// In this very process. When it is the caller itself, in a task it spawned and waits for, that
+    /// is a self-deadlock.
+    ThisProcess,
+    /// An enclosing body of this very task holds it, and `reentrant = false` forbids to enter.
+    ThisTask,
+}
+
+fn hint(holder: Whereabouts) -> &'static str {
+    match holder {
+        Whereabouts::Elsewhere => "; try again, or raise `wait`",
+        Whereabouts::ThisProcess => {
+            "; its holder is in this very process: if it waits for this call (a spawned task inherits no lock), that is a self-deadlock"
+        }
+        Whereabouts::ThisTask => {
+            "; an enclosing body of this very task holds it and `reentrant = false` forbids to enter: a self-deadlock"
+        }
+    }
+}
+
+/// What ended a lease before its holder gave it back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Loss {
+    /// It could not be renewed before its time was over (the backend did not answer, or this process
+    /// was paused or suspended).
+    #[error("its lease ran out")]
+    Expired,
+    /// The backend no longer knows this holder: released by force, taken over after expiry, or
+    /// forgotten in a restart.
+    #[error("the backend no longer knows this holder")]
+    NotHeld,
+    /// The runtime that renewed it was shut down.
+    #[error("the runtime that renewed it was shut down")]
+    Unattended,
+}
+
+/// What a backend reports when it cannot answer.
+///
+/// It never carries a password: backends that are reached by a URL show it without.
+#[derive(Debug)]
+pub struct BackendError(Box<Failure>);
+
+#[derive(Debug)]
+struct Failure {
+    message: String,
+    transient: bool,
+    sent: bool,
+    source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+impl BackendError {
+    /// A failure that may pass: the request may or may not have been executed.
+    #[must_use]
+    pub fn transient(message: impl Into<String>) -> Self {
+        Self(Box::new(Failure {
+            message: message.into(),
+            transient: true,
+            sent: true,
+            source: None,
+        }))
+    }
+
+    /// A failure that trying again does not mend: wrong credentials, a missing permission.
+    #[must_use]
+    pub fn permanent(message: impl Into<String>) -> Self {
+        Self(Box::new(Failure {
+            message: message.into(),
+            transient: false,
+            sent: true,
+            source: None,
+        }))
+    }
+
+    /// Says that the request surely never left this process (no connection could be made), so that
+    /// nothing has to be undone.
+    #[must_use]
+    pub fn not_sent(mut self) -> Self {
+        self.0.sent = false;
+        self
+    }
+
+    /// Keeps the error underneath.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    /// May the same request succeed a little later?
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        self.0.transient
+    }
+
+    /// May the request have reached the backend?
+    #[must_use]
+    pub fn may_have_been_sent(&self) -> bool {
+        self.0.sent
+    }
+}
+
+impl std::fmt::Display for BackendError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0.message)
+    }
+}
+
+impl Error for BackendError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.source.as_deref().map(|source| source as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_small_enough_for_a_result() {
+        assert!(size_of::<LockError>() <= 64, "{}", size_of::<LockError>());
+    }
+}

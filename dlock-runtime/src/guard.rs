@@ -1,0 +1,220 @@
+//! Held locks: [`LockGuard`] for one key, [`LockSet`] for several.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+
+use crate::engine::{Ending, Hold, Nested, Place, give_back, give_back_later};
+use crate::error::LockError;
+use crate::key::LockKey;
+use crate::token::FencingToken;
+
+/// A lock that is held.
+///
+/// While it lives its lease is renewed (unless `renew(false)`). Give it back with
+/// [`release`](Self::release), which says whether it was held to the end. Dropping it gives it back
+/// in the background; [`Registry::shutdown`](crate::Registry::shutdown) waits for that.
+///
+/// A guard does not stop the code that runs beside it: watch [`lost`](Self::lost), or let the
+/// attribute or [`run`](crate::Lock::run) do it.
+#[must_use = "a lock is given back when its guard is dropped"]
+pub struct LockGuard {
+    hold: Arc<Hold>,
+    stake: Stake,
+}
+
+/// What dropping a guard gives back.
+enum Stake {
+    /// The lease and the place in front of the local queue; `None` once given back.
+    Lease(Option<Place>),
+    /// The place inside an enclosing hold of the same task.
+    Nested(Nested),
+    /// Nothing: a view of somebody else's guard, for a body.
+    View,
+}
+
+impl LockGuard {
+    pub(crate) fn leased(hold: Arc<Hold>, place: Place) -> Self {
+        Self { hold, stake: Stake::Lease(Some(place)) }
+    }
+
+    pub(crate) fn nested(nested: Nested) -> Self {
+        Self { hold: Arc::clone(nested.hold()), stake: Stake::Nested(nested) }
+    }
+
+    pub(crate) fn view(&self) -> Self {
+        Self { hold: Arc::clone(&self.hold), stake: Stake::View }
+    }
+
+    pub(crate) fn hold(&self) -> &Arc<Hold> {
+        &self.hold
+    }
+
+    pub(crate) fn check(&self) -> Result<(), Ending> {
+        match &self.stake {
+            Stake::Nested(nested) => nested.check(),
+            Stake::Lease(_) | Stake::View => self.hold.check(),
+        }
+    }
+
+    pub(crate) async fn ended(&self) -> Ending {
+        match &self.stake {
+            Stake::Nested(nested) => nested.ended().await,
+            Stake::Lease(_) | Stake::View => self.hold.ended().await,
+        }
+    }
+
+    /// The key that is held.
+    #[must_use]
+    pub fn key(&self) -> &LockKey {
+        &self.hold.claim.key
+    }
+
+    /// The token of this hold; a nested call has that of the hold it entered under.
+    #[must_use]
+    pub fn fencing_token(&self) -> FencingToken {
+        self.hold.token
+    }
+
+    /// How long the lease is surely valid from now if it is not renewed again; zero once it is lost.
+    ///
+    /// It is measured by this process's own clock from before the lease was asked for, less an
+    /// allowance for drift.
+    #[must_use]
+    pub fn remaining(&self) -> Duration {
+        self.hold.remaining()
+    }
+
+    /// Is the lock held at this moment, as far as this process can prove?
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.check().is_ok()
+    }
+
+    /// Resolves when the lock is no longer held: its lease was lost, or `max_hold` has passed.
+    /// Never resolves otherwise.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: calling it again sees the same.
+    pub async fn lost(&self) -> LockError {
+        let ending = self.ended().await;
+        self.hold.error(ending, false)
+    }
+
+    /// Gives the lock back and waits until the backend has said so.
+    ///
+    /// # Errors
+    /// [`LockError::Lost`] if the lock was no longer ours. A backend that cannot be reached within a
+    /// second is no error: the release goes on in the background until the lease has ended.
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives the lock back in the background.
+    pub async fn release(mut self) -> Result<(), LockError> {
+        match &mut self.stake {
+            Stake::Lease(place) => match place.take() {
+                Some(place) => give_back(Arc::clone(&self.hold), place).await,
+                None => Ok(()),
+            },
+            Stake::Nested(nested) => match nested.hold().check() {
+                Ok(()) => Ok(()),
+                Err(ending) => Err(self.hold.error(ending, true)),
+            },
+            Stake::View => Ok(()),
+        }
+    }
+}
+
+impl Drop for LockGuard {
+    fn drop(&mut self) {
+        if let Stake::Lease(place) = &mut self.stake
+            && let Some(place) = place.take()
+        {
+            give_back_later(Arc::clone(&self.hold), place);
+        }
+    }
+}
+
+impl fmt::Debug for LockGuard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LockGuard")
+            .field("key", self.key())
+            .field("backend", &self.hold.backend.name)
+            .field("token", &self.fencing_token())
+            .field("remaining", &self.remaining())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Several locks that are held together: all or nothing.
+///
+/// They were taken in one canonical order (that of the keys' bytes), so that two callers that want
+/// the same locks in different orders never wait for each other in a circle.
+#[must_use = "locks are given back when their set is dropped"]
+#[derive(Debug)]
+pub struct LockSet {
+    guards: Vec<LockGuard>,
+}
+
+impl LockSet {
+    pub(crate) fn new(guards: Vec<LockGuard>) -> Self {
+        Self { guards }
+    }
+
+    pub(crate) fn into_guards(self) -> Vec<LockGuard> {
+        self.guards
+    }
+
+    /// The single locks, in the order of their keys; equal keys are one.
+    pub fn holds(&self) -> &[LockGuard] {
+        &self.guards
+    }
+
+    /// The guard of this key, if the set holds it.
+    #[must_use]
+    pub fn get(&self, key: &LockKey) -> Option<&LockGuard> {
+        self.guards.iter().find(|guard| guard.key() == key)
+    }
+
+    /// How long *all* leases are surely valid from now; see [`LockGuard::remaining`].
+    #[must_use]
+    pub fn remaining(&self) -> Duration {
+        self.guards.iter().map(LockGuard::remaining).min().unwrap_or_default()
+    }
+
+    /// Resolves when the first of the locks is no longer held; see [`LockGuard::lost`].
+    ///
+    /// # Cancel safety
+    /// Cancel safe: calling it again sees the same.
+    pub async fn lost(&self) -> LockError {
+        let all = self.guards.iter().map(|guard| Box::pin(guard.lost()));
+        futures_util::future::select_all(all).await.0
+    }
+
+    /// Gives all locks back at once and waits until the backend has said so.
+    ///
+    /// # Errors
+    /// The first loss among them; see [`LockGuard::release`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives the rest back in the background.
+    pub async fn release(self) -> Result<(), LockError> {
+        give_all_back(self.guards).await
+    }
+}
+
+/// Gives several locks back at once; the first loss among them is the result.
+pub(crate) async fn give_all_back(
+    guards: impl AsRef<[LockGuard]> + IntoIterator<Item = LockGuard>,
+) -> Result<(), LockError> {
+    let mut guards = guards.into_iter();
+    match (guards.next(), guards.next()) {
+        (None, _) => Ok(()),
+        (Some(only), None) => Box::pin(only.release()).await,
+        (Some(first), Some(second)) => {
+            let all = [first, second].into_iter().chain(guards).map(LockGuard::release);
+            join_all(all).await.into_iter().collect()
+        }
+    }
+}

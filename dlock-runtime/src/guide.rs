@@ -1,0 +1,16 @@
+//! Guides: what a user has to decide, and what happens when things go wrong.
+
+#[doc = include_str!("guide/backends.md")]
+pub mod backends {}
+
+#[doc = include_str!("guide/failures.md")]
+pub mod failures {}
+
+#[doc = include_str!("guide/fencing.md")]
+pub mod fencing {}
+
+#[doc = include_str!("guide/reentrancy.md")]
+pub mod reentrancy {}
+
+#[doc = include_str!("guide/testing.md")]
+pub mod testing {}

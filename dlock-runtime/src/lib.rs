@@ -1,0 +1,40 @@
+//! Declarative distributed locks.
+#![doc = include_str!("guide/overview.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+#![warn(unreachable_pub)]
+
+#[doc(hidden)]
+#[path = "private.rs"]
+pub mod __private;
+pub mod backend;
+mod connect;
+mod engine;
+mod error;
+mod guard;
+pub mod guide;
+mod key;
+mod lock;
+mod options;
+mod owner;
+mod registry;
+mod site;
+mod telemetry;
+#[cfg(feature = "testing")]
+pub mod testing;
+mod token;
+
+#[doc(inline)]
+pub use backend::Backend;
+pub use connect::connect;
+pub use dlock_macros::distributed_lock;
+pub use error::{BackendError, LockError, Loss, Whereabouts};
+pub use guard::{LockGuard, LockSet};
+pub use key::{LockKey, MAX_KEY_BYTES};
+pub use lock::Lock;
+pub use options::{OnLost, Wait};
+pub use owner::OwnerId;
+pub use registry::{
+    BuildError, InstallError, Registry, RegistryBuilder, ShutdownTimedOut, SiteProblem,
+};
+pub use site::Site;
+pub use token::FencingToken;

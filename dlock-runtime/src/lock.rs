@@ -1,0 +1,259 @@
+//! Manual locking: the same engine as the attribute's, without the attribute.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::backend::{Backend, Holder};
+use crate::engine::{Face, Want, enter, run_guarded};
+use crate::error::{BackendError, LockError};
+use crate::guard::{LockGuard, LockSet};
+use crate::key::LockKey;
+use crate::options::{LockOptions, OnLost, Wait};
+use crate::registry::Registry;
+
+/// A lock, or several together, that can be taken: made by [`Registry::lock`] and
+/// [`Registry::lock_all`].
+///
+/// Its options are the attribute's, with the same defaults.
+///
+/// ```
+/// # use dlock_runtime::{Registry, backend::Memory};
+/// # use std::time::Duration;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let locks = Registry::builder().backend("memory", Memory::new()).build()?;
+/// let sold = locks
+///     .lock("product:1")
+///     .ttl(Duration::from_secs(5))
+///     .wait(Duration::from_secs(2))
+///     .run(async { 1 })
+///     .await?;
+/// # assert_eq!(sold, 1);
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "a lock is not taken before `acquire` or `run`"]
+#[derive(Clone)]
+pub struct Lock<K = LockKey> {
+    registry: Registry,
+    keys: K,
+    backend: Option<String>,
+    template: &'static str,
+    options: LockOptions,
+}
+
+impl<K> Lock<K> {
+    fn new(registry: Registry, keys: K) -> Self {
+        Self { registry, keys, backend: None, template: "(manual)", options: LockOptions::DEFAULT }
+    }
+
+    /// The backend's registered name; the registry's default if not set.
+    pub fn backend(mut self, name: impl Into<String>) -> Self {
+        self.backend = Some(name.into());
+        self
+    }
+
+    /// The lease's length: how soon others may enter after this process dies.
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.options.ttl = Some(ttl);
+        self
+    }
+
+    /// How long to wait for a busy lock; zero tries once. One ttl and a second if not set.
+    pub fn wait(mut self, limit: impl Into<Wait>) -> Self {
+        self.options.wait = Some(limit.into());
+        self
+    }
+
+    /// Is the lease renewed while the lock is held? True if not set.
+    pub fn renew(mut self, renew: bool) -> Self {
+        self.options.renew = renew;
+        self
+    }
+
+    /// The longest time the lock may be held, renewed or not.
+    pub fn max_hold(mut self, limit: Duration) -> Self {
+        self.options.max_hold = Some(limit);
+        self
+    }
+
+    /// The shortest time before others may enter, however soon it is given back.
+    pub fn min_hold(mut self, least: Duration) -> Self {
+        self.options.min_hold = Some(least);
+        self
+    }
+
+    /// What happens to a body of [`run`](Lock::run) whose lease is lost.
+    pub fn on_lost(mut self, policy: OnLost) -> Self {
+        self.options.on_lost = policy;
+        self
+    }
+
+    /// May [`run`](Lock::run) enter a lock that an enclosing body of the same task holds? True if
+    /// not set.
+    pub fn reentrant(mut self, reentrant: bool) -> Self {
+        self.options.reentrant = reentrant;
+        self
+    }
+
+    /// The low-cardinality name of this lock in traces and metrics; `(manual)` if not set.
+    pub fn template(mut self, template: &'static str) -> Self {
+        self.template = template;
+        self
+    }
+
+    fn want(&self, key: &LockKey) -> Result<Want, LockError> {
+        let backend = self.backend.as_deref();
+        Want::new(&self.registry.0, key.clone(), self.template, &self.options, backend)
+    }
+}
+
+impl Lock {
+    pub(crate) fn one(registry: Registry, key: LockKey) -> Self {
+        Self::new(registry, key)
+    }
+
+    /// Takes the lock.
+    ///
+    /// A bare acquire cannot enter a lock that the same task holds already, since its guard may
+    /// outlive any body: use [`run`](Self::run) where calls nest.
+    ///
+    /// # Errors
+    /// [`LockError::Busy`] when the lock is not free within the wait; [`LockError::Backend`] when the
+    /// backend fails or does not answer; and those for options and keys that cannot be honoured.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves no held lock and no place in a queue; what the backend may still
+    /// execute is undone in the background.
+    pub async fn acquire(self) -> Result<LockGuard, LockError> {
+        let want = self.want(&self.keys)?;
+        enter(&self.registry.0, &want, Face::Bare).await
+    }
+
+    /// Takes the lock, runs the body, gives the lock back: the same critical section as the
+    /// attribute's, reentrancy included.
+    ///
+    /// # Errors
+    /// Those of [`acquire`](Self::acquire), then the body has not begun; [`LockError::Lost`] and
+    /// [`LockError::HeldTooLong`] when the hold ended while the body ran. The body's own result, an
+    /// error included, is the `Ok` value.
+    ///
+    /// # Cancel safety
+    /// Dropping the future drops the body, then gives the lock back in the background.
+    pub async fn run<F: Future>(self, body: F) -> Result<F::Output, LockError> {
+        let mut body = Box::pin(Some(body));
+        let want = self.want(&self.keys)?;
+        let guard = Box::pin(enter(&self.registry.0, &want, Face::Body)).await?;
+        run_guarded([guard], want.on_lost, body.as_mut(), |_| false).await
+    }
+
+    /// Who holds the lock at this moment, as the backend sees it.
+    ///
+    /// # Errors
+    /// [`LockError::Backend`], and those for a key or a backend name that cannot be used.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: it changes nothing.
+    pub async fn inspect(self) -> Result<Option<Holder>, LockError> {
+        let want = self.want(&self.keys)?;
+        let answer = want.backend.store.inspect(&want.key).await;
+        answer.map_err(|source| failed(&want, source))
+    }
+
+    /// Ends the lock's lease, whoever holds it: for operators. True if there was one.
+    ///
+    /// The holder's body ends as lost at its next renewal at the latest; until then it may still be
+    /// running. Only a [fencing token](crate::FencingToken) keeps its writes out.
+    ///
+    /// # Errors
+    /// [`LockError::Backend`], and those for a key or a backend name that cannot be used.
+    ///
+    /// # Cancel safety
+    /// When the future is dropped the backend may or may not have executed it.
+    pub async fn force_release(self) -> Result<bool, LockError> {
+        let want = self.want(&self.keys)?;
+        let answer = want.backend.store.force_release(&want.key).await;
+        answer.map_err(|source| failed(&want, source))
+    }
+}
+
+impl Lock<Vec<LockKey>> {
+    pub(crate) fn all(registry: Registry, keys: Vec<LockKey>) -> Self {
+        Self::new(registry, keys)
+    }
+
+    /// Takes all locks or none: in the order of their keys, equal keys once. The wait counts for all
+    /// of them together.
+    ///
+    /// # Errors
+    /// Those of [`Lock::acquire`], for the first lock that could not be taken; those taken before it
+    /// are given back. No key at all is [`LockError::InvalidKey`].
+    ///
+    /// # Cancel safety
+    /// As [`Lock::acquire`].
+    pub async fn acquire(self) -> Result<LockSet, LockError> {
+        self.take(Face::Bare).await
+    }
+
+    /// Takes all locks, runs the body, gives them back; see [`Lock::run`].
+    ///
+    /// # Errors
+    /// Those of [`acquire`](Self::acquire) and of [`Lock::run`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future drops the body, then gives the locks back in the background.
+    pub async fn run<F: Future>(self, body: F) -> Result<F::Output, LockError> {
+        let mut body = Box::pin(Some(body));
+        let on_lost = self.options.on_lost;
+        let set = Box::pin(self.take(Face::Body)).await?;
+        run_guarded(set.into_guards(), on_lost, body.as_mut(), |_| false).await
+    }
+
+    async fn take(self, face: Face) -> Result<LockSet, LockError> {
+        let wants = self.keys.iter().map(|key| self.want(key)).collect::<Result<Vec<_>, _>>()?;
+        enter_all(&self.registry, wants, face).await
+    }
+}
+
+/// Takes several locks in the order of their keys; what was taken is given back when one fails.
+pub(crate) async fn enter_all(
+    registry: &Registry,
+    mut wants: Vec<Want>,
+    face: Face,
+) -> Result<LockSet, LockError> {
+    if wants.is_empty() {
+        return Err(LockError::invalid_key(&LockKey::from(""), "no key was given"));
+    }
+    wants.sort_by(|one, other| one.key.cmp(&other.key));
+    wants.dedup_by(|one, other| one.key == other.key);
+    let began = tokio::time::Instant::now();
+    let mut guards = Vec::with_capacity(wants.len());
+    for mut want in wants {
+        if let Wait::UpTo(limit) = want.wait {
+            want.wait = Wait::UpTo(limit.saturating_sub(began.elapsed()));
+        }
+        match enter(&registry.0, &want, face).await {
+            Ok(guard) => guards.push(guard),
+            Err(error) => {
+                // Others may have them before this caller tries again.
+                let _ = LockSet::new(guards).release().await;
+                return Err(error);
+            }
+        }
+    }
+    Ok(LockSet::new(guards))
+}
+
+fn failed(want: &Want, source: BackendError) -> LockError {
+    LockError::Backend { key: want.key.clone(), source }
+}
+
+impl<K: fmt::Debug> fmt::Debug for Lock<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lock")
+            .field("keys", &self.keys)
+            .field("backend", &self.backend)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}

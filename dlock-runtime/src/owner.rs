@@ -1,0 +1,49 @@
+//! Who holds a lease.
+
+use std::fmt;
+
+/// The identity of one hold: 128 random bits, drawn afresh for every acquire.
+///
+/// Only who knows it can renew or release the lease. It is shown as 32 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct OwnerId([u8; 16]);
+
+impl OwnerId {
+    /// Draws a new one from the thread's cryptographic generator, without a system call.
+    #[must_use]
+    pub fn random() -> Self {
+        Self(rand::random())
+    }
+
+    /// An owner from its sixteen bytes.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// Reads back the 32 hexadecimal digits that `Display` writes.
+    #[must_use]
+    pub fn parse(digits: &str) -> Option<Self> {
+        let plain = digits.len() == 32 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let value = u128::from_str_radix(digits, 16).ok().filter(|_| plain)?;
+        Some(Self(value.to_be_bytes()))
+    }
+
+    /// The sixteen bytes.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
+impl fmt::Display for OwnerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", u128::from_be_bytes(self.0))
+    }
+}
+
+impl fmt::Debug for OwnerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}

@@ -1,0 +1,190 @@
+//! Building a registry, and verifying every annotated function of the binary when it is installed.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::{INSTALLED, Registered, Registry, RegistryBuilder, RegistryInner};
+use crate::engine::{LocalQueues, Watchdogs};
+use crate::site::Site;
+
+const DEFAULT_TTL: Duration = Duration::from_secs(30);
+
+impl RegistryBuilder {
+    /// Makes this the process's registry, after verifying every annotated function in the binary.
+    ///
+    /// # Errors
+    /// What [`build`](Self::build) refuses; [`InstallError::Sites`] with every annotated function
+    /// whose backend is not registered or whose options its backend cannot honour; and
+    /// [`InstallError::AlreadyInstalled`] the second time.
+    pub fn install(self) -> Result<Registry, InstallError> {
+        let allowed = self.unregistered.clone();
+        let registry = self.build()?;
+        let problems: Vec<_> = Registry::sites()
+            .into_iter()
+            .filter(|site| site.backend_name().is_none_or(|name| !allowed.contains(name)))
+            .filter_map(|site| registry.0.problem_of(site))
+            .collect();
+        if !problems.is_empty() {
+            return Err(InstallError::Sites(problems));
+        }
+        INSTALLED.set(registry.clone()).map_err(|_| InstallError::AlreadyInstalled)?;
+        Ok(registry)
+    }
+
+    /// Makes a registry of its own, for tests and libraries, without verifying any site.
+    ///
+    /// # Errors
+    /// No backend, a name given twice or empty, a default backend that is not registered, or a
+    /// default ttl that the default backend cannot honour.
+    pub fn build(self) -> Result<Registry, BuildError> {
+        if self.backends.is_empty() {
+            return Err(BuildError::NoBackend);
+        }
+        let default_ttl = self.default_ttl.unwrap_or(DEFAULT_TTL);
+        let mut backends: Vec<Arc<Registered>> = Vec::with_capacity(self.backends.len());
+        for (name, store) in self.backends {
+            if name.trim().is_empty() {
+                return Err(BuildError::EmptyName);
+            }
+            if backends.iter().any(|other| *other.name == *name) {
+                return Err(BuildError::DuplicateName(name));
+            }
+            let capabilities = store.capabilities();
+            let index = backends.len();
+            backends.push(Arc::new(Registered { name: name.into(), index, capabilities, store }));
+        }
+        let mut inner = RegistryInner {
+            backends,
+            default_backend: None,
+            default_ttl,
+            queues: Arc::new(LocalQueues::default()),
+            watchdogs: Watchdogs::default(),
+            background: TaskTracker::new(),
+            shut_down: CancellationToken::new(),
+            hold_numbers: AtomicU64::new(0),
+        };
+        inner.default_backend = match self.default_backend {
+            Some(name) => match inner.find(Some(&name)) {
+                Ok(found) => Some(found.index),
+                Err(_) => {
+                    return Err(BuildError::UnknownDefault { name, registered: inner.names() });
+                }
+            },
+            None => (inner.backends.len() == 1).then_some(0),
+        };
+        if let Ok(backend) = inner.find(None)
+            && let Some(problem) = backend.refuses(default_ttl, None)
+        {
+            return Err(BuildError::DefaultTtl { backend: backend.name.to_string(), problem });
+        }
+        Ok(Registry(Arc::new(inner)))
+    }
+}
+
+impl RegistryInner {
+    fn problem_of(&self, site: &'static Site) -> Option<SiteProblem> {
+        let problem = match self.find(site.backend_name()) {
+            Err(_) => match site.backend_name() {
+                Some(name) => format!("no backend is registered as `{name}`"),
+                None => "it names no backend, and the registry has no default one".to_owned(),
+            },
+            Ok(backend) => {
+                let ttl = site.options.ttl.unwrap_or(self.default_ttl);
+                let problem = backend.refuses(ttl, site.options.min_hold)?;
+                format!("backend `{}` cannot honour {problem}", backend.name)
+            }
+        };
+        Some(SiteProblem { site, problem, registered: self.names() })
+    }
+}
+
+/// Why a registry could not be built.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// There is no backend in it.
+    #[error("a registry needs at least one backend: add `.backend(name, backend)`")]
+    NoBackend,
+    /// A backend's name is empty.
+    #[error("a backend's name is empty")]
+    EmptyName,
+    /// Two backends have one name.
+    #[error("two backends are registered as `{0}`")]
+    DuplicateName(String),
+    /// The default backend is not among them.
+    #[error("the default backend `{name}` is not registered (registered: {registered})")]
+    UnknownDefault {
+        /// The name that was given.
+        name: String,
+        /// The names there are.
+        registered: String,
+    },
+    /// The default ttl is out of the default backend's bounds.
+    #[error("backend `{backend}` cannot honour the default {problem}")]
+    DefaultTtl {
+        /// The default backend.
+        backend: String,
+        /// What it cannot honour.
+        problem: String,
+    },
+}
+
+/// Why a registry could not be installed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InstallError {
+    /// It could not be built.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// Annotated functions cannot work with it.
+    #[error("{}", list(.0))]
+    Sites(Vec<SiteProblem>),
+    /// This process has one already.
+    #[error(
+        "a lock registry is already installed in this process; for a second one use `build()` and `registry.scope(…)`"
+    )]
+    AlreadyInstalled,
+}
+
+/// An annotated function that a registry cannot serve.
+#[derive(Clone, Debug)]
+pub struct SiteProblem {
+    site: &'static Site,
+    problem: String,
+    registered: String,
+}
+
+impl SiteProblem {
+    /// The function.
+    #[must_use]
+    pub fn site(&self) -> &'static Site {
+        self.site
+    }
+}
+
+impl fmt::Display for SiteProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.site, self.problem)
+    }
+}
+
+fn list(problems: &[SiteProblem]) -> String {
+    let mut text = format!("{} lock site(s) cannot work with this registry:", problems.len());
+    for problem in problems {
+        text.push_str("\n  ");
+        text.push_str(&problem.to_string());
+    }
+    if let Some(problem) = problems.first() {
+        text.push_str("\nregistered backends: ");
+        text.push_str(&problem.registered);
+        text.push_str(
+            "; for the sites of a linked library that is never called: `.allow_unregistered(name)`",
+        );
+    }
+    text
+}

@@ -1,0 +1,238 @@
+//! What operators see: `tracing` spans and events under the target `dlock`, and counters behind the
+//! feature `metrics`.
+//!
+//! Labels of metrics are the key *template*, the backend's name and an outcome: never the key, whose
+//! values would make a time series each.
+
+use tokio::time::Instant;
+use tracing::Span;
+use tracing::field::Empty;
+
+use crate::backend::{Backend, Claim};
+use crate::engine::{Hold, Want};
+use crate::error::{BackendError, LockError, Loss};
+use crate::guard::LockGuard;
+use crate::registry::Registered;
+
+/// One call's way to its lock: the span `lock.acquire`.
+pub(crate) struct Waiting<'a> {
+    want: &'a Want,
+    began: Instant,
+    span: Span,
+}
+
+impl<'a> Waiting<'a> {
+    pub(crate) fn begin(want: &'a Want) -> Self {
+        let span = tracing::debug_span!(
+            target: "dlock",
+            "lock.acquire",
+            template = want.template,
+            key = %want.key,
+            backend = &*want.backend.name,
+            waited = Empty,
+            token = Empty,
+            outcome = Empty,
+        );
+        Self { want, began: Instant::now(), span }
+    }
+
+    pub(crate) fn span(&self) -> Span {
+        self.span.clone()
+    }
+
+    pub(crate) fn end(self, entered: Result<&LockGuard, &LockError>) {
+        let waited = self.began.elapsed();
+        let outcome = match entered {
+            Ok(_) => "acquired",
+            Err(LockError::Busy { .. }) => "busy",
+            Err(LockError::Lost { .. }) => "lost",
+            Err(_) => "failed",
+        };
+        let token = entered.ok().map(|guard| guard.fencing_token().get());
+        if !self.span.is_disabled() {
+            self.span.record("waited", tracing::field::debug(waited));
+            self.span.record("token", token);
+            self.span.record("outcome", outcome);
+            self.span
+                .in_scope(|| tracing::debug!(target: "dlock", ?waited, outcome, "lock acquire"));
+        }
+        meters::acquired(self.want.template, &self.want.backend, outcome, waited);
+    }
+}
+
+/// The span of a body under its first lock: `lock.hold`.
+pub(crate) fn holding(guards: &[LockGuard]) -> Span {
+    let Some(hold) = guards.first().map(LockGuard::hold) else { return Span::none() };
+    tracing::debug_span!(
+        target: "dlock",
+        "lock.hold",
+        template = hold.template,
+        key = %hold.claim.key,
+        keys = guards.len(),
+        backend = &*hold.backend.name,
+        token = hold.token.get(),
+        held = Empty,
+        outcome = Empty,
+    )
+}
+
+/// How a body under its locks ended.
+pub(crate) fn held(span: &Span, began: Instant, outcome: &'static str) {
+    if !span.is_disabled() {
+        span.record("held", tracing::field::debug(began.elapsed()));
+        span.record("outcome", outcome);
+    }
+}
+
+/// A lease was given back, or has ended in the trying.
+pub(crate) fn released(hold: &Hold) {
+    let age = hold.since.elapsed();
+    tracing::debug!(
+        target: "dlock",
+        template = hold.template,
+        key = %hold.claim.key,
+        backend = &*hold.backend.name,
+        token = hold.token.get(),
+        held = ?age,
+        "lock released"
+    );
+    meters::released(hold, age);
+}
+
+/// A lease ended before its holder gave it back.
+pub(crate) fn lost(hold: &Hold, loss: Loss) {
+    tracing::warn!(
+        target: "dlock",
+        template = hold.template,
+        key = %hold.claim.key,
+        backend = &*hold.backend.name,
+        token = hold.token.get(),
+        held = ?hold.since.elapsed(),
+        reason = %loss,
+        "lock lost"
+    );
+    meters::lost(hold);
+}
+
+pub(crate) fn renewal_failed(hold: &Hold, error: &BackendError) {
+    tracing::warn!(
+        target: "dlock",
+        template = hold.template,
+        key = %hold.claim.key,
+        backend = &*hold.backend.name,
+        remaining = ?hold.remaining(),
+        %error,
+        "lock renewal failed; it is tried again until the lease ends"
+    );
+    meters::renewal_failed(hold);
+}
+
+pub(crate) fn acquire_failed(want: &Want, error: &BackendError) {
+    tracing::warn!(
+        target: "dlock",
+        template = want.template,
+        key = %want.key,
+        backend = &*want.backend.name,
+        %error,
+        "lock acquire failed; it is tried again until its wait is over"
+    );
+}
+
+pub(crate) fn watch_failed(want: &Want, error: &BackendError) {
+    tracing::debug!(
+        target: "dlock",
+        key = %want.key,
+        backend = &*want.backend.name,
+        %error,
+        "no wake-up; the waiter polls"
+    );
+}
+
+pub(crate) fn release_delayed(hold: &Hold, error: &BackendError) {
+    tracing::warn!(
+        target: "dlock",
+        template = hold.template,
+        key = %hold.claim.key,
+        backend = &*hold.backend.name,
+        %error,
+        "lock release failed; it goes on in the background until the lease ends"
+    );
+}
+
+pub(crate) fn release_given_up(hold: &Hold) {
+    tracing::warn!(
+        target: "dlock",
+        key = %hold.claim.key,
+        backend = &*hold.backend.name,
+        "lock release given up: its lease has ended"
+    );
+}
+
+pub(crate) fn abandon_given_up(backend: &Registered, claim: &Claim) {
+    tracing::warn!(
+        target: "dlock",
+        key = %claim.key,
+        backend = &*backend.name,
+        kind = backend.store.kind(),
+        "an acquire of unknown outcome could not be undone; if it was granted, its ttl ends it"
+    );
+}
+
+#[cfg(feature = "metrics")]
+mod meters {
+    use std::time::Duration;
+
+    use metrics::{Label, counter, histogram};
+
+    use crate::engine::Hold;
+    use crate::registry::Registered;
+
+    fn labels(template: &'static str, backend: &Registered) -> Vec<Label> {
+        vec![Label::new("template", template), Label::new("backend", backend.name.to_string())]
+    }
+
+    fn of(hold: &Hold) -> Vec<Label> {
+        labels(hold.template, &hold.backend)
+    }
+
+    pub(super) fn acquired(
+        template: &'static str,
+        backend: &Registered,
+        outcome: &'static str,
+        waited: Duration,
+    ) {
+        let mut labels = labels(template, backend);
+        histogram!("dlock_wait_seconds", labels.clone()).record(waited);
+        labels.push(Label::new("outcome", outcome));
+        counter!("dlock_acquires_total", labels).increment(1);
+    }
+
+    pub(super) fn released(hold: &Hold, age: Duration) {
+        histogram!("dlock_hold_seconds", of(hold)).record(age);
+    }
+
+    pub(super) fn lost(hold: &Hold) {
+        counter!("dlock_lost_total", of(hold)).increment(1);
+    }
+
+    pub(super) fn renewal_failed(hold: &Hold) {
+        counter!("dlock_renewal_failures_total", of(hold)).increment(1);
+    }
+}
+
+/// Without the feature nothing is counted.
+#[cfg(not(feature = "metrics"))]
+mod meters {
+    use std::time::Duration;
+
+    use crate::engine::Hold;
+    use crate::registry::Registered;
+
+    pub(super) fn acquired(_: &'static str, _: &Registered, _: &'static str, _: Duration) {}
+
+    pub(super) fn released(_: &Hold, _: Duration) {}
+
+    pub(super) fn lost(_: &Hold) {}
+
+    pub(super) fn renewal_failed(_: &Hold) {}
+}

@@ -1,0 +1,172 @@
+//! The conformance suite: every safety rule of dlock, checked against any [`Backend`].
+//!
+//! One call runs it, the way it runs for the backends that come with dlock:
+//!
+//! ```
+//! use dlock_runtime::{backend::Memory, testing::Suite};
+//!
+//! # #[tokio::main]
+//! # async fn main() {
+//! let store = Memory::new();
+//! let report = Suite::new(move || {
+//!     let store = store.clone();
+//!     async move { Ok(store) }
+//! })
+//! .only(&["only_the_owner_releases", "tokens_grow_with_every_grant"])
+//! .run()
+//! .await;
+//! report.assert_passed();
+//! # }
+//! ```
+//!
+//! The connector is called many times; every backend it gives stands for another process over the
+//! same store. What needs real processes and servers that can be stopped (SIGKILL, SIGSTOP, a restart
+//! in mid-hold) cannot be in one call; the repository's package `tests` shows how it is done.
+
+mod context;
+mod rules;
+mod steps;
+mod tap;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::{BoxFuture, join_all};
+
+pub use self::context::Context;
+pub use self::steps::{Steps, step};
+pub use self::tap::{Call, Tap};
+use crate::backend::Backend;
+use crate::error::BackendError;
+
+/// How long one rule may take.
+const LIMIT: Duration = Duration::from_mins(1);
+
+/// What a rule found: nothing, or what is wrong.
+pub(crate) type Finding = Result<(), String>;
+
+pub(crate) type Connector =
+    Arc<dyn Fn() -> BoxFuture<'static, Result<Box<dyn Backend>, BackendError>> + Send + Sync>;
+
+/// A rule of the suite.
+#[derive(Clone, Copy)]
+pub(crate) struct Rule {
+    pub(crate) name: &'static str,
+    pub(crate) check: fn(Context) -> BoxFuture<'static, Finding>,
+}
+
+/// The suite over one store.
+#[must_use = "a suite does nothing before `run`"]
+pub struct Suite {
+    connector: Connector,
+    only: Option<Vec<String>>,
+}
+
+impl Suite {
+    /// A suite over the store that the connector connects to.
+    pub fn new<C, F, B>(connector: C) -> Self
+    where
+        C: Fn() -> F + Send + Sync + 'static,
+        F: Future<Output = Result<B, BackendError>> + Send + 'static,
+        B: Backend,
+    {
+        let connector: Connector = Arc::new(move || {
+            let connecting = connector();
+            Box::pin(async move {
+                let backend: Box<dyn Backend> = Box::new(connecting.await?);
+                Ok(backend)
+            })
+        });
+        Self { connector, only: None }
+    }
+
+    /// Only the rules of these names.
+    pub fn only(mut self, names: &[&str]) -> Self {
+        self.only = Some(names.iter().map(|&name| name.to_owned()).collect());
+        self
+    }
+
+    /// The names of all rules.
+    #[must_use]
+    pub fn rules() -> Vec<&'static str> {
+        rules::all().into_iter().map(|rule| rule.name).collect()
+    }
+
+    /// Runs the rules, each with keys of its own, several at a time.
+    pub async fn run(self) -> Report {
+        let rules: Vec<Rule> = rules::all()
+            .into_iter()
+            .filter(|rule| match &self.only {
+                Some(names) => names.iter().any(|name| name == rule.name),
+                None => true,
+            })
+            .collect();
+        let runs = rules.into_iter().map(|rule| {
+            let context = Context::new(rule.name, Arc::clone(&self.connector));
+            async move {
+                // A task of its own: a rule that panics is a finding, and no rule inherits another's
+                // task-locals.
+                let task = tokio::spawn((rule.check)(context));
+                let abort = task.abort_handle();
+                let finding = match tokio::time::timeout(LIMIT, task).await {
+                    Ok(Ok(finding)) => finding,
+                    Ok(Err(failed)) => Err(format!("panicked: {failed}")),
+                    Err(_) => {
+                        abort.abort();
+                        Err(format!("did not end within {LIMIT:?}"))
+                    }
+                };
+                (rule.name, finding)
+            }
+        });
+        Report { findings: join_all(runs).await }
+    }
+}
+
+impl fmt::Debug for Suite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Suite").field("only", &self.only).finish_non_exhaustive()
+    }
+}
+
+/// What the suite found.
+#[derive(Clone, Debug)]
+pub struct Report {
+    findings: Vec<(&'static str, Finding)>,
+}
+
+impl Report {
+    /// The rules that are broken, and how.
+    pub fn broken(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.findings
+            .iter()
+            .filter_map(|(name, finding)| Some((*name, finding.as_ref().err()?.as_str())))
+    }
+
+    /// How many rules were checked.
+    #[must_use]
+    pub fn checked(&self) -> usize {
+        self.findings.len()
+    }
+
+    /// Ends the test if a rule is broken or none was checked.
+    ///
+    /// # Panics
+    /// Then, with every broken rule.
+    pub fn assert_passed(&self) {
+        assert!(self.checked() > 0, "no rule was checked");
+        assert!(self.broken().next().is_none(), "{self}");
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let broken = self.broken().count();
+        write!(f, "{} rules checked, {broken} broken", self.checked())?;
+        for (name, finding) in self.broken() {
+            write!(f, "\n  {name}: {finding}")?;
+        }
+        Ok(())
+    }
+}

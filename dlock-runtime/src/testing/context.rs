@@ -1,0 +1,131 @@
+//! What a rule works with.
+
+use std::time::Duration;
+
+use super::{Connector, Tap};
+use crate::backend::{Attempt, Backend, Claim, Release, Released, Renewal};
+use crate::key::LockKey;
+use crate::owner::OwnerId;
+use crate::registry::Registry;
+use crate::token::FencingToken;
+
+/// A ttl so long that its end cannot stand in for cleaning up.
+pub(crate) const LONG: Duration = Duration::from_secs(30);
+
+/// Within this time a key must be free again that was cleaned up rather than left to expire.
+pub(crate) const SOON: Duration = Duration::from_secs(1);
+
+/// A patience for what must come but may be late on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Fresh backends and keys for one rule.
+#[derive(Clone)]
+pub struct Context {
+    rule: &'static str,
+    run: String,
+    connector: Connector,
+}
+
+impl std::fmt::Debug for Context {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context").field("rule", &self.rule).finish_non_exhaustive()
+    }
+}
+
+impl Context {
+    pub(crate) fn new(rule: &'static str, connector: Connector) -> Self {
+        let run = OwnerId::random().to_string()[..8].to_owned();
+        Self { rule, run, connector }
+    }
+
+    /// A key that no other rule and no other run uses.
+    pub(crate) fn key(&self, name: &str) -> LockKey {
+        LockKey::from(format!("{}:{}:{name}", self.rule, self.run))
+    }
+
+    /// Another process's view of the store.
+    pub(crate) async fn backend(&self) -> Result<Box<dyn Backend>, String> {
+        (self.connector)().await.map_err(|error| format!("could not connect: {error}"))
+    }
+
+    /// A registry over a backend of its own: what another process would have.
+    pub(crate) async fn registry(&self) -> Result<Registry, String> {
+        registry_over(self.backend().await?)
+    }
+
+    /// A registry whose calls to the backend can be counted, held up and failed.
+    pub(crate) async fn tapped(&self) -> Result<(Registry, Tap), String> {
+        let tap = Tap::new(self.backend().await?);
+        Ok((registry_over(tap.clone())?, tap))
+    }
+}
+
+fn registry_over(backend: impl Backend) -> Result<Registry, String> {
+    let builder = Registry::builder().backend("tested", backend).default_ttl(LONG);
+    builder.build().map_err(|error| error.to_string())
+}
+
+/// Tries once and must succeed.
+pub(crate) async fn granted(
+    backend: &dyn Backend,
+    claim: &Claim,
+) -> Result<(FencingToken, Duration), String> {
+    match attempt(backend, claim).await? {
+        Attempt::Granted { token, validity } => Ok((token, validity)),
+        Attempt::Busy { .. } => Err(format!("`{}` is busy but nobody holds it", claim.key)),
+    }
+}
+
+/// Tries once; true if it was granted.
+pub(crate) async fn tries(backend: &dyn Backend, claim: &Claim) -> Result<bool, String> {
+    Ok(matches!(attempt(backend, claim).await?, Attempt::Granted { .. }))
+}
+
+/// Repeats what fails transiently, as the engine does.
+macro_rules! patiently {
+    ($call:expr) => {{
+        let began = tokio::time::Instant::now();
+        loop {
+            match $call.await {
+                Err(error) if error.is_transient() && began.elapsed() < PATIENCE => {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                answer => break answer.map_err(|error| format!("the backend failed: {error}")),
+            }
+        }
+    }};
+}
+
+async fn attempt(backend: &dyn Backend, claim: &Claim) -> Result<Attempt, String> {
+    patiently!(backend.try_acquire(claim))
+}
+
+/// Releases and must not fail; true if the claim held the key.
+pub(crate) async fn releases(backend: &dyn Backend, claim: &Claim) -> Result<bool, String> {
+    let released = patiently!(backend.release(claim, Release::default()))?;
+    Ok(released == Released::Released)
+}
+
+/// Renews and must not fail; true if the claim held the key.
+pub(crate) async fn renews(backend: &dyn Backend, claim: &Claim) -> Result<bool, String> {
+    Ok(matches!(patiently!(backend.renew(claim))?, Renewal::Renewed { .. }))
+}
+
+/// Takes the key through a registry of its own and gives it back: it must be free soon.
+pub(crate) async fn is_free_soon(context: &Context, key: &LockKey) -> Result<(), String> {
+    let other = context.registry().await?;
+    let began = tokio::time::Instant::now();
+    let guard = other.lock(key).wait(SOON).acquire().await;
+    let guard = guard.map_err(|error| format!("not free after {:?}: {error}", began.elapsed()))?;
+    guard.release().await.map_err(|error| error.to_string())
+}
+
+/// Ends the rule with a finding unless the condition holds.
+macro_rules! ensure {
+    ($condition:expr, $($message:tt)+) => {
+        if !$condition {
+            return Err(format!($($message)+));
+        }
+    };
+}
+pub(crate) use ensure;

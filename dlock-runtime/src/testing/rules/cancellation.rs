@@ -1,0 +1,114 @@
+//! Dropping a future at any point leaves nothing behind.
+
+use std::future::pending;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+
+use super::super::context::{Context, LONG, PATIENCE, is_free_soon};
+use super::super::{Call, Finding, Rule, Steps, step};
+use super::rules;
+
+/// More polls than any path needs: a path that is longer would be left unchecked.
+const MOST_STEPS: usize = 200;
+
+pub(super) fn rules() -> Vec<Rule> {
+    rules![
+        a_run_dropped_at_any_step_frees_its_key,
+        a_wait_dropped_at_any_step_frees_its_place,
+        a_release_dropped_at_any_step_goes_on,
+        a_hold_dropped_during_its_renewal_is_freed,
+        an_acquire_dropped_while_its_answer_is_under_way_grants_nothing,
+    ]
+}
+
+async fn a_run_dropped_at_any_step_frees_its_key(context: Context) -> Finding {
+    let registry = context.registry().await?;
+    let key = context.key("k");
+    for polls in 1..MOST_STEPS {
+        let run = registry.lock(&key).ttl(LONG).wait(PATIENCE).run(async {
+            tokio::task::yield_now().await;
+            tokio::task::yield_now().await;
+        });
+        let steps = step(polls, run).await;
+        is_free_soon(&context, &key).await.map_err(|e| format!("dropped at step {polls}: {e}"))?;
+        if let Steps::Completed(result) = steps {
+            return result.map_err(|error| error.to_string());
+        }
+    }
+    Err(format!("not done after {MOST_STEPS} polls"))
+}
+
+async fn a_wait_dropped_at_any_step_frees_its_place(context: Context) -> Finding {
+    let (holder, waiter) = (context.registry().await?, context.registry().await?);
+    let key = context.key("k");
+    for polls in 1..12 {
+        let guard = holder.lock(&key).acquire().await.map_err(|error| error.to_string())?;
+        // Some waiters are dropped while they wait, some while the key is handed to them.
+        let wait = step(polls, waiter.lock(&key).ttl(LONG).wait(PATIENCE).acquire());
+        let release = async {
+            for _ in 0..polls {
+                tokio::task::yield_now().await;
+            }
+            guard.release().await
+        };
+        let (steps, released) = tokio::join!(tokio::time::timeout(PATIENCE, wait), release);
+        released.map_err(|error| error.to_string())?;
+        drop(steps);
+        is_free_soon(&context, &key).await.map_err(|e| format!("dropped at step {polls}: {e}"))?;
+    }
+    Ok(())
+}
+
+async fn a_release_dropped_at_any_step_goes_on(context: Context) -> Finding {
+    let registry = context.registry().await?;
+    let key = context.key("k");
+    for polls in 0..MOST_STEPS {
+        let guard = registry.lock(&key).acquire().await.map_err(|error| error.to_string())?;
+        let steps = step(polls, guard.release()).await;
+        is_free_soon(&context, &key).await.map_err(|e| format!("dropped at step {polls}: {e}"))?;
+        if let Steps::Completed(result) = steps {
+            return result.map_err(|error| error.to_string());
+        }
+    }
+    Err(format!("not done after {MOST_STEPS} polls"))
+}
+
+/// The renewal's request has been executed, its answer has not come; the holder goes away.
+async fn a_hold_dropped_during_its_renewal_is_freed(context: Context) -> Finding {
+    let rounds = (0..3).map(|polls| {
+        let context = context.clone();
+        async move {
+            let (registry, tap) = context.tapped().await?;
+            let key = context.key(&polls.to_string());
+            tap.hold_up(Call::Renew);
+            let held = registry.lock(&key).ttl(LONG).run(pending::<()>());
+            let dropped = async {
+                // Renewed after a third of the ttl.
+                tokio::select! {
+                    _ = held => {}
+                    () = tap.reached(Call::Renew, 1) => {}
+                }
+                for _ in 0..polls {
+                    tokio::task::yield_now().await;
+                }
+            };
+            dropped.await;
+            tap.heal();
+            is_free_soon(&context, &key).await.map_err(|e| format!("in mid-renewal: {e}"))
+        }
+    });
+    join_all(rounds).await.into_iter().collect()
+}
+
+async fn an_acquire_dropped_while_its_answer_is_under_way_grants_nothing(
+    context: Context,
+) -> Finding {
+    let (registry, tap) = context.tapped().await?;
+    let key = context.key("k");
+    tap.hold_up(Call::Acquire);
+    let acquire = registry.lock(&key).ttl(LONG).acquire();
+    let gone = tokio::time::timeout(Duration::from_millis(50), acquire).await;
+    drop(gone);
+    is_free_soon(&context, &key).await
+}

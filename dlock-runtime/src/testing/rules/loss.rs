@@ -1,0 +1,155 @@
+//! A lost lease is noticed, and its body does as it was told.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::super::context::{Context, PATIENCE, ensure, is_free_soon};
+use super::super::{Call, Finding, Rule};
+use super::rules;
+use crate::error::LockError;
+use crate::options::OnLost;
+use crate::registry::Registry;
+
+/// Long enough to be renewed in time on a busy machine.
+const TTL: Duration = Duration::from_millis(900);
+
+pub(super) fn rules() -> Vec<Rule> {
+    rules![
+        a_body_is_stopped_when_its_lease_is_lost,
+        a_body_may_finish_after_a_loss,
+        a_body_may_keep_its_result_after_a_loss,
+        a_release_tells_of_a_loss,
+        no_body_runs_beyond_its_proof,
+        an_unreachable_backend_is_no_error_of_a_finished_body,
+    ]
+}
+
+/// Ends the lease from outside, then waits until the holder could know.
+async fn force(registry: &Registry, key: &crate::LockKey) -> Result<(), String> {
+    let forced = registry.lock(key).force_release().await.map_err(|error| error.to_string())?;
+    ensure!(forced, "there was no lease to end");
+    Ok(())
+}
+
+async fn a_body_is_stopped_when_its_lease_is_lost(context: Context) -> Finding {
+    let (registry, other) = (context.registry().await?, context.registry().await?);
+    let key = context.key("k");
+    let body = async {
+        force(&other, &key).await?;
+        std::future::pending::<Finding>().await
+    };
+    let run = registry.lock(&key).ttl(TTL).run(body);
+    let ended = tokio::time::timeout(PATIENCE, run).await;
+    match ended {
+        Ok(Err(LockError::Lost { completed: false, .. })) => Ok(()),
+        Ok(other) => Err(format!("a body that lost its lease ended with {other:?}")),
+        Err(_) => Err("a body that lost its lease was never stopped".to_owned()),
+    }
+}
+
+async fn after_loss(
+    context: &Context,
+    policy: OnLost,
+) -> Result<Result<Finding, LockError>, String> {
+    let (registry, other) = (context.registry().await?, context.registry().await?);
+    let key = context.key("k");
+    let inner = registry.clone();
+    let lock = registry.lock(&key).ttl(TTL).on_lost(policy);
+    Ok(lock
+        .run(async {
+            force(&other, &key).await?;
+            // Somebody else of this process would wait here; the loss shows in the second hold.
+            let second = other.lock(&key).wait(PATIENCE).acquire().await;
+            second
+                .map_err(|error| error.to_string())?
+                .release()
+                .await
+                .map_err(|e| e.to_string())?;
+            tokio::time::sleep(TTL).await;
+            drop(inner);
+            Ok(())
+        })
+        .await)
+}
+
+async fn a_body_may_finish_after_a_loss(context: Context) -> Finding {
+    match after_loss(&context, OnLost::Finish).await? {
+        Err(LockError::Lost { completed: true, .. }) => Ok(()),
+        other => Err(format!("a body that finished after a loss ended with {other:?}")),
+    }
+}
+
+async fn a_body_may_keep_its_result_after_a_loss(context: Context) -> Finding {
+    match after_loss(&context, OnLost::Keep).await? {
+        Ok(result) => result,
+        Err(error) => Err(format!("a body that keeps its result ended with {error:?}")),
+    }
+}
+
+async fn a_release_tells_of_a_loss(context: Context) -> Finding {
+    let (registry, other) = (context.registry().await?, context.registry().await?);
+    let key = context.key("k");
+    let guard = registry.lock(&key).acquire().await.map_err(|error| error.to_string())?;
+    force(&other, &key).await?;
+    let released = guard.release().await;
+    ensure!(
+        matches!(released, Err(LockError::Lost { completed: true, .. })),
+        "a release that found nothing held answered {released:?}"
+    );
+    is_free_soon(&context, &key).await
+}
+
+/// The holder cannot renew; the next holder's body must begin after the first one's last poll.
+async fn no_body_runs_beyond_its_proof(context: Context) -> Finding {
+    let (registry, tap) = context.tapped().await?;
+    let other = context.registry().await?;
+    let key = context.key("k");
+    let inside = Arc::new(AtomicBool::new(false));
+    let overlapped = Arc::new(AtomicBool::new(false));
+    tap.fail(Call::Renew);
+    let first = {
+        let (inside, overlapped) = (Arc::clone(&inside), Arc::clone(&overlapped));
+        registry.lock(&key).ttl(TTL).run(async move {
+            loop {
+                if inside.load(Ordering::SeqCst) {
+                    overlapped.store(true, Ordering::SeqCst);
+                }
+                tokio::task::yield_now().await;
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        })
+    };
+    let first: tokio::task::JoinHandle<Result<(), LockError>> = tokio::spawn(first);
+    tap.reached(Call::Acquire, 1).await;
+    let began = Instant::now();
+    while other.lock(&key).inspect().await.map_err(|error| error.to_string())?.is_none() {
+        ensure!(began.elapsed() < PATIENCE, "the holder never held");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let second = other.lock(&key).wait(PATIENCE).run(async {
+        inside.store(true, Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    });
+    second.await.map_err(|error| error.to_string())?;
+    let first = first.await.map_err(|error| error.to_string())?;
+    ensure!(
+        matches!(first, Err(LockError::Lost { completed: false, .. })),
+        "a hold that could not be renewed ended with {first:?}"
+    );
+    ensure!(!overlapped.load(Ordering::SeqCst), "two bodies ran at once");
+    Ok(())
+}
+
+async fn an_unreachable_backend_is_no_error_of_a_finished_body(context: Context) -> Finding {
+    let (registry, tap) = context.tapped().await?;
+    let key = context.key("k");
+    tap.fail(Call::Release);
+    let done = registry.lock(&key).run(std::future::ready(7)).await;
+    ensure!(matches!(done, Ok(7)), "a finished body ended with {done:?}");
+    tap.reached(Call::Release, 2).await;
+    tap.heal();
+    is_free_soon(&context, &key).await
+}

@@ -1,0 +1,88 @@
+//! Nested calls enter; siblings, spawned tasks and bare acquires do not.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use super::super::context::{Context, PATIENCE, ensure, is_free_soon};
+use super::super::{Call, Finding, Rule};
+use super::rules;
+use crate::error::{LockError, Whereabouts};
+
+pub(super) fn rules() -> Vec<Rule> {
+    rules![
+        a_nested_call_enters_without_asking_the_backend,
+        siblings_under_one_hold_exclude_each_other,
+        a_spawned_task_inherits_nothing,
+        a_refused_nested_call_fails_at_once,
+    ]
+}
+
+async fn a_nested_call_enters_without_asking_the_backend(context: Context) -> Finding {
+    let (registry, tap) = context.tapped().await?;
+    let key = context.key("k");
+    let nested = registry.lock(&key).run(async {
+        let inner = registry.lock(&key).wait(Duration::ZERO).run(async {
+            registry.lock(&key).wait(Duration::ZERO).run(std::future::ready(1)).await
+        });
+        inner.await
+    });
+    let answer = nested.await.map_err(|error| error.to_string())?;
+    ensure!(matches!(answer, Ok(Ok(1))), "a nested call answered {answer:?}");
+    let (acquires, releases) = (tap.count(Call::Acquire), tap.count(Call::Release));
+    ensure!(acquires == 1 && releases == 1, "{acquires} acquires, {releases} releases");
+    is_free_soon(&context, &key).await
+}
+
+async fn siblings_under_one_hold_exclude_each_other(context: Context) -> Finding {
+    let registry = context.registry().await?;
+    let key = context.key("k");
+    let inside = AtomicUsize::new(0);
+    let most = AtomicUsize::new(0);
+    let sibling = || {
+        registry.lock(&key).wait(PATIENCE).run(async {
+            most.fetch_max(inside.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            for _ in 0..5 {
+                tokio::task::yield_now().await;
+            }
+            inside.fetch_sub(1, Ordering::SeqCst);
+        })
+    };
+    let body = async { tokio::join!(sibling(), sibling(), sibling()) };
+    let (one, two, three) =
+        registry.lock(&key).run(body).await.map_err(|error| error.to_string())?;
+    one.and(two).and(three).map_err(|error| error.to_string())?;
+    let most = most.load(Ordering::SeqCst);
+    ensure!(most == 1, "{most} siblings were inside at once");
+    Ok(())
+}
+
+async fn a_spawned_task_inherits_nothing(context: Context) -> Finding {
+    let registry = context.registry().await?;
+    let key = context.key("k");
+    let body = async {
+        let lock = registry.lock(&key).wait(Duration::from_millis(50));
+        tokio::spawn(lock.run(std::future::ready(()))).await
+    };
+    let answer = registry.lock(&key).run(body).await.map_err(|error| error.to_string())?;
+    let answer = answer.map_err(|error| error.to_string())?;
+    ensure!(
+        matches!(answer, Err(LockError::Busy { holder: Whereabouts::ThisProcess, .. })),
+        "a spawned task answered {answer:?}"
+    );
+    Ok(())
+}
+
+async fn a_refused_nested_call_fails_at_once(context: Context) -> Finding {
+    let registry = context.registry().await?;
+    let key = context.key("k");
+    let body = async {
+        let lock = registry.lock(&key).reentrant(false).wait(crate::Wait::Forever);
+        tokio::time::timeout(PATIENCE, lock.run(std::future::ready(()))).await
+    };
+    let answer = registry.lock(&key).run(body).await.map_err(|error| error.to_string())?;
+    ensure!(
+        matches!(answer, Ok(Err(LockError::Busy { holder: Whereabouts::ThisTask, .. }))),
+        "a nested call without reentrancy answered {answer:?}"
+    );
+    Ok(())
+}

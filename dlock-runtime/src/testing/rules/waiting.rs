@@ -1,0 +1,155 @@
+//! Waiters wake, give up in time, keep their order and cost the backend little.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::super::context::{Context, LONG, PATIENCE, ensure, granted, releases};
+use super::super::{Call, Finding, Rule};
+use super::rules;
+use crate::backend::{Backend, Claim};
+use crate::error::LockError;
+
+pub(super) fn rules() -> Vec<Rule> {
+    rules![
+        a_watch_hears_a_release,
+        a_wait_ends_at_its_deadline,
+        no_wait_means_one_try,
+        waiters_of_one_process_keep_their_order,
+        many_waiters_cost_the_backend_what_one_costs,
+        a_failing_backend_runs_no_body,
+        a_passing_failure_is_outlived,
+    ]
+}
+
+async fn a_watch_hears_a_release(context: Context) -> Finding {
+    let (one, other) = (context.backend().await?, context.backend().await?);
+    if !one.capabilities().push {
+        return Ok(());
+    }
+    let holder = Claim::new(context.key("k"), LONG);
+    for round in 0..5 {
+        granted(&one, &holder).await?;
+        let mut watch = other.watch(&holder.key).await.map_err(|error| error.to_string())?;
+        // Half of the rounds release before anybody listens: that must not be missed either.
+        if round % 2 == 0 {
+            releases(&one, &holder).await?;
+            let heard = tokio::time::timeout(PATIENCE, watch.changed()).await;
+            ensure!(heard.is_ok(), "a release before listening was missed in round {round}");
+        } else {
+            let listen = async { tokio::time::timeout(PATIENCE, watch.changed()).await };
+            let (heard, released) = tokio::join!(listen, releases(&one, &holder));
+            released?;
+            ensure!(heard.is_ok(), "a release was missed in round {round}");
+        }
+    }
+    Ok(())
+}
+
+async fn a_wait_ends_at_its_deadline(context: Context) -> Finding {
+    let (one, other) = (context.registry().await?, context.registry().await?);
+    let key = context.key("k");
+    let guard = one.lock(&key).acquire().await.map_err(|error| error.to_string())?;
+    let wait = Duration::from_millis(300);
+    for registry in [&one, &other] {
+        let began = Instant::now();
+        let answer = registry.lock(&key).wait(wait).acquire().await;
+        let took = began.elapsed();
+        let Err(LockError::Busy { waited, .. }) = answer else {
+            return Err(format!("a held key answered {answer:?}"));
+        };
+        ensure!(took >= wait && waited >= wait, "gave up after {took:?} of {wait:?}");
+        ensure!(took < wait + PATIENCE, "gave up only after {took:?} of {wait:?}");
+    }
+    guard.release().await.map_err(|error| error.to_string())
+}
+
+async fn no_wait_means_one_try(context: Context) -> Finding {
+    let holder = context.registry().await?;
+    let (registry, tap) = context.tapped().await?;
+    let key = context.key("k");
+    let guard = holder.lock(&key).acquire().await.map_err(|error| error.to_string())?;
+    let answer = registry.lock(&key).wait(Duration::ZERO).acquire().await;
+    ensure!(answer.as_ref().is_err_and(LockError::is_busy), "a held key answered {answer:?}");
+    ensure!(tap.count(Call::Acquire) == 1, "{} tries without a wait", tap.count(Call::Acquire));
+    guard.release().await.map_err(|error| error.to_string())
+}
+
+async fn waiters_of_one_process_keep_their_order(context: Context) -> Finding {
+    let registry = context.registry().await?;
+    let key = context.key("k");
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let guard = registry.lock(&key).acquire().await.map_err(|error| error.to_string())?;
+    let mut waiters = Vec::new();
+    for number in 0..10 {
+        let lock = registry.lock(&key).wait(PATIENCE);
+        let order = Arc::clone(&order);
+        let mut waiter = Box::pin(lock.run(async move {
+            order.lock().expect("not poisoned").push(number);
+        }));
+        // Polled once, it stands in the queue.
+        std::future::poll_fn(|cx| {
+            let _ = waiter.as_mut().poll(cx);
+            std::task::Poll::Ready(())
+        })
+        .await;
+        waiters.push(tokio::spawn(waiter));
+    }
+    guard.release().await.map_err(|error| error.to_string())?;
+    for waiter in waiters {
+        waiter.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
+    }
+    let order = order.lock().expect("not poisoned").clone();
+    ensure!(order.is_sorted() && order.len() == 10, "waiters were served in the order {order:?}");
+    Ok(())
+}
+
+async fn many_waiters_cost_the_backend_what_one_costs(context: Context) -> Finding {
+    const WAITERS: usize = 50;
+    let (registry, tap) = context.tapped().await?;
+    let key = context.key("k");
+    let guard = registry.lock(&key).acquire().await.map_err(|error| error.to_string())?;
+    let waiters: Vec<_> = (0..WAITERS)
+        .map(|_| tokio::spawn(registry.lock(&key).wait(PATIENCE * 2).run(std::future::ready(()))))
+        .collect();
+    tokio::task::yield_now().await;
+    ensure!(tap.count(Call::Acquire) == 1, "waiters asked the backend for a key that is held here");
+    guard.release().await.map_err(|error| error.to_string())?;
+    for waiter in waiters {
+        waiter.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
+    }
+    let (acquires, releases) = (tap.count(Call::Acquire), tap.count(Call::Release));
+    ensure!(
+        acquires == WAITERS + 1 && releases == WAITERS + 1,
+        "{WAITERS} waiters and a holder made {acquires} acquires and {releases} releases"
+    );
+    Ok(())
+}
+
+async fn a_failing_backend_runs_no_body(context: Context) -> Finding {
+    let (registry, tap) = context.tapped().await?;
+    tap.fail(Call::Acquire);
+    let lock = registry.lock(context.key("k")).wait(Duration::from_millis(100));
+    let mut ran = false;
+    let answer = lock.run(async { ran = true }).await;
+    ensure!(!ran, "the body ran without the lock");
+    ensure!(
+        matches!(answer, Err(LockError::Backend { .. })),
+        "a failing backend was reported as {answer:?}"
+    );
+    Ok(())
+}
+
+async fn a_passing_failure_is_outlived(context: Context) -> Finding {
+    let (registry, tap) = context.tapped().await?;
+    tap.fail(Call::Acquire);
+    let acquire = registry.lock(context.key("k")).wait(PATIENCE).acquire();
+    let heal = async {
+        tap.reached(Call::Acquire, 2).await;
+        tap.heal();
+    };
+    let (guard, ()) = tokio::join!(acquire, heal);
+    let guard = guard.map_err(|error| format!("a passing failure ended the wait: {error}"))?;
+    guard.release().await.map_err(|error| error.to_string())
+}

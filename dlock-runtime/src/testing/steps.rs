@@ -1,0 +1,35 @@
+//! Driving a future step by step, to drop it at a chosen one.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
+
+/// How far a future was driven.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Steps<T> {
+    /// To its end.
+    Completed(T),
+    /// It was dropped, still pending, after this many polls.
+    Dropped,
+}
+
+/// Polls the future at most `polls` times, each time when it has been woken, then drops it.
+///
+/// Calling it with 1, 2, 3… until it completes drops the future at every point where it can be
+/// suspended.
+pub async fn step<F: Future>(polls: usize, future: F) -> Steps<F::Output> {
+    let mut future = pin!(future);
+    let mut left = polls;
+    poll_fn(move |cx| {
+        if left == 0 {
+            return Poll::Ready(Steps::Dropped);
+        }
+        left -= 1;
+        match future.as_mut().poll(cx) {
+            Poll::Ready(value) => Poll::Ready(Steps::Completed(value)),
+            Poll::Pending if left == 0 => Poll::Ready(Steps::Dropped),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
+}

@@ -1,0 +1,139 @@
+//! A backend between the engine and another backend: it counts calls, holds them up and fails them.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use crate::backend::{
+    Answer, Attempt, Backend, Capabilities, Claim, Holder, Release, Released, Renewal, Watch,
+};
+use crate::error::BackendError;
+use crate::key::LockKey;
+
+/// The calls that can be told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Call {
+    /// [`Backend::try_acquire`].
+    Acquire,
+    /// [`Backend::renew`].
+    Renew,
+    /// [`Backend::release`].
+    Release,
+}
+
+/// Wraps a backend. Clones are the same tap.
+#[derive(Clone, Debug)]
+pub struct Tap {
+    inner: Arc<dyn Backend>,
+    state: Arc<Mutex<State>>,
+    held_up: Arc<watch::Sender<Vec<Call>>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    counts: HashMap<Call, usize>,
+    failing: Vec<Call>,
+}
+
+impl Tap {
+    /// A tap on this backend that lets everything through.
+    #[must_use]
+    pub fn new(backend: impl Backend) -> Self {
+        Self { inner: Arc::new(backend), state: Arc::default(), held_up: Arc::default() }
+    }
+
+    /// How many such calls were made.
+    #[must_use]
+    pub fn count(&self, call: Call) -> usize {
+        self.state().counts.get(&call).copied().unwrap_or(0)
+    }
+
+    /// From now on such calls fail transiently, without reaching the backend.
+    pub fn fail(&self, call: Call) {
+        self.state().failing.push(call);
+    }
+
+    /// From now on such calls reach the backend, but their answers are held up.
+    pub fn hold_up(&self, call: Call) {
+        self.held_up.send_modify(|calls| calls.push(call));
+    }
+
+    /// Lets everything through again.
+    pub fn heal(&self) {
+        self.state().failing.clear();
+        self.held_up.send_modify(Vec::clear);
+    }
+
+    /// Resolves when this many such calls have been made.
+    pub async fn reached(&self, call: Call, count: usize) {
+        while self.count(call) < count {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn pass<'a, T: Send + Unpin + 'a>(
+        &'a self,
+        call: Call,
+        answer: Answer<'a, Result<T, BackendError>>,
+    ) -> Answer<'a, Result<T, BackendError>> {
+        let mut state = self.state();
+        *state.counts.entry(call).or_default() += 1;
+        if state.failing.contains(&call) {
+            return Answer::ready(Err(BackendError::transient("failed on purpose")));
+        }
+        drop(state);
+        if answer.is_ready() && !self.held_up.borrow().contains(&call) {
+            return answer;
+        }
+        let mut held_up = self.held_up.subscribe();
+        Answer::from_future(async move {
+            let answer = answer.await;
+            let _ = held_up.wait_for(|calls| !calls.contains(&call)).await;
+            answer
+        })
+    }
+}
+
+impl Backend for Tap {
+    fn kind(&self) -> &'static str {
+        self.inner.kind()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    fn try_acquire<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Result<Attempt, BackendError>> {
+        self.pass(Call::Acquire, self.inner.try_acquire(claim))
+    }
+
+    fn renew<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Result<Renewal, BackendError>> {
+        self.pass(Call::Renew, self.inner.renew(claim))
+    }
+
+    fn release<'a>(
+        &'a self,
+        claim: &'a Claim,
+        release: Release,
+    ) -> Answer<'a, Result<Released, BackendError>> {
+        self.pass(Call::Release, self.inner.release(claim, release))
+    }
+
+    fn watch<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<Box<dyn Watch>, BackendError>> {
+        self.inner.watch(key)
+    }
+
+    fn inspect<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<Option<Holder>, BackendError>> {
+        self.inner.inspect(key)
+    }
+
+    fn force_release<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<bool, BackendError>> {
+        self.inner.force_release(key)
+    }
+}

@@ -1,0 +1,68 @@
+//! What the example says at its end: a table for people, or a line of JSON for scripts.
+
+use std::fmt::Write;
+
+use serde_json::{Value, json};
+
+use crate::sale::{Kind, Sale};
+
+/// Did both runs with the lock sell exactly the stock?
+pub fn is_exact(sales: &[Sale]) -> bool {
+    let locked = sales.iter().filter(|sale| sale.kind != Kind::WithoutLock);
+    locked.clone().count() == 2
+        && locked.clone().all(|sale| sale.sold == sale.stock)
+        // A crash that did not come about would prove nothing.
+        && locked.filter(|sale| sale.kind == Kind::WithCrash).all(|sale| sale.crashes == 2)
+}
+
+/// One line for scripts.
+pub fn json(backend: &str, stock: u64, sales: &[Sale]) -> String {
+    let mut line = json!({ "backend": backend, "stock": stock });
+    for sale in sales {
+        let mut of_sale = json!({ "sold": sale.sold, "oversold": sale.oversold() });
+        if sale.kind == Kind::WithCrash {
+            let waited = u64::try_from(sale.longest_wait.as_millis()).unwrap_or(u64::MAX);
+            of_sale["longest_wait_ms"] = Value::from(waited);
+            of_sale["refused"] = Value::from(sale.refused);
+        }
+        line[sale.kind.name()] = of_sale;
+    }
+    line.to_string()
+}
+
+/// A table for people.
+pub fn table(sales: &[Sale]) -> String {
+    let mut text = format!(
+        "{:<38} {:>7} {:>6} {:>6} {:>9} {:>9}\n",
+        "", "servers", "stock", "sold", "oversold", "took"
+    );
+    for sale in sales {
+        let name = match sale.kind {
+            Kind::WithoutLock => "without the lock",
+            Kind::WithLock => "with the lock",
+            Kind::WithCrash => "with the lock, one killed, one paused",
+        };
+        // Writing into a `String` does not fail.
+        let _ = writeln!(
+            text,
+            "{name:<38} {:>7} {:>6} {:>6} {:>9} {:>8.2}s",
+            sale.servers,
+            sale.stock,
+            sale.sold,
+            sale.oversold(),
+            sale.took.as_secs_f64(),
+        );
+        if sale.failed > 0 {
+            let _ = writeln!(text, "  {} customers got no lock", sale.failed);
+        }
+        if sale.kind == Kind::WithCrash {
+            let _ = writeln!(
+                text,
+                "  after the crashes the others went on within {:.2} s; late writes refused by their token: {}",
+                sale.longest_wait.as_secs_f64(),
+                sale.refused,
+            );
+        }
+    }
+    text
+}

@@ -1,0 +1,86 @@
+//! The shop itself: the part that a reader came for.
+
+use std::time::Duration;
+
+use dlock_runtime::{FencingToken, LockError, distributed_lock};
+
+use crate::event::{Event, Outcome, Teller};
+use crate::store::{Refused, Store};
+
+/// The lease of a purchase: how soon the other servers go on after this one has died.
+pub const TTL: Duration = Duration::from_secs(2);
+
+/// Between looking at the stock and selling: a payment, a second look, a slow disk.
+const THINKING: Duration = Duration::from_millis(3);
+
+/// One server's view of the shop.
+pub struct Shop {
+    pub server: usize,
+    pub item: String,
+    pub store: Store,
+    pub teller: Teller,
+}
+
+/// Why a purchase failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ShopError {
+    /// The lock was not to be had, or was lost.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The store has seen a later holder's token.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// The store cannot be read or written.
+    #[error("the store failed: {0}")]
+    Store(#[from] std::io::Error),
+}
+
+/// Sells one item, whichever server is asked and however many at once.
+///
+/// A holder that was paused past its lease may go on writing when it wakes: `on_lost = "finish"` lets
+/// it, and the store refuses it by its token.
+#[distributed_lock(
+    key = "item:<shop.item>",
+    ttl = "2s",
+    wait = "1m",
+    backend = "shop",
+    on_lost = "finish",
+    guard = lock
+)]
+pub async fn purchase(shop: &Shop, customer: u32) -> Result<bool, ShopError> {
+    shop.sell(customer, Some(lock.fencing_token())).await
+}
+
+/// The same without the lock: what two servers do to the last item.
+pub async fn purchase_unlocked(shop: &Shop, customer: u32) -> Result<bool, ShopError> {
+    shop.sell(customer, None).await
+}
+
+impl Shop {
+    /// Looks, thinks, sells: a read and a write with time in between. True if there was one left.
+    async fn sell(&self, customer: u32, token: Option<FencingToken>) -> Result<bool, ShopError> {
+        let began = self.teller.tell(Event::Began { customer });
+        let sold = self.look_and_sell(customer, token).await;
+        let outcome = match &sold {
+            Ok(true) => Outcome::Sold,
+            Ok(false) => Outcome::SoldOut,
+            Err(_) => Outcome::Refused,
+        };
+        self.teller.tell(Event::Ended { customer, began, outcome });
+        sold
+    }
+
+    async fn look_and_sell(
+        &self,
+        customer: u32,
+        token: Option<FencingToken>,
+    ) -> Result<bool, ShopError> {
+        if self.store.left(token)? == 0 {
+            return Ok(false);
+        }
+        tokio::time::sleep(THINKING).await;
+        self.teller.linger_if_told(customer).await;
+        self.store.sell(self.server, customer, token)?;
+        Ok(true)
+    }
+}

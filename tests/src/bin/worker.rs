@@ -1,0 +1,71 @@
+//! One process among several that want the same lock; see `dlock_tests::workers`.
+
+use std::time::Duration;
+
+use dlock_runtime::{LockError, Registry, Wait};
+use futures_util::future::try_join_all;
+use serde_json::Value;
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+#[tokio::main]
+async fn main() -> Result<(), Failure> {
+    let order: Value = serde_json::from_str(&std::env::args().nth(1).ok_or("an order is needed")?)?;
+    let text = |name: &str| order[name].as_str().map(str::to_owned).ok_or(format!("{name}: text"));
+    let number = |name: &str| order[name].as_u64().ok_or(format!("{name}: a number"));
+    let backend = dlock_runtime::connect(&text("url")?).await?;
+    let registry = Registry::builder().backend("shared", backend).build()?;
+    match &*text("do")? {
+        "hold" => {
+            hold(&registry, &text("key")?, Duration::from_millis(number("ttl_ms")?)).await?;
+        }
+        "count" => {
+            let locked = order["locked"].as_bool().unwrap_or(true);
+            let (key, file) = (text("key")?, text("file")?);
+            let tasks = (0..number("tasks")?)
+                .map(|_| count(&registry, &key, &file, order["rounds"].as_u64(), locked));
+            try_join_all(tasks).await?;
+        }
+        other => return Err(format!("no such work: {other}").into()),
+    }
+    Ok(registry.shutdown(Duration::from_secs(5)).await?)
+}
+
+/// Holds the key until its body is stopped; says the token, and how it ended.
+async fn hold(registry: &Registry, key: &str, ttl: Duration) -> Result<(), Failure> {
+    let guard = registry.lock(key).ttl(ttl).wait(Wait::Forever).acquire().await?;
+    println!("held {}", guard.fencing_token());
+    let lost = guard.lost().await;
+    println!("{}", if lost.is_lost() { "lost" } else { "ended otherwise" });
+    match guard.release().await {
+        Ok(()) | Err(LockError::Lost { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Increments the number in the file: read, pause, write, as a careless shop does.
+async fn count(
+    registry: &Registry,
+    key: &str,
+    file: &str,
+    rounds: Option<u64>,
+    locked: bool,
+) -> Result<(), Failure> {
+    for _ in 0..rounds.unwrap_or(1) {
+        let increment = async {
+            let read: u64 = std::fs::read_to_string(file)?.trim().parse().unwrap_or(0);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            // Replaced as a whole, so that a reader never sees half of it.
+            let new = format!("{file}.{}.{:p}", std::process::id(), &raw const read);
+            std::fs::write(&new, (read + 1).to_string())?;
+            std::fs::rename(&new, file)?;
+            Ok::<(), Failure>(())
+        };
+        if locked {
+            registry.lock(key).wait(Duration::from_mins(2)).run(increment).await??;
+        } else {
+            increment.await?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,236 @@
+//! A memory backend with a defect that can be chosen: the suite must catch each of them.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use dlock_runtime::backend::{
+    Answer, Attempt, Backend, Capabilities, Claim, Holder, Release, Released, Renewal, Watch,
+};
+use dlock_runtime::{BackendError, FencingToken, LockKey, OwnerId};
+use tokio::sync::watch;
+use tokio::task::yield_now;
+use tokio::time::{Instant, sleep};
+
+/// What is wrong with a [`Faulty`] store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Defect {
+    /// Nothing: the control.
+    None,
+    /// Anybody's release ends the lease.
+    ReleaseWithoutOwnerCheck,
+    /// The validity it reports counts from its reply, not from the request.
+    ValidityFromReply,
+    /// Every grant has the same token.
+    ConstantToken,
+    /// A waiter's token is drawn at its first try.
+    TokenBeforeWait,
+    /// Looking and taking are two steps.
+    AcquireNotAtomic,
+    /// Waiters are not told of a release.
+    MissedWakeUp,
+    /// A renewal takes the key again after its release.
+    RenewalRevives,
+    /// The release of a given-up acquire does nothing.
+    LeakOnCancel,
+}
+
+/// A store in memory that answers a little later, so that others run in between.
+#[derive(Clone, Debug)]
+pub struct Faulty {
+    defect: Defect,
+    state: Arc<Mutex<State>>,
+    freed: Arc<watch::Sender<u64>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    leases: HashMap<LockKey, Lease>,
+    last_token: u64,
+    /// Tokens drawn too early, for [`Defect::TokenBeforeWait`].
+    early: HashMap<OwnerId, u64>,
+}
+
+#[derive(Clone, Debug)]
+struct Lease {
+    owner: Option<OwnerId>,
+    token: u64,
+    ends: Instant,
+}
+
+impl State {
+    fn live(&self, key: &LockKey) -> Option<&Lease> {
+        self.leases.get(key).filter(|lease| lease.ends > Instant::now())
+    }
+
+    fn draw(&mut self) -> u64 {
+        self.last_token += 1;
+        self.last_token
+    }
+}
+
+impl Faulty {
+    /// A store with this defect.
+    #[must_use]
+    pub fn new(defect: Defect) -> Self {
+        Self { defect, state: Arc::default(), freed: Arc::default() }
+    }
+
+    fn has(&self, defect: Defect) -> bool {
+        self.defect == defect
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn try_acquire(&self, claim: &Claim) -> Attempt {
+        yield_now().await;
+        if self.has(Defect::AcquireNotAtomic) {
+            if let Some(busy) = self.look(&mut self.state(), claim) {
+                return busy;
+            }
+            yield_now().await;
+        }
+        let token = {
+            let mut state = self.state();
+            if !self.has(Defect::AcquireNotAtomic)
+                && let Some(busy) = self.look(&mut state, claim)
+            {
+                return busy;
+            }
+            self.take(&mut state, claim)
+        };
+        // The reply is on its way.
+        let mut validity = claim.ttl;
+        if self.has(Defect::ValidityFromReply) {
+            sleep(Duration::from_millis(50)).await;
+            validity += Duration::from_millis(50);
+        }
+        yield_now().await;
+        Attempt::granted(FencingToken::new(token), validity)
+    }
+
+    /// Busy, if somebody else holds the key.
+    fn look(&self, state: &mut State, claim: &Claim) -> Option<Attempt> {
+        if self.has(Defect::TokenBeforeWait) && !state.early.contains_key(&claim.owner) {
+            let token = state.draw();
+            state.early.insert(claim.owner, token);
+        }
+        let lease = state.live(&claim.key).filter(|lease| lease.owner != Some(claim.owner))?;
+        Some(Attempt::busy(Some(lease.ends.saturating_duration_since(Instant::now()))))
+    }
+
+    fn take(&self, state: &mut State, claim: &Claim) -> u64 {
+        let ends = Instant::now() + claim.ttl;
+        let again = state.live(&claim.key).filter(|lease| lease.owner == Some(claim.owner));
+        let token = match (again.map(|lease| lease.token), self.defect) {
+            (Some(token), _) => token,
+            (None, Defect::ConstantToken) => 1,
+            (None, Defect::TokenBeforeWait) => state.early[&claim.owner],
+            (None, _) => state.draw(),
+        };
+        let lease = Lease { owner: Some(claim.owner), token, ends };
+        state.leases.insert(claim.key.clone(), lease);
+        token
+    }
+
+    async fn renew(&self, claim: &Claim) -> Renewal {
+        yield_now().await;
+        let mut state = self.state();
+        let holds = state.live(&claim.key).is_some_and(|lease| lease.owner == Some(claim.owner));
+        let free = state.live(&claim.key).is_none();
+        if holds || (free && self.has(Defect::RenewalRevives)) {
+            let token = state.live(&claim.key).map_or(0, |lease| lease.token);
+            let ends = Instant::now() + claim.ttl;
+            let lease = Lease { owner: Some(claim.owner), token, ends };
+            state.leases.insert(claim.key.clone(), lease);
+            return Renewal::Renewed { validity: claim.ttl };
+        }
+        Renewal::NotHeld
+    }
+
+    async fn release(&self, claim: &Claim, release: Release) -> Released {
+        yield_now().await;
+        if release.late_acquire && self.has(Defect::LeakOnCancel) {
+            return Released::NotHeld;
+        }
+        let mut state = self.state();
+        let holds = state.live(&claim.key).is_some_and(|lease| lease.owner == Some(claim.owner));
+        if !holds && !self.has(Defect::ReleaseWithoutOwnerCheck) {
+            return Released::NotHeld;
+        }
+        if let (Some(rest), Some(lease)) = (release.keep_for, state.leases.get_mut(&claim.key)) {
+            lease.owner = None;
+            lease.ends = Instant::now() + rest;
+        } else {
+            state.leases.remove(&claim.key);
+            self.freed.send_modify(|count| *count += 1);
+        }
+        Released::Released
+    }
+}
+
+impl Backend for Faulty {
+    fn kind(&self) -> &'static str {
+        "faulty"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::LEASES.with_shared_by_processes(false)
+    }
+
+    fn try_acquire<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Result<Attempt, BackendError>> {
+        Answer::from_future(async { Ok(self.try_acquire(claim).await) })
+    }
+
+    fn renew<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Result<Renewal, BackendError>> {
+        Answer::from_future(async { Ok(self.renew(claim).await) })
+    }
+
+    fn release<'a>(
+        &'a self,
+        claim: &'a Claim,
+        release: Release,
+    ) -> Answer<'a, Result<Released, BackendError>> {
+        Answer::from_future(async move { Ok(self.release(claim, release).await) })
+    }
+
+    fn watch<'a>(&'a self, _: &'a LockKey) -> Answer<'a, Result<Box<dyn Watch>, BackendError>> {
+        let freed = (!self.has(Defect::MissedWakeUp)).then(|| self.freed.subscribe());
+        Answer::ready(Ok(Box::new(FaultyWatch(freed))))
+    }
+
+    fn inspect<'a>(
+        &'a self,
+        key: &'a LockKey,
+    ) -> Answer<'a, Result<Option<Holder>, BackendError>> {
+        let state = self.state();
+        Answer::ready(Ok(state.live(key).map(|lease| {
+            let left = lease.ends.saturating_duration_since(Instant::now());
+            Holder::new(lease.owner, FencingToken::new(lease.token), left)
+        })))
+    }
+
+    fn force_release<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<bool, BackendError>> {
+        let mut state = self.state();
+        let held = state.live(key).is_some();
+        state.leases.remove(key);
+        self.freed.send_modify(|count| *count += 1);
+        Answer::ready(Ok(held))
+    }
+}
+
+struct FaultyWatch(Option<watch::Receiver<u64>>);
+
+impl Watch for FaultyWatch {
+    fn changed(&mut self) -> Answer<'_, ()> {
+        Answer::from_future(async {
+            match &mut self.0 {
+                // The store outlives its watches.
+                Some(freed) => drop(freed.changed().await),
+                None => std::future::pending().await,
+            }
+        })
+    }
+}

@@ -1,0 +1,6 @@
+//! What the tests share: real servers, worker processes, and a backend with defects.
+
+pub mod faulty;
+pub mod servers;
+pub mod trials;
+pub mod workers;

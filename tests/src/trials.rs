@@ -1,0 +1,73 @@
+//! Tests that are made at run time: one whose server is missing shows as ignored and says why, or
+//! fails where servers are required (`DLOCK_REQUIRE_SERVERS=1`, as `tests/run` sets it).
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+
+use crate::servers::installed;
+
+/// The tests of one binary.
+#[derive(Default)]
+pub struct Trials {
+    trials: Vec<Trial>,
+    left_out: Vec<(String, &'static str)>,
+}
+
+impl std::fmt::Debug for Trials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Trials").field("left_out", &self.left_out).finish_non_exhaustive()
+    }
+}
+
+impl Trials {
+    /// Adds a test that needs nothing but this machine.
+    pub fn add<F>(&mut self, name: impl Into<String>, test: fn() -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.trials.push(Trial::test(name, move || run(test)));
+    }
+
+    /// Adds a test that needs this program.
+    pub fn needs<F>(&mut self, program: &'static str, name: impl Into<String>, test: fn() -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let name = name.into();
+        if installed(program) {
+            self.add(name, test);
+        } else if std::env::var_os("DLOCK_REQUIRE_SERVERS").is_some() {
+            let problem = format!("{program} is not on the PATH");
+            self.trials.push(Trial::test(name, move || Err(Failed::from(problem))));
+        } else {
+            self.left_out.push((name.clone(), program));
+            let ignored = Trial::test(name, || Ok(())).with_kind(format!("needs {program}"));
+            self.trials.push(ignored.with_ignored_flag(true));
+        }
+    }
+
+    /// Runs them.
+    #[must_use]
+    pub fn run(self) -> ExitCode {
+        let arguments = Arguments::from_args();
+        let conclusion = libtest_mimic::run(&arguments, self.trials);
+        if !self.left_out.is_empty() && !arguments.list {
+            let mut programs: Vec<_> = self.left_out.iter().map(|(_, program)| *program).collect();
+            programs.sort_unstable();
+            programs.dedup();
+            println!(
+                "left out: {} tests, because these are not on the PATH: {} (tests/run installs them)",
+                self.left_out.len(),
+                programs.join(", ")
+            );
+        }
+        conclusion.exit_code()
+    }
+}
+
+fn run<F: Future<Output = ()> + Send + 'static>(test: fn() -> F) -> Result<(), Failed> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async { tokio::spawn(test()).await })?;
+    Ok(())
+}

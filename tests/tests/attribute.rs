@@ -1,0 +1,361 @@
+//! The attribute's options, at work on the memory backend. Time is paused: what is asserted is exact.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use dlock_runtime::backend::Memory;
+use dlock_runtime::testing::{Call, Tap};
+use dlock_runtime::{LockError, LockKey, Registry, distributed_lock};
+use tokio::time::{Instant, advance, sleep};
+
+fn registry() -> Registry {
+    Registry::builder().backend("memory", Memory::new()).build().expect("a registry")
+}
+
+fn tapped() -> (Registry, Tap) {
+    let tap = Tap::new(Memory::new());
+    let registry = Registry::builder().backend("memory", tap.clone()).build();
+    (registry.expect("a registry"), tap)
+}
+
+/// Holds the key until the guard is dropped, as another process would.
+async fn busy(registry: &Registry, key: &str) -> dlock_runtime::LockGuard {
+    registry.lock(key).acquire().await.expect("free")
+}
+
+#[distributed_lock(key = "k:<id>", wait = "2s")]
+async fn waits(id: u32) -> Result<u32, LockError> {
+    Ok(id)
+}
+
+#[tokio::test(start_paused = true)]
+async fn wait_is_exact_on_a_paused_clock() {
+    let registry = registry();
+    let _held = busy(&registry, "k:1").await;
+    let began = Instant::now();
+    let answer = registry.scope(waits(1)).await;
+    assert!(answer.is_err_and(|error| error.is_busy()));
+    assert_eq!(began.elapsed(), Duration::from_secs(2));
+}
+
+#[distributed_lock(key = "k")]
+async fn waits_by_default() -> Result<(), LockError> {
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_default_wait_is_a_ttl_and_a_second() {
+    let registry = registry();
+    let _held = busy(&registry, "k").await;
+    let began = Instant::now();
+    assert!(registry.scope(waits_by_default()).await.is_err());
+    assert_eq!(began.elapsed(), Duration::from_secs(31));
+}
+
+#[distributed_lock(key = "k", wait = "0s")]
+async fn tries_once() -> Result<(), LockError> {
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_wait_is_no_time() {
+    let registry = registry();
+    let _held = busy(&registry, "k").await;
+    let began = Instant::now();
+    assert!(registry.scope(tries_once()).await.is_err_and(|error| error.is_busy()));
+    assert_eq!(began.elapsed(), Duration::ZERO);
+}
+
+#[distributed_lock(key = "k", wait = "forever")]
+async fn waits_forever() -> Result<(), LockError> {
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn forever_is_longer_than_a_week() {
+    let registry = registry();
+    let held = busy(&registry, "k").await;
+    let release = async {
+        sleep(Duration::from_hours(24 * 7)).await;
+        held.release().await
+    };
+    let (answer, released) = tokio::join!(registry.scope(waits_forever()), release);
+    released.expect("renewed for a week");
+    answer.expect("free after a week");
+}
+
+#[distributed_lock(key = "k", wait = "0s", on_busy = "skip")]
+async fn skips_to_none(ran: &AtomicU32) -> Result<Option<u32>, LockError> {
+    ran.fetch_add(1, Ordering::Relaxed);
+    Ok(Some(1))
+}
+
+#[distributed_lock(key = "k", wait = "0s", on_busy = "skip")]
+async fn skips_to_unit(ran: &AtomicU32) -> Result<(), LockError> {
+    ran.fetch_add(1, Ordering::Relaxed);
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_skipped_body_gives_nothing() {
+    let (registry, ran) = (registry(), AtomicU32::new(0));
+    assert_eq!(registry.scope(skips_to_none(&ran)).await.expect("free"), Some(1));
+    let held = busy(&registry, "k").await;
+    assert_eq!(registry.scope(skips_to_none(&ran)).await.expect("skipped"), None);
+    registry.scope(skips_to_unit(&ran)).await.expect("skipped");
+    assert_eq!(ran.load(Ordering::Relaxed), 1);
+    held.release().await.expect("held");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failing_backend_is_an_error_even_when_busy_is_skipped() {
+    let (registry, tap) = tapped();
+    tap.fail(Call::Acquire);
+    let ran = AtomicU32::new(0);
+    let answer = registry.scope(skips_to_none(&ran)).await;
+    assert!(matches!(answer, Err(LockError::Backend { .. })), "{answer:?}");
+    assert_eq!(ran.load(Ordering::Relaxed), 0);
+}
+
+#[distributed_lock(key = "outer", on_busy = "skip")]
+async fn skips_but_its_body_meets_a_busy_lock() -> Result<(), LockError> {
+    tries_once().await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_busy_lock_inside_the_body_is_not_skipped() {
+    let registry = registry();
+    let _held = busy(&registry, "k").await;
+    let answer = registry.scope(skips_but_its_body_meets_a_busy_lock()).await;
+    assert!(answer.is_err_and(|error| error.is_busy()));
+}
+
+#[distributed_lock(keys = ["account:<from>", "account:<to>"], guard = locks)]
+async fn transfer(from: u32, to: u32) -> Result<Vec<String>, LockError> {
+    Ok(locks.holds().iter().map(|guard| guard.key().to_string()).collect())
+}
+
+#[tokio::test(start_paused = true)]
+async fn several_keys_are_held_in_one_order_and_equal_ones_once() {
+    let registry = registry();
+    let keys = |from, to| registry.scope(transfer(from, to));
+    assert_eq!(keys(1, 2).await.expect("free"), ["account:1", "account:2"]);
+    assert_eq!(keys(2, 1).await.expect("free"), ["account:1", "account:2"]);
+    assert_eq!(keys(1, 1).await.expect("free"), ["account:1"]);
+}
+
+fn key_of(tenant: &str, id: u32) -> LockKey {
+    LockKey::of("user", &[&tenant, &id])
+}
+
+#[distributed_lock(key = key_of(tenant, id), guard = lock)]
+async fn keyed_by_expression(tenant: &str, id: u32) -> Result<String, LockError> {
+    Ok(lock.key().to_string())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_may_be_an_expression() {
+    let key = registry().scope(keyed_by_expression("a:b", 7)).await.expect("free");
+    assert_eq!(key, "user:a%3Ab:7");
+}
+
+#[distributed_lock(key = "<<a>>:<name>")]
+async fn keyed_by_text(name: &str) -> Result<(), LockError> {
+    let _ = name;
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_empty_value_or_a_long_key_is_refused_before_anything_is_sent() {
+    let (registry, tap) = tapped();
+    for name in ["", &"x".repeat(600)] {
+        let answer = registry.scope(keyed_by_text(name)).await;
+        assert!(matches!(answer, Err(LockError::InvalidKey { .. })), "{answer:?}");
+    }
+    assert_eq!(tap.count(Call::Acquire), 0);
+}
+
+#[distributed_lock(key = "k", backend = "elsewhere")]
+async fn on_another_backend() -> Result<(), LockError> {
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_backend_is_named_with_the_known_ones() {
+    let error = registry().scope(on_another_backend()).await.expect_err("not registered");
+    let text = error.to_string();
+    assert!(text.contains("elsewhere") && text.contains("memory"), "{text}");
+}
+
+#[tokio::test]
+async fn without_a_registry_the_body_does_not_run() {
+    let ran = AtomicU32::new(0);
+    let answer = skips_to_unit(&ran).await;
+    assert!(matches!(answer, Err(LockError::NotInstalled)), "{answer:?}");
+    assert_eq!(ran.load(Ordering::Relaxed), 0);
+}
+
+#[distributed_lock(key = "k", ttl = "3s")]
+async fn runs_for(length: Duration) -> Result<(), LockError> {
+    sleep(length).await;
+    Ok(())
+}
+
+#[distributed_lock(key = "k", ttl = "3s", renew = false)]
+async fn runs_unrenewed_for(length: Duration) -> Result<(), LockError> {
+    sleep(length).await;
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_is_renewed_every_third_of_its_ttl() {
+    let (registry, tap) = tapped();
+    registry.scope(runs_for(Duration::from_millis(9_500))).await.expect("renewed");
+    assert_eq!(tap.count(Call::Renew), 9);
+    assert_eq!(tap.count(Call::Acquire), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unrenewed_body_is_stopped_at_its_ttl() {
+    let (registry, tap) = tapped();
+    registry.scope(runs_unrenewed_for(Duration::from_secs(2))).await.expect("within its ttl");
+    let began = Instant::now();
+    let answer = registry.scope(runs_unrenewed_for(Duration::from_secs(4))).await;
+    assert!(matches!(answer, Err(LockError::Lost { completed: false, .. })), "{answer:?}");
+    assert_eq!(began.elapsed(), Duration::from_secs(3));
+    assert_eq!(tap.count(Call::Renew), 0);
+}
+
+#[distributed_lock(key = "k", ttl = "3s", renew = false, on_lost = "finish")]
+async fn finishes(length: Duration, ran: &AtomicU32) -> Result<(), LockError> {
+    sleep(length).await;
+    ran.fetch_add(1, Ordering::Relaxed);
+    Ok(())
+}
+
+#[distributed_lock(key = "k", ttl = "3s", renew = false, on_lost = "keep")]
+async fn keeps(length: Duration) -> Result<u32, LockError> {
+    sleep(length).await;
+    Ok(7)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_loss_does_as_it_is_told() {
+    let (registry, ran) = (registry(), AtomicU32::new(0));
+    let long = Duration::from_secs(5);
+    let answer = registry.scope(finishes(long, &ran)).await;
+    assert!(matches!(answer, Err(LockError::Lost { completed: true, .. })), "{answer:?}");
+    assert_eq!(ran.load(Ordering::Relaxed), 1);
+    assert_eq!(registry.scope(keeps(long)).await.expect("its own result"), 7);
+}
+
+#[derive(Debug, PartialEq)]
+enum ShopError {
+    Own,
+    Lock(&'static str),
+}
+
+impl From<LockError> for ShopError {
+    fn from(error: LockError) -> Self {
+        Self::Lock(if error.is_lost() { "lost" } else { "other" })
+    }
+}
+
+#[distributed_lock(key = "k", ttl = "3s", renew = false, on_lost = "finish")]
+async fn fails_by_itself() -> Result<(), ShopError> {
+    sleep(Duration::from_secs(5)).await;
+    Err(ShopError::Own)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bodys_own_error_stands_over_a_loss() {
+    assert_eq!(registry().scope(fails_by_itself()).await, Err(ShopError::Own));
+}
+
+#[distributed_lock(key = "k", max_hold = "4s")]
+async fn bounded(length: Duration) -> Result<(), LockError> {
+    sleep(length).await;
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn max_hold_is_exact_and_frees_the_key() {
+    let registry = registry();
+    let began = Instant::now();
+    let answer = registry.scope(bounded(Duration::from_secs(5))).await;
+    assert!(matches!(answer, Err(LockError::HeldTooLong { .. })), "{answer:?}");
+    assert_eq!(began.elapsed(), Duration::from_secs(4));
+    registry.scope(tries_once()).await.expect("free at once");
+    registry.scope(bounded(Duration::from_secs(3))).await.expect("within its bound");
+}
+
+#[distributed_lock(key = "k", min_hold = "10s")]
+async fn scheduled() -> Result<(), LockError> {
+    sleep(Duration::from_secs(1)).await;
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn min_hold_is_exact_and_the_caller_does_not_wait_for_it() {
+    let registry = registry();
+    let began = Instant::now();
+    registry.scope(scheduled()).await.expect("free");
+    assert_eq!(began.elapsed(), Duration::from_secs(1));
+    advance(Duration::from_millis(8_999)).await;
+    assert!(registry.scope(tries_once()).await.is_err_and(|error| error.is_busy()));
+    advance(Duration::from_millis(1)).await;
+    registry.scope(tries_once()).await.expect("free after its min_hold");
+}
+
+fn as_tuple(error: LockError) -> (u16, String) {
+    (503, error.to_string())
+}
+
+#[distributed_lock(key = "k", wait = "0s", map_err = as_tuple)]
+async fn for_a_handler() -> Result<(), (u16, String)> {
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_foreign_error_type_is_mapped() {
+    let registry = registry();
+    let _held = busy(&registry, "k").await;
+    assert_eq!(registry.scope(for_a_handler()).await.expect_err("busy").0, 503);
+}
+
+#[distributed_lock(key = "k")]
+async fn outer() -> Result<u64, LockError> {
+    inner().await
+}
+
+#[distributed_lock(key = "k", wait = "0s", guard = lock)]
+async fn inner() -> Result<u64, LockError> {
+    Ok(lock.fencing_token().get())
+}
+
+#[distributed_lock(key = "k", wait = "0s", reentrant = false)]
+async fn refuses_to_nest() -> Result<(), LockError> {
+    Ok(())
+}
+
+#[distributed_lock(key = "k")]
+async fn outer_of_one_that_refuses() -> Result<(), LockError> {
+    refuses_to_nest().await
+}
+
+#[tokio::test(start_paused = true)]
+async fn nested_calls_enter_unless_told_not_to() {
+    let (registry, tap) = tapped();
+    registry.scope(outer()).await.expect("nested");
+    assert_eq!((tap.count(Call::Acquire), tap.count(Call::Release)), (1, 1));
+    let answer = registry.scope(outer_of_one_that_refuses()).await;
+    let error = answer.expect_err("a self-deadlock");
+    assert!(error.to_string().contains("this very task"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_registry_is_another_lock() {
+    let (one, two) = (registry(), registry());
+    let _held = busy(&one, "k").await;
+    two.scope(tries_once()).await.expect("another store");
+}

@@ -1,0 +1,333 @@
+//! What only a real Redis server can show: the wire, restarts, stalls, credentials and TLS.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use dlock_runtime::backend::{Backend, Redis};
+use dlock_runtime::{LockError, LockGuard, Registry, Wait};
+use dlock_tests::servers::RedisServer;
+use dlock_tests::trials::Trials;
+use futures_util::StreamExt;
+use redis::AsyncCommands;
+use redis::aio::MultiplexedConnection;
+use tokio::time::sleep;
+
+fn main() -> ExitCode {
+    let mut trials = Trials::default();
+    macro_rules! add {
+        ($($test:ident),* $(,)?) => { $(trials.needs("redis-server", stringify!($test), $test);)* };
+    }
+    add!(
+        an_uncontended_cycle_is_two_commands,
+        contended_tasks_of_one_process_cost_two_commands_each,
+        an_acquire_that_a_stopped_server_executes_late_grants_nothing,
+        a_hung_server_fails_an_acquire_at_its_deadline,
+        a_restart_with_data_keeps_the_hold,
+        a_restart_without_data_loses_the_hold,
+        a_broken_connection_is_replaced_in_mid_hold,
+        a_waiter_outlives_its_subscription,
+        a_flushed_script_cache_is_filled_again,
+        nothing_but_expiring_keys_is_left_behind,
+        a_token_ahead_of_the_clock_is_outgrown_and_outlived,
+        a_server_that_evicts_is_refused,
+        the_documented_permissions_are_enough,
+        a_wrong_password_is_an_error_without_the_password,
+        tls_with_an_authority_of_ones_own,
+    );
+    trials.run()
+}
+
+async fn registry(server: &RedisServer) -> Registry {
+    registry_over(Redis::connect(&server.url()).await.expect("the server runs"))
+}
+
+fn registry_over(backend: impl Backend) -> Registry {
+    Registry::builder().backend("redis", backend).build().expect("a registry")
+}
+
+async fn plain(server: &RedisServer) -> MultiplexedConnection {
+    let client = redis::Client::open(server.url()).expect("a URL");
+    client.get_multiplexed_async_connection().await.expect("the server runs")
+}
+
+async fn acquire(registry: &Registry, key: &str) -> LockGuard {
+    registry.lock(key).wait(Wait::Forever).acquire().await.expect("the lock")
+}
+
+/// The commands that clients send while the future runs, scripts' own calls not among them.
+async fn on_the_wire(server: &RedisServer, work: impl Future<Output = ()>) -> Vec<String> {
+    let client = redis::Client::open(server.url()).expect("a URL");
+    let monitor = client.get_async_monitor().await.expect("the server runs");
+    let mut lines = monitor.into_on_message::<String>();
+    work.await;
+    let _: String = redis::cmd("ECHO").arg("the end").query_async(&mut plain(server).await).await.expect("ECHO");
+    let mut sent = Vec::new();
+    while let Some(line) = lines.next().await {
+        if line.contains("the end") {
+            break;
+        }
+        let from_script = line.contains(" lua]");
+        let setup = ["\"CLIENT\"", "\"HELLO\""].iter().any(|word| line.contains(word));
+        if !from_script && !setup {
+            sent.push(line);
+        }
+    }
+    sent
+}
+
+async fn an_uncontended_cycle_is_two_commands() {
+    let server = RedisServer::start();
+    let registry = registry(&server).await;
+    // The first use of a script loads it.
+    acquire(&registry, "warm").await.release().await.expect("held");
+    let sent = on_the_wire(&server, async {
+        for number in 0..10 {
+            acquire(&registry, &format!("k{number}")).await.release().await.expect("held");
+        }
+    })
+    .await;
+    assert_eq!(sent.len(), 20, "{sent:#?}");
+    assert!(sent.iter().all(|line| line.to_ascii_uppercase().contains("\"EVALSHA\"")), "{sent:#?}");
+}
+
+async fn contended_tasks_of_one_process_cost_two_commands_each() {
+    let server = RedisServer::start();
+    let registry = registry(&server).await;
+    acquire(&registry, "warm").await.release().await.expect("held");
+    let sent = on_the_wire(&server, async {
+        let tasks: Vec<_> = (0..256)
+            .map(|_| registry.lock("k").wait(Wait::Forever).run(std::future::ready(())))
+            .map(tokio::spawn)
+            .collect();
+        for task in tasks {
+            task.await.expect("no panic").expect("the lock");
+        }
+    })
+    .await;
+    assert_eq!(sent.len(), 512, "commands for 256 cycles");
+}
+
+async fn an_acquire_that_a_stopped_server_executes_late_grants_nothing() {
+    for round in 0..5 {
+        let mut server = RedisServer::start();
+        let quick = Duration::from_millis(100);
+        let backend = Redis::builder().response_timeout(quick).connect_timeout(quick);
+        let registry = registry_over(backend.connect(&server.url()).await.expect("it runs"));
+        acquire(&registry, "warm").await.release().await.expect("held");
+
+        server.pause();
+        let lock = registry.lock("k").ttl(Duration::from_secs(30));
+        let answer = lock.wait(Duration::from_millis(300)).acquire().await;
+        assert!(matches!(answer, Err(LockError::Backend { .. })), "{answer:?}");
+        server.resume();
+
+        // All that the server still had to execute, and the undoing of it, must come to an end with
+        // nothing held: the old connection's requests are executed before this one.
+        registry.shutdown(Duration::from_secs(20)).await.expect("the acquire is undone");
+        let mut connection = plain(&server).await;
+        let held: bool = connection.exists("dlock:{k}").await.expect("EXISTS");
+        assert!(!held, "a late acquire left a lock, round {round}");
+    }
+}
+
+async fn a_hung_server_fails_an_acquire_at_its_deadline() {
+    let mut server = RedisServer::start();
+    let registry = registry(&server).await;
+    server.pause();
+    let wait = Duration::from_millis(1_500);
+    let began = Instant::now();
+    let answer = registry.lock("k").wait(wait).acquire().await;
+    let took = began.elapsed();
+    server.resume();
+    let error = answer.expect_err("a hung server grants nothing");
+    assert!(error.is_transient() && !error.is_busy(), "{error:?}");
+    assert!(took >= wait && took < wait + Duration::from_secs(2), "failed after {took:?}");
+}
+
+/// A ttl that a restart of the server fits into.
+const TTL: Duration = Duration::from_secs(6);
+
+async fn a_restart_with_data_keeps_the_hold() {
+    let mut server = RedisServer::start_durable();
+    let (one, other) = (registry(&server).await, registry(&server).await);
+    let guard = one.lock("k").ttl(TTL).acquire().await.expect("the lock");
+    let token = guard.fencing_token();
+    server.kill();
+    server.restart();
+    let rival = other.lock("k").wait(Duration::ZERO).acquire().await;
+    assert!(rival.as_ref().is_err_and(LockError::is_busy), "{rival:?}");
+    // Beyond the first ttl: it was renewed on the new server.
+    sleep(TTL).await;
+    assert!(guard.is_held(), "the hold ended though the data was kept");
+    guard.release().await.expect("held to the end");
+    let next = acquire(&other, "k").await;
+    assert!(next.fencing_token() > token, "{} follows {token}", next.fencing_token());
+    next.release().await.expect("held");
+}
+
+async fn a_restart_without_data_loses_the_hold() {
+    let mut server = RedisServer::start();
+    let (one, other) = (registry(&server).await, registry(&server).await);
+    let lock = one.lock("k").ttl(TTL).wait(Wait::Forever);
+    let mut token = None;
+    let ended = lock
+        .run(async {
+            let holder = one.lock("k").inspect().await.expect("an answer").expect("we hold it");
+            token = Some(holder.token);
+            server.kill();
+            server.restart();
+            std::future::pending::<()>().await;
+        })
+        .await;
+    assert!(matches!(ended, Err(LockError::Lost { completed: false, .. })), "{ended:?}");
+    let next = acquire(&other, "k").await;
+    assert!(Some(next.fencing_token()) > token, "{} follows {token:?}", next.fencing_token());
+    next.release().await.expect("held");
+}
+
+async fn a_broken_connection_is_replaced_in_mid_hold() {
+    let server = RedisServer::start();
+    let registry = registry(&server).await;
+    let guard = registry.lock("k").ttl(Duration::from_millis(1_500)).acquire().await.expect("it");
+    let mut connection = plain(&server).await;
+    for _ in 0..3 {
+        let kill = redis::cmd("CLIENT").arg(&["KILL", "TYPE", "normal", "SKIPME", "yes"]).clone();
+        let _: i64 = kill.query_async(&mut connection).await.expect("CLIENT KILL");
+        sleep(Duration::from_millis(700)).await;
+    }
+    assert!(guard.is_held(), "the hold ended with its connection");
+    guard.release().await.expect("held to the end");
+}
+
+async fn a_waiter_outlives_its_subscription() {
+    let server = RedisServer::start();
+    let (one, other) = (registry(&server).await, registry(&server).await);
+    let guard = one.lock("k").ttl(Duration::from_mins(1)).acquire().await.expect("the lock");
+    let waiter = tokio::spawn(other.lock("k").wait(Duration::from_secs(30)).acquire());
+    let mut connection = plain(&server).await;
+    let channels = redis::cmd("PUBSUB").arg(&["CHANNELS", "dlock:*"]).clone();
+    while channels.query_async::<Vec<String>>(&mut connection).await.expect("PUBSUB").is_empty() {
+        sleep(Duration::from_millis(2)).await;
+    }
+    let kill = redis::cmd("CLIENT").arg(&["KILL", "TYPE", "pubsub"]).clone();
+    let killed: i64 = kill.query_async(&mut connection).await.expect("CLIENT KILL");
+    assert_eq!(killed, 1, "one subscription per process");
+    // Released while nobody listens.
+    guard.release().await.expect("held to the end");
+    let released = Instant::now();
+    let guard = waiter.await.expect("no panic").expect("the lock");
+    let took = released.elapsed();
+    assert!(took < Duration::from_secs(5), "woken only {took:?} after the release");
+    guard.release().await.expect("held to the end");
+}
+
+async fn a_flushed_script_cache_is_filled_again() {
+    let server = RedisServer::start();
+    let registry = registry(&server).await;
+    let mut connection = plain(&server).await;
+    let guard = acquire(&registry, "k").await;
+    let flush = redis::cmd("SCRIPT").arg("FLUSH").clone();
+    let () = flush.query_async(&mut connection).await.expect("SCRIPT FLUSH");
+    guard.release().await.expect("held to the end");
+    acquire(&registry, "k").await.release().await.expect("held to the end");
+}
+
+async fn nothing_but_expiring_keys_is_left_behind() {
+    let server = RedisServer::start();
+    let registry = registry(&server).await;
+    for number in 0..20 {
+        acquire(&registry, &format!("k{number}")).await.release().await.expect("held");
+        // Some are given up in mid-flight, which leaves a tombstone.
+        let lock = registry.lock(format!("gone{number}"));
+        drop(tokio::time::timeout(Duration::from_micros(number * 20), lock.acquire()).await);
+    }
+    registry.shutdown(Duration::from_secs(10)).await.expect("all is given back");
+    let mut connection = plain(&server).await;
+    let keys: Vec<String> = connection.keys("*").await.expect("KEYS");
+    assert!(!keys.is_empty());
+    for key in keys {
+        assert!(key.ends_with(":token") || key.contains(":gone:"), "{key} is left behind");
+        let left: i64 = connection.ttl(&key).await.expect("TTL");
+        assert!((1..=3_600).contains(&left), "{key} expires in {left} s");
+    }
+    let channels = redis::cmd("PUBSUB").arg("CHANNELS").clone();
+    let channels: Vec<String> = channels.query_async(&mut connection).await.expect("PUBSUB");
+    assert!(channels.is_empty(), "{channels:?} are still subscribed to");
+}
+
+async fn a_token_ahead_of_the_clock_is_outgrown_and_outlived() {
+    let server = RedisServer::start();
+    let registry = registry(&server).await;
+    let mut connection = plain(&server).await;
+    let (now, _): (u64, u64) = redis::cmd("TIME").query_async(&mut connection).await.expect("TIME");
+    // A clock that was two hours ahead drew this one.
+    let ahead = (now + 7_200) * 1_000_000;
+    let () = connection.set("dlock:{k}:token", ahead).await.expect("SET");
+    let guard = acquire(&registry, "k").await;
+    assert_eq!(guard.fencing_token().get(), ahead + 1);
+    let left: i64 = connection.ttl("dlock:{k}:token").await.expect("TTL");
+    assert!((10_700..=10_900).contains(&left), "kept for {left} s, not until the clock has caught up");
+    guard.release().await.expect("held");
+}
+
+async fn a_server_that_evicts_is_refused() {
+    let server = RedisServer::start_with(&["--save", "", "--maxmemory-policy", "allkeys-lru"]);
+    let refused = Redis::connect(&server.url()).await.expect_err("it evicts locks");
+    assert!(refused.to_string().contains("allkeys-lru"), "{refused}");
+    assert!(!refused.is_transient());
+}
+
+/// The permissions that the documentation of the Redis backend names.
+const PERMISSIONS: &str = "~dlock:* &dlock:* -@all +evalsha +script|load +get +set +del +exists \
+                           +pexpire +pttl +time +publish +subscribe +unsubscribe +ping";
+
+async fn the_documented_permissions_are_enough() {
+    let server = RedisServer::start();
+    let mut connection = plain(&server).await;
+    let mut acl = redis::cmd("ACL");
+    acl.arg("SETUSER").arg("locks").arg("on").arg(">s3cret/word");
+    acl.arg(PERMISSIONS.split_whitespace().collect::<Vec<_>>());
+    let () = acl.query_async(&mut connection).await.expect("ACL SETUSER");
+    let url = format!("redis://locks:s3cret%2Fword@127.0.0.1:{}/", server.port());
+    let backend = Redis::connect(&url).await.expect("these credentials");
+    assert!(!format!("{backend:?}").contains("s3cret"));
+    let registry = registry_over(backend);
+    let guard = acquire(&registry, "k").await;
+    let waiter = tokio::spawn(registry.lock("k").wait(Wait::Forever).acquire());
+    guard.release().await.expect("held to the end");
+    let guard = waiter.await.expect("no panic").expect("the lock");
+    assert!(registry.lock("k").inspect().await.expect("allowed").is_some());
+    assert!(registry.lock("k").force_release().await.expect("allowed"));
+    assert!(guard.release().await.expect_err("released by force").is_lost());
+}
+
+async fn a_wrong_password_is_an_error_without_the_password() {
+    let server = RedisServer::start_with(&["--save", "", "--requirepass", "right"]);
+    let url = format!("redis://:wr0ng@127.0.0.1:{}/", server.port());
+    let error = Redis::connect(&url).await.expect_err("a wrong password");
+    let shown = format!("{error} {error:?}");
+    assert!(!shown.contains("wr0ng"), "{shown}");
+    assert!(!error.is_transient(), "{shown}");
+    let url = format!("redis://:right@127.0.0.1:{}/", server.port());
+    Redis::connect(&url).await.expect("the right password");
+}
+
+async fn tls_with_an_authority_of_ones_own() {
+    let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a key pair");
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let (certificate, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+    std::fs::write(&certificate, signed.cert.pem()).expect("a file");
+    std::fs::write(&key, signed.signing_key.serialize_pem()).expect("a file");
+    let port = dlock_tests::servers::free_port().expect("a port").to_string();
+    let path = |file: &std::path::Path| file.to_str().expect("a plain path").to_owned();
+    let (certificate, key) = (path(&certificate), path(&key));
+    let _server = RedisServer::start_with(&[
+        "--save", "", "--tls-port", &port, "--tls-cert-file", &certificate, "--tls-key-file", &key,
+        "--tls-ca-cert-file", &certificate, "--tls-auth-clients", "no",
+    ]);
+    let url = format!("rediss://localhost:{port}/");
+    Redis::connect(&url).await.expect_err("an unknown authority");
+    let builder = Redis::builder().root_certificate(signed.cert.pem());
+    let registry = registry_over(builder.connect(&url).await.expect("a known authority"));
+    acquire(&registry, "k").await.release().await.expect("held to the end");
+}

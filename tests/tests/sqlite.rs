@@ -1,0 +1,95 @@
+//! What only a real file can show: other writers, many processes' openings, nothing left behind.
+
+use std::time::Duration;
+
+use dlock_runtime::backend::Sqlite;
+use dlock_runtime::{LockError, Registry};
+use sqlx::{Connection, Executor, Row, SqliteConnection};
+use tempfile::TempDir;
+
+fn file() -> (TempDir, String) {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let url = format!("sqlite:{}", folder.path().join("locks.db").display());
+    (folder, url)
+}
+
+async fn registry(url: &str) -> Registry {
+    let backend = Sqlite::connect(url).await.expect("a file");
+    Registry::builder().backend("file", backend).build().expect("a registry")
+}
+
+#[tokio::test]
+async fn a_locked_file_is_waited_for_and_never_an_error_before_the_deadline() {
+    let (_folder, url) = file();
+    let registry = registry(&url).await;
+    let mut other = SqliteConnection::connect(&url).await.expect("a file");
+    other.execute("BEGIN IMMEDIATE").await.expect("nobody writes");
+    let acquire = registry.lock("k").wait(Duration::from_secs(30)).acquire();
+    let free = async {
+        // Longer than the statement itself waits.
+        tokio::time::sleep(Duration::from_millis(1_200)).await;
+        other.execute("COMMIT").await.expect("our transaction");
+    };
+    let (guard, ()) = tokio::join!(acquire, free);
+    guard.expect("the file was free before the deadline").release().await.expect("held");
+
+    other.execute("BEGIN IMMEDIATE").await.expect("nobody writes");
+    let wait = Duration::from_millis(300);
+    let answer = registry.lock("k").wait(wait).acquire().await;
+    assert!(matches!(&answer, Err(LockError::Backend { source, .. }) if source.is_transient()), "{answer:?}");
+    other.execute("COMMIT").await.expect("our transaction");
+}
+
+#[tokio::test]
+async fn many_openings_at_once_all_succeed() {
+    let (_folder, url) = file();
+    let openings = (0..16).map(|_| {
+        let url = url.clone();
+        tokio::spawn(async move { Sqlite::connect(&url).await.map(|_| ()) })
+    });
+    for opening in openings.collect::<Vec<_>>() {
+        opening.await.expect("no panic").expect("the file");
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_left_behind() {
+    let (_folder, url) = file();
+    let registry = registry(&url).await;
+    for number in 0..50 {
+        let guard = registry.lock(format!("k{number}")).acquire().await.expect("free");
+        guard.release().await.expect("held");
+    }
+    let mut other = SqliteConnection::connect(&url).await.expect("a file");
+    let rows = other.fetch_one("SELECT count(*) FROM dlock_locks").await.expect("the table");
+    assert_eq!(rows.get::<i64, _>(0), 0);
+}
+
+#[tokio::test]
+async fn tokens_grow_over_a_reopened_file() {
+    let (_folder, url) = file();
+    let mut last = None;
+    for _ in 0..3 {
+        let registry = registry(&url).await;
+        let guard = registry.lock("k").acquire().await.expect("free");
+        assert!(Some(guard.fencing_token()) > last);
+        last = Some(guard.fencing_token());
+        guard.release().await.expect("held");
+    }
+}
+
+#[tokio::test]
+async fn a_url_that_makes_no_sense_is_one_clear_line() {
+    for (url, part) in [
+        ("sqlite::memory:", "memory backend"),
+        ("sqlite:", "path of a file"),
+        ("sqlite:/nowhere/at/all/locks.db", "/nowhere/at/all/locks.db"),
+        ("postgres://u:secret@h/db", "scheme `postgres`"),
+        ("no url at all", "begins with its scheme"),
+        ("memory:x", "`memory:`"),
+    ] {
+        let error = dlock_runtime::connect(url).await.expect_err(url).to_string();
+        assert!(error.contains(part), "{url}: {error}");
+        assert!(!error.contains("secret") && !error.contains('\n'), "{error}");
+    }
+}

@@ -1,0 +1,69 @@
+//! The conformance suite itself is tested: it passes a sound store, and catches every defect by the
+//! rule that is about it.
+
+use dlock_runtime::testing::{Report, Suite};
+use dlock_tests::faulty::{Defect, Faulty};
+
+async fn check(defect: Defect, only: Option<&str>) -> Report {
+    let store = Faulty::new(defect);
+    let mut suite = Suite::new(move || std::future::ready(Ok(store.clone())));
+    if let Some(rule) = only {
+        suite = suite.only(&[rule]);
+    }
+    suite.run().await
+}
+
+async fn assert_caught(defect: Defect, rule: &str) {
+    let report = check(defect, Some(rule)).await;
+    assert_eq!(report.checked(), 1, "there is no rule `{rule}`");
+    assert_eq!(report.broken().count(), 1, "`{rule}` does not catch {defect:?}");
+    let control = check(Defect::None, Some(rule)).await;
+    control.assert_passed();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sound_store_passes() {
+    let report = check(Defect::None, None).await;
+    report.assert_passed();
+    assert_eq!(report.checked(), Suite::rules().len());
+}
+
+#[tokio::test]
+async fn a_release_without_owner_check_is_caught() {
+    assert_caught(Defect::ReleaseWithoutOwnerCheck, "only_the_owner_releases").await;
+}
+
+#[tokio::test]
+async fn a_validity_counted_from_the_reply_is_caught() {
+    assert_caught(Defect::ValidityFromReply, "validity_ends_before_the_lease").await;
+}
+
+#[tokio::test]
+async fn a_constant_token_is_caught() {
+    assert_caught(Defect::ConstantToken, "tokens_grow_with_every_grant").await;
+}
+
+#[tokio::test]
+async fn a_token_drawn_before_the_wait_is_caught() {
+    assert_caught(Defect::TokenBeforeWait, "a_token_is_drawn_after_the_wait").await;
+}
+
+#[tokio::test]
+async fn an_acquire_that_is_not_atomic_is_caught() {
+    assert_caught(Defect::AcquireNotAtomic, "one_of_many_simultaneous_tries_wins").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_missed_wake_up_is_caught() {
+    assert_caught(Defect::MissedWakeUp, "a_watch_hears_a_release").await;
+}
+
+#[tokio::test]
+async fn a_renewal_that_revives_is_caught() {
+    assert_caught(Defect::RenewalRevives, "a_renewal_after_release_revives_nothing").await;
+}
+
+#[tokio::test]
+async fn an_entry_leaked_on_cancel_is_caught() {
+    assert_caught(Defect::LeakOnCancel, "a_run_dropped_at_any_step_frees_its_key").await;
+}
