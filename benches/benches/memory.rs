@@ -23,10 +23,9 @@ fn compare(criterion: &mut Criterion) {
     group.bench_function("tokio::sync::Mutex", |bench| {
         bench.to_async(&runtime).iter(|| under_a_mutex(&mutex, 7));
     });
-    let registry = Registry::builder().backend("memory", Memory::new()).build();
-    let registry = registry.expect("a registry");
+    Registry::builder().backend("memory", Memory::new()).install().expect("a registry");
     group.bench_function("attribute on memory", |bench| {
-        bench.to_async(&runtime).iter(|| registry.scope(annotated(7)));
+        bench.to_async(&runtime).iter(|| annotated(7));
     });
     group.finish();
 }

@@ -1,7 +1,7 @@
 //! From the attribute and its item to code: read, check, expand.
 
-use proc_macro2::{Span, TokenStream};
-use quote::{ToTokens, quote, quote_spanned};
+use proc_macro2::{Ident, Span, TokenStream};
+use quote::{quote, quote_spanned};
 use syn::Attribute;
 
 use crate::diagnostic::Errors;
@@ -11,7 +11,7 @@ use crate::options::{self, Keys, Options};
 use crate::scope::Scope;
 use crate::signature::Function;
 
-pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
+pub(crate) fn expand(arguments: TokenStream, item: &TokenStream) -> TokenStream {
     let mut errors = Errors::default();
     let options = options::parse(arguments, &mut errors);
     match syn::parse2(item.clone()) {
@@ -22,14 +22,18 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
         Ok(Item::Bodiless(signature)) => {
             // What the options say matters once the attribute stands in the right place.
             let name = &signature.ident;
-            let message = format!("`{name}` has no body to lock: put the attribute on its implementations, or give it a default body");
-            error_beside(syn::Error::new(name.span(), message), &item)
+            let message = format!(
+                "`{name}` has no body to lock: put the attribute on its implementations, or give it a default body"
+            );
+            error_beside(&syn::Error::new(name.span(), message), item)
         }
         Ok(Item::Other(what, span)) => {
-            let message = format!("`#[distributed_lock]` locks an async function, not {what}: put it on each function that must not run twice at once");
-            error_beside(syn::Error::new(span, message), &item)
+            let message = format!(
+                "`#[distributed_lock]` locks an async function, not {what}: put it on each function that must not run twice at once"
+            );
+            error_beside(&syn::Error::new(span, message), item)
         }
-        Err(error) => error_beside(error, &item),
+        Err(error) => error_beside(&error, item),
     }
 }
 
@@ -69,27 +73,25 @@ fn only_once(attributes: &mut Vec<Attribute>, errors: &mut Errors) {
 /// The function as it is written, so that one mistake in the attribute does not make everything that
 /// calls the function, or its body, a mistake too.
 fn without_lock(item: &FunctionItem, options: &Options) -> TokenStream {
-    let Some(guard) = &options.guard else { return item.to_token_stream() };
-    // Nothing runs this: the guard's name only has to exist.
     let FunctionItem { attributes, visibility, signature, body } = item;
     let span = Span::mixed_site();
     let tokens = &body.tokens;
-    let runtime = expand::runtime(options);
-    let held = match &options.keys {
-        Some(Keys::All(_)) => quote_spanned!(span=> #runtime::LockSet),
-        _ => quote_spanned!(span=> #runtime::LockGuard),
-    };
+    // The guard's name only has to exist: nothing runs this.
+    let guard = options.guard.as_ref().map(|guard| {
+        let runtime = expand::runtime(options);
+        let held = if let Some(Keys::All(_)) = &options.keys { "LockSet" } else { "LockGuard" };
+        let held = Ident::new(held, span);
+        quote_spanned!(span=> let #guard: &#runtime::#held = ::core::panic!();)
+    });
+    // An argument that only the key uses is not unused.
     quote_spanned! {span=>
         #(#attributes)*
         #[allow(unreachable_code, unused_variables)]
-        #visibility #signature {
-            let #guard: &#held = ::core::panic!();
-            #tokens
-        }
+        #visibility #signature { #guard #tokens }
     }
 }
 
-fn error_beside(error: syn::Error, item: &TokenStream) -> TokenStream {
+fn error_beside(error: &syn::Error, item: &TokenStream) -> TokenStream {
     let error = error.to_compile_error();
     quote!(#error #item)
 }

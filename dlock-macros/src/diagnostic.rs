@@ -38,6 +38,9 @@ impl Errors {
     }
 }
 
+/// Longer strings than fit a line are not drawn.
+const LONGEST_DRAWN: usize = 100;
+
 /// A mistake at a byte range of a string.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Fault {
@@ -59,12 +62,15 @@ impl Fault {
 
     /// The message with the string and a caret line under the wrong part.
     pub(crate) fn draw(&self, text: &str) -> String {
+        let Self { what, help, .. } = self;
+        if text.chars().count() > LONGEST_DRAWN {
+            return format!("{what}\n\n{help}");
+        }
         let (before, rest) = text.split_at(self.range.start);
         let (wrong, after) = rest.split_at(self.range.len());
         let [before, wrong, after] = [before, wrong, after].map(as_source);
         let indent = " ".repeat(before.chars().count());
         let carets = "^".repeat(wrong.chars().count().max(1));
-        let Self { what, help, .. } = self;
         format!("{what}\n\n    \"{before}{wrong}{after}\"\n     {indent}{carets}\n\n{help}")
     }
 }

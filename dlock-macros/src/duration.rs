@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-const SECOND: Duration = Duration::from_secs(1);
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+const DAY: Duration = Duration::from_hours(24);
+const YEAR: Duration = Duration::from_hours(365 * 24);
 const MILLISECOND: Duration = Duration::from_millis(1);
 
 /// What a duration of an option may be.
@@ -13,6 +12,8 @@ pub(crate) struct Bounds {
     zero: bool,
     least: Duration,
     most: Duration,
+    /// The most as a user would write it, and why there is such a bound.
+    most_shown: &'static str,
     most_reason: &'static str,
 }
 
@@ -23,6 +24,7 @@ impl Bounds {
         zero: false,
         least: Duration::from_millis(10),
         most: DAY,
+        most_shown: "24h",
         most_reason: "a crashed holder would block others for that long; the lease is renewed while the body runs, so a short `ttl` is enough for a long body",
     };
     /// How long to wait for a busy lock: zero tries once.
@@ -30,6 +32,7 @@ impl Bounds {
         zero: true,
         least: MILLISECOND,
         most: YEAR,
+        most_shown: "365days",
         most_reason: "write `wait = \"forever\"` if it shall have no deadline",
     };
     /// A bound of a hold.
@@ -37,6 +40,7 @@ impl Bounds {
         zero: false,
         least: MILLISECOND,
         most: YEAR,
+        most_shown: "365days",
         most_reason: "leave the option out if there shall be no such bound",
     };
 
@@ -47,17 +51,18 @@ impl Bounds {
             return if self.zero {
                 Ok(duration)
             } else {
-                Err(format!("must be longer than zero, such as \"{}\"", example(SECOND)))
+                Err(format!(
+                    "\"{text}\" is no time at all: write a number and a unit, such as \"5s\""
+                ))
             };
         }
         if duration < self.least {
-            let least = example(self.least);
+            let least = humantime::format_duration(self.least);
             return Err(format!("\"{text}\" is too short to be kept: the least is \"{least}\""));
         }
         if duration > self.most {
-            let most = example(self.most);
-            let reason = self.most_reason;
-            return Err(format!("\"{text}\" is longer than \"{most}\": {reason}"));
+            let Self { most_shown, most_reason, .. } = self;
+            return Err(format!("\"{text}\" is longer than \"{most_shown}\": {most_reason}"));
         }
         Ok(duration)
     }
@@ -66,7 +71,7 @@ impl Bounds {
 fn parse(text: &str) -> Result<Duration, String> {
     let trimmed = text.trim();
     if trimmed.is_empty() {
-        return Err("is empty: write a number and a unit, such as \"5s\"".to_owned());
+        return Err("the string is empty: write a number and a unit, such as \"5s\"".to_owned());
     }
     if trimmed.bytes().all(|byte| byte.is_ascii_digit()) {
         if trimmed.bytes().all(|byte| byte == b'0') {
@@ -80,11 +85,6 @@ fn parse(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(trimmed).map_err(|error| {
         format!("\"{text}\" is not a duration ({error}): write numbers and units, such as \"5s\", \"250ms\" or \"1m 30s\"")
     })
-}
-
-/// A duration as a user would write it.
-pub(crate) fn example(duration: Duration) -> String {
-    humantime::format_duration(duration).to_string()
 }
 
 #[cfg(test)]

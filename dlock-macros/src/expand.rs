@@ -10,7 +10,7 @@ use syn::FnArg;
 use crate::item::FunctionItem;
 use crate::options::{Keys, OnBusy, Options};
 use crate::scope::Scope;
-use crate::signature::{Function, Shape, at};
+use crate::signature::{Function, Shape, async_trait, at};
 
 mod key;
 mod site;
@@ -40,10 +40,9 @@ impl<'a> Parts<'a> {
 /// The path of the runtime's private module.
 pub(crate) fn runtime(options: &Options) -> TokenStream {
     let mixed = Span::mixed_site();
-    match &options.krate {
-        Some(path) => quote_spanned!(mixed=> #path::__private),
-        None => quote_spanned!(mixed=> ::dlock_runtime::__private),
-    }
+    let path = options.krate.as_ref().map(ToTokens::to_token_stream);
+    let path = path.unwrap_or_else(|| quote_spanned!(mixed=> ::dlock_runtime));
+    quote_spanned!(mixed=> #path::__private)
 }
 
 /// The annotated function.
@@ -110,7 +109,7 @@ fn call(body: &TokenStream, braces: Span, parts: &Parts<'_>) -> TokenStream {
     let bound_guard =
         options.guard.as_ref().map(|name| quote_spanned!(mixed=> let #name = slot.get();));
     let unpacked = unpacked(function);
-    let result = result(body, braces, function);
+    let result = result(body, braces, parts);
     quote_spanned! {mixed=>
         let keys = #keys;
         #slot
@@ -131,9 +130,10 @@ fn error(parts: &Parts<'_>) -> TokenStream {
     let Parts { function, options, runtime, .. } = parts;
     let witness = function.returns.witness();
     let span = at(&witness);
-    match &options.map_err {
-        Some(map) => quote_spanned!(span=> #runtime::map_error::<#witness>(#map)),
-        None => quote_spanned!(span=> #runtime::error::<#witness>()),
+    if let Some(map) = &options.map_err {
+        quote_spanned!(span=> #runtime::map_error::<#witness>(#map))
+    } else {
+        quote_spanned!(span=> #runtime::error::<#witness>())
     }
 }
 
@@ -145,9 +145,10 @@ fn captured(function: &Function<'_>) -> TokenStream {
     let arguments = function.arguments.iter().flat_map(|argument| {
         let conditions = &argument.conditions;
         argument.variables.iter().map(move |variable| {
-            let lint = variable.to_string().starts_with('_').then(
-                || quote_spanned!(mixed=> #[allow(clippy::used_underscore_binding)]),
-            );
+            let lint = variable
+                .to_string()
+                .starts_with('_')
+                .then(|| quote_spanned!(mixed=> #[allow(clippy::used_underscore_binding)]));
             quote_spanned!(mixed=> #(#conditions)* #lint let _ = &#variable;)
         })
     });
@@ -165,10 +166,15 @@ fn unpacked(function: &Function<'_>) -> TokenStream {
 }
 
 /// The user's body, with its return type known to inference from the start.
-fn result(body: &TokenStream, braces: Span, function: &Function<'_>) -> TokenStream {
+fn result(body: &TokenStream, braces: Span, parts: &Parts<'_>) -> TokenStream {
     let mixed = Span::mixed_site();
+    let function = parts.function;
+    let mut body = body.clone();
+    if async_trait::rewrote(function.signature) {
+        body = async_trait::mention(body, &mut key::names(parts.keys));
+    }
     // Braces of the expansion, for the lint about needless ones, at the place of the user's.
-    let mut block = Group::new(proc_macro2::Delimiter::Brace, body.clone());
+    let mut block = Group::new(proc_macro2::Delimiter::Brace, body);
     block.set_span(mixed.located_at(braces));
     let block = block.to_token_stream();
     let output = function.returns.output();
@@ -177,6 +183,7 @@ fn result(body: &TokenStream, braces: Span, function: &Function<'_>) -> TokenStr
             if let ::core::option::Option::Some(result) = ::core::option::Option::None::<#output> {
                 return result;
             }
+            #[allow(clippy::diverging_sub_expression)]
             let result: #output = #block;
             #[allow(unreachable_code)]
             result

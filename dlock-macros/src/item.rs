@@ -1,7 +1,6 @@
 //! What the attribute stands on.
 
 use proc_macro2::{Span, TokenStream};
-use quote::ToTokens;
 use syn::parse::{Parse, ParseStream};
 use syn::{AttrStyle, Attribute, Signature, Token, Visibility, braced, token};
 
@@ -44,10 +43,12 @@ impl Parse for Item {
         let content;
         let brace = braced!(content in input);
         // Inner attributes of the body speak about the function; inside a `let` they are not legal.
-        attributes.extend(content.call(Attribute::parse_inner)?.into_iter().map(|mut attribute| {
-            attribute.style = AttrStyle::Outer;
-            attribute
-        }));
+        attributes.extend(content.call(Attribute::parse_inner)?.into_iter().map(
+            |mut attribute| {
+                attribute.style = AttrStyle::Outer;
+                attribute
+            },
+        ));
         let body = Body { brace, tokens: content.parse()? };
         Ok(Self::Function(FunctionItem { attributes, visibility, signature, body }))
     }
@@ -55,9 +56,13 @@ impl Parse for Item {
 
 /// The word for an item that is no function, told by its first keyword.
 fn other(input: ParseStream<'_>) -> Option<(&'static str, Span)> {
-    let what = if input.peek(Token![impl]) || (input.peek(Token![unsafe]) && input.peek2(Token![impl])) {
+    let what = if input.peek(Token![impl])
+        || (input.peek(Token![unsafe]) && input.peek2(Token![impl]))
+    {
         "an `impl` block"
-    } else if input.peek(Token![trait]) || (input.peek(Token![unsafe]) && input.peek2(Token![trait])) {
+    } else if input.peek(Token![trait])
+        || (input.peek(Token![unsafe]) && input.peek2(Token![trait]))
+    {
         "a trait"
     } else if input.peek(Token![struct]) {
         "a struct"
@@ -79,17 +84,4 @@ fn other(input: ParseStream<'_>) -> Option<(&'static str, Span)> {
         return None;
     };
     Some((what, input.span()))
-}
-
-impl ToTokens for FunctionItem {
-    /// The function as the user wrote it.
-    fn to_tokens(&self, tokens: &mut TokenStream) {
-        let Self { attributes, visibility, signature, body } = self;
-        for attribute in attributes {
-            attribute.to_tokens(tokens);
-        }
-        visibility.to_tokens(tokens);
-        signature.to_tokens(tokens);
-        body.brace.surround(tokens, |inner| body.tokens.to_tokens(inner));
-    }
 }

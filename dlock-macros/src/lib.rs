@@ -14,5 +14,5 @@ use proc_macro::TokenStream;
 /// x
 #[proc_macro_attribute]
 pub fn distributed_lock(arguments: TokenStream, item: TokenStream) -> TokenStream {
-    attribute::expand(arguments.into(), item.into()).into()
+    attribute::expand(arguments.into(), &item.into()).into()
 }

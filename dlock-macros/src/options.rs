@@ -12,7 +12,7 @@ use crate::template::{self, Piece};
 mod arguments;
 mod value;
 
-use arguments::Argument;
+use arguments::{Argument, Arguments};
 
 /// The options of one attribute. `None` where nothing, or nothing that can be used, is written.
 #[derive(Default)]
@@ -41,7 +41,10 @@ pub(crate) enum Keys {
 }
 
 pub(crate) enum Key {
-    Template { literal: LitStr, pieces: Vec<Piece> },
+    Template {
+        literal: LitStr,
+        pieces: Vec<Piece>,
+    },
     /// A Rust expression that is `impl Into<LockKey>`.
     Expression(Expr),
 }
@@ -78,7 +81,7 @@ impl Keys {
 pub(crate) fn parse(arguments: TokenStream, errors: &mut Errors) -> Options {
     let arguments = arguments::parse(arguments, errors);
     let mut options = Options::default();
-    for argument in &arguments {
+    for argument in &arguments.read {
         if let Err(error) = options.set(argument, errors) {
             errors.add(error);
         }
@@ -90,7 +93,7 @@ pub(crate) fn parse(arguments: TokenStream, errors: &mut Errors) -> Options {
 impl Options {
     fn set(&mut self, argument: &Argument, errors: &mut Errors) -> syn::Result<()> {
         match &*argument.name.to_string() {
-            "key" => self.keys = key(&argument.value, errors)?.map(Keys::One),
+            "key" => self.keys = Some(Keys::One(key(&argument.value, errors)?)),
             "keys" => self.keys = keys(&argument.value, errors)?,
             "ttl" => self.ttl = Some(value::ttl(argument)?),
             "wait" => self.wait = Some(value::wait(argument)?),
@@ -112,7 +115,9 @@ impl Options {
             }
             "reentrant" => self.reentrant = Some(value::boolean(argument)?),
             "guard" => self.guard = Some(value::name(argument)?),
-            "map_err" => self.map_err = Some(value::path(argument, "`map_err = LockFailed::from`")?),
+            "map_err" => {
+                self.map_err = Some(value::path(argument, "`map_err = LockFailed::from`")?)
+            }
             "crate" => self.krate = Some(value::path(argument, "`crate = ::my_name_for_it`")?),
             // Unknown names were reported where the arguments were read.
             _ => {}
@@ -121,14 +126,14 @@ impl Options {
     }
 
     /// Mistakes that no single option shows.
-    fn check_together(&self, arguments: &[Argument], errors: &mut Errors) {
-        let written = |name: &str| arguments.iter().find(|argument| argument.name == name);
+    fn check_together(&self, arguments: &Arguments, errors: &mut Errors) {
+        let written = |name: &str| arguments.read.iter().find(|argument| argument.name == name);
         match (written("key"), written("keys")) {
             (Some(_), Some(keys)) => errors.push(
                 keys.name.span(),
                 "`key` and `keys` exclude each other: put all keys into `keys = [\"…\", \"…\"]`",
             ),
-            (None, None) => errors.push(
+            (None, None) if !arguments.unreadable => errors.push(
                 Span::call_site(),
                 "what is locked? Write `key = \"product:<id>\"`, with the name of an argument between `<` and `>`",
             ),
@@ -146,14 +151,24 @@ impl Options {
     }
 }
 
-fn key(value: &Expr, errors: &mut Errors) -> syn::Result<Option<Key>> {
+fn key(value: &Expr, errors: &mut Errors) -> syn::Result<Key> {
     match value {
         Expr::Lit(_) => {
-            let literal = value::string(value, "a key is a string or an expression that makes one", "\"product:<id>\"")?;
-            Ok(template(literal, errors))
+            let literal = value::string(
+                value,
+                "a key is a string or an expression that makes one",
+                "\"product:<id>\"",
+            )?;
+            let (pieces, faults) = template::parse(&literal.value());
+            for fault in &faults {
+                errors.push_in(&literal, fault);
+            }
+            Ok(Key::Template { literal, pieces })
         }
-        Expr::Array(array) => Err(syn::Error::new_spanned(array, "several keys are written `keys = […]`")),
-        _ => Ok(Some(Key::Expression(value.clone()))),
+        Expr::Array(array) => {
+            Err(syn::Error::new_spanned(array, "several keys are written `keys = […]`"))
+        }
+        _ => Ok(Key::Expression(value.clone())),
     }
 }
 
@@ -169,24 +184,12 @@ fn keys(value: &Expr, errors: &mut Errors) -> syn::Result<Option<Keys>> {
     let mut keys = vec![];
     for element in &array.elems {
         match key(value::ungrouped(element), errors) {
-            Ok(key) => keys.extend(key),
+            Ok(key) => keys.push(key),
             Err(error) => errors.add(error),
         }
     }
     // A key that is wrong has been reported; the others are still looked at.
     Ok(Some(Keys::All(keys)))
-}
-
-fn template(literal: LitStr, errors: &mut Errors) -> Option<Key> {
-    match template::parse(&literal.value()) {
-        Ok(pieces) => Some(Key::Template { literal, pieces }),
-        Err(faults) => {
-            for fault in &faults {
-                errors.push_in(&literal, fault);
-            }
-            None
-        }
-    }
 }
 
 #[cfg(test)]
@@ -230,7 +233,8 @@ mod tests {
 
     #[test]
     fn all_mistakes_are_found_at_once() {
-        let found = mistakes(quote!(ky = "a", ttl = 5, wait = "3", renew = "yes", on_lost = "finsh"));
+        let found =
+            mistakes(quote!(ky = "a", ttl = 5, wait = "3", renew = "yes", on_lost = "finsh"));
         for part in ["`key`?", "\\\"5s\\\"", "\\\"3s\\\"", "renew = true", "`finish`?"] {
             assert!(found.contains(part), "{part} is not in {found}");
         }

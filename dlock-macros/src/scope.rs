@@ -9,31 +9,54 @@ use crate::options::{Key, Keys};
 use crate::signature::Function;
 use crate::template::{Piece, Placeholder};
 
+/// What a placeholder begins with.
+pub(crate) enum Root {
+    /// An argument or `self`, which the key must only look at.
+    Variable(Ident),
+    /// A constant: every mention of it is a copy. A binding cannot have its name.
+    Constant(Ident),
+}
+
 /// The names in scope where the key is made: arguments, `self`, const generics.
 pub(crate) struct Scope {
-    names: Vec<Ident>,
+    variables: Vec<Ident>,
+    constants: Vec<Ident>,
     /// The receiver's own token: `self` resolves only with its hygiene.
     receiver: Option<Ident>,
 }
 
 impl Scope {
     pub(crate) fn of(function: &Function<'_>) -> Self {
-        let mut names: Vec<Ident> =
-            function.arguments.iter().flat_map(|argument| argument.names.iter().cloned()).collect();
-        for parameter in &function.signature.generics.params {
-            if let GenericParam::Const(constant) = parameter {
-                names.push(constant.ident.clone());
-            }
+        let variables = function.arguments.iter().flat_map(|argument| argument.names.clone());
+        let generics = &function.signature.generics;
+        let constants = generics.params.iter().filter_map(|parameter| match parameter {
+            GenericParam::Const(constant) => Some(constant.ident.clone()),
+            _ => None,
+        });
+        Self {
+            variables: variables.collect(),
+            constants: constants.collect(),
+            receiver: function.receiver(),
         }
-        Self { names, receiver: function.receiver() }
     }
 
-    /// The variable that a placeholder begins with, at the place of the literal it is written in.
-    pub(crate) fn root(&self, placeholder: &Placeholder, literal: Span) -> Ident {
-        let root = &placeholder.root;
-        let mut ident = self.find(root).unwrap_or_else(|| new_ident(root, literal));
-        ident.set_span(ident.span().located_at(literal));
-        ident
+    /// What a placeholder begins with, at the place of the literal it is written in.
+    pub(crate) fn root(&self, placeholder: &Placeholder, literal: Span) -> Root {
+        let root = &*placeholder.root;
+        let there = |ident: Ident| {
+            let span = ident.span().located_at(literal);
+            new_ident(root, span)
+        };
+        if root == "self"
+            && let Some(receiver) = &self.receiver
+        {
+            return Root::Variable(there(receiver.clone()));
+        }
+        if let Some(variable) = find(&self.variables, root) {
+            return Root::Variable(there(variable.clone()));
+        }
+        let constant = find(&self.constants, root).cloned();
+        Root::Constant(constant.map_or_else(|| new_ident(root, literal), there))
     }
 
     /// Reports every placeholder that begins with a name that is not there.
@@ -51,7 +74,11 @@ impl Scope {
 
     fn check_placeholder(&self, placeholder: &Placeholder, literal: &LitStr, errors: &mut Errors) {
         let root = &*placeholder.root;
-        if self.find(root).is_some() || is_constant(root) {
+        let known = match root {
+            "self" => self.receiver.is_some(),
+            _ => [&self.variables, &self.constants].iter().any(|names| find(names, root).is_some()),
+        };
+        if known || is_constant(root) {
             return;
         }
         let (what, help) = if root == "self" {
@@ -66,7 +93,8 @@ impl Scope {
 
     /// The names in scope, nearest first.
     fn describe(&self, wanted: &str) -> String {
-        let mut names: Vec<String> = self.names.iter().map(ToString::to_string).collect();
+        let names = self.variables.iter().chain(&self.constants);
+        let mut names: Vec<String> = names.map(ToString::to_string).collect();
         names.extend(self.receiver.iter().map(|_| "self".to_owned()));
         if names.is_empty() {
             return "this function has no arguments: add one, or write a key without placeholders"
@@ -81,14 +109,11 @@ impl Scope {
         };
         format!("{question}the names in scope are {}", list(&names))
     }
+}
 
-    fn find(&self, root: &str) -> Option<Ident> {
-        if root == "self" {
-            return self.receiver.clone();
-        }
-        let root = root.strip_prefix("r#").unwrap_or(root);
-        self.names.iter().find(|name| name.unraw() == root).cloned()
-    }
+fn find<'a>(names: &'a [Ident], root: &str) -> Option<&'a Ident> {
+    let root = root.strip_prefix("r#").unwrap_or(root);
+    names.iter().find(|name| name.unraw() == root)
 }
 
 /// A name that only the compiler can look up: a `const` or a `static`.

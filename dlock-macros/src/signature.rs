@@ -10,6 +10,7 @@ use crate::item::Body;
 use crate::options::{OnBusy, Options};
 
 mod argument;
+pub(crate) mod async_trait;
 mod returns;
 
 pub(crate) use argument::Argument;
@@ -65,13 +66,19 @@ impl<'a> Function<'a> {
     fn check_qualifiers(&self, errors: &mut Errors) {
         let signature = self.signature;
         if let Some(constant) = &signature.constness {
-            errors.push(constant.span(), "a `const fn` cannot wait for a lock: make it an `async fn`");
+            errors.push(
+                constant.span(),
+                "a `const fn` cannot wait for a lock: make it an `async fn`",
+            );
         }
         if let Safety::Unsafe(token) = &signature.safety {
             errors.push(token.span(), "an `unsafe fn` cannot be locked: lock a safe function and write `unsafe { … }` in its body");
         }
         if let Some(abi) = &signature.abi {
-            errors.push(abi.span(), "an `extern` function cannot be locked: lock an `async fn` and call it from there");
+            errors.push(
+                abi.span(),
+                "an `extern` function cannot be locked: lock an `async fn` and call it from there",
+            );
         }
     }
 }

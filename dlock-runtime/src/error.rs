@@ -151,8 +151,8 @@ impl LockError {
 pub enum Whereabouts {
     /// In another process, or not known.
     Elsewhere,
-    /// In this very process. When it is the caller itself, in a task it spawned and waits for, that
-    /// is a self-deadlock.
+    /// A task of this very process holds it, or waits for it in front of this one. When that task is
+    /// the caller's own caller, waiting for a task it has spawned, it is a self-deadlock.
     ThisProcess,
     /// An enclosing body of this very task holds it, and `reentrant = false` forbids to enter.
     ThisTask,
@@ -162,7 +162,7 @@ fn hint(holder: Whereabouts) -> &'static str {
     match holder {
         Whereabouts::Elsewhere => "; try again, or raise `wait`",
         Whereabouts::ThisProcess => {
-            "; its holder is in this very process: if it waits for this call (a spawned task inherits no lock), that is a self-deadlock"
+            "; a task of this very process holds it, or waits for it in front of this one: if that task waits for this call (a spawned task inherits no lock), it is a self-deadlock"
         }
         Whereabouts::ThisTask => {
             "; an enclosing body of this very task holds it and `reentrant = false` forbids to enter: a self-deadlock"

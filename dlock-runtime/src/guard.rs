@@ -211,7 +211,7 @@ pub(crate) async fn give_all_back(
     let mut guards = guards.into_iter();
     match (guards.next(), guards.next()) {
         (None, _) => Ok(()),
-        (Some(only), None) => Box::pin(only.release()).await,
+        (Some(only), None) => only.release().await,
         (Some(first), Some(second)) => {
             let all = [first, second].into_iter().chain(guards).map(LockGuard::release);
             join_all(all).await.into_iter().collect()

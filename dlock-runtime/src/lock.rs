@@ -1,6 +1,7 @@
 //! Manual locking: the same engine as the attribute's, without the attribute.
 
 use std::fmt;
+use std::pin::pin;
 use std::time::Duration;
 
 use crate::backend::{Backend, Holder};
@@ -141,10 +142,14 @@ impl Lock {
     /// # Cancel safety
     /// Dropping the future drops the body, then gives the lock back in the background.
     pub async fn run<F: Future>(self, body: F) -> Result<F::Output, LockError> {
-        let mut body = Box::pin(Some(body));
-        let want = self.want(&self.keys)?;
-        let guard = Box::pin(enter(&self.registry.0, &want, Face::Body)).await?;
-        run_guarded([guard], want.on_lost, body.as_mut(), |_| false).await
+        // Boxed as a whole: passed on by value, the body would double its size at every level.
+        Box::pin(async move {
+            let body = pin!(Some(body));
+            let want = self.want(&self.keys)?;
+            let guard = enter(&self.registry.0, &want, Face::Body).await?;
+            run_guarded([guard], want.on_lost, body, |_| false).await
+        })
+        .await
     }
 
     /// Who holds the lock at this moment, as the backend sees it.
@@ -203,10 +208,13 @@ impl Lock<Vec<LockKey>> {
     /// # Cancel safety
     /// Dropping the future drops the body, then gives the locks back in the background.
     pub async fn run<F: Future>(self, body: F) -> Result<F::Output, LockError> {
-        let mut body = Box::pin(Some(body));
-        let on_lost = self.options.on_lost;
-        let set = Box::pin(self.take(Face::Body)).await?;
-        run_guarded(set.into_guards(), on_lost, body.as_mut(), |_| false).await
+        Box::pin(async move {
+            let body = pin!(Some(body));
+            let on_lost = self.options.on_lost;
+            let set = self.take(Face::Body).await?;
+            run_guarded(set.into_guards(), on_lost, body, |_| false).await
+        })
+        .await
     }
 
     async fn take(self, face: Face) -> Result<LockSet, LockError> {

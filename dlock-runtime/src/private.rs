@@ -138,11 +138,15 @@ pub async fn run<T, E, F>(
 where
     F: Future<Output = Result<T, E>>,
 {
-    // Boxed: the future of an annotated function stays small however deep such functions nest.
-    match Box::pin(enter_site(site, key)).await {
-        Ok(guard) => under(site, guard, guard_slot, error, body).await,
-        Err(lock_error) => Err(error(lock_error)),
-    }
+    // Boxed as a whole: the future of an annotated function stays small however deep such functions
+    // nest.
+    Box::pin(async move {
+        match enter_site(site, key).await {
+            Ok(guard) => under(site, guard, guard_slot, error, body).await,
+            Err(lock_error) => Err(error(lock_error)),
+        }
+    })
+    .await
 }
 
 /// The same, but a busy lock skips the body.
@@ -160,11 +164,14 @@ where
     T: Skipped,
     F: Future<Output = Result<T, E>>,
 {
-    match Box::pin(enter_site(site, key)).await {
-        Ok(guard) => under(site, guard, guard_slot, error, body).await,
-        Err(LockError::Busy { .. }) => Ok(T::skipped()),
-        Err(lock_error) => Err(error(lock_error)),
-    }
+    Box::pin(async move {
+        match enter_site(site, key).await {
+            Ok(guard) => under(site, guard, guard_slot, error, body).await,
+            Err(LockError::Busy { .. }) => Ok(T::skipped()),
+            Err(lock_error) => Err(error(lock_error)),
+        }
+    })
+    .await
 }
 
 /// Runs an annotated body under several locks.
@@ -181,10 +188,13 @@ pub async fn run_all<T, E, F, const N: usize>(
 where
     F: Future<Output = Result<T, E>>,
 {
-    match Box::pin(enter_sites(site, keys)).await {
-        Ok(set) => under_all(site, set, guard_slot, error, body).await,
-        Err(lock_error) => Err(error(lock_error)),
-    }
+    Box::pin(async move {
+        match enter_sites(site, keys).await {
+            Ok(set) => under_all(site, set, guard_slot, error, body).await,
+            Err(lock_error) => Err(error(lock_error)),
+        }
+    })
+    .await
 }
 
 /// The same, but a busy lock skips the body.
@@ -202,11 +212,14 @@ where
     T: Skipped,
     F: Future<Output = Result<T, E>>,
 {
-    match Box::pin(enter_sites(site, keys)).await {
-        Ok(set) => under_all(site, set, guard_slot, error, body).await,
-        Err(LockError::Busy { .. }) => Ok(T::skipped()),
-        Err(lock_error) => Err(error(lock_error)),
-    }
+    Box::pin(async move {
+        match enter_sites(site, keys).await {
+            Ok(set) => under_all(site, set, guard_slot, error, body).await,
+            Err(LockError::Busy { .. }) => Ok(T::skipped()),
+            Err(lock_error) => Err(error(lock_error)),
+        }
+    })
+    .await
 }
 
 async fn enter_site(

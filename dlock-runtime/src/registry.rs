@@ -63,7 +63,7 @@ pub(crate) struct RegistryInner {
 
 /// A backend under its name.
 pub(crate) struct Registered {
-    pub(crate) name: Box<str>,
+    pub(crate) name: Arc<str>,
     pub(crate) index: usize,
     pub(crate) capabilities: Capabilities,
     pub(crate) store: Box<dyn Backend>,

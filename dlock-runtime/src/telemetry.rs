@@ -86,6 +86,9 @@ pub(crate) fn held(span: &Span, began: Instant, outcome: &'static str) {
 
 /// A lease was given back, or has ended in the trying.
 pub(crate) fn released(hold: &Hold) {
+    if !cfg!(feature = "metrics") && !tracing::enabled!(target: "dlock", tracing::Level::DEBUG) {
+        return;
+    }
     let age = hold.since.elapsed();
     tracing::debug!(
         target: "dlock",
@@ -180,6 +183,7 @@ pub(crate) fn abandon_given_up(backend: &Registered, claim: &Claim) {
 
 #[cfg(feature = "metrics")]
 mod meters {
+    use std::sync::Arc;
     use std::time::Duration;
 
     use metrics::{Label, counter, histogram};
@@ -188,7 +192,7 @@ mod meters {
     use crate::registry::Registered;
 
     fn labels(template: &'static str, backend: &Registered) -> Vec<Label> {
-        vec![Label::new("template", template), Label::new("backend", backend.name.to_string())]
+        vec![Label::new("template", template), Label::new("backend", Arc::clone(&backend.name))]
     }
 
     fn of(hold: &Hold) -> Vec<Label> {
@@ -201,9 +205,12 @@ mod meters {
         outcome: &'static str,
         waited: Duration,
     ) {
-        let mut labels = labels(template, backend);
-        histogram!("dlock_wait_seconds", labels.clone()).record(waited);
-        labels.push(Label::new("outcome", outcome));
+        histogram!("dlock_wait_seconds", labels(template, backend)).record(waited);
+        let labels = vec![
+            Label::new("template", template),
+            Label::new("backend", Arc::clone(&backend.name)),
+            Label::new("outcome", outcome),
+        ];
         counter!("dlock_acquires_total", labels).increment(1);
     }
 

@@ -23,8 +23,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use dlock_runtime::Backend;
 use dlock_runtime::backend::Memory;
+use dlock_runtime::{Backend, BackendError};
 
 use crate::sale::{FEWEST_FOR_A_CRASH, Kind, Plan, Sale};
 
@@ -63,7 +63,11 @@ async fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("flash_sale: {error:#}");
+            // A backend's error tells its causes itself.
+            match error.downcast_ref::<BackendError>() {
+                Some(error) => eprintln!("flash_sale: {error}"),
+                None => eprintln!("flash_sale: {error:#}"),
+            }
             ExitCode::FAILURE
         }
     }
@@ -72,6 +76,8 @@ async fn main() -> ExitCode {
 /// True if both runs with the lock sold exactly the stock.
 async fn run(options: &Options) -> Result<bool> {
     options.check()?;
+    // Before the work, so that nothing is lost when it cannot be written.
+    options.prepare_picture().with_context(|| format!("cannot write {}", options.svg.display()))?;
     let folder = tempfile::tempdir().context("no temporary directory")?;
     let backend = match &options.backend {
         Some(url) => url.clone(),
@@ -93,9 +99,6 @@ async fn run(options: &Options) -> Result<bool> {
         sales.push(show(&plan, kind).await?);
     }
     eprint!("\n{}", report::table(&sales));
-    if let Some(parent) = options.svg.parent() {
-        std::fs::create_dir_all(parent).with_context(|| parent.display().to_string())?;
-    }
     timeline::draw(&options.svg, &sales)?;
     eprintln!("timeline: {}", options.svg.display());
     if options.json {
@@ -126,6 +129,15 @@ impl Options {
     }
 }
 
+impl Options {
+    fn prepare_picture(&self) -> std::io::Result<()> {
+        if let Some(parent) = self.svg.parent() {
+            std::fs::create_dir_all(parent)?;
+        }
+        std::fs::File::create(&self.svg).map(|_| ())
+    }
+}
+
 async fn show(plan: &Plan<'_>, kind: Kind) -> Result<Sale> {
     let live = std::io::stderr().is_terminal();
     let name = kind.name().replace('_', " ");
@@ -147,7 +159,9 @@ async fn show(plan: &Plan<'_>, kind: Kind) -> Result<Sale> {
 /// A URL for the report.
 fn without_password(url: &str) -> String {
     match (url.find("://"), url.rfind('@')) {
-        (Some(scheme), Some(at)) if at > scheme => format!("{}{}", &url[..scheme + 3], &url[at + 1..]),
+        (Some(scheme), Some(at)) if at > scheme => {
+            format!("{}{}", &url[..scheme + 3], &url[at + 1..])
+        }
         _ => url.to_owned(),
     }
 }

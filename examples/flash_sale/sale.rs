@@ -9,7 +9,7 @@ use dlock_runtime::backend::Memory;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
-use crate::event::{Command, Event, Micros, Outcome, Told, now};
+use crate::event::{Command, Event, LINGER, Micros, Outcome, Told, now};
 use crate::fleet::Server;
 use crate::server::Duty;
 use crate::shop::TTL;
@@ -112,7 +112,7 @@ pub async fn hold(plan: &Plan<'_>, kind: Kind, progress: impl Fn(usize)) -> Resu
     }
     drop(inbox);
     let mut run = Run::new(fleet, events);
-    match timeout(LIMIT, run.to_the_end(kind, progress)).await {
+    match timeout(LIMIT, run.follow(kind, progress)).await {
         Ok(ended) => ended?,
         Err(_) => bail!("the sale did not end within {LIMIT:?}"),
     }
@@ -171,7 +171,7 @@ impl Run {
         }
     }
 
-    async fn to_the_end(&mut self, kind: Kind, progress: impl Fn(usize)) -> Result<()> {
+    async fn follow(&mut self, kind: Kind, progress: impl Fn(usize)) -> Result<()> {
         let mut ready = 0;
         while ready < self.fleet.len() {
             if let Event::Ready = self.next().await?.1.event {
@@ -190,7 +190,7 @@ impl Run {
         }
         while !self.done.iter().all(|&done| done) {
             let (server, told) = self.next().await?;
-            self.take_in(server, told)?;
+            self.take_in(server, told).await?;
             progress(self.holds.len());
         }
         Ok(())
@@ -208,7 +208,7 @@ impl Run {
         }
     }
 
-    fn take_in(&mut self, server: usize, told: Told) -> Result<()> {
+    async fn take_in(&mut self, server: usize, told: Told) -> Result<()> {
         if self.done[server] {
             // Said before it was killed.
             return Ok(());
@@ -222,7 +222,7 @@ impl Run {
                 self.open.remove(&(server, customer));
                 self.holds.push(Hold { server, began, ended: told.at, outcome });
             }
-            Event::Lingers { .. } => self.crash(server)?,
+            Event::Lingers { .. } => self.crash(server).await?,
             Event::Failed { .. } => self.failed += 1,
             Event::Done => self.done[server] = true,
             Event::Ready => {}
@@ -231,7 +231,7 @@ impl Run {
     }
 
     /// The server is in the middle of a purchase. Those who are to go on want the lock by then.
-    fn crash(&mut self, server: usize) -> Result<()> {
+    async fn crash(&mut self, server: usize) -> Result<()> {
         self.crashes += 1;
         if server == PAUSED {
             for other in &mut self.fleet[PAUSED + 1..] {
@@ -243,6 +243,7 @@ impl Run {
         }
         self.fleet[PAUSED].tell(Command::Linger)?;
         self.fleet[PAUSED].tell(Command::Open)?;
+        tokio::time::sleep(LINGER / 3).await;
         let at = now();
         self.out_of_service = Some((server, at));
         self.fleet[server].kill();

@@ -66,7 +66,9 @@ impl Store {
             None => "-".to_owned(),
         };
         // One write, so that a kill leaves the whole line or nothing.
-        file.write_all(format!("sold {token} to customer {customer} by server {server}\n").as_bytes())?;
+        file.write_all(
+            format!("sold {token} to customer {customer} by server {server}\n").as_bytes(),
+        )?;
         Ok(())
     }
 

@@ -11,6 +11,7 @@ use crate::sale::{Hold, Kind, Sale};
 const WIDTH: u32 = 1_000;
 const LANE: u32 = 34;
 const MARGIN: u32 = 110;
+const ROOM_FOR_THE_LEGEND: f64 = 1.2;
 
 const OUTCOMES: [(Outcome, &str, RGBColor); 4] = [
     (Outcome::Sold, "sold", RGBColor(46, 125, 50)),
@@ -23,7 +24,8 @@ const OUTCOMES: [(Outcome, &str, RGBColor); 4] = [
 pub fn draw(path: &Path, sales: &[Sale]) -> Result<()> {
     let heights: Vec<u32> = sales.iter().map(height).collect();
     let root = SVGBackend::new(path, (WIDTH, heights.iter().sum())).into_drawing_area();
-    let failed = |error: DrawingAreaErrorKind<_>| anyhow!("the timeline could not be drawn: {error}");
+    let failed =
+        |error: DrawingAreaErrorKind<_>| anyhow!("the timeline could not be drawn: {error}");
     root.fill(&WHITE).map_err(failed)?;
     let mut rest = root.clone();
     for (sale, height) in sales.iter().zip(heights) {
@@ -43,7 +45,8 @@ type Failed<'a> = DrawingAreaErrorKind<<SVGBackend<'a> as DrawingBackend>::Error
 
 fn draw_sale<'a>(panel: &Panel<'a>, sale: &Sale) -> std::result::Result<(), Failed<'a>> {
     let origin = sale.holds.iter().map(|hold| hold.began).min().unwrap_or(0);
-    let seconds = |at: u64| std::time::Duration::from_micros(at.saturating_sub(origin)).as_secs_f64();
+    let seconds =
+        |at: u64| std::time::Duration::from_micros(at.saturating_sub(origin)).as_secs_f64();
     let end = sale.holds.iter().map(|hold| seconds(hold.ended)).fold(0.01, f64::max);
     let lanes = i32::try_from(sale.servers).unwrap_or(1);
     let mut chart = ChartBuilder::on(panel)
@@ -51,7 +54,7 @@ fn draw_sale<'a>(panel: &Panel<'a>, sale: &Sale) -> std::result::Result<(), Fail
         .margin(8)
         .x_label_area_size(34)
         .y_label_area_size(80)
-        .build_cartesian_2d(0.0..end * 1.01, (0..lanes).into_segmented())?;
+        .build_cartesian_2d(0.0..end * ROOM_FOR_THE_LEGEND, (0..lanes - 1).into_segmented())?;
     chart
         .configure_mesh()
         .disable_y_mesh()
@@ -71,14 +74,16 @@ fn draw_sale<'a>(panel: &Panel<'a>, sale: &Sale) -> std::result::Result<(), Fail
             let lane = i32::try_from(hold.server).unwrap_or(0);
             let from = (seconds(hold.began), SegmentValue::Exact(lane));
             // A hold of no width would not be seen.
-            let to = seconds(hold.ended).max(seconds(hold.began) + end / 900.0);
-            let mut bar = Rectangle::new([from, (to, SegmentValue::Exact(lane + 1))], colour.filled());
+            let to = seconds(hold.ended).max(seconds(hold.began) + end / 300.0);
+            let mut bar =
+                Rectangle::new([from, (to, SegmentValue::Exact(lane + 1))], colour.filled());
             bar.set_margin(5, 5, 0, 0);
             bar
         });
-        chart.draw_series(bars)?.label(name).legend(move |(x, y)| {
-            Rectangle::new([(x, y - 5), (x + 12, y + 5)], colour.filled())
-        });
+        chart
+            .draw_series(bars)?
+            .label(name)
+            .legend(move |(x, y)| Rectangle::new([(x, y - 5), (x + 12, y + 5)], colour.filled()));
     }
     chart
         .configure_series_labels()

@@ -201,10 +201,7 @@ impl Backend for Faulty {
         Answer::ready(Ok(Box::new(FaultyWatch(freed))))
     }
 
-    fn inspect<'a>(
-        &'a self,
-        key: &'a LockKey,
-    ) -> Answer<'a, Result<Option<Holder>, BackendError>> {
+    fn inspect<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<Option<Holder>, BackendError>> {
         let state = self.state();
         Answer::ready(Ok(state.live(key).map(|lease| {
             let left = lease.ends.saturating_duration_since(Instant::now());

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use dlock_runtime::backend::{
-    Answer, Attempt, Backend, Capabilities, Claim, Holder, Memory, Release, Released, Renewal, Watch,
+    Answer, Attempt, Backend, Capabilities, Claim, Holder, Memory, Release, Released, Renewal,
+    Watch,
 };
 use dlock_runtime::{BackendError, InstallError, LockError, LockKey, Registry, distributed_lock};
 
@@ -54,10 +55,7 @@ impl Backend for Limited {
     fn watch<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<Box<dyn Watch>, BackendError>> {
         self.0.watch(key)
     }
-    fn inspect<'a>(
-        &'a self,
-        key: &'a LockKey,
-    ) -> Answer<'a, Result<Option<Holder>, BackendError>> {
+    fn inspect<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<Option<Holder>, BackendError>> {
         self.0.inspect(key)
     }
     fn force_release<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<bool, BackendError>> {
@@ -77,7 +75,9 @@ async fn install_verifies_every_site_and_happens_once() {
 
     let refused = Registry::builder().backend("shop", Memory::new()).install();
     let text = refused.expect_err("two backends are missing").to_string();
-    for part in ["::report (", "::called (", "`jobs`", "`linked`", file!(), "never:<id>", "installation::"] {
+    for part in
+        ["::report (", "::called (", "`jobs`", "`linked`", file!(), "never:<id>", "installation::"]
+    {
         assert!(text.contains(part), "{part} is not in:\n{text}");
     }
     assert!(!text.contains("purchase"), "{text}");

@@ -21,6 +21,7 @@ fn main() -> ExitCode {
         an_uncontended_cycle_is_two_commands,
         contended_tasks_of_one_process_cost_two_commands_each,
         an_acquire_that_a_stopped_server_executes_late_grants_nothing,
+        a_release_that_overtakes_its_acquire_wins,
         a_hung_server_fails_an_acquire_at_its_deadline,
         a_restart_with_data_keeps_the_hold,
         a_restart_without_data_loses_the_hold,
@@ -60,7 +61,11 @@ async fn on_the_wire(server: &RedisServer, work: impl Future<Output = ()>) -> Ve
     let monitor = client.get_async_monitor().await.expect("the server runs");
     let mut lines = monitor.into_on_message::<String>();
     work.await;
-    let _: String = redis::cmd("ECHO").arg("the end").query_async(&mut plain(server).await).await.expect("ECHO");
+    let _: String = redis::cmd("ECHO")
+        .arg("the end")
+        .query_async(&mut plain(server).await)
+        .await
+        .expect("ECHO");
     let mut sent = Vec::new();
     while let Some(line) = lines.next().await {
         if line.contains("the end") {
@@ -266,7 +271,10 @@ async fn a_token_ahead_of_the_clock_is_outgrown_and_outlived() {
     let guard = acquire(&registry, "k").await;
     assert_eq!(guard.fencing_token().get(), ahead + 1);
     let left: i64 = connection.ttl("dlock:{k}:token").await.expect("TTL");
-    assert!((10_700..=10_900).contains(&left), "kept for {left} s, not until the clock has caught up");
+    assert!(
+        (10_700..=10_900).contains(&left),
+        "kept for {left} s, not until the clock has caught up"
+    );
     guard.release().await.expect("held");
 }
 
@@ -322,12 +330,36 @@ async fn tls_with_an_authority_of_ones_own() {
     let path = |file: &std::path::Path| file.to_str().expect("a plain path").to_owned();
     let (certificate, key) = (path(&certificate), path(&key));
     let _server = RedisServer::start_with(&[
-        "--save", "", "--tls-port", &port, "--tls-cert-file", &certificate, "--tls-key-file", &key,
-        "--tls-ca-cert-file", &certificate, "--tls-auth-clients", "no",
+        "--save",
+        "",
+        "--tls-port",
+        &port,
+        "--tls-cert-file",
+        &certificate,
+        "--tls-key-file",
+        &key,
+        "--tls-ca-cert-file",
+        &certificate,
+        "--tls-auth-clients",
+        "no",
     ]);
     let url = format!("rediss://localhost:{port}/");
     Redis::connect(&url).await.expect_err("an unknown authority");
     let builder = Redis::builder().root_certificate(signed.cert.pem());
     let registry = registry_over(builder.connect(&url).await.expect("a known authority"));
     acquire(&registry, "k").await.release().await.expect("held to the end");
+}
+
+async fn a_release_that_overtakes_its_acquire_wins() {
+    use dlock_runtime::backend::{Attempt, Claim, Release};
+    let server = RedisServer::start();
+    let backend = Redis::connect(&server.url()).await.expect("the server runs");
+    let claim = Claim::new("k".into(), Duration::from_secs(30));
+    let release = Release { late_acquire: true, keep_for: None };
+    backend.release(&claim, release).await.expect("an answer");
+    let late = backend.try_acquire(&claim).await.expect("an answer");
+    assert!(matches!(late, Attempt::Busy { .. }), "a given-up acquire was granted: {late:?}");
+    let another = Claim::new("k".into(), Duration::from_secs(30));
+    let free = backend.try_acquire(&another).await.expect("an answer");
+    assert!(matches!(free, Attempt::Granted { .. }), "the key is not free: {free:?}");
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dlock_runtime::backend::Memory;
 use dlock_runtime::{LockError, Registry};
+use futures_util::future::LocalBoxFuture;
 
 #[path = "shapes/arguments.rs"]
 mod arguments;
@@ -53,17 +54,19 @@ impl Room {
 }
 
 /// Runs two calls at once: both succeed under the expected key, one after the other.
-async fn assert_exclusive<E: std::fmt::Debug>(
-    room: &Room,
-    key: &str,
-    one: impl Future<Output = Result<String, E>>,
-    other: impl Future<Output = Result<String, E>>,
-) {
-    let (one, other) = together(one, other).await;
-    assert_eq!(one.expect("the first call"), key);
-    assert_eq!(other.expect("the second call"), key);
-    assert_eq!(room.visits.load(Ordering::SeqCst), 2, "a body did not run");
-    assert_eq!(room.most(), 1, "two bodies ran at once");
+fn assert_exclusive<'a, E: std::fmt::Debug>(
+    room: &'a Room,
+    key: &'a str,
+    one: impl Future<Output = Result<String, E>> + 'a,
+    other: impl Future<Output = Result<String, E>> + 'a,
+) -> LocalBoxFuture<'a, ()> {
+    Box::pin(async move {
+        let (one, other) = together(one, other).await;
+        assert_eq!(one.expect("the first call"), key);
+        assert_eq!(other.expect("the second call"), key);
+        assert_eq!(room.visits.load(Ordering::SeqCst), 2, "a body did not run");
+        assert_eq!(room.most(), 1, "two bodies ran at once");
+    })
 }
 
 async fn together<T>(one: impl Future<Output = T>, other: impl Future<Output = T>) -> (T, T) {

@@ -36,7 +36,10 @@ async fn a_locked_file_is_waited_for_and_never_an_error_before_the_deadline() {
     other.execute("BEGIN IMMEDIATE").await.expect("nobody writes");
     let wait = Duration::from_millis(300);
     let answer = registry.lock("k").wait(wait).acquire().await;
-    assert!(matches!(&answer, Err(LockError::Backend { source, .. }) if source.is_transient()), "{answer:?}");
+    assert!(
+        matches!(&answer, Err(LockError::Backend { source, .. }) if source.is_transient()),
+        "{answer:?}"
+    );
     other.execute("COMMIT").await.expect("our transaction");
 }
 

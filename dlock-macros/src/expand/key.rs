@@ -8,8 +8,9 @@ use syn::LitStr;
 use syn::spanned::Spanned;
 
 use super::Parts;
-use crate::options::Key;
-use crate::scope::new_ident;
+use crate::options::{Key, Keys};
+use crate::scope::{Root, new_ident};
+use crate::signature::async_trait;
 use crate::template::{Piece, Placeholder, Step};
 
 /// An expression of the key's type, evaluated when the future is first polled.
@@ -28,6 +29,24 @@ pub(super) fn key(key: &Key, parts: &Parts<'_>) -> TokenStream {
     quote_spanned!(mixed=> { #views #made key })
 }
 
+/// The names that the keys may mention.
+pub(super) fn names(keys: &Keys) -> Vec<String> {
+    let of = |key: &Key| match key {
+        Key::Template { pieces, .. } => pieces
+            .iter()
+            .filter_map(|piece| match piece {
+                Piece::Value(placeholder) => Some(placeholder.root.clone()),
+                Piece::Literal(_) => None,
+            })
+            .collect(),
+        Key::Expression(expression) => {
+            let idents = async_trait::idents(expression.to_token_stream());
+            idents.iter().map(ToString::to_string).collect::<Vec<_>>()
+        }
+    };
+    keys.as_slice().iter().flat_map(of).collect()
+}
+
 /// Arguments that are taken apart only in the body, seen by reference.
 fn views(parts: &Parts<'_>) -> TokenStream {
     let mixed = Span::mixed_site();
@@ -36,7 +55,11 @@ fn views(parts: &Parts<'_>) -> TokenStream {
         let conditions = &argument.conditions;
         Some(quote_spanned! {mixed=>
             #(#conditions)*
-            #[allow(unused_variables, clippy::ref_binding_to_reference)]
+            #[allow(
+                unused_variables,
+                clippy::needless_borrowed_reference,
+                clippy::ref_binding_to_reference
+            )]
             let #pattern = #variable;
         })
     });
@@ -55,24 +78,28 @@ fn template(literal: &LitStr, pieces: &[Piece], parts: &Parts<'_>) -> TokenStrea
             Piece::Literal(text) => writer.extend(quote_spanned!(span=> .literal(#text))),
             Piece::Value(placeholder) => {
                 let text = &placeholder.text;
-                let root = parts.scope.root(placeholder, literal.span());
-                let view = view(placeholder, span);
-                let value = value(placeholder, &view, span);
-                roots.insert(&placeholder.root, bind(&view, &root, span));
+                let value = match parts.scope.root(placeholder, literal.span()) {
+                    // `self` cannot be the name of a variable; any other could be that of an argument.
+                    Root::Variable(root) if root == "self" => {
+                        value(placeholder, &quote_spanned!(span=> (&#root)), span)
+                    }
+                    Root::Variable(root) => {
+                        let view = new_ident(&placeholder.root, span);
+                        roots.insert(&placeholder.root, bind(&view, &root, span));
+                        if placeholder.steps.is_empty() {
+                            view.to_token_stream()
+                        } else {
+                            value(placeholder, &view.to_token_stream(), span)
+                        }
+                    }
+                    Root::Constant(root) => value(placeholder, &root.to_token_stream(), span),
+                };
                 writer.extend(quote_spanned!(span=> .value(#text, #value)));
             }
         }
     }
     let roots = roots.values();
     quote_spanned!(span=> #(#roots)* let key = #writer.finish();)
-}
-
-/// The variable that stands for a placeholder's root: of the same name, for the compiler's messages.
-fn view(placeholder: &Placeholder, span: Span) -> Ident {
-    match &*placeholder.root {
-        "self" => Ident::new("this", span),
-        root => new_ident(root, span),
-    }
 }
 
 /// A shared reference: a method that would consume or change the argument does not compile.
@@ -85,10 +112,7 @@ fn bind(view: &Ident, root: &Ident, span: Span) -> TokenStream {
 }
 
 /// A reference to a placeholder's value.
-fn value(placeholder: &Placeholder, view: &Ident, span: Span) -> TokenStream {
-    if placeholder.steps.is_empty() {
-        return view.to_token_stream();
-    }
+fn value(placeholder: &Placeholder, start: &TokenStream, span: Span) -> TokenStream {
     let steps = placeholder.steps.iter().map(|step| match step {
         Step::Field(name) => {
             let name = new_ident(name, span);
@@ -104,5 +128,5 @@ fn value(placeholder: &Placeholder, view: &Ident, span: Span) -> TokenStream {
             quote_spanned!(span=> .#name())
         }
     });
-    quote_spanned!(span=> &#view #(#steps)*)
+    quote_spanned!(span=> &#start #(#steps)*)
 }

@@ -46,15 +46,24 @@ pub(super) struct Argument {
     pub(super) value: Expr,
 }
 
+/// What stands in the brackets.
+#[derive(Default)]
+pub(super) struct Arguments {
+    pub(super) read: Vec<Argument>,
+    /// Was there something that could not be read? It may have been any option.
+    pub(super) unreadable: bool,
+}
+
 /// Reads all arguments with known names; unknown ones, duplicates and what cannot be read are
 /// reported.
-pub(super) fn parse(arguments: TokenStream, errors: &mut Errors) -> Vec<Argument> {
-    let mut read = vec![];
+pub(super) fn parse(arguments: TokenStream, errors: &mut Errors) -> Arguments {
+    let Arguments { mut read, mut unreadable } = Arguments::default();
     let parser = |input: ParseStream<'_>| {
         while !input.is_empty() {
             match argument(input) {
                 Ok(argument) => accept(argument, &mut read, errors),
                 Err(error) => {
+                    unreadable = true;
                     errors.add(error);
                     skip(input);
                 }
@@ -72,7 +81,7 @@ pub(super) fn parse(arguments: TokenStream, errors: &mut Errors) -> Vec<Argument
     if let Err(error) = parser.parse2(arguments) {
         errors.add(error);
     }
-    read
+    Arguments { read, unreadable }
 }
 
 fn argument(input: ParseStream<'_>) -> syn::Result<Argument> {
@@ -88,7 +97,8 @@ fn argument(input: ParseStream<'_>) -> syn::Result<Argument> {
     }
     let name = input.call(Ident::parse_any)?;
     let text = name.to_string();
-    let example = KNOWN.iter().find(|(known, _)| *known == text).map_or("…", |(_, example)| example);
+    let example =
+        KNOWN.iter().find(|(known, _)| *known == text).map_or("…", |(_, example)| example);
     let needs_value = || format!("`{name}` needs a value: write `{name} = {example}`");
     if input.is_empty() || input.peek(Token![,]) {
         return Err(syn::Error::new(name.span(), needs_value()));
@@ -100,7 +110,10 @@ fn argument(input: ParseStream<'_>) -> syn::Result<Argument> {
         return Err(syn::Error::new(name.span(), needs_value()));
     }
     let value: Expr = input.parse().map_err(|error| {
-        let mut here = syn::Error::new(error.span(), format!("{error}, in the value of `{name}`; such as `{name} = {example}`"));
+        let mut here = syn::Error::new(
+            error.span(),
+            format!("{error}, in the value of `{name}`; such as `{name} = {example}`"),
+        );
         if KNOWN.iter().all(|(known, _)| *known != text) {
             here.combine(unknown(&name));
         }
@@ -151,4 +164,3 @@ fn skip(input: ParseStream<'_>) {
 fn at_argument(input: ParseStream<'_>) -> bool {
     input.peek(Ident::peek_any) && input.peek2(Token![=]) && !input.peek2(Token![==])
 }
-

@@ -21,8 +21,13 @@ pub(super) fn wait(argument: &Argument) -> syn::Result<Wait> {
     let words = text(&argument.value).map(LitStr::value);
     match words.as_deref() {
         Some("forever") => Ok(Wait::Forever),
-        Some(word) if word.chars().all(char::is_alphabetic) && nearest(word, &["forever"]).is_some() => {
-            Err(error(&argument.value, format!("\"{word}\" is no time to wait: did you mean \"forever\"?")))
+        Some(word)
+            if word.chars().all(char::is_alphabetic) && nearest(word, &["forever"]).is_some() =>
+        {
+            Err(error(
+                &argument.value,
+                format!("\"{word}\" is no time to wait: did you mean \"forever\"?"),
+            ))
         }
         _ => duration(argument, Bounds::WAIT).map(Wait::UpTo),
     }
@@ -48,9 +53,16 @@ fn duration(argument: &Argument, bounds: Bounds) -> syn::Result<Duration> {
 }
 
 pub(super) fn backend(argument: &Argument) -> syn::Result<LitStr> {
-    let literal = string(&argument.value, "`backend` is the name under which a backend was registered", "\"redis\"")?;
+    let literal = string(
+        &argument.value,
+        "`backend` is the name under which a backend was registered",
+        "\"redis\"",
+    )?;
     if literal.value().is_empty() {
-        return Err(error(&literal, "`backend` is empty: write the name under which a backend was registered, or leave the option out for the registry's default"));
+        return Err(error(
+            &literal,
+            "`backend` is empty: write the name under which a backend was registered, or leave the option out for the registry's default",
+        ));
     }
     Ok(literal)
 }
@@ -59,7 +71,12 @@ pub(super) fn boolean(argument: &Argument) -> syn::Result<bool> {
     let Argument { name, value } = argument;
     match value {
         Expr::Lit(ExprLit { lit: Lit::Bool(LitBool { value, .. }), .. }) => Ok(*value),
-        _ => Err(error(value, format!("`{name}` is a switch: write `{name} = true` or `{name} = false`, without quotes"))),
+        _ => Err(error(
+            value,
+            format!(
+                "`{name}` is a switch: write `{name} = true` or `{name} = false`, without quotes"
+            ),
+        )),
     }
 }
 
@@ -78,8 +95,12 @@ pub(super) fn word<T: Copy>(argument: &Argument, words: &[(&str, T)]) -> syn::Re
     let quoted: Vec<_> = known.iter().map(|word| format!("\"{word}\"")).collect();
     let choice = quoted.join(" or ");
     let message = match nearest(&written, &known) {
-        Some(near) if near == written => format!("`{name}` is a string: write \"{near}\", in quotes"),
-        Some(near) if !written.is_empty() => format!("`{name}` is {choice}, not \"{written}\": did you mean `{near}`?"),
+        Some(near) if near == written => {
+            format!("`{name}` is a string: write \"{near}\", in quotes")
+        }
+        Some(near) if !written.is_empty() => {
+            format!("`{name}` is {choice}, not \"{written}\": did you mean `{near}`?")
+        }
         _ => format!("`{name}` is {choice}"),
     };
     Err(error(value, message))
@@ -98,7 +119,9 @@ pub(super) fn name(argument: &Argument) -> syn::Result<Ident> {
         Some(text) if syn::parse_str::<Ident>(&text).is_ok() => {
             format!("`{name}` is the name of a variable: write `{name} = {text}`, without quotes")
         }
-        _ => format!("`{name}` is the name of a variable that the body sees: write `{name} = lock`"),
+        _ => {
+            format!("`{name}` is the name of a variable that the body sees: write `{name} = lock`")
+        }
     };
     Err(error(value, message))
 }
@@ -111,7 +134,10 @@ pub(super) fn path(argument: &Argument, example: &str) -> syn::Result<ExprPath> 
     };
     match value {
         Expr::Path(path) => Ok(path.clone()),
-        _ if text(value).is_some() => Err(error(value, format!("`{name}` is {what}: write it without quotes, such as {example}"))),
+        _ if text(value).is_some() => Err(error(
+            value,
+            format!("`{name}` is {what}: write it without quotes, such as {example}"),
+        )),
         _ => Err(error(value, format!("`{name}` is {what}, such as {example}"))),
     }
 }
@@ -119,7 +145,9 @@ pub(super) fn path(argument: &Argument, example: &str) -> syn::Result<ExprPath> 
 /// A string literal, or why it is none.
 pub(super) fn string(value: &Expr, what: &str, example: &str) -> syn::Result<LitStr> {
     match value {
-        Expr::Lit(ExprLit { lit: Lit::Str(literal), .. }) if literal.suffix().is_empty() => Ok(literal.clone()),
+        Expr::Lit(ExprLit { lit: Lit::Str(literal), .. }) if literal.suffix().is_empty() => {
+            Ok(literal.clone())
+        }
         Expr::Path(path) if path.path.get_ident().is_some() => {
             let name = path.path.get_ident().map(Ident::to_string).unwrap_or_default();
             Err(error(value, format!("{what}: did you mean \"{name}\", in quotes?")))

@@ -4,8 +4,9 @@ use proc_macro2::{Ident, Span};
 use quote::format_ident;
 use syn::visit::{self, Visit};
 use syn::visit_mut::{self, VisitMut};
-use syn::{Attribute, Block, Expr, Local, Pat, PatIdent, PatParen, PatType, Stmt, Token, token};
+use syn::{Attribute, Pat, PatIdent, PatParen, PatType, Token, token};
 
+use super::async_trait;
 use super::returns::{Returns, Shape};
 use crate::item::Body;
 
@@ -64,19 +65,9 @@ impl Argument {
     /// `#[async_trait]` runs first: it calls a destructured argument `__arg1` and moves the pattern
     /// into the body, where it is looked up for the key.
     fn look_into_async_trait(&mut self, pattern: &Pat, body: &Body) {
-        let Pat::Ident(PatIdent { ident, .. }) = pattern else { return };
-        if !ident.to_string().starts_with("__arg") {
-            return;
-        }
-        let Ok(statements) = syn::parse::Parser::parse2(Block::parse_within, body.tokens.clone())
-        else {
-            return;
-        };
-        let mut unpacking = Unpacking { of: ident, pattern: None };
-        for statement in &statements {
-            unpacking.visit_stmt(statement);
-        }
-        if let Some(pattern) = unpacking.pattern {
+        if let Pat::Ident(PatIdent { ident, .. }) = pattern
+            && let Some(pattern) = async_trait::pattern_of(ident, body)
+        {
             let mut bindings = Bindings::default();
             bindings.visit_pat(&pattern);
             self.names = bindings.names;
@@ -133,24 +124,5 @@ impl<'ast> Visit<'ast> for Bindings {
             _ => {}
         }
         visit::visit_pat(self, pattern);
-    }
-}
-
-/// Looks for `let pattern = { let __arg1 = __arg1; __arg1 };`.
-struct Unpacking<'a> {
-    of: &'a Ident,
-    pattern: Option<Pat>,
-}
-
-impl<'ast> Visit<'ast> for Unpacking<'_> {
-    fn visit_local(&mut self, local: &'ast Local) {
-        if let Some(init) = &local.init
-            && let Expr::Block(block) = &*init.expr
-            && let Some(Stmt::Expr(Expr::Path(path), None)) = block.block.stmts.last()
-            && path.path.is_ident(self.of)
-        {
-            self.pattern.get_or_insert_with(|| local.pat.clone());
-        }
-        visit::visit_local(self, local);
     }
 }

@@ -4,8 +4,8 @@ use proc_macro2::Span;
 use syn::spanned::Spanned;
 use syn::visit_mut::{self, VisitMut};
 use syn::{
-    GenericArgument, Lifetime, Path, PathArguments, PathSegment, ReturnType, Signature, Token, Type,
-    TypeInfer, TypeParamBound, TypeTraitObject,
+    GenericArgument, Lifetime, Path, PathArguments, PathSegment, ReturnType, Signature, Token,
+    Type, TypeInfer, TypeParamBound, TypeTraitObject,
 };
 
 use super::output_of;
@@ -123,10 +123,8 @@ impl Returns {
     pub(super) fn check(&self, signature: &Signature, errors: &mut Errors) {
         if self.shape == Shape::Blocking {
             let name = &signature.ident;
-            let message = match self.written.as_ref().and_then(unpinned_future) {
-                Some(message) => message,
-                None => "only an async function can be locked: write `async fn`, or return `impl Future<Output = Result<T, E>>`",
-            };
+            let future = self.written.as_ref().and_then(unpinned_future);
+            let message = future.unwrap_or("only an async function can be locked: write `async fn`, or return `impl Future<Output = Result<T, E>>`");
             let span = signature.fn_token.span;
             errors.push(span, format!("`{name}` is not async; {message}"));
             return;
@@ -214,7 +212,9 @@ fn unpinned_future(ty: &Type) -> Option<&'static str> {
     let boxed = path.path.segments.last().filter(|segment| segment.ident == "Box")?;
     let Type::TraitObject(object) = ungrouped(types(boxed).next()?) else { return None };
     future_output(&object.bounds)?;
-    Some("a boxed future must be pinned: return `Pin<Box<dyn Future<Output = Result<T, E>>>>`, or write `async fn`")
+    Some(
+        "a boxed future must be pinned: return `Pin<Box<dyn Future<Output = Result<T, E>>>>`, or write `async fn`",
+    )
 }
 
 enum Wrong {
@@ -309,5 +309,10 @@ fn unit(span: Span) -> Type {
 /// A type as a user would write it.
 fn show(ty: &Type) -> String {
     let tokens = quote::quote!(#ty).to_string();
-    tokens.replace(" < ", "<").replace(" >", ">").replace(" ,", ",").replace("& ", "&").replace(" :: ", "::")
+    tokens
+        .replace(" < ", "<")
+        .replace(" >", ">")
+        .replace(" ,", ",")
+        .replace("& ", "&")
+        .replace(" :: ", "::")
 }

@@ -37,11 +37,15 @@ pub(crate) enum Step {
 pub(super) fn parse(inner: &str, offset: usize) -> Result<Placeholder, Fault> {
     if inner.is_empty() {
         let range = offset.saturating_sub(1)..offset + 1;
-        return Err(Fault::new(range, "this placeholder is empty", "write a name between `<` and `>`, or `<<` and `>>` for literal brackets"));
+        return Err(Fault::new(
+            range,
+            "this placeholder is empty",
+            "write a name between `<` and `>`, or `<<` and `>>` for literal brackets",
+        ));
     }
     let mut at = 0;
     let root = name(inner, &mut at).ok_or_else(|| wrong(inner, at, offset))?;
-    if !(is_usable(root) || root == "self") {
+    if !(is_usable(root) || root == "self" || inner[at..].starts_with("::")) {
         let range = offset..offset + root.len();
         return Err(Fault::new(range, format!("`{root}` is a keyword, not a name"), ELSEWHERE));
     }
@@ -105,19 +109,39 @@ fn wrong(inner: &str, at: usize, offset: usize) -> Fault {
         '(' if is_empty_call(rest) => (2, "only a method can be called, not a function".to_owned()),
         '(' => (rest.len(), "a call with arguments cannot stand in a placeholder".to_owned()),
         '[' => (rest.len(), "an index cannot stand in a placeholder".to_owned()),
-        '?' => (1, "`?` cannot stand in a placeholder: it could leave the function before it is locked".to_owned()),
-        ':' if rest.starts_with("::") => (rest.len(), "a path cannot stand in a placeholder".to_owned()),
-        ':' => (rest.len(), "a placeholder has no format: values are rendered by `Display`".to_owned()),
-        '&' | '*' if at == 0 => (1, format!("`{next}` is not needed: a placeholder only looks at its value")),
+        '?' => (
+            1,
+            "`?` cannot stand in a placeholder: it could leave the function before it is locked"
+                .to_owned(),
+        ),
+        ':' if rest.starts_with("::") => {
+            (rest.len(), "a path cannot stand in a placeholder".to_owned())
+        }
+        ':' => {
+            (rest.len(), "a placeholder has no format: values are rendered by `Display`".to_owned())
+        }
+        '&' | '*' if at == 0 => {
+            (1, format!("`{next}` is not needed: a placeholder only looks at its value"))
+        }
         '.' if rest.starts_with(".await") => (6, "a placeholder cannot wait".to_owned()),
         '.' => (rest.len(), "a name must follow this `.`".to_owned()),
         '"' | '\'' | '0'..='9' if at == 0 => {
             (rest.len(), "a literal needs no brackets: write it into the key as it is".to_owned())
         }
+        white if white.is_whitespace() && rest.trim_start().starts_with(is_operator) => {
+            (rest.len(), "an operator cannot stand in a placeholder".to_owned())
+        }
+        operator if is_operator(operator) => {
+            (rest.len(), "an operator cannot stand in a placeholder".to_owned())
+        }
         white if white.is_whitespace() => (1, "a placeholder has no white space in it".to_owned()),
         _ => (rest.len(), format!("`{inner}` is not a name with fields and methods")),
     };
     Fault::new(offset + at..offset + at + length, what, ELSEWHERE)
+}
+
+fn is_operator(character: char) -> bool {
+    matches!(character, '+' | '-' | '*' | '/' | '%' | '=' | '!' | '|' | '&' | '^')
 }
 
 fn is_empty_call(rest: &str) -> bool {
@@ -158,7 +182,9 @@ mod tests {
         assert_eq!(wrong_part("id:?"), ":?");
         assert_eq!(wrong_part("a::B"), "::B");
         assert_eq!(wrong_part("*x"), "*");
-        assert_eq!(wrong_part("a + b"), " ");
+        assert_eq!(wrong_part("a + b"), " + b");
+        assert_eq!(wrong_part("a b"), " ");
+        assert_eq!(wrong_part("Self::B"), "::B");
         assert_eq!(wrong_part("x.get(1)"), "(1)");
         assert_eq!(wrong_part("x.await"), ".await");
         assert_eq!(wrong_part("x."), ".");

@@ -31,6 +31,7 @@ pub struct Memory {
 #[derive(Debug, Default)]
 struct State {
     leases: HashMap<LockKey, Lease>,
+    sweep_at: usize,
     /// One counter for all keys: it needs no entry per key, so nothing is left behind.
     last_token: u64,
     watches: HashMap<LockKey, Vec<Arc<Bell>>>,
@@ -71,11 +72,8 @@ impl Memory {
 
 impl State {
     fn live(&mut self, key: &LockKey) -> Option<&mut Lease> {
-        let now = Instant::now();
-        if self.leases.get(key).is_some_and(|lease| lease.ends <= now) {
-            self.leases.remove(key);
-        }
-        self.leases.get_mut(key)
+        // An expired lease stays until the key is next granted or swept out with others.
+        self.leases.get_mut(key).filter(|lease| lease.ends > Instant::now())
     }
 
     fn held_by(&mut self, claim: &Claim) -> Option<&mut Lease> {
@@ -96,9 +94,21 @@ impl State {
                 self.last_token += 1;
                 let token = FencingToken::new(self.last_token);
                 let lease = Lease { owner: Some(claim.owner), token, ends };
+                self.sweep();
                 self.leases.insert(claim.key.clone(), lease);
                 Attempt::granted(token, claim.ttl)
             }
+        }
+    }
+
+    /// Throws out what has expired, whenever the map has doubled since the last time: it stays within
+    /// twice what is held.
+    fn sweep(&mut self) {
+        const SMALLEST: usize = 64;
+        if self.leases.len() >= self.sweep_at.max(SMALLEST) {
+            let now = Instant::now();
+            self.leases.retain(|_, lease| lease.ends > now);
+            self.sweep_at = self.leases.len() * 2;
         }
     }
 
@@ -240,5 +250,16 @@ mod tests {
         memory.release(&claim, Release::default()).await.unwrap();
         let state = memory.lock();
         assert!(state.leases.is_empty() && state.watches.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn expired_leases_do_not_pile_up() {
+        let memory = Memory::new();
+        for number in 0..1_000 {
+            let claim = Claim::new(format!("k{number}").into(), Duration::from_millis(1));
+            memory.try_acquire(&claim).await.unwrap();
+            tokio::time::advance(Duration::from_millis(1)).await;
+        }
+        assert!(memory.lock().leases.len() <= 130);
     }
 }

@@ -17,56 +17,67 @@ pub(crate) struct Moment {
 
 impl Moment {
     pub(crate) fn now() -> Self {
-        Self { instant: Instant::now(), suspended: suspended().least }
+        Self { instant: Instant::now(), suspended: suspended::at_least() }
     }
 
     /// How long ago this was; rather too long than too short.
     pub(crate) fn elapsed(&self) -> Duration {
-        self.instant.elapsed() + suspended().most.saturating_sub(self.suspended)
+        self.instant.elapsed() + suspended::at_most(self.suspended).saturating_sub(self.suspended)
     }
 
     /// The instant at which the age will be `age`, if the machine is not suspended until then.
     pub(crate) fn after(&self, age: Duration) -> Instant {
-        let slept = suspended().least.saturating_sub(self.suspended);
-        self.instant + age.saturating_sub(slept)
+        self.instant + age
     }
 }
 
-/// The time spent suspended since the machine started, between two bounds.
-struct Suspended {
-    least: Duration,
-    most: Duration,
-}
-
-/// The difference of two clocks that cannot be read at once: read one before and after the other.
-/// A thread that is preempted in between gets wider bounds, so it tries again a few times.
+/// The time spent suspended since the machine started: the difference of two clocks that cannot be
+/// read at once, so one is read before or after the other, whichever errs on the safe side.
 #[cfg(target_os = "linux")]
-fn suspended() -> Suspended {
+mod suspended {
+    use std::time::Duration;
+
     use rustix::time::{ClockId, clock_gettime};
 
-    const CLOSE: Duration = Duration::from_micros(20);
+    /// A difference up to this is what reading two clocks takes.
+    const CLOSE: Duration = Duration::from_micros(100);
 
-    let read = |clock| {
+    fn read(clock: ClockId) -> Duration {
         let time = clock_gettime(clock);
         Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
-    };
-    let mut bounds = Suspended { least: Duration::ZERO, most: Duration::MAX };
-    for _ in 0..4 {
-        let before = read(ClockId::Monotonic);
-        let boot = read(ClockId::Boottime);
-        let after = read(ClockId::Monotonic);
-        bounds.least = bounds.least.max(boot.saturating_sub(after));
-        bounds.most = bounds.most.min(boot.saturating_sub(before));
-        if after.saturating_sub(before) <= CLOSE {
-            break;
-        }
     }
-    bounds
+
+    pub(super) fn at_least() -> Duration {
+        let boot = read(ClockId::Boottime);
+        boot.saturating_sub(read(ClockId::Monotonic))
+    }
+
+    /// Looks again a few times when it seems more than `before`: the thread may have been preempted
+    /// between the two readings.
+    pub(super) fn at_most(before: Duration) -> Duration {
+        let mut most = Duration::MAX;
+        for _ in 0..4 {
+            let monotonic = read(ClockId::Monotonic);
+            most = most.min(read(ClockId::Boottime).saturating_sub(monotonic));
+            if most <= before + CLOSE {
+                break;
+            }
+        }
+        most
+    }
 }
 
 #[cfg(not(target_os = "linux"))]
-fn suspended() -> Suspended {
-    Suspended { least: Duration::ZERO, most: Duration::ZERO }
+mod suspended {
+    use std::time::Duration;
+
+    pub(super) fn at_least() -> Duration {
+        Duration::ZERO
+    }
+
+    pub(super) fn at_most(_: Duration) -> Duration {
+        Duration::ZERO
+    }
 }
 
 #[cfg(test)]

@@ -68,6 +68,13 @@ impl<T> Outcome<T> {
 /// Which of the holds ended, and how.
 struct Lost(Arc<Hold>, Ending);
 
+impl Lost {
+    /// Does this end the body, too? A bound on its time does in any case.
+    fn stops(&self, on_lost: OnLost) -> bool {
+        on_lost == OnLost::Cancel || matches!(self.1, Ending::HeldTooLong(_))
+    }
+}
+
 /// Runs the body under the guards and gives them back.
 ///
 /// `failed` tells whether the body's own result is a failure: it then stands in any case.
@@ -120,18 +127,14 @@ async fn drive<F: Future>(
     let mut ended = pin!(any_ended(guards));
     let mut lost = None;
     poll_fn(|cx| {
-        if lost.is_none() {
-            // The check comes first, then the wake-up for what may happen while the body sleeps.
-            let ending = first_ended(guards).or_else(|| match ended.as_mut().poll(cx) {
-                Poll::Ready(ending) => Some(ending),
-                Poll::Pending => None,
-            });
-            if let Some(Lost(hold, ending)) = ending {
-                if on_lost == OnLost::Cancel || matches!(ending, Ending::HeldTooLong(_)) {
-                    return Poll::Ready(Outcome::Stopped(Lost(hold, ending)));
-                }
-                lost = Some(Lost(hold, ending));
+        // The check comes first: a body is not polled without proof.
+        if lost.is_none()
+            && let Some(ended) = first_ended(guards)
+        {
+            if ended.stops(on_lost) {
+                return Poll::Ready(Outcome::Stopped(ended));
             }
+            lost = Some(ended);
         }
         let _within = span.enter();
         let polled = catch_unwind(AssertUnwindSafe(|| match &inside {
@@ -139,7 +142,16 @@ async fn drive<F: Future>(
             None => section.poll(cx),
         }));
         match polled {
-            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Pending) if lost.is_some() => Poll::Pending,
+            // While the body sleeps, an ending must wake this up.
+            Ok(Poll::Pending) => match ended.as_mut().poll(cx) {
+                Poll::Ready(ended) if ended.stops(on_lost) => Poll::Ready(Outcome::Stopped(ended)),
+                Poll::Ready(ended) => {
+                    lost = Some(ended);
+                    Poll::Pending
+                }
+                Poll::Pending => Poll::Pending,
+            },
             Ok(Poll::Ready(value)) => Poll::Ready(Outcome::Finished(value, lost.take())),
             Err(panic) => Poll::Ready(Outcome::Panicked(panic)),
         }

@@ -42,7 +42,7 @@ impl Want {
         let ttl = options.ttl.unwrap_or(registry.default_ttl);
         if let Some(problem) = backend.refuses(ttl, options.min_hold) {
             return Err(LockError::Unsupported {
-                backend: backend.name.clone(),
+                backend: (&*backend.name).into(),
                 option: problem.into(),
             });
         }

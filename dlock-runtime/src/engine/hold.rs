@@ -36,6 +36,8 @@ pub(crate) struct Hold {
     /// Counts this hold among the things a shutdown waits for.
     _tracked: TaskTrackerToken,
     state: Mutex<State>,
+    /// Where it stands in its watchdog's schedule; changed only under that schedule's lock.
+    scheduled: Mutex<Option<Instant>>,
     /// Told when the hold ends, and when a renewal in flight has come back.
     changed: Notify,
 }
@@ -125,6 +127,7 @@ impl Hold {
             number,
             _tracked: tracked,
             state: Mutex::new(state),
+            scheduled: Mutex::new(None),
             changed: Notify::new(),
         }
     }
@@ -208,7 +211,11 @@ impl Hold {
 
     /// The rest of the `min_hold`, if any is left.
     pub(crate) fn rest_to_keep(&self) -> Option<Duration> {
-        let rest = self.state().keep_until_age.saturating_sub(self.since.elapsed());
+        let keep_until_age = self.state().keep_until_age;
+        if keep_until_age.is_zero() {
+            return None;
+        }
+        let rest = keep_until_age.saturating_sub(self.since.elapsed());
         (!rest.is_zero()).then_some(rest)
     }
 
@@ -257,6 +264,19 @@ impl Hold {
 
 /// The watchdog's side.
 impl Hold {
+    /// Notes a new place in the schedule; gives back the old one.
+    pub(super) fn reschedule(&self, due: Option<Instant>) -> Option<Instant> {
+        std::mem::replace(&mut *self.place_in_schedule(), due)
+    }
+
+    pub(super) fn is_scheduled(&self) -> bool {
+        self.place_in_schedule().is_some()
+    }
+
+    fn place_in_schedule(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.scheduled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// When the watchdog has to look at this hold first.
     pub(crate) fn first_due(&self) -> Instant {
         let state = self.state();

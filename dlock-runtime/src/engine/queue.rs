@@ -1,6 +1,8 @@
 //! The local queue: tasks of one process that want the same key line up here, first come, first
 //! served, and only the one in front talks to the backend.
 
+use std::collections::hash_map::Entry::{Occupied, Vacant};
+use std::collections::hash_map::VacantEntry;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -47,26 +49,24 @@ impl LocalQueues {
         backend: BackendIndex,
         key: &LockKey,
     ) -> Option<Place> {
-        let at = (backend, key.clone());
-        let mut queues = self.lock();
-        if queues.contains_key(&at) {
-            return None;
+        match self.lock().entry((backend, key.clone())) {
+            Occupied(_) => None,
+            Vacant(vacant) => Some(self.front(vacant)),
         }
-        queues.insert(at.clone(), Queue::default());
-        drop(queues);
-        Some(Place { queues: Arc::clone(self), at: Some(at) })
     }
 
     /// Takes the place in front, or lines up. Dropping the receiver leaves the queue.
     pub(crate) fn enter(self: &Arc<Self>, backend: BackendIndex, key: &LockKey) -> Entry {
-        let at = (backend, key.clone());
-        let mut queues = self.lock();
-        if let Some(queue) = queues.get_mut(&at) {
-            return Entry::Behind(queue.line_up());
+        match self.lock().entry((backend, key.clone())) {
+            Occupied(mut queue) => Entry::Behind(queue.get_mut().line_up()),
+            Vacant(vacant) => Entry::Front(self.front(vacant)),
         }
-        queues.insert(at.clone(), Queue::default());
-        drop(queues);
-        Entry::Front(Place { queues: Arc::clone(self), at: Some(at) })
+    }
+
+    fn front(self: &Arc<Self>, vacant: VacantEntry<'_, (BackendIndex, LockKey), Queue>) -> Place {
+        let at = vacant.key().clone();
+        vacant.insert(Queue::default());
+        Place { queues: Arc::clone(self), at: Some(at) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Queues> {

@@ -1,7 +1,7 @@
 //! The watchdog: one task per registry and runtime that renews every lease in time, and ends the
 //! holds whose time is over.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -60,10 +60,9 @@ pub(crate) struct Watchdog {
 
 #[derive(Debug, Default)]
 struct Schedule {
-    /// By due time, then by the hold's number.
+    /// By due time, then by the hold's number. Each hold knows where it stands, see
+    /// `Hold::scheduled`.
     due: BTreeMap<(Instant, u64), Weak<Hold>>,
-    /// Where each scheduled hold stands in `due`.
-    position: HashMap<u64, Instant>,
     /// The instant the task sleeps until. It is never moved back to a later one: with a steady
     /// stream of short holds the task wakes a few times per ttl instead of at every acquire.
     armed: Option<Instant>,
@@ -113,7 +112,7 @@ impl Watchdog {
     /// Leaves a hold alone from now on.
     pub(crate) fn forget(&self, hold: &Hold) {
         let mut schedule = self.schedule();
-        if let Some(due) = schedule.position.remove(&hold.number) {
+        if let Some(due) = hold.reschedule(None) {
             schedule.due.remove(&(due, hold.number));
         }
     }
@@ -121,12 +120,12 @@ impl Watchdog {
     /// Looks at a hold again at `due`, unless it has been forgotten meanwhile.
     fn look_again(&self, hold: &Arc<Hold>, due: Instant) {
         let mut schedule = self.schedule();
-        if schedule.position.contains_key(&hold.number) {
+        if hold.is_scheduled() {
             schedule.put(hold, due);
         }
     }
 
-    /// The holds that are due, each still in `position` so that `forget` is not missed.
+    /// The holds that are due, each still scheduled so that `forget` is not missed.
     fn take_due(&self, now: Instant) -> Vec<Arc<Hold>> {
         let mut schedule = self.schedule();
         let later = schedule.due.split_off(&(now + TOGETHER, 0));
@@ -143,7 +142,7 @@ impl Watchdog {
 
 impl Schedule {
     fn put(&mut self, hold: &Arc<Hold>, due: Instant) {
-        if let Some(old) = self.position.insert(hold.number, due) {
+        if let Some(old) = hold.reschedule(Some(due)) {
             self.due.remove(&(old, hold.number));
         }
         self.due.insert((due, hold.number), Arc::downgrade(hold));
@@ -186,7 +185,6 @@ impl Drop for Attendance {
     fn drop(&mut self) {
         let mut schedule = self.0.schedule();
         schedule.dead = true;
-        schedule.position.clear();
         let holds: Vec<_> = std::mem::take(&mut schedule.due).into_values().collect();
         drop(schedule);
         for hold in holds.iter().filter_map(Weak::upgrade) {

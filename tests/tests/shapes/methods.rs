@@ -84,8 +84,8 @@ async fn every_kind_of_receiver() {
     assert_exclusive(&room, "shop:a", one.shared_pointer(), other.shared_pointer()).await;
     let (one, room) = shop();
     assert_exclusive(&room, "expression:a", one.expression(), one.expression()).await;
-    let call = || Shop::associated(1, &room);
     let room = Room::default();
+    let call = || Shop::associated(1, &room);
     assert_exclusive(&room, "associated:1", call(), call()).await;
 }
 

@@ -1,0 +1,85 @@
+//! The example that is the main job, as its user runs it.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use dlock_tests::servers::RedisServer;
+use dlock_tests::trials::Trials;
+use serde_json::Value;
+
+fn main() -> std::process::ExitCode {
+    let mut trials = Trials::default();
+    trials.add("sqlite_sells_exactly_the_stock", sqlite);
+    trials.add("memory_sells_exactly_the_stock", memory);
+    trials.needs("redis-server", "redis_sells_exactly_the_stock", redis);
+    trials.add("bad_input_is_one_clear_line", bad_input);
+    trials.run()
+}
+
+async fn sqlite() {
+    sells_exactly_the_stock(&[]);
+}
+
+async fn memory() {
+    sells_exactly_the_stock(&["--backend", "memory:"]);
+}
+
+async fn redis() {
+    let server = RedisServer::start();
+    sells_exactly_the_stock(&["--backend", &server.url()]);
+}
+
+fn flash_sale(arguments: &[&str]) -> Output {
+    // Cargo builds the examples before it runs this test; they are beside its own folder.
+    let mut program: PathBuf = std::env::current_exe().expect("a path");
+    program.pop();
+    program.set_file_name("examples");
+    program.push("flash_sale");
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let svg = folder.path().join("timeline.svg");
+    let mut command = Command::new(&program);
+    command.arg("--json").args(arguments);
+    if !arguments.contains(&"--svg") {
+        command.arg("--svg").arg(&svg);
+    }
+    let output = command.output();
+    let output = output.unwrap_or_else(|error| panic!("{}: {error}", program.display()));
+    if output.status.success() {
+        let picture = std::fs::read_to_string(&svg).expect("the picture");
+        assert!(picture.contains("<svg") && picture.contains("server 3"), "{picture}");
+    }
+    output
+}
+
+fn sells_exactly_the_stock(arguments: &[&str]) {
+    let output = flash_sale(arguments);
+    let (out, told) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{told}");
+    let line: Value = serde_json::from_str(out.trim()).expect("one line of JSON");
+    assert_eq!(line["stock"], 50, "{line}");
+    assert!(line["without_lock"]["oversold"].as_u64() > Some(0), "{line}");
+    for run in ["with_lock", "with_crash"] {
+        assert_eq!((&line[run]["sold"], &line[run]["oversold"]), (&50.into(), &0.into()), "{line}");
+    }
+    assert_eq!(line["with_crash"]["refused"], 1, "{line}");
+    // The ttl of a purchase and a second.
+    assert!(line["with_crash"]["longest_wait_ms"].as_u64() <= Some(3_000), "{line}");
+}
+
+async fn bad_input() {
+    for (arguments, part) in [
+        (&["--backend", "redis://:secret@127.0.0.1:1/"][..], "127.0.0.1:1 could not be reached"),
+        (&["--backend", "carrier-pigeon:"], "this build has: memory"),
+        (&["-P", "0"], "at least 1"),
+        (&["-C", "10"], "too few"),
+        (&["--svg", "/proc/nowhere/timeline.svg"], "/proc/nowhere"),
+    ] {
+        let output = flash_sale(arguments);
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success(), "{arguments:?}");
+        assert_eq!(told.trim().lines().count(), 1, "{told}");
+        assert!(told.contains(part) && !told.contains("secret"), "{told}");
+        assert!(output.stdout.is_empty());
+    }
+}

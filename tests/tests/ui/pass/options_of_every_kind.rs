@@ -1,0 +1,28 @@
+#![forbid(unsafe_code)]
+#![deny(warnings)]
+
+use dlock_runtime::{LockError, distributed_lock};
+
+#[distributed_lock(
+    key = "product:<id>",
+    ttl = "5s",
+    wait = "0s",
+    backend = "redis",
+    renew = false,
+    max_hold = "4s",
+    min_hold = "100ms",
+    on_busy = "skip",
+    on_lost = "keep",
+    reentrant = false,
+    guard = lock,
+    map_err = LockError::from,
+    crate = ::dlock_runtime
+)]
+pub async fn purchase(id: u64) -> Result<Option<u64>, LockError> {
+    println!("{}", lock.fencing_token());
+    Ok(Some(id))
+}
+
+fn main() {
+    let _ = purchase(1);
+}

@@ -1,0 +1,8 @@
+use dlock_runtime::{LockError, distributed_lock};
+
+#[distributed_lock(key = "product:<id>")]
+async fn purchase(id: u64) -> (u64, String) {
+    (id, String::new())
+}
+
+fn main() {}
