@@ -20,7 +20,7 @@ const SCHEMES: &[(&str, Option<&str>, bool)] = &[
 /// # Cancel safety
 /// Cancel safe: a connection under way is closed.
 pub async fn connect(url: &str) -> Result<Box<dyn Backend>, BackendError> {
-    let scheme = url.split(':').next().unwrap_or_default();
+    let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
     match scheme {
         "memory" => Ok(Box::new(Memory::connect(url).await?)),
         #[cfg(feature = "sqlite")]
@@ -40,10 +40,15 @@ fn refusal(scheme: &str) -> String {
         Some((name, Some(feature), _)) => format!(
             "this build has no backend for `{name}:` URLs: turn on the feature `{feature}` of dlock-runtime (it has: {known})"
         ),
-        // A URL without a scheme may be anything, a password included: it is not repeated.
-        _ if scheme.is_empty() || scheme.len() > 32 || scheme.contains(['@', '/']) => {
+        // What is no scheme may be anything, a password included: it is not repeated.
+        _ if !is_scheme(scheme) => {
             format!("a backend's URL begins with its scheme, one of: {known}")
         }
         _ => format!("no backend has the URL scheme `{scheme}` (this build has: {known})"),
     }
+}
+
+fn is_scheme(word: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
+    word.starts_with(|first: char| first.is_ascii_alphabetic()) && word.bytes().all(fits)
 }

@@ -17,7 +17,8 @@ use crate::registry::Registered;
 /// One call's way to its lock: the span `lock.acquire`.
 pub(crate) struct Waiting<'a> {
     want: &'a Want,
-    began: Instant,
+    /// `None` when nobody looks: reading the clock is a good part of what a call costs.
+    began: Option<Instant>,
     span: Span,
 }
 
@@ -33,15 +34,16 @@ impl<'a> Waiting<'a> {
             token = Empty,
             outcome = Empty,
         );
-        Self { want, began: Instant::now(), span }
+        let began = is_observed(&span).then(Instant::now);
+        Self { want, began, span }
     }
 
-    pub(crate) fn span(&self) -> Span {
-        self.span.clone()
+    pub(crate) fn span(&self) -> &Span {
+        &self.span
     }
 
     pub(crate) fn end(self, entered: Result<&LockGuard, &LockError>) {
-        let waited = self.began.elapsed();
+        let Some(waited) = self.began.map(|began| began.elapsed()) else { return };
         let outcome = match entered {
             Ok(_) => "acquired",
             Err(LockError::Busy { .. }) => "busy",
@@ -58,6 +60,11 @@ impl<'a> Waiting<'a> {
         }
         meters::acquired(self.want.template, &self.want.backend, outcome, waited);
     }
+}
+
+/// Does anybody look at a call of this span?
+fn is_observed(span: &Span) -> bool {
+    cfg!(feature = "metrics") || !span.is_disabled()
 }
 
 /// The span of a body under its first lock: `lock.hold`.
@@ -77,9 +84,9 @@ pub(crate) fn holding(guards: &[LockGuard]) -> Span {
 }
 
 /// How a body under its locks ended.
-pub(crate) fn held(span: &Span, began: Instant, outcome: &'static str) {
-    if !span.is_disabled() {
-        span.record("held", tracing::field::debug(began.elapsed()));
+pub(crate) fn held(span: &Span, guards: &[LockGuard], outcome: &'static str) {
+    if let (false, Some(guard)) = (span.is_disabled(), guards.first()) {
+        span.record("held", tracing::field::debug(guard.hold().since.elapsed()));
         span.record("outcome", outcome);
     }
 }

@@ -7,7 +7,6 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use tokio::time::Instant;
 use tracing::Span;
 
 use super::hold::{Ending, Hold};
@@ -90,10 +89,9 @@ pub(crate) async fn run_guarded<F: Future>(
     // Declared after the guards: when this future is dropped, the body goes first.
     let mut section = Section::new(body);
     let span = crate::telemetry::holding(guards.as_ref());
-    let began = Instant::now();
     let outcome = drive(guards.as_ref(), on_lost, &mut section, &span).await;
     section.clear();
-    crate::telemetry::held(&span, began, outcome.name());
+    crate::telemetry::held(&span, guards.as_ref(), outcome.name());
     match outcome {
         Outcome::Finished(value, lost) => {
             let returned = give_all_back(guards).await;

@@ -1,9 +1,10 @@
 //! The way in for every call: nested under a hold of this task, or by a lease of one's own.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
-
-use tracing::Instrument;
 
 use super::acquire::{Deadline, acquire};
 use super::reentrancy::Inside;
@@ -78,7 +79,9 @@ pub(crate) async fn enter(
     face: Face,
 ) -> Result<LockGuard, LockError> {
     let waiting = crate::telemetry::Waiting::begin(want);
-    let entered = take(registry, want, face).instrument(waiting.span()).await;
+    // Pinned and polled in place: an adapter would move these large futures about.
+    let mut taking = pin!(take(registry, want, face));
+    let entered = poll_fn(|cx| waiting.span().in_scope(|| taking.as_mut().poll(cx))).await;
     waiting.end(entered.as_ref());
     entered
 }
@@ -99,8 +102,16 @@ async fn take(
         // The holder is an enclosing body of this very call: it cannot end before this returns.
         return Err(Deadline::new(want.wait).busy(want, Whereabouts::ThisTask));
     }
-    let acquired = registry.shut_down.run_until_cancelled(acquire(registry, want)).await;
-    let (hold, place) =
-        acquired.unwrap_or_else(|| Err(LockError::ShutDown { key: want.key.clone() }))?;
+    let refused = || LockError::ShutDown { key: want.key.clone() };
+    if registry.shut_down.is_cancelled() {
+        return Err(refused());
+    }
+    let mut acquiring = pin!(acquire(registry, want));
+    let mut shutting_down = pin!(registry.shut_down.cancelled());
+    let acquired = poll_fn(|cx| match acquiring.as_mut().poll(cx) {
+        Poll::Pending => shutting_down.as_mut().poll(cx).map(|()| Err(refused())),
+        ready @ Poll::Ready(_) => ready,
+    });
+    let (hold, place) = acquired.await?;
     Ok(LockGuard::leased(hold, place))
 }

@@ -107,6 +107,9 @@ impl<'a> Errand<'a> {
             None => Release { keep_for: None, late_acquire: true },
         };
         let answer = self.backend.store.release(self.claim, release);
+        if answer.is_ready() {
+            return answer.await;
+        }
         let patience = PATIENCE.min(self.claim.ttl);
         let answer = tokio::time::timeout(patience, answer).await;
         answer.unwrap_or_else(|_| {
