@@ -46,11 +46,12 @@ fn annotated(item: &FunctionItem, options: &Options, mut errors: Errors) -> Toke
     }
     match &options.keys {
         Some(keys) if errors.is_empty() => {
-            expand::function(item, &Parts::new(&function, options, keys, &scope))
+            expand::function(item, &Parts { function: &function, options, keys, scope: &scope })
         }
         _ => {
             let errors = errors.into_compile_errors();
-            let item = without_lock(item, options);
+            let guard = options.guard.as_ref().filter(|guard| !function.has_argument(guard));
+            let item = without_lock(item, guard, options);
             quote!(#errors #item)
         }
     }
@@ -72,13 +73,13 @@ fn only_once(attributes: &mut Vec<Attribute>, errors: &mut Errors) {
 
 /// The function as it is written, so that one mistake in the attribute does not make everything that
 /// calls the function, or its body, a mistake too.
-fn without_lock(item: &FunctionItem, options: &Options) -> TokenStream {
+fn without_lock(item: &FunctionItem, guard: Option<&Ident>, options: &Options) -> TokenStream {
     let FunctionItem { attributes, visibility, signature, body } = item;
     let span = Span::mixed_site();
     let tokens = &body.tokens;
     // The guard's name only has to exist: nothing runs this.
-    let guard = options.guard.as_ref().map(|guard| {
-        let runtime = expand::runtime(options);
+    let guard = guard.map(|guard| {
+        let runtime = expand::runtime(options, span);
         let held = if let Some(Keys::All(_)) = &options.keys { "LockSet" } else { "LockGuard" };
         let held = Ident::new(held, span);
         quote_spanned!(span=> let #guard: &#runtime::#held = ::core::panic!();)

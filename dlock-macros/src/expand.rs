@@ -21,28 +21,13 @@ pub(crate) struct Parts<'a> {
     pub(crate) options: &'a Options,
     pub(crate) keys: &'a Keys,
     pub(crate) scope: &'a Scope,
-    /// The runtime's private module.
-    pub(crate) runtime: TokenStream,
 }
 
-impl<'a> Parts<'a> {
-    pub(crate) fn new(
-        function: &'a Function<'a>,
-        options: &'a Options,
-        keys: &'a Keys,
-        scope: &'a Scope,
-    ) -> Self {
-        let runtime = runtime(options);
-        Self { function, options, keys, scope, runtime }
-    }
-}
-
-/// The path of the runtime's private module.
-pub(crate) fn runtime(options: &Options) -> TokenStream {
-    let mixed = Span::mixed_site();
+/// The path of the runtime's private module, where the compiler's messages about it shall point.
+pub(crate) fn runtime(options: &Options, at: Span) -> TokenStream {
     let path = options.krate.as_ref().map(ToTokens::to_token_stream);
-    let path = path.unwrap_or_else(|| quote_spanned!(mixed=> ::dlock_runtime));
-    quote_spanned!(mixed=> #path::__private)
+    let path = path.unwrap_or_else(|| quote_spanned!(at=> ::dlock_runtime));
+    quote_spanned!(at=> #path::__private)
 }
 
 /// The annotated function.
@@ -79,7 +64,8 @@ pub(crate) fn function(item: &FunctionItem, parts: &Parts<'_>) -> TokenStream {
 /// the other.
 fn call(body: &TokenStream, braces: Span, parts: &Parts<'_>) -> TokenStream {
     let mixed = Span::mixed_site();
-    let Parts { function, options, runtime, .. } = parts;
+    let Parts { function, options, .. } = parts;
+    let runtime = runtime(options, mixed);
     let skip = matches!(options.on_busy, Some((OnBusy::Skip, _)));
     let (keys, run, held) = match parts.keys {
         Keys::One(one) => {
@@ -92,7 +78,7 @@ fn call(body: &TokenStream, braces: Span, parts: &Parts<'_>) -> TokenStream {
             (quote_spanned!(mixed=> [#(#keys),*]), run, "LockSet")
         }
     };
-    let [run, held] = [run, held].map(|name| Ident::new(name, mixed));
+    let held = Ident::new(held, mixed);
     let (slot, guard) = if options.guard.is_some() {
         (
             Some(quote_spanned! {mixed=>
@@ -104,6 +90,11 @@ fn call(body: &TokenStream, braces: Span, parts: &Parts<'_>) -> TokenStream {
     } else {
         (None, quote_spanned!(mixed=> ::core::option::Option::None))
     };
+    // What the call asks of the output is shown at the return type.
+    let output = at(&function.returns.output());
+    let run = Ident::new(run, output);
+    let called = self::runtime(options, output);
+    let run = quote_spanned!(output=> #called::#run(site, keys, #guard, error, body).await);
     let error = error(parts);
     let captured = captured(function);
     let bound_guard =
@@ -120,16 +111,17 @@ fn call(body: &TokenStream, braces: Span, parts: &Parts<'_>) -> TokenStream {
             #unpacked
             #result
         }));
-        #runtime::#run(site, keys, #guard, error, body).await
+        #run
     }
 }
 
 /// How a lock error becomes one of the function: the one place that asks for a conversion, shown at
 /// the return type.
 fn error(parts: &Parts<'_>) -> TokenStream {
-    let Parts { function, options, runtime, .. } = parts;
+    let Parts { function, options, .. } = parts;
     let witness = function.returns.witness();
     let span = at(&witness);
+    let runtime = runtime(options, span);
     if let Some(map) = &options.map_err {
         quote_spanned!(span=> #runtime::map_error::<#witness>(#map))
     } else {

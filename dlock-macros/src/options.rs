@@ -116,7 +116,7 @@ impl Options {
             "reentrant" => self.reentrant = Some(value::boolean(argument)?),
             "guard" => self.guard = Some(value::name(argument)?),
             "map_err" => {
-                self.map_err = Some(value::path(argument, "`map_err = LockFailed::from`")?)
+                self.map_err = Some(value::path(argument, "`map_err = LockFailed::from`")?);
             }
             "crate" => self.krate = Some(value::path(argument, "`crate = ::my_name_for_it`")?),
             // Unknown names were reported where the arguments were read.
@@ -235,7 +235,7 @@ mod tests {
     fn all_mistakes_are_found_at_once() {
         let found =
             mistakes(quote!(ky = "a", ttl = 5, wait = "3", renew = "yes", on_lost = "finsh"));
-        for part in ["`key`?", "\\\"5s\\\"", "\\\"3s\\\"", "renew = true", "`finish`?"] {
+        for part in ["`key`?", "\\\"5s\\\"", "\\\"3s\\\"", "renew = true", "\\\"finish\\\"?"] {
             assert!(found.contains(part), "{part} is not in {found}");
         }
     }

@@ -9,54 +9,30 @@ use crate::options::{Key, Keys};
 use crate::signature::Function;
 use crate::template::{Piece, Placeholder};
 
-/// What a placeholder begins with.
-pub(crate) enum Root {
-    /// An argument or `self`, which the key must only look at.
-    Variable(Ident),
-    /// A constant: every mention of it is a copy. A binding cannot have its name.
-    Constant(Ident),
-}
-
 /// The names in scope where the key is made: arguments, `self`, const generics.
 pub(crate) struct Scope {
-    variables: Vec<Ident>,
-    constants: Vec<Ident>,
+    names: Vec<Ident>,
     /// The receiver's own token: `self` resolves only with its hygiene.
     receiver: Option<Ident>,
 }
 
 impl Scope {
     pub(crate) fn of(function: &Function<'_>) -> Self {
-        let variables = function.arguments.iter().flat_map(|argument| argument.names.clone());
+        let arguments = function.arguments.iter().flat_map(|argument| argument.names.clone());
         let generics = &function.signature.generics;
         let constants = generics.params.iter().filter_map(|parameter| match parameter {
             GenericParam::Const(constant) => Some(constant.ident.clone()),
             _ => None,
         });
-        Self {
-            variables: variables.collect(),
-            constants: constants.collect(),
-            receiver: function.receiver(),
-        }
+        Self { names: arguments.chain(constants).collect(), receiver: function.receiver() }
     }
 
-    /// What a placeholder begins with, at the place of the literal it is written in.
-    pub(crate) fn root(&self, placeholder: &Placeholder, literal: Span) -> Root {
+    /// What a placeholder begins with: seen from where the argument is, shown where the literal is.
+    pub(crate) fn root(&self, placeholder: &Placeholder, literal: Span) -> Ident {
         let root = &*placeholder.root;
-        let there = |ident: Ident| {
-            let span = ident.span().located_at(literal);
-            new_ident(root, span)
-        };
-        if root == "self"
-            && let Some(receiver) = &self.receiver
-        {
-            return Root::Variable(there(receiver.clone()));
-        }
-        if let Some(variable) = find(&self.variables, root) {
-            return Root::Variable(there(variable.clone()));
-        }
-        let constant = find(&self.constants, root).cloned();
-        Root::Constant(constant.map_or_else(|| new_ident(root, literal), there))
+        let known = if root == "self" { self.receiver.as_ref() } else { find(&self.names, root) };
+        let span = known.map_or(literal, |known| known.span().located_at(literal));
+        new_ident(root, span)
     }
 
     /// Reports every placeholder that begins with a name that is not there.
@@ -76,7 +52,7 @@ impl Scope {
         let root = &*placeholder.root;
         let known = match root {
             "self" => self.receiver.is_some(),
-            _ => [&self.variables, &self.constants].iter().any(|names| find(names, root).is_some()),
+            _ => find(&self.names, root).is_some(),
         };
         if known || is_constant(root) {
             return;
@@ -93,8 +69,7 @@ impl Scope {
 
     /// The names in scope, nearest first.
     fn describe(&self, wanted: &str) -> String {
-        let names = self.variables.iter().chain(&self.constants);
-        let mut names: Vec<String> = names.map(ToString::to_string).collect();
+        let mut names: Vec<String> = self.names.iter().map(ToString::to_string).collect();
         names.extend(self.receiver.iter().map(|_| "self".to_owned()));
         if names.is_empty() {
             return "this function has no arguments: add one, or write a key without placeholders"

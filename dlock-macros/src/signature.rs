@@ -52,15 +52,20 @@ impl<'a> Function<'a> {
         if let Some((OnBusy::Skip, span)) = options.on_busy {
             self.returns.check_skip(span, errors);
         }
-        if let Some(guard) = &options.guard {
-            let shadowed = self.arguments.iter().flat_map(|argument| &argument.names);
-            if shadowed.into_iter().any(|name| name == guard) {
-                errors.push(
-                    guard.span(),
-                    format!("`guard = {guard}` would hide the argument `{guard}`: give the guard another name"),
-                );
-            }
+        if let Some(guard) = &options.guard
+            && self.has_argument(guard)
+        {
+            errors.push(
+                guard.span(),
+                format!(
+                    "`guard = {guard}` would hide the argument `{guard}`: give the guard another name"
+                ),
+            );
         }
+    }
+
+    pub(crate) fn has_argument(&self, name: &Ident) -> bool {
+        self.arguments.iter().flat_map(|argument| &argument.names).any(|known| known == name)
     }
 
     fn check_qualifiers(&self, errors: &mut Errors) {

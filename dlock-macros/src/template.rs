@@ -81,19 +81,22 @@ impl Reader<'_> {
         let inner = &inner[..length];
         if !self.text[end..].starts_with('>') {
             let range = self.at..end;
-            match inner.strip_suffix("::") {
-                Some(call) => self.fault(
-                    range,
-                    format!("`{call}` takes type arguments here, which a placeholder cannot"),
+            self.at = end;
+            if inner.ends_with("::") {
+                let length = balanced(&self.text[start - 1..]);
+                self.at = start - 1 + length;
+                self.fault(
+                    end..self.at,
+                    "type arguments cannot stand in a placeholder",
                     placeholder::ELSEWHERE,
-                ),
-                None => self.fault(
+                );
+            } else {
+                self.fault(
                     range,
                     "this `<` is never closed",
                     "end the placeholder with `>`, or write `<<` for a literal `<`",
-                ),
+                );
             }
-            self.at = end;
             return;
         }
         self.end_literal();
@@ -134,6 +137,22 @@ impl Reader<'_> {
     fn fault(&mut self, range: Range<usize>, what: impl Into<String>, help: impl Into<String>) {
         self.faults.push(Fault::new(range, what, help));
     }
+}
+
+/// How far the brackets that begin here reach.
+fn balanced(text: &str) -> usize {
+    let mut depth = 0;
+    for (at, character) in text.char_indices() {
+        match character {
+            '<' => depth += 1,
+            '>' => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            return at + 1;
+        }
+    }
+    text.len()
 }
 
 fn too_long(text: &str, pieces: &[Piece]) -> Option<Fault> {
@@ -232,7 +251,8 @@ mod tests {
         assert_eq!(faults("product:<id")[0].0, "<id");
         assert_eq!(faults("product:id>")[0].0, ">");
         assert_eq!(faults("<a:<b>")[0].0, "<a:");
-        assert_eq!(faults("<a.parse::<u8>()>")[0].0, "<a.parse::");
+        assert_eq!(faults("<a.parse::<u8>()>")[0].0, "<u8>()>");
+        assert_eq!(faults("<a.parse::<u8>()>:<b>").len(), 1);
     }
 
     #[test]

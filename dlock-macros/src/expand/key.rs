@@ -1,27 +1,25 @@
 //! The code that makes a key.
 
-use std::collections::BTreeMap;
-
 use proc_macro2::{Ident, Literal, Span, TokenStream};
 use quote::{ToTokens, quote_spanned};
 use syn::LitStr;
 use syn::spanned::Spanned;
 
-use super::Parts;
+use super::{Parts, runtime};
 use crate::options::{Key, Keys};
-use crate::scope::{Root, new_ident};
+use crate::scope::new_ident;
 use crate::signature::async_trait;
 use crate::template::{Piece, Placeholder, Step};
 
 /// An expression of the key's type, evaluated when the future is first polled.
 pub(super) fn key(key: &Key, parts: &Parts<'_>) -> TokenStream {
     let mixed = Span::mixed_site();
-    let runtime = &parts.runtime;
     let views = views(parts);
     let made = match key {
         Key::Template { literal, pieces } => template(literal, pieces, parts),
         Key::Expression(expression) => {
             let span = mixed.located_at(expression.span());
+            let runtime = runtime(parts.options, span);
             quote_spanned!(span=> let key = #runtime::key_from(#expression);)
         }
     };
@@ -66,53 +64,40 @@ fn views(parts: &Parts<'_>) -> TokenStream {
     views.collect()
 }
 
-/// The roots of all placeholders as shared references, then the writer.
 fn template(literal: &LitStr, pieces: &[Piece], parts: &Parts<'_>) -> TokenStream {
     // At the place of the literal, where the compiler's own messages about a value then point.
     let span = Span::mixed_site().located_at(literal.span());
-    let runtime = &parts.runtime;
-    let mut roots = BTreeMap::new();
+    let runtime = runtime(parts.options, span);
     let mut writer = quote_spanned!(span=> #runtime::key());
     for piece in pieces {
         match piece {
             Piece::Literal(text) => writer.extend(quote_spanned!(span=> .literal(#text))),
             Piece::Value(placeholder) => {
                 let text = &placeholder.text;
-                let value = match parts.scope.root(placeholder, literal.span()) {
-                    // `self` cannot be the name of a variable; any other could be that of an argument.
-                    Root::Variable(root) if root == "self" => {
-                        value(placeholder, &quote_spanned!(span=> (&#root)), span)
-                    }
-                    Root::Variable(root) => {
-                        let view = new_ident(&placeholder.root, span);
-                        roots.insert(&placeholder.root, bind(&view, &root, span));
-                        if placeholder.steps.is_empty() {
-                            view.to_token_stream()
-                        } else {
-                            value(placeholder, &view.to_token_stream(), span)
-                        }
-                    }
-                    Root::Constant(root) => value(placeholder, &root.to_token_stream(), span),
-                };
+                let root = parts.scope.root(placeholder, literal.span());
+                let value = value(placeholder, &root, span);
                 writer.extend(quote_spanned!(span=> .value(#text, #value)));
             }
         }
     }
-    let roots = roots.values();
-    quote_spanned!(span=> #(#roots)* let key = #writer.finish();)
-}
-
-/// A shared reference: a method that would consume or change the argument does not compile.
-fn bind(view: &Ident, root: &Ident, span: Span) -> TokenStream {
-    let lint = root
-        .to_string()
-        .starts_with('_')
+    let lint = underscored(pieces)
         .then(|| quote_spanned!(span=> #[allow(clippy::used_underscore_binding)]));
-    quote_spanned!(span=> #lint let #view = &#root;)
+    quote_spanned!(span=> #lint let key = #writer.finish();)
 }
 
-/// A reference to a placeholder's value.
-fn value(placeholder: &Placeholder, start: &TokenStream, span: Span) -> TokenStream {
+fn underscored(pieces: &[Piece]) -> bool {
+    pieces.iter().any(|piece| match piece {
+        Piece::Value(placeholder) => placeholder.root.starts_with('_'),
+        Piece::Literal(_) => false,
+    })
+}
+
+/// A reference to a placeholder's value. Every step starts at a shared reference: a method that
+/// would consume or change the argument does not compile.
+fn value(placeholder: &Placeholder, root: &Ident, span: Span) -> TokenStream {
+    if placeholder.steps.is_empty() {
+        return quote_spanned!(span=> &#root);
+    }
     let steps = placeholder.steps.iter().map(|step| match step {
         Step::Field(name) => {
             let name = new_ident(name, span);
@@ -128,5 +113,5 @@ fn value(placeholder: &Placeholder, start: &TokenStream, span: Span) -> TokenStr
             quote_spanned!(span=> .#name())
         }
     });
-    quote_spanned!(span=> &#start #(#steps)*)
+    quote_spanned!(span=> &(&#root) #(#steps)*)
 }

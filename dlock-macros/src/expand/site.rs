@@ -7,13 +7,14 @@ use quote::{ToTokens, quote_spanned};
 use syn::Signature;
 use syn::ext::IdentExt;
 
-use super::Parts;
+use super::{Parts, runtime};
 use crate::options::{Key, OnBusy, OnLost, Options, Wait};
 
 /// `let site = …`, a reference to the static.
 pub(super) fn site(signature: &Signature, parts: &Parts<'_>) -> TokenStream {
     let mixed = Span::mixed_site();
-    let Parts { options, keys, runtime, .. } = parts;
+    let Parts { options, keys, .. } = parts;
+    let runtime = &runtime(options, mixed);
     let name = signature.ident.unraw().to_string();
     let keys = keys.as_slice().iter().map(template);
     let options = written(options, runtime);

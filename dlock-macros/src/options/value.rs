@@ -69,15 +69,12 @@ pub(super) fn backend(argument: &Argument) -> syn::Result<LitStr> {
 
 pub(super) fn boolean(argument: &Argument) -> syn::Result<bool> {
     let Argument { name, value } = argument;
-    match value {
-        Expr::Lit(ExprLit { lit: Lit::Bool(LitBool { value, .. }), .. }) => Ok(*value),
-        _ => Err(error(
-            value,
-            format!(
-                "`{name}` is a switch: write `{name} = true` or `{name} = false`, without quotes"
-            ),
-        )),
+    if let Expr::Lit(ExprLit { lit: Lit::Bool(LitBool { value, .. }), .. }) = value {
+        return Ok(*value);
     }
+    let quotes = if text(value).is_some() { ", without quotes" } else { "" };
+    let write = format!("write `{name} = true` or `{name} = false`{quotes}");
+    Err(error(value, format!("`{name}` is a switch: {write}")))
 }
 
 pub(super) fn word<T: Copy>(argument: &Argument, words: &[(&str, T)]) -> syn::Result<T> {
@@ -92,16 +89,15 @@ pub(super) fn word<T: Copy>(argument: &Argument, words: &[(&str, T)]) -> syn::Re
     if let (Some((_, meant)), Some(_)) = (meant, text(value)) {
         return Ok(*meant);
     }
-    let quoted: Vec<_> = known.iter().map(|word| format!("\"{word}\"")).collect();
-    let choice = quoted.join(" or ");
+    let choice = format!("\"{}\"", known.join("\", \""));
     let message = match nearest(&written, &known) {
         Some(near) if near == written => {
             format!("`{name}` is a string: write \"{near}\", in quotes")
         }
         Some(near) if !written.is_empty() => {
-            format!("`{name}` is {choice}, not \"{written}\": did you mean `{near}`?")
+            format!("`{name}` is one of {choice}, not \"{written}\": did you mean \"{near}\"?")
         }
-        _ => format!("`{name}` is {choice}"),
+        _ => format!("`{name}` is one of {choice}"),
     };
     Err(error(value, message))
 }

@@ -122,6 +122,10 @@ impl Returns {
 
     pub(super) fn check(&self, signature: &Signature, errors: &mut Errors) {
         if self.shape == Shape::Blocking {
+            if signature.constness.is_some() || signature.abi.is_some() {
+                // That cannot be async, and has been said.
+                return;
+            }
             let name = &signature.ident;
             let future = self.written.as_ref().and_then(unpinned_future);
             let message = future.unwrap_or("only an async function can be locked: write `async fn`, or return `impl Future<Output = Result<T, E>>`");

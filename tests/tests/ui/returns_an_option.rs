@@ -1,4 +1,4 @@
-use dlock_runtime::{LockError, distributed_lock};
+use dlock_runtime::distributed_lock;
 
 #[distributed_lock(key = "product:<id>")]
 async fn purchase(id: u64) -> Option<u64> {
