@@ -128,11 +128,79 @@ impl<G> GuardSlot<G> {
 ///
 /// # Errors
 /// Those of the body, and lock errors as `error` makes them.
-pub async fn run<T, E, F>(
+pub fn run<T, E, F>(
     site: &'static Site,
     key: Result<LockKey, LockError>,
     guard_slot: Option<&GuardSlot<LockGuard>>,
     error: fn(LockError) -> E,
+    body: Pin<&mut Option<F>>,
+) -> impl Future<Output = Result<T, E>>
+where
+    F: Future<Output = Result<T, E>>,
+{
+    run_one(site, key, guard_slot, error, || None, body)
+}
+
+/// The same, but a busy lock skips the body.
+///
+/// # Errors
+/// Those of [`run`], a busy lock excepted.
+pub fn run_or_skip<T, E, F>(
+    site: &'static Site,
+    key: Result<LockKey, LockError>,
+    guard_slot: Option<&GuardSlot<LockGuard>>,
+    error: fn(LockError) -> E,
+    body: Pin<&mut Option<F>>,
+) -> impl Future<Output = Result<T, E>>
+where
+    T: Skipped,
+    F: Future<Output = Result<T, E>>,
+{
+    run_one(site, key, guard_slot, error, || Some(T::skipped()), body)
+}
+
+/// Runs an annotated body under several locks.
+///
+/// # Errors
+/// Those of [`run`].
+pub fn run_all<T, E, F, const N: usize>(
+    site: &'static Site,
+    keys: [Result<LockKey, LockError>; N],
+    guard_slot: Option<&GuardSlot<LockSet>>,
+    error: fn(LockError) -> E,
+    body: Pin<&mut Option<F>>,
+) -> impl Future<Output = Result<T, E>>
+where
+    F: Future<Output = Result<T, E>>,
+{
+    run_several(site, keys, guard_slot, error, || None, body)
+}
+
+/// The same, but a busy lock skips the body.
+///
+/// # Errors
+/// Those of [`run`], a busy lock excepted.
+pub fn run_all_or_skip<T, E, F, const N: usize>(
+    site: &'static Site,
+    keys: [Result<LockKey, LockError>; N],
+    guard_slot: Option<&GuardSlot<LockSet>>,
+    error: fn(LockError) -> E,
+    body: Pin<&mut Option<F>>,
+) -> impl Future<Output = Result<T, E>>
+where
+    T: Skipped,
+    F: Future<Output = Result<T, E>>,
+{
+    run_several(site, keys, guard_slot, error, || Some(T::skipped()), body)
+}
+
+/// `skipped` gives what a busy lock gives instead of an error, if anything.
+async fn run_one<T, E, F>(
+    site: &'static Site,
+    key: Result<LockKey, LockError>,
+    guard_slot: Option<&GuardSlot<LockGuard>>,
+    error: fn(LockError) -> E,
+    skipped: fn() -> Option<T>,
     body: Pin<&mut Option<F>>,
 ) -> Result<T, E>
 where
@@ -143,46 +211,19 @@ where
     Box::pin(async move {
         match enter_site(site, key).await {
             Ok(guard) => under(site, guard, guard_slot, error, body).await,
-            Err(lock_error) => Err(error(lock_error)),
+            Err(refusal) => not_entered(refusal, error, skipped),
         }
     })
     .await
 }
 
-/// The same, but a busy lock skips the body.
-///
-/// # Errors
-/// Those of [`run`], a busy lock excepted.
-pub async fn run_or_skip<T, E, F>(
-    site: &'static Site,
-    key: Result<LockKey, LockError>,
-    guard_slot: Option<&GuardSlot<LockGuard>>,
-    error: fn(LockError) -> E,
-    body: Pin<&mut Option<F>>,
-) -> Result<T, E>
-where
-    T: Skipped,
-    F: Future<Output = Result<T, E>>,
-{
-    Box::pin(async move {
-        match enter_site(site, key).await {
-            Ok(guard) => under(site, guard, guard_slot, error, body).await,
-            Err(LockError::Busy { .. }) => Ok(T::skipped()),
-            Err(lock_error) => Err(error(lock_error)),
-        }
-    })
-    .await
-}
-
-/// Runs an annotated body under several locks.
-///
-/// # Errors
-/// Those of [`run`].
-pub async fn run_all<T, E, F, const N: usize>(
+/// As [`run_one`], for several locks.
+async fn run_several<T, E, F, const N: usize>(
     site: &'static Site,
     keys: [Result<LockKey, LockError>; N],
     guard_slot: Option<&GuardSlot<LockSet>>,
     error: fn(LockError) -> E,
+    skipped: fn() -> Option<T>,
     body: Pin<&mut Option<F>>,
 ) -> Result<T, E>
 where
@@ -191,35 +232,23 @@ where
     Box::pin(async move {
         match enter_sites(site, keys).await {
             Ok(set) => under_all(site, set, guard_slot, error, body).await,
-            Err(lock_error) => Err(error(lock_error)),
+            Err(refusal) => not_entered(refusal, error, skipped),
         }
     })
     .await
 }
 
-/// The same, but a busy lock skips the body.
-///
-/// # Errors
-/// Those of [`run`], a busy lock excepted.
-pub async fn run_all_or_skip<T, E, F, const N: usize>(
-    site: &'static Site,
-    keys: [Result<LockKey, LockError>; N],
-    guard_slot: Option<&GuardSlot<LockSet>>,
+fn not_entered<T, E>(
+    refusal: LockError,
     error: fn(LockError) -> E,
-    body: Pin<&mut Option<F>>,
-) -> Result<T, E>
-where
-    T: Skipped,
-    F: Future<Output = Result<T, E>>,
-{
-    Box::pin(async move {
-        match enter_sites(site, keys).await {
-            Ok(set) => under_all(site, set, guard_slot, error, body).await,
-            Err(LockError::Busy { .. }) => Ok(T::skipped()),
-            Err(lock_error) => Err(error(lock_error)),
-        }
-    })
-    .await
+    skipped: fn() -> Option<T>,
+) -> Result<T, E> {
+    if refusal.is_busy()
+        && let Some(nothing) = skipped()
+    {
+        return Ok(nothing);
+    }
+    Err(error(refusal))
 }
 
 async fn enter_site(

@@ -217,30 +217,34 @@ impl RedisBuilder {
             let problem = "a prefix must not contain braces: the lock's key is the hash tag";
             return Err(BackendError::permanent(problem).not_sent());
         }
-        let client = self.client(url)?;
+        let client = client(url, &self)?;
         let link = Arc::new(Link::new(client, self.limits));
         let subscriptions = Subscriptions::new(Arc::clone(&link));
         let redis = Redis(Arc::new(Inner { link, subscriptions, prefix: self.prefix }));
         redis.refuse_eviction().await?;
         Ok(redis)
     }
+}
 
-    fn client(&self, url: &str) -> Result<Client, BackendError> {
-        #[cfg(feature = "redis-tls")]
-        if url.starts_with("rediss:") {
-            // Fails only if the process has installed one already, which is as good.
-            let _ = rustls::crypto::ring::default_provider().install_default();
-            let root_cert = self.root_certificate.clone();
-            let tls = redis::TlsCertificates { client_tls: None, root_cert };
-            return Client::build_with_tls(url, tls).map_err(|error| unreadable(&error));
-        }
-        #[cfg(not(feature = "redis-tls"))]
-        if url.starts_with("rediss:") {
-            let problem = "this build has no TLS: turn on the feature `redis-tls` of dlock-runtime";
-            return Err(BackendError::permanent(problem).not_sent());
-        }
-        Client::open(url).map_err(|error| unreadable(&error))
+#[cfg(feature = "redis-tls")]
+fn client(url: &str, options: &RedisBuilder) -> Result<Client, BackendError> {
+    if !url.starts_with("rediss:") {
+        return Client::open(url).map_err(|error| unreadable(&error));
     }
+    // Fails only if the process has installed a provider already, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let root_cert = options.root_certificate.clone();
+    let tls = redis::TlsCertificates { client_tls: None, root_cert };
+    Client::build_with_tls(url, tls).map_err(|error| unreadable(&error))
+}
+
+#[cfg(not(feature = "redis-tls"))]
+fn client(url: &str, _: &RedisBuilder) -> Result<Client, BackendError> {
+    if url.starts_with("rediss:") {
+        let problem = "this build has no TLS: turn on the feature `redis-tls` of dlock-runtime";
+        return Err(BackendError::permanent(problem).not_sent());
+    }
+    Client::open(url).map_err(|error| unreadable(&error))
 }
 
 fn unreadable(error: &redis::RedisError) -> BackendError {
