@@ -360,3 +360,30 @@ async fn another_registry_is_another_lock() {
     let _held = busy(&one, "k").await;
     two.scope(tries_once()).await.expect("another store");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_ended_before_its_grant_was_heard_is_not_used() {
+    let (registry, tap) = tapped();
+    tap.hold_up(Call::Acquire);
+    let ttl = Duration::from_millis(100);
+    let acquire = registry.lock("k").ttl(ttl).wait(Duration::from_secs(1)).acquire();
+    let late = async {
+        sleep(ttl * 2).await;
+        tap.heal();
+    };
+    let (guard, ()) = tokio::join!(acquire, late);
+    let guard = guard.expect("granted afresh");
+    assert!(guard.is_held() && tap.count(Call::Acquire) >= 2);
+    assert!(!guard.remaining().is_zero());
+    guard.release().await.expect("held to the end");
+
+    // When every answer comes too late, the wait still ends.
+    tap.hold_up(Call::Acquire);
+    let acquire = registry.lock("k").ttl(ttl).wait(Duration::from_millis(300)).acquire();
+    let always_late = async {
+        sleep(Duration::from_millis(400)).await;
+        tap.heal();
+    };
+    let (answer, ()) = tokio::join!(acquire, always_late);
+    assert!(matches!(answer, Err(LockError::Backend { .. })), "{answer:?}");
+}

@@ -164,7 +164,13 @@ impl<'a> Attempts<'a> {
                     return Ok(Granted { since, token, validity });
                 }
                 // Granted too late to be of use: it is not proved any more. Undo it, ask afresh.
-                Ok(Attempt::Granted { .. }) => self.start_over(),
+                Ok(Attempt::Granted { .. }) => {
+                    self.start_over();
+                    if deadline.is_over() {
+                        return Err(self.failed(too_late(&self.want.backend)));
+                    }
+                    deadline.bound(tokio::time::sleep(failures.pause())).await;
+                }
                 Ok(Attempt::Busy { .. }) if deadline.is_over() => {
                     return Err(deadline.busy(self.want, Whereabouts::Elsewhere));
                 }
@@ -286,6 +292,13 @@ impl Drop for Attempts<'_> {
 
 fn unanswered(backend: &Registered) -> BackendError {
     BackendError::transient(format!("backend `{}` did not answer in time", backend.name))
+}
+
+fn too_late(backend: &Registered) -> BackendError {
+    BackendError::transient(format!(
+        "backend `{}` granted the lock, but its answer came after the lease had ended; use a longer ttl",
+        backend.name
+    ))
 }
 
 /// Resolves at a change, or after `pause` without one.
