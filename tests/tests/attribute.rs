@@ -387,3 +387,79 @@ async fn a_lease_that_ended_before_its_grant_was_heard_is_not_used() {
     let (answer, ()) = tokio::join!(acquire, always_late);
     assert!(matches!(answer, Err(LockError::Backend { .. })), "{answer:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_body_is_not_polled_once_more_after_its_proof_has_ended() {
+    let registry = registry();
+    let began = Instant::now();
+    let latest = AtomicU32::new(0);
+    let body = async {
+        loop {
+            let now = u32::try_from(began.elapsed().as_millis()).expect("a short test");
+            latest.store(now, Ordering::Relaxed);
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let lock = registry.lock("k").ttl(Duration::from_millis(100)).renew(false);
+    // As a process that is paused: nothing runs for a second, then everything is due at once.
+    let pause = async {
+        sleep(Duration::from_millis(45)).await;
+        advance(Duration::from_secs(1)).await;
+    };
+    let (ended, ()) = tokio::join!(lock.run::<_>(body), pause);
+    let ended: Result<(), LockError> = ended;
+    assert!(matches!(ended, Err(LockError::Lost { completed: false, .. })), "{ended:?}");
+    assert!(latest.load(Ordering::Relaxed) < 100, "polled at {latest:?} ms of a lease of 100 ms");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_release_waits_for_the_renewal_in_flight() {
+    let (registry, tap) = tapped();
+    let guard = registry.lock("k").ttl(Duration::from_secs(3)).acquire().await.expect("free");
+    tap.hold_up(Call::Renew);
+    tap.reached(Call::Renew, 1).await;
+    let release = guard.release();
+    let watch = async {
+        sleep(Duration::from_millis(100)).await;
+        assert_eq!(tap.count(Call::Release), 0, "released while a renewal was in flight");
+        tap.heal();
+    };
+    let (released, ()) = tokio::join!(release, watch);
+    released.expect("held to the end");
+    assert_eq!(tap.count(Call::Release), 1);
+    sleep(Duration::from_secs(9)).await;
+    assert_eq!(tap.count(Call::Renew), 1, "renewed after its release");
+}
+
+/// Sees, when it is dropped, how many releases there have been.
+struct Witness(Tap, std::sync::Arc<AtomicU32>);
+
+impl Drop for Witness {
+    fn drop(&mut self) {
+        let releases = u32::try_from(self.0.count(Call::Release)).expect("few");
+        self.1.store(releases + 1, Ordering::Relaxed);
+    }
+}
+
+#[distributed_lock(key = "k", max_hold = "1s")]
+async fn stopped(_witness: Witness) -> Result<(), LockError> {
+    std::future::pending().await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stopped_or_dropped_body_lets_go_of_its_arguments_before_the_release() {
+    let (registry, tap) = tapped();
+    let seen = std::sync::Arc::new(AtomicU32::new(0));
+    let witness = || Witness(tap.clone(), seen.clone());
+    let ended = registry.scope(stopped(witness())).await;
+    assert!(matches!(ended, Err(LockError::HeldTooLong { .. })), "{ended:?}");
+    assert_eq!(seen.swap(0, Ordering::Relaxed), 1, "released before its argument was dropped");
+
+    let call = registry.scope(stopped(witness()));
+    let dropped = tokio::time::timeout(Duration::from_millis(500), call).await;
+    assert!(dropped.is_err());
+    // One release, that of the first call.
+    assert_eq!(seen.swap(0, Ordering::Relaxed), 2, "released before its argument was dropped");
+    registry.shutdown(Duration::from_secs(1)).await.expect("released in the background");
+    assert_eq!(tap.count(Call::Release), 2);
+}

@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::pin::pin;
 use std::task::Poll;
+use std::time::Duration;
 
 /// How far a future was driven.
 #[derive(Debug, PartialEq, Eq)]
@@ -13,14 +14,16 @@ pub enum Steps<T> {
     Dropped,
 }
 
-/// Polls the future at most `polls` times, each time when it has been woken, then drops it.
+/// Polls the future at most `polls` times, each time when it has been woken, lets `linger` pass, and
+/// drops it.
 ///
 /// Calling it with 1, 2, 3… until it completes drops the future at every point where it can be
-/// suspended.
-pub async fn step<F: Future>(polls: usize, future: F) -> Steps<F::Output> {
+/// suspended: without lingering before anything it has begun is under way, with it after that has been
+/// done but not been heard of.
+pub async fn step<F: Future>(polls: usize, linger: Duration, future: F) -> Steps<F::Output> {
     let mut future = pin!(future);
     let mut left = polls;
-    poll_fn(move |cx| {
+    let steps = poll_fn(|cx| {
         if left == 0 {
             return Poll::Ready(Steps::Dropped);
         }
@@ -31,5 +34,9 @@ pub async fn step<F: Future>(polls: usize, future: F) -> Steps<F::Output> {
             Poll::Pending => Poll::Pending,
         }
     })
-    .await
+    .await;
+    if let (Steps::Dropped, false) = (&steps, linger.is_zero()) {
+        tokio::time::sleep(linger).await;
+    }
+    steps
 }
