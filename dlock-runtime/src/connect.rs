@@ -9,9 +9,14 @@ const SCHEMES: &[(&str, Option<&str>, bool)] = &[
     ("sqlite", Some("sqlite"), cfg!(feature = "sqlite")),
     ("redis", Some("redis"), cfg!(feature = "redis")),
     ("rediss", Some("redis-tls"), cfg!(feature = "redis-tls")),
+    ("postgres", Some("postgres"), cfg!(feature = "postgres")),
+    ("postgresql", Some("postgres"), cfg!(feature = "postgres")),
+    ("mysql", Some("mysql"), cfg!(feature = "mysql")),
+    ("mariadb", Some("mysql"), cfg!(feature = "mysql")),
 ];
 
-/// Connects to whatever backend a URL names: `memory:`, `sqlite:path`, `redis://…`, `rediss://…`.
+/// Connects to whatever backend a URL names: `memory:`, `sqlite:path`,
+/// `redis://…`, `rediss://…`, `postgres://…`, `mysql://…`.
 ///
 /// # Errors
 /// A permanent error for a scheme that is unknown or whose feature is off, which lists the schemes
@@ -29,6 +34,10 @@ pub async fn connect(url: &str) -> Result<Box<dyn Backend>, BackendError> {
         "redis" => Ok(Box::new(crate::backend::Redis::connect(url).await?)),
         #[cfg(feature = "redis-tls")]
         "rediss" => Ok(Box::new(crate::backend::Redis::connect(url).await?)),
+        #[cfg(feature = "postgres")]
+        "postgres" | "postgresql" => Ok(Box::new(crate::backend::Postgres::connect(url).await?)),
+        #[cfg(feature = "mysql")]
+        "mysql" | "mariadb" => Ok(Box::new(crate::backend::MySql::connect(url).await?)),
         _ => Err(BackendError::permanent(refusal(scheme)).not_sent()),
     }
 }

@@ -2,7 +2,6 @@
 //! the critical section.
 
 mod acquire;
-mod backoff;
 mod clock;
 mod critical;
 mod enter;

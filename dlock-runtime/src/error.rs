@@ -92,6 +92,15 @@ pub enum LockError {
         source: BackendError,
     },
 
+    /// The caller's transaction cannot hold this row lock. Its own writes are intact.
+    #[error("lock `{key}` cannot be taken in this transaction: {problem}")]
+    #[non_exhaustive]
+    Transaction {
+        /// The key that was wanted.
+        key: LockKey,
+        /// Why not, and what to do.
+        problem: Box<str>,
+    },
     /// No registry is installed, and the call is in no registry's scope.
     #[error(
         "no lock registry is installed: call `Registry::builder()….install()` when the process starts, or run this in `registry.scope(…)`"
@@ -117,6 +126,21 @@ impl LockError {
     pub(crate) fn invalid_key(key: &LockKey, problem: impl Into<Box<str>>) -> Self {
         let shown: String = key.as_str().chars().take(64).collect();
         Self::InvalidKey { key: shown.into(), problem: problem.into() }
+    }
+
+    #[cfg(any(feature = "postgres", feature = "mysql"))]
+    pub(crate) fn no_transaction(key: &LockKey) -> Self {
+        let problem = "there is none: a row lock lives as long as the transaction around it, so begin one through sqlx first (`pool.begin()`, `connection.begin()`; a `BEGIN` sent as text is not seen)";
+        Self::Transaction { key: key.clone(), problem: problem.into() }
+    }
+
+    /// `isolation` as the database calls it.
+    #[cfg(any(feature = "postgres", feature = "mysql"))]
+    pub(crate) fn stale_reads(key: &LockKey, isolation: &str, how_to_begin: &str) -> Self {
+        let problem = format!(
+            "it reads from a snapshot ({isolation}) that may be older than the lock, so what it reads under the lock may be stale; {how_to_begin}, or insist with `any_isolation()` of the manual call"
+        );
+        Self::Transaction { key: key.clone(), problem: problem.into() }
     }
 
     /// Was the lock merely held by somebody else for the whole `wait`?

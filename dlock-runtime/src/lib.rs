@@ -7,6 +7,7 @@
 #[path = "private.rs"]
 pub mod __private;
 pub mod backend;
+mod backoff;
 mod connect;
 mod engine;
 mod error;
@@ -18,10 +19,13 @@ mod options;
 mod owner;
 mod registry;
 mod site;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+mod sql;
 mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod token;
+pub mod transaction;
 
 #[doc(inline)]
 pub use backend::Backend;

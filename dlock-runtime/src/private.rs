@@ -14,6 +14,8 @@ use crate::lock::enter_all;
 pub use crate::options::OnLost;
 use crate::registry::Registry;
 pub use crate::site::Site;
+use crate::transaction::{DEFAULT_WAIT, Terms, lock_valid};
+pub use crate::transaction::{RowLock, RowLocks, Transactional};
 
 /// Begins a key.
 #[must_use]
@@ -311,4 +313,95 @@ where
     }
     let run = run_guarded(guards, site.options.on_lost, body, Result::is_err);
     run.await.unwrap_or_else(|lock_error| Err(error(lock_error)))
+}
+
+/// Takes the row lock of an annotated function in its caller's transaction.
+///
+/// # Errors
+/// What the function has to return at once instead of running its body.
+pub async fn lock_row<T, E, C>(
+    site: &'static Site,
+    key: Result<LockKey, LockError>,
+    error: fn(LockError) -> E,
+    transaction: &mut C,
+) -> Result<RowLock, Result<T, E>>
+where
+    C: Transactional + ?Sized,
+{
+    let locked = lock_rows_of(site, [key], transaction).await;
+    locked.map(only).map_err(|refusal| Err(error(refusal)))
+}
+
+/// The same, but a busy lock skips the body.
+///
+/// # Errors
+/// Those of [`lock_row`].
+pub async fn lock_row_or_skip<T, E, C>(
+    site: &'static Site,
+    key: Result<LockKey, LockError>,
+    error: fn(LockError) -> E,
+    transaction: &mut C,
+) -> Result<RowLock, Result<T, E>>
+where
+    T: Skipped,
+    C: Transactional + ?Sized,
+{
+    let locked = lock_rows_of(site, [key], transaction).await;
+    locked.map(only).map_err(|refusal| not_entered(refusal, error, || Some(T::skipped())))
+}
+
+/// Takes several row locks, all or none.
+///
+/// # Errors
+/// Those of [`lock_row`].
+pub async fn lock_rows<T, E, C, const N: usize>(
+    site: &'static Site,
+    keys: [Result<LockKey, LockError>; N],
+    error: fn(LockError) -> E,
+    transaction: &mut C,
+) -> Result<RowLocks, Result<T, E>>
+where
+    C: Transactional + ?Sized,
+{
+    let locked = lock_rows_of(site, keys, transaction).await;
+    locked.map_err(|refusal| Err(error(refusal)))
+}
+
+/// The same, but a busy lock skips the body.
+///
+/// # Errors
+/// Those of [`lock_row`].
+pub async fn lock_rows_or_skip<T, E, C, const N: usize>(
+    site: &'static Site,
+    keys: [Result<LockKey, LockError>; N],
+    error: fn(LockError) -> E,
+    transaction: &mut C,
+) -> Result<RowLocks, Result<T, E>>
+where
+    T: Skipped,
+    C: Transactional + ?Sized,
+{
+    let locked = lock_rows_of(site, keys, transaction).await;
+    locked.map_err(|refusal| not_entered(refusal, error, || Some(T::skipped())))
+}
+
+async fn lock_rows_of<C, const N: usize>(
+    site: &'static Site,
+    keys: [Result<LockKey, LockError>; N],
+    transaction: &mut C,
+) -> Result<RowLocks, LockError>
+where
+    C: Transactional + ?Sized,
+{
+    // Boxed as a whole, as for leases.
+    Box::pin(async move {
+        let keys = keys.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let wait = site.options.wait.unwrap_or(DEFAULT_WAIT.into());
+        lock_valid(transaction, keys, Terms::new(wait, false)).await
+    })
+    .await
+}
+
+fn only(locks: RowLocks) -> RowLock {
+    locks.into_locks().remove(0)
 }

@@ -17,6 +17,7 @@ pub struct Site {
     line: u32,
     function: &'static str,
     keys: &'static [&'static str],
+    in_transaction: bool,
     pub(crate) options: LockOptions,
 }
 
@@ -59,6 +60,12 @@ impl Site {
         self.options.backend
     }
 
+    /// Is it a row lock in the caller's transaction, which needs no backend?
+    #[must_use]
+    pub const fn is_in_transaction(&self) -> bool {
+        self.in_transaction
+    }
+
     /// The first template: the low-cardinality name of this lock in traces and metrics.
     pub(crate) fn template(&self) -> &'static str {
         self.keys.first().copied().unwrap_or("")
@@ -76,7 +83,15 @@ impl Site {
         function: &'static str,
         keys: &'static [&'static str],
     ) -> Self {
-        Self { module_path, file, line, function, keys, options: LockOptions::DEFAULT }
+        Self {
+            module_path,
+            file,
+            line,
+            function,
+            keys,
+            in_transaction: false,
+            options: LockOptions::DEFAULT,
+        }
     }
 
     #[must_use]
@@ -130,6 +145,12 @@ impl Site {
     #[must_use]
     pub const fn on_lost(mut self, policy: OnLost) -> Self {
         self.options.on_lost = policy;
+        self
+    }
+
+    #[must_use]
+    pub const fn in_transaction(mut self) -> Self {
+        self.in_transaction = true;
         self
     }
 

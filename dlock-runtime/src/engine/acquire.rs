@@ -7,13 +7,13 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-use super::backoff::Backoff;
 use super::clock::Moment;
 use super::enter::Want;
 use super::hold::{Hold, Terms};
 use super::queue::{Entry, Place};
 use super::release::abandon_later;
 use crate::backend::{Attempt, Backend, Claim, Watch};
+use crate::backoff::Backoff;
 use crate::error::{BackendError, LockError, Whereabouts};
 use crate::options::Wait;
 use crate::registry::{Registered, RegistryInner};

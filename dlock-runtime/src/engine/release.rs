@@ -6,10 +6,10 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-use super::backoff::Backoff;
 use super::hold::{Ending, Hold};
 use super::queue::Place;
 use crate::backend::{Backend, Claim, Release, Released};
+use crate::backoff::Backoff;
 use crate::error::{BackendError, LockError, Loss};
 use crate::registry::{Registered, RegistryInner};
 

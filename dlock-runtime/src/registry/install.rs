@@ -26,6 +26,7 @@ impl RegistryBuilder {
         let registry = self.build()?;
         let problems: Vec<_> = Registry::sites()
             .into_iter()
+            .filter(|site| !site.is_in_transaction())
             .filter(|site| site.backend_name().is_none_or(|name| !allowed.contains(name)))
             .filter_map(|site| registry.0.problem_of(site))
             .collect();

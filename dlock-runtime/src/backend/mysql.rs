@@ -1,0 +1,371 @@
+//! Leases in a MySQL or MariaDB table.
+//!
+//! | column of `dlock_leases` | what it holds |
+//! |---|---|
+//! | `lock_key` | the key; the row without one holds the largest token of rows that were deleted |
+//! | `owner`, `token`, `expires_at` | who holds the lease, its fencing token, its end by the server's clock (UTC) |
+//! | `gone`, `gone_before`, `gone_since` | owners whose acquire was given up |
+//!
+//! Each operation is one statement in one message, and a transaction of its own: it works behind a
+//! proxy, and a request that is dropped half-way leaves nothing open (its connection is closed all the
+//! same: the server may still execute what it was sent). What InnoDB undoes for a deadlock is sent
+//! again. The table is made if it is missing; a user that may not do that finds it in
+//! `sql/mysql/leases.sql` of this crate.
+//!
+//! A token is the server's time in microseconds, or one more than the last token if that is ahead. A
+//! row is kept for a minute or more after its last use and then deleted; its token lives on in the row
+//! without a key, so that no clock that was set back can make a later one smaller.
+//!
+//! The server tells nobody of a release: a waiting process looks, at first every few milliseconds and
+//! then about thirty times a second, however many of its tasks wait for that key.
+//!
+//! It is tested with MariaDB 10.11. The statements keep to what MySQL 8.0 knows as well.
+//!
+//! # What it does not promise
+//! A replica that is promoted before it has heard of a grant grants again: with asynchronous or
+//! semi-synchronous replication only a fenced resource is safe across a failover (tokens grow as long
+//! as the servers' clocks agree). Several writable nodes (Galera, group replication with more than one
+//! primary) must be reached through one of them.
+
+mod statements;
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlPoolOptions, MySqlQueryResult, MySqlRow};
+use sqlx::{ConnectOptions, Connection, MySqlConnection, Row};
+
+use super::sweeping::Sweeping;
+use super::{
+    Answer, Attempt, Backend, Capabilities, Claim, Holder, Release, Released, Renewal, Watch,
+    validity_of,
+};
+use crate::error::BackendError;
+use crate::key::LockKey;
+use crate::owner::OwnerId;
+use crate::sql::store::failure;
+use crate::sql::tables::Table;
+use crate::sql::{self, Reply, poll};
+use crate::token::FencingToken;
+
+type Store = sql::store::Store<sqlx::MySql>;
+
+/// Leases in a MySQL or MariaDB table.
+///
+/// Clones share their connections.
+#[derive(Clone)]
+pub struct MySql(Arc<Inner>);
+
+struct Inner {
+    store: Store,
+    statements: Statements,
+    sweeping: Sweeping,
+}
+
+/// The SQL for one table.
+struct Statements {
+    table: String,
+}
+
+/// How to use a MySQL or MariaDB server; made by [`MySql::builder`].
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing before it connects"]
+pub struct MySqlBuilder {
+    table: String,
+    limit: Duration,
+    connections: u32,
+}
+
+impl MySql {
+    /// Connects to `mysql://user:password@host:port/database` (or `mariadb://…`), making the table if
+    /// it is missing. TLS and other options are those of sqlx's URLs (`?ssl-mode=REQUIRED`; turn on
+    /// one of sqlx's TLS features; MySQL's default authentication without TLS needs its feature
+    /// `mysql-rsa`).
+    ///
+    /// # Errors
+    /// A URL that cannot be read, a server that cannot be reached or refuses the credentials, a user
+    /// that may neither find nor make the table. No error shows the password.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: making the table is idempotent.
+    pub async fn connect(url: &str) -> Result<Self, BackendError> {
+        Self::builder().connect(url).await
+    }
+
+    /// Uses connections of an existing pool.
+    ///
+    /// # Errors
+    /// Those of [`connect`](Self::connect).
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn with_pool(pool: MySqlPool) -> Result<Self, BackendError> {
+        Self::builder().with_pool(pool).await
+    }
+
+    /// Options before connecting.
+    pub fn builder() -> MySqlBuilder {
+        MySqlBuilder {
+            table: "dlock_leases".to_owned(),
+            limit: sql::store::DEFAULT_LIMIT,
+            connections: sql::store::DEFAULT_CONNECTIONS,
+        }
+    }
+
+    fn sql(&self) -> &Statements {
+        &self.0.statements
+    }
+
+    async fn try_acquire(&self, claim: &Claim) -> Result<Attempt, BackendError> {
+        self.sweep_if_due();
+        let reply = self.0.store.run_repeatable(self.sql().acquire(claim)).await?;
+        if reply.last.as_ref().is_none_or(|result| result.rows_affected() == 0) {
+            // Nothing was inserted or found: the row without a key is not there.
+            return Err(BackendError::permanent(format!(
+                "mysql: the row without a key is gone from `{}`; run `sql/mysql/leases.sql` of dlock-runtime again",
+                self.sql().table
+            )));
+        }
+        if let token @ 1.. = said(&reply) {
+            return Ok(Attempt::granted(FencingToken::new(token), validity_of(claim.ttl)));
+        }
+        let holder = self.inspect(&claim.key).await?;
+        Ok(Attempt::busy(Some(holder.map_or(Duration::ZERO, |holder| holder.expires_in))))
+    }
+
+    async fn renew(&self, claim: &Claim) -> Result<Renewal, BackendError> {
+        let reply = self.0.store.run_repeatable(self.sql().renew(claim)).await?;
+        Ok(if is_affected(&reply) {
+            Renewal::Renewed { validity: validity_of(claim.ttl) }
+        } else {
+            Renewal::NotHeld
+        })
+    }
+
+    async fn release(&self, claim: &Claim, release: Release) -> Result<Released, BackendError> {
+        let released = if release.late_acquire {
+            said(&self.0.store.run(self.sql().release_for_good(claim, release)).await?) == 1
+        } else {
+            is_affected(&self.0.store.run(self.sql().release(claim, release.keep_for)).await?)
+        };
+        Ok(if released { Released::Released } else { Released::NotHeld })
+    }
+
+    async fn inspect(&self, key: &LockKey) -> Result<Option<Holder>, BackendError> {
+        let reply = self.0.store.run_repeatable(self.sql().inspect(key)).await?;
+        let Some(row) = reply.row() else { return Ok(None) };
+        let owner = read::<Option<String>>(row, 0)?.and_then(|owner| OwnerId::parse(&owner));
+        let token = FencingToken::new(read(row, 1)?);
+        let left = u64::try_from(read::<i64>(row, 2)?).unwrap_or(0);
+        Ok(Some(Holder::new(owner, token, Duration::from_micros(left))))
+    }
+
+    async fn force_release(&self, key: &LockKey) -> Result<bool, BackendError> {
+        Ok(is_affected(&self.0.store.run(self.sql().force_release(key)).await?))
+    }
+
+    fn sweep_if_due(&self) {
+        self.0.sweeping.start_if_due(|| {
+            let mysql = Arc::downgrade(&self.0);
+            async move {
+                match mysql.upgrade() {
+                    Some(inner) => inner.sweep().await,
+                    None => Ok(()),
+                }
+            }
+        });
+    }
+}
+
+impl Inner {
+    /// Deletes rows that were not used for a while, in two steps a while apart: the row without a key
+    /// first takes their largest token, so that no later grant can come out smaller.
+    ///
+    /// By key: a condition without an index would lock every row of the table.
+    async fn sweep(&self) -> Result<(), BackendError> {
+        let (floor, idle) = self.statements.idle();
+        let reply = self.store.run(floor).await?;
+        let Some(row) = reply.row() else { return Ok(()) };
+        let floor = read::<u64>(row, 0)?;
+        let mut largest = None;
+        loop {
+            let reply = self.store.run(idle.clone()).await?;
+            let rows = reply.rows.first().map_or(&[][..], Vec::as_slice);
+            let mut under = vec![];
+            for row in rows {
+                let token = read::<u64>(row, 1)?;
+                if token <= floor {
+                    let key: Vec<u8> = read(row, 0)?;
+                    under.push(sql::mysql::bytes(&String::from_utf8_lossy(&key)));
+                } else {
+                    largest = largest.max(Some(token));
+                }
+            }
+            if under.is_empty() {
+                break;
+            }
+            self.store.run(self.statements.delete_idle(&under.join(","), floor)).await?;
+        }
+        match largest {
+            Some(token) => self.store.run(self.statements.raise_floor(token)).await.map(|_| ()),
+            None => Ok(()),
+        }
+    }
+}
+
+impl MySqlBuilder {
+    /// The table that holds the leases, with or without its database; `dlock_leases` if not set.
+    /// Services with different tables share a database without excluding each other.
+    pub fn table(mut self, table: impl Into<String>) -> Self {
+        self.table = table.into();
+        self
+    }
+
+    /// How long the server may take to answer a request, a wait for a connection of the pool
+    /// included; 5 s if not set, 30 s at most.
+    pub fn response_timeout(mut self, limit: Duration) -> Self {
+        self.limit = limit.min(sql::store::LONGEST_LIMIT);
+        self
+    }
+
+    /// How many connections [`connect`](Self::connect) opens at most; 10 if not set.
+    pub fn max_connections(mut self, connections: u32) -> Self {
+        self.connections = connections.max(1);
+        self
+    }
+
+    /// Connects; see [`MySql::connect`].
+    ///
+    /// # Errors
+    /// Those of [`MySql::connect`], and a table whose name is not one.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn connect(self, url: &str) -> Result<MySql, BackendError> {
+        let options = options(url)?;
+        // Alone first: a pool would hide why it has no connection.
+        let first = MySqlConnection::connect_with(&options);
+        let first = tokio::time::timeout(self.limit, first).await;
+        let first = first.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+        drop(first.map_err(|error| failure::<sqlx::MySql>(error).not_sent())?);
+        let pool = MySqlPoolOptions::new()
+            .max_connections(self.connections)
+            .acquire_timeout(self.limit)
+            // A broken connection shows when it is used, and the request is sent again.
+            .test_before_acquire(false)
+            .connect_lazy_with(options);
+        self.with_pool(pool).await
+    }
+
+    /// Uses a pool; see [`MySql::with_pool`].
+    ///
+    /// # Errors
+    /// Those of [`MySql::with_pool`], and a table whose name is not one.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn with_pool(self, pool: MySqlPool) -> Result<MySql, BackendError> {
+        sql::tables::check_name("mysql", &self.table)?;
+        let store = Store { pool, limit: self.limit };
+        let statements = Statements { table: self.table };
+        let table = Table {
+            name: &statements.table,
+            file: "sql/mysql/leases.sql",
+            statements: include_str!("../../sql/mysql/leases.sql")
+                .replace("dlock_leases", &statements.table),
+            probe: format!("SELECT gone_since FROM {} WHERE lock_key = ''", statements.table),
+        };
+        table.ensure(&store).await?;
+        Ok(MySql(Arc::new(Inner { store, statements, sweeping: Sweeping::default() })))
+    }
+}
+
+fn options(url: &str) -> Result<MySqlConnectOptions, BackendError> {
+    match MySqlConnectOptions::from_str(url) {
+        Ok(options) => Ok(options.disable_statement_logging()),
+        Err(error) => {
+            let problem = format!(
+                "not a mysql URL of the form mysql://user:password@host:port/database: {error}"
+            );
+            Err(BackendError::permanent(problem).not_sent())
+        }
+    }
+}
+
+/// What the statement said through its last insert id.
+fn said(reply: &Reply<sqlx::MySql>) -> u64 {
+    reply.last.as_ref().map_or(0, MySqlQueryResult::last_insert_id)
+}
+
+fn is_affected(reply: &Reply<sqlx::MySql>) -> bool {
+    reply.last.as_ref().is_some_and(|result| result.rows_affected() > 0)
+}
+
+fn read<'r, T>(row: &'r MySqlRow, column: usize) -> Result<T, BackendError>
+where
+    T: sqlx::Decode<'r, sqlx::MySql> + sqlx::Type<sqlx::MySql>,
+{
+    row.try_get(column).map_err(failure::<sqlx::MySql>)
+}
+
+impl Backend for MySql {
+    fn kind(&self) -> &'static str {
+        "mysql"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::LEASES
+    }
+
+    fn try_acquire<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Result<Attempt, BackendError>> {
+        Answer::from_future(self.try_acquire(claim))
+    }
+
+    fn renew<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Result<Renewal, BackendError>> {
+        Answer::from_future(self.renew(claim))
+    }
+
+    fn release<'a>(
+        &'a self,
+        claim: &'a Claim,
+        release: Release,
+    ) -> Answer<'a, Result<Released, BackendError>> {
+        Answer::from_future(self.release(claim, release))
+    }
+
+    fn watch<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<Box<dyn Watch>, BackendError>> {
+        // A release in between is seen when the first look comes.
+        let watch = RowWatch { mysql: self.clone(), key: key.clone() };
+        Answer::ready(Ok(Box::new(watch)))
+    }
+
+    fn inspect<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<Option<Holder>, BackendError>> {
+        Answer::from_future(self.inspect(key))
+    }
+
+    fn force_release<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<bool, BackendError>> {
+        Answer::from_future(self.force_release(key))
+    }
+}
+
+impl fmt::Debug for MySql {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MySql").field("table", &self.sql().table).finish_non_exhaustive()
+    }
+}
+
+/// Looks whether the key is free.
+struct RowWatch {
+    mysql: MySql,
+    key: LockKey,
+}
+
+impl Watch for RowWatch {
+    fn changed(&mut self) -> Answer<'_, ()> {
+        let Self { mysql, key } = self;
+        let is_held = || async { Ok(mysql.inspect(key).await?.is_some()) };
+        Answer::from_future(poll::until_free(is_held))
+    }
+}

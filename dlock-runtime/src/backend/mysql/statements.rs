@@ -1,0 +1,166 @@
+//! The SQL of each operation: one statement, and with it one transaction.
+//!
+//! There is no `RETURNING` in MySQL. What a statement decided comes back as its "last insert id",
+//! which `LAST_INSERT_ID(expression)` sets; it is part of the statement's own answer. Assignments are
+//! made from left to right, and each sees those before it.
+
+use std::time::Duration;
+
+use super::Statements;
+use crate::backend::{Claim, Release};
+use crate::key::LockKey;
+use crate::sql::mysql::{NOW_MICROS, bytes};
+
+/// How long an acquire that was given up is remembered: what a stopped server still has in its
+/// buffers is executed when it goes on, together with the release that comes behind it.
+const TOMBSTONE: &str = "INTERVAL 2 MINUTE";
+
+/// How long a row is kept after its last use: longer than any statement can be under way. A row that
+/// were deleted sooner could be made again by a statement that drew its token before.
+const RETENTION: &str = "INTERVAL 1 MINUTE";
+
+/// Longer than two tombstones.
+const TOMBSTONES_OVER: &str = "INTERVAL 5 MINUTE";
+
+/// When the statement began, which is before it had its row: an end counted from it comes sooner
+/// rather than later.
+const NOW: &str = "UTC_TIMESTAMP(6)";
+
+/// How many rows one sweep deletes.
+pub(super) const SWEPT_AT_ONCE: usize = 1000;
+
+impl Statements {
+    /// Its last insert id is the token, or 0 when somebody else has the key.
+    pub(super) fn acquire(&self, claim: &Claim) -> String {
+        let Self { table } = self;
+        let key = bytes(claim.key.as_str());
+        let owner = claim.owner;
+        let until = after(claim.ttl);
+        let live = format!("{table}.owner <=> '{owner}' AND {table}.expires_at > {NOW}");
+        let grantable = format!(
+            "({table}.expires_at <= {NOW} OR {table}.owner <=> '{owner}') \
+             AND LOCATE('{owner}', {table}.gone) = 0 AND LOCATE('{owner}', {table}.gone_before) = 0"
+        );
+        let first = format!("LAST_INSERT_ID({})", first_token());
+        let from = self.floor();
+        format!(
+            "INSERT INTO {table} (lock_key, owner, token, expires_at, gone, gone_before, gone_since) \
+             SELECT {key}, '{owner}', {first}, {until}, '', '', '1970-01-01' {from} \
+             ON DUPLICATE KEY UPDATE \
+               token = IF({grantable}, \
+                 LAST_INSERT_ID(IF({live}, {table}.token, GREATEST({NOW_MICROS}, {table}.token + 1))), \
+                 {table}.token + LAST_INSERT_ID(0)), \
+               owner = IF({grantable}, '{owner}', {table}.owner), \
+               expires_at = IF({table}.owner <=> '{owner}', {until}, {table}.expires_at)"
+        )
+    }
+
+    /// Affects a row if it was renewed.
+    pub(super) fn renew(&self, claim: &Claim) -> String {
+        let Self { table } = self;
+        let until = after(claim.ttl);
+        format!("UPDATE {table} SET expires_at = {until} WHERE {}", held_by(claim))
+    }
+
+    /// Affects a row if it was released.
+    pub(super) fn release(&self, claim: &Claim, keep_for: Option<Duration>) -> String {
+        let Self { table } = self;
+        let until = after(keep_for.unwrap_or_default());
+        format!("UPDATE {table} SET owner = NULL, expires_at = {until} WHERE {}", held_by(claim))
+    }
+
+    /// Its last insert id is 1 if it was released; and an acquire of this owner that is executed
+    /// later does not grant.
+    pub(super) fn release_for_good(&self, claim: &Claim, release: Release) -> String {
+        let Self { table } = self;
+        let key = bytes(claim.key.as_str());
+        let owner = claim.owner;
+        let until = after(release.keep_for.unwrap_or_default());
+        let ours = format!("{table}.owner <=> '{owner}' AND {table}.expires_at > {NOW}");
+        let old = format!("{table}.gone_since < {NOW} - {TOMBSTONE}");
+        let first = first_token();
+        let from = self.floor();
+        format!(
+            "INSERT INTO {table} (lock_key, owner, token, expires_at, gone, gone_before, gone_since) \
+             SELECT {key}, NULL, {first} + LAST_INSERT_ID(0), {NOW}, '{owner}', '', {NOW} {from} \
+             ON DUPLICATE KEY UPDATE \
+               token = {table}.token + 0 * LAST_INSERT_ID(IF({ours}, 1, 0)), \
+               expires_at = IF({ours}, {until}, {table}.expires_at), \
+               owner = IF({table}.owner <=> '{owner}', NULL, {table}.owner), \
+               gone_before = IF({old}, {table}.gone, {table}.gone_before), \
+               gone = CONCAT(IF({old}, '', {table}.gone), '{owner}'), \
+               gone_since = IF({old}, {NOW}, {table}.gone_since)"
+        )
+    }
+
+    /// Affects a row if there was a lease.
+    pub(super) fn force_release(&self, key: &LockKey) -> String {
+        let Self { table } = self;
+        format!("UPDATE {table} SET owner = NULL, expires_at = {NOW} WHERE {}", held(key))
+    }
+
+    /// `(owner, token, µs left)`, or no row.
+    pub(super) fn inspect(&self, key: &LockKey) -> String {
+        let Self { table } = self;
+        format!(
+            "SELECT owner, token, TIMESTAMPDIFF(MICROSECOND, {NOW}, expires_at) FROM {table} WHERE {}",
+            held(key)
+        )
+    }
+
+    /// The largest token of deleted rows, if that was written long enough ago for every statement
+    /// under way to know it; and rows that were not used for a while.
+    pub(super) fn idle(&self) -> (String, String) {
+        let Self { table } = self;
+        let floor = format!(
+            "SELECT token FROM {table} WHERE lock_key = '' AND expires_at < {NOW} - {RETENTION}"
+        );
+        let idle =
+            format!("SELECT lock_key, token FROM {table} WHERE {} LIMIT {SWEPT_AT_ONCE}", idle());
+        (floor, idle)
+    }
+
+    pub(super) fn delete_idle(&self, keys: &str, floor: u64) -> String {
+        let Self { table } = self;
+        let idle = idle();
+        format!("DELETE FROM {table} WHERE lock_key IN ({keys}) AND token <= {floor} AND {idle}")
+    }
+
+    pub(super) fn raise_floor(&self, token: u64) -> String {
+        let Self { table } = self;
+        format!(
+            "UPDATE {table} SET token = GREATEST(token, {token}), expires_at = {NOW} \
+             WHERE lock_key = '' AND expires_at < {NOW} - {RETENTION}"
+        )
+    }
+
+    fn floor(&self) -> String {
+        let Self { table } = self;
+        format!("FROM {table} AS floor WHERE floor.lock_key = ''")
+    }
+}
+
+/// Not used for a while, and nothing given up is remembered in it.
+fn idle() -> String {
+    format!(
+        "lock_key <> '' AND expires_at < {NOW} - {RETENTION} AND gone_since < {NOW} - {TOMBSTONES_OVER}"
+    )
+}
+
+/// For a key without a row. It is computed before the row is there, which is safe because rows are
+/// kept for a while.
+fn first_token() -> String {
+    format!("GREATEST({NOW_MICROS}, floor.token + 1)")
+}
+
+fn after(duration: Duration) -> String {
+    format!("{NOW} + INTERVAL {} MICROSECOND", duration.as_micros())
+}
+
+fn held(key: &LockKey) -> String {
+    format!("lock_key = {} AND expires_at > {NOW}", bytes(key.as_str()))
+}
+
+fn held_by(claim: &Claim) -> String {
+    format!("{} AND owner = '{}'", held(&claim.key), claim.owner)
+}

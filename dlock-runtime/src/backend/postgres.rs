@@ -1,0 +1,380 @@
+//! Leases in a PostgreSQL table.
+//!
+//! | column of `dlock_leases` | what it holds |
+//! |---|---|
+//! | `lock_key` | the key; the row without one holds the largest token of rows that were deleted |
+//! | `owner`, `token`, `expires_at` | who holds the lease, its fencing token, its end by the server's clock |
+//! | `wanted`, `released` | does a process wait, and what the last release found |
+//! | `gone`, `gone_before`, `gone_since` | owners whose acquire was given up |
+//!
+//! Each operation is one statement in one message, and a transaction of its own: it works behind a
+//! proxy that pools by transaction, and a request that is dropped half-way leaves nothing open (its
+//! connection is closed all the same). The table is made if it is missing; a role that may not do that
+//! finds it in `sql/postgres/leases.sql` of this crate.
+//!
+//! A token is the server's time in microseconds, or one more than the last token if that is ahead. A
+//! row is kept for a minute or more after its last use and then deleted; its token lives on in the row
+//! without a key, so that no clock that was set back can make a later one smaller.
+//!
+//! Waiters are woken by `NOTIFY` over one connection per backend, sent only where somebody waits for
+//! that key. Where no notice comes through (behind such a proxy) they look for themselves.
+//!
+//! # What it does not promise
+//! A replica that is promoted before it has heard of a grant grants again: with asynchronous
+//! replication only a fenced resource is safe across a failover (tokens grow as long as the servers'
+//! clocks agree). The same holds for `synchronous_commit = off` and a crash.
+
+mod notices;
+mod statements;
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow};
+use sqlx::{ConnectOptions, Connection, PgConnection, Row};
+
+use self::notices::Notices;
+use super::sweeping::Sweeping;
+use super::topics::Interest;
+use super::{
+    Answer, Attempt, Backend, Capabilities, Claim, Holder, Release, Released, Renewal, Watch,
+    validity_of,
+};
+use crate::error::BackendError;
+use crate::key::LockKey;
+use crate::owner::OwnerId;
+use crate::sql::store::failure;
+use crate::sql::tables::Table;
+use crate::sql::{self, poll};
+use crate::token::FencingToken;
+
+type Store = sql::store::Store<sqlx::Postgres>;
+
+/// How long a waiter lets the listening connection come up before it looks for itself.
+const LISTENING: Duration = Duration::from_millis(300);
+
+/// Leases in a PostgreSQL table.
+///
+/// Clones share their connections.
+#[derive(Clone)]
+pub struct Postgres(Arc<Inner>);
+
+struct Inner {
+    store: Arc<Store>,
+    statements: Statements,
+    notices: Notices,
+    sweeping: Sweeping,
+}
+
+/// The SQL for one table.
+struct Statements {
+    table: String,
+}
+
+/// How to use a PostgreSQL server; made by [`Postgres::builder`].
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing before it connects"]
+pub struct PostgresBuilder {
+    table: String,
+    limit: Duration,
+    connections: u32,
+}
+
+impl Postgres {
+    /// Connects to `postgres://user:password@host:port/database`, making the table if it is missing.
+    /// TLS and other options are those of sqlx's URLs (`?sslmode=require`; turn on one of sqlx's TLS
+    /// features).
+    ///
+    /// # Errors
+    /// A URL that cannot be read, a server that cannot be reached or refuses the credentials, a role
+    /// that may neither find nor make the table. No error shows the password.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: making the table is idempotent.
+    pub async fn connect(url: &str) -> Result<Self, BackendError> {
+        Self::builder().connect(url).await
+    }
+
+    /// Uses connections of an existing pool, and one more of the same kind to listen.
+    ///
+    /// # Errors
+    /// Those of [`connect`](Self::connect).
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn with_pool(pool: PgPool) -> Result<Self, BackendError> {
+        Self::builder().with_pool(pool).await
+    }
+
+    /// Options before connecting.
+    pub fn builder() -> PostgresBuilder {
+        PostgresBuilder {
+            table: "dlock_leases".to_owned(),
+            limit: sql::store::DEFAULT_LIMIT,
+            connections: sql::store::DEFAULT_CONNECTIONS,
+        }
+    }
+
+    fn sql(&self) -> &Statements {
+        &self.0.statements
+    }
+
+    async fn try_acquire(&self, claim: &Claim) -> Result<Attempt, BackendError> {
+        self.sweep_if_due();
+        let reply = self.0.store.run_repeatable(self.sql().acquire(claim)).await?;
+        let Some(row) = reply.row() else { return Ok(Attempt::busy(None)) };
+        match read::<Option<i64>>(row, 0)? {
+            Some(token) => {
+                let token = FencingToken::new(token.unsigned_abs());
+                Ok(Attempt::granted(token, validity_of(claim.ttl)))
+            }
+            None => Ok(Attempt::busy(Some(micros(read(row, 1)?)))),
+        }
+    }
+
+    async fn renew(&self, claim: &Claim) -> Result<Renewal, BackendError> {
+        let reply = self.0.store.run_repeatable(self.sql().renew(claim)).await?;
+        Ok(match reply.row() {
+            Some(_) => Renewal::Renewed { validity: validity_of(claim.ttl) },
+            None => Renewal::NotHeld,
+        })
+    }
+
+    async fn release(&self, claim: &Claim, release: Release) -> Result<Released, BackendError> {
+        let reply = self.0.store.run(self.sql().release(claim, release)).await?;
+        Ok(if reply.row().is_some() { Released::Released } else { Released::NotHeld })
+    }
+
+    async fn inspect(&self, key: &LockKey) -> Result<Option<Holder>, BackendError> {
+        let reply = self.0.store.run_repeatable(self.sql().inspect(key)).await?;
+        let Some(row) = reply.row() else { return Ok(None) };
+        let owner = read::<Option<String>>(row, 0)?.and_then(|owner| OwnerId::parse(&owner));
+        let token = FencingToken::new(read::<i64>(row, 1)?.unsigned_abs());
+        Ok(Some(Holder::new(owner, token, micros(read(row, 2)?))))
+    }
+
+    async fn force_release(&self, key: &LockKey) -> Result<bool, BackendError> {
+        let reply = self.0.store.run(self.sql().force_release(key)).await?;
+        Ok(reply.row().is_some())
+    }
+
+    /// Has the key's release announced; false if nobody holds it.
+    async fn want(&self, key: &LockKey) -> Result<bool, BackendError> {
+        let reply = self.0.store.run_repeatable(self.sql().want(key)).await?;
+        Ok(reply.row().is_some())
+    }
+
+    fn sweep_if_due(&self) {
+        let store = Arc::clone(&self.0.store);
+        let sweep = || {
+            let statements = self.sql().sweep();
+            async move { store.run(statements).await.map(|_| ()) }
+        };
+        self.0.sweeping.start_if_due(sweep);
+    }
+}
+
+impl PostgresBuilder {
+    /// The table that holds the leases, with or without its schema; `dlock_leases` if not set, found
+    /// along the role's `search_path`. Services with different tables share a database without
+    /// excluding each other.
+    pub fn table(mut self, table: impl Into<String>) -> Self {
+        self.table = table.into();
+        self
+    }
+
+    /// How long the server may take to answer a request, a wait for a connection of the pool
+    /// included; 5 s if not set, 30 s at most.
+    pub fn response_timeout(mut self, limit: Duration) -> Self {
+        self.limit = limit.min(sql::store::LONGEST_LIMIT);
+        self
+    }
+
+    /// How many connections [`connect`](Self::connect) opens at most, besides the one that listens;
+    /// 10 if not set.
+    pub fn max_connections(mut self, connections: u32) -> Self {
+        self.connections = connections.max(1);
+        self
+    }
+
+    /// Connects; see [`Postgres::connect`].
+    ///
+    /// # Errors
+    /// Those of [`Postgres::connect`], and a table whose name is not one.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn connect(self, url: &str) -> Result<Postgres, BackendError> {
+        let options = options(url)?;
+        // Alone first: a pool would hide why it has no connection.
+        let first = PgConnection::connect_with(&options);
+        let first = tokio::time::timeout(self.limit, first).await;
+        let first = first.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+        let first = first.map_err(|error| failure::<sqlx::Postgres>(error).not_sent())?;
+        drop(first);
+        let pool = PgPoolOptions::new()
+            .max_connections(self.connections)
+            .acquire_timeout(self.limit)
+            // A broken connection shows when it is used, and the request is sent again.
+            .test_before_acquire(false)
+            .connect_lazy_with(options);
+        self.with_pool(pool).await
+    }
+
+    /// Uses a pool; see [`Postgres::with_pool`].
+    ///
+    /// # Errors
+    /// Those of [`Postgres::with_pool`], and a table whose name is not one.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn with_pool(self, pool: PgPool) -> Result<Postgres, BackendError> {
+        sql::tables::check_name("postgres", &self.table)?;
+        let store = Arc::new(Store { pool, limit: self.limit });
+        let statements = Statements { table: self.table };
+        statements.ensure_table(&store).await?;
+        let notices = Notices::new(Arc::clone(&store));
+        let sweeping = Sweeping::default();
+        Ok(Postgres(Arc::new(Inner { store, statements, notices, sweeping })))
+    }
+}
+
+impl Statements {
+    async fn ensure_table(&self, store: &Store) -> Result<(), BackendError> {
+        let table = Table {
+            name: &self.table,
+            file: "sql/postgres/leases.sql",
+            statements: include_str!("../../sql/postgres/leases.sql")
+                .replace("dlock_leases", &self.table),
+            probe: format!("SELECT gone_since FROM {} WHERE lock_key = ''", self.table),
+        };
+        table.ensure(store).await
+    }
+}
+
+fn options(url: &str) -> Result<PgConnectOptions, BackendError> {
+    match PgConnectOptions::from_str(url) {
+        Ok(options) => Ok(options.disable_statement_logging()),
+        Err(error) => {
+            let problem = format!(
+                "not a postgres URL of the form postgres://user:password@host:port/database: {error}"
+            );
+            Err(BackendError::permanent(problem).not_sent())
+        }
+    }
+}
+
+fn read<'r, T>(row: &'r PgRow, column: usize) -> Result<T, BackendError>
+where
+    T: sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
+{
+    row.try_get(column).map_err(failure::<sqlx::Postgres>)
+}
+
+/// Whole microseconds as the server counts them; none are left below zero.
+fn micros(left: i64) -> Duration {
+    Duration::from_micros(u64::try_from(left).unwrap_or(0))
+}
+
+impl Backend for Postgres {
+    fn kind(&self) -> &'static str {
+        "postgres"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::LEASES
+    }
+
+    fn try_acquire<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Result<Attempt, BackendError>> {
+        Answer::from_future(self.try_acquire(claim))
+    }
+
+    fn renew<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Result<Renewal, BackendError>> {
+        Answer::from_future(self.renew(claim))
+    }
+
+    fn release<'a>(
+        &'a self,
+        claim: &'a Claim,
+        release: Release,
+    ) -> Answer<'a, Result<Released, BackendError>> {
+        Answer::from_future(self.release(claim, release))
+    }
+
+    fn watch<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<Box<dyn Watch>, BackendError>> {
+        Answer::from_future(async {
+            let interest = self.0.notices.of(key.as_str().to_owned());
+            let mut watch =
+                RowWatch { postgres: self.clone(), key: key.clone(), interest, announced: false };
+            watch.begin().await?;
+            Ok(Box::new(watch) as Box<dyn Watch>)
+        })
+    }
+
+    fn inspect<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<Option<Holder>, BackendError>> {
+        Answer::from_future(self.inspect(key))
+    }
+
+    fn force_release<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<bool, BackendError>> {
+        Answer::from_future(self.force_release(key))
+    }
+}
+
+impl fmt::Debug for Postgres {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Postgres").field("table", &self.sql().table).finish_non_exhaustive()
+    }
+}
+
+/// Waits for a notice of the key; looks for itself while none can come.
+struct RowWatch {
+    postgres: Postgres,
+    key: LockKey,
+    interest: Interest,
+    /// Has the row been told that its release is to be announced?
+    announced: bool,
+}
+
+impl RowWatch {
+    async fn begin(&mut self) -> Result<(), BackendError> {
+        let _ = tokio::time::timeout(LISTENING, self.interest.live()).await;
+        self.announced = self.interest.is_live() && self.postgres.want(&self.key).await?;
+        Ok(())
+    }
+
+    /// A release clears the row's mark and is announced; whoever waits on marks it again first, and
+    /// sees then whether another one came in between.
+    async fn wait(&mut self) -> Result<(), BackendError> {
+        if !self.interest.is_live() {
+            let Self { postgres, key, interest, .. } = self;
+            let is_held = || async { Ok(postgres.inspect(key).await?.is_some()) };
+            tokio::select! {
+                () = poll::until_free(is_held) => {}
+                () = interest.news() => {}
+            }
+            return Ok(());
+        }
+        if !self.announced {
+            self.announced = self.postgres.want(&self.key).await?;
+            if !self.announced {
+                return Ok(());
+            }
+        }
+        self.interest.news().await;
+        self.announced = false;
+        Ok(())
+    }
+}
+
+impl Watch for RowWatch {
+    fn changed(&mut self) -> Answer<'_, ()> {
+        Answer::from_future(async {
+            if self.wait().await.is_err() {
+                // The server cannot be asked now: say nothing, the engine's own tries go on.
+                std::future::pending::<()>().await;
+            }
+        })
+    }
+}

@@ -1,0 +1,185 @@
+//! The SQL of each operation: one statement, and with it one transaction.
+//!
+//! `ON CONFLICT DO UPDATE` and `UPDATE` lock the row before they compute anything of it, and work on
+//! its latest version: two operations on one key take effect one after the other. Under an isolation
+//! above READ COMMITTED the later one fails instead, and is sent again.
+
+use std::time::Duration;
+
+use super::Statements;
+use crate::backend::{Claim, Release};
+use crate::key::LockKey;
+use crate::sql::postgres::text;
+
+/// The present, in microseconds since 1970. Not `now()`: that is when the transaction began.
+const NOW_MICROS: &str = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
+
+/// How long an acquire that was given up is remembered: what a stopped server still has in its
+/// buffers is executed when it goes on, together with the release that comes behind it.
+const TOMBSTONE: &str = "interval '2 minutes'";
+
+/// How long a row is kept after its last use: longer than any statement can be under way. A row that
+/// were deleted sooner could be made again by a statement that drew its token before.
+const RETENTION: &str = "interval '1 minute'";
+
+impl Statements {
+    /// Answers `(token, NULL)` when it was granted, else `(NULL, µs left)`.
+    pub(super) fn acquire(&self, claim: &Claim) -> String {
+        let Self { table } = self;
+        let key = text(claim.key.as_str());
+        let owner = claim.owner;
+        let until = after(claim.ttl);
+        let first_token = self.first_token();
+        format!(
+            "WITH granted AS (\
+               INSERT INTO {table} AS lease (lock_key, owner, token, expires_at) \
+               VALUES ({key}, '{owner}', {first_token}, {until}) \
+               ON CONFLICT (lock_key) DO UPDATE SET \
+                 token = CASE WHEN lease.owner = '{owner}' AND lease.expires_at > clock_timestamp() \
+                   THEN lease.token ELSE greatest({NOW_MICROS}, lease.token + 1) END, \
+                 owner = excluded.owner, \
+                 expires_at = {until} \
+               WHERE (lease.owner = '{owner}' OR lease.expires_at <= clock_timestamp()) \
+                 AND position('{owner}' IN lease.gone || lease.gone_before) = 0 \
+               RETURNING token) \
+             SELECT token, NULL::bigint FROM granted \
+             UNION ALL \
+             SELECT NULL, {LEFT} FROM {table} \
+             WHERE lock_key = {key} AND NOT EXISTS (SELECT FROM granted)"
+        )
+    }
+
+    /// A row if it was renewed.
+    pub(super) fn renew(&self, claim: &Claim) -> String {
+        let Self { table } = self;
+        let until = after(claim.ttl);
+        format!("UPDATE {table} SET expires_at = {until} WHERE {} RETURNING 1", held_by(claim))
+    }
+
+    /// A row if it was released; announces it where somebody waits.
+    pub(super) fn release(&self, claim: &Claim, release: Release) -> String {
+        if release.late_acquire {
+            return self.release_for_good(claim, release);
+        }
+        let Self { table } = self;
+        let changes = freed(release.keep_for);
+        let freed =
+            format!("UPDATE {table} SET {changes} WHERE {} RETURNING released", held_by(claim));
+        announced(&freed, &claim.key)
+    }
+
+    /// The same, and an acquire of this owner that is executed later does not grant.
+    fn release_for_good(&self, claim: &Claim, release: Release) -> String {
+        let Self { table } = self;
+        let key = text(claim.key.as_str());
+        let owner = claim.owner;
+        let first_token = self.first_token();
+        let ours = format!("lease.owner = '{owner}' AND lease.expires_at > clock_timestamp()");
+        let keep = release.keep_for.unwrap_or_default();
+        let woken = format!("{ours} AND lease.wanted AND {}", keep.is_zero());
+        let until = after(keep);
+        let old = format!("lease.gone_since < clock_timestamp() - {TOMBSTONE}");
+        let freed = format!(
+            "INSERT INTO {table} AS lease (lock_key, token, expires_at, gone, gone_since) \
+             VALUES ({key}, {first_token}, clock_timestamp(), '{owner}', clock_timestamp()) \
+             ON CONFLICT (lock_key) DO UPDATE SET \
+               released = CASE WHEN {woken} THEN 2 WHEN {ours} THEN 1 ELSE 0 END, \
+               wanted = lease.wanted AND NOT ({woken}), \
+               expires_at = CASE WHEN {ours} THEN {until} ELSE lease.expires_at END, \
+               owner = CASE WHEN lease.owner = '{owner}' THEN NULL ELSE lease.owner END, \
+               gone_before = CASE WHEN {old} THEN lease.gone ELSE lease.gone_before END, \
+               gone = CASE WHEN {old} THEN '' ELSE lease.gone END || excluded.gone, \
+               gone_since = CASE WHEN {old} THEN clock_timestamp() ELSE lease.gone_since END \
+             RETURNING released"
+        );
+        announced(&freed, &claim.key)
+    }
+
+    /// A row if there was a lease.
+    pub(super) fn force_release(&self, key: &LockKey) -> String {
+        let Self { table } = self;
+        let changes = freed(None);
+        let freed = format!("UPDATE {table} SET {changes} WHERE {} RETURNING released", held(key));
+        announced(&freed, key)
+    }
+
+    /// `(owner, token, µs left)`, or no row.
+    pub(super) fn inspect(&self, key: &LockKey) -> String {
+        let Self { table } = self;
+        format!("SELECT owner, token, {LEFT} FROM {table} WHERE {}", held(key))
+    }
+
+    /// Says that the key's release is to be announced; a row if somebody holds it.
+    ///
+    /// Where it was said before nothing is written: the release that clears it is announced as well.
+    pub(super) fn want(&self, key: &LockKey) -> String {
+        let Self { table } = self;
+        let held = held(key);
+        format!(
+            "WITH told AS (UPDATE {table} SET wanted = true WHERE {held} AND NOT wanted RETURNING 1) \
+             SELECT 1 WHERE EXISTS (SELECT FROM told) \
+               OR EXISTS (SELECT FROM {table} WHERE {held} AND wanted)"
+        )
+    }
+
+    /// Deletes rows that were not used for a while, in two steps a while apart: the row without a key
+    /// first takes their largest token, so that no later grant can come out smaller.
+    pub(super) fn sweep(&self) -> String {
+        let Self { table } = self;
+        let idle = format!(
+            "lock_key <> '' AND expires_at < clock_timestamp() - {RETENTION} \
+             AND gone_since < clock_timestamp() - 2 * {TOMBSTONE}"
+        );
+        let ready = format!(
+            "(SELECT token FROM {table} WHERE lock_key = '' \
+              AND expires_at < clock_timestamp() - {RETENTION})"
+        );
+        format!(
+            "DELETE FROM {table} WHERE {idle} AND token <= {ready}; \
+             UPDATE {table} SET expires_at = clock_timestamp(), \
+               token = greatest(token, (SELECT max(token) FROM {table} WHERE {idle})) \
+             WHERE lock_key = '' AND expires_at < clock_timestamp() - {RETENTION} \
+               AND EXISTS (SELECT FROM {table} WHERE {idle})"
+        )
+    }
+
+    /// For a key without a row. It is computed before the row is there, which is safe because rows
+    /// are kept for a while.
+    fn first_token(&self) -> String {
+        let Self { table } = self;
+        format!("greatest({NOW_MICROS}, (SELECT token + 1 FROM {table} WHERE lock_key = ''))")
+    }
+}
+
+const LEFT: &str = "(extract(epoch FROM expires_at - clock_timestamp()) * 1000000)::bigint";
+
+fn after(duration: Duration) -> String {
+    format!("clock_timestamp() + interval '{} microseconds'", duration.as_micros())
+}
+
+fn held(key: &LockKey) -> String {
+    format!("lock_key = {} AND expires_at > clock_timestamp()", text(key.as_str()))
+}
+
+fn held_by(claim: &Claim) -> String {
+    format!("{} AND owner = '{}'", held(&claim.key), claim.owner)
+}
+
+/// Frees a row, at once or after a while in which nobody holds it.
+fn freed(keep_for: Option<Duration>) -> String {
+    match keep_for {
+        None => "owner = NULL, expires_at = clock_timestamp(), wanted = false, released = CASE WHEN wanted THEN 2 ELSE 1 END".to_owned(),
+        Some(rest) => format!("owner = NULL, expires_at = {}, released = 1", after(rest)),
+    }
+}
+
+/// `NOTIFY` takes a lock of the whole database at commit: it is sent only where somebody waits.
+fn announced(freed: &str, key: &LockKey) -> String {
+    let key = text(key.as_str());
+    format!(
+        "WITH freed AS ({freed}) \
+         SELECT CASE WHEN released = 2 THEN pg_notify('{CHANNEL}', {key})::text END \
+         FROM freed WHERE released > 0",
+        CHANNEL = super::notices::CHANNEL,
+    )
+}

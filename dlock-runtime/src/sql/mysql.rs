@@ -1,0 +1,54 @@
+//! What is particular to MySQL and MariaDB: their literals and their error numbers.
+
+use sqlx::mysql::MySqlDatabaseError;
+
+use super::hex;
+
+/// A literal of these very bytes.
+pub(crate) fn bytes(value: &str) -> String {
+    format!("x'{}'", hex(value))
+}
+
+/// The present time in microseconds since 1970: UTC, so that no change to or from summer time
+/// touches it.
+pub(crate) const NOW_MICROS: &str = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))";
+
+/// The error's number, see the server error references of MySQL and of MariaDB.
+pub(crate) fn number(error: &sqlx::Error) -> Option<u16> {
+    let error = error.as_database_error()?.try_downcast_ref::<MySqlDatabaseError>()?;
+    Some(error.number())
+}
+
+/// Did the server undo the statement because of another transaction or a time limit of its own, so
+/// that it may be sent again at once?
+pub(crate) fn is_undone(error: &sqlx::Error) -> bool {
+    // lock wait timeout, deadlock, query interrupted, statement time limit (MariaDB, MySQL), row
+    // changed since it was read (MariaDB)
+    matches!(number(error), Some(1205 | 1213 | 1317 | 1969 | 3024 | 1020))
+}
+
+/// Is this connection of no more use: the server is going away, or is a replica by now?
+pub(crate) fn is_leaving(error: &sqlx::Error) -> bool {
+    // server shutdown, connection killed, read-only option, read-only transaction
+    matches!(number(error), Some(1053 | 1927 | 1290 | 1792 | 1836))
+}
+
+/// May the same statement succeed a little later?
+pub(crate) fn is_transient(error: &sqlx::Error) -> bool {
+    is_undone(error)
+        || is_leaving(error)
+        || super::is_broken(error)
+        || matches!(error, sqlx::Error::PoolTimedOut)
+        // too many connections (of all, of this user), out of resources
+        || matches!(number(error), Some(1040 | 1203 | 1226 | 1041))
+}
+
+/// Is the table missing, or is it an older one?
+pub(crate) fn is_table_missing(error: &sqlx::Error) -> bool {
+    matches!(number(error), Some(1146 | 1054))
+}
+
+/// May this user not do what was asked?
+pub(crate) fn is_forbidden(error: &sqlx::Error) -> bool {
+    matches!(number(error), Some(1142 | 1044 | 1045 | 1227))
+}

@@ -1,0 +1,54 @@
+//! What is particular to PostgreSQL: its literals and its error codes.
+
+use sqlx::postgres::PgDatabaseError;
+
+use super::hex;
+
+/// A text literal that holds in every setting of `standard_conforming_strings` and every encoding.
+pub(crate) fn text(value: &str) -> String {
+    format!("convert_from(decode('{}','hex'),'UTF8')", hex(value))
+}
+
+/// The SQLSTATE, see "PostgreSQL Error Codes" in its documentation.
+pub(crate) fn sqlstate(error: &sqlx::Error) -> Option<&str> {
+    let error = error.as_database_error()?.try_downcast_ref::<PgDatabaseError>()?;
+    Some(error.code())
+}
+
+/// Did the server undo the statement because of another transaction or a time limit of its own, so
+/// that it may be sent again at once?
+pub(crate) fn is_undone(error: &sqlx::Error) -> bool {
+    // serialization_failure, deadlock_detected, lock_not_available, query_canceled
+    matches!(sqlstate(error), Some("40001" | "40P01" | "55P03" | "57014"))
+}
+
+/// Is this connection of no more use: the server is going away, or is a standby by now?
+pub(crate) fn is_leaving(error: &sqlx::Error) -> bool {
+    // admin_shutdown, crash_shutdown, cannot_connect_now, idle_session_timeout, read_only_sql_transaction
+    matches!(sqlstate(error), Some("57P01" | "57P02" | "57P03" | "57P05" | "25006"))
+}
+
+/// May the same statement succeed a little later?
+pub(crate) fn is_transient(error: &sqlx::Error) -> bool {
+    let passing = |state: &str| {
+        // connection exceptions, insufficient resources, system errors
+        matches!(state.get(..2), Some("08" | "53" | "58"))
+    };
+    is_undone(error)
+        || is_leaving(error)
+        || super::is_broken(error)
+        || matches!(error, sqlx::Error::PoolTimedOut)
+        || sqlstate(error).is_some_and(passing)
+}
+
+/// Is the table missing, or may this role not use it?
+pub(crate) fn is_table_missing(error: &sqlx::Error) -> bool {
+    // undefined_table; undefined_column of an older table
+    matches!(sqlstate(error), Some("42P01" | "42703"))
+}
+
+/// May this role not do what was asked?
+pub(crate) fn is_forbidden(error: &sqlx::Error) -> bool {
+    // insufficient_privilege
+    sqlstate(error) == Some("42501")
+}

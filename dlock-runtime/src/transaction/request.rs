@@ -1,0 +1,138 @@
+//! The calls before they are awaited.
+
+use std::future::IntoFuture;
+use std::pin::Pin;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+use std::time::Duration;
+use std::time::Instant;
+
+use super::row_lock::{RowLock, RowLocks};
+use super::{DEFAULT_WAIT, Transactional};
+use crate::error::LockError;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+use crate::error::Whereabouts;
+use crate::key::LockKey;
+use crate::options::Wait;
+
+/// On what terms rows are locked.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(
+    not(any(feature = "postgres", feature = "mysql")),
+    allow(dead_code, reason = "nobody can lock rows then")
+)]
+pub struct Terms {
+    pub(crate) wait: Wait,
+    pub(crate) any_isolation: bool,
+    began: Instant,
+}
+
+impl Terms {
+    pub(crate) fn new(wait: Wait, any_isolation: bool) -> Self {
+        Self { wait, any_isolation, began: Instant::now() }
+    }
+
+    /// What is left of the wait; `None` without a limit.
+    #[cfg(any(feature = "postgres", feature = "mysql"))]
+    pub(super) fn left(&self) -> Option<Duration> {
+        match self.wait {
+            Wait::UpTo(limit) => Some(limit.saturating_sub(self.began.elapsed())),
+            Wait::Forever => None,
+        }
+    }
+
+    #[cfg(any(feature = "postgres", feature = "mysql"))]
+    pub(super) fn busy(&self, key: &LockKey) -> LockError {
+        let waited = self.began.elapsed();
+        LockError::Busy { key: key.clone(), waited, holder: Whereabouts::Elsewhere }
+    }
+}
+
+/// Locks one key when awaited; made by [`lock`](super::lock).
+#[derive(Debug)]
+#[must_use = "nothing is locked before it is awaited"]
+pub struct RowLockRequest<'a, C: ?Sized>(RowLocksRequest<'a, C>);
+
+/// Locks several keys when awaited; made by [`lock_all`](super::lock_all).
+#[derive(Debug)]
+#[must_use = "nothing is locked before it is awaited"]
+pub struct RowLocksRequest<'a, C: ?Sized> {
+    transaction: &'a mut C,
+    keys: Vec<LockKey>,
+    wait: Wait,
+    any_isolation: bool,
+}
+
+impl<'a, C: Transactional + ?Sized> RowLockRequest<'a, C> {
+    pub(super) fn new(transaction: &'a mut C, key: LockKey) -> Self {
+        Self(RowLocksRequest::new(transaction, vec![key]))
+    }
+
+    /// How long to wait for a busy lock; zero tries once, [`Wait::Forever`] has no limit;
+    /// [`DEFAULT_WAIT`] if not set.
+    pub fn wait(self, wait: impl Into<Wait>) -> Self {
+        Self(self.0.wait(wait))
+    }
+
+    /// Insists on locking in a transaction whose plain reads may be older than the lock; see the
+    /// [module](super#isolation).
+    pub fn any_isolation(self) -> Self {
+        Self(self.0.any_isolation())
+    }
+}
+
+impl<'a, C: Transactional + ?Sized> RowLocksRequest<'a, C> {
+    pub(super) fn new(transaction: &'a mut C, keys: Vec<LockKey>) -> Self {
+        Self { transaction, keys, wait: DEFAULT_WAIT.into(), any_isolation: false }
+    }
+
+    /// How long to wait for all of them together; see [`RowLockRequest::wait`].
+    pub fn wait(mut self, wait: impl Into<Wait>) -> Self {
+        self.wait = wait.into();
+        self
+    }
+
+    /// See [`RowLockRequest::any_isolation`].
+    pub fn any_isolation(mut self) -> Self {
+        self.any_isolation = true;
+        self
+    }
+}
+
+impl<'a, C: Transactional + ?Sized> IntoFuture for RowLockRequest<'a, C> {
+    type Output = Result<RowLock, LockError>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send + 'a>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        let all = self.0.into_future();
+        Box::pin(async move {
+            let mut locks = all.await?.into_locks();
+            Ok(locks.remove(0))
+        })
+    }
+}
+
+impl<'a, C: Transactional + ?Sized> IntoFuture for RowLocksRequest<'a, C> {
+    type Output = Result<RowLocks, LockError>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send + 'a>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        let Self { transaction, keys, wait, any_isolation } = self;
+        Box::pin(lock_valid(transaction, keys, Terms::new(wait, any_isolation)))
+    }
+}
+
+/// Checks the keys, brings them into the one order that everybody uses, and locks them.
+pub(crate) async fn lock_valid<C: Transactional + ?Sized>(
+    transaction: &mut C,
+    mut keys: Vec<LockKey>,
+    terms: Terms,
+) -> Result<RowLocks, LockError> {
+    for key in &keys {
+        key.check()?;
+    }
+    keys.sort_unstable();
+    keys.dedup();
+    let tokens = transaction.lock_rows(&keys, terms).await?;
+    let locks = keys.into_iter().zip(tokens).map(|(key, token)| RowLock::new(key, token));
+    Ok(RowLocks::new(locks.collect()))
+}
