@@ -305,7 +305,7 @@ impl Backend for Postgres {
 
     fn watch<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<Box<dyn Watch>, BackendError>> {
         Answer::from_future(async {
-            let interest = self.0.notices.of(key.as_str().to_owned());
+            let interest = self.0.notices.of(sql::postgres::stored(key));
             let mut watch =
                 RowWatch { postgres: self.clone(), key: key.clone(), interest, announced: false };
             watch.begin().await?;

@@ -3,6 +3,12 @@
 use sqlx::postgres::PgDatabaseError;
 
 use super::hex;
+use crate::key::LockKey;
+
+/// The key as it is stored: a text cannot hold the character zero.
+pub(crate) fn stored(key: &LockKey) -> String {
+    key.as_str().replace('\\', r"\\").replace('\0', r"\0")
+}
 
 /// A text literal that holds in every setting of `standard_conforming_strings` and every encoding.
 pub(crate) fn text(value: &str) -> String {
@@ -51,4 +57,16 @@ pub(crate) fn is_table_missing(error: &sqlx::Error) -> bool {
 pub(crate) fn is_forbidden(error: &sqlx::Error) -> bool {
     // insufficient_privilege
     sqlstate(error) == Some("42501")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_that_differ_are_stored_as_different_texts() {
+        assert_eq!(stored(&"product:100".into()), "product:100");
+        assert_eq!(stored(&"a\0".into()), r"a\0");
+        assert_eq!(stored(&r"a\0".into()), r"a\\0");
+    }
 }

@@ -116,7 +116,7 @@ fn statements(
     } else {
         String::new()
     };
-    let key = postgres::text(key.as_str());
+    let key = postgres::text(&postgres::stored(key));
     // `RETURNING` is computed when the row is there: the token is drawn after the lock is won.
     format!(
         "{begin}SET LOCAL lock_timeout = {each}; SET LOCAL statement_timeout = {all}; \

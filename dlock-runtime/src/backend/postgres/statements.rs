@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::Statements;
 use crate::backend::{Claim, Release};
 use crate::key::LockKey;
-use crate::sql::postgres::text;
+use crate::sql::postgres::{stored, text};
 
 /// The present, in microseconds since 1970. Not `now()`: that is when the transaction began.
 const NOW_MICROS: &str = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
@@ -26,7 +26,7 @@ impl Statements {
     /// Answers `(token, NULL)` when it was granted, else `(NULL, µs left)`.
     pub(super) fn acquire(&self, claim: &Claim) -> String {
         let Self { table } = self;
-        let key = text(claim.key.as_str());
+        let key = text(&stored(&claim.key));
         let owner = claim.owner;
         let until = after(claim.ttl);
         let first_token = self.first_token();
@@ -71,7 +71,7 @@ impl Statements {
     /// The same, and an acquire of this owner that is executed later does not grant.
     fn release_for_good(&self, claim: &Claim, release: Release) -> String {
         let Self { table } = self;
-        let key = text(claim.key.as_str());
+        let key = text(&stored(&claim.key));
         let owner = claim.owner;
         let first_token = self.first_token();
         let ours = format!("lease.owner = '{owner}' AND lease.expires_at > clock_timestamp()");
@@ -158,7 +158,7 @@ fn after(duration: Duration) -> String {
 }
 
 fn held(key: &LockKey) -> String {
-    format!("lock_key = {} AND expires_at > clock_timestamp()", text(key.as_str()))
+    format!("lock_key = {} AND expires_at > clock_timestamp()", text(&stored(key)))
 }
 
 fn held_by(claim: &Claim) -> String {
@@ -175,7 +175,7 @@ fn freed(keep_for: Option<Duration>) -> String {
 
 /// `NOTIFY` takes a lock of the whole database at commit: it is sent only where somebody waits.
 fn announced(freed: &str, key: &LockKey) -> String {
-    let key = text(key.as_str());
+    let key = text(&stored(key));
     format!(
         "WITH freed AS ({freed}) \
          SELECT CASE WHEN released = 2 THEN pg_notify('{CHANNEL}', {key})::text END \
