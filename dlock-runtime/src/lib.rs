@@ -11,6 +11,7 @@ mod backoff;
 mod connect;
 mod engine;
 mod error;
+pub mod fencing;
 mod guard;
 pub mod guide;
 mod key;

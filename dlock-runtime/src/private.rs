@@ -397,7 +397,7 @@ where
     Box::pin(async move {
         let keys = keys.into_iter().collect::<Result<Vec<_>, _>>()?;
         let wait = site.options.wait.unwrap_or(DEFAULT_WAIT.into());
-        lock_valid(transaction, keys, Terms::new(wait, false)).await
+        lock_valid(transaction, site.template(), keys, Terms::new(wait, false)).await
     })
     .await
 }

@@ -12,11 +12,31 @@ use crate::backend::{Backend, Claim};
 use crate::engine::{Hold, Want};
 use crate::error::{BackendError, LockError, Loss};
 use crate::guard::LockGuard;
+use crate::key::LockKey;
 use crate::registry::Registered;
+use crate::token::FencingToken;
+
+/// Where a lock lives.
+#[derive(Clone, Copy)]
+enum Store<'a> {
+    Registered(&'a Registered),
+    /// In the caller's own transaction.
+    Transaction,
+}
+
+impl Store<'_> {
+    fn name(&self) -> &str {
+        match self {
+            Self::Registered(backend) => &backend.name,
+            Self::Transaction => "transaction",
+        }
+    }
+}
 
 /// One call's way to its lock: the span `lock.acquire`.
 pub(crate) struct Waiting<'a> {
-    want: &'a Want,
+    template: &'static str,
+    store: Store<'a>,
     /// `None` when nobody looks: reading the clock is a good part of what a call costs.
     began: Option<Instant>,
     span: Span,
@@ -24,25 +44,34 @@ pub(crate) struct Waiting<'a> {
 
 impl<'a> Waiting<'a> {
     pub(crate) fn begin(want: &'a Want) -> Self {
+        Self::of(want.template, &want.key, Store::Registered(&want.backend))
+    }
+
+    /// For a row lock in the caller's transaction.
+    pub(crate) fn begin_row(template: &'static str, key: &LockKey) -> Self {
+        Self::of(template, key, Store::Transaction)
+    }
+
+    fn of(template: &'static str, key: &LockKey, store: Store<'a>) -> Self {
         let span = tracing::debug_span!(
             target: "dlock",
             "lock.acquire",
-            template = want.template,
-            key = %want.key,
-            backend = &*want.backend.name,
+            template,
+            key = %key,
+            backend = store.name(),
             waited = Empty,
             token = Empty,
             outcome = Empty,
         );
         let began = is_observed(&span).then(Instant::now);
-        Self { want, began, span }
+        Self { template, store, began, span }
     }
 
     pub(crate) fn span(&self) -> &Span {
         &self.span
     }
 
-    pub(crate) fn end(self, entered: Result<&LockGuard, &LockError>) {
+    pub(crate) fn end(self, entered: Result<FencingToken, &LockError>) {
         let Some(waited) = self.began.map(|began| began.elapsed()) else { return };
         let outcome = match entered {
             Ok(_) => "acquired",
@@ -50,7 +79,7 @@ impl<'a> Waiting<'a> {
             Err(LockError::Lost { .. }) => "lost",
             Err(_) => "failed",
         };
-        let token = entered.ok().map(|guard| guard.fencing_token().get());
+        let token = entered.ok().map(FencingToken::get);
         if !self.span.is_disabled() {
             self.span.record("waited", tracing::field::debug(waited));
             self.span.record("token", token);
@@ -58,7 +87,7 @@ impl<'a> Waiting<'a> {
             self.span
                 .in_scope(|| tracing::debug!(target: "dlock", ?waited, outcome, "lock acquire"));
         }
-        meters::acquired(self.want.template, &self.want.backend, outcome, waited);
+        meters::acquired(self.template, self.store, outcome, waited);
     }
 }
 
@@ -193,29 +222,36 @@ mod meters {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use metrics::{Label, counter, histogram};
+    use metrics::{Label, SharedString, counter, histogram};
 
+    use super::Store;
     use crate::engine::Hold;
-    use crate::registry::Registered;
 
-    fn labels(template: &'static str, backend: &Registered) -> Vec<Label> {
-        vec![Label::new("template", template), Label::new("backend", Arc::clone(&backend.name))]
+    fn name(store: Store<'_>) -> SharedString {
+        match store {
+            Store::Registered(backend) => Arc::clone(&backend.name).into(),
+            Store::Transaction => "transaction".into(),
+        }
+    }
+
+    fn labels(template: &'static str, store: Store<'_>) -> Vec<Label> {
+        vec![Label::new("template", template), Label::new("backend", name(store))]
     }
 
     fn of(hold: &Hold) -> Vec<Label> {
-        labels(hold.template, &hold.backend)
+        labels(hold.template, Store::Registered(&hold.backend))
     }
 
     pub(super) fn acquired(
         template: &'static str,
-        backend: &Registered,
+        store: Store<'_>,
         outcome: &'static str,
         waited: Duration,
     ) {
-        histogram!("dlock_wait_seconds", labels(template, backend)).record(waited);
+        histogram!("dlock_wait_seconds", labels(template, store)).record(waited);
         let labels = vec![
             Label::new("template", template),
-            Label::new("backend", Arc::clone(&backend.name)),
+            Label::new("backend", name(store)),
             Label::new("outcome", outcome),
         ];
         counter!("dlock_acquires_total", labels).increment(1);
@@ -239,10 +275,10 @@ mod meters {
 mod meters {
     use std::time::Duration;
 
+    use super::Store;
     use crate::engine::Hold;
-    use crate::registry::Registered;
 
-    pub(super) fn acquired(_: &'static str, _: &Registered, _: &'static str, _: Duration) {}
+    pub(super) fn acquired(_: &'static str, _: Store<'_>, _: &'static str, _: Duration) {}
 
     pub(super) fn released(_: &Hold, _: Duration) {}
 

@@ -125,7 +125,8 @@ pub(crate) mod sealed {
     pub(crate) type Locking<'a> =
         Pin<Box<dyn Future<Output = Result<Vec<FencingToken>, LockError>> + Send + 'a>>;
 
-    /// What each kind of connection does in its own way. The keys are valid, sorted and different.
+    /// What each kind of connection does in its own way. There is a key at least; they are valid, sorted and
+    /// different.
     pub trait LockRows {
         fn lock_rows<'a>(&'a mut self, keys: &'a [LockKey], terms: Terms) -> Locking<'a>;
     }

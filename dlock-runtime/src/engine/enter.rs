@@ -82,7 +82,7 @@ pub(crate) async fn enter(
     // Pinned and polled in place: an adapter would move these large futures about.
     let mut taking = pin!(take(registry, want, face));
     let entered = poll_fn(|cx| waiting.span().in_scope(|| taking.as_mut().poll(cx))).await;
-    waiting.end(entered.as_ref());
+    waiting.end(entered.as_ref().map(LockGuard::fencing_token));
     entered
 }
 

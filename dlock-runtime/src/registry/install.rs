@@ -33,6 +33,7 @@ impl RegistryBuilder {
         if !problems.is_empty() {
             return Err(InstallError::Sites(problems));
         }
+        warn_of_two_forms();
         INSTALLED.set(registry.clone()).map_err(|_| InstallError::AlreadyInstalled)?;
         Ok(registry)
     }
@@ -84,6 +85,23 @@ impl RegistryBuilder {
             return Err(BuildError::DefaultTtl { backend: backend.name.to_string(), problem });
         }
         Ok(Registry(Arc::new(inner)))
+    }
+}
+
+/// A lease and a row lock of one name do not exclude each other, which is hardly what was meant.
+fn warn_of_two_forms() {
+    let (rows, leases): (Vec<&Site>, Vec<&Site>) =
+        Registry::sites().into_iter().partition(|site| site.is_in_transaction());
+    for row in rows {
+        let same = |lease: &&&Site| lease.keys().iter().any(|key| row.keys().contains(key));
+        if let Some(lease) = leases.iter().find(same) {
+            tracing::warn!(
+                target: "dlock",
+                row_lock = %row,
+                lease = %lease,
+                "one key template is used for a row lock and for a lease: they do not exclude each other"
+            );
+        }
     }
 }
 

@@ -29,7 +29,7 @@ pub(super) async fn lock_rows(
     keys: &[LockKey],
     terms: Terms,
 ) -> Result<Vec<FencingToken>, LockError> {
-    let Some(first) = keys.first() else { return Ok(vec![]) };
+    let first = &keys[0];
     if !connection.is_in_transaction() {
         return Err(LockError::no_transaction(first));
     }

@@ -6,6 +6,8 @@ use std::pin::Pin;
 use std::time::Duration;
 use std::time::Instant;
 
+use tracing::Instrument;
+
 use super::row_lock::{RowLock, RowLocks};
 use super::{DEFAULT_WAIT, Transactional};
 use crate::error::LockError;
@@ -13,6 +15,7 @@ use crate::error::LockError;
 use crate::error::Whereabouts;
 use crate::key::LockKey;
 use crate::options::Wait;
+use crate::telemetry::Waiting;
 
 /// On what terms rows are locked.
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +61,7 @@ pub struct RowLockRequest<'a, C: ?Sized>(RowLocksRequest<'a, C>);
 pub struct RowLocksRequest<'a, C: ?Sized> {
     transaction: &'a mut C,
     keys: Vec<LockKey>,
+    template: &'static str,
     wait: Wait,
     any_isolation: bool,
 }
@@ -73,6 +77,12 @@ impl<'a, C: Transactional + ?Sized> RowLockRequest<'a, C> {
         Self(self.0.wait(wait))
     }
 
+    /// The name of this lock in traces and metrics, where the key itself has too many values;
+    /// `(manual)` if not set.
+    pub fn template(self, template: &'static str) -> Self {
+        Self(self.0.template(template))
+    }
+
     /// Insists on locking in a transaction whose plain reads may be older than the lock; see the
     /// [module](super#isolation).
     pub fn any_isolation(self) -> Self {
@@ -82,12 +92,19 @@ impl<'a, C: Transactional + ?Sized> RowLockRequest<'a, C> {
 
 impl<'a, C: Transactional + ?Sized> RowLocksRequest<'a, C> {
     pub(super) fn new(transaction: &'a mut C, keys: Vec<LockKey>) -> Self {
-        Self { transaction, keys, wait: DEFAULT_WAIT.into(), any_isolation: false }
+        let wait = DEFAULT_WAIT.into();
+        Self { transaction, keys, template: "(manual)", wait, any_isolation: false }
     }
 
     /// How long to wait for all of them together; see [`RowLockRequest::wait`].
     pub fn wait(mut self, wait: impl Into<Wait>) -> Self {
         self.wait = wait.into();
+        self
+    }
+
+    /// See [`RowLockRequest::template`].
+    pub fn template(mut self, template: &'static str) -> Self {
+        self.template = template;
         self
     }
 
@@ -116,14 +133,16 @@ impl<'a, C: Transactional + ?Sized> IntoFuture for RowLocksRequest<'a, C> {
     type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send + 'a>>;
 
     fn into_future(self) -> Self::IntoFuture {
-        let Self { transaction, keys, wait, any_isolation } = self;
-        Box::pin(lock_valid(transaction, keys, Terms::new(wait, any_isolation)))
+        let Self { transaction, keys, template, wait, any_isolation } = self;
+        let terms = Terms::new(wait, any_isolation);
+        Box::pin(lock_valid(transaction, template, keys, terms))
     }
 }
 
 /// Checks the keys, brings them into the one order that everybody uses, and locks them.
 pub(crate) async fn lock_valid<C: Transactional + ?Sized>(
     transaction: &mut C,
+    template: &'static str,
     mut keys: Vec<LockKey>,
     terms: Terms,
 ) -> Result<RowLocks, LockError> {
@@ -132,7 +151,10 @@ pub(crate) async fn lock_valid<C: Transactional + ?Sized>(
     }
     keys.sort_unstable();
     keys.dedup();
-    let tokens = transaction.lock_rows(&keys, terms).await?;
-    let locks = keys.into_iter().zip(tokens).map(|(key, token)| RowLock::new(key, token));
+    let Some(first) = keys.first() else { return Ok(RowLocks::new(vec![])) };
+    let waiting = Waiting::begin_row(template, first);
+    let locked = transaction.lock_rows(&keys, terms).instrument(waiting.span().clone()).await;
+    waiting.end(locked.as_ref().map(|tokens| tokens[0]));
+    let locks = keys.into_iter().zip(locked?).map(|(key, token)| RowLock::new(key, token));
     Ok(RowLocks::new(locks.collect()))
 }

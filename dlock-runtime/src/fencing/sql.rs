@@ -1,0 +1,215 @@
+//! Fenced rows in an SQL table.
+
+use sqlx::{Database, Encode, Executor, QueryBuilder, Row, Type};
+
+use super::FencingError;
+use crate::token::FencingToken;
+
+/// The column that holds the largest token: `BIGINT NULL`.
+const COLUMN: &str = "fencing_token";
+
+/// Begins an update of one row of `table` that a stale token cannot make.
+///
+/// The table has a column `fencing_token BIGINT NULL` (or [another](FencedUpdate::column)), which the
+/// update sets. Names and expressions are written into the statement as they are; values are bound.
+///
+/// ```no_run
+/// # async fn example(connection: &mut sqlx::sqlite::SqliteConnection, lock: &dlock_runtime::LockGuard) -> Result<(), dlock_runtime::fencing::FencingError> {
+/// dlock_runtime::fencing::update("products", lock.fencing_token())
+///     .set_expression("stock = stock - 1")
+///     .filter("id", 7)
+///     .execute(connection)
+///     .await?;
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "nothing is written before `execute`"]
+pub fn update<DB: FencedDatabase>(table: &'static str, token: FencingToken) -> FencedUpdate<DB> {
+    FencedUpdate { table, column: COLUMN, token, changes: vec![] }
+}
+
+/// An update in the making; see [`update`].
+#[must_use = "nothing is written before `execute`"]
+pub struct FencedUpdate<DB: Database> {
+    table: &'static str,
+    column: &'static str,
+    token: FencingToken,
+    changes: Vec<Push<DB>>,
+}
+
+/// A fenced update that knows its row; made by [`FencedUpdate::filter`].
+#[must_use = "nothing is written before `execute`"]
+pub struct FencedUpdateWhere<DB: Database> {
+    update: FencedUpdate<DB>,
+    conditions: Vec<Push<DB>>,
+}
+
+/// Writes one part of a statement.
+type Push<DB> = Box<dyn Fn(&mut QueryBuilder<DB>) + Send + Sync>;
+
+impl<DB: FencedDatabase> FencedUpdate<DB> {
+    /// The column that holds the largest token, if it is not called `fencing_token`.
+    pub fn column(mut self, column: &'static str) -> Self {
+        self.column = column;
+        self
+    }
+
+    /// Sets a column to a value.
+    pub fn set<T>(mut self, column: &'static str, value: T) -> Self
+    where
+        T: Clone + Encode<'static, DB> + Type<DB> + Send + Sync + 'static,
+    {
+        self.changes.push(bound(column, value));
+        self
+    }
+
+    /// Sets a column by an expression, such as `stock = stock - 1`.
+    pub fn set_expression(mut self, assignment: &'static str) -> Self {
+        self.changes.push(Box::new(move |query| {
+            query.push(assignment);
+        }));
+        self
+    }
+
+    /// Which row: its `column` has this value.
+    pub fn filter<T>(self, column: &'static str, value: T) -> FencedUpdateWhere<DB>
+    where
+        T: Clone + Encode<'static, DB> + Type<DB> + Send + Sync + 'static,
+    {
+        FencedUpdateWhere { update: self, conditions: vec![bound(column, value)] }
+    }
+}
+
+impl<DB: FencedDatabase> FencedUpdateWhere<DB> {
+    /// And another column has that value.
+    pub fn filter<T>(mut self, column: &'static str, value: T) -> Self
+    where
+        T: Clone + Encode<'static, DB> + Type<DB> + Send + Sync + 'static,
+    {
+        self.conditions.push(bound(column, value));
+        self
+    }
+
+    /// Makes the update, in the connection's transaction if it is in one.
+    ///
+    /// # Errors
+    /// [`FencingError::Stale`] when a later holder has written the row, [`FencingError::NoSuchRow`],
+    /// and [`FencingError::Store`] when the database fails.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves it open whether the update was made.
+    pub async fn execute(self, connection: &mut DB::Connection) -> Result<(), FencingError> {
+        let written = DB::write(connection, self.statement()).await;
+        if written.map_err(FencingError::store)? > 0 {
+            return Ok(());
+        }
+        let newest = DB::newest(connection, self.question()).await;
+        match newest.map_err(FencingError::store)? {
+            Some(newest) => Err(FencingError::Stale {
+                presented: self.update.token,
+                newest: FencingToken::new(newest.unsigned_abs()),
+            }),
+            None => Err(FencingError::NoSuchRow),
+        }
+    }
+
+    /// `UPDATE … WHERE …`, for a token that is not stale.
+    fn statement(&self) -> QueryBuilder<DB> {
+        let FencedUpdate { table, column, token, changes } = &self.update;
+        let token = token.get().cast_signed();
+        let mut query = QueryBuilder::new(format!("UPDATE {table} SET {column} = "));
+        DB::bind(&mut query, token);
+        for change in changes {
+            query.push(", ");
+            change(&mut query);
+        }
+        self.push_conditions(&mut query);
+        query.push(format!(" AND ({column} IS NULL OR {column} <= "));
+        DB::bind(&mut query, token);
+        query.push(")");
+        query
+    }
+
+    /// Which token has written the row?
+    fn question(&self) -> QueryBuilder<DB> {
+        let FencedUpdate { table, column, .. } = &self.update;
+        let mut query = QueryBuilder::new(format!("SELECT COALESCE({column}, 0) FROM {table}"));
+        self.push_conditions(&mut query);
+        query
+    }
+
+    fn push_conditions(&self, query: &mut QueryBuilder<DB>) {
+        let mut before = " WHERE ";
+        for condition in &self.conditions {
+            query.push(before);
+            condition(query);
+            before = " AND ";
+        }
+    }
+}
+
+/// `column = value`
+fn bound<DB: FencedDatabase, T>(column: &'static str, value: T) -> Push<DB>
+where
+    T: Clone + Encode<'static, DB> + Type<DB> + Send + Sync + 'static,
+{
+    Box::new(move |query| {
+        query.push(format!("{column} = ")).push_bind(value.clone());
+    })
+}
+
+/// A database whose rows can be fenced: `sqlx::Sqlite`, `sqlx::Postgres`, `sqlx::MySql`.
+pub trait FencedDatabase: sealed::Statements {}
+
+mod sealed {
+    use sqlx::{Database, QueryBuilder};
+
+    /// What the traits of sqlx can only say of each database by itself.
+    pub trait Statements: Database {
+        fn bind(query: &mut QueryBuilder<Self>, token: i64);
+
+        /// How many rows were found to write.
+        fn write(
+            connection: &mut Self::Connection,
+            query: QueryBuilder<Self>,
+        ) -> impl Future<Output = Result<u64, sqlx::Error>> + Send;
+
+        fn newest(
+            connection: &mut Self::Connection,
+            query: QueryBuilder<Self>,
+        ) -> impl Future<Output = Result<Option<i64>, sqlx::Error>> + Send;
+    }
+}
+
+macro_rules! fenced {
+    ($feature:literal, $database:ty) => {
+        #[cfg(feature = $feature)]
+        impl FencedDatabase for $database {}
+
+        #[cfg(feature = $feature)]
+        impl sealed::Statements for $database {
+            fn bind(query: &mut QueryBuilder<Self>, token: i64) {
+                query.push_bind(token);
+            }
+
+            async fn write(
+                connection: &mut Self::Connection,
+                mut query: QueryBuilder<Self>,
+            ) -> Result<u64, sqlx::Error> {
+                Ok(connection.execute(query.build()).await?.rows_affected())
+            }
+
+            async fn newest(
+                connection: &mut Self::Connection,
+                mut query: QueryBuilder<Self>,
+            ) -> Result<Option<i64>, sqlx::Error> {
+                let row = connection.fetch_optional(query.build()).await?;
+                row.map(|row| row.try_get(0)).transpose()
+            }
+        }
+    };
+}
+
+fenced!("sqlite", sqlx::Sqlite);
+fenced!("postgres", sqlx::Postgres);
+fenced!("mysql", sqlx::MySql);
