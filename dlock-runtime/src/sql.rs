@@ -62,10 +62,10 @@ where
     Ok(reply)
 }
 
-/// The bytes of a text as hexadecimal digits.
-pub(crate) fn hex(text: &str) -> String {
-    let mut digits = String::with_capacity(text.len() * 2);
-    for byte in text.bytes() {
+/// Bytes as hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    let mut digits = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
         // Writing into a `String` does not fail.
         let _ = write!(digits, "{byte:02x}");
     }

@@ -48,6 +48,8 @@ use crate::error::LockError;
 use crate::key::LockKey;
 
 #[cfg(feature = "mysql")]
+mod idle_rows;
+#[cfg(feature = "mysql")]
 mod mysql;
 #[cfg(feature = "postgres")]
 mod postgres;
@@ -56,6 +58,8 @@ mod row_lock;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 mod tables;
 
+#[cfg(feature = "mysql")]
+pub use idle_rows::delete_idle_rows;
 pub use request::{RowLockRequest, RowLocksRequest};
 pub(crate) use request::{Terms, lock_valid};
 pub use row_lock::{RowLock, RowLocks};
@@ -146,10 +150,7 @@ pub(crate) mod sealed {
     }
 
     #[cfg(any(feature = "postgres", feature = "mysql"))]
-    impl<DB: sqlx::Database> LockRows for sqlx::Transaction<'_, DB>
-    where
-        DB::Connection: LockRows,
-    {
+    impl<DB: super::RowLockDatabase> LockRows for sqlx::Transaction<'_, DB> {
         fn lock_rows<'a>(&'a mut self, keys: &'a [LockKey], terms: Terms) -> Locking<'a> {
             (**self).lock_rows(keys, terms)
         }
@@ -163,7 +164,4 @@ impl Transactional for sqlx::PgConnection {}
 impl Transactional for sqlx::MySqlConnection {}
 
 #[cfg(any(feature = "postgres", feature = "mysql"))]
-impl<DB: RowLockDatabase> Transactional for sqlx::Transaction<'_, DB> where
-    DB::Connection: sealed::LockRows
-{
-}
+impl<DB: RowLockDatabase> Transactional for sqlx::Transaction<'_, DB> {}

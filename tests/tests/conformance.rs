@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
-use dlock_runtime::backend::{Memory, Redis, Sqlite};
+use dlock_runtime::backend::{Memory, MySql, Postgres, Redis, Sqlite};
 use dlock_runtime::testing::Suite;
-use dlock_tests::servers::RedisServer;
+use dlock_tests::servers::{MariaDbServer, PostgresServer, RedisServer};
 use dlock_tests::trials::Trials;
 
 fn main() -> ExitCode {
@@ -12,6 +12,10 @@ fn main() -> ExitCode {
     trials.add("memory_conforms", memory);
     trials.add("sqlite_conforms", sqlite);
     trials.needs("redis-server", "redis_conforms", redis);
+    trials.needs("postgres", "postgres_conforms", || postgres(10));
+    trials.needs("postgres", "postgres_conforms_with_one_connection", || postgres(1));
+    trials.needs("mariadbd", "mysql_conforms", || mysql(10));
+    trials.needs("mariadbd", "mysql_conforms_with_one_connection", || mysql(1));
     trials.run()
 }
 
@@ -37,6 +41,26 @@ async fn redis() {
     let suite = Suite::new(move || {
         let url = url.clone();
         async move { Redis::connect(&url).await }
+    });
+    suite.run().await.assert_passed();
+}
+
+async fn postgres(connections: u32) {
+    let server = PostgresServer::start();
+    let url = server.url();
+    let suite = Suite::new(move || {
+        let url = url.clone();
+        async move { Postgres::builder().max_connections(connections).connect(&url).await }
+    });
+    suite.run().await.assert_passed();
+}
+
+async fn mysql(connections: u32) {
+    let server = MariaDbServer::start();
+    let url = server.url();
+    let suite = Suite::new(move || {
+        let url = url.clone();
+        async move { MySql::builder().max_connections(connections).connect(&url).await }
     });
     suite.run().await.assert_passed();
 }

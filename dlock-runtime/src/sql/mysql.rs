@@ -5,7 +5,7 @@ use sqlx::mysql::MySqlDatabaseError;
 use super::hex;
 
 /// A literal of these very bytes.
-pub(crate) fn bytes(value: &str) -> String {
+pub(crate) fn bytes(value: &[u8]) -> String {
     format!("x'{}'", hex(value))
 }
 

@@ -12,7 +12,7 @@ pub(crate) fn stored(key: &LockKey) -> String {
 
 /// A text literal that holds in every setting of `standard_conforming_strings` and every encoding.
 pub(crate) fn text(value: &str) -> String {
-    format!("convert_from(decode('{}','hex'),'UTF8')", hex(value))
+    format!("convert_from(decode('{}','hex'),'UTF8')", hex(value.as_bytes()))
 }
 
 /// The SQLSTATE, see "PostgreSQL Error Codes" in its documentation.

@@ -17,7 +17,8 @@ use crate::sql::{self, Reply, mysql};
 use crate::token::FencingToken;
 
 /// The least time a locking statement gets: its limit counts its own work as well.
-const LEAST: Duration = Duration::from_millis(30);
+/// In milliseconds.
+const LEAST: u64 = 30;
 
 /// How much longer than its limit the answer may take.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -81,7 +82,7 @@ async fn lock_row(
     settings: &Settings,
 ) -> Result<FencingToken, LockError> {
     loop {
-        let reply = match answer(connection, statements(key, terms.left()), terms).await {
+        let reply = match answer(connection, statements(key, terms.millis_left()), terms).await {
             Ok(reply) => reply,
             // MySQL's own limit for a lock wait came before ours.
             Err(Failure::Sql(error))
@@ -116,12 +117,12 @@ async fn lock_row(
     }
 }
 
-fn statements(key: &LockKey, left: Option<Duration>) -> String {
-    let key = mysql::bytes(key.as_str());
+fn statements(key: &LockKey, left: Option<u64>) -> String {
+    let key = mysql::bytes(key.as_str().as_bytes());
     let now = mysql::NOW_MICROS;
     let (millis, seconds) = match left.map(|left| left.max(LEAST)) {
         None => (0, NO_LIMIT),
-        Some(limit) => (limit.as_millis().min(u128::from(u32::MAX)), limit.as_secs() + 1),
+        Some(limit) => (limit.min(u64::from(u32::MAX)), limit / 1000 + 1),
     };
     let limited = format!(
         "/*M! SET STATEMENT max_statement_time = {}.{:03}, innodb_lock_wait_timeout = {} FOR */",

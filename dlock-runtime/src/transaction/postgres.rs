@@ -16,10 +16,12 @@ use crate::token::FencingToken;
 
 /// How much longer than the wait the locking statement may run. `lock_timeout` bounds each single
 /// wait; where several holders come in between, only `statement_timeout` bounds their sum.
-const GRACE: Duration = Duration::from_millis(25);
+///
+/// In milliseconds.
+const GRACE: u64 = 25;
 
 /// The same where nothing is to be waited for: the statement itself may take a while.
-const GRACE_WITHOUT_WAIT: Duration = Duration::from_secs(1);
+const GRACE_WITHOUT_WAIT: u64 = 1000;
 
 /// How much longer than that the answer may take.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -105,7 +107,7 @@ fn statements(
     is_first: bool,
     is_last: bool,
 ) -> String {
-    let (each, all) = limits(terms.left());
+    let (each, all) = limits(terms.millis_left());
     let Settings { lock_timeout, statement_timeout, .. } = settings;
     let begin = if is_first { "SAVEPOINT dlock; " } else { "" };
     // The settings hold until the transaction ends unless they are set back.
@@ -128,12 +130,12 @@ fn statements(
 }
 
 /// `lock_timeout` and `statement_timeout` in milliseconds; 0 is no limit.
-fn limits(left: Option<Duration>) -> (i32, i32) {
-    let millis = |limit: Duration| i32::try_from(limit.as_millis()).unwrap_or(i32::MAX);
+fn limits(left: Option<u64>) -> (i32, i32) {
+    let most = |millis: u64| i32::try_from(millis).unwrap_or(i32::MAX);
     match left {
         None => (0, 0),
-        Some(left) if left < Duration::from_millis(1) => (1, millis(GRACE_WITHOUT_WAIT)),
-        Some(left) => (millis(left), millis(left.saturating_add(GRACE))),
+        Some(0) => (1, most(GRACE_WITHOUT_WAIT)),
+        Some(left) => (most(left), most(left.saturating_add(GRACE))),
     }
 }
 

@@ -43,6 +43,13 @@ impl Terms {
         }
     }
 
+    /// In whole milliseconds, as the databases count it: never less than what is left.
+    #[cfg(any(feature = "postgres", feature = "mysql"))]
+    pub(super) fn millis_left(&self) -> Option<u64> {
+        let micros = self.left()?.as_micros();
+        Some(u64::try_from(micros.div_ceil(1000)).unwrap_or(u64::MAX))
+    }
+
     #[cfg(any(feature = "postgres", feature = "mysql"))]
     pub(super) fn busy(&self, key: &LockKey) -> LockError {
         let waited = self.began.elapsed();

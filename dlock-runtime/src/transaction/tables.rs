@@ -2,12 +2,13 @@
 
 use sqlx::{Database, Pool};
 
+use super::Transactional;
 use crate::error::BackendError;
 use crate::sql::store::{DEFAULT_LIMIT, Dialect, Store};
 use crate::sql::tables::Table;
 
 /// A database whose transactions can hold row locks: `sqlx::Postgres`, `sqlx::MySql`.
-pub trait RowLockDatabase: Database + sealed::Tables {}
+pub trait RowLockDatabase: Database<Connection: Transactional> + sealed::Tables {}
 
 pub(crate) mod sealed {
     use super::{BackendError, Pool};

@@ -33,7 +33,7 @@ impl Statements {
     /// Its last insert id is the token, or 0 when somebody else has the key.
     pub(super) fn acquire(&self, claim: &Claim) -> String {
         let Self { table } = self;
-        let key = bytes(claim.key.as_str());
+        let key = bytes(claim.key.as_str().as_bytes());
         let owner = claim.owner;
         let until = after(claim.ttl);
         let live = format!("{table}.owner <=> '{owner}' AND {table}.expires_at > {NOW}");
@@ -73,7 +73,7 @@ impl Statements {
     /// later does not grant.
     pub(super) fn release_for_good(&self, claim: &Claim, release: Release) -> String {
         let Self { table } = self;
-        let key = bytes(claim.key.as_str());
+        let key = bytes(claim.key.as_str().as_bytes());
         let owner = claim.owner;
         let until = after(release.keep_for.unwrap_or_default());
         let ours = format!("{table}.owner <=> '{owner}' AND {table}.expires_at > {NOW}");
@@ -123,7 +123,11 @@ impl Statements {
     pub(super) fn delete_idle(&self, keys: &str, floor: u64) -> String {
         let Self { table } = self;
         let idle = idle();
-        format!("DELETE FROM {table} WHERE lock_key IN ({keys}) AND token <= {floor} AND {idle}")
+        // Row by row of the index: a look through the whole table would lock all of it.
+        format!(
+            "DELETE {table} FROM {table} FORCE INDEX (PRIMARY) \
+             WHERE lock_key IN ({keys}) AND token <= {floor} AND {idle}"
+        )
     }
 
     pub(super) fn raise_floor(&self, token: u64) -> String {
@@ -158,7 +162,7 @@ fn after(duration: Duration) -> String {
 }
 
 fn held(key: &LockKey) -> String {
-    format!("lock_key = {} AND expires_at > {NOW}", bytes(key.as_str()))
+    format!("lock_key = {} AND expires_at > {NOW}", bytes(key.as_str().as_bytes()))
 }
 
 fn held_by(claim: &Claim) -> String {

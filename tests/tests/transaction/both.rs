@@ -1,0 +1,300 @@
+//! What row locks promise on either database.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use dlock_runtime::transaction::{self, RowLock, RowLockDatabase};
+use dlock_runtime::{FencingToken, LockError, Wait};
+use sqlx::{AssertSqlSafe, MySql, Pool, Postgres, Row, Transaction};
+
+/// What the tests need of both databases.
+pub trait Rows: RowLockDatabase {
+    const CONNECTION_ID: &'static str;
+    fn end_of(connection: i64) -> String;
+
+    fn begin(pool: &Pool<Self>) -> impl Future<Output = Transaction<'static, Self>> + Send;
+    /// Runs statements, and gives the first number of the last.
+    fn ask(
+        connection: &mut Self::Connection,
+        statements: &str,
+    ) -> impl Future<Output = Option<i64>> + Send;
+}
+
+macro_rules! rows {
+    ($database:ty, $connection_id:literal, $before:literal, $behind:literal) => {
+        impl Rows for $database {
+            const CONNECTION_ID: &'static str = $connection_id;
+
+            fn end_of(connection: i64) -> String {
+                format!("{}{connection}{}", $before, $behind)
+            }
+
+            async fn begin(pool: &Pool<Self>) -> Transaction<'static, Self> {
+                pool.begin().await.expect("a transaction")
+            }
+
+            async fn ask(connection: &mut Self::Connection, statements: &str) -> Option<i64> {
+                let statements = sqlx::raw_sql(AssertSqlSafe(statements.to_owned()));
+                let rows = statements.fetch_all(connection).await.expect("the statements");
+                rows.last().map(|row| row.try_get(0).expect("a number"))
+            }
+        }
+    };
+}
+
+rows!(
+    Postgres,
+    "SELECT pg_backend_pid()::bigint",
+    "SELECT pg_terminate_backend(",
+    ")::int::bigint"
+);
+rows!(MySql, "SELECT CAST(CONNECTION_ID() AS SIGNED)", "KILL CONNECTION ", "");
+
+pub async fn lock<DB: Rows>(transaction: &mut Transaction<'_, DB>, key: &str) -> RowLock {
+    transaction::lock(transaction, key).wait(Duration::from_secs(20)).await.expect("the lock")
+}
+
+pub async fn is_busy<DB: Rows>(pool: &Pool<DB>, key: &str) -> bool {
+    let mut transaction = DB::begin(pool).await;
+    match transaction::lock(&mut transaction, key).wait(Duration::ZERO).await {
+        Ok(_) => false,
+        Err(LockError::Busy { .. }) => true,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+pub async fn a_transaction_excludes_another_until_it_commits<DB: Rows>(pool: &Pool<DB>) {
+    let mut one = DB::begin(pool).await;
+    let first = lock(&mut one, "k").await;
+    assert_eq!(first.key().as_str(), "k");
+    assert!(is_busy(pool, "k").await);
+    assert!(!is_busy(pool, "another").await);
+    assert!(!is_busy(pool, "K").await, "keys that differ in case are two");
+    assert!(!is_busy(pool, "k ").await, "keys that differ in a blank are two");
+    let waiting = tokio::spawn({
+        let pool = pool.clone();
+        async move {
+            let mut other = DB::begin(&pool).await;
+            let second = lock(&mut other, "k").await;
+            other.commit().await.expect("a commit");
+            second
+        }
+    });
+    one.commit().await.expect("a commit");
+    let second = waiting.await.expect("no panic");
+    assert!(second.fencing_token() > first.fencing_token());
+    assert!(!is_busy(pool, "k").await);
+}
+
+pub async fn a_roll_back_frees<DB: Rows>(pool: &Pool<DB>) {
+    let mut one = DB::begin(pool).await;
+    let first = lock(&mut one, "k").await;
+    one.rollback().await.expect("a roll-back");
+    let mut dropped = DB::begin(pool).await;
+    let second = lock(&mut dropped, "k").await;
+    drop(dropped);
+    let mut other = DB::begin(pool).await;
+    let third = lock(&mut other, "k").await;
+    assert!(second.fencing_token() > first.fencing_token());
+    assert!(third.fencing_token() > second.fencing_token());
+}
+
+pub async fn a_lost_connection_frees<DB: Rows>(pool: &Pool<DB>) {
+    let mut one = DB::begin(pool).await;
+    let connection = DB::ask(&mut one, DB::CONNECTION_ID).await.expect("its id");
+    let first = lock(&mut one, "k").await;
+    let mut other = DB::begin(pool).await;
+    DB::ask(&mut other, &DB::end_of(connection)).await;
+    let second = lock(&mut other, "k").await;
+    assert!(second.fencing_token() > first.fencing_token());
+    one.commit().await.expect_err("its connection is gone");
+}
+
+pub async fn tokens_grow_with_every_lock<DB: Rows>(pool: &Pool<DB>) {
+    let last = Arc::new(Mutex::new(FencingToken::new(0)));
+    let tasks = (0..8).map(|_| {
+        let (pool, last) = (pool.clone(), Arc::clone(&last));
+        tokio::spawn(async move {
+            for _ in 0..10 {
+                let mut transaction = DB::begin(&pool).await;
+                let token = lock(&mut transaction, "k").await.fencing_token();
+                let before = std::mem::replace(&mut *last.lock().expect("no panic"), token);
+                assert!(token > before, "{token} follows {before}");
+                transaction.commit().await.expect("a commit");
+            }
+        })
+    });
+    for task in tasks.collect::<Vec<_>>() {
+        task.await.expect("no panic");
+    }
+}
+
+pub async fn a_transaction_may_lock_twice<DB: Rows>(pool: &Pool<DB>) {
+    let mut one = DB::begin(pool).await;
+    let first = lock(&mut one, "k").await;
+    let again = lock(&mut one, "k").await;
+    assert!(again.fencing_token() > first.fencing_token());
+    assert!(is_busy(pool, "k").await);
+    one.commit().await.expect("a commit");
+    assert!(!is_busy(pool, "k").await);
+}
+
+pub async fn no_update_is_lost<DB: Rows>(pool: &Pool<DB>) {
+    let mut setup = DB::begin(pool).await;
+    DB::ask(&mut setup, "CREATE TABLE counter (n bigint)").await;
+    DB::ask(&mut setup, "INSERT INTO counter VALUES (0)").await;
+    setup.commit().await.expect("a commit");
+    let tasks = (0..8).map(|_| {
+        let pool = pool.clone();
+        tokio::spawn(async move {
+            for _ in 0..10 {
+                let mut transaction = DB::begin(&pool).await;
+                lock(&mut transaction, "counter").await;
+                let read = DB::ask(&mut transaction, "SELECT n FROM counter").await.expect("it");
+                let write = format!("UPDATE counter SET n = {}", read + 1);
+                DB::ask(&mut transaction, &write).await;
+                transaction.commit().await.expect("a commit");
+            }
+        })
+    });
+    for task in tasks.collect::<Vec<_>>() {
+        task.await.expect("no panic");
+    }
+    let mut after = DB::begin(pool).await;
+    assert_eq!(DB::ask(&mut after, "SELECT n FROM counter").await, Some(80));
+}
+
+/// How exactly a wait is kept.
+const EXACTLY: Duration = Duration::from_millis(50);
+
+/// The time that a wait took that ended busy, at its best of a few tries: on a busy machine any
+/// single one may be late.
+pub async fn busy_after<DB: Rows>(pool: &Pool<DB>, wait: Duration) -> Duration {
+    let mut best = Duration::MAX;
+    for _ in 0..5 {
+        let mut transaction = DB::begin(pool).await;
+        let began = Instant::now();
+        let error = transaction::lock(&mut transaction, "k").wait(wait).await.expect_err("busy");
+        let took = began.elapsed();
+        let LockError::Busy { waited, .. } = &error else { panic!("{error}") };
+        assert!(took >= wait && *waited >= wait, "gave up after {took:?} of {wait:?}");
+        best = best.min(took);
+        if best <= wait + EXACTLY {
+            break;
+        }
+    }
+    best
+}
+
+pub async fn a_wait_ends_in_time<DB: Rows>(pool: &Pool<DB>) {
+    let mut holder = DB::begin(pool).await;
+    lock(&mut holder, "k").await;
+    for wait in [0, 70, 300, 1_250].map(Duration::from_millis) {
+        let took = busy_after(pool, wait).await;
+        assert!(took <= wait + EXACTLY, "a wait of {wait:?} took {took:?}");
+    }
+}
+
+/// Each holder comes in between for less than the wait: only their sum is too long.
+pub async fn a_wait_among_many_holders_ends_in_time<DB: Rows>(pool: &Pool<DB>) {
+    let until = Instant::now() + Duration::from_secs(8);
+    let holders: Vec<_> = (0..6)
+        .map(|_| {
+            let pool = pool.clone();
+            tokio::spawn(async move {
+                while Instant::now() < until {
+                    let mut transaction = DB::begin(&pool).await;
+                    lock(&mut transaction, "k").await;
+                    tokio::time::sleep(Duration::from_millis(150)).await;
+                    transaction.commit().await.expect("a commit");
+                }
+            })
+        })
+        .collect();
+    while !is_busy(pool, "k").await {}
+    let wait = Duration::from_millis(400);
+    let mut best = Duration::MAX;
+    while Instant::now() + wait < until && best > wait + EXACTLY {
+        let mut transaction = DB::begin(pool).await;
+        let began = Instant::now();
+        let locked = transaction::lock(&mut transaction, "k").wait(wait).await;
+        best = best.min(began.elapsed());
+        drop(transaction);
+        assert!(locked.as_ref().err().is_none_or(LockError::is_busy), "{locked:?}");
+    }
+    assert!(best <= wait + EXACTLY, "a wait of {wait:?} took {best:?}");
+    for holder in holders {
+        holder.await.expect("no panic");
+    }
+}
+
+pub async fn several_keys_in_any_order_do_not_deadlock<DB: Rows>(pool: &Pool<DB>) {
+    let transfer = async |pool: Pool<DB>, from: &'static str, to: &'static str| {
+        for _ in 0..20 {
+            let mut transaction = DB::begin(&pool).await;
+            let locks = transaction::lock_all(&mut transaction, [from, to, from]).await;
+            let locks = locks.expect("no deadlock");
+            let keys: Vec<_> = locks.holds().iter().map(|lock| lock.key().as_str()).collect();
+            assert_eq!(keys, ["a", "b"]);
+            transaction.commit().await.expect("a commit");
+        }
+    };
+    tokio::join!(transfer(pool.clone(), "a", "b"), transfer(pool.clone(), "b", "a"));
+}
+
+pub async fn a_deadlock_is_told_and_transient<DB: Rows>(pool: &Pool<DB>) {
+    let (mut one, mut other) = (DB::begin(pool).await, DB::begin(pool).await);
+    lock(&mut one, "a").await;
+    lock(&mut other, "b").await;
+    // Whoever is the victim ends its transaction, as it is told to, so that the other goes on.
+    let cross = async |mut transaction: Transaction<'static, DB>, key: &'static str| {
+        let locked = transaction::lock(&mut transaction, key).wait(Wait::Forever).await;
+        transaction.rollback().await.expect("a roll-back");
+        locked
+    };
+    let (one, other) = tokio::join!(cross(one, "b"), cross(other, "a"));
+    let victims: Vec<_> = [one, other].into_iter().filter_map(Result::err).collect();
+    assert_eq!(victims.len(), 1, "{victims:?}");
+    assert!(victims[0].is_transient() && !victims[0].is_busy(), "{victims:?}");
+    let told = victims[0].to_string();
+    assert!(told.contains("deadlock") && told.contains("begin"), "{told}");
+}
+
+pub async fn a_connection_without_a_transaction_is_refused<DB: Rows>(pool: &Pool<DB>) {
+    let mut connection = pool.acquire().await.expect("a connection");
+    let refused = transaction::lock(&mut *connection, "k").await.expect_err("no transaction");
+    assert!(matches!(refused, LockError::Transaction { .. }), "{refused:?}");
+    assert!(refused.to_string().contains("begin"), "{refused}");
+    assert!(!is_busy(pool, "k").await);
+}
+
+pub async fn a_begin_that_sqlx_did_not_see_is_refused<DB: Rows>(pool: &Pool<DB>) {
+    let mut connection = pool.acquire().await.expect("a connection");
+    DB::ask(&mut connection, "BEGIN").await;
+    let refused = transaction::lock(&mut *connection, "k").await.expect_err("no transaction");
+    assert!(matches!(refused, LockError::Transaction { .. }), "{refused:?}");
+    DB::ask(&mut connection, "ROLLBACK").await;
+}
+
+pub async fn an_invalid_key_is_refused_before_anything_is_sent<DB: Rows>(pool: &Pool<DB>) {
+    let mut transaction = DB::begin(pool).await;
+    for key in [String::new(), "k".repeat(513)] {
+        let refused = transaction::lock(&mut transaction, key).await.expect_err("no key");
+        assert!(matches!(refused, LockError::InvalidKey { .. }), "{refused:?}");
+    }
+    // What may be in a key is in no database's way.
+    for key in
+        ["'; DROP TABLE dlock_rows; --", "a\0b", r"a\0b", "k\u{1F512}", &"\u{e9}".repeat(256)]
+    {
+        assert_eq!(lock(&mut transaction, key).await.key().as_str(), key);
+        assert!(is_busy(pool, key).await);
+    }
+}
+
+pub async fn a_call_is_two_round_trips<DB: Rows>(pool: &Pool<DB>) {
+    let mut transaction = DB::begin(pool).await;
+    let locking = transaction::lock(&mut transaction, "k").into_future();
+    let (locked, sent) = crate::sent::counted(locking).await;
+    locked.expect("the lock");
+    assert_eq!(sent, 2);
+}

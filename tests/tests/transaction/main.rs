@@ -1,0 +1,76 @@
+//! Row locks in the caller's own transaction, on real PostgreSQL and MariaDB servers.
+//!
+//! Where the point is a mistake that plain SQL makes, the test makes it first.
+
+mod both;
+mod mysql;
+mod postgres;
+mod sent;
+
+use std::process::ExitCode;
+
+use dlock_tests::servers::{MariaDbServer, PostgresServer};
+use dlock_tests::trials::Trials;
+use sqlx::{MySql, Postgres};
+
+fn main() -> ExitCode {
+    sent::listen();
+    let mut trials = Trials::default();
+    macro_rules! on_both {
+        ($($test:ident),* $(,)?) => { $(
+            trials.needs("postgres", concat!("postgres_", stringify!($test)), || async {
+                let server = PostgresServer::start();
+                both::$test::<Postgres>(&postgres::pool(&server, 16).await).await;
+            });
+            trials.needs("mariadbd", concat!("mysql_", stringify!($test)), || async {
+                let server = MariaDbServer::start();
+                both::$test::<MySql>(&mysql::pool(&server, 16).await).await;
+            });
+        )* };
+    }
+    macro_rules! on_one {
+        ($program:literal, $database:ident: $($test:ident),* $(,)?) => { $(
+            let name = concat!(stringify!($database), "_", stringify!($test));
+            trials.needs($program, name, $database::$test);
+        )* };
+    }
+    on_both!(
+        a_transaction_excludes_another_until_it_commits,
+        a_roll_back_frees,
+        a_lost_connection_frees,
+        tokens_grow_with_every_lock,
+        a_transaction_may_lock_twice,
+        no_update_is_lost,
+        a_wait_ends_in_time,
+        a_wait_among_many_holders_ends_in_time,
+        several_keys_in_any_order_do_not_deadlock,
+        a_deadlock_is_told_and_transient,
+        a_connection_without_a_transaction_is_refused,
+        a_begin_that_sqlx_did_not_see_is_refused,
+        an_invalid_key_is_refused_before_anything_is_sent,
+        a_call_is_two_round_trips,
+    );
+    on_one!("postgres", postgres:
+        a_busy_lock_keeps_the_earlier_writes,
+        no_setting_outlives_the_call,
+        a_snapshot_is_refused,
+        savepoints_give_locks_back,
+        several_keys_are_all_or_none,
+        nothing_is_left_behind,
+        a_missing_table_is_told,
+        the_documented_privileges_are_enough,
+        one_connection_is_enough,
+    );
+    on_one!("mariadbd", mysql:
+        a_busy_lock_keeps_the_earlier_writes,
+        a_busy_lock_keeps_them_even_where_timeouts_roll_back,
+        no_setting_outlives_the_call,
+        a_snapshot_is_refused,
+        a_snapshot_of_one_transaction_is_refused,
+        unused_rows_are_swept_out,
+        a_missing_table_is_told,
+        the_documented_privileges_are_enough,
+        one_connection_is_enough,
+    );
+    trials.run()
+}

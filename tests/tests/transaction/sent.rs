@@ -1,0 +1,36 @@
+//! How many messages sqlx sends to a server: it logs each one.
+
+use std::cell::Cell;
+
+use tracing_subscriber::layer::{Context, SubscriberExt};
+use tracing_subscriber::{Layer, Registry};
+
+tokio::task_local! {
+    static SENT: Cell<u64>;
+}
+
+struct Count;
+
+impl Layer<Registry> for Count {
+    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, Registry>) {
+        if event.metadata().target() == "sqlx::query" {
+            // Outside of a count there is nothing to count.
+            let _ = SENT.try_with(|sent| sent.set(sent.get() + 1));
+        }
+    }
+}
+
+/// Begins to listen, for the whole process.
+pub fn listen() {
+    let subscriber = tracing_subscriber::registry().with(Count);
+    tracing::subscriber::set_global_default(subscriber).expect("the only one");
+}
+
+/// Runs a future, and says how many messages it has sent.
+pub async fn counted<T>(work: impl Future<Output = T>) -> (T, u64) {
+    SENT.scope(Cell::new(0), async {
+        let done = work.await;
+        (done, SENT.with(Cell::get))
+    })
+    .await
+}
