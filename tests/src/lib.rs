@@ -1,6 +1,7 @@
 //! What the tests share: real servers, worker processes, and a backend with defects.
 
 pub mod faulty;
+pub mod proxy;
 pub mod servers;
 pub mod trials;
 pub mod workers;

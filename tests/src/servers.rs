@@ -14,6 +14,7 @@ mod redis;
 
 pub use mariadb::MariaDbServer;
 pub use postgres::PostgresServer;
+pub use process::user_ids;
 pub use redis::RedisServer;
 
 /// Is this program on this machine?

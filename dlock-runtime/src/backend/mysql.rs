@@ -114,6 +114,40 @@ impl MySql {
         }
     }
 
+    /// Deletes the rows of keys that nobody has used for some minutes. It takes two calls a minute or
+    /// more apart: the first one remembers the rows' largest token, below which no later one comes
+    /// out.
+    ///
+    /// A backend in use does it by itself, about once a minute; for the rows of
+    /// [row locks](crate::transaction::delete_idle_rows) in the same database as well.
+    ///
+    /// # Errors
+    /// A server that fails.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: what was deleted is deleted.
+    pub async fn delete_idle_rows(&self) -> Result<(), BackendError> {
+        let store = &self.0.store;
+        let reply = store.run(self.sql().floor_if_settled()).await?;
+        let Some(row) = reply.row() else { return Ok(()) };
+        let floor = read::<u64>(row, 0)?;
+        loop {
+            let reply = store.run(self.sql().idle_up_to(floor)).await?;
+            let keys = reply.rows.iter().flatten().map(|row| read::<Vec<u8>>(row, 0));
+            let keys = keys.map(|key| Ok(sql::mysql::bytes(&key?)));
+            let keys = keys.collect::<Result<Vec<_>, BackendError>>()?;
+            if keys.is_empty() {
+                break;
+            }
+            store.run(self.sql().delete_idle(&keys.join(","), floor)).await?;
+        }
+        let reply = store.run(self.sql().largest_idle(floor)).await?;
+        if let Some(row) = reply.row() {
+            store.run(self.sql().raise_floor(read(row, 0)?)).await?;
+        }
+        Ok(())
+    }
+
     fn sql(&self) -> &Statements {
         &self.0.statements
     }
@@ -171,45 +205,12 @@ impl MySql {
             let mysql = Arc::downgrade(&self.0);
             async move {
                 let Some(inner) = mysql.upgrade() else { return Ok(()) };
-                inner.sweep().await?;
+                Self(Arc::clone(&inner)).delete_idle_rows().await?;
                 // There may be no such table, if nobody locks rows.
                 let _ = crate::transaction::delete_idle_rows(&inner.store.pool).await;
                 Ok(())
             }
         });
-    }
-}
-
-impl Inner {
-    /// Deletes rows that were not used for a while, in two steps a while apart: the row without a key
-    /// first takes their largest token, so that no later grant can come out smaller.
-    async fn sweep(&self) -> Result<(), BackendError> {
-        let (floor, idle) = self.statements.idle();
-        let reply = self.store.run(floor).await?;
-        let Some(row) = reply.row() else { return Ok(()) };
-        let floor = read::<u64>(row, 0)?;
-        let mut largest = None;
-        loop {
-            let reply = self.store.run(idle.clone()).await?;
-            let rows = reply.rows.first().map_or(&[][..], Vec::as_slice);
-            let mut under = vec![];
-            for row in rows {
-                let token = read::<u64>(row, 1)?;
-                if token <= floor {
-                    under.push(sql::mysql::bytes(&read::<Vec<u8>>(row, 0)?));
-                } else {
-                    largest = largest.max(Some(token));
-                }
-            }
-            if under.is_empty() {
-                break;
-            }
-            self.store.run(self.statements.delete_idle(&under.join(","), floor)).await?;
-        }
-        match largest {
-            Some(token) => self.store.run(self.statements.raise_floor(token)).await.map(|_| ()),
-            None => Ok(()),
-        }
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 use tempfile::TempDir;
 
 use super::find;
-use super::process::{Kind, ServerProcess, as_user, ids};
+use super::process::{Kind, ServerProcess, as_user, user_ids};
 
 const USER: &str = "postgres";
 
@@ -77,9 +77,8 @@ fn open_folder() -> TempDir {
     let folder = tempfile::tempdir().expect("a temporary directory");
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755))
         .expect("a directory of ours");
-    if rustix::process::getuid().is_root() {
-        let (uid, gid) = ids(USER);
-        std::os::unix::fs::chown(folder.path(), Some(uid), Some(gid)).expect("we are root");
+    if let Some((user, group)) = user_ids(USER) {
+        std::os::unix::fs::chown(folder.path(), Some(user), Some(group)).expect("we are root");
     }
     folder
 }

@@ -141,18 +141,25 @@ fn answered(port: u16, answers: fn(TcpStream) -> std::io::Result<bool>) -> std::
 
 /// Runs the command as this user if we are root; otherwise as ourselves.
 pub(super) fn as_user(command: &mut Command, user: Option<&str>) {
-    if let Some((uid, gid)) = user.filter(|_| rustix::process::getuid().is_root()).map(ids) {
-        command.uid(uid).gid(gid);
+    if let Some((user, group)) = user.and_then(user_ids) {
+        command.uid(user).gid(group);
     }
 }
 
-/// The ids of a user of this machine.
-pub(super) fn ids(user: &str) -> (u32, u32) {
+/// The ids of a user of this machine, which only root can take; `None` if we are not root.
+///
+/// # Panics
+/// When there is no such user.
+#[must_use]
+pub fn user_ids(user: &str) -> Option<(u32, u32)> {
+    if !rustix::process::getuid().is_root() {
+        return None;
+    }
     let users = std::fs::read_to_string("/etc/passwd").expect("the machine's users");
     let line = users.lines().find_map(|line| line.strip_prefix(&format!("{user}:")));
     let mut fields = line.unwrap_or_else(|| panic!("no user {user}")).split(':').skip(1);
     let mut id = || fields.next().and_then(|id| id.parse().ok()).expect("an id");
-    (id(), id())
+    Some((id(), id()))
 }
 
 /// Copies a directory with its owners and permissions.

@@ -27,7 +27,7 @@ const TOMBSTONES_OVER: &str = "INTERVAL 5 MINUTE";
 const NOW: &str = "UTC_TIMESTAMP(6)";
 
 /// How many rows one sweep deletes.
-pub(super) const SWEPT_AT_ONCE: usize = 1000;
+const SWEPT_AT_ONCE: usize = 1000;
 
 impl Statements {
     /// Its last insert id is the token, or 0 when somebody else has the key.
@@ -109,15 +109,26 @@ impl Statements {
     }
 
     /// The largest token of deleted rows, if that was written long enough ago for every statement
-    /// under way to know it; and rows that were not used for a while.
-    pub(super) fn idle(&self) -> (String, String) {
+    /// under way to know it.
+    pub(super) fn floor_if_settled(&self) -> String {
         let Self { table } = self;
-        let floor = format!(
+        format!(
             "SELECT token FROM {table} WHERE lock_key = '' AND expires_at < {NOW} - {RETENTION}"
-        );
-        let idle =
-            format!("SELECT lock_key, token FROM {table} WHERE {} LIMIT {SWEPT_AT_ONCE}", idle());
-        (floor, idle)
+        )
+    }
+
+    /// Some keys that were not used for a while, with tokens that are remembered.
+    pub(super) fn idle_up_to(&self, floor: u64) -> String {
+        let (table, idle) = (&self.table, idle());
+        format!(
+            "SELECT lock_key FROM {table} WHERE {idle} AND token <= {floor} LIMIT {SWEPT_AT_ONCE}"
+        )
+    }
+
+    /// The largest token of such keys that is not remembered.
+    pub(super) fn largest_idle(&self, floor: u64) -> String {
+        let (table, idle) = (&self.table, idle());
+        format!("SELECT MAX(token) FROM {table} WHERE {idle} HAVING MAX(token) > {floor}")
     }
 
     pub(super) fn delete_idle(&self, keys: &str, floor: u64) -> String {

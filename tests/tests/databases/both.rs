@@ -1,0 +1,455 @@
+//! What either database must do.
+
+use std::time::{Duration, Instant};
+
+use dlock_runtime::backend::{Attempt, Backend, Claim, Release};
+use dlock_runtime::{BackendError, FencingToken, LockError, LockGuard, Registry, Wait};
+use dlock_tests::proxy::Proxy;
+use tokio::time::sleep;
+
+/// A kind of server, and how its backend is used.
+pub trait Database: Send + Sync + Sized + 'static {
+    type Backend: Backend + Clone + std::fmt::Debug;
+
+    fn start() -> Self;
+    fn port(&self) -> u16;
+    /// The superuser's URL, through this port.
+    fn url_by(&self, port: u16) -> String;
+    /// The URL of a user that does not own anything.
+    fn url_of_shop(&self) -> String;
+    fn kill(&mut self);
+    fn restart(&mut self);
+    fn pause(&mut self);
+    fn resume(&mut self);
+
+    fn connect(
+        options: Options,
+    ) -> impl Future<Output = Result<Self::Backend, BackendError>> + Send;
+    /// Over a pool of the user's own.
+    fn over_a_pool(url: &str) -> impl Future<Output = Self::Backend> + Send;
+    fn delete_idle_rows(backend: &Self::Backend) -> impl Future<Output = ()> + Send;
+    /// Runs statements as the superuser, and gives the first number of the last.
+    fn ask(&self, statements: &str) -> impl Future<Output = Option<i64>> + Send;
+    /// The server's own count of the statements on the table of leases.
+    fn statements(&self) -> impl Future<Output = i64> + Send;
+    /// Lets two minutes pass for every row.
+    fn age(&self) -> impl Future<Output = ()> + Send;
+    /// A user that may log in, and that may not make tables.
+    fn make_shop(&self) -> impl Future<Output = ()> + Send;
+}
+
+/// How a backend is connected.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub url: String,
+    pub table: &'static str,
+    pub connections: u32,
+    pub limit: Duration,
+}
+
+impl Options {
+    pub fn new(url: String) -> Self {
+        Self { url, table: "dlock_leases", connections: 10, limit: Duration::from_secs(5) }
+    }
+}
+
+fn url<D: Database>(server: &D) -> String {
+    server.url_by(server.port())
+}
+
+async fn backend<D: Database>(server: &D) -> D::Backend {
+    D::connect(Options::new(url(server))).await.expect("the server runs")
+}
+
+/// One that hears soon of a server that does not answer.
+async fn impatient<D: Database>(url: String) -> D::Backend {
+    let limit = Duration::from_millis(300);
+    D::connect(Options { limit, ..Options::new(url) }).await.expect("the server runs")
+}
+
+pub fn registry(backend: impl Backend) -> Registry {
+    Registry::builder().backend("database", backend).build().expect("a registry")
+}
+
+pub async fn acquire(registry: &Registry, key: &str) -> LockGuard {
+    registry.lock(key).wait(Wait::Forever).acquire().await.expect("the lock")
+}
+
+pub async fn is_free(backend: &impl Backend, key: &str) -> bool {
+    backend.inspect(&key.into()).await.expect("an answer").is_none()
+}
+
+pub async fn an_uncontended_cycle_is_two_statements<D: Database>() {
+    let server = D::start();
+    let registry = registry(backend(&server).await);
+    acquire(&registry, "warm").await.release().await.expect("held");
+    let before = server.statements().await;
+    for number in 0..10 {
+        acquire(&registry, &format!("k{number}")).await.release().await.expect("held");
+    }
+    assert_eq!(server.statements().await - before, 20);
+}
+
+pub async fn contended_tasks_of_one_process_cost_two_statements_each<D: Database>() {
+    let server = D::start();
+    let registry = registry(backend(&server).await);
+    let before = server.statements().await;
+    let tasks: Vec<_> = (0..100)
+        .map(|_| registry.lock("k").wait(Wait::Forever).run(std::future::ready(())))
+        .map(tokio::spawn)
+        .collect();
+    for task in tasks {
+        task.await.expect("no panic").expect("the lock");
+    }
+    assert_eq!(server.statements().await - before, 200);
+}
+
+/// Without a wake-up each of these would wait for the engine's own look, half a second and more.
+pub async fn processes_hand_over_without_the_safety_net<D: Database>() {
+    let server = D::start();
+    let registries = [registry(backend(&server).await), registry(backend(&server).await)];
+    let began = Instant::now();
+    let mut guard = acquire(&registries[0], "k").await;
+    let rounds = 20;
+    for round in 1..=rounds {
+        let next = registries[round % 2].lock("k").wait(Duration::from_secs(20)).acquire();
+        let waiter = tokio::spawn(next);
+        // The release comes when the other one has looked and waits: it cannot get in before.
+        sleep(Duration::from_millis(30)).await;
+        guard.release().await.expect("held to the end");
+        guard = waiter.await.expect("no panic").expect("the lock");
+    }
+    guard.release().await.expect("held to the end");
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(6), "{rounds} hand-overs took {took:?}");
+}
+
+/// A ttl that a restart of the server fits into.
+const TTL: Duration = Duration::from_secs(8);
+
+pub async fn a_restart_keeps_the_hold<D: Database>() {
+    let mut server = D::start();
+    let (one, other) = (registry(backend(&server).await), registry(backend(&server).await));
+    let guard = one.lock("k").ttl(TTL).acquire().await.expect("the lock");
+    let token = guard.fencing_token();
+    server.kill();
+    server.restart();
+    let rival = other.lock("k").wait(Duration::ZERO).acquire().await;
+    assert!(rival.as_ref().is_err_and(LockError::is_busy), "{rival:?}");
+    // Beyond the first ttl: it was renewed on the new server.
+    sleep(TTL).await;
+    assert!(guard.is_held(), "the hold ended though the data was kept");
+    guard.release().await.expect("held to the end");
+    let next = acquire(&other, "k").await;
+    assert!(next.fencing_token() > token, "{} follows {token}", next.fencing_token());
+}
+
+pub async fn a_waiter_outlives_a_restart<D: Database>() {
+    let mut server = D::start();
+    let (one, other) = (registry(backend(&server).await), registry(backend(&server).await));
+    let guard = one.lock("k").ttl(Duration::from_mins(1)).acquire().await.expect("the lock");
+    let waiter = tokio::spawn(other.lock("k").wait(Duration::from_mins(1)).acquire());
+    sleep(Duration::from_millis(100)).await;
+    server.kill();
+    server.restart();
+    guard.release().await.expect("held to the end");
+    let released = Instant::now();
+    let next = waiter.await.expect("no panic").expect("the lock");
+    let took = released.elapsed();
+    assert!(took < Duration::from_secs(5), "woken only {took:?} after the release");
+    drop(next);
+}
+
+pub async fn a_hung_server_fails_an_acquire_at_its_deadline<D: Database>() {
+    let mut server = D::start();
+    let registry = registry(backend(&server).await);
+    acquire(&registry, "warm").await.release().await.expect("held");
+    server.pause();
+    let wait = Duration::from_millis(1_500);
+    let began = Instant::now();
+    let answer = registry.lock("k").wait(wait).acquire().await;
+    let took = began.elapsed();
+    server.resume();
+    let error = answer.expect_err("a hung server grants nothing");
+    assert!(error.is_transient() && !error.is_busy(), "{error:?}");
+    assert!(took >= wait && took < wait + Duration::from_secs(2), "failed after {took:?}");
+}
+
+pub async fn an_acquire_that_a_stopped_server_executes_late_grants_nothing<D: Database>() {
+    let mut server = D::start();
+    for round in 0..5 {
+        let backend = impatient::<D>(url(&server)).await;
+        let registry = registry(backend.clone());
+        acquire(&registry, "warm").await.release().await.expect("held");
+        let key = format!("k{round}");
+
+        server.pause();
+        let lock = registry.lock(&*key).ttl(Duration::from_secs(30));
+        let answer = lock.wait(Duration::from_millis(200)).acquire().await;
+        assert!(matches!(answer, Err(LockError::Backend { .. })), "{answer:?}");
+        server.resume();
+
+        // All that the server still had to execute, and the undoing of it, must come to an end with
+        // nothing held.
+        registry.shutdown(Duration::from_secs(20)).await.expect("the acquire is undone");
+        sleep(Duration::from_millis(100)).await;
+        assert!(is_free(&backend, &key).await, "a late acquire left a lock, round {round}");
+    }
+}
+
+pub async fn a_release_that_overtakes_its_acquire_wins<D: Database>() {
+    let server = D::start();
+    let backend = backend(&server).await;
+    let claim = || Claim::new("k".into(), Duration::from_secs(30));
+    let give_up = Release { late_acquire: true, keep_for: None };
+    // Where there is no row yet, and where there is one.
+    for _ in 0..2 {
+        let given_up = claim();
+        backend.release(&given_up, give_up).await.expect("an answer");
+        let late = backend.try_acquire(&given_up).await.expect("an answer");
+        assert!(matches!(late, Attempt::Busy { .. }), "a given-up acquire was granted: {late:?}");
+        let another = claim();
+        let free = backend.try_acquire(&another).await.expect("an answer");
+        assert!(matches!(free, Attempt::Granted { .. }), "the key is not free: {free:?}");
+        let late = backend.try_acquire(&given_up).await.expect("an answer");
+        assert!(matches!(late, Attempt::Busy { .. }), "a given-up acquire was granted: {late:?}");
+        backend.release(&another, Release::default()).await.expect("an answer");
+    }
+}
+
+pub async fn a_cut_connection_is_replaced_in_mid_hold<D: Database>() {
+    let server = D::start();
+    let proxy = Proxy::start(server.port()).await;
+    let backend = impatient::<D>(server.url_by(proxy.port())).await;
+    let registry = registry(backend);
+    let guard = registry.lock("k").ttl(Duration::from_secs(3)).acquire().await.expect("it");
+    for _ in 0..3 {
+        proxy.cut();
+        sleep(Duration::from_millis(200)).await;
+        proxy.heal();
+        sleep(Duration::from_millis(1_300)).await;
+    }
+    assert!(guard.is_held(), "the hold ended with its connection");
+    guard.release().await.expect("held to the end");
+}
+
+pub async fn a_holder_that_is_cut_off_loses_in_time<D: Database>() {
+    let server = D::start();
+    let proxy = Proxy::start(server.port()).await;
+    let cut_off = registry(impatient::<D>(server.url_by(proxy.port())).await);
+    let other = registry(backend(&server).await);
+    let ttl = Duration::from_secs(2);
+    let guard = cut_off.lock("k").ttl(ttl).acquire().await.expect("the lock");
+    proxy.cut();
+    let began = Instant::now();
+    let lost = guard.lost().await;
+    let took = began.elapsed();
+    assert!(lost.is_lost() && took <= ttl, "lost only after {took:?}");
+    let next = acquire(&other, "k").await;
+    assert!(began.elapsed() < ttl + Duration::from_secs(1));
+    assert!(next.fencing_token() > guard.fencing_token());
+    // Back again it must not take what is another's now.
+    proxy.heal();
+    assert!(guard.release().await.is_err_and(|error| error.is_lost()));
+    next.release().await.expect("the one that was cut off did not give it back");
+}
+
+pub async fn a_half_open_connection_does_not_keep_a_hold<D: Database>() {
+    let server = D::start();
+    let proxy = Proxy::start(server.port()).await;
+    let cut_off = registry(impatient::<D>(server.url_by(proxy.port())).await);
+    let other = registry(backend(&server).await);
+    let ttl = Duration::from_secs(2);
+    let guard = cut_off.lock("k").ttl(ttl).acquire().await.expect("the lock");
+    proxy.stall();
+    let began = Instant::now();
+    let lost = guard.lost().await;
+    let took = began.elapsed();
+    assert!(lost.is_lost() && took <= ttl, "lost only after {took:?}");
+    let next = acquire(&other, "k").await;
+    // The renewals that were kept back are executed now, and must find nothing of theirs.
+    proxy.heal();
+    sleep(Duration::from_millis(200)).await;
+    assert!(guard.release().await.is_err_and(|error| error.is_lost()));
+    next.release().await.expect("an old renewal took it away");
+}
+
+pub async fn a_waiter_that_is_cut_off_has_its_answer_in_time<D: Database>() {
+    let server = D::start();
+    let proxy = Proxy::start(server.port()).await;
+    let holder = registry(backend(&server).await);
+    let guard = acquire(&holder, "k").await;
+    let cut_off = registry(impatient::<D>(server.url_by(proxy.port())).await);
+    for fail in [Proxy::cut, Proxy::stall] {
+        proxy.heal();
+        let wait = Duration::from_secs(2);
+        let began = Instant::now();
+        let waiter = tokio::spawn(cut_off.lock("k").wait(wait).acquire());
+        sleep(Duration::from_millis(300)).await;
+        fail(&proxy);
+        let answer = waiter.await.expect("no panic");
+        let took = began.elapsed();
+        let error = answer.expect_err("it cannot be had");
+        assert!(error.is_transient(), "{error:?}");
+        assert!(took >= wait && took < wait + Duration::from_secs(2), "answered after {took:?}");
+    }
+    // Back again in mid-wait it gets the lock when that is free.
+    let waiter = tokio::spawn(cut_off.lock("k").wait(Duration::from_secs(30)).acquire());
+    sleep(Duration::from_millis(300)).await;
+    proxy.heal();
+    guard.release().await.expect("held to the end");
+    drop(waiter.await.expect("no panic").expect("the lock"));
+}
+
+pub async fn requests_dropped_half_way_do_not_poison_a_pool_of_one<D: Database>() {
+    let server = D::start();
+    let options = Options { connections: 1, ..Options::new(url(&server)) };
+    let backend = D::connect(options).await.expect("the server runs");
+    let registry = registry(backend.clone());
+    acquire(&registry, "warm").await.release().await.expect("held");
+    for micros in (0..2_000).step_by(40) {
+        let claim = Claim::new("k".into(), Duration::from_secs(30));
+        let limit = Duration::from_micros(micros);
+        // Straight at the backend: the engine would wait for what it has sent.
+        drop(tokio::time::timeout(limit, backend.try_acquire(&claim)).await);
+        let give_up = Release { late_acquire: true, keep_for: None };
+        backend.release(&claim, give_up).await.expect("an answer");
+    }
+    acquire(&registry, "k").await.release().await.expect("held to the end");
+}
+
+pub async fn an_existing_pool_serves<D: Database>() {
+    let server = D::start();
+    let (one, other) = (D::over_a_pool(&url(&server)).await, backend(&server).await);
+    let (one, other) = (registry(one), registry(other));
+    let guard = acquire(&one, "k").await;
+    let waiter = tokio::spawn(other.lock("k").wait(Wait::Forever).acquire());
+    guard.release().await.expect("held to the end");
+    let guard = waiter.await.expect("no panic").expect("the lock");
+    let waiter = tokio::spawn(one.lock("k").wait(Wait::Forever).acquire());
+    guard.release().await.expect("held to the end");
+    drop(waiter.await.expect("no panic").expect("the lock"));
+}
+
+pub async fn unused_rows_are_deleted_and_their_tokens_outlived<D: Database>() {
+    let server = D::start();
+    let backend = backend(&server).await;
+    let registry = registry(backend.clone());
+    let rows = "SELECT COUNT(*) FROM dlock_leases WHERE lock_key <> ''";
+    let mut last = FencingToken::new(0);
+    for number in 0..5 {
+        let guard = acquire(&registry, &format!("k{number}")).await;
+        last = last.max(guard.fencing_token());
+        guard.release().await.expect("held");
+    }
+    // A clock that was an hour ahead drew this one.
+    let ahead = i64::try_from(last.get()).expect("63 bits") + 3_600_000_000;
+    server.ask(&format!("UPDATE dlock_leases SET token = {ahead} WHERE lock_key = 'k3'")).await;
+    let held = acquire(&registry, "held").await;
+
+    D::delete_idle_rows(&backend).await;
+    assert_eq!(server.ask(rows).await, Some(6), "they were used a moment ago");
+    server.age().await;
+    D::delete_idle_rows(&backend).await;
+    assert_eq!(server.ask(rows).await, Some(6), "their tokens were remembered a moment ago");
+    server.age().await;
+    let lease = acquire(&registry, "fresh").await;
+    D::delete_idle_rows(&backend).await;
+    let left = server.ask(rows).await;
+    // Time has passed for the held one as well; the fresh one is held now.
+    assert!(matches!(left, Some(1 | 2)), "{left:?} rows are left");
+    lease.release().await.expect("it was left alone");
+
+    let next = acquire(&registry, "k3").await;
+    assert!(next.fencing_token().get() > ahead.unsigned_abs(), "a token was forgotten");
+    drop(held);
+}
+
+pub async fn given_up_acquires_leave_nothing_for_long<D: Database>() {
+    let server = D::start();
+    let backend = backend(&server).await;
+    let give_up = Release { late_acquire: true, keep_for: None };
+    for number in 0..20 {
+        let claim = Claim::new("k".into(), Duration::from_secs(30));
+        backend.release(&claim, give_up).await.expect("an answer");
+        if number % 5 == 4 {
+            server.age().await;
+        }
+    }
+    let remembered =
+        "SELECT LENGTH(gone) + LENGTH(gone_before) FROM dlock_leases WHERE lock_key = 'k'";
+    let length = server.ask(remembered).await.expect("a row");
+    assert!(length <= 10 * 32, "{length} digits are remembered");
+    for _ in 0..4 {
+        server.age().await;
+        D::delete_idle_rows(&backend).await;
+    }
+    assert_eq!(server.ask("SELECT COUNT(*) FROM dlock_leases WHERE lock_key <> ''").await, Some(0));
+}
+
+pub async fn another_table_is_another_set_of_locks<D: Database>() {
+    let server = D::start();
+    let options = Options { table: "locks_of_billing", ..Options::new(url(&server)) };
+    let billing = registry(D::connect(options).await.expect("the table"));
+    let shop = registry(backend(&server).await);
+    let guard = acquire(&shop, "k").await;
+    acquire(&billing, "k").await.release().await.expect("held");
+    guard.release().await.expect("held");
+}
+
+pub async fn a_name_that_is_no_table_is_refused<D: Database>() {
+    let server = D::start();
+    for table in ["", "a b", "a;b", "1a", "a.b.c", "a.", "\"a\"", "x'"] {
+        let options = Options { table, ..Options::new(url(&server)) };
+        let refused = D::connect(options).await.expect_err("no name");
+        assert!(refused.to_string().contains("table's name"), "{refused}");
+        assert!(!refused.is_transient());
+    }
+}
+
+pub async fn a_password_is_never_shown<D: Database>() {
+    let server = D::start();
+    let right = url(&server);
+    let (scheme, rest) = right.split_once("://").expect("a URL");
+    let host = rest.split_once('@').expect("a user").1;
+    let nobody = dlock_tests::servers::free_port().expect("a port");
+    let closed = host.replace(&server.port().to_string(), &nobody.to_string());
+    for url in [
+        // Nobody listens; a port that is none; no such user.
+        format!("{scheme}://root:s3cret@{closed}"),
+        format!("{scheme}://root:s3cret@127.0.0.1:none/x"),
+        format!("{scheme}://nobody:s3cret@{host}?sslmode=nonsense&ssl-mode=nonsense"),
+    ] {
+        let error = D::connect(Options::new(url)).await.expect_err("it cannot be reached");
+        let shown = format!("{error} {error:?}");
+        assert!(!shown.contains("s3cret"), "{shown}");
+    }
+    let with_one = right.replace('@', ":s3cret@");
+    if let Ok(backend) = D::connect(Options::new(with_one)).await {
+        assert!(!format!("{backend:?}").contains("s3cret"));
+    }
+}
+
+pub async fn the_documented_privileges_are_enough<D: Database>() {
+    let server = D::start();
+    server.make_shop().await;
+    let shop = || D::connect(Options::new(server.url_of_shop()));
+    let refused = shop().await.expect_err("it may not make the table");
+    assert!(refused.to_string().contains("/leases.sql"), "{refused}");
+    assert!(!refused.is_transient());
+    // By who may.
+    let owner = backend(&server).await;
+    let refused = shop().await.expect_err("it may not use the table");
+    assert!(refused.to_string().contains("/leases.sql"), "{refused}");
+    server.ask("GRANT SELECT, INSERT, UPDATE, DELETE ON dlock_leases TO shop").await;
+    let backend = shop().await.expect("it may");
+    let registry = registry(backend.clone());
+    let guard = acquire(&registry, "k").await;
+    let waiter = tokio::spawn(registry.lock("k").wait(Wait::Forever).acquire());
+    guard.release().await.expect("held to the end");
+    let guard = waiter.await.expect("no panic").expect("the lock");
+    assert!(!is_free(&owner, "k").await);
+    assert!(registry.lock("k").force_release().await.expect("allowed"));
+    assert!(guard.release().await.expect_err("released by force").is_lost());
+    D::delete_idle_rows(&backend).await;
+}

@@ -1,0 +1,220 @@
+//! PostgreSQL.
+
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use dlock_runtime::testing::Suite;
+use dlock_runtime::{BackendError, Registry, Wait, backend};
+use dlock_tests::servers::{PostgresServer, find, free_port, user_ids};
+use sqlx::postgres::{PgListener, PgPoolOptions};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
+
+use crate::both::{Database, Options, acquire, registry};
+use crate::mysql::contend;
+
+pub struct Postgres(PostgresServer);
+
+impl Postgres {
+    async fn backend(&self) -> backend::Postgres {
+        backend::Postgres::connect(&self.0.url()).await.expect("the server runs")
+    }
+}
+
+impl Database for Postgres {
+    type Backend = backend::Postgres;
+
+    fn start() -> Self {
+        Self(PostgresServer::start())
+    }
+
+    fn port(&self) -> u16 {
+        self.0.port()
+    }
+
+    fn url_by(&self, port: u16) -> String {
+        format!("postgres://postgres@127.0.0.1:{port}/postgres")
+    }
+
+    fn url_of_shop(&self) -> String {
+        self.0.url_of("shop", None, "postgres")
+    }
+
+    fn kill(&mut self) {
+        self.0.kill();
+    }
+
+    fn restart(&mut self) {
+        self.0.restart();
+    }
+
+    fn pause(&mut self) {
+        self.0.pause();
+    }
+
+    fn resume(&mut self) {
+        self.0.resume();
+    }
+
+    async fn connect(options: Options) -> Result<backend::Postgres, BackendError> {
+        let Options { url, table, connections, limit } = options;
+        let builder = backend::Postgres::builder().table(table).max_connections(connections);
+        builder.response_timeout(limit).connect(&url).await
+    }
+
+    async fn over_a_pool(url: &str) -> backend::Postgres {
+        let pool = PgPoolOptions::new().max_connections(2).connect(url).await;
+        backend::Postgres::with_pool(pool.expect("the server runs")).await.expect("the table")
+    }
+
+    async fn delete_idle_rows(backend: &backend::Postgres) {
+        backend.delete_idle_rows().await.expect("a sweep");
+    }
+
+    async fn ask(&self, statements: &str) -> Option<i64> {
+        let mut connection = PgConnection::connect(&self.0.url()).await.expect("the server runs");
+        let statements = sqlx::raw_sql(AssertSqlSafe(statements.to_owned()));
+        let rows = statements.fetch_all(&mut connection).await.expect("the statements");
+        rows.last().map(|row| row.try_get_unchecked(0).expect("a number"))
+    }
+
+    async fn statements(&self) -> i64 {
+        let count = "CREATE EXTENSION IF NOT EXISTS pg_stat_statements; \
+            SELECT COALESCE(SUM(calls), 0)::bigint FROM pg_stat_statements \
+            WHERE query LIKE '%dlock\\_leases%' AND query NOT LIKE '%pg\\_stat%'";
+        self.ask(count).await.expect("a number")
+    }
+
+    async fn age(&self) {
+        let age = "UPDATE dlock_leases SET expires_at = expires_at - interval '3 minutes', \
+                   gone_since = gone_since - interval '3 minutes'";
+        self.ask(age).await;
+    }
+
+    async fn make_shop(&self) {
+        self.ask("CREATE ROLE shop LOGIN; REVOKE CREATE ON SCHEMA public FROM PUBLIC").await;
+    }
+}
+
+pub async fn notices_are_sent_only_where_somebody_waits() {
+    let server = Postgres::start();
+    let registries = [registry(server.backend().await), registry(server.backend().await)];
+    let mut listener = PgListener::connect(&server.0.url()).await.expect("the server runs");
+    listener.listen("dlock").await.expect("LISTEN");
+    for _ in 0..5 {
+        acquire(&registries[0], "k").await.release().await.expect("held");
+    }
+    let guard = acquire(&registries[0], "k").await;
+    let waiter = tokio::spawn(registries[1].lock("k").wait(Wait::Forever).acquire());
+    while server.ask("SELECT COUNT(*) FROM dlock_leases WHERE wanted").await == Some(0) {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    guard.release().await.expect("held to the end");
+    let guard = waiter.await.expect("no panic").expect("the lock");
+    guard.release().await.expect("held to the end");
+    for _ in 0..5 {
+        acquire(&registries[0], "k").await.release().await.expect("held");
+    }
+    server.ask("NOTIFY dlock, 'the end'").await;
+    let mut notices = vec![];
+    loop {
+        let notice = listener.recv().await.expect("a notice").payload().to_owned();
+        match &*notice {
+            "the end" => break,
+            // A backend asks itself whether it hears.
+            hello if hello.len() > 512 => {}
+            _ => notices.push(notice),
+        }
+    }
+    assert_eq!(notices, ["k"]);
+}
+
+pub async fn every_isolation_of_the_database_will_do() {
+    for level in ["repeatable read", "serializable"] {
+        let settings = [("default_transaction_isolation", level)];
+        let server = Postgres(PostgresServer::start_with(&settings));
+        let registries: Vec<Registry> =
+            [server.backend().await, server.backend().await].into_iter().map(registry).collect();
+        contend(&registries).await;
+    }
+}
+
+pub async fn a_replica_that_may_not_write_is_transient() {
+    let server = Postgres::start();
+    let registry = registry(server.backend().await);
+    let read_only = |on| format!("ALTER SYSTEM SET default_transaction_read_only = {on}");
+    server.ask(&read_only("on")).await;
+    server.ask("SELECT pg_reload_conf()::int::bigint").await;
+    let shown = "SELECT (current_setting('transaction_read_only') = 'on')::int::bigint";
+    while server.ask(shown).await != Some(1) {}
+    let refused = registry.lock("k").wait(Duration::ZERO).acquire().await.expect_err("read only");
+    assert!(refused.is_transient() && !refused.is_busy(), "{refused:?}");
+    let waiter = tokio::spawn(registry.lock("k").wait(Duration::from_secs(30)).acquire());
+    server.ask(&format!("SET default_transaction_read_only = off; {}", "SELECT 1::bigint")).await;
+    let mut connection = PgConnection::connect(&server.0.url()).await.expect("the server runs");
+    for statement in
+        ["SET default_transaction_read_only = off", &read_only("off"), "SELECT pg_reload_conf()"]
+    {
+        let statement = sqlx::raw_sql(AssertSqlSafe(statement.to_owned()));
+        statement.execute(&mut connection).await.expect("the statement");
+    }
+    drop(waiter.await.expect("no panic").expect("it may write again"));
+}
+
+/// A proxy that gives each transaction a server connection of its own, and keeps no session.
+struct PgBouncer {
+    child: Child,
+    port: u16,
+    _folder: tempfile::TempDir,
+}
+
+impl PgBouncer {
+    fn start(server: u16) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        let port = free_port().expect("a port");
+        let settings = format!(
+            "[databases]\npostgres = host=127.0.0.1 port={server}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
+             unix_socket_dir =\nauth_type = any\npool_mode = transaction\ndefault_pool_size = 5\nmax_client_conn = 500\nignore_startup_parameters = extra_float_digits\n\
+             server_reset_query_always = 1\nserver_reset_query = DISCARD ALL\n"
+        );
+        let settings = settings.replace(
+            &format!("host=127.0.0.1 port={server}"),
+            &format!("host=127.0.0.1 port={server} user=postgres"),
+        );
+        let path = folder.path().join("pgbouncer.ini");
+        std::fs::write(&path, settings).expect("a file");
+        let mut command = Command::new(find("pgbouncer").expect("it is installed"));
+        command.arg(&path).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        // It refuses to run as root.
+        if let Some((user, group)) = user_ids("postgres") {
+            use std::os::unix::fs::{PermissionsExt, chown};
+            chown(folder.path(), Some(user), Some(group)).expect("we are root");
+            let open = std::fs::Permissions::from_mode(0o755);
+            std::fs::set_permissions(folder.path(), open).expect("a directory of ours");
+            command.uid(user).gid(group);
+        }
+        let child = command.spawn().expect("a program that can be run");
+        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Self { child, port, _folder: folder }
+    }
+}
+
+impl Drop for PgBouncer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub async fn a_proxy_that_pools_by_transaction_will_do() {
+    let server = Postgres::start();
+    let bouncer = PgBouncer::start(server.port());
+    let url = server.url_by(bouncer.port);
+    let suite = Suite::new(move || {
+        let url = url.clone();
+        async move { backend::Postgres::connect(&url).await }
+    });
+    suite.run().await.assert_passed();
+}
