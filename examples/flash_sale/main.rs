@@ -31,7 +31,8 @@ use crate::sale::{FEWEST_FOR_A_CRASH, Kind, Plan, Sale};
 /// Sells a few items to many customers through several servers at once.
 #[derive(Debug, Parser)]
 struct Options {
-    /// Where the locks live: sqlite:path, redis://host:port/, memory: (servers are threads then)
+    /// Where the locks live: sqlite:path, redis://host:port/, memory: (servers are threads then);
+    /// postgres:// and mysql:// with the features of these names
     #[arg(long, value_name = "URL")]
     backend: Option<String>,
     /// Items in stock

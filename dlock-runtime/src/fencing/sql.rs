@@ -1,6 +1,6 @@
 //! Fenced rows in an SQL table.
 
-use sqlx::{Database, Encode, Executor, QueryBuilder, Row, Type};
+use sqlx::{Connection, Database, Encode, Executor, QueryBuilder, Row, Type};
 
 use super::FencingError;
 use crate::token::FencingToken;
@@ -15,22 +15,30 @@ const COLUMN: &str = "fencing_token";
 ///
 /// ```no_run
 /// # async fn example(connection: &mut sqlx::sqlite::SqliteConnection, lock: &dlock_runtime::LockGuard) -> Result<(), dlock_runtime::fencing::FencingError> {
-/// dlock_runtime::fencing::update("products", lock.fencing_token())
+/// dlock_runtime::fencing::update(connection, "products", lock.fencing_token())
 ///     .set_expression("stock = stock - 1")
 ///     .filter("id", 7)
-///     .execute(connection)
+///     .execute()
 ///     .await?;
 /// # Ok(())
 /// # }
 /// ```
 #[must_use = "nothing is written before `execute`"]
-pub fn update<DB: FencedDatabase>(table: &'static str, token: FencingToken) -> FencedUpdate<DB> {
-    FencedUpdate { table, column: COLUMN, token, changes: vec![] }
+pub fn update<'c, C>(
+    connection: &'c mut C,
+    table: &'static str,
+    token: FencingToken,
+) -> FencedUpdate<'c, C::Database>
+where
+    C: Connection<Database: FencedDatabase<Connection = C>>,
+{
+    FencedUpdate { connection, table, column: COLUMN, token, changes: vec![] }
 }
 
 /// An update in the making; see [`update`].
 #[must_use = "nothing is written before `execute`"]
-pub struct FencedUpdate<DB: Database> {
+pub struct FencedUpdate<'c, DB: Database> {
+    connection: &'c mut DB::Connection,
     table: &'static str,
     column: &'static str,
     token: FencingToken,
@@ -39,15 +47,15 @@ pub struct FencedUpdate<DB: Database> {
 
 /// A fenced update that knows its row; made by [`FencedUpdate::filter`].
 #[must_use = "nothing is written before `execute`"]
-pub struct FencedUpdateWhere<DB: Database> {
-    update: FencedUpdate<DB>,
+pub struct FencedUpdateWhere<'c, DB: Database> {
+    update: FencedUpdate<'c, DB>,
     conditions: Vec<Push<DB>>,
 }
 
 /// Writes one part of a statement.
 type Push<DB> = Box<dyn Fn(&mut QueryBuilder<DB>) + Send + Sync>;
 
-impl<DB: FencedDatabase> FencedUpdate<DB> {
+impl<'c, DB: FencedDatabase> FencedUpdate<'c, DB> {
     /// The column that holds the largest token, if it is not called `fencing_token`.
     pub fn column(mut self, column: &'static str) -> Self {
         self.column = column;
@@ -72,7 +80,7 @@ impl<DB: FencedDatabase> FencedUpdate<DB> {
     }
 
     /// Which row: its `column` has this value.
-    pub fn filter<T>(self, column: &'static str, value: T) -> FencedUpdateWhere<DB>
+    pub fn filter<T>(self, column: &'static str, value: T) -> FencedUpdateWhere<'c, DB>
     where
         T: Clone + Encode<'static, DB> + Type<DB> + Send + Sync + 'static,
     {
@@ -80,7 +88,7 @@ impl<DB: FencedDatabase> FencedUpdate<DB> {
     }
 }
 
-impl<DB: FencedDatabase> FencedUpdateWhere<DB> {
+impl<DB: FencedDatabase> FencedUpdateWhere<'_, DB> {
     /// And another column has that value.
     pub fn filter<T>(mut self, column: &'static str, value: T) -> Self
     where
@@ -98,15 +106,17 @@ impl<DB: FencedDatabase> FencedUpdateWhere<DB> {
     ///
     /// # Cancel safety
     /// Dropping the future leaves it open whether the update was made.
-    pub async fn execute(self, connection: &mut DB::Connection) -> Result<(), FencingError> {
-        let written = DB::write(connection, self.statement()).await;
+    pub async fn execute(self) -> Result<(), FencingError> {
+        let (statement, question) = (self.statement(), self.question());
+        let FencedUpdate { connection, token, .. } = self.update;
+        let written = DB::write(connection, statement).await;
         if written.map_err(FencingError::store)? > 0 {
             return Ok(());
         }
-        let newest = DB::newest(connection, self.question()).await;
+        let newest = DB::newest(connection, question).await;
         match newest.map_err(FencingError::store)? {
             Some(newest) => Err(FencingError::Stale {
-                presented: self.update.token,
+                presented: token,
                 newest: FencingToken::new(newest.unsigned_abs()),
             }),
             None => Err(FencingError::NoSuchRow),
@@ -115,7 +125,7 @@ impl<DB: FencedDatabase> FencedUpdateWhere<DB> {
 
     /// `UPDATE … WHERE …`, for a token that is not stale.
     fn statement(&self) -> QueryBuilder<DB> {
-        let FencedUpdate { table, column, token, changes } = &self.update;
+        let FencedUpdate { table, column, token, changes, .. } = &self.update;
         let token = token.get().cast_signed();
         let mut query = QueryBuilder::new(format!("UPDATE {table} SET {column} = "));
         DB::bind(&mut query, token);

@@ -1,0 +1,83 @@
+//! Why a lease needs a fencing token: a holder that is paused past the end of its lease wakes up and
+//! writes what it had in mind, over the write of the holder after it.
+//!
+//! ```text
+//! cargo run --release -p examples --example fencing
+//! ```
+//!
+//! A second process takes the lock, reads the stock and is stopped (SIGSTOP), as a long garbage
+//! collection or a moved virtual machine would stop it. This process waits for the lease's end, takes
+//! the lock, sells an item, and lets the other one go on. First with a plain write, then with a fenced
+//! one; only the line that writes is different.
+
+mod holder;
+mod shop;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use dlock_runtime::Registry;
+
+use crate::holder::Holder;
+use crate::shop::{Shop, sell};
+
+/// Shows a stale write, and how a fencing token stops it.
+#[derive(Debug, Parser)]
+struct Options {
+    /// Where the lock lives: sqlite:path, redis://host:port/, …
+    #[arg(long, value_name = "URL")]
+    backend: Option<String>,
+    /// What the second process does; not for people
+    #[arg(long, hide = true)]
+    hold: Option<String>,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let options = Options::parse();
+    let done = match &options.hold {
+        Some(order) => holder::serve(order).await,
+        None => run(&options).await,
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("fencing: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(options: &Options) -> Result<()> {
+    let folder = tempfile::tempdir().context("no temporary directory")?;
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let backend = options.backend.clone().unwrap_or_else(|| format!("sqlite:{}", file("locks.db")));
+    for fenced in [false, true] {
+        println!("{}", if fenced { "\nwith a fenced write" } else { "with a plain write" });
+        let shop = Shop::open(&file(&format!("shop-{fenced}.db")), fenced).await?;
+        sell_twice(&backend, shop).await?;
+    }
+    Ok(())
+}
+
+async fn sell_twice(backend: &str, shop: Shop) -> Result<()> {
+    let store = dlock_runtime::connect(backend).await?;
+    let registry = Registry::builder().backend("locks", store).build()?;
+    println!("  stock                                  {}", shop.stock().await?);
+
+    let mut holder = Holder::start(backend, &shop)?;
+    println!("  another process has the lock and read  {}", holder.says()?);
+    holder.pause()?;
+
+    let left = registry.scope(sell(&shop, &mut async || Ok(()))).await?;
+    println!("  its lease ended; this process sold one {left}");
+
+    holder.resume()?;
+    println!("  the other one goes on                  {}", holder.says()?);
+    holder.finish()?;
+    println!("  stock after two sales                  {}", shop.stock().await?);
+    registry.shutdown(Duration::from_secs(5)).await?;
+    Ok(())
+}
