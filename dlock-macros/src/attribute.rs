@@ -80,7 +80,13 @@ fn without_lock(item: &FunctionItem, guard: Option<&Ident>, options: &Options) -
     // The guard's name only has to exist: nothing runs this.
     let guard = guard.map(|guard| {
         let runtime = expand::runtime(options, span);
-        let held = if let Some(Keys::All(_)) = &options.keys { "LockSet" } else { "LockGuard" };
+        let all = matches!(options.keys, Some(Keys::All(_)));
+        let held = match (all, options.transaction.is_some()) {
+            (false, false) => "LockGuard",
+            (true, false) => "LockSet",
+            (false, true) => "RowLock",
+            (true, true) => "RowLocks",
+        };
         let held = Ident::new(held, span);
         quote_spanned!(span=> let #guard: &#runtime::#held = ::core::panic!();)
     });

@@ -13,6 +13,7 @@ use crate::scope::Scope;
 use crate::signature::{Function, Shape, async_trait, at};
 
 mod key;
+mod row_lock;
 mod site;
 
 /// What every part of the expansion needs.
@@ -46,7 +47,11 @@ pub(crate) fn function(item: &FunctionItem, parts: &Parts<'_>) -> TokenStream {
     }
 
     let site = site::site(&signature, parts);
-    let call = call(&body.tokens, body.brace.span.join(), parts);
+    let braces = body.brace.span.join();
+    let call = match &parts.options.transaction {
+        Some(transaction) => row_lock::call(transaction, &body.tokens, braces, parts),
+        None => call(&body.tokens, braces, parts),
+    };
     // The site is a statement outside of the future: a function that is nothing but an async block is
     // one that clippy wants to be an `async fn`. The future stays the last expression, by which
     // `tracing::instrument` knows such functions.
@@ -66,7 +71,7 @@ fn call(body: &TokenStream, braces: Span, parts: &Parts<'_>) -> TokenStream {
     let mixed = Span::mixed_site();
     let Parts { function, options, .. } = parts;
     let runtime = runtime(options, mixed);
-    let skip = matches!(options.on_busy, Some((OnBusy::Skip, _)));
+    let skip = skips(options);
     let (keys, run, held) = match parts.keys {
         Keys::One(one) => {
             let run = if skip { "run_or_skip" } else { "run" };
@@ -113,6 +118,11 @@ fn call(body: &TokenStream, braces: Span, parts: &Parts<'_>) -> TokenStream {
         }));
         #run
     }
+}
+
+/// Does a busy lock skip the body?
+fn skips(options: &Options) -> bool {
+    matches!(options.on_busy, Some((OnBusy::Skip, _)))
 }
 
 /// How a lock error becomes one of the function: the one place that asks for a conversion, shown at

@@ -46,6 +46,8 @@ use proc_macro::TokenStream;
 /// | `on_lost = "cancel"` | the lease was lost while the body runs: `"cancel"` drops the body at its next await point and reports the loss, `"finish"` lets it end and then reports, `"keep"` lets its own result stand. A body that failed by itself returns its own error in each case | `"cancel"` |
 /// | `reentrant = true` | a nested call for a key that this task already holds enters | `true` |
 /// | `guard = lock` | binds `lock: &LockGuard` in the body (with `keys`, `&LockSet`): the fencing token, the time left, `lost()` | |
+/// | `transaction = tx` | takes a [row lock](#row-locks) in the caller's own sqlx transaction, the argument `tx`, instead of a lease | |
+/// | `unlock_before_commit = true` | insists on a lease although the function receives its caller's transaction, which is committed only after the lease has ended | `false` |
 /// | `map_err = path` | a function `fn(LockError) -> E`, for error types that cannot have `From<LockError>` | `From` |
 /// | `crate = path` | where the runtime crate is, if it is renamed | `::dlock_runtime` |
 ///
@@ -77,6 +79,25 @@ use proc_macro::TokenStream;
 /// #[distributed_lock(key = LockKey::of("cart", &[&user.id(), &items[0]]))]
 /// async fn check_out(user: &User, items: &[u64]) -> Result<(), ShopError> { /* … */ }
 /// ```
+///
+/// # Row locks
+///
+/// A lease ends when the function does. If the caller commits a transaction after that, the next
+/// holder reads what was there before: so a function that receives a transaction
+/// (`&mut Transaction<…>`) does not compile under a lease. Lock a row in that very transaction:
+///
+/// ```ignore
+/// #[distributed_lock(key = "product:<id>", wait = "2s", transaction = tx)]
+/// async fn purchase(tx: &mut Transaction<'_, Postgres>, id: i64) -> Result<(), ShopError> {
+///     sqlx::query("UPDATE products SET stock = stock - 1 WHERE id = $1").bind(id).execute(&mut **tx).await?;
+///     Ok(())
+/// }
+/// ```
+///
+/// It is held until the transaction ends, by commit, roll-back or the loss of the connection; the
+/// function need not do anything for it. Beside it `key` or `keys`, `wait`, `on_busy`, `guard` (binds
+/// `&RowLock`, with `keys` `&RowLocks`), `map_err` and `crate` have a meaning. See the runtime crate's
+/// module `transaction`.
 ///
 /// # Functions
 ///

@@ -10,6 +10,7 @@ use crate::diagnostic::Errors;
 use crate::template::{self, Piece};
 
 mod arguments;
+mod row_lock;
 mod value;
 
 use arguments::{Argument, Arguments};
@@ -28,6 +29,9 @@ pub(crate) struct Options {
     pub(crate) on_lost: Option<OnLost>,
     pub(crate) reentrant: Option<bool>,
     pub(crate) guard: Option<Ident>,
+    /// The argument in whose transaction a row is locked.
+    pub(crate) transaction: Option<Ident>,
+    pub(crate) unlock_before_commit: Option<(bool, Span)>,
     pub(crate) map_err: Option<ExprPath>,
     pub(crate) krate: Option<ExprPath>,
 }
@@ -115,6 +119,10 @@ impl Options {
             }
             "reentrant" => self.reentrant = Some(value::boolean(argument)?),
             "guard" => self.guard = Some(value::name(argument)?),
+            "transaction" => self.transaction = Some(value::transaction(argument)?),
+            "unlock_before_commit" => {
+                self.unlock_before_commit = Some((value::boolean(argument)?, argument.name.span()));
+            }
             "map_err" => {
                 self.map_err = Some(value::path(argument, "`map_err = LockFailed::from`")?);
             }
@@ -138,6 +146,9 @@ impl Options {
                 "what is locked? Write `key = \"product:<id>\"`, with the name of an argument between `<` and `>`",
             ),
             _ => {}
+        }
+        if written("transaction").is_some() {
+            row_lock::check(arguments, errors);
         }
         if let (Some(false), Some(ttl), Some(max_hold)) = (self.renew, self.ttl, self.max_hold)
             && max_hold > ttl

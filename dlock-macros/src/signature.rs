@@ -12,6 +12,7 @@ use crate::options::{OnBusy, Options};
 mod argument;
 pub(crate) mod async_trait;
 mod returns;
+mod transaction;
 
 pub(crate) use argument::Argument;
 pub(crate) use returns::{Returns, Shape};
@@ -52,6 +53,7 @@ impl<'a> Function<'a> {
         if let Some((OnBusy::Skip, span)) = options.on_busy {
             self.returns.check_skip(span, errors);
         }
+        self.check_transactions(options, errors);
         if let Some(guard) = &options.guard
             && self.has_argument(guard)
         {

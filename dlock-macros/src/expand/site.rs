@@ -85,6 +85,9 @@ fn written(options: &Options, runtime: &TokenStream) -> TokenStream {
         let policy = Ident::new(policy, mixed);
         call("on_lost", quote_spanned!(mixed=> #runtime::OnLost::#policy));
     }
+    if options.transaction.is_some() {
+        call("in_transaction", TokenStream::new());
+    }
     if let Some(reentrant) = options.reentrant {
         call("reentrant", reentrant.to_token_stream());
     }

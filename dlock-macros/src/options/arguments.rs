@@ -9,7 +9,7 @@ use super::value::ungrouped;
 use crate::diagnostic::{Errors, list, nearest};
 
 /// Every option and an example of its value.
-const KNOWN: [(&str, &str); 14] = [
+const KNOWN: [(&str, &str); 16] = [
     ("key", "\"product:<id>\""),
     ("keys", "[\"account:<from>\", \"account:<to>\"]"),
     ("ttl", "\"5s\""),
@@ -22,12 +22,14 @@ const KNOWN: [(&str, &str); 14] = [
     ("on_lost", "\"cancel\""),
     ("reentrant", "true"),
     ("guard", "lock"),
+    ("transaction", "tx"),
+    ("unlock_before_commit", "true"),
     ("map_err", "path::to::function"),
     ("crate", "::dlock_runtime"),
 ];
 
 /// Words that other libraries use.
-const FOREIGN: [(&str, &str); 10] = [
+const FOREIGN: [(&str, &str); 11] = [
     ("name", "key"),
     ("lease", "ttl"),
     ("lease_time", "ttl"),
@@ -38,6 +40,7 @@ const FOREIGN: [(&str, &str); 10] = [
     ("watchdog", "renew"),
     ("store", "backend"),
     ("token", "guard"),
+    ("tx", "transaction"),
 ];
 
 /// One option as it is written.

@@ -122,6 +122,40 @@ pub(super) fn name(argument: &Argument) -> syn::Result<Ident> {
     Err(error(value, message))
 }
 
+/// The name of the argument that is the caller's transaction.
+pub(super) fn transaction(argument: &Argument) -> syn::Result<Ident> {
+    let Argument { name, value } = argument;
+    let named = match value {
+        Expr::Path(path) => path.path.get_ident().filter(|ident| *ident != "self"),
+        _ => None,
+    };
+    if let Some(ident) = named {
+        return Ok(ident.clone());
+    }
+    let written = match value {
+        Expr::Lit(_) => text(value).map(LitStr::value),
+        Expr::Reference(reference) => borrowed_name(&reference.expr),
+        _ => None,
+    };
+    let written = written.filter(|text| syn::parse_str::<Ident>(text).is_ok());
+    let write = match written {
+        Some(text) => format!("write `{name} = {text}`, the name alone"),
+        None => format!(
+            "write `{name} = tx` for an argument `tx: &mut sqlx::Transaction<'_, Postgres>`"
+        ),
+    };
+    Err(error(value, format!("`{name}` is the name of an argument: {write}")))
+}
+
+/// `tx` of `&mut tx` and `&mut *tx`.
+fn borrowed_name(value: &Expr) -> Option<String> {
+    match value {
+        Expr::Unary(unary) => borrowed_name(&unary.expr),
+        Expr::Path(path) => path.path.get_ident().map(Ident::to_string),
+        _ => None,
+    }
+}
+
 pub(super) fn path(argument: &Argument, example: &str) -> syn::Result<ExprPath> {
     let Argument { name, value } = argument;
     let what = match &*name.to_string() {

@@ -36,7 +36,7 @@ macro_rules! rows {
             async fn ask(connection: &mut Self::Connection, statements: &str) -> Option<i64> {
                 let statements = sqlx::raw_sql(AssertSqlSafe(statements.to_owned()));
                 let rows = statements.fetch_all(connection).await.expect("the statements");
-                rows.last().map(|row| row.try_get(0).expect("a number"))
+                rows.last().map(|row| row.try_get_unchecked(0).expect("a number"))
             }
         }
     };

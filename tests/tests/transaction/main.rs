@@ -2,6 +2,7 @@
 //!
 //! Where the point is a mistake that plain SQL makes, the test makes it first.
 
+mod attribute;
 mod both;
 mod mysql;
 mod postgres;
@@ -49,6 +50,21 @@ fn main() -> ExitCode {
         a_begin_that_sqlx_did_not_see_is_refused,
         an_invalid_key_is_refused_before_anything_is_sent,
         a_call_is_two_round_trips,
+    );
+    trials.needs("postgres", "postgres_it_locks_in_the_transaction", || async {
+        let server = PostgresServer::start();
+        attribute::it_locks_in_the_transaction(&postgres::pool(&server, 8).await).await;
+    });
+    trials.needs("mariadbd", "mysql_it_locks_in_the_transaction", || async {
+        let server = MariaDbServer::start();
+        attribute::it_locks_in_the_transaction(&mysql::pool(&server, 8).await).await;
+    });
+    on_one!("postgres", attribute:
+        every_shape_of_function_can_be_locked,
+        a_busy_lock_runs_no_body,
+        it_is_lazy_and_fails_closed,
+        the_future_stays_small,
+        sites_know_their_form,
     );
     on_one!("postgres", postgres:
         a_busy_lock_keeps_the_earlier_writes,

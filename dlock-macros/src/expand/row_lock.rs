@@ -1,0 +1,61 @@
+//! The call that locks a row in the caller's transaction, and the body behind it.
+//!
+//! The lock outlives the function, so the body needs nobody around it: it stands in the function's own
+//! future.
+
+use proc_macro2::{Ident, Span, TokenStream};
+use quote::quote_spanned;
+
+use super::{Parts, error, key, result, runtime, skips, unpacked};
+use crate::options::Keys;
+use crate::signature::at;
+
+/// The key, the call that locks it, and the body.
+pub(super) fn call(
+    transaction: &Ident,
+    body: &TokenStream,
+    braces: Span,
+    parts: &Parts<'_>,
+) -> TokenStream {
+    let mixed = Span::mixed_site();
+    let Parts { function, options, .. } = parts;
+    let (keys, one) = match parts.keys {
+        Keys::One(one) => (key::key(one, parts), true),
+        Keys::All(all) => {
+            let keys = all.iter().map(|each| key::key(each, parts));
+            (quote_spanned!(mixed=> [#(#keys),*]), false)
+        }
+    };
+    let lock = match (one, skips(options)) {
+        (true, false) => "lock_row",
+        (true, true) => "lock_row_or_skip",
+        (false, false) => "lock_rows",
+        (false, true) => "lock_rows_or_skip",
+    };
+    // What the call asks of the output is shown at the return type, what it asks of the transaction
+    // where that is named.
+    let output = at(&function.returns.output());
+    let lock = Ident::new(lock, output);
+    let called = runtime(options, output);
+    let lock = quote_spanned!(output=> #called::#lock);
+    let here = transaction.span().resolved_at(mixed);
+    let seen = function.transaction(transaction).map_or(here, Ident::span);
+    let variable = Ident::new(&transaction.to_string(), seen.located_at(transaction.span()));
+    let transaction = quote_spanned!(here=> &mut *#variable);
+    let error = error(parts);
+    let bound = options.guard.as_ref().map(|name| quote_spanned!(mixed=> let #name = &lock;));
+    let bound = bound.unwrap_or_else(|| quote_spanned!(mixed=> let _ = lock;));
+    let unpacked = unpacked(function);
+    let result = result(body, braces, parts);
+    quote_spanned! {mixed=>
+        let keys = #keys;
+        let error = #error;
+        let lock = match #lock(site, keys, error, #transaction).await {
+            ::core::result::Result::Ok(lock) => lock,
+            ::core::result::Result::Err(output) => return output,
+        };
+        #bound
+        #unpacked
+        #result
+    }
+}
