@@ -32,6 +32,8 @@ pub(crate) struct Options {
     /// The argument in whose transaction a row is locked.
     pub(crate) transaction: Option<Ident>,
     pub(crate) unlock_before_commit: Option<(bool, Span)>,
+    /// Is either of them written, rightly or wrongly? Then the user has thought of the commit.
+    pub(crate) mentions_commit: bool,
     pub(crate) map_err: Option<ExprPath>,
     pub(crate) krate: Option<ExprPath>,
 }
@@ -90,6 +92,8 @@ pub(crate) fn parse(arguments: TokenStream, errors: &mut Errors) -> Options {
             errors.add(error);
         }
     }
+    let mentioned = |name: &str| arguments.read.iter().any(|argument| argument.name == name);
+    options.mentions_commit = mentioned("transaction") || mentioned("unlock_before_commit");
     options.check_together(&arguments, errors);
     options
 }

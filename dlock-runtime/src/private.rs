@@ -315,19 +315,21 @@ where
     run.await.unwrap_or_else(|lock_error| Err(error(lock_error)))
 }
 
+/// The transaction that a function receives: the one place that asks for the bound.
+pub fn transaction<C: Transactional>(transaction: &mut C) -> &mut dyn Transactional {
+    transaction
+}
+
 /// Takes the row lock of an annotated function in its caller's transaction.
 ///
 /// # Errors
 /// What the function has to return at once instead of running its body.
-pub async fn lock_row<T, E, C>(
+pub async fn lock_row<T, E>(
     site: &'static Site,
     key: Result<LockKey, LockError>,
     error: fn(LockError) -> E,
-    transaction: &mut C,
-) -> Result<RowLock, Result<T, E>>
-where
-    C: Transactional + ?Sized,
-{
+    transaction: &mut dyn Transactional,
+) -> Result<RowLock, Result<T, E>> {
     let locked = lock_rows_of(site, [key], transaction).await;
     locked.map(only).map_err(|refusal| Err(error(refusal)))
 }
@@ -336,15 +338,14 @@ where
 ///
 /// # Errors
 /// Those of [`lock_row`].
-pub async fn lock_row_or_skip<T, E, C>(
+pub async fn lock_row_or_skip<T, E>(
     site: &'static Site,
     key: Result<LockKey, LockError>,
     error: fn(LockError) -> E,
-    transaction: &mut C,
+    transaction: &mut dyn Transactional,
 ) -> Result<RowLock, Result<T, E>>
 where
     T: Skipped,
-    C: Transactional + ?Sized,
 {
     let locked = lock_rows_of(site, [key], transaction).await;
     locked.map(only).map_err(|refusal| not_entered(refusal, error, || Some(T::skipped())))
@@ -354,15 +355,12 @@ where
 ///
 /// # Errors
 /// Those of [`lock_row`].
-pub async fn lock_rows<T, E, C, const N: usize>(
+pub async fn lock_rows<T, E, const N: usize>(
     site: &'static Site,
     keys: [Result<LockKey, LockError>; N],
     error: fn(LockError) -> E,
-    transaction: &mut C,
-) -> Result<RowLocks, Result<T, E>>
-where
-    C: Transactional + ?Sized,
-{
+    transaction: &mut dyn Transactional,
+) -> Result<RowLocks, Result<T, E>> {
     let locked = lock_rows_of(site, keys, transaction).await;
     locked.map_err(|refusal| Err(error(refusal)))
 }
@@ -371,28 +369,24 @@ where
 ///
 /// # Errors
 /// Those of [`lock_row`].
-pub async fn lock_rows_or_skip<T, E, C, const N: usize>(
+pub async fn lock_rows_or_skip<T, E, const N: usize>(
     site: &'static Site,
     keys: [Result<LockKey, LockError>; N],
     error: fn(LockError) -> E,
-    transaction: &mut C,
+    transaction: &mut dyn Transactional,
 ) -> Result<RowLocks, Result<T, E>>
 where
     T: Skipped,
-    C: Transactional + ?Sized,
 {
     let locked = lock_rows_of(site, keys, transaction).await;
     locked.map_err(|refusal| not_entered(refusal, error, || Some(T::skipped())))
 }
 
-async fn lock_rows_of<C, const N: usize>(
+async fn lock_rows_of<const N: usize>(
     site: &'static Site,
     keys: [Result<LockKey, LockError>; N],
-    transaction: &mut C,
-) -> Result<RowLocks, LockError>
-where
-    C: Transactional + ?Sized,
-{
+    transaction: &mut dyn Transactional,
+) -> Result<RowLocks, LockError> {
     // Boxed as a whole, as for leases.
     Box::pin(async move {
         let keys = keys.into_iter().collect::<Result<Vec<_>, _>>()?;

@@ -23,6 +23,15 @@ pub fn installed(program: &str) -> bool {
     find(program).is_some()
 }
 
+/// The first of these programs that is not on this machine, or the first of all.
+///
+/// # Panics
+/// When there are none.
+#[must_use]
+pub fn first_missing(programs: &[&'static str]) -> &'static str {
+    programs.iter().find(|program| !installed(program)).or(programs.first()).expect("a program")
+}
+
 /// Where a program is: on the `PATH`, or where Debian keeps servers out of it.
 #[must_use]
 pub fn find(program: &str) -> Option<PathBuf> {

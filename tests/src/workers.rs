@@ -46,6 +46,13 @@ impl Worker {
         json!({ "do": "count", "url": url, "key": key, "file": file, "tasks": tasks, "rounds": rounds, "locked": locked })
     }
 
+    /// An order to buy until nothing is left: under a lock in Redis around the purchase, or with a row
+    /// locked in the purchase's own transaction, which the worker commits in either case.
+    #[must_use]
+    pub fn buy(locks: Option<&str>, shop: &str) -> Value {
+        json!({ "do": "buy", "locks": locks, "shop": shop })
+    }
+
     /// The next line it says.
     ///
     /// # Panics

@@ -1,5 +1,6 @@
 //! What `install` verifies: every annotated function of this binary.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dlock_runtime::backend::{
@@ -25,6 +26,27 @@ impl Unused {
     #[allow(dead_code)]
     async fn called(&self, id: u64) -> Result<u64, LockError> {
         Ok(id)
+    }
+}
+
+/// In the caller's transaction: it needs no backend, but has a lease's name.
+#[distributed_lock(key = "product:<id>", transaction = tx)]
+#[allow(dead_code)]
+async fn sell(id: u64, tx: &mut sqlx::PgTransaction<'_>) -> Result<u64, LockError> {
+    Ok(id)
+}
+
+/// The warnings of the thread that listens.
+#[derive(Clone, Default)]
+struct Warnings(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Warnings {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("no panic").write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 
@@ -71,7 +93,7 @@ async fn install_verifies_every_site_and_happens_once() {
 
     let sites = Registry::sites();
     let functions: Vec<_> = sites.iter().map(|site| site.function()).collect();
-    assert_eq!(functions, ["purchase", "report", "called"]);
+    assert_eq!(functions, ["purchase", "report", "called", "sell"]);
 
     let refused = Registry::builder().backend("shop", Memory::new()).install();
     let text = refused.expect_err("two backends are missing").to_string();
@@ -104,7 +126,17 @@ async fn install_verifies_every_site_and_happens_once() {
         let builder = Registry::builder().backend("shop", Memory::new());
         builder.backend("jobs", Memory::new()).allow_unregistered("linked")
     };
-    builder().install().expect("all is well");
+    let warnings = Warnings::default();
+    let writer = warnings.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone());
+    tracing::subscriber::with_default(subscriber.finish(), || {
+        builder().install().expect("all is well");
+    });
+    let told = String::from_utf8(warnings.0.lock().expect("no panic").clone()).expect("text");
+    assert_eq!(told.lines().count(), 1, "{told}");
+    for part in ["WARN", "::sell (", "::purchase (", "do not exclude each other"] {
+        assert!(told.contains(part), "{part} is not in: {told}");
+    }
     assert!(matches!(builder().install(), Err(InstallError::AlreadyInstalled)));
     assert_eq!(purchase(3).await.expect("installed"), 3);
     report().await.expect("installed");

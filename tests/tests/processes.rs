@@ -4,11 +4,40 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use dlock_runtime::{FencingToken, LockGuard, Registry, Wait};
-use dlock_tests::servers::RedisServer;
+use dlock_runtime::{FencingToken, LockGuard, Registry, Wait, transaction};
+use dlock_tests::servers::{MariaDbServer, PostgresServer, RedisServer, first_missing};
 use dlock_tests::trials::Trials;
 use dlock_tests::workers::Worker;
 use tempfile::TempDir;
+
+/// 8 processes buy what is left of 40 items. Under a lock in Redis that ends before the caller commits
+/// some read a stock that is sold already; with the row locked in the transaction itself none does.
+macro_rules! only_a_lock_in_the_transaction_sells_exactly {
+    ($pool:expr, $shop:expr) => {{
+        let (pool, shop) = ($pool, $shop);
+        let redis = RedisServer::start();
+        let locks = redis.url();
+        for (locks, exactly) in [(Some(&*locks), false), (None, true)] {
+            let tables =
+                ["CREATE TABLE products (stock BIGINT)", "CREATE TABLE sales (stock BIGINT)"];
+            for statement in tables.into_iter().chain(["INSERT INTO products VALUES (40)"]) {
+                sqlx::query(statement).execute(&pool).await.expect("a table");
+            }
+            let order = Worker::buy(locks, &shop);
+            let workers: Vec<_> = (0..8).map(|_| Worker::start(WORKER, &order)).collect();
+            workers.into_iter().for_each(Worker::finish);
+            let count = "SELECT COUNT(*) FROM sales";
+            let sold: i64 = sqlx::query_scalar(count).fetch_one(&pool).await.expect("a number");
+            if exactly {
+                assert_eq!(sold, 40);
+            } else {
+                assert!(sold > 40, "the mistake has sold {sold} of 40: it proves nothing");
+            }
+            sqlx::query("DROP TABLE products").execute(&pool).await.expect("a table");
+            sqlx::query("DROP TABLE sales").execute(&pool).await.expect("a table");
+        }
+    }};
+}
 
 const WORKER: &str = env!("CARGO_BIN_EXE_worker");
 
@@ -21,6 +50,34 @@ fn main() -> ExitCode {
     trials.needs(redis, "redis_no_update_is_lost", redis_no_update_is_lost);
     trials.needs(redis, "redis_a_killed_holder_frees_its_key", redis_a_killed_holder_frees_its_key);
     trials.needs(redis, "redis_a_paused_holder_loses", redis_a_paused_holder_loses);
+    trials.needs("postgres", "postgres_no_update_is_lost", postgres_no_update_is_lost);
+    trials.needs("postgres", "postgres_a_killed_holder_frees_its_key", || async {
+        a_killed_holder_frees_its_key(&PostgresServer::start().url()).await;
+    });
+    trials.needs("postgres", "postgres_a_paused_holder_loses", || async {
+        a_paused_holder_loses(&PostgresServer::start().url()).await;
+    });
+    trials.needs("mariadbd", "mysql_no_update_is_lost", mysql_no_update_is_lost);
+    trials.needs("mariadbd", "mysql_a_killed_holder_frees_its_key", || async {
+        a_killed_holder_frees_its_key(&MariaDbServer::start().url()).await;
+    });
+    trials.needs("mariadbd", "mysql_a_paused_holder_loses", || async {
+        a_paused_holder_loses(&MariaDbServer::start().url()).await;
+    });
+    let both = first_missing(&["postgres", "redis-server"]);
+    trials.needs(both, "postgres_sells_the_stock_exactly", || async {
+        let shop = PostgresServer::start();
+        let pool = sqlx::PgPool::connect(&shop.url()).await.expect("the server runs");
+        transaction::create_tables(&pool).await.expect("the table");
+        only_a_lock_in_the_transaction_sells_exactly!(pool, shop.url());
+    });
+    let both = first_missing(&["mariadbd", "redis-server"]);
+    trials.needs(both, "mysql_sells_the_stock_exactly", || async {
+        let shop = MariaDbServer::start();
+        let pool = sqlx::MySqlPool::connect(&shop.url()).await.expect("the server runs");
+        transaction::create_tables(&pool).await.expect("the table");
+        only_a_lock_in_the_transaction_sells_exactly!(pool, shop.url());
+    });
     trials.run()
 }
 
@@ -38,6 +95,14 @@ async fn sqlite_no_update_is_lost() {
 async fn redis_no_update_is_lost() {
     let server = RedisServer::start();
     no_update_is_lost(&server.url());
+}
+
+async fn postgres_no_update_is_lost() {
+    no_update_is_lost(&PostgresServer::start().url());
+}
+
+async fn mysql_no_update_is_lost() {
+    no_update_is_lost(&MariaDbServer::start().url());
 }
 
 async fn sqlite_a_killed_holder_frees_its_key() {

@@ -41,7 +41,8 @@ pub(super) fn call(
     let here = transaction.span().resolved_at(mixed);
     let seen = function.transaction(transaction).map_or(here, Ident::span);
     let variable = Ident::new(&transaction.to_string(), seen.located_at(transaction.span()));
-    let transaction = quote_spanned!(here=> &mut *#variable);
+    let asked = runtime(options, here);
+    let transaction = quote_spanned!(here=> #asked::transaction(&mut *#variable));
     let error = error(parts);
     let bound = options.guard.as_ref().map(|name| quote_spanned!(mixed=> let #name = &lock;));
     let bound = bound.unwrap_or_else(|| quote_spanned!(mixed=> let _ = lock;));

@@ -35,11 +35,12 @@ impl Function<'_> {
         let borrowed: Vec<_> =
             self.typed().filter_map(|typed| Some((typed, borrowed(typed)?))).collect();
         match &options.unlock_before_commit {
-            Some((true, _)) if !borrowed.is_empty() => {}
-            Some((true, span)) => errors.push(
+            Some((true, span)) if borrowed.is_empty() => errors.push(
                 *span,
                 "`unlock_before_commit` has nothing to insist on: no argument is a transaction of the caller, such as `&mut sqlx::Transaction<'_, Postgres>`",
             ),
+            None if options.mentions_commit => {}
+            Some((true, _)) => {}
             _ => borrowed.into_iter().for_each(|(typed, kind)| errors.add(too_early(typed, kind))),
         }
     }

@@ -204,15 +204,21 @@ pub async fn a_release_that_overtakes_its_acquire_wins<D: Database>() {
     let give_up = Release { late_acquire: true, keep_for: None };
     // Where there is no row yet, and where there is one.
     for _ in 0..2 {
-        let given_up = claim();
-        backend.release(&given_up, give_up).await.expect("an answer");
-        let late = backend.try_acquire(&given_up).await.expect("an answer");
-        assert!(matches!(late, Attempt::Busy { .. }), "a given-up acquire was granted: {late:?}");
+        let late = claim();
+        backend.release(&late, give_up).await.expect("an answer");
+        let answer = backend.try_acquire(&late).await.expect("an answer");
+        assert!(
+            matches!(answer, Attempt::Busy { .. }),
+            "a given-up acquire was granted: {answer:?}"
+        );
         let another = claim();
         let free = backend.try_acquire(&another).await.expect("an answer");
         assert!(matches!(free, Attempt::Granted { .. }), "the key is not free: {free:?}");
-        let late = backend.try_acquire(&given_up).await.expect("an answer");
-        assert!(matches!(late, Attempt::Busy { .. }), "a given-up acquire was granted: {late:?}");
+        let answer = backend.try_acquire(&late).await.expect("an answer");
+        assert!(
+            matches!(answer, Attempt::Busy { .. }),
+            "a given-up acquire was granted: {answer:?}"
+        );
         backend.release(&another, Release::default()).await.expect("an answer");
     }
 }

@@ -7,6 +7,7 @@ mod postgres;
 
 use std::process::ExitCode;
 
+use dlock_tests::servers::first_missing;
 use dlock_tests::trials::Trials;
 
 fn main() -> ExitCode {
@@ -20,7 +21,7 @@ fn main() -> ExitCode {
         )* };
     }
     macro_rules! on_one {
-        ($program:literal, $database:ident: $($test:ident),* $(,)?) => { $(
+        ($program:expr, $database:ident: $($test:ident),* $(,)?) => { $(
             let name = concat!(stringify!($database), "_", stringify!($test));
             trials.needs($program, name, $database::$test);
         )* };
@@ -52,7 +53,7 @@ fn main() -> ExitCode {
         every_isolation_of_the_database_will_do,
         a_replica_that_may_not_write_is_transient,
     );
-    on_one!("pgbouncer", postgres:
+    on_one!(first_missing(&["pgbouncer", "postgres"]), postgres:
         a_proxy_that_pools_by_transaction_will_do,
     );
     on_one!("mariadbd", mysql:

@@ -3,9 +3,8 @@
 
 use std::fmt::Display;
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::task::Poll;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use dlock_runtime::{FencingToken, LockError, LockKey, Registry, distributed_lock};
@@ -59,6 +58,7 @@ async fn skipping_all(tx: &mut Transaction<'_, Postgres>) -> Result<(), LockErro
 /// Cannot have `From<LockError>`, as a tuple cannot.
 type Status = (u16, String);
 
+#[allow(clippy::needless_pass_by_value, reason = "the attribute's own signature")]
 fn unavailable(error: LockError) -> Status {
     (503, error.to_string())
 }
@@ -149,16 +149,6 @@ async fn traced(tx: &mut Transaction<'_, Postgres>) -> Result<(), LockError> {
 #[distributed_lock(key = "insisted", backend = "memory", unlock_before_commit = true)]
 async fn insisted(tx: &mut Transaction<'_, MySql>) -> Result<(), LockError> {
     let _ = &tx;
-    Ok(())
-}
-
-/// A name that the shop uses for something else is no transaction of sqlx.
-struct Transfer;
-type Transaction2 = Transfer;
-
-#[distributed_lock(key = "own", backend = "memory")]
-async fn own_type(transaction: &Transaction2) -> Result<(), LockError> {
-    let _ = transaction;
     Ok(())
 }
 
@@ -292,8 +282,8 @@ pub async fn sites_know_their_form() {
         found.next().expect("a site of this name")
     };
     assert!(site("free").is_in_transaction() && site("several").is_in_transaction());
-    assert!(!site("insisted").is_in_transaction() && !site("own_type").is_in_transaction());
+    assert!(!site("insisted").is_in_transaction());
     assert_eq!(site("free").backend_name(), None);
-    let _: Pin<Box<dyn Future<Output = Result<(), LockError>>>> = Box::pin(own_type(&Transfer));
-    let _ = (insisted, Duration::ZERO);
+    // It compiles; its lease is no concern of this file.
+    let _ = insisted;
 }

@@ -6,6 +6,8 @@ use dlock_runtime::{LockError, Registry, Wait};
 use futures_util::future::try_join_all;
 use serde_json::Value;
 
+mod shop;
+
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 #[tokio::main]
@@ -13,6 +15,9 @@ async fn main() -> Result<(), Failure> {
     let order: Value = serde_json::from_str(&std::env::args().nth(1).ok_or("an order is needed")?)?;
     let text = |name: &str| order[name].as_str().map(str::to_owned).ok_or(format!("{name}: text"));
     let number = |name: &str| order[name].as_u64().ok_or(format!("{name}: a number"));
+    if text("do")? == "buy" {
+        return shop::buy(order["locks"].as_str(), &text("shop")?).await;
+    }
     let backend = dlock_runtime::connect(&text("url")?).await?;
     let registry = Registry::builder().backend("shared", backend).build()?;
     match &*text("do")? {
