@@ -26,7 +26,7 @@
 //! limit ends with the call: no setting outlives it.
 //!
 //! # Tokens
-//! Each lock has a [`FencingToken`], drawn after the lock was won, for resources outside the
+//! Each lock has a [`FencingToken`](crate::FencingToken), drawn after the lock was won, for resources outside the
 //! database. Inside it the transaction is protection enough.
 //!
 //! # A row lock and a lease of one name

@@ -179,3 +179,43 @@ fn held(key: &LockKey) -> String {
 fn held_by(claim: &Claim) -> String {
     format!("{} AND owner = '{}'", held(&claim.key), claim.owner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEEP: Duration = Duration::from_secs(7);
+
+    /// The statement as the guide shows it: names for values.
+    fn shown(statement: &str, claim: &Claim) -> String {
+        let key = bytes(claim.key.as_str().as_bytes());
+        let micros = |duration: Duration| format!("INTERVAL {} MICROSECOND", duration.as_micros());
+        let shown = statement.replace(&key, "$key").replace(&claim.owner.to_string(), "$owner");
+        let shown = shown.replace(&micros(claim.ttl), "$ttl").replace(&micros(KEEP), "$rest");
+        shown.replace(&micros(Duration::ZERO), "$rest")
+    }
+
+    fn without_blanks(text: &str) -> String {
+        text.split_whitespace().collect()
+    }
+
+    #[test]
+    fn the_guide_shows_every_statement() {
+        let sql = Statements { table: "dlock_leases".to_owned() };
+        let claim = Claim::new("k".into(), Duration::from_secs(5));
+        let guide = include_str!("../../guide/mysql.md");
+        let guide = without_blanks(guide);
+        for statement in [
+            sql.acquire(&claim),
+            sql.renew(&claim),
+            sql.release(&claim, Some(KEEP)),
+            sql.release_for_good(&claim, Release { keep_for: None, late_acquire: true }),
+            sql.inspect(&claim.key),
+            sql.force_release(&claim.key),
+        ] {
+            let statement = shown(&statement, &claim);
+            let is_shown = guide.contains(&without_blanks(&statement));
+            assert!(is_shown, "not in the guide:\n{statement}");
+        }
+    }
+}

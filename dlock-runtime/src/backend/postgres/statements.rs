@@ -76,7 +76,9 @@ impl Statements {
         let first_token = self.first_token();
         let ours = format!("lease.owner = '{owner}' AND lease.expires_at > clock_timestamp()");
         let keep = release.keep_for.unwrap_or_default();
-        let woken = format!("{ours} AND lease.wanted AND {}", keep.is_zero());
+        // A key that is kept locked is not worth waking anybody for.
+        let woken =
+            if keep.is_zero() { format!("{ours} AND lease.wanted") } else { "false".to_owned() };
         let until = after(keep);
         let old = format!("lease.gone_since < clock_timestamp() - {TOMBSTONE}");
         let freed = format!(
@@ -182,4 +184,50 @@ fn announced(freed: &str, key: &LockKey) -> String {
          FROM freed WHERE released > 0",
         CHANNEL = super::notices::CHANNEL,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The statement as the guide shows it: names for values.
+    fn shown(statement: &str, claim: &Claim) -> String {
+        let key = text(&stored(&claim.key));
+        let micros =
+            |duration: Duration| format!("interval '{} microseconds'", duration.as_micros());
+        let shown = statement.replace(&key, "$key").replace(&claim.owner.to_string(), "$owner");
+        let shown = shown.replace(&micros(claim.ttl), "$ttl").replace(&micros(KEEP), "$rest");
+        shown.replace(&micros(Duration::ZERO), "$rest")
+    }
+
+    const KEEP: Duration = Duration::from_secs(7);
+
+    fn without_blanks(text: &str) -> String {
+        text.split_whitespace().collect()
+    }
+
+    #[test]
+    fn the_guide_shows_every_statement() {
+        let sql = Statements { table: "dlock_leases".to_owned() };
+        let claim = Claim::new("k".into(), Duration::from_secs(5));
+        let release =
+            |keep_for, late_acquire| sql.release(&claim, Release { keep_for, late_acquire });
+        let guide = include_str!("../../guide/postgres.md");
+        let guide = without_blanks(guide);
+        for statement in [
+            sql.acquire(&claim),
+            sql.renew(&claim),
+            release(None, false),
+            release(Some(KEEP), false),
+            release(None, true),
+            sql.want(&claim.key),
+            sql.inspect(&claim.key),
+            sql.force_release(&claim.key),
+            sql.sweep(),
+        ] {
+            let statement = shown(&statement, &claim);
+            let is_shown = guide.contains(&without_blanks(&statement));
+            assert!(is_shown, "not in the guide:\n{statement}");
+        }
+    }
 }
