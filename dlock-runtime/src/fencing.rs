@@ -4,7 +4,7 @@
 //! A lease cannot stop a holder that was paused past its end and does not know it yet. The resource
 //! can: it keeps the largest token it has seen beside the data and refuses a write that carries a
 //! smaller one, in one atomic step. These helpers do that for rows of an SQL table
-//! ([`update`], features `sqlite`, `postgres`, `mysql`) and for values in Redis ([`set`], feature
+//! (`update`, features `sqlite`, `postgres`, `mysql`) and for values in Redis (`set`, feature
 //! `redis`).
 //!
 //! A token protects only where every writer of the row or value presents one, and only tokens of one

@@ -9,15 +9,12 @@ pub mod failures {}
 #[doc = include_str!("guide/fencing.md")]
 pub mod fencing {}
 
-#[cfg(feature = "mysql")]
 #[doc = include_str!("guide/mysql.md")]
 pub mod mysql {}
 
-#[cfg(feature = "postgres")]
 #[doc = include_str!("guide/postgres.md")]
 pub mod postgres {}
 
-#[cfg(all(feature = "postgres", feature = "mysql"))]
 #[doc = include_str!("guide/row_locks.md")]
 pub mod row_locks {}
 

@@ -40,7 +40,7 @@
 //! value of the sequence `dlock_tokens`. A savepoint keeps the earlier writes when the lock is busy.
 //! On MySQL and MariaDB it is `SELECT … FOR UPDATE` on a row of `dlock_rows`, bounded by the optimizer
 //! hint `MAX_EXECUTION_TIME` or by `SET STATEMENT max_statement_time`, and the row holds the last
-//! token. [`create_tables`] makes what is missing; the files are in the crate's folder `sql`.
+//! token. `create_tables` makes what is missing; the files are in the crate's folder `sql`.
 
 use std::time::Duration;
 

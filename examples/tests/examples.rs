@@ -1,8 +1,12 @@
-//! The example that is the main job, as its user runs it.
+//! The examples, as their users run them.
 
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
+#[cfg(feature = "mysql")]
+use dlock_tests::servers::MariaDbServer;
+#[cfg(feature = "postgres")]
+use dlock_tests::servers::PostgresServer;
 use dlock_tests::servers::RedisServer;
 use dlock_tests::trials::Trials;
 use serde_json::Value;
@@ -12,6 +16,17 @@ fn main() -> std::process::ExitCode {
     trials.add("sqlite_sells_exactly_the_stock", sqlite);
     trials.add("memory_sells_exactly_the_stock", memory);
     trials.needs("redis-server", "redis_sells_exactly_the_stock", redis);
+    #[cfg(feature = "postgres")]
+    trials.needs("postgres", "postgres_sells_exactly_the_stock", || async {
+        sells_exactly_the_stock(&["--backend", &PostgresServer::start().url()]);
+    });
+    #[cfg(feature = "mysql")]
+    trials.needs("mariadbd", "mysql_sells_exactly_the_stock", || async {
+        sells_exactly_the_stock(&["--backend", &MariaDbServer::start().url()]);
+    });
+    #[cfg(feature = "postgres")]
+    trials.needs("postgres", "a_row_lock_sells_exactly_the_stock", last_item);
+    trials.add("a_fenced_store_refuses_the_stale_write", fencing);
     trials.add("bad_input_is_one_clear_line", bad_input);
     trials.run()
 }
@@ -29,12 +44,37 @@ async fn redis() {
     sells_exactly_the_stock(&["--backend", &server.url()]);
 }
 
-fn flash_sale(arguments: &[&str]) -> Output {
-    // Cargo builds the examples before it runs this test; they are beside its own folder.
+/// Cargo builds the examples before it runs this test; they are beside its own folder.
+fn example(name: &str) -> PathBuf {
     let mut program: PathBuf = std::env::current_exe().expect("a path");
     program.pop();
     program.set_file_name("examples");
-    program.push("flash_sale");
+    program.push(name);
+    program
+}
+
+async fn fencing() {
+    let output = Command::new(example("fencing")).output().expect("the example");
+    assert!(output.status.success(), "{output:?}");
+    let told = String::from_utf8_lossy(&output.stdout);
+    let (plain, fenced) = told.split_once("with a fenced write").expect("two parts");
+    assert!(plain.contains("has written: it hears of the loss too late"), "{told}");
+    assert!(fenced.contains("is refused: fencing token"), "{told}");
+}
+
+#[cfg(feature = "postgres")]
+async fn last_item() {
+    let server = PostgresServer::start();
+    let mut command = Command::new(example("last_item"));
+    let output = command.args(["--database", &server.url()]).output().expect("the example");
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{output:?}");
+    assert!(told.contains("locked in the transaction  sold 10 of 10"), "{told}");
+    assert!(!told.contains("without a lock             sold 10 of 10"), "{told}");
+}
+
+fn flash_sale(arguments: &[&str]) -> Output {
+    let program = example("flash_sale");
     let folder = tempfile::tempdir().expect("a temporary directory");
     let svg = folder.path().join("timeline.svg");
     let mut command = Command::new(&program);
