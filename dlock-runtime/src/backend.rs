@@ -16,6 +16,8 @@ use crate::key::LockKey;
 use crate::owner::OwnerId;
 use crate::token::FencingToken;
 
+#[cfg(any(feature = "sqlite", feature = "redis", feature = "postgres", feature = "mysql"))]
+mod by_async_methods;
 mod memory;
 #[cfg(feature = "mysql")]
 pub mod mysql;

@@ -34,14 +34,12 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlPoolOptions, MySqlQueryResult, MySqlRow};
-use sqlx::{ConnectOptions, Connection, MySqlConnection, Row};
+use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlQueryResult, MySqlRow};
+use sqlx::{ConnectOptions, Row};
 
+use super::by_async_methods::backend_by_async_methods;
 use super::sweeping::Sweeping;
-use super::{
-    Answer, Attempt, Backend, Capabilities, Claim, Holder, Release, Released, Renewal, Watch,
-    validity_of,
-};
+use super::{Answer, Attempt, Claim, Holder, Release, Released, Renewal, Watch, validity_of};
 use crate::error::BackendError;
 use crate::key::LockKey;
 use crate::owner::OwnerId;
@@ -187,6 +185,12 @@ impl MySql {
         Ok(if released { Released::Released } else { Released::NotHeld })
     }
 
+    /// A release in between is seen when the first look comes.
+    #[allow(clippy::unused_async, reason = "as the other backends' methods")]
+    async fn watch(&self, key: &LockKey) -> Result<RowWatch, BackendError> {
+        Ok(RowWatch { mysql: self.clone(), key: key.clone() })
+    }
+
     async fn inspect(&self, key: &LockKey) -> Result<Option<Holder>, BackendError> {
         let reply = self.0.store.run_repeatable(self.sql().inspect(key)).await?;
         let Some(row) = reply.row() else { return Ok(None) };
@@ -243,18 +247,8 @@ impl MySqlBuilder {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn connect(self, url: &str) -> Result<MySql, BackendError> {
-        let options = options(url)?;
-        // Alone first: a pool would hide why it has no connection.
-        let first = MySqlConnection::connect_with(&options);
-        let first = tokio::time::timeout(self.limit, first).await;
-        let first = first.unwrap_or(Err(sqlx::Error::PoolTimedOut));
-        drop(first.map_err(|error| failure::<sqlx::MySql>(error).not_sent())?);
-        let pool = MySqlPoolOptions::new()
-            .max_connections(self.connections)
-            .acquire_timeout(self.limit)
-            // A broken connection shows when it is used, and the request is sent again.
-            .test_before_acquire(false)
-            .connect_lazy_with(options);
+        let pool = sql::store::connect::<sqlx::MySql>(options(url)?, self.connections, self.limit);
+        let pool = pool.await?;
         self.with_pool(pool).await
     }
 
@@ -309,45 +303,7 @@ where
     row.try_get(column).map_err(failure::<sqlx::MySql>)
 }
 
-impl Backend for MySql {
-    fn kind(&self) -> &'static str {
-        "mysql"
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        Capabilities::LEASES
-    }
-
-    fn try_acquire<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Result<Attempt, BackendError>> {
-        Answer::from_future(self.try_acquire(claim))
-    }
-
-    fn renew<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Result<Renewal, BackendError>> {
-        Answer::from_future(self.renew(claim))
-    }
-
-    fn release<'a>(
-        &'a self,
-        claim: &'a Claim,
-        release: Release,
-    ) -> Answer<'a, Result<Released, BackendError>> {
-        Answer::from_future(self.release(claim, release))
-    }
-
-    fn watch<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<Box<dyn Watch>, BackendError>> {
-        // A release in between is seen when the first look comes.
-        let watch = RowWatch { mysql: self.clone(), key: key.clone() };
-        Answer::ready(Ok(Box::new(watch)))
-    }
-
-    fn inspect<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<Option<Holder>, BackendError>> {
-        Answer::from_future(self.inspect(key))
-    }
-
-    fn force_release<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<bool, BackendError>> {
-        Answer::from_future(self.force_release(key))
-    }
-}
+backend_by_async_methods!(MySql, "mysql");
 
 impl fmt::Debug for MySql {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -32,16 +32,14 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow};
-use sqlx::{ConnectOptions, Connection, PgConnection, Row};
+use sqlx::postgres::{PgConnectOptions, PgPool, PgRow};
+use sqlx::{ConnectOptions, Row};
 
 use self::notices::Notices;
+use super::by_async_methods::backend_by_async_methods;
 use super::sweeping::Sweeping;
 use super::topics::Interest;
-use super::{
-    Answer, Attempt, Backend, Capabilities, Claim, Holder, Release, Released, Renewal, Watch,
-    validity_of,
-};
+use super::{Answer, Attempt, Claim, Holder, Release, Released, Renewal, Watch, validity_of};
 use crate::error::BackendError;
 use crate::key::LockKey;
 use crate::owner::OwnerId;
@@ -161,6 +159,14 @@ impl Postgres {
         Ok(if reply.row().is_some() { Released::Released } else { Released::NotHeld })
     }
 
+    async fn watch(&self, key: &LockKey) -> Result<RowWatch, BackendError> {
+        let interest = self.0.notices.of(sql::postgres::stored(key));
+        let (postgres, key) = (self.clone(), key.clone());
+        let mut watch = RowWatch { postgres, key, interest, announced: false };
+        watch.begin().await?;
+        Ok(watch)
+    }
+
     async fn inspect(&self, key: &LockKey) -> Result<Option<Holder>, BackendError> {
         let reply = self.0.store.run_repeatable(self.sql().inspect(key)).await?;
         let Some(row) = reply.row() else { return Ok(None) };
@@ -224,19 +230,9 @@ impl PostgresBuilder {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn connect(self, url: &str) -> Result<Postgres, BackendError> {
-        let options = options(url)?;
-        // Alone first: a pool would hide why it has no connection.
-        let first = PgConnection::connect_with(&options);
-        let first = tokio::time::timeout(self.limit, first).await;
-        let first = first.unwrap_or(Err(sqlx::Error::PoolTimedOut));
-        let first = first.map_err(|error| failure::<sqlx::Postgres>(error).not_sent())?;
-        drop(first);
-        let pool = PgPoolOptions::new()
-            .max_connections(self.connections)
-            .acquire_timeout(self.limit)
-            // A broken connection shows when it is used, and the request is sent again.
-            .test_before_acquire(false)
-            .connect_lazy_with(options);
+        let pool =
+            sql::store::connect::<sqlx::Postgres>(options(url)?, self.connections, self.limit);
+        let pool = pool.await?;
         self.with_pool(pool).await
     }
 
@@ -295,49 +291,7 @@ fn micros(left: i64) -> Duration {
     Duration::from_micros(u64::try_from(left).unwrap_or(0))
 }
 
-impl Backend for Postgres {
-    fn kind(&self) -> &'static str {
-        "postgres"
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        Capabilities::LEASES
-    }
-
-    fn try_acquire<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Result<Attempt, BackendError>> {
-        Answer::from_future(self.try_acquire(claim))
-    }
-
-    fn renew<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Result<Renewal, BackendError>> {
-        Answer::from_future(self.renew(claim))
-    }
-
-    fn release<'a>(
-        &'a self,
-        claim: &'a Claim,
-        release: Release,
-    ) -> Answer<'a, Result<Released, BackendError>> {
-        Answer::from_future(self.release(claim, release))
-    }
-
-    fn watch<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<Box<dyn Watch>, BackendError>> {
-        Answer::from_future(async {
-            let interest = self.0.notices.of(sql::postgres::stored(key));
-            let mut watch =
-                RowWatch { postgres: self.clone(), key: key.clone(), interest, announced: false };
-            watch.begin().await?;
-            Ok(Box::new(watch) as Box<dyn Watch>)
-        })
-    }
-
-    fn inspect<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<Option<Holder>, BackendError>> {
-        Answer::from_future(self.inspect(key))
-    }
-
-    fn force_release<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<bool, BackendError>> {
-        Answer::from_future(self.force_release(key))
-    }
-}
+backend_by_async_methods!(Postgres, "postgres");
 
 impl fmt::Debug for Postgres {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

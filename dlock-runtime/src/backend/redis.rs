@@ -29,11 +29,9 @@ use redis::{Client, Script};
 
 use self::link::{Limits, Link};
 use self::names::Names;
-use self::subscriptions::Subscriptions;
-use super::{
-    Answer, Attempt, Backend, Capabilities, Claim, Holder, Release, Released, Renewal, Watch,
-    validity_of,
-};
+use self::subscriptions::{ChannelWatch, Subscriptions};
+use super::by_async_methods::backend_by_async_methods;
+use super::{Attempt, Claim, Holder, Release, Released, Renewal, validity_of};
 use crate::error::BackendError;
 use crate::key::LockKey;
 use crate::owner::OwnerId;
@@ -159,6 +157,10 @@ impl Redis {
         }
     }
 
+    async fn watch(&self, key: &LockKey) -> Result<ChannelWatch, BackendError> {
+        self.0.subscriptions.watch(self.names(key).channel()).await
+    }
+
     async fn inspect(&self, key: &LockKey) -> Result<Option<Holder>, BackendError> {
         let mut call = INSPECT.prepare_invoke();
         call.key(self.names(key).lock);
@@ -258,46 +260,7 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).max(1)
 }
 
-impl Backend for Redis {
-    fn kind(&self) -> &'static str {
-        "redis"
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        Capabilities::LEASES
-    }
-
-    fn try_acquire<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Result<Attempt, BackendError>> {
-        Answer::from_future(self.try_acquire(claim))
-    }
-
-    fn renew<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Result<Renewal, BackendError>> {
-        Answer::from_future(self.renew(claim))
-    }
-
-    fn release<'a>(
-        &'a self,
-        claim: &'a Claim,
-        release: Release,
-    ) -> Answer<'a, Result<Released, BackendError>> {
-        Answer::from_future(self.release(claim, release))
-    }
-
-    fn watch<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<Box<dyn Watch>, BackendError>> {
-        Answer::from_future(async {
-            let watch = self.0.subscriptions.watch(self.names(key).channel()).await?;
-            Ok(Box::new(watch) as Box<dyn Watch>)
-        })
-    }
-
-    fn inspect<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<Option<Holder>, BackendError>> {
-        Answer::from_future(self.inspect(key))
-    }
-
-    fn force_release<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<bool, BackendError>> {
-        Answer::from_future(self.force_release(key))
-    }
-}
+backend_by_async_methods!(Redis, "redis");
 
 impl fmt::Debug for Redis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

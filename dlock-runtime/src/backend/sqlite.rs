@@ -25,10 +25,8 @@ use sqlx::sqlite::{
 use sqlx::{ConnectOptions, Connection, Executor, Row};
 use tokio::sync::Mutex;
 
-use super::{
-    Answer, Attempt, Backend, Capabilities, Claim, Holder, Release, Released, Renewal, Watch,
-    validity_of,
-};
+use super::by_async_methods::backend_by_async_methods;
+use super::{Answer, Attempt, Claim, Holder, Release, Released, Renewal, Watch, validity_of};
 use crate::error::BackendError;
 use crate::key::LockKey;
 use crate::owner::OwnerId;
@@ -174,6 +172,11 @@ impl Sqlite {
         }
     }
 
+    async fn watch(&self, key: &LockKey) -> Result<FileWatch, BackendError> {
+        let seen = self.version().await?;
+        Ok(FileWatch { sqlite: self.clone(), key: key.clone(), seen })
+    }
+
     async fn inspect(&self, key: &LockKey) -> Result<Option<Holder>, BackendError> {
         let query = sqlx::query(
             "SELECT owner, token, expires_us - ?2 FROM dlock_locks WHERE key = ?1 AND expires_us > ?2",
@@ -289,47 +292,7 @@ fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
-impl Backend for Sqlite {
-    fn kind(&self) -> &'static str {
-        "sqlite"
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        Capabilities::LEASES
-    }
-
-    fn try_acquire<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Result<Attempt, BackendError>> {
-        Answer::from_future(self.try_acquire(claim))
-    }
-
-    fn renew<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Result<Renewal, BackendError>> {
-        Answer::from_future(self.renew(claim))
-    }
-
-    fn release<'a>(
-        &'a self,
-        claim: &'a Claim,
-        release: Release,
-    ) -> Answer<'a, Result<Released, BackendError>> {
-        Answer::from_future(self.release(claim, release))
-    }
-
-    fn watch<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<Box<dyn Watch>, BackendError>> {
-        Answer::from_future(async {
-            let seen = self.version().await?;
-            let watch = FileWatch { sqlite: self.clone(), key: key.clone(), seen };
-            Ok(Box::new(watch) as Box<dyn Watch>)
-        })
-    }
-
-    fn inspect<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<Option<Holder>, BackendError>> {
-        Answer::from_future(self.inspect(key))
-    }
-
-    fn force_release<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<bool, BackendError>> {
-        Answer::from_future(self.force_release(key))
-    }
-}
+backend_by_async_methods!(Sqlite, "sqlite");
 
 impl fmt::Debug for Sqlite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use sqlx::pool::PoolConnection;
-use sqlx::{Database, Executor, Pool};
+use sqlx::pool::{PoolConnection, PoolOptions};
+use sqlx::{Connection, Database, Executor, Pool};
 
 use super::{Reply, explain, is_broken, is_unsent, send};
 use crate::backoff::Backoff;
@@ -160,6 +160,24 @@ where
             Err(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, problem)))
         })
     }
+}
+
+/// A pool of connections of our own.
+pub(crate) async fn connect<DB: Dialect>(
+    options: <DB::Connection as Connection>::Options,
+    connections: u32,
+    limit: Duration,
+) -> Result<Pool<DB>, BackendError> {
+    // One alone first: a pool would hide why it has no connection.
+    let first = tokio::time::timeout(limit, DB::Connection::connect_with(&options)).await;
+    let first = first.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+    drop(first.map_err(|error| failure::<DB>(error).not_sent())?);
+    Ok(PoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(limit)
+        // A broken connection shows when it is used, and the request is sent again.
+        .test_before_acquire(false)
+        .connect_lazy_with(options))
 }
 
 /// The error as the engine takes it.

@@ -1,0 +1,71 @@
+//! The trait by plain async methods: what stands in every backend that has to ask somebody.
+
+/// Implements [`Backend`](super::Backend) by the type's own async methods of the same names.
+macro_rules! backend_by_async_methods {
+    ($backend:ty, $kind:literal) => {
+        impl $crate::backend::Backend for $backend {
+            fn kind(&self) -> &'static str {
+                $kind
+            }
+            fn capabilities(&self) -> $crate::backend::Capabilities {
+                $crate::backend::Capabilities::LEASES
+            }
+            fn try_acquire<'a>(
+                &'a self,
+                claim: &'a $crate::backend::Claim,
+            ) -> $crate::backend::Answer<
+                'a,
+                Result<$crate::backend::Attempt, $crate::error::BackendError>,
+            > {
+                $crate::backend::Answer::from_future(self.try_acquire(claim))
+            }
+            fn renew<'a>(
+                &'a self,
+                claim: &'a $crate::backend::Claim,
+            ) -> $crate::backend::Answer<
+                'a,
+                Result<$crate::backend::Renewal, $crate::error::BackendError>,
+            > {
+                $crate::backend::Answer::from_future(self.renew(claim))
+            }
+            fn release<'a>(
+                &'a self,
+                claim: &'a $crate::backend::Claim,
+                release: $crate::backend::Release,
+            ) -> $crate::backend::Answer<
+                'a,
+                Result<$crate::backend::Released, $crate::error::BackendError>,
+            > {
+                $crate::backend::Answer::from_future(self.release(claim, release))
+            }
+            fn watch<'a>(
+                &'a self,
+                key: &'a $crate::key::LockKey,
+            ) -> $crate::backend::Answer<
+                'a,
+                Result<Box<dyn $crate::backend::Watch>, $crate::error::BackendError>,
+            > {
+                $crate::backend::Answer::from_future(async {
+                    Ok(Box::new(self.watch(key).await?) as Box<dyn $crate::backend::Watch>)
+                })
+            }
+            fn inspect<'a>(
+                &'a self,
+                key: &'a $crate::key::LockKey,
+            ) -> $crate::backend::Answer<
+                'a,
+                Result<Option<$crate::backend::Holder>, $crate::error::BackendError>,
+            > {
+                $crate::backend::Answer::from_future(self.inspect(key))
+            }
+            fn force_release<'a>(
+                &'a self,
+                key: &'a $crate::key::LockKey,
+            ) -> $crate::backend::Answer<'a, Result<bool, $crate::error::BackendError>> {
+                $crate::backend::Answer::from_future(self.force_release(key))
+            }
+        }
+    };
+}
+
+pub(super) use backend_by_async_methods;
