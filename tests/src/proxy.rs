@@ -1,110 +1,197 @@
-//! A TCP proxy between a client and a server, for networks that fail.
+//! A network that fails on demand: a proxy between a client and a server.
 
-use std::net::Ipv4Addr;
-use std::sync::Arc;
+use std::io;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::sync::{oneshot, watch};
+use tokio::task::{JoinHandle, JoinSet};
 
-/// What the network does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Network {
-    Passes,
-    /// Connections are broken, and none is made.
-    Cut,
-    /// Connections stand and are made, but nothing passes: half-open.
-    Stalls,
-}
+use crate::servers::free_port;
 
-/// A proxy to one port of this machine; it ends when dropped.
+/// A TCP proxy on 127.0.0.1. It ends, and its connections with it, when it is dropped.
 #[derive(Debug)]
 pub struct Proxy {
     port: u16,
-    network: Arc<watch::Sender<Network>>,
-    task: AbortHandle,
+    target: u16,
+    flow: watch::Sender<Flow>,
+    /// What serves; none while the network is cut.
+    service: Option<Service>,
+}
+
+/// What passes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Flow {
+    Everything,
+    /// What clients say.
+    Requests,
+    Nothing,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Direction {
+    ToServer,
+    ToClient,
+}
+
+#[derive(Debug)]
+struct Service {
+    task: JoinHandle<()>,
+    end: oneshot::Sender<()>,
 }
 
 impl Proxy {
-    /// Begins to pass everything to this port.
+    /// Starts one in front of the server on this port of 127.0.0.1.
     ///
     /// # Panics
-    /// When it cannot listen.
+    /// When it gets no port.
     pub async fn start(target: u16) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
-        let port = listener.local_addr().expect("it listens").port();
-        let network = Arc::new(watch::Sender::new(Network::Passes));
-        let task = tokio::spawn(serve(listener, target, Arc::clone(&network))).abort_handle();
-        Self { port, network, task }
+        let (flow, _) = watch::channel(Flow::Everything);
+        // Another process may take the port between the look and the start: then try the next.
+        for _ in 0..5 {
+            let port = free_port().expect("a free port");
+            if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)).await {
+                let service = Some(Service::start(listener, target, &flow));
+                return Self { port, target, flow, service };
+            }
+        }
+        panic!("the proxy got no port");
     }
 
-    /// The port to connect to instead of the server's.
+    /// Its port, to be used in place of the server's.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Breaks all connections, and all that are made from now on.
-    pub fn cut(&self) {
-        self.network.send_replace(Network::Cut);
+    /// Closes every connection on both sides, and refuses new ones until [`heal`](Self::heal). What it
+    /// kept since a [`stall`](Self::stall) is lost. When this returns nothing is open.
+    ///
+    /// # Panics
+    /// When the proxy has panicked.
+    pub async fn cut(&mut self) {
+        if let Some(Service { task, end }) = self.service.take() {
+            // It may have ended by itself: then there is nobody to tell.
+            let _ = end.send(());
+            task.await.expect("no panic");
+        }
     }
 
-    /// Passes nothing any more on connections that stand, or are made from now on.
+    /// Lets connections be made again after [`cut`](Self::cut), and everything pass.
+    ///
+    /// # Panics
+    /// When its port is no longer free.
+    pub async fn heal(&mut self) {
+        self.resume();
+        if self.service.is_none() {
+            let listener = TcpListener::bind(("127.0.0.1", self.port)).await;
+            let listener = listener.expect("its port is still free");
+            self.service = Some(Service::start(listener, self.target, &self.flow));
+        }
+    }
+
+    /// Passes nothing in either direction, neither a byte nor the end of a connection, as a network does
+    /// that drops every packet: connections stay open and new ones can be made, but they are silent.
     pub fn stall(&self) {
-        self.network.send_replace(Network::Stalls);
+        self.flow.send_replace(Flow::Nothing);
     }
 
-    /// Passes everything again, what was kept back first.
-    pub fn heal(&self) {
-        self.network.send_replace(Network::Passes);
+    /// Passes what clients say and keeps the answers: the server does what it is asked to, and nobody
+    /// hears of it.
+    pub fn stall_answers(&self) {
+        self.flow.send_replace(Flow::Requests);
+    }
+
+    /// Passes everything again, first what was kept.
+    pub fn resume(&self) {
+        self.flow.send_replace(Flow::Everything);
     }
 }
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        self.task.abort();
+        if let Some(service) = &self.service {
+            service.task.abort();
+        }
     }
 }
 
-async fn serve(listener: TcpListener, target: u16, network: Arc<watch::Sender<Network>>) {
+impl Service {
+    fn start(listener: TcpListener, target: u16, flow: &watch::Sender<Flow>) -> Self {
+        let (end, ended) = oneshot::channel();
+        Self { task: tokio::spawn(serve(listener, target, flow.subscribe(), ended)), end }
+    }
+}
+
+/// Serves until it is told to end; then it closes everything before it returns.
+async fn serve(
+    listener: TcpListener,
+    target: u16,
+    flow: watch::Receiver<Flow>,
+    mut ended: oneshot::Receiver<()>,
+) {
     let mut connections = JoinSet::new();
-    while let Ok((client, _)) = listener.accept().await {
-        while connections.try_join_next().is_some() {}
-        connections.spawn(connect(client, target, network.subscribe()));
+    loop {
+        tokio::select! {
+            _ = &mut ended => break,
+            Some(_) = connections.join_next() => {}
+            Ok((client, _)) = listener.accept() => {
+                let flow = flow.clone();
+                // A connection that breaks has told both its sides.
+                connections.spawn(async move { connect(client, target, flow).await.ok() });
+            }
+        }
     }
+    drop(listener);
+    connections.shutdown().await;
 }
 
-/// Passes bytes both ways until one side ends or the network is cut.
-async fn connect(client: TcpStream, target: u16, mut network: watch::Receiver<Network>) {
-    if *network.borrow() == Network::Cut {
-        return;
-    }
-    let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, target)).await else { return };
+/// Passes what the two sides of a connection say until both have ended, or one breaks off.
+async fn connect(
+    client: TcpStream,
+    target: u16,
+    mut flow: watch::Receiver<Flow>,
+) -> io::Result<()> {
+    passes(&mut flow, Direction::ToServer).await;
+    let server = TcpStream::connect(("127.0.0.1", target)).await?;
+    client.set_nodelay(true)?;
+    server.set_nodelay(true)?;
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
-    let there = pass(from_client, to_server, network.clone());
-    let back = pass(from_server, to_client, network.clone());
-    tokio::select! {
-        () = there => {}
-        () = back => {}
-        _ = network.wait_for(|network| *network == Network::Cut) => {}
+    tokio::try_join!(
+        pump(from_client, to_server, flow.clone(), Direction::ToServer),
+        pump(from_server, to_client, flow, Direction::ToClient),
+    )?;
+    Ok(())
+}
+
+async fn pump(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut flow: watch::Receiver<Flow>,
+    direction: Direction,
+) -> io::Result<()> {
+    let mut buffer = vec![0; 16 * 1024];
+    loop {
+        let read = from.read(&mut buffer).await;
+        // What came is kept here while nothing passes, and so is an end.
+        passes(&mut flow, direction).await;
+        match read? {
+            0 => return to.shutdown().await,
+            length => to.write_all(&buffer[..length]).await?,
+        }
     }
 }
 
-async fn pass(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
-    mut network: watch::Receiver<Network>,
-) {
-    let mut bytes = vec![0; 16 * 1024];
-    while let Ok(count @ 1..) = from.read(&mut bytes).await {
-        if network.wait_for(|network| *network == Network::Passes).await.is_err() {
-            return;
-        }
-        if to.write_all(&bytes[..count]).await.is_err() {
-            return;
-        }
+/// Waits until this direction passes.
+async fn passes(flow: &mut watch::Receiver<Flow>, direction: Direction) {
+    let open = |flow: &Flow| match direction {
+        Direction::ToServer => *flow != Flow::Nothing,
+        Direction::ToClient => *flow == Flow::Everything,
+    };
+    // Without a sender the proxy is being dropped, and this task with it.
+    if flow.wait_for(open).await.is_err() {
+        std::future::pending::<()>().await;
     }
 }

@@ -1,63 +1,89 @@
-//! Real servers of the tests' own: each on a free port, with a directory of its own, ended by its id.
+//! Real servers of the tests' own: each on a port of its own, with a directory of its own, ended by
+//! its process id. None needs a configuration of the machine, and a server that the machine runs for
+//! itself is left alone.
+
+mod data;
+mod mariadb;
+mod postgres;
+mod redis;
+mod server;
+mod tree;
 
 use std::io;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::Child;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-mod mariadb;
-mod postgres;
-mod process;
-mod redis;
+pub use self::data::run_as;
+pub use self::mariadb::{MariaDb, MariaDbServer};
+pub use self::postgres::{Postgres, PostgresServer};
+pub use self::redis::{Redis, RedisServer};
+pub use self::server::{Kind, Server};
 
-pub use mariadb::MariaDbServer;
-pub use postgres::PostgresServer;
-pub use process::user_ids;
-pub use redis::RedisServer;
-
-/// Is this program on this machine?
+/// The path of a program: PostgreSQL's newest as Debian installs it, else one on the `PATH`, else one
+/// where servers are kept off the `PATH` of most users.
 #[must_use]
-pub fn installed(program: &str) -> bool {
-    find(program).is_some()
+pub fn program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut folders = postgres_folders();
+    folders.extend(std::env::split_paths(&path));
+    folders.extend(["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from));
+    folders.into_iter().map(|folder| folder.join(name)).find(|file| file.is_file())
 }
 
-/// The first of these programs that is not on this machine, or the first of all.
+/// Is this program on the machine?
+#[must_use]
+pub fn installed(name: &str) -> bool {
+    program(name).is_some()
+}
+
+/// The first of these programs that is not on the machine, or the first of all.
 ///
 /// # Panics
 /// When there are none.
 #[must_use]
-pub fn first_missing(programs: &[&'static str]) -> &'static str {
-    programs.iter().find(|program| !installed(program)).or(programs.first()).expect("a program")
+pub fn first_missing(names: &[&'static str]) -> &'static str {
+    names.iter().find(|name| !installed(name)).or(names.first()).expect("a program")
 }
 
-/// Where a program is: on the `PATH`, or where Debian keeps servers out of it.
-#[must_use]
-pub fn find(program: &str) -> Option<PathBuf> {
-    let paths = std::env::var_os("PATH").unwrap_or_default();
-    let mut folders: Vec<_> = std::env::split_paths(&paths).collect();
-    folders.push("/usr/sbin".into());
-    folders.extend(postgres_folders());
-    folders.into_iter().map(|folder| folder.join(program)).find(|path| path.is_file())
-}
-
-/// Debian's folders of PostgreSQL's programs, the newest version first.
+/// The folders of PostgreSQL's programs that Debian leaves off the `PATH`, the newest version first.
 fn postgres_folders() -> Vec<PathBuf> {
-    let Ok(versions) = std::fs::read_dir("/usr/lib/postgresql") else { return vec![] };
-    let mut versions: Vec<u32> =
-        versions.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
-    versions.sort_unstable();
-    let folder = |version| format!("/usr/lib/postgresql/{version}/bin").into();
-    versions.into_iter().rev().map(folder).collect()
+    let Ok(entries) = std::fs::read_dir("/usr/lib/postgresql") else { return Vec::new() };
+    let mut versions: Vec<(u32, PathBuf)> = entries
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            let version = entry.file_name().to_str()?.split('.').next()?.parse().ok()?;
+            Some((version, entry.path().join("bin")))
+        })
+        .collect();
+    versions.sort();
+    versions.into_iter().rev().map(|(_, folder)| folder).collect()
 }
 
-/// A port that nobody uses at this moment.
+/// A port that nobody uses at this moment, and that this process was not given before.
+///
+/// It is below the ports that Linux gives to outgoing connections: while a killed server is away, none
+/// of its clients is given its port.
 ///
 /// # Errors
 /// When none can be had.
 pub fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+    const FIRST: u32 = 10_000;
+    const COUNT: u32 = 20_000;
+    static LOOKS: AtomicU16 = AtomicU16::new(0);
+    // Processes that run at the same time begin far from each other.
+    let begin = std::process::id().wrapping_mul(7919) % COUNT;
+    for _ in 0..COUNT {
+        let look = u32::from(LOOKS.fetch_add(1, Ordering::Relaxed));
+        let port = u16::try_from(FIRST + (begin + look) % COUNT).map_err(io::Error::other)?;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    Err(io::ErrorKind::AddrInUse.into())
 }
 
 /// Sends a signal to a child process.
@@ -71,58 +97,3 @@ pub fn signal_child(child: &Child, signal: Signal) {
 fn id_of(child: &Child) -> Pid {
     i32::try_from(child.id()).ok().and_then(Pid::from_raw).expect("a process id")
 }
-
-/// What can be done to every server.
-macro_rules! controls {
-    ($server:ident) => {
-        impl $server {
-            /// The directory it works in.
-            #[must_use]
-            pub fn folder(&self) -> &std::path::Path {
-                self.0.folder()
-            }
-
-            /// Its port.
-            #[must_use]
-            pub fn port(&self) -> u16 {
-                self.0.port()
-            }
-
-            /// Ends it at once, as a power cut would.
-            ///
-            /// # Panics
-            /// When it does not run.
-            pub fn kill(&mut self) {
-                self.0.kill();
-            }
-
-            /// Starts it again on the same port and directory, with what it kept.
-            ///
-            /// # Panics
-            /// When it does not start.
-            pub fn restart(&mut self) {
-                self.0.restart();
-            }
-
-            /// Stops its processes where they are.
-            ///
-            /// # Panics
-            /// When it does not run.
-            pub fn pause(&mut self) {
-                self.0.pause();
-            }
-
-            /// Lets them go on.
-            ///
-            /// # Panics
-            /// When it does not run.
-            pub fn resume(&mut self) {
-                self.0.resume();
-            }
-        }
-    };
-}
-
-controls!(MariaDbServer);
-controls!(PostgresServer);
-controls!(RedisServer);

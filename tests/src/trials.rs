@@ -38,7 +38,7 @@ impl Trials {
         if installed(program) {
             self.add(name, test);
         } else if std::env::var_os("DLOCK_REQUIRE_SERVERS").is_some() {
-            let problem = format!("{program} is not on the PATH");
+            let problem = format!("{program} is not installed");
             self.trials.push(Trial::test(name, move || Err(Failed::from(problem))));
         } else {
             self.left_out.push((name.clone(), program));
@@ -57,7 +57,7 @@ impl Trials {
             programs.sort_unstable();
             programs.dedup();
             println!(
-                "left out: {} tests, because these are not on the PATH: {} (tests/run installs them)",
+                "left out: {} tests, because these are not installed: {} (tests/run installs them)",
                 self.left_out.len(),
                 programs.join(", ")
             );

@@ -1,22 +1,28 @@
-//! `MariaDB`, which speaks MySQL's protocol.
+//! MariaDB.
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+use std::process::Command;
+use std::time::Duration;
 
-use tempfile::TempDir;
+use super::data::{Template, complete, run_as};
+use super::program;
+use super::server::{Kind, Server};
 
-use super::find;
-use super::process::{Kind, ServerProcess, copy};
+/// A MariaDB server. Its superuser is `root`, without a password; a database `dlock` is there.
+pub type MariaDbServer = Server<MariaDb>;
 
-/// The database that is there from the start.
-const DATABASE: &str = "dlock";
-
-/// A `MariaDB` server.
+/// What makes a server a [`MariaDbServer`].
 #[derive(Debug)]
-pub struct MariaDbServer(pub(super) ServerProcess);
+pub struct MariaDb {
+    settings: Vec<(String, String)>,
+}
+
+/// The user it runs as when the tests are root.
+const USER: &str = "mysql";
+
+static TEMPLATE: Template = Template::new();
 
 impl MariaDbServer {
     /// Starts one.
@@ -28,86 +34,60 @@ impl MariaDbServer {
         Self::start_with(&[])
     }
 
-    /// Starts one with these options, such as `("innodb-rollback-on-timeout", "ON")`.
+    /// Starts one with these settings, which win over the ones that the tests' servers have.
     ///
     /// # Panics
     /// When it cannot be started.
     #[must_use]
-    pub fn start_with(options: &[(&str, &str)]) -> Self {
-        let kind = Kind { program: "mariadbd", user: None, arguments, answers };
-        let more = options.iter().map(|(name, value)| format!("--{name}={value}")).collect();
-        Self(ServerProcess::start(kind, data(), more))
+    pub fn start_with(settings: &[(&str, &str)]) -> Self {
+        let owned = |&(name, value): &(&str, &str)| (name.to_owned(), value.to_owned());
+        let settings = settings.iter().map(owned).collect();
+        Self::launch(MariaDb { settings }, TEMPLATE.unpack(USER, initialise))
     }
 
-    /// Its URL, as the superuser.
+    /// The URL of its superuser.
     #[must_use]
     pub fn url(&self) -> String {
-        self.url_of("root", None, DATABASE)
+        self.url_of("root", None, "dlock")
     }
 
-    /// The URL for another user or database.
+    /// The URL of a user. The words are taken as they are, so they must be plain.
     #[must_use]
     pub fn url_of(&self, user: &str, password: Option<&str>, database: &str) -> String {
         let password = password.map(|password| format!(":{password}")).unwrap_or_default();
-        format!("mysql://{user}{password}@127.0.0.1:{}/{database}", self.0.port())
+        format!("mysql://{user}{password}@127.0.0.1:{}/{database}", self.port())
     }
 }
 
-/// A data directory: a copy of the one that was made once for all.
-fn data() -> TempDir {
-    static TEMPLATE: OnceLock<TempDir> = OnceLock::new();
-    let template = TEMPLATE.get_or_init(|| {
-        let folder = tempfile::tempdir().expect("a temporary directory");
-        let data = folder.path().join("data");
-        install(&data);
-        // For MariaDB an empty directory is a database.
-        std::fs::create_dir(data.join(DATABASE)).expect("a directory of ours");
-        folder
-    });
-    let folder = tempfile::tempdir().expect("a temporary directory");
-    copy(&template.path().join("data"), &folder.path().join("data"));
-    folder
+fn initialise(folder: &Path) {
+    let install = program("mariadb-install-db").expect("MariaDB is installed");
+    let mut install = run_as(USER, &install);
+    install.args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"]);
+    complete(install.arg(format!("--datadir={}", folder.display())).current_dir(folder));
+    // A directory with nothing in it is a database with nothing in it.
+    complete(run_as(USER, Path::new("mkdir")).arg(folder.join("dlock")));
 }
 
-fn install(data: &Path) {
-    let program = find("mariadb-install-db").expect("mariadb-install-db is not installed");
-    let output = Command::new(program)
-        .args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"])
-        .arg(format!("--datadir={}", data.display()))
-        .args(user())
-        .stdin(Stdio::null())
-        .output()
-        .expect("a program that can be run");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-}
+impl Kind for MariaDb {
+    fn command(&self, folder: &Path, port: u16) -> Command {
+        let mut command = run_as(USER, &program("mariadbd").expect("MariaDB is installed"));
+        let folder = folder.display();
+        command.args(["--no-defaults", "--bind-address=127.0.0.1", "--skip-name-resolve"]);
+        command.args([format!("--datadir={folder}"), format!("--socket={folder}/s.sock")]);
+        command.args([&format!("--port={port}"), "--max-connections=300"]);
+        // What is killed loses nothing that the kernel has.
+        command.arg("--innodb-flush-log-at-trx-commit=2");
+        command.args(self.settings.iter().map(|(name, value)| format!("--{name}={value}")));
+        command
+    }
 
-/// It may run as root if that is said; the directory is then ours.
-fn user() -> Option<&'static str> {
-    rustix::process::getuid().is_root().then_some("--user=root")
-}
-
-fn arguments(port: u16, folder: &Path) -> Vec<String> {
-    let data = folder.join("data");
-    let mut arguments = vec!["--no-defaults".to_owned()];
-    arguments.extend(user().map(str::to_owned));
-    arguments.extend([
-        format!("--datadir={}", data.display()),
-        format!("--socket={}", data.join("s.sock").display()),
-        format!("--pid-file={}", data.join("server.pid").display()),
-        format!("--port={port}"),
-        "--bind-address=127.0.0.1".to_owned(),
-        "--skip-name-resolve".to_owned(),
-        "--max-connections=300".to_owned(),
-        // The kernel has what a killed process has written.
-        "--innodb-flush-log-at-trx-commit=2".to_owned(),
-        "--innodb-log-file-size=4M".to_owned(),
-    ]);
-    arguments
-}
-
-/// The server speaks first: a handshake of version 10, or an error while it starts.
-fn answers(mut stream: TcpStream) -> std::io::Result<bool> {
-    let mut greeting = [0; 5];
-    stream.read_exact(&mut greeting)?;
-    Ok(greeting[4] == 10)
+    /// A server that is ready introduces itself, in version 10 of the protocol.
+    fn answers(port: u16) -> io::Result<bool> {
+        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        // Three bytes of length, one that counts, and the first of the message.
+        let mut packet = [0; 5];
+        stream.read_exact(&mut packet)?;
+        Ok(packet[4] == 10)
+    }
 }

@@ -1,26 +1,32 @@
-//! `PostgreSQL`.
+//! PostgreSQL.
 
-use std::io::{Read, Write};
+use std::fs;
+use std::io::{self, Read, Write};
 use std::net::TcpStream;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+use std::time::Duration;
 
-use tempfile::TempDir;
+use super::data::{Template, complete, run_as};
+use super::program;
+use super::server::{Kind, Server};
 
-use super::find;
-use super::process::{Kind, ServerProcess, as_user, user_ids};
+/// A PostgreSQL server. Its superuser is `postgres`, and whoever comes from this machine is trusted.
+pub type PostgresServer = Server<Postgres>;
 
+/// What makes a server a [`PostgresServer`].
+#[derive(Debug)]
+pub struct Postgres {
+    settings: Vec<(String, String)>,
+}
+
+/// The user it runs as when the tests are root.
 const USER: &str = "postgres";
 
-/// A `PostgreSQL` server.
-#[derive(Debug)]
-pub struct PostgresServer(pub(super) ServerProcess);
+static TEMPLATE: Template = Template::new();
 
 impl PostgresServer {
-    /// Starts one. It is told not to wait for the disk: what a killed process has written the kernel
-    /// still has.
+    /// Starts one.
     ///
     /// # Panics
     /// When it cannot be started.
@@ -29,95 +35,107 @@ impl PostgresServer {
         Self::start_with(&[])
     }
 
-    /// Starts one with these settings.
+    /// Starts one with these settings, which win over the ones that the tests' servers have.
     ///
     /// # Panics
     /// When it cannot be started.
     #[must_use]
     pub fn start_with(settings: &[(&str, &str)]) -> Self {
-        let kind = Kind { program: "postgres", user: Some(USER), arguments, answers };
-        let more =
-            settings.iter().flat_map(|(name, value)| ["-c".into(), format!("{name}={value}")]);
-        Self(ServerProcess::start(kind, data(), more.collect()))
+        let owned = |&(name, value): &(&str, &str)| (name.to_owned(), value.to_owned());
+        let settings = settings.iter().map(owned).collect();
+        Self::launch(Postgres { settings }, TEMPLATE.unpack(USER, initialise))
     }
 
-    /// Its URL, as the superuser.
+    /// The URL of its superuser.
     #[must_use]
     pub fn url(&self) -> String {
-        self.url_of(USER, None, "postgres")
+        self.url_of("postgres", None, "postgres")
     }
 
-    /// The URL for another user or database.
+    /// The URL of a user. The words are taken as they are, so they must be plain.
     #[must_use]
     pub fn url_of(&self, user: &str, password: Option<&str>, database: &str) -> String {
         let password = password.map(|password| format!(":{password}")).unwrap_or_default();
-        format!("postgres://{user}{password}@127.0.0.1:{}/{database}", self.0.port())
+        format!("postgres://{user}{password}@127.0.0.1:{}/{database}", self.port())
     }
 }
 
-/// A data directory: a copy of the one that `initdb` has made once for all.
-fn data() -> TempDir {
-    static TEMPLATE: OnceLock<TempDir> = OnceLock::new();
-    let template = TEMPLATE.get_or_init(|| {
-        let folder = open_folder();
-        run(
-            "initdb",
-            &["-U", USER, "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C", "-D"],
-            &folder.path().join("data"),
-        );
-        folder
-    });
-    let folder = open_folder();
-    super::process::copy(&template.path().join("data"), &folder.path().join("data"));
-    folder
+fn initialise(folder: &Path) {
+    let mut initdb = run_as(USER, &program("initdb").expect("PostgreSQL is installed"));
+    initdb.arg("-D").arg(folder).args(["-U", "postgres", "--auth=trust", "--no-sync"]);
+    complete(initdb.args(["--encoding=UTF8", "--locale=C"]).current_dir(folder));
 }
 
-/// A directory that the server's own user may use.
-fn open_folder() -> TempDir {
-    let folder = tempfile::tempdir().expect("a temporary directory");
-    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755))
-        .expect("a directory of ours");
-    if let Some((user, group)) = user_ids(USER) {
-        std::os::unix::fs::chown(folder.path(), Some(user), Some(group)).expect("we are root");
+impl Kind for Postgres {
+    fn command(&self, folder: &Path, port: u16) -> Command {
+        let program = program("postgres").expect("PostgreSQL is installed");
+        let mut command = run_as(USER, &program);
+        command.arg("-D").arg(folder).args(["-p", &port.to_string()]);
+        let mut set = |name: &str, value: &str| {
+            command.args(["-c", &format!("{name}={value}")]);
+        };
+        set("listen_addresses", "127.0.0.1");
+        set("unix_socket_directories", &folder.display().to_string());
+        set("max_connections", "200");
+        // What is killed loses nothing that the kernel has.
+        set("fsync", "off");
+        // In the directory, which is removed, and not in /dev/shm, where a kill would leave it.
+        set("dynamic_shared_memory_type", "mmap");
+        if has_statement_counters(&program) {
+            set("shared_preload_libraries", "pg_stat_statements");
+        }
+        for (name, value) in &self.settings {
+            set(name, value);
+        }
+        command
     }
-    folder
-}
 
-fn run(program: &str, arguments: &[&str], folder: &Path) {
-    let path = find(program).unwrap_or_else(|| panic!("{program} is not installed"));
-    let mut command = Command::new(path);
-    command.args(arguments).arg(folder).current_dir("/").stdin(Stdio::null());
-    as_user(&mut command, Some(USER));
-    let output = command.output().expect("a program that can be run");
-    assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
-fn arguments(port: u16, folder: &Path) -> Vec<String> {
-    let data = folder.join("data").display().to_string();
-    let mut arguments = vec!["-D".into(), data.clone(), "-p".into(), port.to_string()];
-    for setting in [
-        "listen_addresses=127.0.0.1",
-        &format!("unix_socket_directories={data}"),
-        "fsync=off",
-        "max_connections=300",
-        "shared_preload_libraries=pg_stat_statements",
-    ] {
-        arguments.extend(["-c".into(), setting.into()]);
+    /// A server that starts, or recovers, answers with an error to the client who introduces itself;
+    /// one that is ready asks for credentials or for the first query.
+    fn answers(port: u16) -> io::Result<bool> {
+        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        let introduction = b"\0\x03\0\0user\0postgres\0database\0postgres\0\0";
+        let length = u32::try_from(introduction.len() + 4).expect("it is short");
+        stream.write_all(&length.to_be_bytes())?;
+        stream.write_all(introduction)?;
+        loop {
+            match message(&mut stream)? {
+                (b'Z', _) => return Ok(true),
+                (b'R', body) if body != [0; 4] => return Ok(true),
+                (b'E', _) => return Ok(false),
+                _ => {}
+            }
+        }
     }
-    arguments
+
+    /// Each server has a segment of System V's shared memory, of which a machine has a few thousand,
+    /// and only an orderly end removes it. Its id is the last word of the seventh line.
+    fn clean_up(folder: &Path) {
+        let told = fs::read_to_string(folder.join("postmaster.pid")).unwrap_or_default();
+        if let Some(segment) =
+            told.lines().nth(6).and_then(|line| line.split_whitespace().next_back())
+        {
+            let mut remove = Command::new("ipcrm");
+            remove.args(["-m", segment]).stdout(Stdio::null()).stderr(Stdio::null());
+            let _ = remove.status();
+        }
+    }
 }
 
-/// Begins a session; while the server starts or recovers it answers with an error.
-fn answers(mut stream: TcpStream) -> std::io::Result<bool> {
-    let parameters = b"user\0postgres\0database\0postgres\0\0";
-    let length = u32::try_from(parameters.len() + 8).expect("short");
-    let protocol = 3_u32 << 16;
-    stream
-        .write_all(&[&length.to_be_bytes(), &protocol.to_be_bytes(), &parameters[..]].concat())?;
-    let mut kind = [0];
-    stream.read_exact(&mut kind)?;
-    let answered = kind == *b"R";
-    // A farewell, so that the session is not counted for long.
-    stream.write_all(b"X\0\0\0\x04")?;
-    Ok(answered)
+/// Is the library of `pg_stat_statements` there? Debian installs it with the server.
+fn has_statement_counters(program: &Path) -> bool {
+    let library = "../lib/pg_stat_statements.so";
+    program.parent().is_some_and(|folder| folder.join(library).is_file())
+}
+
+/// A message: its kind and its body.
+fn message(stream: &mut TcpStream) -> io::Result<(u8, Vec<u8>)> {
+    let mut head = [0; 5];
+    stream.read_exact(&mut head)?;
+    let [kind, length @ ..] = head;
+    let length = u64::from(u32::from_be_bytes(length)).saturating_sub(4);
+    let mut body = Vec::new();
+    stream.take(length).read_to_end(&mut body)?;
+    Ok((kind, body))
 }

@@ -225,14 +225,14 @@ pub async fn a_release_that_overtakes_its_acquire_wins<D: Database>() {
 
 pub async fn a_cut_connection_is_replaced_in_mid_hold<D: Database>() {
     let server = D::start();
-    let proxy = Proxy::start(server.port()).await;
+    let mut proxy = Proxy::start(server.port()).await;
     let backend = impatient::<D>(server.url_by(proxy.port())).await;
     let registry = registry(backend);
     let guard = registry.lock("k").ttl(Duration::from_secs(3)).acquire().await.expect("it");
     for _ in 0..3 {
-        proxy.cut();
+        proxy.cut().await;
         sleep(Duration::from_millis(200)).await;
-        proxy.heal();
+        proxy.heal().await;
         sleep(Duration::from_millis(1_300)).await;
     }
     assert!(guard.is_held(), "the hold ended with its connection");
@@ -241,12 +241,12 @@ pub async fn a_cut_connection_is_replaced_in_mid_hold<D: Database>() {
 
 pub async fn a_holder_that_is_cut_off_loses_in_time<D: Database>() {
     let server = D::start();
-    let proxy = Proxy::start(server.port()).await;
+    let mut proxy = Proxy::start(server.port()).await;
     let cut_off = registry(impatient::<D>(server.url_by(proxy.port())).await);
     let other = registry(backend(&server).await);
     let ttl = Duration::from_secs(2);
     let guard = cut_off.lock("k").ttl(ttl).acquire().await.expect("the lock");
-    proxy.cut();
+    proxy.cut().await;
     let began = Instant::now();
     let lost = guard.lost().await;
     let took = began.elapsed();
@@ -255,7 +255,7 @@ pub async fn a_holder_that_is_cut_off_loses_in_time<D: Database>() {
     assert!(began.elapsed() < ttl + Duration::from_secs(1));
     assert!(next.fencing_token() > guard.fencing_token());
     // Back again it must not take what is another's now.
-    proxy.heal();
+    proxy.heal().await;
     assert!(guard.release().await.is_err_and(|error| error.is_lost()));
     next.release().await.expect("the one that was cut off did not give it back");
 }
@@ -274,7 +274,7 @@ pub async fn a_half_open_connection_does_not_keep_a_hold<D: Database>() {
     assert!(lost.is_lost() && took <= ttl, "lost only after {took:?}");
     let next = acquire(&other, "k").await;
     // The renewals that were kept back are executed now, and must find nothing of theirs.
-    proxy.heal();
+    proxy.resume();
     sleep(Duration::from_millis(200)).await;
     assert!(guard.release().await.is_err_and(|error| error.is_lost()));
     next.release().await.expect("an old renewal took it away");
@@ -282,17 +282,21 @@ pub async fn a_half_open_connection_does_not_keep_a_hold<D: Database>() {
 
 pub async fn a_waiter_that_is_cut_off_has_its_answer_in_time<D: Database>() {
     let server = D::start();
-    let proxy = Proxy::start(server.port()).await;
+    let mut proxy = Proxy::start(server.port()).await;
     let holder = registry(backend(&server).await);
     let guard = acquire(&holder, "k").await;
     let cut_off = registry(impatient::<D>(server.url_by(proxy.port())).await);
-    for fail in [Proxy::cut, Proxy::stall] {
-        proxy.heal();
+    for half_open in [false, true] {
+        proxy.heal().await;
         let wait = Duration::from_secs(2);
         let began = Instant::now();
         let waiter = tokio::spawn(cut_off.lock("k").wait(wait).acquire());
         sleep(Duration::from_millis(300)).await;
-        fail(&proxy);
+        if half_open {
+            proxy.stall();
+        } else {
+            proxy.cut().await;
+        }
         let answer = waiter.await.expect("no panic");
         let took = began.elapsed();
         let error = answer.expect_err("it cannot be had");
@@ -302,7 +306,7 @@ pub async fn a_waiter_that_is_cut_off_has_its_answer_in_time<D: Database>() {
     // Back again in mid-wait it gets the lock when that is free.
     let waiter = tokio::spawn(cut_off.lock("k").wait(Duration::from_secs(30)).acquire());
     sleep(Duration::from_millis(300)).await;
-    proxy.heal();
+    proxy.heal().await;
     guard.release().await.expect("held to the end");
     drop(waiter.await.expect("no panic").expect("the lock"));
 }

@@ -1,12 +1,13 @@
 //! PostgreSQL.
 
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use dlock_runtime::testing::Suite;
 use dlock_runtime::{BackendError, Registry, Wait, backend};
-use dlock_tests::servers::{PostgresServer, find, free_port, user_ids};
+use dlock_tests::servers::{PostgresServer, free_port, program, run_as};
 use sqlx::postgres::{PgListener, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 
@@ -183,16 +184,10 @@ impl PgBouncer {
         );
         let path = folder.path().join("pgbouncer.ini");
         std::fs::write(&path, settings).expect("a file");
-        let mut command = Command::new(find("pgbouncer").expect("it is installed"));
+        // It refuses to run as root, and must find its settings as another user.
+        std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("ours");
+        let mut command = run_as("postgres", &program("pgbouncer").expect("it is installed"));
         command.arg(&path).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        // It refuses to run as root.
-        if let Some((user, group)) = user_ids("postgres") {
-            use std::os::unix::fs::{PermissionsExt, chown};
-            chown(folder.path(), Some(user), Some(group)).expect("we are root");
-            let open = std::fs::Permissions::from_mode(0o755);
-            std::fs::set_permissions(folder.path(), open).expect("a directory of ours");
-            command.uid(user).gid(group);
-        }
         let child = command.spawn().expect("a program that can be run");
         while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
             std::thread::sleep(Duration::from_millis(5));

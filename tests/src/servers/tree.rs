@@ -1,0 +1,86 @@
+//! A server's process with all that it started. Only the process itself is a child of ours, so the
+//! others are found and watched through `/proc`.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// How long a process may take until it has stopped or ended.
+const LIMIT: Duration = Duration::from_mins(1);
+
+/// Stops a process and all that it started, and returns them, it first. When this returns none of them
+/// runs, and so none can start another.
+pub fn freeze(root: Pid) -> Vec<Pid> {
+    let mut frozen = Vec::new();
+    let mut next = vec![root];
+    while !next.is_empty() {
+        signal(&next, Signal::STOP);
+        assert!(reached(&next, "TtZX"), "{next:?} did not stop");
+        frozen.append(&mut next);
+        next = children_of(&frozen);
+        next.retain(|child| !frozen.contains(child));
+    }
+    frozen
+}
+
+/// Lets them go on.
+pub fn thaw(processes: &[Pid]) {
+    signal(processes, Signal::CONT);
+}
+
+/// Kills them.
+pub fn kill(processes: &[Pid]) {
+    signal(processes, Signal::KILL);
+}
+
+/// Waits until they have ended. One whose parent has not asked for its end yet counts: it has neither
+/// memory nor a port.
+pub fn wait_for_end(processes: &[Pid]) {
+    assert!(reached(processes, "ZX"), "{processes:?} did not end");
+}
+
+fn signal(processes: &[Pid], signal: Signal) {
+    for &process in processes {
+        // One that has ended by itself meanwhile is no problem.
+        let _ = kill_process(process, signal);
+    }
+}
+
+/// Waits until every thread of every process is in one of these states, or gone.
+fn reached(processes: &[Pid], states: &str) -> bool {
+    let began = Instant::now();
+    while !processes.iter().all(|&process| all_threads_are(process, states)) {
+        if began.elapsed() > LIMIT {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    true
+}
+
+fn all_threads_are(process: Pid, states: &str) -> bool {
+    let threads = fs::read_dir(format!("/proc/{}/task", process.as_raw_nonzero()));
+    let mut threads = threads.into_iter().flatten().flatten();
+    threads.all(|thread| stat(&thread.path()).is_none_or(|(state, _)| states.contains(state)))
+}
+
+fn children_of(parents: &[Pid]) -> Vec<Pid> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let children = entries.filter_map(|entry| {
+        let id = entry.file_name().to_str()?.parse().ok()?;
+        let (_, parent) = stat(&entry.path())?;
+        parents.contains(&parent?).then(|| Pid::from_raw(id))?
+    });
+    children.collect()
+}
+
+/// The state and the parent of a process or thread.
+fn stat(folder: &Path) -> Option<(char, Option<Pid>)> {
+    let line = fs::read_to_string(folder.join("stat")).ok()?;
+    // A name may hold anything, so the fields are counted from its end: `1 (name) S 0 ...`.
+    let mut fields = line.rsplit_once(')')?.1.split_whitespace();
+    let state = fields.next()?.chars().next()?;
+    Some((state, Pid::from_raw(fields.next()?.parse().ok()?)))
+}
