@@ -9,6 +9,10 @@ const SCHEMES: &[(&str, Option<&str>, bool)] = &[
     ("sqlite", Some("sqlite"), cfg!(feature = "sqlite")),
     ("redis", Some("redis"), cfg!(feature = "redis")),
     ("rediss", Some("redis-tls"), cfg!(feature = "redis-tls")),
+    ("redis+cluster", Some("redis"), cfg!(feature = "redis")),
+    ("rediss+cluster", Some("redis-tls"), cfg!(feature = "redis-tls")),
+    ("redis+sentinel", Some("redis"), cfg!(feature = "redis")),
+    ("rediss+sentinel", Some("redis-tls"), cfg!(feature = "redis-tls")),
     ("postgres", Some("postgres"), cfg!(feature = "postgres")),
     ("postgresql", Some("postgres"), cfg!(feature = "postgres")),
     ("mysql", Some("mysql"), cfg!(feature = "mysql")),
@@ -16,7 +20,7 @@ const SCHEMES: &[(&str, Option<&str>, bool)] = &[
 ];
 
 /// Connects to whatever backend a URL names: `memory:`, `sqlite:path`,
-/// `redis://…`, `rediss://…`, `postgres://…`, `mysql://…`.
+/// `redis://…`, `redis+cluster://…`, `redis+sentinel://…` (and `rediss…` for TLS), `postgres://…`, `mysql://…`.
 ///
 /// # Errors
 /// A permanent error for a scheme that is unknown or whose feature is off, which lists the schemes
@@ -31,9 +35,13 @@ pub async fn connect(url: &str) -> Result<Box<dyn Backend>, BackendError> {
         #[cfg(feature = "sqlite")]
         "sqlite" => Ok(Box::new(crate::backend::Sqlite::connect(url).await?)),
         #[cfg(feature = "redis")]
-        "redis" => Ok(Box::new(crate::backend::Redis::connect(url).await?)),
+        "redis" | "redis+cluster" | "redis+sentinel" => {
+            Ok(Box::new(crate::backend::Redis::connect(url).await?))
+        }
         #[cfg(feature = "redis-tls")]
-        "rediss" => Ok(Box::new(crate::backend::Redis::connect(url).await?)),
+        "rediss" | "rediss+cluster" | "rediss+sentinel" => {
+            Ok(Box::new(crate::backend::Redis::connect(url).await?))
+        }
         #[cfg(feature = "postgres")]
         "postgres" | "postgresql" => Ok(Box::new(crate::backend::Postgres::connect(url).await?)),
         #[cfg(feature = "mysql")]

@@ -6,6 +6,8 @@ mod data;
 mod mariadb;
 mod postgres;
 mod redis;
+mod redis_cluster;
+mod redis_sentinel;
 mod server;
 mod tree;
 
@@ -21,6 +23,8 @@ pub use self::data::run_as;
 pub use self::mariadb::{MariaDb, MariaDbServer};
 pub use self::postgres::{Postgres, PostgresServer};
 pub use self::redis::{Redis, RedisServer};
+pub use self::redis_cluster::RedisCluster;
+pub use self::redis_sentinel::RedisSentinels;
 pub use self::server::{Kind, Server};
 
 /// The path of a program: PostgreSQL's newest as Debian installs it, else one on the `PATH`, else one

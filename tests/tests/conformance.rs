@@ -4,7 +4,9 @@ use std::process::ExitCode;
 
 use dlock_runtime::backend::{Memory, MySql, Postgres, Redis, Sqlite};
 use dlock_runtime::testing::Suite;
-use dlock_tests::servers::{MariaDbServer, PostgresServer, RedisServer};
+use dlock_tests::servers::{
+    MariaDbServer, PostgresServer, RedisCluster, RedisSentinels, RedisServer,
+};
 use dlock_tests::trials::Trials;
 
 fn main() -> ExitCode {
@@ -12,6 +14,14 @@ fn main() -> ExitCode {
     trials.add("memory_conforms", memory);
     trials.add("sqlite_conforms", sqlite);
     trials.needs("redis-server", "redis_conforms", redis);
+    trials.needs("redis-server", "redis_cluster_conforms", || async {
+        let cluster = RedisCluster::start();
+        redis_at(cluster.url()).await;
+    });
+    trials.needs("redis-server", "redis_sentinel_conforms", || async {
+        let sentinels = RedisSentinels::start();
+        redis_at(sentinels.url()).await;
+    });
     trials.needs("postgres", "postgres_conforms", || postgres(10));
     trials.needs("postgres", "postgres_conforms_with_one_connection", || postgres(1));
     trials.needs("mariadbd", "mysql_conforms", || mysql(10));
@@ -37,7 +47,10 @@ async fn sqlite() {
 
 async fn redis() {
     let server = RedisServer::start();
-    let url = server.url();
+    redis_at(server.url()).await;
+}
+
+async fn redis_at(url: String) {
     let suite = Suite::new(move || {
         let url = url.clone();
         async move { Redis::connect(&url).await }

@@ -87,7 +87,7 @@ async fn a_url_that_makes_no_sense_is_one_clear_line() {
         ("sqlite::memory:", "memory backend"),
         ("sqlite:", "path of a file"),
         ("sqlite:/nowhere/at/all/locks.db", "/nowhere/at/all/locks.db"),
-        ("postgres://u:secret@h/db", "scheme `postgres`"),
+        ("carrier://u:secret@h/db", "scheme `carrier`"),
         ("no url at all", "begins with its scheme"),
         ("memory:x", "`memory:`"),
     ] {

@@ -247,7 +247,10 @@ impl MySqlBuilder {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn connect(self, url: &str) -> Result<MySql, BackendError> {
-        let pool = sql::store::connect::<sqlx::MySql>(options(url)?, self.connections, self.limit);
+        let options = options(url)?;
+        let address = format!("{}:{}", options.get_host(), options.get_port());
+        let (connections, limit) = (self.connections, self.limit);
+        let pool = sql::store::connect::<sqlx::MySql>(options, &address, connections, limit);
         let pool = pool.await?;
         self.with_pool(pool).await
     }

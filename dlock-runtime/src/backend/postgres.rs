@@ -230,8 +230,10 @@ impl PostgresBuilder {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn connect(self, url: &str) -> Result<Postgres, BackendError> {
-        let pool =
-            sql::store::connect::<sqlx::Postgres>(options(url)?, self.connections, self.limit);
+        let options = options(url)?;
+        let address = format!("{}:{}", options.get_host(), options.get_port());
+        let (connections, limit) = (self.connections, self.limit);
+        let pool = sql::store::connect::<sqlx::Postgres>(options, &address, connections, limit);
         let pool = pool.await?;
         self.with_pool(pool).await
     }

@@ -1,4 +1,4 @@
-//! Leases on one Redis server.
+//! Leases in Redis: on one server, on the master that Sentinels watch, or in a Cluster.
 //!
 //! | name | what it holds | how long |
 //! |---|---|---|
@@ -16,18 +16,22 @@
 //! restarts without its data within a lease. Tokens grow in both cases as long as the servers' clocks
 //! agree: only a fenced resource is safe then.
 
+mod address;
+mod builder;
 mod link;
 mod names;
 mod subscriptions;
+mod topology;
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use redis::{Client, Script};
+use redis::Script;
 
-use self::link::{Limits, Link};
+pub use self::builder::RedisBuilder;
+use self::link::{Copies, Link};
 use self::names::Names;
 use self::subscriptions::{ChannelWatch, Subscriptions};
 use super::by_async_methods::backend_by_async_methods;
@@ -48,10 +52,11 @@ static INSPECT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("re
 /// still has are executed when it goes on, together with the tombstone's own request.
 const TOMBSTONE: Duration = Duration::from_mins(1);
 
-/// Leases on one Redis server (5.0 or newer), or on what speaks its protocol.
+/// Leases on a Redis server (5.0 or newer), on the master that Sentinels watch, or in a Cluster; or on
+/// what speaks the protocol.
 ///
-/// Requests share one multiplexed connection, which is made again when it breaks; waiters are woken
-/// over a second one. Clones share both.
+/// Requests share one multiplexed connection (in a Cluster one to each node), which is made again when
+/// it breaks; waiters are woken over another one. Clones share them.
 #[derive(Clone)]
 pub struct Redis(Arc<Inner>);
 
@@ -59,21 +64,21 @@ struct Inner {
     link: Arc<Link>,
     subscriptions: Subscriptions,
     prefix: String,
-}
-
-/// How to reach a Redis server; made by [`Redis::builder`].
-#[derive(Clone, Debug)]
-#[must_use = "a builder does nothing before `connect`"]
-pub struct RedisBuilder {
-    prefix: String,
-    limits: Limits,
-    #[cfg(feature = "redis-tls")]
-    root_certificate: Option<Vec<u8>>,
+    replicas: u32,
 }
 
 impl Redis {
-    /// Connects to `redis://[user:password@]host[:port][/db]`, or `rediss://…` for TLS (feature
-    /// `redis-tls`).
+    /// Connects to one of
+    ///
+    /// - `redis://[user:password@]host[:port][/db]`, a server;
+    /// - `redis+cluster://[user:password@]host:port,host:port,…`, a Cluster, by some of its nodes;
+    /// - `redis+sentinel://[user:password@]host:port,host:port,…/master-name[/db]`, the master that these
+    ///   Sentinels watch; the credentials are those of the master, and with
+    ///   `?sentinel_username=…&sentinel_password=…` the Sentinels have their own;
+    ///
+    /// or, with the feature `redis-tls`, to the same over TLS: `rediss://…`, `rediss+cluster://…`,
+    /// `rediss+sentinel://…`. The latter two know the option `?replicas=n`, see
+    /// [`RedisBuilder::replicas`].
     ///
     /// # Errors
     /// A URL that cannot be read, a server that cannot be reached or refuses the credentials, or one
@@ -87,13 +92,7 @@ impl Redis {
 
     /// Options before connecting.
     pub fn builder() -> RedisBuilder {
-        let second = Duration::from_secs(1);
-        RedisBuilder {
-            prefix: "dlock:".to_owned(),
-            limits: Limits { connect: second, response: second },
-            #[cfg(feature = "redis-tls")]
-            root_certificate: None,
-        }
+        RedisBuilder::new()
     }
 
     fn names(&self, key: &LockKey) -> Names {
@@ -102,14 +101,12 @@ impl Redis {
 
     /// A server that evicts keys under memory pressure would evict held locks.
     async fn refuse_eviction(&self) -> Result<(), BackendError> {
-        let mut ask = redis::cmd("CONFIG");
-        ask.arg("GET").arg("maxmemory-policy");
-        match self.0.link.send::<Vec<String>>(&ask).await {
-            Ok(answer) => match answer.get(1) {
-                Some(policy) if policy != "noeviction" => Err(BackendError::permanent(format!(
+        match self.0.link.setting("maxmemory-policy").await {
+            Ok(policies) => match policies.iter().find(|policy| *policy != "noeviction") {
+                Some(policy) => Err(BackendError::permanent(format!(
                     "this redis evicts keys when its memory is full (maxmemory-policy {policy}), and with them held locks: set it to noeviction, or use another server for locks"
                 ))),
-                _ => Ok(()),
+                None => Ok(()),
             },
             Err(error) if error.is_transient() || !error.may_have_been_sent() => Err(error),
             Err(error) => {
@@ -124,7 +121,9 @@ impl Redis {
         let mut call = ACQUIRE.prepare_invoke();
         call.key(&names.lock).key(names.token()).key(names.tombstone(&claim.owner));
         call.arg(claim.owner.to_string()).arg(millis(claim.ttl));
-        match self.0.link.run_repeatable::<(u8, i64)>(&call).await? {
+        let copies = Copies { key: &names.lock, replicas: self.0.replicas };
+        let is_granted = |(answer, _): &(u8, i64)| *answer == 1;
+        match self.0.link.run_copied(&call, copies, is_granted).await? {
             (1, token) => {
                 let token = FencingToken::new(token.unsigned_abs());
                 Ok(Attempt::granted(token, validity_of(claim.ttl)))
@@ -135,10 +134,11 @@ impl Redis {
     }
 
     async fn renew(&self, claim: &Claim) -> Result<Renewal, BackendError> {
+        let names = self.names(&claim.key);
         let mut call = RENEW.prepare_invoke();
-        call.key(self.names(&claim.key).lock);
-        call.arg(claim.owner.to_string()).arg(millis(claim.ttl));
-        match self.0.link.run_repeatable(&call).await? {
+        call.key(&names.lock).arg(claim.owner.to_string()).arg(millis(claim.ttl));
+        let copies = Copies { key: &names.lock, replicas: self.0.replicas };
+        match self.0.link.run_copied(&call, copies, |answer: &u8| *answer == 1).await? {
             1 => Ok(Renewal::Renewed { validity: validity_of(claim.ttl) }),
             _ => Ok(Renewal::NotHeld),
         }
@@ -177,82 +177,6 @@ impl Redis {
         call.key(&names.lock).arg(names.channel());
         self.0.link.run(&call).await
     }
-}
-
-impl RedisBuilder {
-    /// What every name begins with; `dlock:` if not set. Services with different prefixes share a
-    /// server without excluding each other.
-    pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
-        self.prefix = prefix.into();
-        self
-    }
-
-    /// How long the server may take to answer a request; 1 s if not set.
-    pub fn response_timeout(mut self, limit: Duration) -> Self {
-        self.limits.response = limit;
-        self
-    }
-
-    /// How long making a connection may take; 1 s if not set.
-    pub fn connect_timeout(mut self, limit: Duration) -> Self {
-        self.limits.connect = limit;
-        self
-    }
-
-    /// A certificate (PEM) to trust besides the system's, for `rediss://` with an authority of one's
-    /// own.
-    #[cfg(feature = "redis-tls")]
-    pub fn root_certificate(mut self, pem: impl Into<Vec<u8>>) -> Self {
-        self.root_certificate = Some(pem.into());
-        self
-    }
-
-    /// Connects; see [`Redis::connect`].
-    ///
-    /// # Errors
-    /// Those of [`Redis::connect`], and a prefix with a brace in it.
-    ///
-    /// # Cancel safety
-    /// Cancel safe: a connection under way is closed.
-    pub async fn connect(self, url: &str) -> Result<Redis, BackendError> {
-        if self.prefix.contains(['{', '}']) {
-            let problem = "a prefix must not contain braces: the lock's key is the hash tag";
-            return Err(BackendError::permanent(problem).not_sent());
-        }
-        let client = client(url, &self)?;
-        let link = Arc::new(Link::new(client, self.limits));
-        let subscriptions = Subscriptions::new(Arc::clone(&link));
-        let redis = Redis(Arc::new(Inner { link, subscriptions, prefix: self.prefix }));
-        redis.refuse_eviction().await?;
-        Ok(redis)
-    }
-}
-
-#[cfg(feature = "redis-tls")]
-fn client(url: &str, options: &RedisBuilder) -> Result<Client, BackendError> {
-    if !url.starts_with("rediss:") {
-        return Client::open(url).map_err(|error| unreadable(&error));
-    }
-    // Fails only if the process has installed a provider already, which is as good.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let root_cert = options.root_certificate.clone();
-    let tls = redis::TlsCertificates { client_tls: None, root_cert };
-    Client::build_with_tls(url, tls).map_err(|error| unreadable(&error))
-}
-
-#[cfg(not(feature = "redis-tls"))]
-fn client(url: &str, _: &RedisBuilder) -> Result<Client, BackendError> {
-    if url.starts_with("rediss:") {
-        let problem = "this build has no TLS: turn on the feature `redis-tls` of dlock-runtime";
-        return Err(BackendError::permanent(problem).not_sent());
-    }
-    Client::open(url).map_err(|error| unreadable(&error))
-}
-
-fn unreadable(error: &redis::RedisError) -> BackendError {
-    let problem =
-        format!("not a redis URL of the form redis://user:password@host:port/db: {error}");
-    BackendError::permanent(problem).not_sent()
 }
 
 /// Whole milliseconds, at least one.

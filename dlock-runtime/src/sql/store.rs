@@ -165,13 +165,18 @@ where
 /// A pool of connections of our own.
 pub(crate) async fn connect<DB: Dialect>(
     options: <DB::Connection as Connection>::Options,
+    address: &str,
     connections: u32,
     limit: Duration,
 ) -> Result<Pool<DB>, BackendError> {
     // One alone first: a pool would hide why it has no connection.
     let first = tokio::time::timeout(limit, DB::Connection::connect_with(&options)).await;
     let first = first.unwrap_or(Err(sqlx::Error::PoolTimedOut));
-    drop(first.map_err(|error| failure::<DB>(error).not_sent())?);
+    let unreachable = |error| {
+        let what = format!("{} at {address} could not be used", DB::KIND);
+        explain(&what, error, DB::is_transient).not_sent()
+    };
+    drop(first.map_err(unreachable)?);
     Ok(PoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(limit)

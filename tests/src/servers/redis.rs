@@ -16,6 +16,8 @@ pub type RedisServer = Server<Redis>;
 #[derive(Debug)]
 pub struct Redis {
     arguments: Vec<String>,
+    /// What a Sentinel is told; it keeps what it learns in the same file.
+    sentinel: Option<String>,
 }
 
 impl RedisServer {
@@ -45,7 +47,26 @@ impl RedisServer {
     pub fn start_with(arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary directory");
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        Self::launch(Redis { arguments }, folder)
+        Self::launch(Redis { arguments, sentinel: None }, folder)
+    }
+
+    /// Starts a Sentinel with these settings.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[must_use]
+    pub(super) fn start_sentinel(settings: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        Self::launch(Redis { arguments: vec![], sentinel: Some(settings.to_owned()) }, folder)
+    }
+
+    /// Sends a command, as words, and gives the answer's lines as `redis-cli` shows them.
+    ///
+    /// # Panics
+    /// When the server does not answer.
+    #[must_use]
+    pub fn cli(&self, words: &[&str]) -> String {
+        cli(self.port(), words)
     }
 
     /// Its URL.
@@ -58,6 +79,13 @@ impl RedisServer {
 impl Kind for Redis {
     fn command(&self, folder: &Path, port: u16) -> Command {
         let mut command = Command::new(program("redis-server").expect("Redis is installed"));
+        if let Some(settings) = &self.sentinel {
+            let file = folder.join("sentinel.conf");
+            if !file.exists() {
+                std::fs::write(&file, settings).expect("a file in a directory of ours");
+            }
+            command.arg(file).arg("--sentinel");
+        }
         command.args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--dir"]);
         command.arg(folder).args(&self.arguments);
         command
@@ -72,4 +100,14 @@ impl Kind for Redis {
         BufReader::new(stream).read_line(&mut line)?;
         Ok(line.starts_with("+PONG") || line.starts_with("-NOAUTH"))
     }
+}
+
+/// What `redis-cli` answers to these words.
+///
+/// # Panics
+/// When it fails.
+pub(super) fn cli(port: u16, words: &[&str]) -> String {
+    let mut command = Command::new(program("redis-cli").expect("Redis is installed"));
+    command.args(["-p", &port.to_string()]).args(words);
+    String::from_utf8_lossy(&super::data::complete(&mut command).stdout).into_owned()
 }

@@ -433,6 +433,7 @@ pub async fn a_password_is_never_shown<D: Database>() {
         let error = D::connect(Options::new(url)).await.expect_err("it cannot be reached");
         let shown = format!("{error} {error:?}");
         assert!(!shown.contains("s3cret"), "{shown}");
+        assert_eq!(error.to_string().lines().count(), 1, "{error}");
     }
     let with_one = right.replace('@', ":s3cret@");
     if let Ok(backend) = D::connect(Options::new(with_one)).await {

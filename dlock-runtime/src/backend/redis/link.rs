@@ -1,4 +1,4 @@
-//! One multiplexed connection that is made again when it breaks.
+//! One connection for requests that is made again when it breaks.
 //!
 //! A connection counts as broken when a request on it fails below the protocol or is not answered in
 //! time: a peer that vanished is noticed only so. What may be executed twice without harm is then
@@ -7,18 +7,16 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
 use redis::{
-    AsyncConnectionConfig, Client, ErrorKind, FromRedisValue, RedisError, ScriptInvocation,
-    ServerErrorKind,
+    ErrorKind, FromRedisValue, RedisError, RedisResult, ScriptInvocation, ServerErrorKind,
 };
 
+use super::topology::{Connection, Topology};
 use crate::error::BackendError;
 
-#[derive(Debug)]
 pub(super) struct Link {
-    pub(super) client: Client,
-    /// Host and port: what error messages show. The URL may hold a password.
+    pub(super) topology: Topology,
+    /// Hosts and ports: what error messages show. The URL may hold a password.
     address: String,
     limits: Limits,
     current: Mutex<Current>,
@@ -37,20 +35,21 @@ pub(super) struct Limits {
 struct Current {
     /// Counts connections, so that a late failure of an old one does not discard its successor.
     generation: u64,
-    connection: Option<MultiplexedConnection>,
+    connection: Option<Connection>,
 }
 
-impl std::fmt::Debug for Current {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Current").field("generation", &self.generation).finish_non_exhaustive()
-    }
+/// Copies that a write must have before it counts.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Copies<'a> {
+    /// What was written.
+    pub(super) key: &'a str,
+    pub(super) replicas: u32,
 }
 
 impl Link {
-    pub(super) fn new(client: Client, limits: Limits) -> Self {
-        let address = client.get_connection_info().addr().to_string();
+    pub(super) fn new(topology: Topology, address: String, limits: Limits) -> Self {
         Self {
-            client,
+            topology,
             address,
             limits,
             current: Mutex::default(),
@@ -89,17 +88,44 @@ impl Link {
         }
     }
 
-    /// Sends one plain command.
-    pub(super) async fn send<T: FromRedisValue>(
+    /// As [`run_repeatable`](Self::run_repeatable), and an answer of `true` counts only when enough
+    /// replicas have what was written.
+    pub(super) async fn run_copied<T: FromRedisValue>(
         &self,
-        command: &redis::Cmd,
+        script: &ScriptInvocation<'_>,
+        copies: Copies<'_>,
+        has_written: fn(&T) -> bool,
     ) -> Result<T, BackendError> {
+        if copies.replicas == 0 {
+            return self.run_repeatable(script).await;
+        }
         let (generation, mut connection) = self.connection().await?;
-        let answer = command.query_async(&mut connection).await;
+        let answer = script.invoke_async(&mut connection).await;
+        let answer = answer.map_err(|error| self.failed(generation, error))?;
+        if has_written(&answer) {
+            // Half the time of an answer, so that its own answer comes in time. On the connection that
+            // has written: it is the writes of that one which are waited for.
+            let millis = u64::try_from(self.limits.response.as_millis() / 2).unwrap_or(u64::MAX);
+            let have = connection.wait(copies.key, copies.replicas, millis).await;
+            let have = have.map_err(|error| self.failed(generation, error))?;
+            if have < copies.replicas {
+                return Err(BackendError::transient(format!(
+                    "redis at {}: {have} of {} replicas had the lock in time",
+                    self.address, copies.replicas
+                )));
+            }
+        }
+        Ok(answer)
+    }
+
+    /// What a setting is, on every server that may have a key.
+    pub(super) async fn setting(&self, name: &str) -> Result<Vec<String>, BackendError> {
+        let (generation, mut connection) = self.connection().await?;
+        let answer: RedisResult<_> = connection.setting(name).await;
         answer.map_err(|error| self.failed(generation, error))
     }
 
-    async fn connection(&self) -> Result<(u64, MultiplexedConnection), BackendError> {
+    async fn connection(&self) -> Result<(u64, Connection), BackendError> {
         if let Some(current) = self.current() {
             return Ok(current);
         }
@@ -107,12 +133,9 @@ impl Link {
         if let Some(current) = self.current() {
             return Ok(current);
         }
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(self.limits.connect))
-            .set_response_timeout(Some(self.limits.response));
         let connection = self
-            .client
-            .get_multiplexed_async_connection_with_config(&config)
+            .topology
+            .connect(self.limits)
             .await
             .map_err(|error| self.explain("could not be reached", error).not_sent())?;
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
@@ -121,7 +144,7 @@ impl Link {
         Ok((current.generation, connection))
     }
 
-    fn current(&self) -> Option<(u64, MultiplexedConnection)> {
+    fn current(&self) -> Option<(u64, Connection)> {
         let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         Some((current.generation, current.connection.clone()?))
     }

@@ -23,7 +23,6 @@ const SILENCE: Duration = Duration::from_secs(5);
 /// Between two tries to connect.
 const PAUSE: Duration = Duration::from_millis(200);
 
-#[derive(Debug)]
 pub(super) struct Subscriptions {
     link: Arc<Link>,
     topics: Arc<Topics>,
@@ -75,10 +74,7 @@ struct Broken;
 impl Keeper {
     async fn run(self) {
         loop {
-            let connecting = self.link.client.get_async_pubsub();
-            if let Ok(Ok(connection)) =
-                tokio::time::timeout(self.link.limits().connect, connecting).await
-            {
+            if let Ok(connection) = self.link.topology.listen(self.link.limits()).await {
                 let (sink, stream) = connection.split();
                 let Broken = self.serve(sink, stream).await;
             }

@@ -1,0 +1,251 @@
+//! How the server that has a key is reached: there is one, Sentinels know it, or a Cluster's slots do.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use redis::aio::{ConnectionLike, MultiplexedConnection, PubSub};
+use redis::cluster::ClusterClient;
+use redis::cluster_async::ClusterConnection;
+use redis::cluster_routing::{
+    MultipleNodeRoutingInfo, ResponsePolicy, Route, RoutingInfo, SingleNodeRoutingInfo, Slot,
+    SlotAddr,
+};
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, Pipeline,
+    RedisError, RedisFuture, RedisResult, Value,
+};
+
+use super::link::Limits;
+
+/// How to reach the server that has a key.
+pub(super) enum Topology {
+    Server(Client),
+    Sentinels(Sentinels),
+    Cluster(Cluster),
+}
+
+/// A Cluster, and the nodes by which it is found.
+pub(super) struct Cluster {
+    pub(super) client: ClusterClient,
+    pub(super) nodes: Vec<Client>,
+    /// Which of them was listened to last.
+    pub(super) turn: AtomicUsize,
+}
+
+/// Sentinels, and what they watch.
+pub(super) struct Sentinels {
+    pub(super) clients: Vec<Client>,
+    pub(super) master: String,
+    /// How to talk to the master: everything but its address.
+    pub(super) settings: ConnectionInfo,
+    #[cfg(feature = "redis-tls")]
+    pub(super) certificates: Option<redis::TlsCertificates>,
+}
+
+/// A connection that carries requests.
+#[derive(Clone)]
+pub(super) enum Connection {
+    Server(MultiplexedConnection),
+    Cluster(ClusterConnection),
+}
+
+impl Topology {
+    /// A new connection that carries requests.
+    pub(super) async fn connect(&self, limits: Limits) -> RedisResult<Connection> {
+        match self {
+            Self::Server(client) => {
+                let config = config(limits);
+                let connection = client.get_multiplexed_async_connection_with_config(&config);
+                Ok(Connection::Server(connection.await?))
+            }
+            Self::Sentinels(sentinels) => {
+                let master = sentinels.master(limits).await?;
+                let mut connection =
+                    master.get_multiplexed_async_connection_with_config(&config(limits)).await?;
+                refuse_replica(&mut connection).await?;
+                Ok(Connection::Server(connection))
+            }
+            Self::Cluster(cluster) => {
+                let connecting = cluster.client.get_async_connection();
+                let connection = tokio::time::timeout(limits.connect, connecting).await;
+                Ok(Connection::Cluster(connection.unwrap_or_else(|_| Err(late()))?))
+            }
+        }
+    }
+
+    /// A new connection that hears messages. In a Cluster any node passes on those of all.
+    pub(super) async fn listen(&self, limits: Limits) -> RedisResult<PubSub> {
+        let listening = async {
+            match self {
+                Self::Server(client) => client.get_async_pubsub().await,
+                Self::Sentinels(sentinels) => {
+                    sentinels.master(limits).await?.get_async_pubsub().await
+                }
+                Self::Cluster(cluster) => {
+                    let turn = cluster.turn.fetch_add(1, Ordering::Relaxed);
+                    cluster.nodes[turn % cluster.nodes.len()].get_async_pubsub().await
+                }
+            }
+        };
+        tokio::time::timeout(limits.connect, listening).await.unwrap_or_else(|_| Err(late()))
+    }
+}
+
+impl Sentinels {
+    /// The master that most of those who answer name.
+    async fn master(&self, limits: Limits) -> RedisResult<Client> {
+        let mut asking: FuturesUnordered<_> =
+            self.clients.iter().map(|sentinel| self.ask(sentinel, limits)).collect();
+        let mut votes: Vec<((String, u16), usize)> = vec![];
+        let mut failure = None;
+        while let Some(answer) = asking.next().await {
+            match answer {
+                Ok(address) => {
+                    let at = votes.iter().position(|(known, _)| *known == address);
+                    let at = at.unwrap_or_else(|| {
+                        votes.push((address, 0));
+                        votes.len() - 1
+                    });
+                    votes[at].1 += 1;
+                    if votes[at].1 > self.clients.len() / 2 {
+                        break;
+                    }
+                }
+                Err(error) => failure = Some(error),
+            }
+        }
+        match votes.into_iter().max_by_key(|(_, votes)| *votes) {
+            Some(((host, port), _)) => self.client(host, port),
+            None => Err(failure.unwrap_or_else(late)),
+        }
+    }
+
+    async fn ask(&self, sentinel: &Client, limits: Limits) -> RedisResult<(String, u16)> {
+        let mut connection =
+            sentinel.get_multiplexed_async_connection_with_config(&config(limits)).await?;
+        let mut ask = redis::cmd("SENTINEL");
+        ask.arg("get-master-addr-by-name").arg(&self.master);
+        let address: Option<(String, u16)> = ask.query_async(&mut connection).await?;
+        address.ok_or_else(|| {
+            let problem = format!("the sentinel watches no master `{}`", self.master);
+            RedisError::from((ErrorKind::InvalidClientConfig, "unknown master", problem))
+        })
+    }
+
+    fn client(&self, host: String, port: u16) -> RedisResult<Client> {
+        let address = match self.settings.addr() {
+            ConnectionAddr::TcpTls { insecure, tls_params, .. } => ConnectionAddr::TcpTls {
+                host,
+                port,
+                insecure: *insecure,
+                tls_params: tls_params.clone(),
+            },
+            _ => ConnectionAddr::Tcp(host, port),
+        };
+        let settings = self.settings.clone().set_addr(address);
+        #[cfg(feature = "redis-tls")]
+        if let Some(certificates) = &self.certificates {
+            return Client::build_with_tls(settings, certificates.clone());
+        }
+        Client::open(settings)
+    }
+}
+
+fn config(limits: Limits) -> AsyncConnectionConfig {
+    AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(limits.connect))
+        .set_response_timeout(Some(limits.response))
+}
+
+/// Sentinels may name a master that was demoted a moment ago.
+async fn refuse_replica(connection: &mut MultiplexedConnection) -> RedisResult<()> {
+    let role: Vec<Value> = redis::cmd("ROLE").query_async(connection).await?;
+    match role.first() {
+        Some(Value::BulkString(role)) if role == b"master" => Ok(()),
+        _ => Err(RedisError::from((ErrorKind::Io, "the server is no longer the master"))),
+    }
+}
+
+fn late() -> RedisError {
+    std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer in time").into()
+}
+
+impl Connection {
+    /// Waits until so many replicas have what this connection has written to the key's server, and
+    /// says how many have.
+    pub(super) async fn wait(&mut self, key: &str, replicas: u32, millis: u64) -> RedisResult<u32> {
+        let mut wait = redis::cmd("WAIT");
+        wait.arg(replicas).arg(millis);
+        match self {
+            Self::Server(connection) => wait.query_async(connection).await,
+            Self::Cluster(connection) => {
+                let route = Route::with_slot(Slot::for_key(key), SlotAddr::Master);
+                let route = RoutingInfo::SingleNode(SingleNodeRoutingInfo::SpecificNode(route));
+                redis::from_redis_value(connection.route_command(wait, route).await?)
+                    .map_err(RedisError::from)
+            }
+        }
+    }
+
+    /// What a setting is, on every server that may have a key.
+    pub(super) async fn setting(&mut self, name: &str) -> RedisResult<Vec<String>> {
+        let mut ask = redis::cmd("CONFIG");
+        ask.arg("GET").arg(name);
+        let answer = match self {
+            Self::Server(connection) => ask.query_async(connection).await?,
+            Self::Cluster(connection) => {
+                let all = MultipleNodeRoutingInfo::AllMasters;
+                let all = RoutingInfo::MultiNode((all, Some(ResponsePolicy::CombineArrays)));
+                connection.route_command(ask, all).await?
+            }
+        };
+        let mut words = vec![];
+        flatten(answer, &mut words);
+        // Names and values in turn.
+        let values = words.chunks(2).filter(|pair| pair[0] == name);
+        Ok(values.filter_map(|pair| pair.get(1).cloned()).collect())
+    }
+}
+
+/// All words of an answer, in order.
+fn flatten(value: Value, words: &mut Vec<String>) {
+    match value {
+        Value::Array(values) => values.into_iter().for_each(|value| flatten(value, words)),
+        Value::Map(pairs) => pairs.into_iter().for_each(|(name, value)| {
+            flatten(name, words);
+            flatten(value, words);
+        }),
+        Value::BulkString(bytes) => words.push(String::from_utf8_lossy(&bytes).into_owned()),
+        Value::SimpleString(text) => words.push(text),
+        _ => {}
+    }
+}
+
+impl ConnectionLike for Connection {
+    fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
+        match self {
+            Self::Server(connection) => connection.req_packed_command(cmd),
+            Self::Cluster(connection) => connection.req_packed_command(cmd),
+        }
+    }
+
+    fn req_packed_commands<'a>(
+        &'a mut self,
+        pipeline: &'a Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisFuture<'a, Vec<Value>> {
+        match self {
+            Self::Server(connection) => connection.req_packed_commands(pipeline, offset, count),
+            Self::Cluster(connection) => connection.req_packed_commands(pipeline, offset, count),
+        }
+    }
+
+    fn get_db(&self) -> i64 {
+        match self {
+            Self::Server(connection) => connection.get_db(),
+            Self::Cluster(connection) => connection.get_db(),
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! A Redis master, two replicas, and the three Sentinels that watch them.
+
+use super::RedisServer;
+use super::redis_cluster::wait_for;
+
+/// What the Sentinels call it.
+const MASTER: &str = "shop";
+
+/// Redis servers under Sentinels.
+#[derive(Debug)]
+pub struct RedisSentinels {
+    /// Master and replicas; the first one was the master at the start.
+    pub servers: Vec<RedisServer>,
+    /// Who watch them.
+    pub sentinels: Vec<RedisServer>,
+}
+
+impl RedisSentinels {
+    /// Starts them.
+    ///
+    /// # Panics
+    /// When they cannot be started.
+    #[must_use]
+    pub fn start() -> Self {
+        let plain = ["--save", "", "--appendonly", "no", "--repl-diskless-sync-delay", "0"];
+        let master = RedisServer::start_with(&plain);
+        let port = master.port().to_string();
+        let mut servers = vec![master];
+        for _ in 0..2 {
+            let replica = [&plain[..], &["--replicaof", "127.0.0.1", &port]].concat();
+            servers.push(RedisServer::start_with(&replica));
+        }
+        let settings = format!(
+            "sentinel monitor {MASTER} 127.0.0.1 {port} 2\n\
+             sentinel down-after-milliseconds {MASTER} 1000\n\
+             sentinel failover-timeout {MASTER} 5000\n"
+        );
+        let sentinels = (0..3).map(|_| RedisServer::start_sentinel(&settings)).collect();
+        let all = Self { servers, sentinels };
+        wait_for("Sentinels that know each other and both replicas", || {
+            all.sentinels.iter().all(|sentinel| {
+                let told = sentinel.cli(&["SENTINEL", "MASTER", MASTER]);
+                let is = |name: &str, value: &str| {
+                    let mut lines = told.lines();
+                    lines.any(|line| line == name) && lines.next() == Some(value)
+                };
+                is("num-other-sentinels", "2") && is("num-slaves", "2")
+            })
+        });
+        wait_for("replicas in step", || {
+            all.servers[1..].iter().all(|replica| {
+                replica.cli(&["INFO", "replication"]).contains("master_link_status:up")
+            })
+        });
+        all
+    }
+
+    /// Their URL.
+    #[must_use]
+    pub fn url(&self) -> String {
+        let nodes: Vec<_> =
+            self.sentinels.iter().map(|node| format!("127.0.0.1:{}", node.port())).collect();
+        format!("redis+sentinel://{}/{MASTER}", nodes.join(","))
+    }
+
+    /// Which server the Sentinels call the master.
+    ///
+    /// # Panics
+    /// When it is none of these.
+    #[must_use]
+    pub fn master(&self) -> usize {
+        let told = self.sentinels[0].cli(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER]);
+        let port = told.lines().nth(1).unwrap_or_default();
+        let is = |server: &RedisServer| server.port().to_string() == port;
+        self.servers.iter().position(is).expect("a server of ours")
+    }
+
+    /// Has the Sentinels demote the master, which goes on as a replica; waits until all know it.
+    ///
+    /// # Panics
+    /// When they do not.
+    pub fn demote_master(&self) {
+        let old = self.master();
+        let _ = self.sentinels[0].cli(&["SENTINEL", "FAILOVER", MASTER]);
+        wait_for("another master", || self.master() != old);
+        wait_for("the old master is a replica", || {
+            self.servers[old].cli(&["ROLE"]).starts_with("slave")
+        });
+    }
+
+    /// Kills the master, and waits until the Sentinels have promoted another one.
+    ///
+    /// # Panics
+    /// When they do not.
+    pub fn fail_over(&mut self) {
+        let old = self.master();
+        self.servers[old].kill();
+        wait_for("another master", || self.master() != old);
+    }
+}
