@@ -15,6 +15,24 @@ pub mod mysql {}
 #[doc = include_str!("guide/postgres.md")]
 pub mod postgres {}
 
+#[doc = include_str!("guide/redis.md")]
+#[doc = "```lua"]
+#[doc = include_str!("backend/redis/acquire.lua")]
+#[doc = "```"]
+#[doc = "```lua"]
+#[doc = include_str!("backend/redis/renew.lua")]
+#[doc = "```"]
+#[doc = "```lua"]
+#[doc = include_str!("backend/redis/release.lua")]
+#[doc = "```"]
+#[doc = "```lua"]
+#[doc = include_str!("backend/redis/inspect.lua")]
+#[doc = "```"]
+#[doc = "```lua"]
+#[doc = include_str!("backend/redis/force_release.lua")]
+#[doc = "```"]
+pub mod redis {}
+
 #[doc = include_str!("guide/row_locks.md")]
 pub mod row_locks {}
 

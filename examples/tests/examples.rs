@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 use dlock_tests::servers::MariaDbServer;
 #[cfg(feature = "postgres")]
 use dlock_tests::servers::PostgresServer;
-use dlock_tests::servers::RedisServer;
+use dlock_tests::servers::{RedisCluster, RedisSentinels, RedisServer};
 use dlock_tests::trials::Trials;
 use serde_json::Value;
 
@@ -16,6 +16,12 @@ fn main() -> std::process::ExitCode {
     trials.add("sqlite_sells_exactly_the_stock", sqlite);
     trials.add("memory_sells_exactly_the_stock", memory);
     trials.needs("redis-server", "redis_sells_exactly_the_stock", redis);
+    trials.needs("redis-server", "redis_cluster_sells_exactly_the_stock", || async {
+        sells_exactly_the_stock(&["--backend", &RedisCluster::start().url()]);
+    });
+    trials.needs("redis-server", "redis_sentinel_sells_exactly_the_stock", || async {
+        sells_exactly_the_stock(&["--backend", &RedisSentinels::start().url()]);
+    });
     #[cfg(feature = "postgres")]
     trials.needs("postgres", "postgres_sells_exactly_the_stock", || async {
         sells_exactly_the_stock(&["--backend", &PostgresServer::start().url()]);
