@@ -25,6 +25,8 @@ pub mod mysql;
 pub mod postgres;
 #[cfg(feature = "redis")]
 pub mod redis;
+#[cfg(feature = "redis")]
+pub mod redlock;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
@@ -39,6 +41,8 @@ pub use mysql::MySql;
 pub use postgres::Postgres;
 #[cfg(feature = "redis")]
 pub use redis::Redis;
+#[cfg(feature = "redis")]
+pub use redlock::Redlock;
 #[cfg(feature = "sqlite")]
 pub use sqlite::Sqlite;
 
@@ -105,13 +109,15 @@ pub struct Claim {
     pub owner: OwnerId,
     /// The lease's length, from each grant or renewal.
     pub ttl: Duration,
+    /// The token, once it was granted.
+    pub token: Option<FencingToken>,
 }
 
 impl Claim {
     /// A claim of a new owner.
     #[must_use]
     pub fn new(key: LockKey, ttl: Duration) -> Self {
-        Self { key, owner: OwnerId::random(), ttl }
+        Self { key, owner: OwnerId::random(), ttl, token: None }
     }
 }
 

@@ -13,6 +13,8 @@ const SCHEMES: &[(&str, Option<&str>, bool)] = &[
     ("rediss+cluster", Some("redis-tls"), cfg!(feature = "redis-tls")),
     ("redis+sentinel", Some("redis"), cfg!(feature = "redis")),
     ("rediss+sentinel", Some("redis-tls"), cfg!(feature = "redis-tls")),
+    ("redlock", Some("redis"), cfg!(feature = "redis")),
+    ("redlocks", Some("redis-tls"), cfg!(feature = "redis-tls")),
     ("postgres", Some("postgres"), cfg!(feature = "postgres")),
     ("postgresql", Some("postgres"), cfg!(feature = "postgres")),
     ("mysql", Some("mysql"), cfg!(feature = "mysql")),
@@ -20,7 +22,8 @@ const SCHEMES: &[(&str, Option<&str>, bool)] = &[
 ];
 
 /// Connects to whatever backend a URL names: `memory:`, `sqlite:path`,
-/// `redis://…`, `redis+cluster://…`, `redis+sentinel://…` (and `rediss…` for TLS), `postgres://…`, `mysql://…`.
+/// `redis://…`, `redis+cluster://…`, `redis+sentinel://…` (and `rediss…` for TLS), `redlock://…` (`redlocks://…`),
+/// `postgres://…`, `mysql://…`.
 ///
 /// # Errors
 /// A permanent error for a scheme that is unknown or whose feature is off, which lists the schemes
@@ -42,6 +45,10 @@ pub async fn connect(url: &str) -> Result<Box<dyn Backend>, BackendError> {
         "rediss" | "rediss+cluster" | "rediss+sentinel" => {
             Ok(Box::new(crate::backend::Redis::connect(url).await?))
         }
+        #[cfg(feature = "redis")]
+        "redlock" => Ok(Box::new(crate::backend::Redlock::builder().connect_url(url).await?)),
+        #[cfg(feature = "redis-tls")]
+        "redlocks" => Ok(Box::new(crate::backend::Redlock::builder().connect_url(url).await?)),
         #[cfg(feature = "postgres")]
         "postgres" | "postgresql" => Ok(Box::new(crate::backend::Postgres::connect(url).await?)),
         #[cfg(feature = "mysql")]

@@ -190,6 +190,9 @@ impl Registered {
         if min_hold.is_some() && !able.min_hold {
             return Some("min_hold: it cannot keep a lock that nobody holds".to_owned());
         }
+        if let Some(min_hold) = min_hold.filter(|min_hold| *min_hold > able.max_ttl) {
+            return Some(format!("min_hold = {min_hold:?}: its longest is {:?}", able.max_ttl));
+        }
         None
     }
 }

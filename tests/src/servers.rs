@@ -7,6 +7,7 @@ mod mariadb;
 mod postgres;
 mod redis;
 mod redis_cluster;
+mod redis_nodes;
 mod redis_sentinel;
 mod server;
 mod tree;
@@ -24,6 +25,7 @@ pub use self::mariadb::{MariaDb, MariaDbServer};
 pub use self::postgres::{Postgres, PostgresServer};
 pub use self::redis::{Redis, RedisServer};
 pub use self::redis_cluster::RedisCluster;
+pub use self::redis_nodes::RedisNodes;
 pub use self::redis_sentinel::RedisSentinels;
 pub use self::server::{Kind, Server};
 

@@ -2,10 +2,10 @@
 
 use std::process::ExitCode;
 
-use dlock_runtime::backend::{Memory, MySql, Postgres, Redis, Sqlite};
+use dlock_runtime::backend::{Memory, MySql, Postgres, Redis, Redlock, Sqlite};
 use dlock_runtime::testing::Suite;
 use dlock_tests::servers::{
-    MariaDbServer, PostgresServer, RedisCluster, RedisSentinels, RedisServer,
+    MariaDbServer, PostgresServer, RedisCluster, RedisNodes, RedisSentinels, RedisServer,
 };
 use dlock_tests::trials::Trials;
 
@@ -22,6 +22,7 @@ fn main() -> ExitCode {
         let sentinels = RedisSentinels::start();
         redis_at(sentinels.url()).await;
     });
+    trials.needs("redis-server", "redlock_conforms", redlock);
     trials.needs("postgres", "postgres_conforms", || postgres(10));
     trials.needs("postgres", "postgres_conforms_with_one_connection", || postgres(1));
     trials.needs("mariadbd", "mysql_conforms", || mysql(10));
@@ -54,6 +55,16 @@ async fn redis_at(url: String) {
     let suite = Suite::new(move || {
         let url = url.clone();
         async move { Redis::connect(&url).await }
+    });
+    suite.run().await.assert_passed();
+}
+
+async fn redlock() {
+    let nodes = RedisNodes::start();
+    let url = nodes.url();
+    let suite = Suite::new(move || {
+        let url = url.clone();
+        async move { Redlock::builder().connect_url(&url).await }
     });
     suite.run().await.assert_passed();
 }

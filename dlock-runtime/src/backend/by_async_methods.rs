@@ -3,12 +3,17 @@
 /// Implements [`Backend`](super::Backend) by the type's own async methods of the same names.
 macro_rules! backend_by_async_methods {
     ($backend:ty, $kind:literal) => {
+        backend_by_async_methods!($backend, $kind, |_: &Self| {
+            $crate::backend::Capabilities::LEASES
+        });
+    };
+    ($backend:ty, $kind:literal, $capabilities:expr) => {
         impl $crate::backend::Backend for $backend {
             fn kind(&self) -> &'static str {
                 $kind
             }
             fn capabilities(&self) -> $crate::backend::Capabilities {
-                $crate::backend::Capabilities::LEASES
+                ($capabilities)(self)
             }
             fn try_acquire<'a>(
                 &'a self,

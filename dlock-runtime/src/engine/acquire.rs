@@ -265,7 +265,7 @@ impl<'a> Attempts<'a> {
         let hold = Arc::new(Hold::new(
             Arc::clone(self.registry),
             Arc::clone(&self.want.backend),
-            self.claim.clone(),
+            Claim { token: Some(granted.token), ..self.claim.clone() },
             granted.token,
             self.want.template,
             granted.since,

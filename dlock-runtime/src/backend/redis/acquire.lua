@@ -1,27 +1,37 @@
 -- Takes the lock if it is free, or again if this owner has it (its reply was lost).
--- KEYS: lock, last token, tombstone of this owner.  ARGV: owner, ttl in ms.
--- Answers {1, token} granted, {0, ms left} busy, {2, 0} given up before.
+-- KEYS: lock, last token, tombstone of this owner; for a node of several: its mark.
+-- ARGV: owner, ttl in ms, round, proposed token (0: none), how far the proposal may be from this
+-- server's clock in us; for a node of several: the run of the server that was asked.
+-- Answers {1, token, ''} granted, {0, ms left, owner} busy, {2, 0, ''} given up before, {3, ms left, ''}
+-- in quarantine, {4, 0, ''} restarted or emptied.
+if KEYS[4] then
+    local verdict = may_count(KEYS[4], ARGV[6])
+    if verdict ~= true then
+        return verdict
+    end
+end
 local held = redis.call('GET', KEYS[1])
 if held then
-    local owner, token = string.match(held, '^([^:]*):(%d+)$')
-    if owner == ARGV[1] then
-        redis.call('PEXPIRE', KEYS[1], ARGV[2])
-        return {1, tonumber(token)}
+    local owner, token, round = string.match(held, '^([^:]*):(%d+):(%d+)$')
+    if owner ~= ARGV[1] then
+        return {0, redis.call('PTTL', KEYS[1]), owner}
     end
-    return {0, redis.call('PTTL', KEYS[1])}
+    -- A release of an earlier round that is executed late must not end this one.
+    round = string.format('%.0f', math.max(tonumber(round), tonumber(ARGV[3])))
+    redis.call('SET', KEYS[1], owner .. ':' .. token .. ':' .. round, 'PX', ARGV[2])
+    return {1, tonumber(token), ''}
 end
-if redis.call('EXISTS', KEYS[3]) == 1 then
-    return {2, 0}
+if tonumber(redis.call('GET', KEYS[3]) or '-1') >= tonumber(ARGV[3]) then
+    return {2, 0, ''}
 end
--- A hybrid clock: the server's time in microseconds, or one more than the last token if that is ahead.
-local time = redis.call('TIME')
-local now = time[1] * 1000000 + time[2]
-local token = math.max(tonumber(redis.call('GET', KEYS[2]) or '0') + 1, now)
--- '%.0f': concatenation would turn a number of this size into 1.79e+15.
-local text = string.format('%.0f', token)
--- The last token outlives the moment it names by an hour, so that a clock that was once ahead cannot
--- make a later token smaller; then the clock alone guarantees growth, and nothing is left behind.
-local keep = math.ceil((token - now) / 1000) + 3600000
-redis.call('SET', KEYS[2], text, 'PX', string.format('%.0f', keep))
-redis.call('SET', KEYS[1], ARGV[1] .. ':' .. text, 'PX', ARGV[2])
-return {1, token}
+-- A hybrid clock: the time in microseconds, or one more than the last token if that is ahead. The
+-- proposal of a client whose clock is far off counts for nothing.
+local now = clock()
+local proposed = tonumber(ARGV[4])
+if math.abs(proposed - now) > tonumber(ARGV[5]) then
+    proposed = now
+end
+local token = math.max(tonumber(redis.call('GET', KEYS[2]) or '0') + 1, proposed)
+remember_token(KEYS[2], token, now)
+redis.call('SET', KEYS[1], string.format('%s:%.0f:%s', ARGV[1], token, ARGV[3]), 'PX', ARGV[2])
+return {1, token, ''}

@@ -6,41 +6,44 @@ use crate::error::BackendError;
 
 /// What a URL says: `scheme://[user:password@]host:port[,…][/path][?name=value&…]`.
 #[derive(Debug)]
-pub(super) struct Address {
-    pub(super) scheme: Scheme,
-    pub(super) nodes: Vec<ConnectionInfo>,
+pub(in crate::backend) struct Address {
+    pub(in crate::backend) scheme: Scheme,
+    pub(in crate::backend) nodes: Vec<ConnectionInfo>,
     /// Behind the nodes, without its slash.
-    pub(super) path: String,
+    pub(in crate::backend) path: String,
     options: Vec<(String, String)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Scheme {
-    pub(super) form: Form,
-    pub(super) tls: bool,
+pub(in crate::backend) struct Scheme {
+    pub(in crate::backend) form: Form,
+    pub(in crate::backend) tls: bool,
 }
 
 /// In which form Redis is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Form {
+pub(in crate::backend) enum Form {
     Server,
     Cluster,
     Sentinel,
+    /// Servers that know nothing of each other: Redlock.
+    Quorum,
 }
 
-const SCHEMES: [(&str, Form, bool); 6] = [
+const SCHEMES: [(&str, Form, bool); 8] = [
     ("redis", Form::Server, false),
     ("rediss", Form::Server, true),
     ("redis+cluster", Form::Cluster, false),
     ("rediss+cluster", Form::Cluster, true),
     ("redis+sentinel", Form::Sentinel, false),
     ("rediss+sentinel", Form::Sentinel, true),
+    ("redlock", Form::Quorum, false),
+    ("redlocks", Form::Quorum, true),
 ];
 
 impl Address {
-    /// Reads a URL of a Cluster or of Sentinels. Those who name one server are for the `redis` crate
-    /// to read.
-    pub(super) fn parse(url: &str) -> Result<Self, BackendError> {
+    /// Reads a URL with several nodes. Those who name one server are for the `redis` crate to read.
+    pub(in crate::backend) fn parse(url: &str) -> Result<Self, BackendError> {
         let (scheme, rest) = split_scheme(url)?;
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (nodes, path) = rest.split_once('/').unwrap_or((rest, ""));
@@ -56,12 +59,26 @@ impl Address {
     }
 
     /// The value of an option; what is left over in the end is unknown.
-    pub(super) fn take(&mut self, name: &str) -> Option<String> {
+    pub(in crate::backend) fn take(&mut self, name: &str) -> Option<String> {
         let at = self.options.iter().position(|(known, _)| known == name)?;
         Some(self.options.remove(at).1)
     }
 
-    pub(super) fn nothing_left(&self, known: &str) -> Result<(), BackendError> {
+    /// Sets the database whose number is the path.
+    pub(in crate::backend) fn select_database(&mut self, number: &str) -> Result<(), BackendError> {
+        if number.is_empty() {
+            return Ok(());
+        }
+        let problem = "at the end stands the number of a database";
+        let number = number.parse().map_err(|_| unreadable(problem))?;
+        for node in &mut self.nodes {
+            let settings = node.redis_settings().clone().set_db(number);
+            *node = node.clone().set_redis_settings(settings);
+        }
+        Ok(())
+    }
+
+    pub(in crate::backend) fn nothing_left(&self, known: &str) -> Result<(), BackendError> {
         match self.options.first() {
             None => Ok(()),
             Some((name, _)) => {
@@ -73,12 +90,14 @@ impl Address {
 }
 
 /// Its form, if the scheme is one of ours, and what stands behind it.
-pub(super) fn split_scheme(url: &str) -> Result<(Scheme, &str), BackendError> {
+pub(in crate::backend) fn split_scheme(url: &str) -> Result<(Scheme, &str), BackendError> {
     let (name, rest) = url.split_once("://").unwrap_or(("", url));
     match SCHEMES.iter().find(|(known, ..)| *known == name) {
         Some((_, form, tls)) => Ok((Scheme { form: *form, tls: *tls }, rest)),
         None => {
-            Err(unreadable("it begins with none of redis://, redis+cluster://, redis+sentinel://"))
+            let problem =
+                "it begins with none of redis://, redis+cluster://, redis+sentinel://, redlock://";
+            Err(unreadable(problem))
         }
     }
 }
@@ -105,20 +124,20 @@ fn share_credentials(nodes: &mut [ConnectionInfo]) {
     }
 }
 
-pub(super) fn unreadable(problem: &str) -> BackendError {
+pub(in crate::backend) fn unreadable(problem: &str) -> BackendError {
     BackendError::permanent(format!(
-        "not a redis URL (redis://user:password@host:port/db, redis+cluster://host:port,host:port, redis+sentinel://host:port,host:port/master-name): {problem}"
+        "not a redis URL (redis://user:password@host:port/db, redis+cluster://host:port,host:port, redis+sentinel://host:port,host:port/master-name, redlock://host:port,host:port,host:port): {problem}"
     ))
     .not_sent()
 }
 
 /// Host and port: what messages show.
-pub(super) fn shown(nodes: &[ConnectionInfo]) -> String {
+pub(in crate::backend) fn shown(nodes: &[ConnectionInfo]) -> String {
     let hosts: Vec<_> = nodes.iter().map(|node| node.addr().to_string()).collect();
     hosts.join(",")
 }
 
-pub(super) fn client(node: &ConnectionInfo) -> Result<Client, BackendError> {
+pub(in crate::backend) fn client(node: &ConnectionInfo) -> Result<Client, BackendError> {
     Client::open(node.clone()).map_err(|error| unreadable(&error.to_string()))
 }
 

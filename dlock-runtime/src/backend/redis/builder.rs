@@ -25,7 +25,7 @@ pub struct RedisBuilder {
 }
 
 impl RedisBuilder {
-    pub(super) fn new() -> Self {
+    pub(in crate::backend) fn new() -> Self {
         let second = Duration::from_secs(1);
         Self {
             prefix: "dlock:".to_owned(),
@@ -83,28 +83,77 @@ impl RedisBuilder {
     /// # Cancel safety
     /// Cancel safe: a connection under way is closed.
     pub async fn connect(mut self, url: &str) -> Result<Redis, BackendError> {
-        if self.prefix.contains(['{', '}']) {
-            let problem = "a prefix must not contain braces: the lock's key is the hash tag";
-            return Err(BackendError::permanent(problem).not_sent());
-        }
-        let (topology, address) = match split_scheme(url)?.0.form {
-            Form::Server => {
-                let client = server(url, &self)?;
-                let address = client.get_connection_info().addr().to_string();
-                (Topology::Server(client), address)
+        self.checked_prefix()?;
+        let link = match split_scheme(url)?.0.form {
+            Form::Server => self.link(self.server(url)?),
+            Form::Cluster | Form::Sentinel => {
+                let (topology, address) = self.several(Address::parse(url)?)?;
+                Link::new(topology, address, self.limits)
             }
-            Form::Cluster | Form::Sentinel => self.several(Address::parse(url)?)?,
+            Form::Quorum => return Err(address::unreadable("`backend::Redlock` connects to that")),
         };
-        let link = Arc::new(Link::new(topology, address, self.limits));
+        let link = Arc::new(link);
         let subscriptions = Subscriptions::new(Arc::clone(&link));
         let inner = Inner { link, subscriptions, prefix: self.prefix, replicas: self.replicas };
         let redis = Redis(Arc::new(inner));
-        redis.refuse_eviction().await?;
+        redis.0.link.refuse_eviction().await?;
         Ok(redis)
     }
 }
 
 impl RedisBuilder {
+    pub(in crate::backend) fn checked_prefix(&self) -> Result<&str, BackendError> {
+        if self.prefix.contains(['{', '}']) {
+            let problem = "a prefix must not contain braces: the lock's key is the hash tag";
+            return Err(BackendError::permanent(problem).not_sent());
+        }
+        Ok(&self.prefix)
+    }
+
+    pub(in crate::backend) fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// The way to one server.
+    pub(in crate::backend) fn link(&self, client: Client) -> Link {
+        let address = client.get_connection_info().addr().to_string();
+        Link::new(Topology::Server(client), address, self.limits)
+    }
+
+    /// The server of a URL that names one.
+    pub(in crate::backend) fn server(&self, url: &str) -> Result<Client, BackendError> {
+        let unreadable = |error: redis::RedisError| address::unreadable(&error.to_string());
+        let scheme = split_scheme(url)?.0;
+        if scheme.form != Form::Server {
+            return Err(address::unreadable("each node is a redis://host:port"));
+        }
+        if !scheme.tls {
+            return Client::open(url).map_err(unreadable);
+        }
+        install_tls()?;
+        #[cfg(feature = "redis-tls")]
+        if let Some(certificates) = self.certificates() {
+            return Client::build_with_tls(url, certificates).map_err(unreadable);
+        }
+        Client::open(url).map_err(unreadable)
+    }
+
+    /// The servers of a URL that names several independent ones.
+    pub(in crate::backend) fn quorum(
+        &self,
+        address: &mut Address,
+    ) -> Result<Vec<Client>, BackendError> {
+        if address.scheme.form != Form::Quorum {
+            return Err(address::unreadable("several nodes are a redlock://host:port,host:port,…"));
+        }
+        if address.scheme.tls {
+            install_tls()?;
+        }
+        let database = std::mem::take(&mut address.path);
+        address.select_database(&database)?;
+        self.clients(address)
+    }
+
     /// A form with several nodes, and what messages show of it.
     fn several(&mut self, mut address: Address) -> Result<(Topology, String), BackendError> {
         if address.scheme.tls {
@@ -117,7 +166,7 @@ impl RedisBuilder {
         let shown = address::shown(&address.nodes);
         let topology = match address.scheme.form {
             Form::Sentinel => Topology::Sentinels(self.sentinels(&mut address)?),
-            Form::Server | Form::Cluster => Topology::Cluster(self.cluster(&address)?),
+            _ => Topology::Cluster(self.cluster(&address)?),
         };
         address
             .nothing_left("`replicas`; for Sentinels `sentinel_username`, `sentinel_password`")?;
@@ -196,21 +245,6 @@ impl RedisBuilder {
         let root_cert = Some(self.root_certificate.clone()?);
         Some(redis::TlsCertificates { client_tls: None, root_cert })
     }
-}
-
-fn server(url: &str, options: &RedisBuilder) -> Result<Client, BackendError> {
-    let unreadable = |error: redis::RedisError| address::unreadable(&error.to_string());
-    if !split_scheme(url)?.0.tls {
-        return Client::open(url).map_err(unreadable);
-    }
-    install_tls()?;
-    #[cfg(feature = "redis-tls")]
-    if let Some(certificates) = options.certificates() {
-        return Client::build_with_tls(url, certificates).map_err(unreadable);
-    }
-    #[cfg(not(feature = "redis-tls"))]
-    let _ = options;
-    Client::open(url).map_err(unreadable)
 }
 
 #[cfg(feature = "redis-tls")]

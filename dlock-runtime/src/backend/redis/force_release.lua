@@ -1,6 +1,14 @@
--- Ends the lease, whoever holds it.  KEYS: lock.  ARGV: channel.  Answers 1 if there was one.
-local ended = redis.call('DEL', KEYS[1])
-if ended == 1 then
-    redis.call('PUBLISH', ARGV[1], '')
+-- Ends the lease, whoever holds it.
+-- KEYS: lock.  ARGV: channel, tombstone in ms (0: none), its round.  Answers 1 if there was one.
+local held = redis.call('GET', KEYS[1])
+if not held then
+    return 0
 end
-return ended
+redis.call('DEL', KEYS[1])
+redis.call('PUBLISH', ARGV[1], '')
+if ARGV[2] ~= '0' then
+    -- A node of several that lost a lease takes it again at a renewal: not this one.
+    local owner = string.match(held, '^([^:]*):')
+    redis.call('SET', KEYS[1] .. ':gone:' .. owner, ARGV[3], 'PX', ARGV[2])
+end
+return 1

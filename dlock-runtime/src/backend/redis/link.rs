@@ -4,9 +4,11 @@
 //! time: a peer that vanished is noticed only so. What may be executed twice without harm is then
 //! sent once more: the connection may have been dead long before, without anybody noticing.
 
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared};
 use redis::{
     ErrorKind, FromRedisValue, RedisError, RedisResult, ScriptInvocation, ServerErrorKind,
 };
@@ -14,21 +16,19 @@ use redis::{
 use super::topology::{Connection, Topology};
 use crate::error::BackendError;
 
-pub(super) struct Link {
-    pub(super) topology: Topology,
+pub(in crate::backend) struct Link {
+    pub(in crate::backend) topology: Topology,
     /// Hosts and ports: what error messages show. The URL may hold a password.
     address: String,
     limits: Limits,
     current: Mutex<Current>,
-    /// Held while a new connection is made, so that many callers make one.
-    connecting: tokio::sync::Mutex<()>,
 }
 
 /// How long the server may take.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
-    pub(super) connect: Duration,
-    pub(super) response: Duration,
+pub(in crate::backend) struct Limits {
+    pub(in crate::backend) connect: Duration,
+    pub(in crate::backend) response: Duration,
 }
 
 #[derive(Default)]
@@ -36,62 +36,85 @@ struct Current {
     /// Counts connections, so that a late failure of an old one does not discard its successor.
     generation: u64,
     connection: Option<Connection>,
+    /// Many callers share one new connection, and none of them ends it by going away.
+    connecting: Option<Connecting>,
+    /// Since when a request is unanswered whose caller has stopped waiting.
+    silent_since: Option<Instant>,
+}
+
+type Connecting = Shared<BoxFuture<'static, RedisResult<Session>>>;
+
+/// One connection, as long as it lasts: to one run of a server, where there is one server.
+#[derive(Clone)]
+pub(in crate::backend) struct Session {
+    pub(in crate::backend) generation: u64,
+    connection: Connection,
 }
 
 /// Copies that a write must have before it counts.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Copies<'a> {
+pub(in crate::backend) struct Copies<'a> {
     /// What was written.
-    pub(super) key: &'a str,
-    pub(super) replicas: u32,
+    pub(in crate::backend) key: &'a str,
+    pub(in crate::backend) replicas: u32,
 }
 
 impl Link {
-    pub(super) fn new(topology: Topology, address: String, limits: Limits) -> Self {
-        Self {
-            topology,
-            address,
-            limits,
-            current: Mutex::default(),
-            connecting: tokio::sync::Mutex::default(),
-        }
+    pub(in crate::backend) fn new(topology: Topology, address: String, limits: Limits) -> Self {
+        Self { topology, address, limits, current: Mutex::default() }
     }
 
-    pub(super) fn limits(&self) -> Limits {
+    pub(in crate::backend) fn limits(&self) -> Limits {
         self.limits
     }
 
+    pub(in crate::backend) fn address(&self) -> &str {
+        &self.address
+    }
+
     /// Runs a script by its hash, loading it where the server does not know it.
-    pub(super) async fn run<T: FromRedisValue>(
-        &self,
+    pub(in crate::backend) async fn run<T: FromRedisValue>(
+        self: &Arc<Self>,
         script: &ScriptInvocation<'_>,
     ) -> Result<T, BackendError> {
-        let (generation, mut connection) = self.connection().await?;
-        let answer = script.invoke_async(&mut connection).await;
-        answer.map_err(|error| self.failed(generation, error))
+        let session = self.session().await?;
+        self.run_in(session, script).await
+    }
+
+    /// As [`run`](Self::run), over this connection. Who drops it unanswered may have found out that the
+    /// peer has vanished.
+    pub(in crate::backend) async fn run_in<T: FromRedisValue>(
+        &self,
+        mut session: Session,
+        script: &ScriptInvocation<'_>,
+    ) -> Result<T, BackendError> {
+        let asking = Asking { link: self, generation: session.generation, since: Instant::now() };
+        let answer = script.invoke_async(&mut session.connection).await;
+        asking.answered();
+        answer.map_err(|error| self.failed(session.generation, error))
     }
 
     /// As [`run`](Self::run), and once more over a new connection when the old one turns out broken.
-    pub(super) async fn run_repeatable<T: FromRedisValue>(
-        &self,
+    pub(in crate::backend) async fn run_repeatable<T: FromRedisValue>(
+        self: &Arc<Self>,
         script: &ScriptInvocation<'_>,
     ) -> Result<T, BackendError> {
-        let (generation, mut connection) = self.connection().await?;
-        match script.invoke_async(&mut connection).await {
+        let mut session = self.session().await?;
+        match script.invoke_async(&mut session.connection).await {
             Ok(answer) => Ok(answer),
             Err(error) if is_broken(&error) && !error.is_timeout() => {
                 // The failure is noted, so that the next connection is a new one.
-                let _ = self.failed(generation, error);
+                let _ = self.failed(session.generation, error);
                 self.run(script).await
             }
-            Err(error) => Err(self.failed(generation, error)),
+            Err(error) => Err(self.failed(session.generation, error)),
         }
     }
 
     /// As [`run_repeatable`](Self::run_repeatable), and an answer of `true` counts only when enough
     /// replicas have what was written.
-    pub(super) async fn run_copied<T: FromRedisValue>(
-        &self,
+    pub(in crate::backend) async fn run_copied<T: FromRedisValue>(
+        self: &Arc<Self>,
         script: &ScriptInvocation<'_>,
         copies: Copies<'_>,
         has_written: fn(&T) -> bool,
@@ -99,7 +122,7 @@ impl Link {
         if copies.replicas == 0 {
             return self.run_repeatable(script).await;
         }
-        let (generation, mut connection) = self.connection().await?;
+        let Session { generation, mut connection } = self.session().await?;
         let answer = script.invoke_async(&mut connection).await;
         let answer = answer.map_err(|error| self.failed(generation, error))?;
         if has_written(&answer) {
@@ -118,49 +141,92 @@ impl Link {
         Ok(answer)
     }
 
+    /// A server that evicts keys under memory pressure would evict held locks.
+    pub(in crate::backend) async fn refuse_eviction(self: &Arc<Self>) -> Result<(), BackendError> {
+        match self.setting("maxmemory-policy").await {
+            Ok(policies) => match policies.iter().find(|policy| *policy != "noeviction") {
+                Some(policy) => Err(BackendError::permanent(format!(
+                    "the redis at {} evicts keys when its memory is full (maxmemory-policy {policy}), and with them held locks: set it to noeviction, or use another server for locks",
+                    self.address
+                ))),
+                None => Ok(()),
+            },
+            Err(error) if error.is_transient() || !error.may_have_been_sent() => Err(error),
+            Err(error) => {
+                tracing::warn!(%error, "redis does not tell its maxmemory-policy; make sure that it is noeviction");
+                Ok(())
+            }
+        }
+    }
+
     /// What a setting is, on every server that may have a key.
-    pub(super) async fn setting(&self, name: &str) -> Result<Vec<String>, BackendError> {
-        let (generation, mut connection) = self.connection().await?;
-        let answer: RedisResult<_> = connection.setting(name).await;
-        answer.map_err(|error| self.failed(generation, error))
+    async fn setting(self: &Arc<Self>, name: &str) -> Result<Vec<String>, BackendError> {
+        let mut session = self.session().await?;
+        let answer = session.connection.setting(name).await;
+        answer.map_err(|error| self.failed(session.generation, error))
     }
 
-    async fn connection(&self) -> Result<(u64, Connection), BackendError> {
-        if let Some(current) = self.current() {
-            return Ok(current);
-        }
-        let _alone = self.connecting.lock().await;
-        if let Some(current) = self.current() {
-            return Ok(current);
-        }
-        let connection = self
-            .topology
-            .connect(self.limits)
-            .await
-            .map_err(|error| self.explain("could not be reached", error).not_sent())?;
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+    /// The connection there is, or a new one.
+    ///
+    /// Cancel safe: a connection under way is completed for the next caller.
+    pub(in crate::backend) async fn session(self: &Arc<Self>) -> Result<Session, BackendError> {
+        let connecting = {
+            let mut current = self.current();
+            if let Some(connection) = &current.connection {
+                let connection = connection.clone();
+                return Ok(Session { generation: current.generation, connection });
+            }
+            current.connecting.get_or_insert_with(|| self.connect()).clone()
+        };
+        let made = connecting.clone().await;
+        made.map_err(|error| {
+            // It may have ended with its runtime, without a word.
+            let mut current = self.current();
+            current.connecting.take_if(|other| other.ptr_eq(&connecting));
+            self.explain("could not be reached", error).not_sent()
+        })
+    }
+
+    fn connect(self: &Arc<Self>) -> Connecting {
+        let link = Arc::clone(self);
+        let task = tokio::spawn(async move {
+            let made = link.topology.connect(link.limits).await;
+            link.connected(made)
+        });
+        async move { task.await.unwrap_or_else(|_| Err(super::topology::late())) }.boxed().shared()
+    }
+
+    fn connected(&self, made: RedisResult<Connection>) -> RedisResult<Session> {
+        let mut current = self.current();
+        current.connecting = None;
+        let connection = made?;
         current.generation += 1;
+        current.silent_since = None;
         current.connection = Some(connection.clone());
-        Ok((current.generation, connection))
+        Ok(Session { generation: current.generation, connection })
     }
 
-    fn current(&self) -> Option<(u64, Connection)> {
-        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        Some((current.generation, current.connection.clone()?))
+    fn current(&self) -> MutexGuard<'_, Current> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does without this connection from now on.
+    pub(in crate::backend) fn discard(&self, generation: u64) {
+        let mut current = self.current();
+        if current.generation == generation {
+            current.connection = None;
+        }
     }
 
     fn failed(&self, generation: u64, error: RedisError) -> BackendError {
         if is_broken(&error) {
-            let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-            if current.generation == generation {
-                current.connection = None;
-            }
+            self.discard(generation);
         }
         let what = if error.is_timeout() { "did not answer in time" } else { "failed" };
         self.explain(what, error)
     }
 
-    pub(super) fn explain(&self, what: &str, error: RedisError) -> BackendError {
+    pub(in crate::backend) fn explain(&self, what: &str, error: RedisError) -> BackendError {
         let message = format!("redis at {} {what}: {error}", self.address);
         let explained = if is_transient(&error) {
             BackendError::transient(message)
@@ -168,6 +234,36 @@ impl Link {
             BackendError::permanent(message)
         };
         explained.with_source(error)
+    }
+}
+
+/// A request under way. When nobody waits for its answer any more, nobody would notice a timeout: a
+/// connection that stays silent for the time of a response is given up.
+struct Asking<'a> {
+    link: &'a Link,
+    generation: u64,
+    since: Instant,
+}
+
+impl Asking<'_> {
+    fn answered(self) {
+        let mut current = self.link.current();
+        if current.generation == self.generation {
+            current.silent_since = None;
+        }
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        let mut current = self.link.current();
+        if current.generation == self.generation {
+            let since = *current.silent_since.get_or_insert(self.since);
+            if since.elapsed() >= self.link.limits.response {
+                current.connection = None;
+            }
+        }
     }
 }
 

@@ -5,13 +5,13 @@ use crate::owner::OwnerId;
 
 /// The names that belong to one lock. They share a hash tag, so that in a Cluster they share a slot.
 #[derive(Debug)]
-pub(super) struct Names {
+pub(in crate::backend) struct Names {
     /// Holder and token while the lock is held: `prefix{key}`.
-    pub(super) lock: String,
+    pub(in crate::backend) lock: String,
 }
 
 impl Names {
-    pub(super) fn new(prefix: &str, key: &LockKey) -> Self {
+    pub(in crate::backend) fn new(prefix: &str, key: &LockKey) -> Self {
         let mut lock = String::with_capacity(prefix.len() + key.as_str().len() + 2);
         lock.push_str(prefix);
         lock.push('{');
@@ -29,17 +29,17 @@ impl Names {
     }
 
     /// The last token that was granted.
-    pub(super) fn token(&self) -> String {
+    pub(in crate::backend) fn token(&self) -> String {
         self.with(":token")
     }
 
     /// Where a release is announced.
-    pub(super) fn channel(&self) -> String {
+    pub(in crate::backend) fn channel(&self) -> String {
         self.with(":free")
     }
 
     /// Left by the release of an acquire that was given up.
-    pub(super) fn tombstone(&self, owner: &OwnerId) -> String {
+    pub(in crate::backend) fn tombstone(&self, owner: &OwnerId) -> String {
         format!("{}:gone:{owner}", self.lock)
     }
 

@@ -1,23 +1,30 @@
 -- Ends the lease if this owner holds it, at once or after a rest that nobody holds.
--- KEYS: lock, tombstone of this owner.
--- ARGV: owner, rest in ms (0: at once), channel, tombstone in ms (0: none).
--- Answers 1 released, 0 not held.
-if ARGV[4] ~= '0' then
-    -- An acquire of this owner was given up and may be executed after this: it must not grant.
-    redis.call('SET', KEYS[2], '1', 'PX', ARGV[4])
-end
+-- KEYS: lock, tombstone of this owner; for a node of several: its mark.
+-- ARGV: owner, round, rest in ms (0: at once), channel ('': tell nobody), tombstone in ms, when to leave
+-- it ('always', or 'missing': when the owner is not found); for a node of several: the run of the server
+-- that was asked.
+-- Answers 1 released, 0 not held, 2 not held on a node that must not count.
 local held = redis.call('GET', KEYS[1])
-if not held then
-    return 0
+local owner, token, round
+if held then
+    owner, token, round = string.match(held, '^([^:]*):(%d+):(%d+)$')
 end
-local owner, token = string.match(held, '^([^:]*):(%d+)$')
-if owner ~= ARGV[1] then
-    return 0
+local found = owner == ARGV[1] and tonumber(round) <= tonumber(ARGV[2])
+if tonumber(ARGV[5]) > 0 and (ARGV[6] == 'always' or not found) then
+    -- An acquire of this owner was given up and may be executed after this: it must not grant.
+    if tonumber(redis.call('GET', KEYS[2]) or '-1') <= tonumber(ARGV[2]) then
+        redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[5])
+    end
 end
-if ARGV[2] ~= '0' then
-    redis.call('SET', KEYS[1], '-:' .. token, 'PX', ARGV[2])
+if not found then
+    return (KEYS[3] and may_count(KEYS[3], ARGV[7]) ~= true) and 2 or 0
+end
+if ARGV[3] ~= '0' then
+    redis.call('SET', KEYS[1], '-:' .. token .. ':0', 'PX', ARGV[3])
 else
     redis.call('DEL', KEYS[1])
-    redis.call('PUBLISH', ARGV[3], '')
+    if ARGV[4] ~= '' then
+        redis.call('PUBLISH', ARGV[4], '')
+    end
 end
 return 1

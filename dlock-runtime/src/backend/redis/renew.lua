@@ -1,7 +1,20 @@
--- Extends the lease to a full ttl if this owner holds it.
--- KEYS: lock.  ARGV: owner, ttl in ms.  Answers 1 renewed, 0 not held.
+-- Extends the lease to a full ttl if this owner holds it; a node of several that lost it takes it again.
+-- KEYS: lock; for a node of several: last token, tombstone of this owner, mark.
+-- ARGV: owner, ttl in ms; for a node of several: round, token, the run of the server that was asked.
+-- Answers 1 renewed, 0 not held, 2 renewed on a node that must not count.
 local held = redis.call('GET', KEYS[1])
 if held and string.match(held, '^([^:]*):') == ARGV[1] then
-    return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+    redis.call('PEXPIRE', KEYS[1], ARGV[2])
+elseif held or not KEYS[2] then
+    return 0
+elseif tonumber(redis.call('GET', KEYS[3]) or '-1') >= tonumber(ARGV[3]) then
+    return 0
+else
+    local token = math.max(tonumber(redis.call('GET', KEYS[2]) or '0'), tonumber(ARGV[4]))
+    remember_token(KEYS[2], token, clock())
+    redis.call('SET', KEYS[1], ARGV[1] .. ':' .. ARGV[4] .. ':' .. ARGV[3], 'PX', ARGV[2])
 end
-return 0
+if KEYS[4] and may_count(KEYS[4], ARGV[5]) ~= true then
+    return 2
+end
+return 1

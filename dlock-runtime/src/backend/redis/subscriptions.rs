@@ -23,19 +23,22 @@ const SILENCE: Duration = Duration::from_secs(5);
 /// Between two tries to connect.
 const PAUSE: Duration = Duration::from_millis(200);
 
-pub(super) struct Subscriptions {
+pub(in crate::backend) struct Subscriptions {
     link: Arc<Link>,
     topics: Arc<Topics>,
     task: Mutex<Option<AbortHandle>>,
 }
 
 impl Subscriptions {
-    pub(super) fn new(link: Arc<Link>) -> Self {
+    pub(in crate::backend) fn new(link: Arc<Link>) -> Self {
         Self { link, topics: Arc::default(), task: Mutex::default() }
     }
 
     /// Watches a channel; resolves when the subscription is confirmed.
-    pub(super) async fn watch(&self, channel: String) -> Result<ChannelWatch, BackendError> {
+    pub(in crate::backend) async fn watch(
+        &self,
+        channel: String,
+    ) -> Result<ChannelWatch, BackendError> {
         self.ensure_task();
         let mut interest = Interest::new(Arc::clone(&self.topics), channel);
         match tokio::time::timeout(self.link.limits().connect, interest.live()).await {
@@ -139,7 +142,7 @@ impl Keeper {
 }
 
 /// One waiter's interest in a channel.
-pub(super) struct ChannelWatch(Interest);
+pub(in crate::backend) struct ChannelWatch(Interest);
 
 impl Watch for ChannelWatch {
     fn changed(&mut self) -> Answer<'_, ()> {

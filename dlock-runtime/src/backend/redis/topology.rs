@@ -19,40 +19,40 @@ use redis::{
 use super::link::Limits;
 
 /// How to reach the server that has a key.
-pub(super) enum Topology {
+pub(in crate::backend) enum Topology {
     Server(Client),
     Sentinels(Sentinels),
     Cluster(Cluster),
 }
 
 /// A Cluster, and the nodes by which it is found.
-pub(super) struct Cluster {
-    pub(super) client: ClusterClient,
-    pub(super) nodes: Vec<Client>,
+pub(in crate::backend) struct Cluster {
+    pub(in crate::backend) client: ClusterClient,
+    pub(in crate::backend) nodes: Vec<Client>,
     /// Which of them was listened to last.
-    pub(super) turn: AtomicUsize,
+    pub(in crate::backend) turn: AtomicUsize,
 }
 
 /// Sentinels, and what they watch.
-pub(super) struct Sentinels {
-    pub(super) clients: Vec<Client>,
-    pub(super) master: String,
+pub(in crate::backend) struct Sentinels {
+    pub(in crate::backend) clients: Vec<Client>,
+    pub(in crate::backend) master: String,
     /// How to talk to the master: everything but its address.
-    pub(super) settings: ConnectionInfo,
+    pub(in crate::backend) settings: ConnectionInfo,
     #[cfg(feature = "redis-tls")]
-    pub(super) certificates: Option<redis::TlsCertificates>,
+    pub(in crate::backend) certificates: Option<redis::TlsCertificates>,
 }
 
 /// A connection that carries requests.
 #[derive(Clone)]
-pub(super) enum Connection {
+pub(in crate::backend) enum Connection {
     Server(MultiplexedConnection),
     Cluster(ClusterConnection),
 }
 
 impl Topology {
     /// A new connection that carries requests.
-    pub(super) async fn connect(&self, limits: Limits) -> RedisResult<Connection> {
+    pub(in crate::backend) async fn connect(&self, limits: Limits) -> RedisResult<Connection> {
         match self {
             Self::Server(client) => {
                 let config = config(limits);
@@ -75,7 +75,7 @@ impl Topology {
     }
 
     /// A new connection that hears messages. In a Cluster any node passes on those of all.
-    pub(super) async fn listen(&self, limits: Limits) -> RedisResult<PubSub> {
+    pub(in crate::backend) async fn listen(&self, limits: Limits) -> RedisResult<PubSub> {
         let listening = async {
             match self {
                 Self::Server(client) => client.get_async_pubsub().await,
@@ -167,14 +167,19 @@ async fn refuse_replica(connection: &mut MultiplexedConnection) -> RedisResult<(
     }
 }
 
-fn late() -> RedisError {
+pub(in crate::backend) fn late() -> RedisError {
     std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer in time").into()
 }
 
 impl Connection {
     /// Waits until so many replicas have what this connection has written to the key's server, and
     /// says how many have.
-    pub(super) async fn wait(&mut self, key: &str, replicas: u32, millis: u64) -> RedisResult<u32> {
+    pub(in crate::backend) async fn wait(
+        &mut self,
+        key: &str,
+        replicas: u32,
+        millis: u64,
+    ) -> RedisResult<u32> {
         let mut wait = redis::cmd("WAIT");
         wait.arg(replicas).arg(millis);
         match self {
@@ -189,7 +194,7 @@ impl Connection {
     }
 
     /// What a setting is, on every server that may have a key.
-    pub(super) async fn setting(&mut self, name: &str) -> RedisResult<Vec<String>> {
+    pub(in crate::backend) async fn setting(&mut self, name: &str) -> RedisResult<Vec<String>> {
         let mut ask = redis::cmd("CONFIG");
         ask.arg("GET").arg(name);
         let answer = match self {

@@ -1,0 +1,17 @@
+-- Prelude of the scripts for a node of several independent ones (Redlock).  The mark is
+-- `run:from:length`: the run of the server that may count, since when (in ms), and the longest
+-- quarantine that was asked for.  A server that was restarted has another run than its mark, one that
+-- was emptied has no mark: what it has forgotten is not known.
+-- True if the node may count, else the answer that says why not.
+local function may_count(mark, expected)
+    local run, from = string.match(redis.call('GET', mark) or '', '^(%w+):(%d+):')
+    if run ~= expected then
+        return {4, 0, ''}
+    end
+    local time = redis.call('TIME')
+    local left = tonumber(from) - (time[1] * 1000 + math.floor(time[2] / 1000))
+    if left > 0 then
+        return {3, left, ''}
+    end
+    return true
+end

@@ -1,0 +1,253 @@
+//! The scripts, and how each is called. One set serves every form: what a node of several independent
+//! ones ([`Member`]) does is what a single server does, and a little more.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use redis::{Script, ScriptInvocation};
+
+use super::names::Names;
+use crate::backend::{Claim, Holder, Release};
+use crate::owner::OwnerId;
+use crate::token::FencingToken;
+
+/// A script from its file, with the functions it uses before it.
+macro_rules! script {
+    ($($file:literal),+) => {
+        LazyLock::new(|| Script::new(concat!($(include_str!($file)),+)))
+    };
+}
+
+static ACQUIRE: LazyLock<Script> = script!("mark.lua", "token.lua", "acquire.lua");
+static RENEW: LazyLock<Script> = script!("mark.lua", "token.lua", "renew.lua");
+static RELEASE: LazyLock<Script> = script!("mark.lua", "release.lua");
+static RAISE: LazyLock<Script> = script!("mark.lua", "token.lua", "raise.lua");
+static GREET: LazyLock<Script> = script!("greet.lua");
+static FORCE_RELEASE: LazyLock<Script> = script!("force_release.lua");
+static INSPECT: LazyLock<Script> = script!("inspect.lua");
+
+/// How much longer than a ttl a tombstone stays: an old connection's bytes that a stopped server
+/// still has are executed when it goes on, together with the tombstone's own request.
+const TOMBSTONE: Duration = Duration::from_mins(1);
+
+/// A server that is one node of several.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::backend) struct Member<'a> {
+    /// Where its mark is stored.
+    pub(in crate::backend) mark: &'a str,
+    /// Which run of the server was greeted.
+    pub(in crate::backend) run: &'a str,
+    /// Numbers the tries of one process, so that a late request of an earlier one is known as such.
+    pub(in crate::backend) round: u64,
+}
+
+/// The token that a node is asked to grant.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::backend) struct Proposal {
+    pub(in crate::backend) token: FencingToken,
+    /// How far it may be from the node's own clock.
+    pub(in crate::backend) tolerance: Duration,
+}
+
+/// When a release leaves a tombstone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::backend) enum Tombstone {
+    Never,
+    /// When the owner is not found: it may come late.
+    IfMissing,
+    Always,
+}
+
+/// What a server says to an acquire.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::backend) enum Acquired {
+    Granted(FencingToken),
+    Busy {
+        /// `None`: it has no end that the server knows of.
+        left: Option<Duration>,
+        /// `None`: nobody, for the rest of a `min_hold`.
+        owner: Option<OwnerId>,
+    },
+    /// A release has come before.
+    GivenUp,
+    /// The node must not count for so long.
+    Quarantined(Duration),
+    /// The node is another than the one that was greeted.
+    Unmarked,
+}
+
+/// How an acquire's answer looks on the wire.
+pub(in crate::backend) type AcquiredAnswer = (u8, i64, String);
+
+impl From<AcquiredAnswer> for Acquired {
+    fn from((kind, number, owner): AcquiredAnswer) -> Self {
+        let left = u64::try_from(number).ok().map(Duration::from_millis);
+        match kind {
+            0 => Self::Busy { left, owner: OwnerId::parse(&owner) },
+            1 => Self::Granted(FencingToken::new(number.unsigned_abs())),
+            3 => Self::Quarantined(left.unwrap_or_default()),
+            4 => Self::Unmarked,
+            _ => Self::GivenUp,
+        }
+    }
+}
+
+/// Answers [`AcquiredAnswer`].
+pub(in crate::backend) fn acquire(
+    names: &Names,
+    claim: &Claim,
+    part: Option<(Member<'_>, Proposal)>,
+) -> ScriptInvocation<'static> {
+    let mut call = ACQUIRE.prepare_invoke();
+    call.key(&names.lock).key(names.token()).key(names.tombstone(&claim.owner));
+    call.arg(claim.owner.to_string()).arg(millis(claim.ttl));
+    match part {
+        None => {
+            call.arg(0).arg(0).arg(0);
+        }
+        Some((member, proposal)) => {
+            call.key(member.mark);
+            let tolerance = u64::try_from(proposal.tolerance.as_micros()).unwrap_or(u64::MAX);
+            call.arg(member.round).arg(proposal.token.get()).arg(tolerance).arg(member.run);
+        }
+    }
+    call
+}
+
+/// Answers 1 renewed, 0 not held, 2 renewed on a node that must not count.
+pub(in crate::backend) fn renew(
+    names: &Names,
+    claim: &Claim,
+    member: Option<Member<'_>>,
+) -> ScriptInvocation<'static> {
+    let mut call = RENEW.prepare_invoke();
+    call.key(&names.lock).arg(claim.owner.to_string()).arg(millis(claim.ttl));
+    if let (Some(member), Some(token)) = (member, claim.token) {
+        call.key(names.token()).key(names.tombstone(&claim.owner)).key(member.mark);
+        call.arg(member.round).arg(token.get()).arg(member.run);
+    }
+    call
+}
+
+/// Answers 1 released, 0 not held, 2 not held on a node that must not count.
+pub(in crate::backend) fn release(
+    names: &Names,
+    claim: &Claim,
+    release: Release,
+    member: Option<Member<'_>>,
+) -> ScriptInvocation<'static> {
+    let tombstone = match (release.late_acquire, member) {
+        (true, _) => Tombstone::Always,
+        (false, Some(_)) => Tombstone::IfMissing,
+        (false, None) => Tombstone::Never,
+    };
+    let rest = release.keep_for.map_or(0, millis);
+    end(names, claim, rest, &names.channel(), tombstone, member)
+}
+
+/// Takes back what a round that has failed was granted. Tells nobody: another holds the lock, or will try
+/// again by itself.
+pub(in crate::backend) fn retract(
+    names: &Names,
+    claim: &Claim,
+    tombstone: Tombstone,
+    member: Member<'_>,
+) -> ScriptInvocation<'static> {
+    end(names, claim, 0, "", tombstone, Some(member))
+}
+
+fn end(
+    names: &Names,
+    claim: &Claim,
+    rest: u64,
+    channel: &str,
+    tombstone: Tombstone,
+    member: Option<Member<'_>>,
+) -> ScriptInvocation<'static> {
+    let mut call = RELEASE.prepare_invoke();
+    call.key(&names.lock).key(names.tombstone(&claim.owner));
+    call.arg(claim.owner.to_string()).arg(member.map_or(0, |member| member.round));
+    call.arg(rest).arg(channel);
+    match tombstone {
+        Tombstone::Never => call.arg(0).arg("missing"),
+        Tombstone::IfMissing => call.arg(millis(claim.ttl + TOMBSTONE)).arg("missing"),
+        Tombstone::Always => call.arg(millis(claim.ttl + TOMBSTONE)).arg("always"),
+    };
+    if let Some(member) = member {
+        call.key(member.mark).arg(member.run);
+    }
+    call
+}
+
+/// Answers 1 stored, 0 not.
+pub(in crate::backend) fn raise(
+    names: &Names,
+    claim: &Claim,
+    token: FencingToken,
+    member: Member<'_>,
+) -> ScriptInvocation<'static> {
+    let mut call = RAISE.prepare_invoke();
+    call.key(&names.lock).key(names.token()).key(names.tombstone(&claim.owner)).key(member.mark);
+    call.arg(claim.owner.to_string()).arg(token.get()).arg(member.run);
+    call
+}
+
+/// How a holder looks on the wire: the owner, its token, the milliseconds that are left.
+pub(in crate::backend) type InspectAnswer = (String, u64, i64);
+
+pub(in crate::backend) fn holder((owner, token, left): InspectAnswer) -> Holder {
+    let expires_in = Duration::from_millis(u64::try_from(left).unwrap_or(0));
+    Holder::new(OwnerId::parse(&owner), FencingToken::new(token), expires_in)
+}
+
+/// Answers an [`InspectAnswer`], or nothing.
+pub(in crate::backend) fn inspect(names: &Names) -> ScriptInvocation<'static> {
+    let mut call = INSPECT.prepare_invoke();
+    call.key(&names.lock);
+    call
+}
+
+/// Answers whether there was a lease. On a node of several its owner would take it again at a renewal:
+/// not with a tombstone that outlasts the longest lease.
+pub(in crate::backend) fn force_release(
+    names: &Names,
+    longest_lease: Option<Duration>,
+) -> ScriptInvocation<'static> {
+    /// Above that of every try: the largest whole number that Lua counts exactly.
+    const LAST_ROUND: u64 = 1 << 53;
+    let mut call = FORCE_RELEASE.prepare_invoke();
+    let tombstone = longest_lease.map_or(0, |longest| millis(longest + TOMBSTONE));
+    call.key(&names.lock).arg(names.channel()).arg(tombstone).arg(LAST_ROUND);
+    call
+}
+
+/// How to greet a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::backend) enum Greeting {
+    /// Changing nothing.
+    Look,
+    Enter,
+    /// Nothing was ever stored on any node.
+    Found,
+}
+
+/// Answers the server's run, the milliseconds until it counts (-1: it has no mark), the longest
+/// quarantine that was asked for and the server's clock, both in milliseconds.
+pub(in crate::backend) fn greet(
+    mark: &str,
+    quarantine: Duration,
+    greeting: Greeting,
+) -> ScriptInvocation<'static> {
+    let mut call = GREET.prepare_invoke();
+    call.key(mark).arg(millis(quarantine)).arg(match greeting {
+        Greeting::Look => "look",
+        Greeting::Enter => "enter",
+        Greeting::Found => "found",
+    });
+    call
+}
+
+/// Whole milliseconds, at least one.
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).max(1)
+}

@@ -1,0 +1,502 @@
+//! Leases on a majority of independent Redis servers: Redlock, with fencing tokens.
+//!
+//! The algorithm is that of the Redis documentation, [*Distributed Locks with Redis*]: the lock is asked
+//! for on all nodes at once, a majority of them grants it, and it is valid for the ttl less the time that
+//! the asking took and an allowance for the drift of clocks. What that page leaves to others is done here:
+//!
+//! - **Tokens.** The client proposes one, each node answers the larger of the proposal and its last token
+//!   plus one, and the largest answer is the token. It counts only when a majority *of those who have
+//!   answered* has stored that very token while it showed this owner: at once when they agree, as they
+//!   mostly do, and after one more round trip otherwise. So a later majority has a node that answers more.
+//! - **Delayed restarts.** A node carries a mark of the server's run. A node that was restarted or emptied
+//!   counts towards no majority until every lease and token that it may have forgotten is over.
+//! - **Late requests.** The tries of one acquire are numbered; what is given up is given up for good.
+//!
+//! Each node executes the scripts of a [single server](super::redis), told in addition which round it is,
+//! which token is proposed and which run of the server was greeted.
+//!
+//! [*Distributed Locks with Redis*]: https://redis.io/docs/latest/develop/clients/patterns/distributed-locks/
+
+mod builder;
+mod gather;
+mod node;
+mod round;
+mod watch;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use redis::{FromRedisValue, ScriptInvocation};
+
+pub use self::builder::RedlockBuilder;
+use self::gather::{Ask, GRACE, ask, gather};
+use self::node::{Common, Node};
+use self::round::{Reply, Round, Verdict, Win, majority};
+use self::watch::QuorumWatch;
+use super::by_async_methods::backend_by_async_methods;
+use super::redis::names::Names;
+use super::redis::scripts::{
+    self, Acquired, AcquiredAnswer, InspectAnswer, Member, Proposal, Tombstone,
+};
+use super::{Attempt, Capabilities, Claim, Holder, Release, Released, Renewal, validity_of};
+use crate::error::BackendError;
+use crate::key::LockKey;
+use crate::token::FencingToken;
+
+/// How often a lock that nobody has is tried for again before it is called busy: several may try at
+/// once, so that none of them finds a majority.
+const ROUNDS: u32 = 8;
+
+/// Between two such rounds, at most.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Numbers the tries of this process: a late request of an earlier one is known by its number. One
+/// sequence for all, since an owner's claim may be tried for by any clone.
+static ROUND: AtomicU64 = AtomicU64::new(1);
+
+/// Leases on a majority of independent Redis servers (5.0 or newer), without replicas of their own.
+///
+/// It stands as long as a majority of its nodes does. What it does not promise, what a node must be
+/// configured for and how it was checked is told in the guide to Redlock.
+///
+/// Each node has one connection for requests and one for messages. Clones share them.
+#[derive(Clone)]
+pub struct Redlock(Arc<Inner>);
+
+struct Inner {
+    nodes: Vec<Node>,
+    common: Arc<Common>,
+    prefix: String,
+    node_timeout: Duration,
+    max_lease: Duration,
+}
+
+impl Redlock {
+    /// Connects to nodes by their URLs, `redis://…` or (with the feature `redis-tls`) `rediss://…`, each
+    /// with its own credentials.
+    ///
+    /// The first connection to a brand-new deployment is made with [`RedlockBuilder::bootstrap`]; without
+    /// it, new nodes count for nothing until what they might have forgotten is over.
+    ///
+    /// # Errors
+    /// Fewer than three nodes or one named twice, a URL that cannot be read, fewer than a majority that
+    /// can be reached, or one whose `maxmemory-policy` evicts keys, and with them locks. No error shows a
+    /// password.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: connections under way are closed.
+    pub async fn connect<U: AsRef<str>>(
+        urls: impl IntoIterator<Item = U>,
+    ) -> Result<Self, BackendError> {
+        Self::builder().connect(urls).await
+    }
+
+    /// Options before connecting.
+    pub fn builder() -> RedlockBuilder {
+        RedlockBuilder::new()
+    }
+
+    fn majority(&self) -> usize {
+        majority(self.0.nodes.len())
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::LEASES.with_ttl(Duration::from_millis(50), self.0.max_lease)
+    }
+
+    /// How long a node may take: well under the ttl, so that a silent one does not eat it up.
+    fn limit(&self, ttl: Duration) -> Duration {
+        self.0.node_timeout.min(ttl / 5)
+    }
+
+    async fn try_acquire(&self, claim: &Claim) -> Result<Attempt, BackendError> {
+        let began = Instant::now();
+        let mut round = 1;
+        loop {
+            let tried_after = began.elapsed();
+            match self.one_round(claim).await? {
+                Tried::Granted(token) => {
+                    // The lease began with this round, the caller counts from before the first one.
+                    return Ok(Attempt::granted(token, tried_after + validity_of(claim.ttl)));
+                }
+                Tried::Split(expires_in) if round == ROUNDS => {
+                    return Ok(Attempt::busy(expires_in));
+                }
+                Tried::Busy(expires_in) => return Ok(Attempt::busy(expires_in)),
+                Tried::Split(_) => {}
+            }
+            round += 1;
+            tokio::time::sleep(PAUSE.mul_f64(rand::random_range(0.05..=1.0))).await;
+        }
+    }
+
+    /// Asks all nodes once. What is not won is taken back, on those who have not answered too.
+    async fn one_round(&self, claim: &Claim) -> Result<Tried, BackendError> {
+        let call = Call::new(self, claim);
+        let proposal = Proposal { token: by_this_clock(), tolerance: self.0.common.tolerance };
+        let mut round = Round::new(self.0.nodes.len());
+        let mut failures = Failures::default();
+        let asks = call.each(move |names, claim, member| {
+            scripts::acquire(names, claim, Some((member, proposal)))
+        });
+        gather(asks, call.limit, |node, answer: Result<AcquiredAnswer, _>| {
+            let answer = answer.map(Acquired::from);
+            round.hear(node, self.reply(node, answer, &mut failures))
+        })
+        .await;
+        let verdict = round.verdict();
+        if let Verdict::Won(mut win) = verdict {
+            if !win.is_stored() {
+                call.write_back(&mut win).await;
+            }
+            if win.is_stored() {
+                return Ok(Tried::Granted(win.token()));
+            }
+            call.retract(&round).await?;
+            return Err(BackendError::transient(
+                "redlock: the fencing token could not be stored on a majority of the nodes",
+            ));
+        }
+        call.retract(&round).await?;
+        match verdict {
+            Verdict::Busy { expires_in } => Ok(Tried::Busy(expires_in)),
+            Verdict::Split { expires_in } => Ok(Tried::Split(expires_in)),
+            Verdict::TooFew | Verdict::Won(_) => Err(self.too_few(failures)),
+        }
+    }
+
+    /// What an answer means for the round.
+    fn reply(
+        &self,
+        node: usize,
+        answer: Result<Acquired, BackendError>,
+        failures: &mut Failures,
+    ) -> Reply {
+        match answer {
+            Ok(Acquired::Granted(token)) => Reply::Granted(token),
+            Ok(Acquired::Busy { left, owner }) => Reply::Busy { owner, left },
+            Ok(Acquired::GivenUp) => Reply::Absent,
+            Ok(Acquired::Quarantined(left)) => {
+                failures.quarantined(self.0.nodes[node].address(), left);
+                Reply::Absent
+            }
+            Ok(Acquired::Unmarked) => {
+                self.0.nodes[node].forget_greeting();
+                failures.quarantined(self.0.nodes[node].address(), Duration::ZERO);
+                Reply::Absent
+            }
+            Err(error) => {
+                let reply = if error.may_have_been_sent() { Reply::Silent } else { Reply::Absent };
+                failures.failed(error);
+                reply
+            }
+        }
+    }
+
+    async fn renew(&self, claim: &Claim) -> Result<Renewal, BackendError> {
+        let call = Call::new(self, claim);
+        let (mut renewed, mut not_held) = (0, 0);
+        let mut failures = Failures::default();
+        let nodes = self.0.nodes.len();
+        let asks = call.each(|names, claim, member| scripts::renew(names, claim, Some(member)));
+        gather(asks, call.limit, |_, answer| {
+            match answer {
+                Ok(1_u8) => renewed += 1,
+                Ok(0) => not_held += 1,
+                Ok(_) => {}
+                Err(error) => failures.failed(error),
+            }
+            renewed >= self.majority()
+        })
+        .await;
+        if renewed >= self.majority() {
+            Ok(Renewal::Renewed { validity: validity_of(claim.ttl) })
+        } else if nodes - not_held < self.majority() {
+            Ok(Renewal::NotHeld)
+        } else {
+            Err(self.too_few(failures))
+        }
+    }
+
+    async fn release(&self, claim: &Claim, release: Release) -> Result<Released, BackendError> {
+        let call = Call::new(self, claim);
+        let (mut released, mut not_held, mut uncounted) = (0, 0, 0);
+        let mut failures = Failures::default();
+        let asks = call.each(move |names, claim, member| {
+            scripts::release(names, claim, release, Some(member))
+        });
+        gather(asks, call.limit, |_, answer| {
+            match answer {
+                Ok(1_u8) => released += 1,
+                Ok(0) => not_held += 1,
+                Ok(_) => uncounted += 1,
+                Err(error) => failures.failed(error),
+            }
+            released >= self.majority()
+        })
+        .await;
+        if released + not_held + uncounted < self.majority() {
+            return Err(self.too_few(failures));
+        }
+        // Those who are silent, or may have forgotten it, may be the rest of the majority that had it.
+        if self.0.nodes.len() - not_held >= self.majority() {
+            Ok(Released::Released)
+        } else {
+            Ok(Released::NotHeld)
+        }
+    }
+
+    /// Stands when so many nodes are listened to that every majority has one of them.
+    async fn watch(&self, key: &LockKey) -> Result<QuorumWatch, BackendError> {
+        let channel = self.names(key).channel();
+        let mut watches = vec![];
+        let mut failures = Failures::default();
+        let asks = self.all(|node| node.watch(channel.clone()));
+        gather(asks, self.0.node_timeout, |_, watch| {
+            match watch {
+                Ok(watch) => watches.push(watch),
+                Err(error) => failures.failed(error),
+            }
+            watches.len() >= self.majority()
+        })
+        .await;
+        if watches.len() < self.majority() {
+            return Err(self.too_few(failures));
+        }
+        Ok(QuorumWatch::new(watches))
+    }
+
+    async fn inspect(&self, key: &LockKey) -> Result<Option<Holder>, BackendError> {
+        let names = self.names(key);
+        let (mut seen, mut answered) = (vec![], 0);
+        let mut failures = Failures::default();
+        let asks = self.all(|node| node.run(|_| scripts::inspect(&names)));
+        gather(asks, self.0.node_timeout, |_, answer: Result<Option<InspectAnswer>, _>| {
+            match answer {
+                Ok(holder) => {
+                    answered += 1;
+                    seen.extend(holder.map(scripts::holder));
+                }
+                Err(error) => failures.failed(error),
+            }
+            answered >= self.majority()
+        })
+        .await;
+        if answered < self.majority() {
+            return Err(self.too_few(failures));
+        }
+        Ok(self.holder_of_majority(seen))
+    }
+
+    /// The owner that a majority shows, for as long as a majority will.
+    fn holder_of_majority(&self, mut seen: Vec<Holder>) -> Option<Holder> {
+        seen.sort_by_key(|holder| std::cmp::Reverse(holder.expires_in));
+        seen.iter().find_map(|candidate| {
+            let same: Vec<_> = seen.iter().filter(|other| other.owner == candidate.owner).collect();
+            let token = same.iter().map(|holder| holder.token).max()?;
+            let last = same.get(self.majority() - 1)?;
+            Some(Holder::new(candidate.owner, token, last.expires_in))
+        })
+    }
+
+    async fn force_release(&self, key: &LockKey) -> Result<bool, BackendError> {
+        let names = self.names(key);
+        let (mut ended, mut answered) = (0, 0);
+        let mut failures = Failures::default();
+        let force = |_: &str| scripts::force_release(&names, Some(self.0.max_lease));
+        let asks = self.all(|node| node.run(force));
+        gather(asks, self.0.node_timeout, |_, answer: Result<usize, _>| {
+            match answer {
+                Ok(one) => {
+                    answered += 1;
+                    ended += one;
+                }
+                Err(error) => failures.failed(error),
+            }
+            false
+        })
+        .await;
+        if answered < self.majority() {
+            return Err(self.too_few(failures));
+        }
+        Ok(ended > 0)
+    }
+
+    /// A request to every node, without a number.
+    fn all<'a, T, F>(&'a self, request: impl Fn(&'a Node) -> F) -> Vec<Ask<'a, T>>
+    where
+        F: Future<Output = Result<T, BackendError>> + Send + 'a,
+    {
+        let nodes = self.0.nodes.iter().enumerate();
+        nodes.map(|(number, node)| ask(number, request(node))).collect()
+    }
+
+    fn names(&self, key: &LockKey) -> Names {
+        Names::new(&self.0.prefix, key)
+    }
+
+    fn too_few(&self, failures: Failures) -> BackendError {
+        failures.explain(self.0.nodes.len())
+    }
+}
+
+/// What came of a round.
+enum Tried {
+    Granted(FencingToken),
+    Busy(Option<Duration>),
+    Split(Option<Duration>),
+}
+
+/// A script as one node gets it.
+trait NodeScript:
+    Fn(&Names, &Claim, Member<'_>) -> ScriptInvocation<'static> + Copy + Send + Sync + 'static
+{
+}
+
+impl<F> NodeScript for F where
+    F: Fn(&Names, &Claim, Member<'_>) -> ScriptInvocation<'static> + Copy + Send + Sync + 'static
+{
+}
+
+/// One numbered request to several nodes.
+struct Call<'a> {
+    redlock: &'a Redlock,
+    claim: &'a Claim,
+    names: Names,
+    round: u64,
+    limit: Duration,
+}
+
+impl<'a> Call<'a> {
+    fn new(redlock: &'a Redlock, claim: &'a Claim) -> Self {
+        Self {
+            redlock,
+            claim,
+            names: redlock.names(&claim.key),
+            round: ROUND.fetch_add(1, Ordering::Relaxed),
+            limit: redlock.limit(claim.ttl),
+        }
+    }
+
+    /// A request to every node.
+    fn each<T: FromRedisValue + Send + 'a>(&'a self, script: impl NodeScript) -> Vec<Ask<'a, T>> {
+        let nodes = 0..self.redlock.0.nodes.len();
+        nodes.map(|node| ask(node, self.run(node, script))).collect()
+    }
+
+    async fn run<T: FromRedisValue>(
+        &self,
+        node: usize,
+        script: impl NodeScript,
+    ) -> Result<T, BackendError> {
+        let Inner { nodes, common, .. } = &*self.redlock.0;
+        let as_member = |run: &str| {
+            let member = Member { mark: &common.mark, run, round: self.round };
+            script(&self.names, self.claim, member)
+        };
+        nodes[node].run(as_member).await
+    }
+
+    /// Has those store the token who have a smaller one.
+    async fn write_back(&self, win: &mut Win) {
+        let token = win.token();
+        let raise = move |names: &Names, claim: &Claim, member: Member<'_>| {
+            scripts::raise(names, claim, token, member)
+        };
+        let asks = win.behind().iter().map(|node| ask(*node, self.run(*node, raise))).collect();
+        gather(asks, self.limit, |_, stored| matches!(stored, Ok(1_u8)) && win.wrote()).await;
+    }
+
+    /// Takes back what a round may have been granted.
+    ///
+    /// Those who have granted must confirm it, or the caller has to see to it; those who have not answered
+    /// are told not to grant any more.
+    async fn retract(&self, round: &Round) -> Result<(), BackendError> {
+        let (mut sure, mut asks) = (vec![], vec![]);
+        for (node, granted) in round.may_hold() {
+            let tombstone = if granted { Tombstone::Never } else { Tombstone::Always };
+            asks.push(ask(
+                node,
+                self.run(node, move |names, claim, member| {
+                    scripts::retract(names, claim, tombstone, member)
+                }),
+            ));
+            if granted {
+                sure.push(node);
+            }
+        }
+        let limit = if sure.is_empty() { GRACE } else { self.limit };
+        gather(asks, limit, |node, answer: Result<u8, _>| {
+            if answer.is_ok() {
+                sure.retain(|other| *other != node);
+            }
+            sure.is_empty()
+        })
+        .await;
+        if sure.is_empty() {
+            return Ok(());
+        }
+        Err(BackendError::transient(format!(
+            "redlock: {} of the nodes did not confirm in time that a failed try was taken back",
+            sure.len()
+        )))
+    }
+}
+
+/// Why nodes cannot be counted.
+#[derive(Default)]
+struct Failures {
+    quarantined: Vec<(String, Duration)>,
+    errors: Vec<BackendError>,
+}
+
+impl Failures {
+    fn quarantined(&mut self, node: &str, left: Duration) {
+        self.quarantined.push((node.to_owned(), left));
+    }
+
+    fn failed(&mut self, error: BackendError) {
+        self.errors.push(error);
+    }
+
+    fn explain(self, nodes: usize) -> BackendError {
+        let wanted = majority(nodes);
+        let mut message = format!("redlock: no majority ({wanted} of {nodes} nodes)");
+        for error in &self.errors {
+            message.push_str("; ");
+            message.push_str(&error.to_string());
+        }
+        for (node, left) in &self.quarantined {
+            let left = left.as_secs() + 1;
+            message.push_str(&format!(
+                "; {node} may have forgotten locks (restarted, emptied or new) and counts in {left} s"
+            ));
+        }
+        if self.quarantined.len() == nodes {
+            message.push_str("; declare a brand-new deployment once with `?bootstrap=true`");
+        }
+        let permanent = self.errors.iter().filter(|error| !error.is_transient()).count();
+        if nodes - permanent < wanted {
+            BackendError::permanent(message)
+        } else {
+            BackendError::transient(message)
+        }
+    }
+}
+
+/// The proposed token: this machine's clock, in microseconds.
+fn by_this_clock() -> FencingToken {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    FencingToken::new(u64::try_from(now.as_micros()).unwrap_or(0))
+}
+
+backend_by_async_methods!(Redlock, "redlock", Redlock::capabilities);
+
+impl fmt::Debug for Redlock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let nodes: Vec<_> = self.0.nodes.iter().map(Node::address).collect();
+        f.debug_struct("Redlock").field("nodes", &nodes).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,164 @@
+//! One of the nodes: a Redis server of its own.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use redis::{FromRedisValue, ScriptInvocation};
+
+use crate::backend::redis::link::{Link, Session};
+use crate::backend::redis::scripts::{self, Greeting};
+use crate::backend::redis::subscriptions::{ChannelWatch, Subscriptions};
+use crate::error::BackendError;
+
+/// What the nodes have in common.
+#[derive(Debug)]
+pub(super) struct Common {
+    /// Where a node's mark is stored.
+    pub(super) mark: String,
+    /// How far clocks may be apart.
+    pub(super) tolerance: Duration,
+    /// How long a node that may have forgotten something counts for nothing: the longest that anybody
+    /// has asked for, in milliseconds.
+    quarantine: AtomicU64,
+}
+
+impl Common {
+    pub(super) fn new(mark: String, tolerance: Duration, quarantine: Duration) -> Self {
+        let quarantine = u64::try_from(quarantine.as_millis()).unwrap_or(u64::MAX);
+        Self { mark, tolerance, quarantine: quarantine.into() }
+    }
+
+    fn quarantine(&self) -> Duration {
+        Duration::from_millis(self.quarantine.load(Ordering::Relaxed))
+    }
+}
+
+/// A node.
+pub(super) struct Node {
+    link: Arc<Link>,
+    subscriptions: Subscriptions,
+    common: Arc<Common>,
+    greeted: Mutex<Option<Greeted>>,
+}
+
+/// Which run of the server a connection leads to. A server that is restarted ends the connection.
+#[derive(Clone)]
+struct Greeted {
+    generation: u64,
+    run: Arc<str>,
+}
+
+/// How a node takes a greeting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It has no mark: nothing was stored there, or all was lost.
+    Unmarked,
+    Counts,
+    /// It may have forgotten something, and counts after this time.
+    Quarantined(Duration),
+}
+
+impl Node {
+    pub(super) fn new(link: Link, common: Arc<Common>) -> Self {
+        let link = Arc::new(link);
+        let subscriptions = Subscriptions::new(Arc::clone(&link));
+        Self { link, subscriptions, common, greeted: Mutex::default() }
+    }
+
+    /// Its host and port.
+    pub(super) fn address(&self) -> &str {
+        self.link.address()
+    }
+
+    /// Runs a script that is told which run of the server it is for.
+    pub(super) async fn run<T: FromRedisValue>(
+        &self,
+        call: impl FnOnce(&str) -> ScriptInvocation<'static>,
+    ) -> Result<T, BackendError> {
+        let session = self.link.session().await?;
+        let known = self.greeted().clone().filter(|known| known.generation == session.generation);
+        let run = match known {
+            Some(known) => known.run,
+            // The script itself is not sent before this has succeeded.
+            None => self.enter(&session, Greeting::Enter).await.map_err(BackendError::not_sent)?.0,
+        };
+        self.link.run_in(session, &call(&run)).await
+    }
+
+    /// Greets the node at the start.
+    pub(super) async fn greet(&self, greeting: Greeting) -> Result<Standing, BackendError> {
+        let session = self.link.session().await?;
+        if greeting == Greeting::Look {
+            return Ok(self.ask(&session, greeting).await?.1);
+        }
+        Ok(self.enter(&session, greeting).await?.1)
+    }
+
+    /// It has no valid mark any more: it was emptied. It is greeted again before the next request.
+    pub(super) fn forget_greeting(&self) {
+        *self.greeted() = None;
+    }
+
+    async fn enter(
+        &self,
+        session: &Session,
+        greeting: Greeting,
+    ) -> Result<(Arc<str>, Standing), BackendError> {
+        let (run, standing) = self.ask(session, greeting).await?;
+        if let Standing::Quarantined(left) = standing {
+            tracing::warn!(
+                target: "dlock",
+                node = self.address(),
+                counts_in = ?left,
+                "this redis node was restarted or emptied, or is new: until every lease and token that it may have forgotten is over, it counts towards no majority"
+            );
+        }
+        let generation = session.generation;
+        *self.greeted() = Some(Greeted { generation, run: Arc::clone(&run) });
+        Ok((run, standing))
+    }
+
+    async fn ask(
+        &self,
+        session: &Session,
+        greeting: Greeting,
+    ) -> Result<(Arc<str>, Standing), BackendError> {
+        let call = scripts::greet(&self.common.mark, self.common.quarantine(), greeting);
+        let (run, left, longest, clock): (String, i64, u64, u64) =
+            self.link.run_in(session.clone(), &call).await?;
+        self.common.quarantine.fetch_max(longest, Ordering::Relaxed);
+        self.check_clock(Duration::from_millis(clock));
+        let standing = match left {
+            ..0 => Standing::Unmarked,
+            0 => Standing::Counts,
+            left => Standing::Quarantined(Duration::from_millis(left.unsigned_abs())),
+        };
+        Ok((run.into(), standing))
+    }
+
+    fn check_clock(&self, clock: Duration) {
+        let here = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let apart = here.abs_diff(clock);
+        if apart > self.common.tolerance {
+            tracing::warn!(
+                target: "dlock",
+                node = self.address(),
+                ?apart,
+                "the clocks of this redis node and of this machine are too far apart: set them"
+            );
+        }
+    }
+
+    fn greeted(&self) -> std::sync::MutexGuard<'_, Option<Greeted>> {
+        self.greeted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) async fn watch(&self, channel: String) -> Result<ChannelWatch, BackendError> {
+        self.subscriptions.watch(channel).await
+    }
+
+    pub(super) async fn refuse_eviction(&self) -> Result<(), BackendError> {
+        self.link.refuse_eviction().await
+    }
+}
