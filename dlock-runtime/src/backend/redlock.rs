@@ -18,9 +18,15 @@
 //! [*Distributed Locks with Redis*]: https://redis.io/docs/latest/develop/clients/patterns/distributed-locks/
 
 mod builder;
+#[cfg(test)]
+mod enumeration;
 mod gather;
+#[cfg(test)]
+mod model;
 mod node;
 mod round;
+#[cfg(test)]
+mod simulation;
 mod watch;
 
 use std::fmt;
@@ -463,20 +469,18 @@ impl Failures {
 
     fn explain(self, nodes: usize) -> BackendError {
         let wanted = majority(nodes);
-        let mut message = format!("redlock: no majority ({wanted} of {nodes} nodes)");
-        for error in &self.errors {
-            message.push_str("; ");
-            message.push_str(&error.to_string());
-        }
-        for (node, left) in &self.quarantined {
+        let mut parts = vec![format!("redlock: no majority ({wanted} of {nodes} nodes)")];
+        parts.extend(self.errors.iter().map(ToString::to_string));
+        parts.extend(self.quarantined.iter().map(|(node, left)| {
             let left = left.as_secs() + 1;
-            message.push_str(&format!(
-                "; {node} may have forgotten locks (restarted, emptied or new) and counts in {left} s"
-            ));
-        }
+            format!(
+                "{node} may have forgotten locks (restarted, emptied or new) and counts in {left} s"
+            )
+        }));
         if self.quarantined.len() == nodes {
-            message.push_str("; declare a brand-new deployment once with `?bootstrap=true`");
+            parts.push("declare a brand-new deployment once with `?bootstrap=true`".to_owned());
         }
+        let message = parts.join("; ");
         let permanent = self.errors.iter().filter(|error| !error.is_transient()).count();
         if nodes - permanent < wanted {
             BackendError::permanent(message)

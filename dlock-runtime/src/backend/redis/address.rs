@@ -92,14 +92,11 @@ impl Address {
 /// Its form, if the scheme is one of ours, and what stands behind it.
 pub(in crate::backend) fn split_scheme(url: &str) -> Result<(Scheme, &str), BackendError> {
     let (name, rest) = url.split_once("://").unwrap_or(("", url));
-    match SCHEMES.iter().find(|(known, ..)| *known == name) {
-        Some((_, form, tls)) => Ok((Scheme { form: *form, tls: *tls }, rest)),
-        None => {
-            let problem =
-                "it begins with none of redis://, redis+cluster://, redis+sentinel://, redlock://";
-            Err(unreadable(problem))
-        }
-    }
+    let known = SCHEMES.iter().find(|(known, ..)| *known == name);
+    let problem =
+        "it begins with none of redis://, redis+cluster://, redis+sentinel://, redlock://";
+    let (_, form, tls) = known.ok_or_else(|| unreadable(problem))?;
+    Ok((Scheme { form: *form, tls: *tls }, rest))
 }
 
 fn connection(node: &str, tls: bool) -> Result<ConnectionInfo, BackendError> {

@@ -187,8 +187,8 @@ pub(in crate::backend) fn raise(
     member: Member<'_>,
 ) -> ScriptInvocation<'static> {
     let mut call = RAISE.prepare_invoke();
-    call.key(&names.lock).key(names.token()).key(names.tombstone(&claim.owner)).key(member.mark);
-    call.arg(claim.owner.to_string()).arg(token.get()).arg(member.run);
+    call.key(&names.lock).key(names.token()).key(member.mark);
+    call.arg(claim.owner.to_string()).arg(member.round).arg(token.get()).arg(member.run);
     call
 }
 

@@ -161,8 +161,8 @@ impl RedlockBuilder {
     /// it could grant: a token is at most the tolerance ahead of the clock of the node that granted it,
     /// a new one at most as much behind that of the node that grants, and these clocks differ by as much.
     fn quarantine(&self) -> Duration {
-        let lease = self.max_lease + (self.max_lease - validity_of(self.max_lease));
-        lease.max(self.tolerance * 3) + Duration::from_millis(500)
+        let drift = self.max_lease.saturating_sub(validity_of(self.max_lease));
+        (self.max_lease + drift).max(self.tolerance * 3) + Duration::from_millis(500)
     }
 }
 

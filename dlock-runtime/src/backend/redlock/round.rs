@@ -52,7 +52,7 @@ pub(super) enum Verdict {
 }
 
 /// A majority has granted. It counts once the token [is stored](Self::is_stored).
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Win {
     token: FencingToken,
     majority: usize,

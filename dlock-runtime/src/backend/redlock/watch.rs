@@ -26,14 +26,13 @@ impl QuorumWatch {
     }
 
     async fn next(&mut self) {
-        let until = match self.told {
-            Some(until) => until,
-            None => {
-                self.any().await;
-                *self.told.insert(Instant::now() + JITTER.mul_f64(rand::random_range(0.1..=1.0)))
-            }
-        };
-        tokio::time::sleep_until(until).await;
+        if self.told.is_none() {
+            self.any().await;
+            self.told = Some(Instant::now() + JITTER.mul_f64(rand::random_range(0.1..=1.0)));
+        }
+        if let Some(until) = self.told {
+            tokio::time::sleep_until(until).await;
+        }
         // What the other nodes have told meanwhile is about the same release; if not, whoever looks now
         // sees what came of it.
         for watch in &mut self.watches {

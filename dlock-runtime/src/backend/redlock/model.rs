@@ -1,0 +1,221 @@
+//! A node in memory: what the scripts do, without a server. The simulation runs on it, and a test runs
+//! it side by side with the scripts on a real server.
+
+use std::collections::HashMap;
+
+/// An hour, in microseconds.
+const HOUR: u64 = 3_600_000_000;
+
+/// What a node answers to an acquire. Times are microseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    Granted(u64),
+    Busy { owner: u64, left: u64 },
+    GivenUp,
+    Quarantined(u64),
+    Unmarked,
+}
+
+/// How a node answers a renewal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Renewed {
+    NotHeld,
+    Counts,
+    Uncounted,
+}
+
+/// Who asks: an owner in one of its rounds, of the run of the server that was greeted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asker {
+    pub(super) owner: u64,
+    pub(super) round: u64,
+    pub(super) run: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Lock {
+    owner: u64,
+    token: u64,
+    round: u64,
+    until: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    run: u64,
+    from: u64,
+    longest: u64,
+}
+
+/// What a node stores.
+#[derive(Clone, Debug, Default)]
+struct Stored {
+    lock: Option<Lock>,
+    /// The last token, and when it is forgotten.
+    last: Option<(u64, u64)>,
+    /// By owner: the round that was given up, and when that is forgotten.
+    gone: HashMap<u64, (u64, u64)>,
+    mark: Option<Mark>,
+}
+
+/// A node.
+#[derive(Clone, Debug)]
+pub(super) struct Node {
+    /// Its clock, in microseconds.
+    pub(super) now: u64,
+    /// Which run of the server this is.
+    pub(super) run: u64,
+    stored: Stored,
+}
+
+impl Node {
+    pub(super) fn new(now: u64, run: u64) -> Self {
+        Self { now, run, stored: Stored::default() }
+    }
+
+    fn lock(&self) -> Option<Lock> {
+        self.stored.lock.filter(|lock| lock.until > self.now)
+    }
+
+    /// Whose the lock is.
+    pub(super) fn holder(&self) -> Option<u64> {
+        self.lock().map(|lock| lock.owner)
+    }
+
+    fn last(&self) -> u64 {
+        self.stored.last.filter(|(_, until)| *until > self.now).map_or(0, |(token, _)| token)
+    }
+
+    fn is_gone(&self, asker: Asker) -> bool {
+        let gone = self.stored.gone.get(&asker.owner);
+        gone.is_some_and(|(round, until)| *until > self.now && *round >= asker.round)
+    }
+
+    fn remember_token(&mut self, token: u64) {
+        self.stored.last = Some((token, self.now.max(token) + HOUR));
+    }
+
+    fn may_count(&self, run: u64) -> Result<(), Answer> {
+        match self.stored.mark {
+            Some(mark) if mark.run == run && mark.from <= self.now => Ok(()),
+            Some(mark) if mark.run == run => Err(Answer::Quarantined(mark.from - self.now)),
+            _ => Err(Answer::Unmarked),
+        }
+    }
+
+    /// `greet.lua`, to enter or (with `found`) to declare that all nodes are new.
+    pub(super) fn greet(&mut self, quarantine: u64, found: bool) {
+        let mark = match self.stored.mark {
+            Some(mark) if mark.run == self.run => {
+                let more = quarantine.saturating_sub(mark.longest);
+                let from = if mark.from > self.now { mark.from + more } else { mark.from };
+                Mark { from, longest: mark.longest.max(quarantine), ..mark }
+            }
+            other => {
+                let longest = other.map_or(0, |mark| mark.longest).max(quarantine);
+                let is_new = found && other.is_none();
+                let from = if is_new { self.now } else { self.now + longest };
+                Mark { run: self.run, from, longest }
+            }
+        };
+        self.stored.mark = Some(mark);
+    }
+
+    /// `acquire.lua`.
+    pub(super) fn acquire(
+        &mut self,
+        asker: Asker,
+        ttl: u64,
+        proposed: u64,
+        tolerance: u64,
+    ) -> Answer {
+        if let Err(answer) = self.may_count(asker.run) {
+            return answer;
+        }
+        let until = self.now + ttl;
+        if let Some(lock) = self.lock() {
+            if lock.owner != asker.owner {
+                return Answer::Busy { owner: lock.owner, left: lock.until - self.now };
+            }
+            let round = lock.round.max(asker.round);
+            self.stored.lock = Some(Lock { round, until, ..lock });
+            return Answer::Granted(lock.token);
+        }
+        if self.is_gone(asker) {
+            return Answer::GivenUp;
+        }
+        let is_near = proposed.abs_diff(self.now) <= tolerance;
+        let token = (self.last() + 1).max(if is_near { proposed } else { self.now });
+        self.remember_token(token);
+        let Asker { owner, round, .. } = asker;
+        self.stored.lock = Some(Lock { owner, token, round, until });
+        Answer::Granted(token)
+    }
+
+    /// `raise.lua`.
+    pub(super) fn raise(&mut self, asker: Asker, token: u64) -> bool {
+        let is_same = |lock: &Lock| (lock.owner, lock.round) == (asker.owner, asker.round);
+        let Some(lock) = self.lock().filter(is_same) else { return false };
+        if self.may_count(asker.run).is_err() {
+            return false;
+        }
+        let token = lock.token.max(token);
+        self.remember_token(self.last().max(token));
+        self.stored.lock = Some(Lock { token, ..lock });
+        true
+    }
+
+    /// `renew.lua`.
+    pub(super) fn renew(&mut self, asker: Asker, ttl: u64, token: u64) -> Renewed {
+        let until = self.now + ttl;
+        match self.lock() {
+            Some(lock) if lock.owner == asker.owner => {
+                self.stored.lock = Some(Lock { until, ..lock });
+            }
+            Some(_) => return Renewed::NotHeld,
+            None if self.is_gone(asker) => return Renewed::NotHeld,
+            None => {
+                self.remember_token(self.last().max(token));
+                let Asker { owner, round, .. } = asker;
+                self.stored.lock = Some(Lock { owner, token, round, until });
+            }
+        }
+        if self.may_count(asker.run).is_ok() { Renewed::Counts } else { Renewed::Uncounted }
+    }
+
+    /// `release.lua`, without a rest. `tombstone`: how long it stays, and whether also when the owner is
+    /// found.
+    pub(super) fn release(&mut self, asker: Asker, tombstone: Option<(u64, bool)>) -> bool {
+        let is_ours = |lock: &Lock| lock.owner == asker.owner && lock.round <= asker.round;
+        let found = self.lock().is_some_and(|lock| is_ours(&lock));
+        if let Some((stays, always)) = tombstone
+            && (always || !found)
+        {
+            let until = self.now + stays;
+            let gone = self.stored.gone.entry(asker.owner).or_insert((0, 0));
+            if gone.1 <= self.now || gone.0 <= asker.round {
+                *gone = (asker.round, until);
+            }
+        }
+        if found {
+            self.stored.lock = None;
+        }
+        found
+    }
+
+    /// The lease ends now.
+    pub(super) fn expire(&mut self) {
+        self.stored.lock = None;
+    }
+
+    /// `FLUSHALL`.
+    pub(super) fn empty(&mut self) {
+        self.stored = Stored::default();
+    }
+
+    /// Another run, with what an earlier state had.
+    pub(super) fn restart(&mut self, run: u64, earlier: Option<&Node>) {
+        self.stored = earlier.map(|node| node.stored.clone()).unwrap_or_default();
+        self.run = run;
+    }
+}
