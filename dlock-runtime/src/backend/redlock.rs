@@ -58,6 +58,9 @@ const ROUNDS: u32 = 8;
 /// Between two such rounds, at most.
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// How much longer than a ttl a node owes a release that it has not answered.
+const OWED: Duration = Duration::from_mins(1);
+
 /// Numbers the tries of this process: a late request of an earlier one is known by its number. One
 /// sequence for all, since an owner's claim may be tried for by any clone.
 static ROUND: AtomicU64 = AtomicU64::new(1);
@@ -72,7 +75,7 @@ static ROUND: AtomicU64 = AtomicU64::new(1);
 pub struct Redlock(Arc<Inner>);
 
 struct Inner {
-    nodes: Vec<Node>,
+    nodes: Vec<Arc<Node>>,
     common: Arc<Common>,
     prefix: String,
     node_timeout: Duration,
@@ -114,7 +117,7 @@ impl Redlock {
 
     /// How long a node may take: well under the ttl, so that a silent one does not eat it up.
     fn limit(&self, ttl: Duration) -> Duration {
-        self.0.node_timeout.min(ttl / 5)
+        self.0.node_timeout.min(ttl / 4)
     }
 
     async fn try_acquire(&self, claim: &Claim) -> Result<Attempt, BackendError> {
@@ -147,7 +150,7 @@ impl Redlock {
         let asks = call.each(move |names, claim, member| {
             scripts::acquire(names, claim, Some((member, proposal)))
         });
-        gather(asks, call.limit, |node, answer: Result<AcquiredAnswer, _>| {
+        failures.silent = gather(asks, call.limit, |node, answer: Result<AcquiredAnswer, _>| {
             let answer = answer.map(Acquired::from);
             round.hear(node, self.reply(node, answer, &mut failures))
         })
@@ -207,7 +210,7 @@ impl Redlock {
         let mut failures = Failures::default();
         let nodes = self.0.nodes.len();
         let asks = call.each(|names, claim, member| scripts::renew(names, claim, Some(member)));
-        gather(asks, call.limit, |_, answer| {
+        failures.silent = gather(asks, call.limit, |_, answer| {
             match answer {
                 Ok(1_u8) => renewed += 1,
                 Ok(0) => not_held += 1,
@@ -230,12 +233,15 @@ impl Redlock {
         let call = Call::new(self, claim);
         let (mut released, mut not_held, mut uncounted) = (0, 0, 0);
         let mut failures = Failures::default();
-        let asks = call.each(move |names, claim, member| {
-            scripts::release(names, claim, release, Some(member))
+        let asks = (0..self.0.nodes.len()).map(|node| {
+            call.ask_to_end(node, move |names, claim, member| {
+                scripts::release(names, claim, release, Some(member))
+            })
         });
-        gather(asks, call.limit, |_, answer| {
+        let asks = asks.collect();
+        failures.silent = gather(asks, call.limit, |_, answer| {
             match answer {
-                Ok(1_u8) => released += 1,
+                Ok(1) => released += 1,
                 Ok(0) => not_held += 1,
                 Ok(_) => uncounted += 1,
                 Err(error) => failures.failed(error),
@@ -259,8 +265,11 @@ impl Redlock {
         let channel = self.names(key).channel();
         let mut watches = vec![];
         let mut failures = Failures::default();
-        let asks = self.all(|node| node.watch(channel.clone()));
-        gather(asks, self.0.node_timeout, |_, watch| {
+        let asks = self.all(|node| {
+            let channel = channel.clone();
+            async move { node.watch(channel).await }
+        });
+        failures.silent = gather(asks, self.0.node_timeout, |_, watch| {
             match watch {
                 Ok(watch) => watches.push(watch),
                 Err(error) => failures.failed(error),
@@ -275,21 +284,25 @@ impl Redlock {
     }
 
     async fn inspect(&self, key: &LockKey) -> Result<Option<Holder>, BackendError> {
-        let names = self.names(key);
+        let names = Arc::new(self.names(key));
         let (mut seen, mut answered) = (vec![], 0);
         let mut failures = Failures::default();
-        let asks = self.all(|node| node.run(|_| scripts::inspect(&names)));
-        gather(asks, self.0.node_timeout, |_, answer: Result<Option<InspectAnswer>, _>| {
-            match answer {
-                Ok(holder) => {
-                    answered += 1;
-                    seen.extend(holder.map(scripts::holder));
+        let asks = self.all(|node| {
+            let names = Arc::clone(&names);
+            async move { node.run(|_| scripts::inspect(&names)).await }
+        });
+        failures.silent =
+            gather(asks, self.0.node_timeout, |_, answer: Result<Option<InspectAnswer>, _>| {
+                match answer {
+                    Ok(holder) => {
+                        answered += 1;
+                        seen.extend(holder.map(scripts::holder));
+                    }
+                    Err(error) => failures.failed(error),
                 }
-                Err(error) => failures.failed(error),
-            }
-            answered >= self.majority()
-        })
-        .await;
+                answered >= self.majority()
+            })
+            .await;
         if answered < self.majority() {
             return Err(self.too_few(failures));
         }
@@ -308,12 +321,15 @@ impl Redlock {
     }
 
     async fn force_release(&self, key: &LockKey) -> Result<bool, BackendError> {
-        let names = self.names(key);
+        let names = Arc::new(self.names(key));
+        let longest = Some(self.0.max_lease);
         let (mut ended, mut answered) = (0, 0);
         let mut failures = Failures::default();
-        let force = |_: &str| scripts::force_release(&names, Some(self.0.max_lease));
-        let asks = self.all(|node| node.run(force));
-        gather(asks, self.0.node_timeout, |_, answer: Result<usize, _>| {
+        let asks = self.all(|node| {
+            let names = Arc::clone(&names);
+            async move { node.run(|_| scripts::force_release(&names, longest)).await }
+        });
+        failures.silent = gather(asks, self.0.node_timeout, |_, answer: Result<usize, _>| {
             match answer {
                 Ok(one) => {
                     answered += 1;
@@ -331,12 +347,12 @@ impl Redlock {
     }
 
     /// A request to every node, without a number.
-    fn all<'a, T, F>(&'a self, request: impl Fn(&'a Node) -> F) -> Vec<Ask<'a, T>>
+    fn all<T, F>(&self, request: impl Fn(Arc<Node>) -> F) -> Vec<Ask<T>>
     where
-        F: Future<Output = Result<T, BackendError>> + Send + 'a,
+        F: Future<Output = Result<T, BackendError>> + Send + 'static,
     {
         let nodes = self.0.nodes.iter().enumerate();
-        nodes.map(|(number, node)| ask(number, request(node))).collect()
+        nodes.map(|(number, node)| ask(number, request(Arc::clone(node)))).collect()
     }
 
     fn names(&self, key: &LockKey) -> Names {
@@ -344,7 +360,7 @@ impl Redlock {
     }
 
     fn too_few(&self, failures: Failures) -> BackendError {
-        failures.explain(self.0.nodes.len())
+        failures.explain(&self.0.nodes)
     }
 }
 
@@ -367,51 +383,70 @@ impl<F> NodeScript for F where
 }
 
 /// One numbered request to several nodes.
-struct Call<'a> {
-    redlock: &'a Redlock,
-    claim: &'a Claim,
+struct Call {
+    redlock: Redlock,
+    claim: Claim,
     names: Names,
     round: u64,
     limit: Duration,
 }
 
-impl<'a> Call<'a> {
-    fn new(redlock: &'a Redlock, claim: &'a Claim) -> Self {
-        Self {
-            redlock,
-            claim,
+impl Call {
+    fn new(redlock: &Redlock, claim: &Claim) -> Arc<Self> {
+        Arc::new(Self {
+            redlock: redlock.clone(),
+            claim: claim.clone(),
             names: redlock.names(&claim.key),
             round: ROUND.fetch_add(1, Ordering::Relaxed),
             limit: redlock.limit(claim.ttl),
-        }
+        })
+    }
+
+    fn node(&self, node: usize) -> &Node {
+        &self.redlock.0.nodes[node]
     }
 
     /// A request to every node.
-    fn each<T: FromRedisValue + Send + 'a>(&'a self, script: impl NodeScript) -> Vec<Ask<'a, T>> {
-        let nodes = 0..self.redlock.0.nodes.len();
-        nodes.map(|node| ask(node, self.run(node, script))).collect()
+    fn each<T: FromRedisValue + Send>(self: &Arc<Self>, script: impl NodeScript) -> Vec<Ask<T>> {
+        (0..self.redlock.0.nodes.len()).map(|node| self.ask(node, script)).collect()
     }
 
-    async fn run<T: FromRedisValue>(
-        &self,
+    fn ask<T: FromRedisValue + Send>(
+        self: &Arc<Self>,
         node: usize,
         script: impl NodeScript,
-    ) -> Result<T, BackendError> {
-        let Inner { nodes, common, .. } = &*self.redlock.0;
-        let as_member = |run: &str| {
-            let member = Member { mark: &common.mark, run, round: self.round };
-            script(&self.names, self.claim, member)
-        };
-        nodes[node].run(as_member).await
+    ) -> Ask<T> {
+        let call = Arc::clone(self);
+        ask(node, async move { call.node(node).run(|run| call.invoke(script, run)).await })
+    }
+
+    /// A request that ends a lease. A node that does not answer it owes it: it may have another request
+    /// before it that it has not executed yet.
+    fn ask_to_end(self: &Arc<Self>, node: usize, script: impl NodeScript) -> Ask<u8> {
+        let call = Arc::clone(self);
+        ask(node, async move {
+            let answer = call.node(node).run(|run| call.invoke(script, run)).await;
+            if answer.is_err() {
+                let lasts = call.claim.ttl + OWED;
+                let owed = Arc::clone(&call);
+                call.node(node).owe(lasts, move |run: &str| owed.invoke(script, run));
+            }
+            answer
+        })
+    }
+
+    fn invoke(&self, script: impl NodeScript, run: &str) -> ScriptInvocation<'static> {
+        let mark = &self.redlock.0.common.mark;
+        script(&self.names, &self.claim, Member { mark, run, round: self.round })
     }
 
     /// Has those store the token who have a smaller one.
-    async fn write_back(&self, win: &mut Win) {
+    async fn write_back(self: &Arc<Self>, win: &mut Win) {
         let token = win.token();
         let raise = move |names: &Names, claim: &Claim, member: Member<'_>| {
             scripts::raise(names, claim, token, member)
         };
-        let asks = win.behind().iter().map(|node| ask(*node, self.run(*node, raise))).collect();
+        let asks = win.behind().iter().map(|node| self.ask(*node, raise)).collect();
         gather(asks, self.limit, |_, stored| matches!(stored, Ok(1_u8)) && win.wrote()).await;
     }
 
@@ -419,22 +454,19 @@ impl<'a> Call<'a> {
     ///
     /// Those who have granted must confirm it, or the caller has to see to it; those who have not answered
     /// are told not to grant any more.
-    async fn retract(&self, round: &Round) -> Result<(), BackendError> {
+    async fn retract(self: &Arc<Self>, round: &Round) -> Result<(), BackendError> {
         let (mut sure, mut asks) = (vec![], vec![]);
         for (node, granted) in round.may_hold() {
             let tombstone = if granted { Tombstone::Never } else { Tombstone::Always };
-            asks.push(ask(
-                node,
-                self.run(node, move |names, claim, member| {
-                    scripts::retract(names, claim, tombstone, member)
-                }),
-            ));
+            asks.push(self.ask_to_end(node, move |names, claim, member| {
+                scripts::retract(names, claim, tombstone, member)
+            }));
             if granted {
                 sure.push(node);
             }
         }
         let limit = if sure.is_empty() { GRACE } else { self.limit };
-        gather(asks, limit, |node, answer: Result<u8, _>| {
+        gather(asks, limit, |node, answer| {
             if answer.is_ok() {
                 sure.retain(|other| *other != node);
             }
@@ -454,6 +486,7 @@ impl<'a> Call<'a> {
 /// Why nodes cannot be counted.
 #[derive(Default)]
 struct Failures {
+    silent: Vec<usize>,
     quarantined: Vec<(String, Duration)>,
     errors: Vec<BackendError>,
 }
@@ -467,9 +500,11 @@ impl Failures {
         self.errors.push(error);
     }
 
-    fn explain(self, nodes: usize) -> BackendError {
-        let wanted = majority(nodes);
-        let mut parts = vec![format!("redlock: no majority ({wanted} of {nodes} nodes)")];
+    fn explain(self, nodes: &[Arc<Node>]) -> BackendError {
+        let (wanted, all) = (majority(nodes.len()), nodes.len());
+        let mut parts = vec![format!("redlock: no majority ({wanted} of {all} nodes)")];
+        let silent = |node: &usize| format!("{} did not answer in time", nodes[*node].address());
+        parts.extend(self.silent.iter().map(silent));
         parts.extend(self.errors.iter().map(ToString::to_string));
         parts.extend(self.quarantined.iter().map(|(node, left)| {
             let left = left.as_secs() + 1;
@@ -477,12 +512,12 @@ impl Failures {
                 "{node} may have forgotten locks (restarted, emptied or new) and counts in {left} s"
             )
         }));
-        if self.quarantined.len() == nodes {
+        if self.quarantined.len() == all {
             parts.push("declare a brand-new deployment once with `?bootstrap=true`".to_owned());
         }
         let message = parts.join("; ");
         let permanent = self.errors.iter().filter(|error| !error.is_transient()).count();
-        if nodes - permanent < wanted {
+        if all - permanent < wanted {
             BackendError::permanent(message)
         } else {
             BackendError::transient(message)
@@ -500,7 +535,7 @@ backend_by_async_methods!(Redlock, "redlock", Redlock::capabilities);
 
 impl fmt::Debug for Redlock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let nodes: Vec<_> = self.0.nodes.iter().map(Node::address).collect();
+        let nodes: Vec<_> = self.0.nodes.iter().map(|node| node.address()).collect();
         f.debug_struct("Redlock").field("nodes", &nodes).finish_non_exhaustive()
     }
 }

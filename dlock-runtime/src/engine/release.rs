@@ -24,7 +24,7 @@ const LATE: Duration = Duration::from_mins(1);
 ///
 /// # Errors
 /// [`LockError::Lost`] or [`LockError::HeldTooLong`] if the hold had ended before. A backend that
-/// cannot be reached is no error: the release goes on in the background until the lease has ended.
+/// cannot be reached is no error of its own: the release goes on in the background until the lease has ended.
 ///
 /// Cancel safe: the release goes on in the background.
 pub(crate) async fn give_back(hold: Arc<Hold>, place: Place) -> Result<(), LockError> {
@@ -34,7 +34,7 @@ pub(crate) async fn give_back(hold: Arc<Hold>, place: Place) -> Result<(), LockE
     match answer {
         Ok(Released::Released) => {
             crate::telemetry::released(&hold);
-            Ok(())
+            lost_before(&hold)
         }
         Ok(Released::NotHeld) => {
             let ending = match hold.check() {
@@ -52,8 +52,17 @@ pub(crate) async fn give_back(hold: Arc<Hold>, place: Place) -> Result<(), LockE
             // The next task in the local queue may try: the backend decides.
             drop(place);
             spawn(Arc::clone(&hold), None, true);
-            Ok(())
+            lost_before(&hold)
         }
+    }
+}
+
+/// A proof that had ended stays ended, whatever the backend finds: a late renewal may have taken the lease
+/// again when somebody else had held it in between.
+fn lost_before(hold: &Hold) -> Result<(), LockError> {
+    match hold.check() {
+        Err(lost @ Ending::Lost(_)) => Err(hold.error(lost, true)),
+        Err(Ending::HeldTooLong(_)) | Ok(()) => Ok(()),
     }
 }
 

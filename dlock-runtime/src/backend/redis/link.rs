@@ -5,7 +5,7 @@
 //! sent once more: the connection may have been dead long before, without anybody noticing.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
@@ -38,8 +38,6 @@ struct Current {
     connection: Option<Connection>,
     /// Many callers share one new connection, and none of them ends it by going away.
     connecting: Option<Connecting>,
-    /// Since when a request is unanswered whose caller has stopped waiting.
-    silent_since: Option<Instant>,
 }
 
 type Connecting = Shared<BoxFuture<'static, RedisResult<Session>>>;
@@ -81,16 +79,13 @@ impl Link {
         self.run_in(session, script).await
     }
 
-    /// As [`run`](Self::run), over this connection. Who drops it unanswered may have found out that the
-    /// peer has vanished.
+    /// As [`run`](Self::run), over this connection.
     pub(in crate::backend) async fn run_in<T: FromRedisValue>(
         &self,
         mut session: Session,
         script: &ScriptInvocation<'_>,
     ) -> Result<T, BackendError> {
-        let asking = Asking { link: self, generation: session.generation, since: Instant::now() };
         let answer = script.invoke_async(&mut session.connection).await;
-        asking.answered();
         answer.map_err(|error| self.failed(session.generation, error))
     }
 
@@ -201,7 +196,6 @@ impl Link {
         current.connecting = None;
         let connection = made?;
         current.generation += 1;
-        current.silent_since = None;
         current.connection = Some(connection.clone());
         Ok(Session { generation: current.generation, connection })
     }
@@ -234,36 +228,6 @@ impl Link {
             BackendError::permanent(message)
         };
         explained.with_source(error)
-    }
-}
-
-/// A request under way. When nobody waits for its answer any more, nobody would notice a timeout: a
-/// connection that stays silent for the time of a response is given up.
-struct Asking<'a> {
-    link: &'a Link,
-    generation: u64,
-    since: Instant,
-}
-
-impl Asking<'_> {
-    fn answered(self) {
-        let mut current = self.link.current();
-        if current.generation == self.generation {
-            current.silent_since = None;
-        }
-        std::mem::forget(self);
-    }
-}
-
-impl Drop for Asking<'_> {
-    fn drop(&mut self) {
-        let mut current = self.link.current();
-        if current.generation == self.generation {
-            let since = *current.silent_since.get_or_insert(self.since);
-            if since.elapsed() >= self.link.limits.response {
-                current.connection = None;
-            }
-        }
     }
 }
 

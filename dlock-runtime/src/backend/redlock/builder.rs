@@ -35,7 +35,7 @@ impl RedlockBuilder {
     pub(super) fn new() -> Self {
         Self {
             node: RedisBuilder::new(),
-            node_timeout: Duration::from_millis(200),
+            node_timeout: Duration::from_millis(500),
             max_lease: Duration::from_mins(3),
             tolerance: Duration::from_mins(1),
             bootstrap: false,
@@ -48,8 +48,8 @@ impl RedlockBuilder {
         self
     }
 
-    /// How long a node may take to answer before it is done without; 200 ms if not set, and never more
-    /// than a fifth of a lock's ttl.
+    /// How long a node may take to answer before it is done without; 500 ms if not set, and never more
+    /// than a quarter of a lock's ttl. A majority that answers sooner is not kept waiting.
     pub fn node_timeout(mut self, limit: Duration) -> Self {
         self.node_timeout = limit;
         self
@@ -144,7 +144,7 @@ impl RedlockBuilder {
         let prefix = self.node.checked_prefix()?.to_owned();
         let common = Common::new(format!("{prefix}mark"), self.tolerance, self.quarantine());
         let common = Arc::new(common);
-        let node = |server| Node::new(self.node.link(server), Arc::clone(&common));
+        let node = |server| Arc::new(Node::new(self.node.link(server), Arc::clone(&common)));
         let inner = Inner {
             nodes: servers.into_iter().map(node).collect(),
             common: Arc::clone(&common),
@@ -232,8 +232,8 @@ impl Redlock {
     ) -> Result<Vec<Standing>, BackendError> {
         let mut standings = vec![];
         let mut failures = Failures::default();
-        let asks = self.all(|node| node.greet(greeting));
-        gather(asks, limit, |_, answer| {
+        let asks = self.all(|node| async move { node.greet(greeting).await });
+        failures.silent = gather(asks, limit, |_, answer| {
             match answer {
                 Ok(standing) => standings.push(standing),
                 Err(error) => failures.failed(error),
@@ -249,7 +249,7 @@ impl Redlock {
 
     async fn refuse_eviction(&self, limit: Duration) -> Result<(), BackendError> {
         let mut refused = None;
-        let asks = self.all(Node::refuse_eviction);
+        let asks = self.all(|node| async move { node.refuse_eviction().await });
         gather(asks, limit, |_, answer| {
             if let Err(error) = answer
                 && !error.is_transient()

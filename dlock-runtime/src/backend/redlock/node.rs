@@ -1,8 +1,9 @@
 //! One of the nodes: a Redis server of its own.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use redis::{FromRedisValue, ScriptInvocation};
 
@@ -40,6 +41,16 @@ pub(super) struct Node {
     subscriptions: Subscriptions,
     common: Arc<Common>,
     greeted: Mutex<Option<Greeted>>,
+    owed: Mutex<VecDeque<Owed>>,
+}
+
+/// How many requests a node may owe; the oldest are forgotten then.
+const MOST_OWED: usize = 1_024;
+
+/// A request that the node has not answered, and is sent again when it can be reached.
+struct Owed {
+    until: Instant,
+    call: Box<dyn FnOnce(&str) -> ScriptInvocation<'static> + Send>,
 }
 
 /// Which run of the server a connection leads to. A server that is restarted ends the connection.
@@ -63,7 +74,7 @@ impl Node {
     pub(super) fn new(link: Link, common: Arc<Common>) -> Self {
         let link = Arc::new(link);
         let subscriptions = Subscriptions::new(Arc::clone(&link));
-        Self { link, subscriptions, common, greeted: Mutex::default() }
+        Self { link, subscriptions, common, greeted: Mutex::default(), owed: Mutex::default() }
     }
 
     /// Its host and port.
@@ -114,9 +125,31 @@ impl Node {
                 "this redis node was restarted or emptied, or is new: until every lease and token that it may have forgotten is over, it counts towards no majority"
             );
         }
-        let generation = session.generation;
-        *self.greeted() = Some(Greeted { generation, run: Arc::clone(&run) });
+        let greeted = Greeted { generation: session.generation, run: Arc::clone(&run) };
+        let before = self.greeted().replace(greeted);
+        let owed = std::mem::take(&mut *self.owed());
+        // What another run had not executed yet has gone with it.
+        if before.is_some_and(|before| before.run == run) && !owed.is_empty() {
+            tokio::spawn(settle(Arc::clone(&self.link), session.clone(), Arc::clone(&run), owed));
+        }
         Ok((run, standing))
+    }
+
+    /// Notes a request that was not answered, to be sent again over the next connection.
+    pub(super) fn owe(
+        &self,
+        lasts: Duration,
+        call: impl FnOnce(&str) -> ScriptInvocation<'static> + Send + 'static,
+    ) {
+        let mut owed = self.owed();
+        if owed.len() == MOST_OWED {
+            owed.pop_front();
+        }
+        owed.push_back(Owed { until: Instant::now() + lasts, call: Box::new(call) });
+    }
+
+    fn owed(&self) -> MutexGuard<'_, VecDeque<Owed>> {
+        self.owed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn ask(
@@ -150,7 +183,7 @@ impl Node {
         }
     }
 
-    fn greeted(&self) -> std::sync::MutexGuard<'_, Option<Greeted>> {
+    fn greeted(&self) -> MutexGuard<'_, Option<Greeted>> {
         self.greeted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -160,5 +193,17 @@ impl Node {
 
     pub(super) async fn refuse_eviction(&self) -> Result<(), BackendError> {
         self.link.refuse_eviction().await
+    }
+}
+
+/// Sends what is owed, as long as the connection lasts.
+async fn settle(link: Arc<Link>, session: Session, run: Arc<str>, owed: VecDeque<Owed>) {
+    for Owed { until, call } in owed {
+        if until > Instant::now() {
+            let sent = link.run_in::<u8>(session.clone(), &call(&run)).await;
+            if sent.is_err() {
+                return;
+            }
+        }
     }
 }

@@ -1,0 +1,152 @@
+//! What goes over the wire, and what is stored.
+
+use std::time::{Duration, Instant};
+
+use dlock_runtime::LockError;
+use dlock_tests::servers::RedisNodes;
+use tokio::time::sleep;
+
+use super::{acquire, backend, registry, registry_over, scripts_run};
+
+/// Runs ten cycles, and says how many scripts each node has run.
+async fn ten_cycles(nodes: &RedisNodes, registry: &dlock_runtime::Registry) -> Vec<u64> {
+    let before: Vec<_> = nodes.servers.iter().map(scripts_run).collect();
+    for number in 0..10 {
+        acquire(registry, &format!("k{number}")).await.release().await.expect("held");
+    }
+    let now = nodes.servers.iter().map(scripts_run);
+    now.zip(before).map(|(now, before)| now - before).collect()
+}
+
+pub(super) async fn an_uncontended_cycle_is_two_commands_on_each_node() {
+    let nodes = RedisNodes::start();
+    let registry = registry(&nodes).await;
+    // The first use of a script loads it.
+    ten_cycles(&nodes, &registry).await;
+    assert_eq!(ten_cycles(&nodes, &registry).await, [20; 5]);
+}
+
+pub(super) async fn nodes_that_disagree_on_the_token_cost_one_round_trip_more() {
+    let nodes = RedisNodes::start();
+    let registry = registry(&nodes).await;
+    // One node has granted a token that is ahead of all clocks.
+    let ahead = 2_000_000_000_000_000_u64;
+    let disagree = |key: &str| {
+        let key = format!("dlock:{{{key}}}:token");
+        let _ = nodes.servers[3].cli(&["SET", &key, &ahead.to_string(), "EX", "3600"]);
+    };
+    // The first use of a script loads it.
+    disagree("warm");
+    acquire(&registry, "warm").await.release().await.expect("held");
+    (0..10).for_each(|number| disagree(&format!("k{number}")));
+    // It has the largest one: the other four are told.
+    assert_eq!(ten_cycles(&nodes, &registry).await, [30, 30, 30, 20, 30]);
+    // From now on they agree again, and go on from there.
+    assert_eq!(ten_cycles(&nodes, &registry).await, [20; 5]);
+    let guard = acquire(&registry, "k7").await;
+    assert_eq!(guard.fencing_token().get(), ahead + 3);
+    guard.release().await.expect("held to the end");
+}
+
+/// Several ask at the same moment, so that none may find a majority free: then they try again.
+pub(super) async fn of_several_at_once_one_gets_in() {
+    let nodes = RedisNodes::start();
+    let mut registries = vec![];
+    for _ in 0..6 {
+        registries.push(registry_over(backend(&nodes).await));
+    }
+    for round in 0..20 {
+        let key = format!("k{round}");
+        let tries = registries.iter().map(|registry| {
+            tokio::spawn(registry.lock(key.clone()).wait(Duration::ZERO).acquire())
+        });
+        let tries: Vec<_> = tries.collect();
+        let mut guards = vec![];
+        for one in tries {
+            match one.await.expect("no panic") {
+                Ok(guard) => guards.push(guard),
+                Err(error) => assert!(error.is_busy(), "{error:?}"),
+            }
+        }
+        assert_eq!(guards.len(), 1, "holders in round {round}");
+        guards.remove(0).release().await.expect("held to the end");
+    }
+}
+
+/// Without a wake-up each of these would wait for the engine's own look, half a second and more.
+pub(super) async fn processes_hand_over_by_messages() {
+    let nodes = RedisNodes::start();
+    let registries = [registry(&nodes).await, registry(&nodes).await];
+    let began = Instant::now();
+    let mut guard = acquire(&registries[0], "k").await;
+    let rounds = 20;
+    for round in 1..=rounds {
+        let next = registries[round % 2].lock("k").wait(Duration::from_secs(20)).acquire();
+        let waiter = tokio::spawn(next);
+        // The release comes when the other one has looked and waits: it cannot get in before.
+        sleep(Duration::from_millis(30)).await;
+        guard.release().await.expect("held to the end");
+        guard = waiter.await.expect("no panic").expect("the lock");
+    }
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(6), "{rounds} hand-overs took {took:?}");
+    guard.release().await.expect("held to the end");
+}
+
+pub(super) async fn a_lock_that_a_node_lost_is_restored_at_the_next_renewal() {
+    let nodes = RedisNodes::start();
+    let registry = registry(&nodes).await;
+    let guard = acquire(&registry, "k").await;
+    let stored = nodes.servers[0].cli(&["GET", "dlock:{k}"]);
+    let token = guard.fencing_token().to_string();
+    let owner_and_token = stored.trim().rsplit_once(':').expect("owner:token:round").0.to_owned();
+    assert!(owner_and_token.ends_with(&token), "{stored}");
+    for server in &nodes.servers[..2] {
+        let _ = server.cli(&["DEL", "dlock:{k}", "dlock:{k}:token"]);
+    }
+    let is_restored = |server: &dlock_tests::servers::RedisServer| {
+        server.cli(&["GET", "dlock:{k}"]).starts_with(&owner_and_token)
+            && server.cli(&["GET", "dlock:{k}:token"]).trim() == token
+    };
+    let began = Instant::now();
+    while !nodes.servers.iter().all(is_restored) {
+        assert!(began.elapsed() < Duration::from_secs(20), "not restored");
+        sleep(Duration::from_millis(20)).await;
+    }
+    guard.release().await.expect("held to the end");
+}
+
+pub(super) async fn a_lock_released_by_force_is_not_taken_again() {
+    let nodes = RedisNodes::start();
+    let registries = [registry(&nodes).await, registry(&nodes).await];
+    let guard = acquire(&registries[0], "k").await;
+    assert!(registries[1].lock("k").force_release().await.expect("an answer"));
+    let lost = guard.lost().await;
+    assert!(lost.is_lost(), "{lost:?}");
+    for server in &nodes.servers {
+        assert_eq!(server.cli(&["EXISTS", "dlock:{k}"]).trim(), "0", "it was taken again");
+    }
+    let next = acquire(&registries[1], "k").await;
+    assert!(next.fencing_token() > guard.fencing_token());
+    assert!(guard.release().await.is_err_and(|error| LockError::is_lost(&error)));
+    next.release().await.expect("held to the end");
+}
+
+pub(super) async fn nothing_but_expiring_keys_and_the_mark_is_left_behind() {
+    let nodes = RedisNodes::start();
+    let registry = registry(&nodes).await;
+    for number in 0..20 {
+        acquire(&registry, &format!("k{number}")).await.release().await.expect("held");
+        // Some are given up in mid-flight, which leaves a tombstone.
+        let lock = registry.lock(format!("gone{number}"));
+        drop(tokio::time::timeout(Duration::from_micros(number * 20), lock.acquire()).await);
+    }
+    registry.shutdown(Duration::from_secs(10)).await.expect("all is given back");
+    for server in &nodes.servers {
+        for key in server.cli(&["KEYS", "*"]).lines().filter(|key| *key != "dlock:mark") {
+            assert!(key.ends_with(":token") || key.contains(":gone:"), "{key} is left behind");
+            let left: i64 = server.cli(&["TTL", key]).trim().parse().expect("a number");
+            assert!((1..=3_600).contains(&left), "{key} expires in {left} s");
+        }
+    }
+}
