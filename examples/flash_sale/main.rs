@@ -31,8 +31,9 @@ use crate::sale::{FEWEST_FOR_A_CRASH, Kind, Plan, Sale};
 /// Sells a few items to many customers through several servers at once.
 #[derive(Debug, Parser)]
 struct Options {
-    /// Where the locks live: sqlite:path, redis://host:port/, memory: (servers are threads then);
-    /// postgres:// and mysql:// with the features of these names
+    /// Where the locks live: sqlite:path, redis://host:port/, redis+cluster://…, redis+sentinel://…,
+    /// redlock://…, memory: (servers are threads then); postgres:// and mysql:// with the features of
+    /// these names
     #[arg(long, value_name = "URL")]
     backend: Option<String>,
     /// Items in stock

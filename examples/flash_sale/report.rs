@@ -23,6 +23,8 @@ pub fn json(backend: &str, stock: u64, sales: &[Sale]) -> String {
         if sale.kind == Kind::WithCrash {
             let waited = u64::try_from(sale.longest_wait.as_millis()).unwrap_or(u64::MAX);
             of_sale["longest_wait_ms"] = Value::from(waited);
+        }
+        if sale.kind != Kind::WithoutLock {
             of_sale["refused"] = Value::from(sale.refused);
         }
         line[sale.kind.name()] = of_sale;
@@ -56,12 +58,11 @@ pub fn table(sales: &[Sale]) -> String {
             let _ = writeln!(text, "  {} customers got no lock", sale.failed);
         }
         if sale.kind == Kind::WithCrash {
-            let _ = writeln!(
-                text,
-                "  after the crashes the others went on within {:.2} s; late writes refused by their token: {}",
-                sale.longest_wait.as_secs_f64(),
-                sale.refused,
-            );
+            let waited = sale.longest_wait.as_secs_f64();
+            let _ = writeln!(text, "  after the crashes the others went on within {waited:.2} s");
+        }
+        if sale.kind == Kind::WithCrash || sale.refused > 0 {
+            let _ = writeln!(text, "  late writes refused by their token: {}", sale.refused);
         }
     }
     text

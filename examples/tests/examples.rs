@@ -1,13 +1,14 @@
 //! The examples, as their users run them.
 
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 #[cfg(feature = "mysql")]
 use dlock_tests::servers::MariaDbServer;
 #[cfg(feature = "postgres")]
 use dlock_tests::servers::PostgresServer;
-use dlock_tests::servers::{RedisCluster, RedisSentinels, RedisServer};
+use dlock_tests::servers::{RedisCluster, RedisNodes, RedisSentinels, RedisServer};
 use dlock_tests::trials::Trials;
 use serde_json::Value;
 
@@ -22,6 +23,12 @@ fn main() -> std::process::ExitCode {
     trials.needs("redis-server", "redis_sentinel_sells_exactly_the_stock", || async {
         sells_exactly_the_stock(&["--backend", &RedisSentinels::start().url()]);
     });
+    trials.needs("redis-server", "redlock_sells_exactly_the_stock", || async {
+        sells_exactly_the_stock(&["--backend", &RedisNodes::start().url()]);
+    });
+    trials.needs("redis-server", "redlock_sells_on_while_a_node_is_killed", redlock_node_killed);
+    trials.needs("redis-server", "redis_cluster_sells_on_over_a_failover", cluster_fails_over);
+    trials.needs("redis-server", "redis_sentinel_sells_on_over_a_failover", sentinel_fails_over);
     #[cfg(feature = "postgres")]
     trials.needs("postgres", "postgres_sells_exactly_the_stock", || async {
         sells_exactly_the_stock(&["--backend", &PostgresServer::start().url()]);
@@ -111,6 +118,69 @@ fn sells_exactly_the_stock(arguments: &[&str]) {
     assert_eq!(line["with_crash"]["refused"], 1, "{line}");
     // The ttl of a purchase and a second.
     assert!(line["with_crash"]["longest_wait_ms"].as_u64() <= Some(3_000), "{line}");
+}
+
+/// How many locks this server has seen taken, by its own statistics: one script takes, one gives back.
+fn purchases(server: &RedisServer) -> u64 {
+    let told = server.cli(&["INFO", "commandstats"]);
+    let line = told.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls="));
+    let calls = line.and_then(|line| line.split(',').next()?.parse::<u64>().ok());
+    calls.unwrap_or(0) / 2
+}
+
+/// Waits until one of these servers is in the middle of the sale.
+fn in_mid_sale(servers: &[RedisServer]) -> usize {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = servers.iter().position(|server| purchases(server) >= 10) {
+            return found;
+        }
+        assert!(began.elapsed() < Duration::from_mins(1), "nobody buys");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Runs the sale, with this happening in the middle of it.
+fn sells_exactly_the_stock_while(backend: &str, happening: impl FnOnce()) {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let svg = folder.path().join("timeline.svg");
+    let mut command = Command::new(example("flash_sale"));
+    command.args(["--json", "--backend", backend, "--svg"]).arg(svg);
+    let sale = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the example");
+    happening();
+    let output = sale.wait_with_output().expect("it ends");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{told}");
+    let line: Value = serde_json::from_slice(&output.stdout).expect("one line of JSON");
+    for run in ["with_lock", "with_crash"] {
+        assert_eq!((&line[run]["sold"], &line[run]["oversold"]), (&50.into(), &0.into()), "{line}");
+    }
+    // How often the token has refused a write is said, and nothing but that may have saved the stock.
+    assert!(line["with_lock"]["refused"].is_u64(), "{line}");
+}
+
+async fn redlock_node_killed() {
+    let mut nodes = RedisNodes::start();
+    sells_exactly_the_stock_while(&nodes.url(), || {
+        in_mid_sale(&nodes.servers);
+        nodes.servers[2].kill();
+    });
+}
+
+async fn cluster_fails_over() {
+    let mut cluster = RedisCluster::start();
+    sells_exactly_the_stock_while(&cluster.url(), || {
+        let master = in_mid_sale(&cluster.nodes);
+        cluster.fail_over(master);
+    });
+}
+
+async fn sentinel_fails_over() {
+    let mut all = RedisSentinels::start();
+    sells_exactly_the_stock_while(&all.url(), || {
+        in_mid_sale(&all.servers[..1]);
+        all.fail_over();
+    });
 }
 
 async fn bad_input() {

@@ -23,7 +23,7 @@ use rustix::process::{Pid, Signal, kill_process};
 pub use self::data::run_as;
 pub use self::mariadb::{MariaDb, MariaDbServer};
 pub use self::postgres::{Postgres, PostgresServer};
-pub use self::redis::{Redis, RedisServer};
+pub use self::redis::{Redis, RedisServer, VALKEY};
 pub use self::redis_cluster::RedisCluster;
 pub use self::redis_nodes::RedisNodes;
 pub use self::redis_sentinel::RedisSentinels;

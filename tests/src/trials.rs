@@ -2,10 +2,16 @@
 //! fails where servers are required (`DLOCK_REQUIRE_SERVERS=1`, as `tests/run` sets it).
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
+use tokio::time::timeout;
+
 use crate::servers::installed;
+
+/// No test takes longer than this.
+const LIMIT: Duration = Duration::from_mins(5);
 
 /// The tests of one binary.
 #[derive(Default)]
@@ -68,6 +74,7 @@ impl Trials {
 
 fn run<F: Future<Output = ()> + Send + 'static>(test: fn() -> F) -> Result<(), Failed> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async { tokio::spawn(test()).await })?;
+    let ended = runtime.block_on(async { timeout(LIMIT, tokio::spawn(test())).await });
+    ended.map_err(|_| format!("it did not end within {LIMIT:?}"))??;
     Ok(())
 }

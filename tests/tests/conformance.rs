@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use dlock_runtime::backend::{Memory, MySql, Postgres, Redis, Redlock, Sqlite};
 use dlock_runtime::testing::Suite;
 use dlock_tests::servers::{
-    MariaDbServer, PostgresServer, RedisCluster, RedisNodes, RedisSentinels, RedisServer,
+    MariaDbServer, PostgresServer, RedisCluster, RedisNodes, RedisSentinels, RedisServer, VALKEY,
+    installed,
 };
 use dlock_tests::trials::Trials;
 
@@ -14,6 +15,13 @@ fn main() -> ExitCode {
     trials.add("memory_conforms", memory);
     trials.add("sqlite_conforms", sqlite);
     trials.needs("redis-server", "redis_conforms", redis);
+    // Debian 12 has no package of it.
+    if installed(VALKEY) {
+        trials.add("valkey_conforms", || async {
+            let server = RedisServer::start_valkey();
+            redis_at(server.url()).await;
+        });
+    }
     trials.needs("redis-server", "redis_cluster_conforms", || async {
         let cluster = RedisCluster::start();
         redis_at(cluster.url()).await;

@@ -9,12 +9,16 @@ use std::time::Duration;
 use super::program;
 use super::server::{Kind, Server};
 
+/// Valkey's server.
+pub const VALKEY: &str = "valkey-server";
+
 /// A Redis server.
 pub type RedisServer = Server<Redis>;
 
 /// What makes a server a [`RedisServer`].
 #[derive(Debug)]
 pub struct Redis {
+    program: &'static str,
     arguments: Vec<String>,
     /// What a Sentinel is told; it keeps what it learns in the same file.
     sentinel: Option<String>,
@@ -45,9 +49,22 @@ impl RedisServer {
     /// When it cannot be started.
     #[must_use]
     pub fn start_with(arguments: &[&str]) -> Self {
+        Self::start_program("redis-server", arguments)
+    }
+
+    /// Starts a Valkey server that keeps nothing on disk.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[must_use]
+    pub fn start_valkey() -> Self {
+        Self::start_program(VALKEY, &["--save", "", "--appendonly", "no"])
+    }
+
+    fn start_program(program: &'static str, arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary directory");
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        Self::launch(Redis { arguments, sentinel: None }, folder)
+        Self::launch(Redis { program, arguments, sentinel: None }, folder)
     }
 
     /// Starts a Sentinel with these settings.
@@ -57,7 +74,8 @@ impl RedisServer {
     #[must_use]
     pub(super) fn start_sentinel(settings: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary directory");
-        Self::launch(Redis { arguments: vec![], sentinel: Some(settings.to_owned()) }, folder)
+        let sentinel = Some(settings.to_owned());
+        Self::launch(Redis { program: "redis-server", arguments: vec![], sentinel }, folder)
     }
 
     /// Sends a command, as words, and gives the answer's lines as `redis-cli` shows them.
@@ -78,7 +96,7 @@ impl RedisServer {
 
 impl Kind for Redis {
     fn command(&self, folder: &Path, port: u16) -> Command {
-        let mut command = Command::new(program("redis-server").expect("Redis is installed"));
+        let mut command = Command::new(program(self.program).expect("it is installed"));
         if let Some(settings) = &self.sentinel {
             let file = folder.join("sentinel.conf");
             if !file.exists() {

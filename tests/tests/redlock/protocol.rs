@@ -14,8 +14,16 @@ async fn ten_cycles(nodes: &RedisNodes, registry: &dlock_runtime::Registry) -> V
     for number in 0..10 {
         acquire(registry, &format!("k{number}")).await.release().await.expect("held");
     }
-    let now = nodes.servers.iter().map(scripts_run);
-    now.zip(before).map(|(now, before)| now - before).collect()
+    let mut counts = vec![];
+    for (server, before) in nodes.servers.iter().zip(before) {
+        // A node that was slower than the majority may still have the last release before it.
+        let began = Instant::now();
+        while scripts_run(server) < before + 20 && began.elapsed() < Duration::from_secs(10) {
+            sleep(Duration::from_millis(5)).await;
+        }
+        counts.push(scripts_run(server) - before);
+    }
+    counts
 }
 
 pub(super) async fn an_uncontended_cycle_is_two_commands_on_each_node() {
@@ -39,8 +47,11 @@ pub(super) async fn nodes_that_disagree_on_the_token_cost_one_round_trip_more() 
     disagree("warm");
     acquire(&registry, "warm").await.release().await.expect("held");
     (0..10).for_each(|number| disagree(&format!("k{number}")));
-    // It has the largest one: the other four are told.
-    assert_eq!(ten_cycles(&nodes, &registry).await, [30, 30, 30, 20, 30]);
+    // It has the largest one: those of the other four who have answered in time are told.
+    let counts = ten_cycles(&nodes, &registry).await;
+    assert_eq!(counts[3], 20, "{counts:?}");
+    assert!(counts.iter().all(|count| (20..=30).contains(count)), "{counts:?}");
+    assert!(counts.iter().sum::<u64>() >= 5 * 20 + 2 * 10, "a majority has it: {counts:?}");
     // From now on they agree again, and go on from there.
     assert_eq!(ten_cycles(&nodes, &registry).await, [20; 5]);
     let guard = acquire(&registry, "k7").await;

@@ -1,11 +1,12 @@
 -- Extends the lease to a full ttl if this owner holds it; a node of several that lost it takes it again.
 -- KEYS: lock; for a node of several: last token, tombstone of this owner, mark.
--- ARGV: owner, ttl in ms; for a node of several: round, token, the run of the server that was asked.
+-- ARGV: owner, ttl in ms; for a node of several: round, token (0: not known, it is not taken again), the
+-- run of the server that was asked.
 -- Answers 1 renewed, 0 not held, 2 renewed on a node that must not count.
 local held = redis.call('GET', KEYS[1])
 if held and string.match(held, '^([^:]*):') == ARGV[1] then
     redis.call('PEXPIRE', KEYS[1], ARGV[2])
-elseif held or not KEYS[2] then
+elseif held or not KEYS[2] or ARGV[4] == '0' then
     return 0
 elseif tonumber(redis.call('GET', KEYS[3]) or '-1') >= tonumber(ARGV[3]) then
     return 0

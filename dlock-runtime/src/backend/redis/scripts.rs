@@ -122,9 +122,10 @@ pub(in crate::backend) fn renew(
 ) -> ScriptInvocation<'static> {
     let mut call = RENEW.prepare_invoke();
     call.key(&names.lock).arg(claim.owner.to_string()).arg(millis(claim.ttl));
-    if let (Some(member), Some(token)) = (member, claim.token) {
+    if let Some(member) = member {
         call.key(names.token()).key(names.tombstone(&claim.owner)).key(member.mark);
-        call.arg(member.round).arg(token.get()).arg(member.run);
+        let token = claim.token.map_or(0, FencingToken::get);
+        call.arg(member.round).arg(token).arg(member.run);
     }
     call
 }
