@@ -59,7 +59,7 @@ pub use sqlite::Sqlite;
 /// - **Tokens** are drawn after the lock is won and grow with every grant of a key, see
 ///   [`FencingToken`].
 /// - **Cancellation.** Every future may be dropped at any point. The request may then still be
-///   executed; after a dropped or failed `try_acquire` the engine sends a release with
+///   executed; after a dropped or failed `try_acquire` or `acquire_in_turn` the engine sends a release with
 ///   [`Release::late_acquire`] set, after which that claim must never be granted, whichever of the
 ///   two is executed first.
 /// - **Answers in bounded time.** A store that hangs becomes a transient [`BackendError`].
@@ -72,6 +72,19 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Tries once to take the key, without waiting for its holder.
     fn try_acquire<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Result<Attempt, BackendError>>;
+
+    /// Takes the key in its turn: takes a place in the store's own queue and waits there.
+    ///
+    /// Called in the place of [`try_acquire`](Self::try_acquire) and [`watch`](Self::watch) where
+    /// [`Capabilities::queue`] says so and the caller has time to wait. Asked for again after a failure,
+    /// the same claim keeps its place. The validity of a grant counts from before the request was made,
+    /// as always, however long it waited.
+    fn acquire_in_turn<'a>(
+        &'a self,
+        claim: &'a Claim,
+    ) -> Answer<'a, Result<Attempt, BackendError>> {
+        self.try_acquire(claim)
+    }
 
     /// Extends a lease to a full ttl from now.
     fn renew<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Result<Renewal, BackendError>>;
@@ -212,6 +225,7 @@ impl Holder {
 /// What a backend can honour; checked against every lock site when a registry is installed.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
+#[expect(clippy::struct_excessive_bools, reason = "each is a question of its own")]
 pub struct Capabilities {
     /// The shortest ttl.
     pub min_ttl: Duration,
@@ -223,6 +237,14 @@ pub struct Capabilities {
     pub push: bool,
     /// Do other processes share its locks?
     pub shared_by_processes: bool,
+    /// Do waiters line up in the store itself, each told when it is its turn? Then
+    /// [`Backend::acquire_in_turn`] waits.
+    pub queue: bool,
+    /// Do locks last as long as the process's session with the store, rather than for a ttl each? Then a
+    /// grant's or a renewal's validity is what is proved of the session, which may be far less than a
+    /// ttl, and the engine renews it as often; and a hold that ends before its owner gives it back is
+    /// released, since it would not end by itself.
+    pub session: bool,
 }
 
 impl Capabilities {
@@ -233,6 +255,8 @@ impl Capabilities {
         min_hold: true,
         push: true,
         shared_by_processes: true,
+        queue: false,
+        session: false,
     };
 
     /// The same with another shortest and longest ttl.
@@ -254,6 +278,20 @@ impl Capabilities {
     #[must_use]
     pub const fn with_push(mut self, push: bool) -> Self {
         self.push = push;
+        self
+    }
+
+    /// The same with or without a queue of the store's own.
+    #[must_use]
+    pub const fn with_queue(mut self, queue: bool) -> Self {
+        self.queue = queue;
+        self
+    }
+
+    /// The same for locks that last as long as a session, or do not.
+    #[must_use]
+    pub const fn with_session(mut self, session: bool) -> Self {
+        self.session = session;
         self
     }
 
@@ -354,6 +392,12 @@ macro_rules! delegate {
                 claim: &'a Claim,
             ) -> Answer<'a, Result<Attempt, BackendError>> {
                 (**self).try_acquire(claim)
+            }
+            fn acquire_in_turn<'a>(
+                &'a self,
+                claim: &'a Claim,
+            ) -> Answer<'a, Result<Attempt, BackendError>> {
+                (**self).acquire_in_turn(claim)
             }
             fn renew<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Result<Renewal, BackendError>> {
                 (**self).renew(claim)

@@ -2,7 +2,6 @@
 //! the critical section.
 
 mod acquire;
-mod clock;
 mod critical;
 mod enter;
 mod hold;

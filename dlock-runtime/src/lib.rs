@@ -8,6 +8,7 @@
 pub mod __private;
 pub mod backend;
 mod backoff;
+mod clock;
 mod connect;
 mod engine;
 mod error;

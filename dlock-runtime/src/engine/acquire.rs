@@ -7,13 +7,13 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-use super::clock::Moment;
 use super::enter::Want;
 use super::hold::{Hold, Terms};
 use super::queue::{Entry, Place};
 use super::release::abandon_later;
 use crate::backend::{Attempt, Backend, Claim, Watch};
 use crate::backoff::Backoff;
+use crate::clock::Moment;
 use crate::error::{BackendError, LockError, Whereabouts};
 use crate::options::Wait;
 use crate::registry::{Registered, RegistryInner};
@@ -52,6 +52,11 @@ impl Deadline {
 
     fn no_waiting(&self) -> bool {
         self.limit == Some(Duration::ZERO)
+    }
+
+    /// Is there time enough to wait for an answer and then for a holder?
+    fn is_long(&self) -> bool {
+        self.limit.is_none_or(|limit| limit >= LEAST_ANSWER_TIME)
     }
 
     fn instant(&self) -> Option<Instant> {
@@ -154,12 +159,20 @@ impl<'a> Attempts<'a> {
     }
 
     async fn until_granted(&mut self, deadline: &Deadline) -> Result<Granted, LockError> {
+        // A short wait begins with a try, which is answered however short the wait is.
+        let queue = self.want.backend.capabilities.queue;
+        let mut in_turn = queue && deadline.is_long();
         let mut watch: Option<Box<dyn Watch>> = None;
         let mut failures = Backoff::new(Duration::from_millis(20), Duration::from_secs(1));
         let mut polls = Backoff::new(Duration::from_millis(4), SAFETY_NET / 4);
         loop {
             let since = Moment::now();
-            match self.attempt(deadline).await {
+            let attempt = if in_turn {
+                self.attempt_in_turn(deadline).await
+            } else {
+                self.attempt(deadline).await
+            };
+            match attempt {
                 Ok(Attempt::Granted { token, validity }) if since.elapsed() < validity => {
                     return Ok(Granted { since, token, validity });
                 }
@@ -174,6 +187,7 @@ impl<'a> Attempts<'a> {
                 Ok(Attempt::Busy { .. }) if deadline.is_over() => {
                     return Err(deadline.busy(self.want, Whereabouts::Elsewhere));
                 }
+                Ok(Attempt::Busy { .. }) if queue => in_turn = true,
                 Ok(Attempt::Busy { expires_in }) => {
                     if watch.is_none() {
                         watch = self.watch(deadline).await;
@@ -219,6 +233,21 @@ impl<'a> Attempts<'a> {
             self.in_doubt |= error.may_have_been_sent();
         }
         answer
+    }
+
+    /// Takes a place in the store's own queue; busy when the time is over before its turn.
+    async fn attempt_in_turn(&mut self, deadline: &Deadline) -> Result<Attempt, BackendError> {
+        self.in_flight = true;
+        let turn = self.want.backend.store.acquire_in_turn(&self.claim);
+        let answer = deadline.bound(turn).await;
+        self.in_flight = false;
+        // Unanswered, it still stands in the queue.
+        self.in_doubt |= match &answer {
+            Some(Ok(_)) => false,
+            Some(Err(error)) => error.may_have_been_sent(),
+            None => true,
+        };
+        answer.unwrap_or(Ok(Attempt::busy(None)))
     }
 
     async fn watch(&self, deadline: &Deadline) -> Option<Box<dyn Watch>> {

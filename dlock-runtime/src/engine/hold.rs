@@ -8,9 +8,10 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::clock::Moment;
+use super::release::abandon_later;
 use super::watchdog::Watchdog;
-use crate::backend::Claim;
+use crate::backend::{Claim, validity_of};
+use crate::clock::Moment;
 use crate::error::{LockError, Loss};
 use crate::registry::{Registered, RegistryInner};
 use crate::token::FencingToken;
@@ -40,6 +41,12 @@ pub(crate) struct Hold {
     scheduled: Mutex<Option<Instant>>,
     /// Told when the hold ends, and when a renewal in flight has come back.
     changed: Notify,
+}
+
+/// How long after a grant or a renewal the next one is due: a third of the ttl, or half of what was
+/// proved where that is less.
+fn renewal_period(ttl: Duration, validity: Duration) -> Duration {
+    (ttl / 3).min(validity / 2)
 }
 
 /// What was agreed for this hold.
@@ -108,7 +115,7 @@ impl Hold {
             validity,
             phase: Phase::Held,
             renewing: false,
-            renew_at: since.after(claim.ttl / 3),
+            renew_at: since.after(renewal_period(claim.ttl, validity)),
             failures: 0,
             keep_until_age: terms.min_hold.unwrap_or_default(),
         };
@@ -152,7 +159,9 @@ impl Hold {
         if state.phase != Phase::Held {
             return;
         }
-        if state.proved.elapsed() >= state.validity {
+        if state.proved.elapsed() >= state.validity
+            || self.lasts().is_some_and(|age| self.since.elapsed() >= age)
+        {
             self.end(state, Ending::Lost(Loss::Expired));
         } else if let Some(limit) = self.terms.max_hold
             && self.since.elapsed() >= limit
@@ -161,9 +170,25 @@ impl Hold {
         }
     }
 
+    /// Does somebody have to renew it, be it only the proof of a session?
+    fn is_renewed(&self) -> bool {
+        self.terms.renew || self.backend.capabilities.session
+    }
+
+    /// To which age it lasts at most, where the store would let it last longer.
+    fn lasts(&self) -> Option<Duration> {
+        let ends = self.backend.capabilities.session && !self.terms.renew;
+        ends.then(|| validity_of(self.claim.ttl))
+    }
+
     fn end(&self, state: &mut State, ending: Ending) {
         state.phase = Phase::Ended(ending);
         self.changed.notify_waiters();
+        if self.backend.capabilities.session {
+            // It would last as long as its session does.
+            let claim = self.claim.clone();
+            abandon_later(&self.registry, &self.backend, claim, &self.runtime, None);
+        }
         if let Ending::Lost(loss) = ending {
             crate::telemetry::lost(self, loss);
         }
@@ -285,10 +310,13 @@ impl Hold {
 
     fn next_due(&self, state: &State) -> Instant {
         let mut due = state.proved.after(state.validity);
+        if let Some(age) = self.lasts() {
+            due = due.min(self.since.after(age));
+        }
         if let Some(limit) = self.terms.max_hold {
             due = due.min(self.since.after(limit));
         }
-        if self.terms.renew && !state.renewing {
+        if self.is_renewed() && !state.renewing {
             due = due.min(state.renew_at);
         }
         due
@@ -301,7 +329,7 @@ impl Hold {
         if state.phase != Phase::Held {
             return Step::Nothing;
         }
-        if self.terms.renew
+        if self.is_renewed()
             && !state.renewing
             && now + slack.min(self.claim.ttl / 20) >= state.renew_at
         {
@@ -330,7 +358,7 @@ impl Hold {
                 state.failures = 0;
                 state.proved = sent;
                 state.validity = validity;
-                state.renew_at = sent.after(self.claim.ttl / 3);
+                state.renew_at = sent.after(renewal_period(self.claim.ttl, validity));
             }
             Renewed::NotHeld => self.end(&mut state, Ending::Lost(Loss::NotHeld)),
             Renewed::Failed => {

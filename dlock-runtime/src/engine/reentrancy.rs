@@ -10,9 +10,9 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use super::acquire::Deadline;
-use super::clock::Moment;
 use super::enter::Want;
 use super::hold::{Ending, Hold};
+use crate::clock::Moment;
 use crate::error::{LockError, Whereabouts};
 use crate::registry::RegistryInner;
 

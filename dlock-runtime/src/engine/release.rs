@@ -38,6 +38,8 @@ pub(crate) async fn give_back(hold: Arc<Hold>, place: Place) -> Result<(), LockE
         }
         Ok(Released::NotHeld) => {
             let ending = match hold.check() {
+                // It was released when it ended.
+                Err(ended) if hold.backend.capabilities.session => ended,
                 Err(Ending::HeldTooLong(_)) | Ok(()) => {
                     crate::telemetry::lost(&hold, Loss::NotHeld);
                     Ending::Lost(Loss::NotHeld)

@@ -12,9 +12,9 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::clock::Moment;
 use super::hold::{Hold, Renewed, Step};
 use crate::backend::{Backend, Renewal};
+use crate::clock::Moment;
 
 /// Renewals that are due within so long of each other go out together.
 const TOGETHER: Duration = Duration::from_millis(50);

@@ -15,7 +15,7 @@ use crate::key::LockKey;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Call {
-    /// [`Backend::try_acquire`].
+    /// [`Backend::try_acquire`] and [`Backend::acquire_in_turn`].
     Acquire,
     /// [`Backend::renew`].
     Renew,
@@ -111,6 +111,13 @@ impl Backend for Tap {
 
     fn try_acquire<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Result<Attempt, BackendError>> {
         self.pass(Call::Acquire, self.inner.try_acquire(claim))
+    }
+
+    fn acquire_in_turn<'a>(
+        &'a self,
+        claim: &'a Claim,
+    ) -> Answer<'a, Result<Attempt, BackendError>> {
+        self.pass(Call::Acquire, self.inner.acquire_in_turn(claim))
     }
 
     fn renew<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Result<Renewal, BackendError>> {

@@ -122,6 +122,8 @@ impl RedisBuilder {
 
     /// The server of a URL that names one.
     pub(in crate::backend) fn server(&self, url: &str) -> Result<Client, BackendError> {
+        #[cfg(not(feature = "redis-tls"))]
+        let _ = self;
         let unreadable = |error: redis::RedisError| address::unreadable(&error.to_string());
         let scheme = split_scheme(url)?.0;
         if scheme.form != Form::Server {

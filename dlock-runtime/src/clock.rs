@@ -1,4 +1,4 @@
-//! Time as the engine measures it: tokio's clock, and on Linux the time spent suspended on top.
+//! Time as leases are measured: tokio's clock, and on Linux the time spent suspended on top.
 //!
 //! A suspended machine's monotonic clock stands still while the leases on a server run on. So a
 //! lease's age is tokio's elapsed time (which a test may pause) plus what `CLOCK_BOOTTIME` gained on
