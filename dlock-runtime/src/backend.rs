@@ -16,7 +16,13 @@ use crate::key::LockKey;
 use crate::owner::OwnerId;
 use crate::token::FencingToken;
 
-#[cfg(any(feature = "sqlite", feature = "redis", feature = "postgres", feature = "mysql"))]
+#[cfg(any(
+    feature = "sqlite",
+    feature = "redis",
+    feature = "postgres",
+    feature = "mysql",
+    feature = "zookeeper"
+))]
 mod by_async_methods;
 mod memory;
 #[cfg(feature = "mysql")]
@@ -33,6 +39,8 @@ pub mod sqlite;
 mod sweeping;
 #[cfg(any(feature = "redis", feature = "postgres"))]
 mod topics;
+#[cfg(feature = "zookeeper")]
+pub mod zookeeper;
 
 pub use memory::Memory;
 #[cfg(feature = "mysql")]
@@ -45,6 +53,8 @@ pub use redis::Redis;
 pub use redlock::Redlock;
 #[cfg(feature = "sqlite")]
 pub use sqlite::Sqlite;
+#[cfg(feature = "zookeeper")]
+pub use zookeeper::ZooKeeper;
 
 /// A store that grants leases.
 ///

@@ -25,6 +25,12 @@ impl Moment {
         self.instant.elapsed() + suspended::at_most(self.suspended).saturating_sub(self.suspended)
     }
 
+    /// How long before this the other one was; rather too short than too long.
+    #[cfg(feature = "zookeeper")]
+    pub(crate) fn since(&self, earlier: &Self) -> Duration {
+        self.instant.saturating_duration_since(earlier.instant)
+    }
+
     /// The instant at which the age will be `age`, if the machine is not suspended until then.
     pub(crate) fn after(&self, age: Duration) -> Instant {
         self.instant + age

@@ -11,6 +11,7 @@ mod redis_nodes;
 mod redis_sentinel;
 mod server;
 mod tree;
+mod zookeeper;
 
 use std::io;
 use std::net::TcpListener;
@@ -28,6 +29,7 @@ pub use self::redis_cluster::RedisCluster;
 pub use self::redis_nodes::RedisNodes;
 pub use self::redis_sentinel::RedisSentinels;
 pub use self::server::{Kind, Server};
+pub use self::zookeeper::{ZOOKEEPER, ZooKeeper, ZooKeeperEnsemble, ZooKeeperServer};
 
 /// The path of a program: PostgreSQL's newest as Debian installs it, else one on the `PATH`, else one
 /// where servers are kept off the `PATH` of most users.
@@ -43,6 +45,9 @@ pub fn program(name: &str) -> Option<PathBuf> {
 /// Is this program on the machine?
 #[must_use]
 pub fn installed(name: &str) -> bool {
+    if name == ZOOKEEPER {
+        return zookeeper::jar().is_some();
+    }
     program(name).is_some()
 }
 

@@ -2,11 +2,11 @@
 
 use std::process::ExitCode;
 
-use dlock_runtime::backend::{Memory, MySql, Postgres, Redis, Redlock, Sqlite};
+use dlock_runtime::backend::{Memory, MySql, Postgres, Redis, Redlock, Sqlite, ZooKeeper};
 use dlock_runtime::testing::Suite;
 use dlock_tests::servers::{
     MariaDbServer, PostgresServer, RedisCluster, RedisNodes, RedisSentinels, RedisServer, VALKEY,
-    installed,
+    ZOOKEEPER, ZooKeeperEnsemble, ZooKeeperServer, installed,
 };
 use dlock_tests::trials::Trials;
 
@@ -31,6 +31,14 @@ fn main() -> ExitCode {
         redis_at(sentinels.url()).await;
     });
     trials.needs("redis-server", "redlock_conforms", redlock);
+    trials.needs(ZOOKEEPER, "zookeeper_conforms", || async {
+        let server = ZooKeeperServer::start();
+        zookeeper_at(server.url()).await;
+    });
+    trials.needs(ZOOKEEPER, "zookeeper_ensemble_conforms", || async {
+        let ensemble = ZooKeeperEnsemble::start();
+        zookeeper_at(ensemble.url()).await;
+    });
     trials.needs("postgres", "postgres_conforms", || postgres(10));
     trials.needs("postgres", "postgres_conforms_with_one_connection", || postgres(1));
     trials.needs("mariadbd", "mysql_conforms", || mysql(10));
@@ -73,6 +81,14 @@ async fn redlock() {
     let suite = Suite::new(move || {
         let url = url.clone();
         async move { Redlock::builder().connect_url(&url).await }
+    });
+    suite.run().await.assert_passed();
+}
+
+async fn zookeeper_at(url: String) {
+    let suite = Suite::new(move || {
+        let url = url.clone();
+        async move { ZooKeeper::connect(&url).await }
     });
     suite.run().await.assert_passed();
 }

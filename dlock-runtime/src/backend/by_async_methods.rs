@@ -2,12 +2,23 @@
 
 /// Implements [`Backend`](super::Backend) by the type's own async methods of the same names.
 macro_rules! backend_by_async_methods {
+    (@in_turn) => {
+        fn acquire_in_turn<'a>(
+            &'a self,
+            claim: &'a $crate::backend::Claim,
+        ) -> $crate::backend::Answer<
+            'a,
+            Result<$crate::backend::Attempt, $crate::error::BackendError>,
+        > {
+            $crate::backend::Answer::from_future(self.acquire_in_turn(claim))
+        }
+    };
     ($backend:ty, $kind:literal) => {
         backend_by_async_methods!($backend, $kind, |_: &Self| {
             $crate::backend::Capabilities::LEASES
         });
     };
-    ($backend:ty, $kind:literal, $capabilities:expr) => {
+    ($backend:ty, $kind:literal, $capabilities:expr $(, $in_turn:ident)?) => {
         impl $crate::backend::Backend for $backend {
             fn kind(&self) -> &'static str {
                 $kind
@@ -24,6 +35,9 @@ macro_rules! backend_by_async_methods {
             > {
                 $crate::backend::Answer::from_future(self.try_acquire(claim))
             }
+            $(
+                backend_by_async_methods!(@$in_turn);
+            )?
             fn renew<'a>(
                 &'a self,
                 claim: &'a $crate::backend::Claim,

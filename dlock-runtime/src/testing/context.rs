@@ -65,6 +65,17 @@ fn registry_over(backend: impl Backend) -> Result<Registry, String> {
     builder.build().map_err(|error| error.to_string())
 }
 
+/// A ttl as short as this if the backend can do that, or else its shortest.
+pub(crate) fn short(backend: &dyn Backend, wanted: Duration) -> Duration {
+    wanted.max(backend.capabilities().min_ttl)
+}
+
+/// The process dies, as far as a rule can have it die: where locks last as long as a session, the session
+/// ends; elsewhere nothing happens any more, and the leases run out. Gives back what is left of it.
+pub(crate) fn dies(backend: Box<dyn Backend>) -> Option<Box<dyn Backend>> {
+    (!backend.capabilities().session).then_some(backend)
+}
+
 /// Tries once and must succeed.
 pub(crate) async fn granted(
     backend: &dyn Backend,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::super::context::{Context, PATIENCE, ensure, is_free_soon};
+use super::super::context::{Context, PATIENCE, ensure, is_free_soon, short};
 use super::super::{Call, Finding, Rule};
 use super::rules;
 use crate::error::LockError;
@@ -14,7 +14,9 @@ use crate::options::OnLost;
 use crate::registry::Registry;
 
 /// Long enough to be renewed in time on a busy machine.
-const TTL: Duration = Duration::from_millis(900);
+async fn ttl(context: &Context) -> Result<Duration, String> {
+    Ok(short(&context.backend().await?, Duration::from_millis(900)))
+}
 
 pub(super) fn rules() -> Vec<Rule> {
     rules![
@@ -41,7 +43,7 @@ async fn a_body_is_stopped_when_its_lease_is_lost(context: Context) -> Finding {
         force(&other, &key).await?;
         std::future::pending::<Finding>().await
     };
-    let run = registry.lock(&key).ttl(TTL).run(body);
+    let run = registry.lock(&key).ttl(ttl(&context).await?).run(body);
     let ended = tokio::time::timeout(PATIENCE, run).await;
     match ended {
         Ok(Err(LockError::Lost { completed: false, .. })) => Ok(()),
@@ -57,7 +59,8 @@ async fn after_loss(
     let (registry, other) = (context.registry().await?, context.registry().await?);
     let key = context.key("k");
     let inner = registry.clone();
-    let lock = registry.lock(&key).ttl(TTL).on_lost(policy);
+    let ttl = ttl(context).await?;
+    let lock = registry.lock(&key).ttl(ttl).on_lost(policy);
     Ok(lock
         .run(async {
             force(&other, &key).await?;
@@ -68,7 +71,7 @@ async fn after_loss(
                 .release()
                 .await
                 .map_err(|e| e.to_string())?;
-            tokio::time::sleep(TTL).await;
+            tokio::time::sleep(ttl).await;
             drop(inner);
             Ok(())
         })
@@ -110,9 +113,10 @@ async fn no_body_runs_beyond_its_proof(context: Context) -> Finding {
     let inside = Arc::new(AtomicBool::new(false));
     let overlapped = Arc::new(AtomicBool::new(false));
     tap.fail(Call::Renew);
+    let ttl = ttl(&context).await?;
     let first = {
         let (inside, overlapped) = (Arc::clone(&inside), Arc::clone(&overlapped));
-        registry.lock(&key).ttl(TTL).run(async move {
+        registry.lock(&key).ttl(ttl).run(async move {
             loop {
                 if inside.load(Ordering::SeqCst) {
                     overlapped.store(true, Ordering::SeqCst);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::context::{Context, LONG, ensure, granted, releases, tries};
+use super::super::context::{Context, LONG, dies, ensure, granted, releases, short, tries};
 use super::super::{Finding, Rule};
 use super::rules;
 use crate::backend::{Backend, Claim};
@@ -33,11 +33,13 @@ async fn tokens_grow_with_every_grant(context: Context) -> Finding {
 }
 
 async fn tokens_grow_over_expiry_and_force(context: Context) -> Finding {
-    let (one, other) = (context.backend().await?, context.backend().await?);
+    let other = context.backend().await?;
     let mut last = FencingToken::new(0);
     for round in 0..3 {
-        let dying = Claim::new(context.key("k"), Duration::from_millis(60));
+        let one = context.backend().await?;
+        let dying = Claim::new(context.key("k"), short(&one, Duration::from_millis(60)));
         let (token, _) = granted(&one, &dying).await?;
+        let _left = dies(one);
         ensure!(token > last, "grant {round} has the token {token} after {last}");
         let next = Claim::new(context.key("k"), LONG);
         let after_expiry = eventually_granted(&other, &next).await?;
@@ -78,8 +80,9 @@ async fn a_token_is_drawn_after_the_wait(context: Context) -> Finding {
 
 async fn a_fenced_store_refuses_the_stale_holder(context: Context) -> Finding {
     let (one, other) = (context.backend().await?, context.backend().await?);
-    let stale = Claim::new(context.key("k"), Duration::from_millis(60));
+    let stale = Claim::new(context.key("k"), short(&one, Duration::from_millis(60)));
     let (stale_token, _) = granted(&one, &stale).await?;
+    let _left = dies(one);
     let fresh = Claim::new(stale.key.clone(), LONG);
     let fresh_token = eventually_granted(&other, &fresh).await?;
     // The store keeps the largest token it has seen.

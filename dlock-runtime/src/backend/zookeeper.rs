@@ -1,0 +1,481 @@
+//! Locks in ZooKeeper: a queue of ephemeral nodes for each key, together with Curator's clients.
+//!
+//! | node | what it is |
+//! |---|---|
+//! | `/dlock/<key>` | the queue of a key: a container, which the server removes when it is empty |
+//! | `/dlock/<key>/_c_<uuid>-lock-<sequence>` | one who holds the lock or waits for it: ephemeral and sequential |
+//!
+//! The recipe is that of ZooKeeper's documentation ([*Recipes: Locks*]), with the names of Curator's
+//! `InterProcessMutex`, so that a Java service and a Rust service exclude each other on one path: who stands
+//! first holds, everybody else watches the one right before it. The fencing token is the transaction by
+//! which the node was created (`czxid`): who stands later has the larger one.
+//!
+//! A node lasts as long as the process's session. How long that surely is, is judged by our own clock: see
+//! the module `proofs`.
+//!
+//! [*Recipes: Locks*]: https://zookeeper.apache.org/doc/current/recipes.html#sc_recipes_Locks
+
+mod builder;
+mod proofs;
+mod queue;
+mod session;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use zookeeper_client::{Acls, CreateMode, Error};
+
+pub use self::builder::ZooKeeperBuilder;
+use self::queue::Entry;
+use self::session::{Ensemble, Session};
+use super::by_async_methods::backend_by_async_methods;
+use super::{Attempt, Capabilities, Claim, Holder, Release, Released, Renewal};
+use crate::clock::Moment;
+use crate::error::BackendError;
+use crate::key::LockKey;
+use crate::owner::OwnerId;
+use crate::token::FencingToken;
+
+/// Two session timeouts and an election, taken to be as long as one: after a crash a lock is free.
+const TIMEOUTS: u32 = 3;
+
+/// How often a node is tried for whose folder is removed at the same moment.
+const TRIES: usize = 5;
+
+/// Locks in a ZooKeeper ensemble (3.5 or newer).
+///
+/// All locks of a backend share one session. Clones share it.
+#[derive(Clone)]
+pub struct ZooKeeper(Arc<Inner>);
+
+struct Inner {
+    ensemble: Ensemble,
+    /// Chroot and folder: what every path begins with.
+    root: String,
+    acls: Acls<'static>,
+    /// What the server has granted, which may be more than was asked for.
+    timeout: Duration,
+    session: Mutex<Option<Arc<Session>>>,
+    connecting: tokio::sync::Mutex<()>,
+    places: Mutex<HashMap<OwnerId, Arc<Place>>>,
+}
+
+/// A node in a queue.
+struct Place {
+    session: Arc<Session>,
+    folder: String,
+    path: String,
+    sequence: i32,
+    token: FencingToken,
+}
+
+/// Where a place stands in its queue.
+enum Standing {
+    First,
+    /// Behind the node of this path.
+    Behind(String),
+    Removed,
+}
+
+impl Place {
+    /// How long it surely lasts, counted from this moment.
+    fn lasts_from(&self, began: Moment) -> Duration {
+        Moment::now().since(&began) + self.session.remaining()
+    }
+}
+
+impl ZooKeeper {
+    /// Connects to `zookeeper://[user:password@]host:port,host:port,…[/chroot]`.
+    ///
+    /// With credentials (digest authentication) only they can use the nodes, without everybody. The option
+    /// `?session_timeout_ms=n` is [`ZooKeeperBuilder::session_timeout`].
+    ///
+    /// # Errors
+    /// A URL that cannot be read, an ensemble that cannot be reached or refuses the credentials. No error
+    /// shows the password.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: a session under way is closed.
+    pub async fn connect(url: &str) -> Result<Self, BackendError> {
+        Self::builder().connect(url).await
+    }
+
+    /// Options before connecting.
+    pub fn builder() -> ZooKeeperBuilder {
+        ZooKeeperBuilder::new()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let longest = Capabilities::LEASES.max_ttl;
+        Capabilities::LEASES
+            .with_ttl(self.0.timeout * TIMEOUTS, longest)
+            .with_min_hold(false)
+            .with_push(false)
+            .with_queue(true)
+            .with_session(true)
+    }
+
+    /// The session there is, or a new one.
+    async fn session(&self) -> Result<Arc<Session>, BackendError> {
+        if let Some(session) = self.living() {
+            return Ok(session);
+        }
+        let _alone = self.0.connecting.lock().await;
+        if let Some(session) = self.living() {
+            return Ok(session);
+        }
+        let session = self.0.ensemble.connect().await?;
+        // Those of the session that has ended have gone with it.
+        self.places().retain(|_, place| place.session.lives());
+        *self.current() = Some(Arc::clone(&session));
+        Ok(session)
+    }
+
+    fn living(&self) -> Option<Arc<Session>> {
+        self.current().clone().filter(|session| session.lives())
+    }
+
+    fn current(&self) -> MutexGuard<'_, Option<Arc<Session>>> {
+        self.0.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn places(&self) -> MutexGuard<'_, HashMap<OwnerId, Arc<Place>>> {
+        self.0.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn failed(&self, error: &Error) -> BackendError {
+        self.0.ensemble.explain("failed", error)
+    }
+
+    /// The claim's place in its queue, a new one if it has none.
+    async fn line_up(&self, claim: &Claim) -> Result<Arc<Place>, BackendError> {
+        let known = self.places().get(&claim.owner).cloned();
+        if let Some(place) = known.filter(|place| place.session.lives()) {
+            return Ok(place);
+        }
+        let session = self.session().await?;
+        let folder = queue::folder(&self.0.root, &claim.key);
+        let prefix = format!("{folder}/{}", queue::prefix(&claim.owner));
+        let place = match self.create(&session, &folder, &prefix, claim).await {
+            Ok(place) => place,
+            // Whether it was created is not known: look when there is a connection again.
+            Err(Error::ConnectionLoss | Error::Timeout) => {
+                let found = self.find(&session, &folder, &claim.owner).await?;
+                let Some((entry, token)) = found else {
+                    return Err(self.failed(&Error::ConnectionLoss));
+                };
+                let path = format!("{folder}/{}", entry.name);
+                Place { session, folder, path, sequence: entry.sequence, token }
+            }
+            Err(error) => return Err(self.failed(&error)),
+        };
+        let place = Arc::new(place);
+        self.places().insert(claim.owner, Arc::clone(&place));
+        Ok(place)
+    }
+
+    async fn create(
+        &self,
+        session: &Arc<Session>,
+        folder: &str,
+        prefix: &str,
+        claim: &Claim,
+    ) -> Result<Place, Error> {
+        let options = CreateMode::EphemeralSequential.with_acls(self.0.acls);
+        let client = &session.client;
+        let data = claim.owner.to_string();
+        for _ in 0..TRIES {
+            let sent = Moment::now();
+            let created =
+                session.write(sent, client.create(prefix, data.as_bytes(), &options)).await;
+            match created {
+                Ok((stat, sequence)) => {
+                    let sequence = sequence.into_i64();
+                    return Ok(Place {
+                        session: Arc::clone(session),
+                        folder: folder.to_owned(),
+                        path: format!("{prefix}{sequence:010}"),
+                        // The server's counter has 32 bits.
+                        sequence: i32::try_from(sequence).map_err(|_| Error::Unimplemented)?,
+                        token: FencingToken::new(stat.czxid.unsigned_abs()),
+                    });
+                }
+                // The first use of this key, or of this key for a while.
+                Err(Error::NoNode) => {
+                    let containers = CreateMode::Container.with_acls(self.0.acls);
+                    client.mkdir(folder, &containers).await?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::NoNode)
+    }
+
+    /// An owner's node, as the whole ensemble knows it.
+    async fn find(
+        &self,
+        session: &Session,
+        folder: &str,
+        owner: &OwnerId,
+    ) -> Result<Option<(Entry, FencingToken)>, BackendError> {
+        let client = &session.client;
+        let sent = Moment::now();
+        let answer = async {
+            // What an old connection has left behind is refused from here on.
+            match client.sync(folder).await {
+                Err(Error::NoNode) => return Ok(None),
+                answer => answer?,
+            }
+            let prefix = queue::prefix(owner);
+            let entries = match client.list_children(folder).await {
+                Err(Error::NoNode) => return Ok(None),
+                names => queue::entries(names?),
+            };
+            let Some(entry) = entries.into_iter().find(|entry| entry.name.starts_with(&prefix))
+            else {
+                return Ok(None);
+            };
+            let stat = client.check_stat(&format!("{folder}/{}", entry.name)).await?;
+            Ok(stat.map(|stat| (entry, FencingToken::new(stat.czxid.unsigned_abs()))))
+        };
+        session.read(sent, answer).await.map_err(|error| self.failed(&error))
+    }
+
+    /// Where this place stands now.
+    async fn standing(&self, place: &Place) -> Result<Standing, BackendError> {
+        let session = &place.session;
+        let names = session.read(Moment::now(), session.client.list_children(&place.folder)).await;
+        let entries = match names {
+            Ok(names) => queue::entries(names),
+            Err(Error::NoNode) => vec![],
+            Err(error) => return Err(self.failed(&error)),
+        };
+        if entries.iter().all(|entry| entry.sequence != place.sequence) {
+            return Ok(Standing::Removed);
+        }
+        Ok(match queue::predecessor(&entries, place.sequence) {
+            None => Standing::First,
+            Some(before) => Standing::Behind(format!("{}/{}", place.folder, before.name)),
+        })
+    }
+
+    /// The lock is this place's: for how long is surely known?
+    async fn grant(
+        &self,
+        claim: &Claim,
+        place: &Place,
+        began: Moment,
+    ) -> Result<Attempt, BackendError> {
+        // After a wait the session has to be proved anew.
+        if place.session.remaining() < place.session.timeout / 3 && !self.prove(place).await? {
+            return Err(self.removed(claim));
+        }
+        Ok(Attempt::granted(place.token, place.lasts_from(began)))
+    }
+
+    /// A place that somebody has removed is no place: the next try takes another one.
+    fn removed(&self, claim: &Claim) -> BackendError {
+        self.places().remove(&claim.owner);
+        BackendError::transient(format!(
+            "zookeeper at {}: the place in the queue was removed by somebody else",
+            self.0.ensemble.hosts
+        ))
+    }
+
+    /// Has the ensemble commit that this node is there; false if it is not. A check changes nothing, so it
+    /// wakes nobody who watches the node.
+    async fn prove(&self, place: &Place) -> Result<bool, BackendError> {
+        let mut check = place.session.client.new_multi_writer();
+        check.add_check_version(&place.path, 0).map_err(|error| self.failed(&error))?;
+        let sent = Moment::now();
+        let committed = async { check.commit().await.map_err(Error::from) };
+        match place.session.write(sent, committed).await {
+            Ok(_) => Ok(true),
+            Err(Error::NoNode | Error::BadVersion | Error::SessionExpired) => Ok(false),
+            Err(error) => Err(self.failed(&error)),
+        }
+    }
+
+    async fn try_acquire(&self, claim: &Claim) -> Result<Attempt, BackendError> {
+        let began = Moment::now();
+        let place = self.line_up(claim).await?;
+        match self.standing(&place).await? {
+            Standing::First => self.grant(claim, &place, began).await,
+            Standing::Removed => Err(self.removed(claim)),
+            Standing::Behind(_) => {
+                // A try does not wait: it leaves the queue.
+                self.leave(claim, &place).await?;
+                Ok(Attempt::busy(None))
+            }
+        }
+    }
+
+    async fn acquire_in_turn(&self, claim: &Claim) -> Result<Attempt, BackendError> {
+        let began = Moment::now();
+        loop {
+            let place = self.line_up(claim).await?;
+            match self.standing(&place).await? {
+                Standing::First => return self.grant(claim, &place, began).await,
+                Standing::Removed => return Err(self.removed(claim)),
+                Standing::Behind(before) => self.until_gone(&place.session, &before).await?,
+            }
+        }
+    }
+
+    /// Waits until this node is gone.
+    async fn until_gone(&self, session: &Session, path: &str) -> Result<(), BackendError> {
+        // It has no children and will have none: what it tells is that it is gone, and not that its
+        // holder has written to it.
+        let watched = session.client.list_and_watch_children(path);
+        match session.read(Moment::now(), watched).await {
+            Err(Error::NoNode) => Ok(()),
+            Err(error) => Err(self.failed(&error)),
+            Ok((_, gone)) => tokio::select! {
+                _ = gone.changed() => Ok(()),
+                () = session.disconnected() => Err(self.failed(&Error::ConnectionLoss)),
+            },
+        }
+    }
+
+    /// Removes a place's node; false if it was not there any more.
+    async fn leave(&self, claim: &Claim, place: &Place) -> Result<bool, BackendError> {
+        let session = &place.session;
+        let removed =
+            match session.write(Moment::now(), session.client.delete(&place.path, None)).await {
+                Ok(()) => true,
+                Err(Error::NoNode | Error::SessionExpired | Error::ClientClosed) => false,
+                Err(error) => return Err(self.failed(&error)),
+            };
+        self.places().remove(&claim.owner);
+        Ok(removed)
+    }
+
+    async fn renew(&self, claim: &Claim) -> Result<Renewal, BackendError> {
+        let place = self.places().get(&claim.owner).cloned();
+        let Some(place) = place.filter(|place| place.session.lives()) else {
+            return Ok(Renewal::NotHeld);
+        };
+        let began = Moment::now();
+        if !self.prove(&place).await? {
+            return Ok(Renewal::NotHeld);
+        }
+        Ok(Renewal::Renewed { validity: place.lasts_from(began) })
+    }
+
+    async fn release(&self, claim: &Claim, release: Release) -> Result<Released, BackendError> {
+        let place = self.places().get(&claim.owner).cloned();
+        let released = match place {
+            Some(place) if place.session.lives() => self.leave(claim, &place).await?,
+            Some(_) => {
+                self.places().remove(&claim.owner);
+                false
+            }
+            None => false,
+        };
+        if release.late_acquire && !released {
+            self.remove_late(claim).await?;
+        }
+        Ok(if released { Released::Released } else { Released::NotHeld })
+    }
+
+    /// Removes a node whose creation was never answered, now and once more later: a server that stood still
+    /// may execute what an old connection had sent after it has answered the new one.
+    async fn remove_late(&self, claim: &Claim) -> Result<(), BackendError> {
+        // In another session it would be gone.
+        let Some(session) = self.living() else { return Ok(()) };
+        let folder = queue::folder(&self.0.root, &claim.key);
+        self.remove(&session, &folder, &claim.owner).await?;
+        let (pause, owner) = (session.timeout / 2, claim.owner);
+        let (inner, session) = (Arc::downgrade(&self.0), Arc::downgrade(&session));
+        tokio::spawn(async move {
+            tokio::time::sleep(pause).await;
+            if let (Some(inner), Some(session)) = (inner.upgrade(), session.upgrade()) {
+                let _ = Self(inner).remove(&session, &folder, &owner).await;
+            }
+        });
+        Ok(())
+    }
+
+    async fn remove(
+        &self,
+        session: &Session,
+        folder: &str,
+        owner: &OwnerId,
+    ) -> Result<(), BackendError> {
+        let Some((entry, _)) = self.find(session, folder, owner).await? else { return Ok(()) };
+        let path = format!("{folder}/{}", entry.name);
+        match session.write(Moment::now(), session.client.delete(&path, None)).await {
+            Ok(()) | Err(Error::NoNode) => Ok(()),
+            Err(error) => Err(self.failed(&error)),
+        }
+    }
+
+    #[expect(clippy::unused_async, reason = "the seam's signature")]
+    async fn watch(&self, _: &LockKey) -> Result<NoWatch, BackendError> {
+        Err(BackendError::permanent(
+            "zookeeper has a queue of its own: its waiters take their turn",
+        ))
+    }
+
+    /// Who stands first in the queue of a key, as the whole ensemble knows it.
+    async fn head(&self, session: &Session, folder: &str) -> Result<Option<Entry>, BackendError> {
+        let client = &session.client;
+        let sent = Moment::now();
+        let names = async {
+            client.sync(folder).await?;
+            client.list_children(folder).await
+        };
+        match session.read(sent, names).await {
+            Ok(names) => Ok(queue::first(&queue::entries(names)).cloned()),
+            Err(Error::NoNode) => Ok(None),
+            Err(error) => Err(self.failed(&error)),
+        }
+    }
+
+    async fn inspect(&self, key: &LockKey) -> Result<Option<Holder>, BackendError> {
+        let session = self.session().await?;
+        let folder = queue::folder(&self.0.root, key);
+        let Some(head) = self.head(&session, &folder).await? else { return Ok(None) };
+        let path = format!("{folder}/{}", head.name);
+        let stat = session.read(Moment::now(), session.client.check_stat(&path)).await;
+        let stat = stat.map_err(|error| self.failed(&error))?;
+        Ok(stat.map(|stat| {
+            let token = FencingToken::new(stat.czxid.unsigned_abs());
+            Holder::new(queue::owner(&head.name), token, session.timeout)
+        }))
+    }
+
+    async fn force_release(&self, key: &LockKey) -> Result<bool, BackendError> {
+        let session = self.session().await?;
+        let folder = queue::folder(&self.0.root, key);
+        let Some(head) = self.head(&session, &folder).await? else { return Ok(false) };
+        let path = format!("{folder}/{}", head.name);
+        match session.write(Moment::now(), session.client.delete(&path, None)).await {
+            Ok(()) => Ok(true),
+            Err(Error::NoNode) => Ok(false),
+            Err(error) => Err(self.failed(&error)),
+        }
+    }
+}
+
+/// There is none.
+enum NoWatch {}
+
+impl super::Watch for NoWatch {
+    fn changed(&mut self) -> super::Answer<'_, ()> {
+        match *self {}
+    }
+}
+
+backend_by_async_methods!(ZooKeeper, "zookeeper", ZooKeeper::capabilities, in_turn);
+
+impl fmt::Debug for ZooKeeper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ZooKeeper")
+            .field("hosts", &self.0.ensemble.hosts)
+            .field("root", &self.0.root)
+            .finish_non_exhaustive()
+    }
+}

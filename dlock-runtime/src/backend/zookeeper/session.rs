@@ -1,0 +1,146 @@
+//! The process's session with the ensemble: made again when it has ended, used often enough to be proved.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use zookeeper_client::{Client, Error, SessionState};
+
+use super::proofs::Proofs;
+use crate::clock::Moment;
+use crate::error::BackendError;
+
+/// How to reach the ensemble.
+#[derive(Clone)]
+pub(super) struct Ensemble {
+    /// Hosts and ports, with commas between them: what messages show.
+    pub(super) hosts: String,
+    pub(super) credentials: Option<String>,
+    pub(super) timeout: Duration,
+}
+
+/// One session.
+pub(super) struct Session {
+    pub(super) client: Client,
+    pub(super) timeout: Duration,
+    proofs: Mutex<Proofs>,
+    /// The client has said so, without a state that would.
+    closed: AtomicBool,
+}
+
+impl Ensemble {
+    pub(super) async fn connect(&self) -> Result<Arc<Session>, BackendError> {
+        let mut connector =
+            Client::connector().with_session_timeout(self.timeout).with_fail_eagerly();
+        if let Some(credentials) = &self.credentials {
+            connector = connector.with_auth("digest", credentials.as_bytes());
+        }
+        let asked_for = Moment::now();
+        let client = connector
+            .connect(&self.hosts)
+            .await
+            .map_err(|error| self.explain("could not be reached", &error).not_sent())?;
+        let timeout = client.session_timeout();
+        let proofs = Mutex::new(Proofs::new(timeout, asked_for));
+        let session = Arc::new(Session { client, timeout, proofs, closed: AtomicBool::new(false) });
+        tokio::spawn(beat(Arc::downgrade(&session)));
+        Ok(session)
+    }
+
+    pub(super) fn explain(&self, what: &str, error: &Error) -> BackendError {
+        let message = format!("zookeeper at {} {what}: {error}", self.hosts);
+        let passes = matches!(
+            error,
+            Error::ConnectionLoss
+                | Error::Timeout
+                | Error::NoHosts
+                | Error::SessionExpired
+                | Error::SessionMoved
+                | Error::ClientClosed
+                | Error::Throttled
+                | Error::NotReadOnly
+                | Error::Custom(_)
+        );
+        let explained = if passes {
+            BackendError::transient(message)
+        } else {
+            BackendError::permanent(message)
+        };
+        explained.with_source(error.clone())
+    }
+}
+
+/// Uses the session as long as somebody has it.
+async fn beat(session: Weak<Session>) {
+    loop {
+        let Some(pause) = session.upgrade().map(|session| Proofs::beat(session.timeout)) else {
+            return;
+        };
+        tokio::time::sleep(pause).await;
+        let Some(session) = session.upgrade().filter(|session| session.lives()) else { return };
+        let _ = session.read(Moment::now(), session.client.check_stat("/")).await;
+    }
+}
+
+impl Session {
+    /// Has it not ended, as far as is known?
+    pub(super) fn lives(&self) -> bool {
+        !self.closed.load(Ordering::Relaxed) && !self.client.state().is_terminated()
+    }
+
+    /// How long it surely lasts.
+    pub(super) fn remaining(&self) -> Duration {
+        self.proofs().remaining()
+    }
+
+    fn proofs(&self) -> MutexGuard<'_, Proofs> {
+        self.proofs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Awaits a request that a follower may answer by itself. It was sent after this moment.
+    pub(super) async fn read<T>(
+        &self,
+        sent: Moment,
+        request: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let answer = self.in_time(request).await;
+        if answer.is_ok() {
+            self.proofs().touched(sent);
+        }
+        answer
+    }
+
+    /// Awaits a request that the ensemble commits. It was sent after this moment.
+    pub(super) async fn write<T>(
+        &self,
+        sent: Moment,
+        request: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let answer = self.in_time(request).await;
+        if answer.is_ok() {
+            self.proofs().wrote(sent);
+        }
+        answer
+    }
+
+    async fn in_time<T>(
+        &self,
+        request: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let answer = tokio::time::timeout(self.timeout / 2, request).await;
+        let answer = answer.unwrap_or(Err(Error::Timeout));
+        if let Err(Error::ClientClosed | Error::SessionExpired) = &answer {
+            self.closed.store(true, Ordering::Relaxed);
+        }
+        answer
+    }
+
+    /// Resolves when the connection is lost, or the session.
+    pub(super) async fn disconnected(&self) {
+        let mut states = self.client.state_watcher();
+        let mut state = states.state();
+        while state == SessionState::SyncConnected {
+            state = states.changed().await;
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! ZooKeeper: one server, or an ensemble.
+
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use super::server::{Kind, Server};
+use super::{free_port, program, redis_cluster::wait_for};
+
+/// The program that a machine with ZooKeeper has: there is none of its own.
+pub const ZOOKEEPER: &str = "zookeeper.jar";
+
+/// Where Debian's package has its classes.
+const JAR: &str = "/usr/share/java/zookeeper.jar";
+
+/// A ZooKeeper server.
+pub type ZooKeeperServer = Server<ZooKeeper>;
+
+/// What makes a server a [`ZooKeeperServer`].
+#[derive(Debug)]
+pub struct ZooKeeper {
+    /// Its number, from 1, and the lines that name all servers; nothing where it is alone.
+    ensemble: Option<(usize, String)>,
+}
+
+/// The jar, where it is installed and there is a Java to run it.
+pub(super) fn jar() -> Option<PathBuf> {
+    let jar = PathBuf::from(JAR);
+    (jar.is_file() && program("java").is_some()).then_some(jar)
+}
+
+impl ZooKeeperServer {
+    /// Starts one.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[must_use]
+    pub fn start() -> Self {
+        Self::launch(ZooKeeper { ensemble: None }, temporary())
+    }
+
+    /// Its URL, with sessions that end as soon as the tests can bear.
+    #[must_use]
+    pub fn url(&self) -> String {
+        url(&[self.port()])
+    }
+
+    /// What it says to one of the four-letter commands.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    #[must_use]
+    pub fn ask(&self, word: &str) -> String {
+        ask(self.port(), word).expect("it answers")
+    }
+
+    /// A number out of its own statistics (`mntr`).
+    ///
+    /// # Panics
+    /// When it has none of that name.
+    #[must_use]
+    pub fn statistic(&self, name: &str) -> u64 {
+        let told = self.ask("mntr");
+        let mut lines = told.lines().filter_map(|line| line.split_once('\t'));
+        let value = lines.find(|(known, _)| *known == name).map(|(_, value)| value.trim());
+        value
+            .and_then(|value| value.parse::<f64>().ok())
+            .map(|value| value as u64)
+            .unwrap_or_else(|| panic!("no number {name} in {told}"))
+    }
+
+    /// The paths of all nodes that are not the server's own.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    #[must_use]
+    pub fn ephemerals(&self) -> Vec<String> {
+        let told = self.ask("dump");
+        let paths = told.lines().map(str::trim).filter(|line| line.starts_with('/'));
+        paths.map(str::to_owned).collect()
+    }
+}
+
+/// Three ZooKeeper servers.
+#[derive(Debug)]
+pub struct ZooKeeperEnsemble {
+    /// The servers.
+    pub servers: Vec<ZooKeeperServer>,
+}
+
+impl ZooKeeperEnsemble {
+    /// Starts them.
+    ///
+    /// # Panics
+    /// When they cannot be started.
+    #[must_use]
+    pub fn start() -> Self {
+        let port = || free_port().expect("a free port");
+        let lines: String =
+            (1..=3).map(|id| format!("server.{id}=127.0.0.1:{}:{}\n", port(), port())).collect();
+        let starting: Vec<_> = (1..=3)
+            .map(|id| {
+                let ensemble = Some((id, lines.clone()));
+                // None answers before there are two.
+                std::thread::spawn(move || Server::launch(ZooKeeper { ensemble }, temporary()))
+            })
+            .collect();
+        let servers = starting.into_iter().map(|one| one.join().expect("it starts")).collect();
+        let ensemble = Self { servers };
+        wait_for("a leader", || ensemble.find_leader().is_some());
+        ensemble
+    }
+
+    /// Their URL.
+    #[must_use]
+    pub fn url(&self) -> String {
+        let ports: Vec<_> = self.servers.iter().map(Server::port).collect();
+        url(&ports)
+    }
+
+    /// Which of them leads.
+    ///
+    /// # Panics
+    /// When none does.
+    #[must_use]
+    pub fn leader(&self) -> usize {
+        self.find_leader().expect("a leader")
+    }
+
+    fn find_leader(&self) -> Option<usize> {
+        let leads = |server: &ZooKeeperServer| {
+            ask(server.port(), "srvr").is_ok_and(|told| told.contains("Mode: leader"))
+        };
+        self.servers.iter().position(leads)
+    }
+}
+
+fn temporary() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a temporary directory")
+}
+
+fn url(ports: &[u16]) -> String {
+    let hosts: Vec<_> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+    format!("zookeeper://{}?session_timeout_ms=2000", hosts.join(","))
+}
+
+fn ask(port: u16, word: &str) -> io::Result<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    stream.write_all(word.as_bytes())?;
+    let mut told = String::new();
+    stream.read_to_string(&mut told)?;
+    Ok(told)
+}
+
+impl Kind for ZooKeeper {
+    fn command(&self, folder: &Path, port: u16) -> Command {
+        let data = folder.join("data");
+        std::fs::create_dir_all(&data).expect("a directory of ours");
+        let mut settings = format!(
+            "tickTime=500\ninitLimit=20\nsyncLimit=4\ndataDir={}\nclientPort={port}\nclientPortAddress=127.0.0.1\nmaxClientCnxns=0\n",
+            data.display()
+        );
+        if let Some((id, lines)) = &self.ensemble {
+            std::fs::write(data.join("myid"), id.to_string()).expect("a file of ours");
+            settings.push_str(lines);
+        }
+        let file = folder.join("zoo.cfg");
+        std::fs::write(&file, settings).expect("a file of ours");
+        let mut command = Command::new(program("java").expect("Java is installed"));
+        command.args([
+            "-Xmx192m",
+            "-XX:+UseSerialGC",
+            "-XX:TieredStopAtLevel=1",
+            "-Dzookeeper.admin.enableServer=false",
+            "-Dzookeeper.4lw.commands.whitelist=*",
+            "-Dzookeeper.forceSync=no",
+            // Empty folders of keys go soon.
+            "-Dznode.container.checkIntervalMs=500",
+            "-cp",
+        ]);
+        command.arg(jar().expect("it is installed"));
+        command.arg("org.apache.zookeeper.server.quorum.QuorumPeerMain").arg(file);
+        command
+    }
+
+    fn answers(port: u16) -> io::Result<bool> {
+        Ok(ask(port, "srvr")?.contains("Mode: "))
+    }
+}
