@@ -32,8 +32,8 @@ use crate::sale::{FEWEST_FOR_A_CRASH, Kind, Plan, Sale};
 #[derive(Debug, Parser)]
 struct Options {
     /// Where the locks live: sqlite:path, redis://host:port/, redis+cluster://…, redis+sentinel://…,
-    /// redlock://…, memory: (servers are threads then); postgres:// and mysql:// with the features of
-    /// these names
+    /// redlock://…, memory: (servers are threads then); postgres://, mysql:// and zookeeper:// with the
+    /// features of these names
     #[arg(long, value_name = "URL")]
     backend: Option<String>,
     /// Items in stock
@@ -87,10 +87,12 @@ async fn run(options: &Options) -> Result<bool> {
     };
     let connected = dlock_runtime::connect(&backend).await?;
     let memory = (!connected.capabilities().shared_by_processes).then(Memory::new);
+    let ttl = shop::ttl(&connected);
     drop(connected);
     let plan = Plan {
         backend: &backend,
         memory: memory.as_ref(),
+        ttl,
         servers: options.servers,
         customers: options.customers,
         stock: options.stock,

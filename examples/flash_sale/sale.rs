@@ -12,7 +12,6 @@ use tokio::time::{Instant, timeout};
 use crate::event::{Command, Event, LINGER, Micros, Outcome, Told, now};
 use crate::fleet::Server;
 use crate::server::Duty;
-use crate::shop::TTL;
 use crate::store::Store;
 
 /// Where the sale happens, and how big it is.
@@ -20,6 +19,7 @@ pub struct Plan<'a> {
     pub backend: &'a str,
     /// The store of a backend that lives inside this process.
     pub memory: Option<&'a Memory>,
+    pub ttl: Duration,
     pub servers: usize,
     pub customers: u32,
     pub stock: u64,
@@ -111,7 +111,7 @@ pub async fn hold(plan: &Plan<'_>, kind: Kind, progress: impl Fn(usize)) -> Resu
         fleet.push(Server::start(duty, plan.memory, inbox.clone())?);
     }
     drop(inbox);
-    let mut run = Run::new(fleet, events);
+    let mut run = Run::new(fleet, events, plan.ttl);
     match timeout(LIMIT, run.follow(kind, progress)).await {
         Ok(ended) => ended?,
         Err(_) => bail!("the sale did not end within {LIMIT:?}"),
@@ -141,6 +141,7 @@ fn shares(customers: u32, servers: usize) -> impl Iterator<Item = std::ops::Rang
 
 /// A run under way.
 struct Run {
+    ttl: Duration,
     fleet: Vec<Server>,
     events: mpsc::UnboundedReceiver<(usize, Option<Told>)>,
     opened: Instant,
@@ -156,8 +157,13 @@ struct Run {
 }
 
 impl Run {
-    fn new(fleet: Vec<Server>, events: mpsc::UnboundedReceiver<(usize, Option<Told>)>) -> Self {
+    fn new(
+        fleet: Vec<Server>,
+        events: mpsc::UnboundedReceiver<(usize, Option<Told>)>,
+        ttl: Duration,
+    ) -> Self {
         Self {
+            ttl,
             done: vec![false; fleet.len()],
             fleet,
             events,
@@ -239,7 +245,7 @@ impl Run {
             }
             self.out_of_service = Some((server, now()));
             // Long enough for the others to go on first.
-            return self.fleet[server].pause(TTL + Duration::from_millis(800));
+            return self.fleet[server].pause(self.ttl + Duration::from_millis(800));
         }
         self.fleet[PAUSED].tell(Command::Linger)?;
         self.fleet[PAUSED].tell(Command::Open)?;

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::event::{Command, Event, Teller, Told};
-use crate::shop::{Shop, purchase, purchase_unlocked};
+use crate::shop::{Shop, purchase, purchase_unlocked, ttl};
 use crate::store::Store;
 
 /// What a server has to know.
@@ -88,5 +88,6 @@ async fn listen(shop: Arc<Shop>, mut commands: mpsc::UnboundedReceiver<Command>)
 
 /// The registry of one server, over this backend.
 pub fn registry(backend: impl Backend) -> Result<Registry> {
-    Ok(Registry::builder().backend("shop", backend).build()?)
+    let ttl = ttl(&backend);
+    Ok(Registry::builder().backend("shop", backend).default_ttl(ttl).build()?)
 }

@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use dlock_runtime::{FencingToken, LockError, distributed_lock};
+use dlock_runtime::{Backend, FencingToken, LockError, distributed_lock};
 
 use crate::event::{Event, Outcome, Teller};
 use crate::store::{Refused, Store};
 
-/// The lease of a purchase: how soon the other servers go on after this one has died.
-pub const TTL: Duration = Duration::from_secs(2);
+/// The lease of a purchase: how soon the other servers go on after this one has died. Two seconds, where the
+/// backend can promise that.
+pub fn ttl(backend: &dyn Backend) -> Duration {
+    Duration::from_secs(2).max(backend.capabilities().min_ttl)
+}
 
 /// Between looking at the stock and selling: a payment, a second look, a slow disk.
 const THINKING: Duration = Duration::from_millis(3);
@@ -38,10 +41,9 @@ pub enum ShopError {
 /// Sells one item, whichever server is asked and however many at once.
 ///
 /// A holder that was paused past its lease may go on writing when it wakes: `on_lost = "finish"` lets
-/// it, and the store refuses it by its token.
+/// it, and the store refuses it by its token. The ttl is the registry's default one.
 #[distributed_lock(
     key = "item:<shop.item>",
-    ttl = "2s",
     wait = "1m",
     backend = "shop",
     on_lost = "finish",

@@ -9,6 +9,8 @@ use dlock_tests::servers::MariaDbServer;
 #[cfg(feature = "postgres")]
 use dlock_tests::servers::PostgresServer;
 use dlock_tests::servers::{RedisCluster, RedisNodes, RedisSentinels, RedisServer};
+#[cfg(feature = "zookeeper")]
+use dlock_tests::servers::{ZOOKEEPER, ZooKeeperEnsemble, ZooKeeperServer};
 use dlock_tests::trials::Trials;
 use serde_json::Value;
 
@@ -37,6 +39,13 @@ fn main() -> std::process::ExitCode {
     trials.needs("mariadbd", "mysql_sells_exactly_the_stock", || async {
         sells_exactly_the_stock(&["--backend", &MariaDbServer::start().url()]);
     });
+    #[cfg(feature = "zookeeper")]
+    trials.needs(ZOOKEEPER, "zookeeper_sells_exactly_the_stock", || async {
+        let backend = ZooKeeperServer::start();
+        sells_exactly_the_stock_within(7_000, &["--backend", &backend.url()]);
+    });
+    #[cfg(feature = "zookeeper")]
+    trials.needs(ZOOKEEPER, "zookeeper_sells_on_while_the_leader_is_killed", leader_killed);
     #[cfg(feature = "postgres")]
     trials.needs("postgres", "a_row_lock_sells_exactly_the_stock", last_item);
     trials.add("a_fenced_store_refuses_the_stale_write", fencing);
@@ -105,6 +114,11 @@ fn flash_sale(arguments: &[&str]) -> Output {
 }
 
 fn sells_exactly_the_stock(arguments: &[&str]) {
+    sells_exactly_the_stock_within(3_000, arguments);
+}
+
+/// The others go on within so many milliseconds after a crash.
+fn sells_exactly_the_stock_within(longest_wait: u64, arguments: &[&str]) {
     let output = flash_sale(arguments);
     let (out, told) =
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -117,7 +131,7 @@ fn sells_exactly_the_stock(arguments: &[&str]) {
     }
     assert_eq!(line["with_crash"]["refused"], 1, "{line}");
     // The ttl of a purchase and a second.
-    assert!(line["with_crash"]["longest_wait_ms"].as_u64() <= Some(3_000), "{line}");
+    assert!(line["with_crash"]["longest_wait_ms"].as_u64() <= Some(longest_wait), "{line}");
 }
 
 /// How many locks this server has seen taken, by its own statistics: one script takes, one gives back.
@@ -180,6 +194,24 @@ async fn sentinel_fails_over() {
     sells_exactly_the_stock_while(&all.url(), || {
         in_mid_sale(&all.servers[..1]);
         all.fail_over();
+    });
+}
+
+#[cfg(feature = "zookeeper")]
+async fn leader_killed() {
+    let mut ensemble = ZooKeeperEnsemble::start();
+    sells_exactly_the_stock_while(&ensemble.url(), || {
+        let began = Instant::now();
+        let sells = |ensemble: &ZooKeeperEnsemble| {
+            let leader = &ensemble.servers[ensemble.leader()];
+            leader.ephemerals().iter().any(|path| path.starts_with("/dlock/item"))
+        };
+        while !sells(&ensemble) {
+            assert!(began.elapsed() < Duration::from_mins(1), "nobody buys");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let leader = ensemble.leader();
+        ensemble.servers[leader].kill();
     });
 }
 

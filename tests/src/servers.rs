@@ -29,7 +29,9 @@ pub use self::redis_cluster::RedisCluster;
 pub use self::redis_nodes::RedisNodes;
 pub use self::redis_sentinel::RedisSentinels;
 pub use self::server::{Kind, Server};
-pub use self::zookeeper::{ZOOKEEPER, ZooKeeper, ZooKeeperEnsemble, ZooKeeperServer};
+pub use self::zookeeper::{
+    CURATOR, ZOOKEEPER, ZooKeeper, ZooKeeperEnsemble, ZooKeeperServer, curator_class_path,
+};
 
 /// The path of a program: PostgreSQL's newest as Debian installs it, else one on the `PATH`, else one
 /// where servers are kept off the `PATH` of most users.
@@ -45,10 +47,11 @@ pub fn program(name: &str) -> Option<PathBuf> {
 /// Is this program on the machine?
 #[must_use]
 pub fn installed(name: &str) -> bool {
-    if name == ZOOKEEPER {
-        return zookeeper::jar().is_some();
+    match name {
+        ZOOKEEPER => zookeeper::jar().is_some(),
+        CURATOR => zookeeper::has_curator(),
+        _ => program(name).is_some(),
     }
-    program(name).is_some()
 }
 
 /// The first of these programs that is not on the machine, or the first of all.

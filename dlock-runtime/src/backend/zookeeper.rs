@@ -25,7 +25,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use zookeeper_client::{Acls, CreateMode, Error};
+use zookeeper_client::{Acls, CreateMode, Error, MultiWriteResult};
 
 pub use self::builder::ZooKeeperBuilder;
 use self::queue::Entry;
@@ -183,34 +183,70 @@ impl ZooKeeper {
         prefix: &str,
         claim: &Claim,
     ) -> Result<Place, Error> {
-        let options = CreateMode::EphemeralSequential.with_acls(self.0.acls);
-        let client = &session.client;
         let data = claim.owner.to_string();
+        let client = &session.client;
+        let place = |path: String, sequence: i32, czxid: i64| Place {
+            session: Arc::clone(session),
+            folder: folder.to_owned(),
+            path,
+            sequence,
+            token: FencingToken::new(czxid.unsigned_abs()),
+        };
         for _ in 0..TRIES {
+            let options = CreateMode::EphemeralSequential.with_acls(self.0.acls);
             let sent = Moment::now();
             let created =
                 session.write(sent, client.create(prefix, data.as_bytes(), &options)).await;
             match created {
                 Ok((stat, sequence)) => {
-                    let sequence = sequence.into_i64();
-                    return Ok(Place {
-                        session: Arc::clone(session),
-                        folder: folder.to_owned(),
-                        path: format!("{prefix}{sequence:010}"),
-                        // The server's counter has 32 bits.
-                        sequence: i32::try_from(sequence).map_err(|_| Error::Unimplemented)?,
-                        token: FencingToken::new(stat.czxid.unsigned_abs()),
-                    });
+                    // The server's counter has 32 bits.
+                    let sequence =
+                        i32::try_from(sequence.into_i64()).map_err(|_| Error::Unimplemented)?;
+                    return Ok(place(format!("{prefix}{sequence:010}"), sequence, stat.czxid));
                 }
-                // The first use of this key, or of this key for a while.
-                Err(Error::NoNode) => {
-                    let containers = CreateMode::Container.with_acls(self.0.acls);
-                    client.mkdir(folder, &containers).await?;
-                }
+                Err(Error::NoNode) => {}
                 Err(error) => return Err(error),
+            }
+            // The first use of this key, or the first for a while.
+            if let Some(path) = self.create_with_folder(session, folder, prefix, &data).await?
+                && let Some(entry) = queue::entry(path.clone())
+                && let Some(stat) = client.check_stat(&path).await?
+            {
+                return Ok(place(path, entry.sequence, stat.czxid));
             }
         }
         Err(Error::NoNode)
+    }
+
+    /// Creates the folder and the node in it, both or none: a folder in which there never was a node is
+    /// not removed by the server. Nothing if somebody else was faster.
+    async fn create_with_folder(
+        &self,
+        session: &Session,
+        folder: &str,
+        prefix: &str,
+        data: &str,
+    ) -> Result<Option<String>, Error> {
+        let client = &session.client;
+        let container = CreateMode::Container.with_acls(self.0.acls);
+        let mut both = client.new_multi_writer();
+        both.add_create(folder, &[], &container)?;
+        let node = CreateMode::EphemeralSequential.with_acls(self.0.acls);
+        both.add_create(prefix, data.as_bytes(), &node)?;
+        let sent = Moment::now();
+        let committed = async { both.commit().await.map_err(Error::from) };
+        match session.write(sent, committed).await {
+            Ok(mut results) => match results.pop() {
+                Some(MultiWriteResult::Create { path, .. }) => Ok(Some(path)),
+                _ => Err(Error::UnexpectedError("a creation without its path".to_owned())),
+            },
+            Err(Error::NodeExists) => Ok(None),
+            Err(Error::NoNode) => {
+                client.mkdir(&self.0.root, &container).await?;
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// An owner's node, as the whole ensemble knows it.

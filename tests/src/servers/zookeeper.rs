@@ -12,6 +12,32 @@ use super::{free_port, program, redis_cluster::wait_for};
 /// The program that a machine with ZooKeeper has: there is none of its own.
 pub const ZOOKEEPER: &str = "zookeeper.jar";
 
+/// What a machine with Curator's Java client has, and a compiler for it.
+pub const CURATOR: &str = "curator-recipes.jar";
+
+/// Sessions that end as soon as the tests can bear, in milliseconds.
+const SHORT: u64 = 2_000;
+
+/// Where Debian's packages have Curator's classes and what they need.
+const CURATOR_JARS: [&str; 5] = [
+    "/usr/share/java/curator-recipes.jar",
+    "/usr/share/java/curator-framework.jar",
+    "/usr/share/java/curator-client.jar",
+    "/usr/share/java/guava.jar",
+    "/usr/share/java/zookeeper.jar",
+];
+
+/// Are Curator, and a Java that compiles, on the machine?
+pub(super) fn has_curator() -> bool {
+    CURATOR_JARS.iter().all(|jar| Path::new(jar).is_file()) && program("javac").is_some()
+}
+
+/// Where Java finds Curator.
+#[must_use]
+pub fn curator_class_path() -> String {
+    CURATOR_JARS.join(":")
+}
+
 /// Where Debian's package has its classes.
 const JAR: &str = "/usr/share/java/zookeeper.jar";
 
@@ -44,7 +70,13 @@ impl ZooKeeperServer {
     /// Its URL, with sessions that end as soon as the tests can bear.
     #[must_use]
     pub fn url(&self) -> String {
-        url(&[self.port()])
+        self.url_with(SHORT)
+    }
+
+    /// Its URL, with this session timeout in milliseconds.
+    #[must_use]
+    pub fn url_with(&self, session_timeout: u64) -> String {
+        url(&[self.port()], session_timeout)
     }
 
     /// What it says to one of the four-letter commands.
@@ -116,8 +148,21 @@ impl ZooKeeperEnsemble {
     /// Their URL.
     #[must_use]
     pub fn url(&self) -> String {
+        self.url_with(SHORT)
+    }
+
+    /// Their URL, with this session timeout in milliseconds.
+    #[must_use]
+    pub fn url_with(&self, session_timeout: u64) -> String {
         let ports: Vec<_> = self.servers.iter().map(Server::port).collect();
-        url(&ports)
+        url(&ports, session_timeout)
+    }
+
+    /// Does this one lead?
+    #[must_use]
+    pub fn leads(&self, server: usize) -> bool {
+        let told = ask(self.servers[server].port(), "srvr");
+        told.is_ok_and(|told| told.contains("Mode: leader"))
     }
 
     /// Which of them leads.
@@ -130,10 +175,7 @@ impl ZooKeeperEnsemble {
     }
 
     fn find_leader(&self) -> Option<usize> {
-        let leads = |server: &ZooKeeperServer| {
-            ask(server.port(), "srvr").is_ok_and(|told| told.contains("Mode: leader"))
-        };
-        self.servers.iter().position(leads)
+        (0..self.servers.len()).find(|server| self.leads(*server))
     }
 }
 
@@ -141,9 +183,9 @@ fn temporary() -> tempfile::TempDir {
     tempfile::tempdir().expect("a temporary directory")
 }
 
-fn url(ports: &[u16]) -> String {
+fn url(ports: &[u16], session_timeout: u64) -> String {
     let hosts: Vec<_> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
-    format!("zookeeper://{}?session_timeout_ms=2000", hosts.join(","))
+    format!("zookeeper://{}?session_timeout_ms={session_timeout}", hosts.join(","))
 }
 
 fn ask(port: u16, word: &str) -> io::Result<String> {

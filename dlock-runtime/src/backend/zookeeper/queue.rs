@@ -60,13 +60,15 @@ pub(super) fn owner(name: &str) -> Option<OwnerId> {
     OwnerId::parse(&uuid.replace('-', ""))
 }
 
+/// Who this is, if it is the name or the path of one who stands in a queue.
+pub(super) fn entry(name: String) -> Option<Entry> {
+    let at = name.rfind(LOCK)? + LOCK.len();
+    let sequence = name[at..].parse().ok()?;
+    Some(Entry { name, sequence })
+}
+
 /// Those who stand in the queue, among the names in its folder.
 pub(super) fn entries(names: Vec<String>) -> Vec<Entry> {
-    let entry = |name: String| {
-        let at = name.rfind(LOCK)? + LOCK.len();
-        let sequence = name[at..].parse().ok()?;
-        Some(Entry { name, sequence })
-    };
     names.into_iter().filter_map(entry).collect()
 }
 

@@ -1,0 +1,239 @@
+//! One server.
+
+use std::time::{Duration, Instant};
+
+use dlock_runtime::backend::ZooKeeper;
+use dlock_runtime::{LockError, Wait};
+use dlock_tests::proxy::Proxy;
+use dlock_tests::servers::ZooKeeperServer;
+use tokio::time::sleep;
+
+use super::{LONG, acquire, nodes, registry, registry_over, until};
+
+const REQUESTS: &str = "zk_packets_received";
+
+pub(super) async fn an_uncontended_cycle_is_three_requests() {
+    let server = ZooKeeperServer::start();
+    let registry = registry(&server.url_with(LONG)).await;
+    // The first use of a key makes its folder.
+    acquire(&registry, "k").await.release().await.expect("held");
+    let guard = acquire(&registry, "keep").await;
+    let cycles = 40;
+    let before = server.statistic(REQUESTS);
+    for _ in 0..cycles {
+        acquire(&registry, "k").await.release().await.expect("held");
+    }
+    let requests = server.statistic(REQUESTS) - before;
+    // Beside them the session is used now and then.
+    let others = 12;
+    assert!(
+        (cycles * 3..=cycles * 3 + others).contains(&requests),
+        "{requests} of {cycles} cycles"
+    );
+    guard.release().await.expect("held to the end");
+}
+
+pub(super) async fn one_of_two_hundred_waiters_is_woken_by_a_release() {
+    const WAITERS: u64 = 200;
+    let server = ZooKeeperServer::start();
+    let url = server.url_with(LONG);
+    let holder = registry(&url).await;
+    let guard = acquire(&holder, "k").await;
+    let mut waiters = vec![];
+    for _ in 0..WAITERS {
+        let registry = registry(&url).await;
+        waiters.push(tokio::spawn(async move {
+            let guard = acquire(&registry, "k").await;
+            let token = guard.fencing_token();
+            guard.release().await.expect("held to the end");
+            token
+        }));
+    }
+    until("all stand in the queue", || server.statistic("zk_watch_count") == WAITERS).await;
+    let (before, began) = (server.statistic(REQUESTS), Instant::now());
+    let mut last = guard.fencing_token();
+    guard.release().await.expect("held to the end");
+    let mut tokens = vec![];
+    for waiter in waiters {
+        tokens.push(waiter.await.expect("no panic"));
+    }
+    tokens.sort();
+    for token in tokens {
+        assert!(token > last, "{token} after {last}");
+        last = token;
+    }
+    let requests = server.statistic(REQUESTS) - before;
+    // Each looks, proves its session and releases; and every session is used now and then.
+    let beats = WAITERS * 2 * (began.elapsed().as_secs() + 2);
+    assert!(
+        requests <= WAITERS * 5 + beats,
+        "{requests} requests, {beats} of them to keep sessions"
+    );
+}
+
+pub(super) async fn a_restart_in_mid_hold_and_in_mid_wait_is_outlived() {
+    let mut server = ZooKeeperServer::start();
+    let url = server.url_with(LONG);
+    let (one, other) = (registry(&url).await, registry(&url).await);
+    let guard = acquire(&one, "k").await;
+    let waiter = tokio::spawn(other.lock("k").wait(Wait::Forever).acquire());
+    until("it waits", || server.statistic("zk_watch_count") == 1).await;
+    server.kill();
+    server.restart();
+    until("both are back", || server.statistic("zk_num_alive_connections") >= 2).await;
+    sleep(Duration::from_millis(LONG / 3)).await;
+    assert!(guard.is_held() && !waiter.is_finished());
+    let token = guard.fencing_token();
+    guard.release().await.expect("held to the end");
+    let next = waiter.await.expect("no panic").expect("the lock");
+    assert!(next.fencing_token() > token);
+    next.release().await.expect("held to the end");
+    until("nobody holds", || nodes(&server) == 0).await;
+}
+
+pub(super) async fn a_dead_server_fails_callers_at_their_deadline_and_ends_the_hold() {
+    let mut server = ZooKeeperServer::start();
+    let (one, other) = (registry(&server.url()).await, registry(&server.url()).await);
+    let guard = acquire(&one, "k").await;
+    server.kill();
+    let left = guard.remaining();
+    let began = Instant::now();
+    for wait in [Duration::ZERO, Duration::from_millis(300), Duration::from_millis(1_500)] {
+        let began = Instant::now();
+        let key = format!("k{}", wait.as_millis());
+        let answer = other.lock(key).wait(wait).acquire().await;
+        let error = answer.expect_err("nobody grants it");
+        let took = began.elapsed();
+        assert!(error.is_transient() && !error.is_busy(), "{error:?}");
+        assert!(took < wait + Duration::from_millis(1_500), "answered after {took:?} of {wait:?}");
+    }
+    let lost = guard.lost().await;
+    assert!(lost.is_lost(), "{lost:?}");
+    assert!(began.elapsed() < left.max(Duration::from_secs(4)) + Duration::from_millis(500));
+}
+
+/// The network is silent until the session has ended, and comes back.
+pub(super) async fn a_session_that_has_ended_is_followed_by_another() {
+    let server = ZooKeeperServer::start();
+    let mut proxy = Proxy::start(server.port()).await;
+    let url = server.url().replace(&server.port().to_string(), &proxy.port().to_string());
+    let (one, other) = (registry(&url).await, registry(&server.url()).await);
+    let guard = acquire(&one, "k").await;
+    let token = guard.fencing_token();
+    let waiter = tokio::spawn(other.lock("k").wait(Wait::Forever).acquire());
+    until("it waits", || server.statistic("zk_watch_count") == 1).await;
+    proxy.stall();
+    let next = waiter.await.expect("no panic").expect("the lock, when the session has ended");
+    assert!(!guard.is_held(), "two holders: the session has ended, and its holder does not know");
+    assert!(next.fencing_token() > token);
+    next.release().await.expect("held to the end");
+    assert!(guard.release().await.is_err_and(|error| LockError::is_lost(&error)));
+    proxy.heal().await;
+    // In a session of its own.
+    acquire(&one, "k").await.release().await.expect("held to the end");
+}
+
+pub(super) async fn a_node_whose_creation_was_never_answered_is_not_left() {
+    let server = ZooKeeperServer::start();
+    let mut proxy = Proxy::start(server.port()).await;
+    let url = server.url_with(LONG);
+    let url = url.replace(&server.port().to_string(), &proxy.port().to_string());
+    let registry = registry(&url).await;
+    acquire(&registry, "k").await.release().await.expect("held");
+    for round in 0..3 {
+        proxy.stall_answers();
+        let answer = registry.lock("k").wait(Duration::from_millis(200)).acquire().await;
+        assert!(answer.is_err(), "nobody has heard of a grant: {answer:?}");
+        until("it was created", || nodes(&server) == 1).await;
+        // The answers are lost with their connection, or come late.
+        if round % 2 == 0 {
+            proxy.cut().await;
+        }
+        proxy.heal().await;
+        until("it is removed", || nodes(&server) == 0).await;
+    }
+    // A claim whose creation was not answered finds its node again.
+    proxy.stall_answers();
+    let late = tokio::spawn(registry.lock("k").wait(Wait::Forever).acquire());
+    until("it was created", || nodes(&server) == 1).await;
+    proxy.cut().await;
+    proxy.heal().await;
+    let guard = late.await.expect("no panic").expect("the lock");
+    assert_eq!(nodes(&server), 1, "one of them is an orphan");
+    guard.release().await.expect("held to the end");
+}
+
+pub(super) async fn nothing_is_left_behind() {
+    let server = ZooKeeperServer::start();
+    let before = server.statistic("zk_znode_count");
+    let url = server.url();
+    {
+        let (one, other) = (registry(&url).await, registry(&url).await);
+        for number in 0..20 {
+            let key = format!("k{number}");
+            let guard = acquire(&one, &key).await;
+            let lock = other.lock(&key).wait(Duration::from_millis(20));
+            assert!(lock.acquire().await.is_err_and(|error| error.is_busy()));
+            guard.release().await.expect("held");
+            // Some are given up in mid-flight.
+            let lock = other.lock(format!("gone{number}"));
+            drop(tokio::time::timeout(Duration::from_micros(number * 40), lock.acquire()).await);
+        }
+        for registry in [&one, &other] {
+            registry.shutdown(Duration::from_secs(10)).await.expect("all is given back");
+        }
+        assert_eq!(server.ephemerals(), Vec::<String>::new());
+    }
+    // Folders are removed by the server when they are empty, and sessions closed.
+    until("no folder", || server.statistic("zk_znode_count") == before).await;
+    until("no session", || server.statistic("zk_global_sessions") == 0).await;
+}
+
+pub(super) async fn credentials_guard_the_nodes() {
+    let server = ZooKeeperServer::start();
+    let url = server.url().replacen("://", "://shop:s3cret%2Fword@", 1);
+    let backend = ZooKeeper::connect(&url).await.expect("the server runs");
+    assert!(!format!("{backend:?}").contains("s3cret"));
+    let registry_of_shop = registry_over(backend);
+    let guard = acquire(&registry_of_shop, "k").await;
+    let other = registry(&server.url().replacen("://", "://other:wr0ng@", 1)).await;
+    let answer = other.lock("k").wait(Duration::from_secs(1)).acquire().await;
+    let error = answer.expect_err("the folder is not theirs");
+    assert!(!error.is_transient(), "{error:?}");
+    let shown = format!("{error} {error:?}");
+    assert!(shown.contains("not authorized") && !shown.contains("wr0ng"), "{shown}");
+    guard.release().await.expect("held to the end");
+}
+
+pub(super) async fn locks_live_below_the_chroot() {
+    let server = ZooKeeperServer::start();
+    let url = server.url().replace("?", "/services/shop?");
+    let one = registry(&url).await;
+    let guard = acquire(&one, "product:100").await;
+    let paths = server.ephemerals();
+    assert!(paths[0].starts_with("/services/shop/dlock/product:100/_c_"), "{paths:?}");
+    // Another root is another lock.
+    let other = registry_over(
+        ZooKeeper::builder().root("/others").connect(&url).await.expect("the server runs"),
+    );
+    acquire(&other, "product:100").await.release().await.expect("held");
+    guard.release().await.expect("held to the end");
+}
+
+pub(super) async fn mistakes_are_one_clear_line() {
+    for (url, part) in [
+        ("zookeeper://u:secret@127.0.0.1", "host:port"),
+        ("zookeeper://u:secret@127.0.0.1:1?colour=red", "`colour`"),
+        ("zookeeper://u:secret@127.0.0.1:1?session_timeout_ms=2s", "milliseconds"),
+        (
+            "zookeeper://u:secret@127.0.0.1:1,127.0.0.1:2",
+            "127.0.0.1:1,127.0.0.1:2 could not be reached",
+        ),
+    ] {
+        let error = dlock_runtime::connect(url).await.expect_err(url);
+        let shown = format!("{error} {error:?}");
+        assert!(error.to_string().contains(part), "{url}: {error}");
+        assert!(!shown.contains("secret"), "{shown}");
+        assert_eq!(error.to_string().lines().count(), 1, "{error}");
+    }
+}
