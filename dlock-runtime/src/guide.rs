@@ -74,3 +74,6 @@ pub mod reentrancy {}
 
 #[doc = include_str!("guide/testing.md")]
 pub mod testing {}
+
+#[doc = include_str!("guide/zookeeper.md")]
+pub mod zookeeper {}

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::server::{Kind, Server};
 use super::{free_port, program, redis_cluster::wait_for};
+use crate::proxy::Proxy;
 
 /// The program that a machine with ZooKeeper has: there is none of its own.
 pub const ZOOKEEPER: &str = "zookeeper.jar";
@@ -47,7 +48,7 @@ pub type ZooKeeperServer = Server<ZooKeeper>;
 /// What makes a server a [`ZooKeeperServer`].
 #[derive(Debug)]
 pub struct ZooKeeper {
-    /// Its number, from 1, and the lines that name all servers; nothing where it is alone.
+    /// Its number, from 1, and its settings of the ensemble; nothing where it is alone.
     ensemble: Option<(usize, String)>,
 }
 
@@ -97,13 +98,12 @@ impl ZooKeeperServer {
         let told = self.ask("mntr");
         let mut lines = told.lines().filter_map(|line| line.split_once('\t'));
         let value = lines.find(|(known, _)| *known == name).map(|(_, value)| value.trim());
-        value
-            .and_then(|value| value.parse::<f64>().ok())
-            .map(|value| value as u64)
-            .unwrap_or_else(|| panic!("no number {name} in {told}"))
+        // Some are written as 7.0.
+        let whole = value.and_then(|value| value.split('.').next()?.parse().ok());
+        whole.unwrap_or_else(|| panic!("no number {name} in {told}"))
     }
 
-    /// The paths of all nodes that are not the server's own.
+    /// The paths of all nodes that belong to sessions.
     ///
     /// # Panics
     /// When it does not answer.
@@ -129,12 +129,32 @@ impl ZooKeeperEnsemble {
     /// When they cannot be started.
     #[must_use]
     pub fn start() -> Self {
-        let port = || free_port().expect("a free port");
-        let lines: String =
-            (1..=3).map(|id| format!("server.{id}=127.0.0.1:{}:{}\n", port(), port())).collect();
-        let starting: Vec<_> = (1..=3)
-            .map(|id| {
-                let ensemble = Some((id, lines.clone()));
+        let ports = peer_ports();
+        Self::start_each((1..=3).map(|_| servers_at(&ports, SYNC_LIMIT)).collect())
+    }
+
+    /// Starts them, the first one with the other two behind networks of their own: silent ones cut it off
+    /// from its leader, and it does not notice for a while.
+    ///
+    /// # Panics
+    /// When they cannot be started.
+    pub async fn start_with_links() -> (Self, Vec<Proxy>) {
+        let ports = peer_ports();
+        let links = vec![Proxy::start(ports[1].0).await, Proxy::start(ports[2].0).await];
+        let behind = [ports[0], (links[0].port(), ports[1].1), (links[1].port(), ports[2].1)];
+        let patient = 40;
+        let settings = [&behind, &ports, &ports].map(|ports| servers_at(ports, patient));
+        let starting = tokio::task::spawn_blocking(move || Self::start_each(settings.to_vec()));
+        (starting.await.expect("they start"), links)
+    }
+
+    /// With these settings each.
+    fn start_each(settings: Vec<String>) -> Self {
+        let starting: Vec<_> = settings
+            .into_iter()
+            .enumerate()
+            .map(|(at, settings)| {
+                let ensemble = Some((at + 1, settings));
                 // None answers before there are two.
                 std::thread::spawn(move || Server::launch(ZooKeeper { ensemble }, temporary()))
             })
@@ -179,6 +199,27 @@ impl ZooKeeperEnsemble {
     }
 }
 
+/// Three servers' ports for each other: for followers, for elections.
+fn peer_ports() -> [(u16, u16); 3] {
+    let port = || free_port().expect("a free port");
+    [(); 3].map(|()| (port(), port()))
+}
+
+/// How long a follower does without its leader, in ticks.
+const SYNC_LIMIT: u32 = 4;
+
+/// The settings that name all servers.
+fn servers_at(ports: &[(u16, u16); 3], sync_limit: u32) -> String {
+    let mut settings = format!("initLimit=20\nsyncLimit={sync_limit}\n");
+    for (at, (peers, elections)) in ports.iter().enumerate() {
+        settings.push_str("server.");
+        settings.push_str(&(at + 1).to_string());
+        settings.push_str(&["=127.0.0.1", &peers.to_string(), &elections.to_string()].join(":"));
+        settings.push('\n');
+    }
+    settings
+}
+
 fn temporary() -> tempfile::TempDir {
     tempfile::tempdir().expect("a temporary directory")
 }
@@ -202,7 +243,7 @@ impl Kind for ZooKeeper {
         let data = folder.join("data");
         std::fs::create_dir_all(&data).expect("a directory of ours");
         let mut settings = format!(
-            "tickTime=500\ninitLimit=20\nsyncLimit=4\ndataDir={}\nclientPort={port}\nclientPortAddress=127.0.0.1\nmaxClientCnxns=0\n",
+            "tickTime=500\ndataDir={}\nclientPort={port}\nclientPortAddress=127.0.0.1\nmaxClientCnxns=0\n",
             data.display()
         );
         if let Some((id, lines)) = &self.ensemble {

@@ -1,21 +1,12 @@
 //! Three servers, of which one is away.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dlock_runtime::{LockError, Wait};
 use dlock_tests::servers::{ZooKeeperEnsemble, ZooKeeperServer};
 use tokio::time::sleep;
 
 use super::{LONG, acquire, registry, until};
-
-/// The servers but this one.
-fn others(
-    ensemble: &mut ZooKeeperEnsemble,
-    but: usize,
-) -> impl Iterator<Item = &mut ZooKeeperServer> {
-    let servers = ensemble.servers.iter_mut().enumerate();
-    servers.filter(move |(server, _)| *server != but).map(|(_, server)| server)
-}
 
 pub(super) async fn the_leader_is_killed_in_mid_hold_and_in_mid_wait() {
     let mut ensemble = ZooKeeperEnsemble::start();
@@ -43,24 +34,36 @@ fn others_lead(ensemble: &ZooKeeperEnsemble, dead: usize) -> bool {
     living.any(|server| ensemble.leads(server))
 }
 
-/// The follower goes on answering reads and pings, while the others end its sessions.
+/// The follower goes on answering reads and pings, while its leader ends the session.
 pub(super) async fn a_follower_that_is_cut_off_ends_the_hold_in_time() {
-    let mut ensemble = ZooKeeperEnsemble::start();
-    let follower = (ensemble.leader() + 1) % 3;
-    let near = registry(&ensemble.servers[follower].url()).await;
+    let (ensemble, links) = ZooKeeperEnsemble::start_with_links().await;
+    let leader = ensemble.leader();
+    assert_ne!(leader, 0, "of equals the one with the largest number leads");
+    let near = registry(&ensemble.servers[0].url()).await;
+    let far = registry(&ensemble.servers[leader].url()).await;
     let guard = acquire(&near, "k").await;
-    let (stopped, left) = (Instant::now(), guard.remaining());
-    for server in others(&mut ensemble, follower) {
-        server.pause();
+    let token = guard.fencing_token();
+    let waiter = tokio::spawn(far.lock("k").wait(Wait::Forever).acquire());
+    let watches = &ensemble.servers[leader];
+    until("it waits", || watches.statistic("zk_watch_count") == 1).await;
+    // A renewal goes by.
+    sleep(Duration::from_secs(1)).await;
+    assert!(guard.is_held());
+    for link in &links {
+        link.stall();
     }
-    let lost = guard.lost().await;
-    let took = stopped.elapsed();
-    assert!(lost.is_lost(), "{lost:?}");
-    // A renewal may have been on its way.
-    assert!(took < left + Duration::from_secs(2), "ended after {took:?}, {left:?} were left");
-    for server in others(&mut ensemble, follower) {
-        server.resume();
+    let next = waiter.await.expect("no panic").expect("the lock, when the session has ended");
+    assert!(
+        !guard.is_held(),
+        "two holders: the leader has ended a session that is still believed in"
+    );
+    assert!(next.fencing_token() > token);
+    let told = ensemble.servers[0].ask("ruok");
+    assert_eq!(told, "imok", "the follower is to answer all the time");
+    for link in &links {
+        link.resume();
     }
+    next.release().await.expect("held to the end");
     assert!(guard.release().await.is_err_and(|error| LockError::is_lost(&error)));
     acquire(&near, "k").await.release().await.expect("held to the end");
 }

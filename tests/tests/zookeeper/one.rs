@@ -207,7 +207,7 @@ pub(super) async fn credentials_guard_the_nodes() {
 
 pub(super) async fn locks_live_below_the_chroot() {
     let server = ZooKeeperServer::start();
-    let url = server.url().replace("?", "/services/shop?");
+    let url = server.url().replace('?', "/services/shop?");
     let one = registry(&url).await;
     let guard = acquire(&one, "product:100").await;
     let paths = server.ephemerals();
