@@ -21,9 +21,12 @@ use crate::token::FencingToken;
     feature = "redis",
     feature = "postgres",
     feature = "mysql",
-    feature = "zookeeper"
+    feature = "zookeeper",
+    feature = "etcd"
 ))]
 mod by_async_methods;
+#[cfg(feature = "etcd")]
+pub mod etcd;
 mod memory;
 #[cfg(feature = "mysql")]
 pub mod mysql;
@@ -42,6 +45,8 @@ mod topics;
 #[cfg(feature = "zookeeper")]
 pub mod zookeeper;
 
+#[cfg(feature = "etcd")]
+pub use etcd::Etcd;
 pub use memory::Memory;
 #[cfg(feature = "mysql")]
 pub use mysql::MySql;
@@ -320,6 +325,17 @@ pub trait Watch: Send {
     /// # Cancel safety
     /// Dropping the answer loses no change: the next call reports it.
     fn changed(&mut self) -> Answer<'_, ()>;
+}
+
+/// What a store has whose waiters take their turn in a queue of its own.
+#[cfg(any(feature = "zookeeper", feature = "etcd"))]
+enum NoWatch {}
+
+#[cfg(any(feature = "zookeeper", feature = "etcd"))]
+impl Watch for NoWatch {
+    fn changed(&mut self) -> Answer<'_, ()> {
+        match *self {}
+    }
 }
 
 /// A lease's ttl less the allowance for the drift of two clocks: 1 % and 2 ms, the figures of the

@@ -26,7 +26,7 @@ impl Moment {
     }
 
     /// How long before this the other one was; rather too short than too long.
-    #[cfg(feature = "zookeeper")]
+    #[cfg(any(feature = "zookeeper", feature = "etcd"))]
     pub(crate) fn since(&self, earlier: &Self) -> Duration {
         self.instant.saturating_duration_since(earlier.instant)
     }

@@ -20,11 +20,12 @@ const SCHEMES: &[(&str, Option<&str>, bool)] = &[
     ("mysql", Some("mysql"), cfg!(feature = "mysql")),
     ("mariadb", Some("mysql"), cfg!(feature = "mysql")),
     ("zookeeper", Some("zookeeper"), cfg!(feature = "zookeeper")),
+    ("etcd", Some("etcd"), cfg!(feature = "etcd")),
 ];
 
 /// Connects to whatever backend a URL names: `memory:`, `sqlite:path`,
 /// `redis://…`, `redis+cluster://…`, `redis+sentinel://…` (and `rediss…` for TLS), `redlock://…` (`redlocks://…`),
-/// `postgres://…`, `mysql://…`, `zookeeper://…`.
+/// `postgres://…`, `mysql://…`, `zookeeper://…`, `etcd://…`.
 ///
 /// # Errors
 /// A permanent error for a scheme that is unknown or whose feature is off, which lists the schemes
@@ -54,6 +55,8 @@ pub async fn connect(url: &str) -> Result<Box<dyn Backend>, BackendError> {
         "postgres" | "postgresql" => Ok(Box::new(crate::backend::Postgres::connect(url).await?)),
         #[cfg(feature = "mysql")]
         "mysql" | "mariadb" => Ok(Box::new(crate::backend::MySql::connect(url).await?)),
+        #[cfg(feature = "etcd")]
+        "etcd" => Ok(Box::new(crate::backend::Etcd::connect(url).await?)),
         #[cfg(feature = "zookeeper")]
         "zookeeper" => Ok(Box::new(crate::backend::ZooKeeper::connect(url).await?)),
         _ => Err(BackendError::permanent(refusal(scheme)).not_sent()),

@@ -3,6 +3,7 @@
 //! itself is left alone.
 
 mod data;
+mod etcd;
 mod mariadb;
 mod postgres;
 mod redis;
@@ -22,6 +23,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use rustix::process::{Pid, Signal, kill_process};
 
 pub use self::data::run_as;
+pub use self::etcd::{Etcd, EtcdCluster, EtcdServer};
 pub use self::mariadb::{MariaDb, MariaDbServer};
 pub use self::postgres::{Postgres, PostgresServer};
 pub use self::redis::{Redis, RedisServer, VALKEY};

@@ -2,8 +2,12 @@
 
 use std::process::ExitCode;
 
+#[cfg(feature = "etcd")]
+use dlock_runtime::backend::Etcd;
 use dlock_runtime::backend::{Memory, MySql, Postgres, Redis, Redlock, Sqlite, ZooKeeper};
 use dlock_runtime::testing::Suite;
+#[cfg(feature = "etcd")]
+use dlock_tests::servers::{EtcdCluster, EtcdServer};
 use dlock_tests::servers::{
     MariaDbServer, PostgresServer, RedisCluster, RedisNodes, RedisSentinels, RedisServer, VALKEY,
     ZOOKEEPER, ZooKeeperEnsemble, ZooKeeperServer, installed,
@@ -38,6 +42,16 @@ fn main() -> ExitCode {
     trials.needs(ZOOKEEPER, "zookeeper_ensemble_conforms", || async {
         let ensemble = ZooKeeperEnsemble::start();
         zookeeper_at(ensemble.url()).await;
+    });
+    #[cfg(feature = "etcd")]
+    trials.needs("etcd", "etcd_conforms", || async {
+        let server = EtcdServer::start();
+        etcd_at(server.url()).await;
+    });
+    #[cfg(feature = "etcd")]
+    trials.needs("etcd", "etcd_cluster_conforms", || async {
+        let cluster = EtcdCluster::start();
+        etcd_at(cluster.url()).await;
     });
     trials.needs("postgres", "postgres_conforms", || postgres(10));
     trials.needs("postgres", "postgres_conforms_with_one_connection", || postgres(1));
@@ -81,6 +95,15 @@ async fn redlock() {
     let suite = Suite::new(move || {
         let url = url.clone();
         async move { Redlock::builder().connect_url(&url).await }
+    });
+    suite.run().await.assert_passed();
+}
+
+#[cfg(feature = "etcd")]
+async fn etcd_at(url: String) {
+    let suite = Suite::new(move || {
+        let url = url.clone();
+        async move { Etcd::connect(&url).await }
     });
     suite.run().await.assert_passed();
 }

@@ -449,7 +449,7 @@ impl ZooKeeper {
     }
 
     #[expect(clippy::unused_async, reason = "the seam's signature")]
-    async fn watch(&self, _: &LockKey) -> Result<NoWatch, BackendError> {
+    async fn watch(&self, _: &LockKey) -> Result<super::NoWatch, BackendError> {
         Err(BackendError::permanent(
             "zookeeper has a queue of its own: its waiters take their turn",
         ))
@@ -493,15 +493,6 @@ impl ZooKeeper {
             Err(Error::NoNode) => Ok(false),
             Err(error) => Err(self.failed(&error)),
         }
-    }
-}
-
-/// There is none.
-enum NoWatch {}
-
-impl super::Watch for NoWatch {
-    fn changed(&mut self) -> super::Answer<'_, ()> {
-        match *self {}
     }
 }
 

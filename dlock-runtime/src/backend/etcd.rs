@@ -1,0 +1,268 @@
+//! Locks in etcd: a queue of keys, each under a lease of its own.
+//!
+//! | key | what it is |
+//! |---|---|
+//! | `dlock/<key>/<owner>` | one who holds the lock or waits for it, under its lease; `-` while a released lock is kept |
+//!
+//! The recipe is that of etcd's own `concurrency.Mutex`: who has the smallest create revision holds,
+//! everybody else watches the one right before it; but every acquire has a lease of its own, since two locks
+//! under one lease would be one lock. The lease's number is made from the owner, so that a grant whose answer
+//! was lost is found again. The fencing token is the create revision.
+
+mod builder;
+mod calls;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use self::builder::EtcdBuilder;
+use self::calls::{Calls, Kept, Place};
+use super::by_async_methods::backend_by_async_methods;
+use super::{Attempt, Capabilities, Claim, Holder, Release, Released, Renewal, validity_of};
+use crate::clock::Moment;
+use crate::error::BackendError;
+use crate::key::LockKey;
+use crate::owner::OwnerId;
+use crate::token::FencingToken;
+
+/// Locks in an etcd cluster (3.4 or newer).
+///
+/// Clones share its connections.
+#[derive(Clone)]
+pub struct Etcd(Arc<Inner>);
+
+struct Inner {
+    calls: Calls,
+    prefix: String,
+    /// How much longer than the true one a leader that was replaced may go on renewing leases.
+    stale_leader: Duration,
+    min_ttl: Duration,
+}
+
+/// The names that belong to a claim.
+struct Names {
+    /// What all keys of the queue begin with.
+    queue: String,
+    own: String,
+    lease: i64,
+}
+
+impl Etcd {
+    /// Connects to `etcd://[user:password@]host:port,host:port,…`.
+    ///
+    /// # Errors
+    /// A URL that cannot be read, a cluster that cannot be reached or refuses the credentials. No error
+    /// shows the password.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: a connection under way is closed.
+    pub async fn connect(url: &str) -> Result<Self, BackendError> {
+        Self::builder().connect(url).await
+    }
+
+    /// Options before connecting.
+    pub fn builder() -> EtcdBuilder {
+        EtcdBuilder::new()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let longest = Capabilities::LEASES.max_ttl;
+        Capabilities::LEASES.with_ttl(self.0.min_ttl, longest).with_push(false).with_queue(true)
+    }
+
+    fn queue_of(&self, key: &LockKey) -> String {
+        let mut queue = String::with_capacity(self.0.prefix.len() + key.as_str().len() + 1);
+        queue.push_str(&self.0.prefix);
+        // A slash would let one key's queue begin with another's.
+        for character in key.as_str().chars() {
+            match character {
+                '%' => queue.push_str("%25"),
+                '/' => queue.push_str("%2F"),
+                plain => queue.push(plain),
+            }
+        }
+        queue.push('/');
+        queue
+    }
+
+    fn names(&self, claim: &Claim) -> Names {
+        let queue = self.queue_of(&claim.key);
+        let own = format!("{queue}{}", claim.owner);
+        let [bytes, _] = halves(&claim.owner);
+        // Leases have positive numbers.
+        let lease = i64::try_from(bytes >> 1).unwrap_or(1).max(1);
+        Names { queue, own, lease }
+    }
+
+    /// How long a lease surely lasts that a leader has renewed.
+    fn renewed_validity(&self, ttl: Duration) -> Duration {
+        validity_of(ttl).saturating_sub(self.0.stale_leader)
+    }
+
+    /// Takes a place in the queue under a lease, the one it has if it was asked for before; says when the
+    /// lease began, at the earliest.
+    async fn line_up(&self, claim: &Claim, names: &Names) -> Result<(Place, Moment), BackendError> {
+        let calls = &self.0.calls;
+        let mut began = Moment::now();
+        if !calls.grant(names.lease, seconds(claim.ttl)).await? {
+            began = Moment::now();
+            if calls.keep_alive(names.lease).await? == Kept::Gone {
+                return Err(calls.lapsed());
+            }
+        }
+        let owner = claim.owner.to_string();
+        let place = calls.put_in_queue(&names.own, &owner, names.lease, &names.queue).await?;
+        Ok((place, began))
+    }
+
+    async fn try_acquire(&self, claim: &Claim) -> Result<Attempt, BackendError> {
+        let asked = Moment::now();
+        let names = self.names(claim);
+        let (place, began) = self.line_up(claim, &names).await?;
+        if place.is_first {
+            let validity = validity_of(claim.ttl).saturating_sub(began.elapsed());
+            return Ok(granted(&place, Moment::now().since(&asked) + validity));
+        }
+        // A try does not wait: it leaves the queue.
+        self.0.calls.revoke(names.lease).await?;
+        Ok(Attempt::busy(None))
+    }
+
+    async fn acquire_in_turn(&self, claim: &Claim) -> Result<Attempt, BackendError> {
+        let asked = Moment::now();
+        let names = self.names(claim);
+        let (place, began) = self.line_up(claim, &names).await?;
+        if place.is_first {
+            let validity = validity_of(claim.ttl).saturating_sub(began.elapsed());
+            return Ok(granted(&place, Moment::now().since(&asked) + validity));
+        }
+        let calls = &self.0.calls;
+        while let Some((before, revision)) = calls.predecessor(&names.queue, place.revision).await?
+        {
+            self.until_gone(claim, &names, before, revision).await?;
+        }
+        // It was long in the queue: are lease and key still there?
+        let began = Moment::now();
+        let kept = calls.keep_alive(names.lease).await?;
+        if kept == Kept::Gone || !self.is_there(claim, &names).await? {
+            return Err(calls.lapsed());
+        }
+        let validity = self.renewed_validity(claim.ttl).saturating_sub(began.elapsed());
+        Ok(granted(&place, Moment::now().since(&asked) + validity))
+    }
+
+    /// Waits until this key is gone, and keeps the own lease meanwhile.
+    async fn until_gone(
+        &self,
+        claim: &Claim,
+        names: &Names,
+        before: Vec<u8>,
+        revision: i64,
+    ) -> Result<(), BackendError> {
+        let calls = &self.0.calls;
+        let mut gone = std::pin::pin!(calls.until_deleted(before, revision));
+        loop {
+            tokio::select! {
+                gone = &mut gone => return gone,
+                () = tokio::time::sleep(claim.ttl / 3) => {
+                    if calls.keep_alive(names.lease).await? == Kept::Gone {
+                        return Err(calls.lapsed());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Is the claim's key there, and its own?
+    async fn is_there(&self, claim: &Claim, names: &Names) -> Result<bool, BackendError> {
+        let value = self.0.calls.value(&names.own).await?;
+        Ok(value.is_some_and(|value| value == claim.owner.to_string().as_bytes()))
+    }
+
+    async fn renew(&self, claim: &Claim) -> Result<Renewal, BackendError> {
+        let names = self.names(claim);
+        let kept = self.0.calls.keep_alive(names.lease).await?;
+        if kept == Kept::Gone || !self.is_there(claim, &names).await? {
+            return Ok(Renewal::NotHeld);
+        }
+        Ok(Renewal::Renewed { validity: self.renewed_validity(claim.ttl) })
+    }
+
+    async fn release(&self, claim: &Claim, release: Release) -> Result<Released, BackendError> {
+        let names = self.names(claim);
+        let calls = &self.0.calls;
+        if release.late_acquire {
+            // Without its lease nothing that is still under way can put the key.
+            let was_there = self.is_there(claim, &names).await?;
+            calls.revoke(names.lease).await?;
+            return Ok(if was_there { Released::Released } else { Released::NotHeld });
+        }
+        let owner = claim.owner.to_string();
+        let released = match release.keep_for {
+            Some(rest) => {
+                // A lease of its own lasts for the rest; the key keeps its place in the queue.
+                let [_, bytes] = halves(&claim.owner);
+                let lease = i64::try_from(bytes >> 1).unwrap_or(2).max(1);
+                calls.grant(lease, seconds(rest)).await?;
+                calls.keep_for(&names.own, &owner, lease).await?
+            }
+            None => calls.delete_own(&names.own, &owner).await?,
+        };
+        // Left alone it would end by itself, with nothing under it.
+        let _ = calls.revoke(names.lease).await;
+        Ok(if released { Released::Released } else { Released::NotHeld })
+    }
+
+    #[expect(clippy::unused_async, reason = "the seam's signature")]
+    async fn watch(&self, _: &LockKey) -> Result<super::NoWatch, BackendError> {
+        Err(BackendError::permanent("etcd has a queue of its own: its waiters take their turn"))
+    }
+
+    async fn inspect(&self, key: &LockKey) -> Result<Option<Holder>, BackendError> {
+        let head = self.0.calls.head(&self.queue_of(key)).await?;
+        let Some(head) = head else { return Ok(None) };
+        let left = self.0.calls.time_to_live(head.lease).await?;
+        let owner = std::str::from_utf8(&head.value).ok().and_then(OwnerId::parse);
+        Ok(Some(Holder::new(owner, token(head.revision), left)))
+    }
+
+    async fn force_release(&self, key: &LockKey) -> Result<bool, BackendError> {
+        let calls = &self.0.calls;
+        match calls.head(&self.queue_of(key)).await? {
+            Some(head) => calls.delete(head.key).await,
+            None => Ok(false),
+        }
+    }
+}
+
+fn granted(place: &Place, validity: Duration) -> Attempt {
+    Attempt::granted(token(place.revision), validity)
+}
+
+fn token(revision: i64) -> FencingToken {
+    FencingToken::new(revision.unsigned_abs())
+}
+
+/// Two numbers out of an owner's random bits.
+fn halves(owner: &OwnerId) -> [u64; 2] {
+    let bits = u128::from_be_bytes(*owner.as_bytes());
+    let half = |bits: u128| u64::try_from(bits & u128::from(u64::MAX)).unwrap_or_default();
+    [half(bits >> 64), half(bits)]
+}
+
+/// Whole seconds, at least so long.
+fn seconds(ttl: Duration) -> i64 {
+    i64::try_from(ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0)).unwrap_or(i64::MAX)
+}
+
+backend_by_async_methods!(Etcd, "etcd", Etcd::capabilities, in_turn);
+
+impl fmt::Debug for Etcd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Etcd")
+            .field("hosts", &self.0.calls.hosts)
+            .field("prefix", &self.0.prefix)
+            .finish_non_exhaustive()
+    }
+}

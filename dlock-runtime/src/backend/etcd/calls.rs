@@ -1,0 +1,292 @@
+//! The requests, each with its answer in this crate's words and within its time.
+
+use std::time::Duration;
+
+use etcd_client::{
+    Client, Compare, CompareOp, Error, EventType, GetOptions, KeyValue, LeaseGrantOptions,
+    PutOptions, SortOrder, SortTarget, Txn, TxnOp, TxnOpResponse, WatchFilterType, WatchOptions,
+};
+
+use crate::error::BackendError;
+
+/// What stands in a key that is kept locked for the rest of a `min_hold`.
+const KEPT: &str = "-";
+
+/// The numbers of gRPC's status codes.
+mod code {
+    pub(super) const INVALID_ARGUMENT: i32 = 3;
+    pub(super) const NOT_FOUND: i32 = 5;
+    pub(super) const PERMISSION_DENIED: i32 = 7;
+    pub(super) const FAILED_PRECONDITION: i32 = 9;
+    pub(super) const UNIMPLEMENTED: i32 = 12;
+    pub(super) const UNAUTHENTICATED: i32 = 16;
+}
+
+pub(super) struct Calls {
+    pub(super) client: Client,
+    /// Hosts and ports: what messages show.
+    pub(super) hosts: String,
+    pub(super) limit: Duration,
+}
+
+/// A place in a queue.
+pub(super) struct Place {
+    pub(super) revision: i64,
+    pub(super) is_first: bool,
+}
+
+/// Who stands first in a queue.
+pub(super) struct Head {
+    pub(super) key: Vec<u8>,
+    pub(super) value: Vec<u8>,
+    pub(super) revision: i64,
+    pub(super) lease: i64,
+}
+
+/// What became of a lease that was to be kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kept {
+    Kept,
+    Gone,
+}
+
+impl Calls {
+    async fn in_time<T>(
+        &self,
+        request: impl Future<Output = Result<T, Error>>,
+    ) -> Result<Result<T, Error>, BackendError> {
+        tokio::time::timeout(self.limit, request).await.map_err(|_| {
+            BackendError::transient(format!("etcd at {} did not answer in time", self.hosts))
+        })
+    }
+
+    fn failed(&self, error: Error) -> BackendError {
+        explain(&self.hosts, "failed", error)
+    }
+
+    pub(super) fn lapsed(&self) -> BackendError {
+        BackendError::transient(format!(
+            "etcd at {}: the place in the queue has lapsed, or was removed by somebody else",
+            self.hosts
+        ))
+    }
+
+    /// Grants a lease; false if there is one of this number.
+    pub(super) async fn grant(&self, lease: i64, seconds: i64) -> Result<bool, BackendError> {
+        let options = LeaseGrantOptions::new().with_id(lease);
+        let mut client = self.client.lease_client();
+        match self.in_time(client.grant(seconds, Some(options))).await? {
+            Ok(_) => Ok(true),
+            Err(error) if status(&error) == Some(code::FAILED_PRECONDITION) => Ok(false),
+            Err(error) => Err(self.failed(error)),
+        }
+    }
+
+    pub(super) async fn keep_alive(&self, lease: i64) -> Result<Kept, BackendError> {
+        let mut client = self.client.lease_client();
+        match self.in_time(client.keep_alive(lease)).await? {
+            Ok(_) => Ok(Kept::Kept),
+            Err(Error::LeaseKeepAliveError(_)) => Ok(Kept::Gone),
+            Err(error) if status(&error) == Some(code::NOT_FOUND) => Ok(Kept::Gone),
+            Err(error) => Err(self.failed(error)),
+        }
+    }
+
+    /// Ends a lease and what is under it.
+    pub(super) async fn revoke(&self, lease: i64) -> Result<(), BackendError> {
+        let mut client = self.client.lease_client();
+        match self.in_time(client.revoke(lease)).await? {
+            Ok(_) => Ok(()),
+            Err(error) if status(&error) == Some(code::NOT_FOUND) => Ok(()),
+            Err(error) => Err(self.failed(error)),
+        }
+    }
+
+    /// For how long a lease was granted.
+    pub(super) async fn granted_ttl(&self, lease: i64) -> Result<Duration, BackendError> {
+        let mut client = self.client.lease_client();
+        match self.in_time(client.time_to_live(lease, None)).await? {
+            Ok(answer) => Ok(Duration::from_secs(u64::try_from(answer.granted_ttl()).unwrap_or(0))),
+            Err(error) => Err(self.failed(error)),
+        }
+    }
+
+    pub(super) async fn time_to_live(&self, lease: i64) -> Result<Duration, BackendError> {
+        let mut client = self.client.lease_client();
+        match self.in_time(client.time_to_live(lease, None)).await? {
+            Ok(answer) => Ok(Duration::from_secs(u64::try_from(answer.ttl()).unwrap_or(0))),
+            Err(error) => Err(self.failed(error)),
+        }
+    }
+
+    /// Puts a key under its lease if it is not there, and sees who is first.
+    pub(super) async fn put_in_queue(
+        &self,
+        own: &str,
+        owner: &str,
+        lease: i64,
+        queue: &str,
+    ) -> Result<Place, BackendError> {
+        let first = || TxnOp::get(queue, Some(in_order(SortOrder::Ascend)));
+        let put = TxnOp::put(own, owner, Some(PutOptions::new().with_lease(lease)));
+        let transaction = Txn::new()
+            .when([Compare::create_revision(own, CompareOp::Equal, 0)])
+            .and_then([put, first()])
+            .or_else([TxnOp::get(own, None), first()]);
+        let mut client = self.client.kv_client();
+        let answer = self.in_time(client.txn(transaction)).await?;
+        let answer = match answer {
+            // The lease was over before the key was put.
+            Err(error) if status(&error) == Some(code::NOT_FOUND) => return Err(self.lapsed()),
+            answer => answer.map_err(|error| self.failed(error))?,
+        };
+        let put_at = answer.header().map(etcd_client::ResponseHeader::revision);
+        let mut parts = answer.op_responses().into_iter();
+        let revision = match parts.next() {
+            Some(TxnOpResponse::Get(own)) => own.kvs().first().map(KeyValue::create_revision),
+            _ => put_at,
+        };
+        let head = match parts.next() {
+            Some(TxnOpResponse::Get(head)) => head.kvs().first().map(KeyValue::create_revision),
+            _ => None,
+        };
+        let revision = revision.ok_or_else(|| self.lapsed())?;
+        Ok(Place { revision, is_first: head == Some(revision) })
+    }
+
+    /// Who stands right before this revision, and at which revision of the store that was seen.
+    pub(super) async fn predecessor(
+        &self,
+        queue: &str,
+        revision: i64,
+    ) -> Result<Option<(Vec<u8>, i64)>, BackendError> {
+        let before = in_order(SortOrder::Descend).with_max_create_revision(revision - 1);
+        let mut client = self.client.kv_client();
+        let answer = self.in_time(client.get(queue, Some(before))).await?;
+        let mut answer = answer.map_err(|error| self.failed(error))?;
+        let seen_at = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
+        let key = answer.take_kvs().into_iter().next().map(|pair| pair.key().to_vec());
+        Ok(key.map(|key| (key, seen_at)))
+    }
+
+    /// Resolves when this key is deleted after this revision.
+    pub(super) async fn until_deleted(
+        &self,
+        key: Vec<u8>,
+        revision: i64,
+    ) -> Result<(), BackendError> {
+        let options = WatchOptions::new()
+            .with_start_revision(revision + 1)
+            .with_filters([WatchFilterType::NoPut]);
+        let mut client = self.client.watch_client();
+        let watching = self.in_time(client.watch(key, Some(options))).await?;
+        let mut events = watching.map_err(|error| self.failed(error))?;
+        loop {
+            let told = events.message().await.map_err(|error| self.failed(error))?;
+            match told {
+                Some(told) if told.canceled() => break,
+                Some(told) => {
+                    let is_deletion =
+                        |event: &etcd_client::Event| event.event_type() == EventType::Delete;
+                    if told.events().iter().any(is_deletion) {
+                        return Ok(());
+                    }
+                }
+                None => break,
+            }
+        }
+        Err(BackendError::transient(format!("etcd at {} ended a watch", self.hosts)))
+    }
+
+    /// What stands in a key.
+    pub(super) async fn value(&self, key: &str) -> Result<Option<Vec<u8>>, BackendError> {
+        let mut client = self.client.kv_client();
+        let answer = self.in_time(client.get(key, None)).await?;
+        let answer = answer.map_err(|error| self.failed(error))?;
+        Ok(answer.kvs().first().map(|pair| pair.value().to_vec()))
+    }
+
+    /// Deletes a key if it is this owner's.
+    pub(super) async fn delete_own(&self, own: &str, owner: &str) -> Result<bool, BackendError> {
+        self.if_own(own, owner, TxnOp::delete(own, None)).await
+    }
+
+    /// Leaves a key to nobody, under another lease.
+    pub(super) async fn keep_for(
+        &self,
+        own: &str,
+        owner: &str,
+        lease: i64,
+    ) -> Result<bool, BackendError> {
+        let put = TxnOp::put(own, KEPT, Some(PutOptions::new().with_lease(lease)));
+        self.if_own(own, owner, put).await
+    }
+
+    async fn if_own(&self, own: &str, owner: &str, change: TxnOp) -> Result<bool, BackendError> {
+        let is_own = Compare::value(own, CompareOp::Equal, owner);
+        let mut client = self.client.kv_client();
+        let transaction = Txn::new().when([is_own]).and_then([change]);
+        let answer = self.in_time(client.txn(transaction)).await?;
+        Ok(answer.map_err(|error| self.failed(error))?.succeeded())
+    }
+
+    pub(super) async fn head(&self, queue: &str) -> Result<Option<Head>, BackendError> {
+        let mut client = self.client.kv_client();
+        let first = in_order(SortOrder::Ascend);
+        let answer = self.in_time(client.get(queue, Some(first))).await?;
+        let mut answer = answer.map_err(|error| self.failed(error))?;
+        Ok(answer.take_kvs().into_iter().next().map(|pair| Head {
+            key: pair.key().to_vec(),
+            value: pair.value().to_vec(),
+            revision: pair.create_revision(),
+            lease: pair.lease(),
+        }))
+    }
+
+    /// Deletes a key; false if it was not there.
+    pub(super) async fn delete(&self, key: Vec<u8>) -> Result<bool, BackendError> {
+        let mut client = self.client.kv_client();
+        let answer = self.in_time(client.delete(key, None)).await?;
+        Ok(answer.map_err(|error| self.failed(error))?.deleted() > 0)
+    }
+}
+
+/// The first one of a queue, in this order of arrival.
+fn in_order(order: SortOrder) -> GetOptions {
+    GetOptions::new().with_prefix().with_sort(SortTarget::Create, order).with_limit(1)
+}
+
+fn status(error: &Error) -> Option<i32> {
+    match error {
+        Error::GRpcStatus(status) => Some(status.code() as i32),
+        _ => None,
+    }
+}
+
+pub(super) fn explain(hosts: &str, what: &str, error: Error) -> BackendError {
+    let lasts = match &error {
+        Error::GRpcStatus(_) => matches!(
+            status(&error),
+            Some(
+                code::INVALID_ARGUMENT
+                    | code::PERMISSION_DENIED
+                    | code::UNIMPLEMENTED
+                    | code::UNAUTHENTICATED
+            )
+        ),
+        Error::InvalidArgs(_) | Error::InvalidUri(_) | Error::InvalidMetadataValue(_) => true,
+        _ => false,
+    };
+    let message = format!("etcd at {hosts} {what}: {}", told(&error));
+    let explained =
+        if lasts { BackendError::permanent(message) } else { BackendError::transient(message) };
+    explained.with_source(error)
+}
+
+/// The server's own words; a status shows much else.
+fn told(error: &Error) -> String {
+    match error {
+        Error::GRpcStatus(status) => status.message().to_owned(),
+        other => other.to_string(),
+    }
+}

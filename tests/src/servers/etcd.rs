@@ -1,0 +1,165 @@
+//! etcd: one server, or a cluster.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use super::server::{Kind, Server};
+use super::{free_port, program, redis_cluster::wait_for};
+
+/// An etcd server.
+pub type EtcdServer = Server<Etcd>;
+
+/// What makes a server an [`EtcdServer`].
+#[derive(Debug)]
+pub struct Etcd {
+    name: String,
+    /// Where the others talk to it.
+    peer_port: u16,
+    /// All of them, by name.
+    cluster: String,
+}
+
+impl EtcdServer {
+    /// Starts one.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[must_use]
+    pub fn start() -> Self {
+        let peer_port = free_port().expect("a free port");
+        Self::launch_named("one", peer_port, format!("one=http://127.0.0.1:{peer_port}"))
+    }
+
+    fn launch_named(name: &str, peer_port: u16, cluster: String) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        Self::launch(Etcd { name: name.to_owned(), peer_port, cluster }, folder)
+    }
+
+    /// Its URL.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("etcd://127.0.0.1:{}", self.port())
+    }
+
+    /// What `etcdctl` answers to these words.
+    ///
+    /// # Panics
+    /// When it fails.
+    #[must_use]
+    pub fn ctl(&self, words: &[&str]) -> String {
+        let mut command = Command::new(program("etcdctl").expect("etcd's client is installed"));
+        command.env("ETCDCTL_API", "3");
+        command.args(["--endpoints", &format!("127.0.0.1:{}", self.port())]).args(words);
+        String::from_utf8_lossy(&super::data::complete(&mut command).stdout).into_owned()
+    }
+
+    /// A sum out of its own statistics: of all lines that begin with this.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    #[must_use]
+    pub fn statistic(&self, line: &str) -> u64 {
+        let told = get(self.port(), "/metrics").expect("it answers");
+        let values = told.lines().filter_map(|told| told.strip_prefix(line)?.rsplit(' ').next());
+        values.filter_map(|value| value.split('.').next()?.parse::<u64>().ok()).sum()
+    }
+}
+
+/// Three etcd servers.
+#[derive(Debug)]
+pub struct EtcdCluster {
+    /// The servers.
+    pub servers: Vec<EtcdServer>,
+}
+
+impl EtcdCluster {
+    /// Starts them.
+    ///
+    /// # Panics
+    /// When they cannot be started.
+    #[must_use]
+    pub fn start() -> Self {
+        let names = ["one", "two", "three"];
+        let ports = names.map(|_| free_port().expect("a free port"));
+        let members: Vec<_> = names
+            .iter()
+            .zip(ports)
+            .map(|(name, port)| format!("{name}=http://127.0.0.1:{port}"))
+            .collect();
+        let cluster = members.join(",");
+        let starting: Vec<_> = names
+            .into_iter()
+            .zip(ports)
+            .map(|(name, port)| {
+                let cluster = cluster.clone();
+                // None answers before there are two.
+                std::thread::spawn(move || EtcdServer::launch_named(name, port, cluster))
+            })
+            .collect();
+        let servers = starting.into_iter().map(|one| one.join().expect("it starts")).collect();
+        let cluster = Self { servers };
+        wait_for("a leader", || cluster.find_leader().is_some());
+        cluster
+    }
+
+    /// Their URL.
+    #[must_use]
+    pub fn url(&self) -> String {
+        let hosts: Vec<_> =
+            self.servers.iter().map(|server| format!("127.0.0.1:{}", server.port())).collect();
+        format!("etcd://{}", hosts.join(","))
+    }
+
+    /// Which of them leads.
+    ///
+    /// # Panics
+    /// When none does.
+    #[must_use]
+    pub fn leader(&self) -> usize {
+        self.find_leader().expect("a leader")
+    }
+
+    fn find_leader(&self) -> Option<usize> {
+        let leads = |server: &EtcdServer| {
+            get(server.port(), "/metrics")
+                .is_ok_and(|told| told.lines().any(|line| line == "etcd_server_is_leader 1"))
+        };
+        self.servers.iter().position(leads)
+    }
+}
+
+impl Kind for Etcd {
+    fn command(&self, folder: &Path, port: u16) -> Command {
+        let client = format!("http://127.0.0.1:{port}");
+        let peer = format!("http://127.0.0.1:{}", self.peer_port);
+        let mut command = Command::new(program("etcd").expect("etcd is installed"));
+        command.args(["--name", &self.name, "--logger", "zap", "--log-level", "error"]);
+        command.arg("--data-dir").arg(folder.join("data"));
+        command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
+        command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
+        command.args(["--initial-cluster", &self.cluster, "--unsafe-no-fsync"]);
+        command
+    }
+
+    fn answers(port: u16) -> io::Result<bool> {
+        Ok(get(port, "/health")?.contains("true"))
+    }
+}
+
+/// The body of a page.
+fn get(port: u16, path: &str) -> io::Result<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
+    let mut reader = BufReader::new(stream);
+    let mut line = String::new();
+    while reader.read_line(&mut line)? > 2 {
+        line.clear();
+    }
+    let mut body = String::new();
+    reader.read_to_string(&mut body)?;
+    Ok(body)
+}
