@@ -21,11 +21,13 @@ const SCHEMES: &[(&str, Option<&str>, bool)] = &[
     ("mariadb", Some("mysql"), cfg!(feature = "mysql")),
     ("zookeeper", Some("zookeeper"), cfg!(feature = "zookeeper")),
     ("etcd", Some("etcd"), cfg!(feature = "etcd")),
+    ("etcds", Some("etcd-tls"), cfg!(feature = "etcd-tls")),
 ];
 
 /// Connects to whatever backend a URL names: `memory:`, `sqlite:path`,
 /// `redis://…`, `redis+cluster://…`, `redis+sentinel://…` (and `rediss…` for TLS), `redlock://…` (`redlocks://…`),
-/// `postgres://…`, `mysql://…`, `zookeeper://…`, `etcd://…`.
+/// `postgres://…`, `mysql://…`, `zookeeper://…`, `etcd://…`
+/// (`etcds://…`).
 ///
 /// # Errors
 /// A permanent error for a scheme that is unknown or whose feature is off, which lists the schemes
@@ -57,6 +59,8 @@ pub async fn connect(url: &str) -> Result<Box<dyn Backend>, BackendError> {
         "mysql" | "mariadb" => Ok(Box::new(crate::backend::MySql::connect(url).await?)),
         #[cfg(feature = "etcd")]
         "etcd" => Ok(Box::new(crate::backend::Etcd::connect(url).await?)),
+        #[cfg(feature = "etcd-tls")]
+        "etcds" => Ok(Box::new(crate::backend::Etcd::connect(url).await?)),
         #[cfg(feature = "zookeeper")]
         "zookeeper" => Ok(Box::new(crate::backend::ZooKeeper::connect(url).await?)),
         _ => Err(BackendError::permanent(refusal(scheme)).not_sent()),

@@ -3,6 +3,9 @@
 #[doc = include_str!("guide/backends.md")]
 pub mod backends {}
 
+#[doc = include_str!("guide/etcd.md")]
+pub mod etcd {}
+
 #[doc = include_str!("guide/failures.md")]
 pub mod failures {}
 

@@ -32,8 +32,8 @@ use crate::sale::{FEWEST_FOR_A_CRASH, Kind, Plan, Sale};
 #[derive(Debug, Parser)]
 struct Options {
     /// Where the locks live: sqlite:path, redis://host:port/, redis+cluster://…, redis+sentinel://…,
-    /// redlock://…, memory: (servers are threads then); postgres://, mysql:// and zookeeper:// with the
-    /// features of these names
+    /// redlock://…, memory: (servers are threads then); postgres://, mysql://, zookeeper:// and etcd://
+    /// with the features of these names
     #[arg(long, value_name = "URL")]
     backend: Option<String>,
     /// Items in stock

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use dlock_tests::servers::MariaDbServer;
 #[cfg(feature = "postgres")]
 use dlock_tests::servers::PostgresServer;
+#[cfg(feature = "etcd")]
+use dlock_tests::servers::{EtcdCluster, EtcdServer};
 use dlock_tests::servers::{RedisCluster, RedisNodes, RedisSentinels, RedisServer};
 #[cfg(feature = "zookeeper")]
 use dlock_tests::servers::{ZOOKEEPER, ZooKeeperEnsemble, ZooKeeperServer};
@@ -46,6 +48,12 @@ fn main() -> std::process::ExitCode {
     });
     #[cfg(feature = "zookeeper")]
     trials.needs(ZOOKEEPER, "zookeeper_sells_on_while_the_leader_is_killed", leader_killed);
+    #[cfg(feature = "etcd")]
+    trials.needs("etcd", "etcd_sells_exactly_the_stock", || async {
+        sells_exactly_the_stock_within(5_000, &["--backend", &EtcdServer::start().url()]);
+    });
+    #[cfg(feature = "etcd")]
+    trials.needs("etcd", "etcd_sells_on_while_the_leader_is_killed", etcd_leader_killed);
     #[cfg(feature = "postgres")]
     trials.needs("postgres", "a_row_lock_sells_exactly_the_stock", last_item);
     trials.add("a_fenced_store_refuses_the_stale_write", fencing);
@@ -194,6 +202,24 @@ async fn sentinel_fails_over() {
     sells_exactly_the_stock_while(&all.url(), || {
         in_mid_sale(&all.servers[..1]);
         all.fail_over();
+    });
+}
+
+#[cfg(feature = "etcd")]
+async fn etcd_leader_killed() {
+    let mut cluster = EtcdCluster::start();
+    sells_exactly_the_stock_while(&cluster.url(), || {
+        let began = Instant::now();
+        let sells = |cluster: &EtcdCluster| {
+            let keys = cluster.servers[0].ctl(&["get", "dlock/item", "--prefix", "--keys-only"]);
+            keys.contains("dlock/item")
+        };
+        while !sells(&cluster) {
+            assert!(began.elapsed() < Duration::from_mins(1), "nobody buys");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let leader = cluster.leader();
+        cluster.servers[leader].kill();
     });
 }
 

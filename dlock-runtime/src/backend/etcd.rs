@@ -49,7 +49,8 @@ struct Names {
 }
 
 impl Etcd {
-    /// Connects to `etcd://[user:password@]host:port,host:port,…`.
+    /// Connects to `etcd://[user:password@]host:port,host:port,…`, or (with the feature `etcd-tls`) over TLS to
+    /// `etcds://…`.
     ///
     /// # Errors
     /// A URL that cannot be read, a cluster that cannot be reached or refuses the credentials. No error
@@ -121,8 +122,7 @@ impl Etcd {
         let names = self.names(claim);
         let (place, began) = self.line_up(claim, &names).await?;
         if place.is_first {
-            let validity = validity_of(claim.ttl).saturating_sub(began.elapsed());
-            return Ok(granted(&place, Moment::now().since(&asked) + validity));
+            return Ok(granted(&place, asked, began, validity_of(claim.ttl)));
         }
         // A try does not wait: it leaves the queue.
         self.0.calls.revoke(names.lease).await?;
@@ -134,8 +134,7 @@ impl Etcd {
         let names = self.names(claim);
         let (place, began) = self.line_up(claim, &names).await?;
         if place.is_first {
-            let validity = validity_of(claim.ttl).saturating_sub(began.elapsed());
-            return Ok(granted(&place, Moment::now().since(&asked) + validity));
+            return Ok(granted(&place, asked, began, validity_of(claim.ttl)));
         }
         let calls = &self.0.calls;
         while let Some((before, revision)) = calls.predecessor(&names.queue, place.revision).await?
@@ -148,8 +147,7 @@ impl Etcd {
         if kept == Kept::Gone || !self.is_there(claim, &names).await? {
             return Err(calls.lapsed());
         }
-        let validity = self.renewed_validity(claim.ttl).saturating_sub(began.elapsed());
-        Ok(granted(&place, Moment::now().since(&asked) + validity))
+        Ok(granted(&place, asked, began, self.renewed_validity(claim.ttl)))
     }
 
     /// Waits until this key is gone, and keeps the own lease meanwhile.
@@ -222,7 +220,7 @@ impl Etcd {
     async fn inspect(&self, key: &LockKey) -> Result<Option<Holder>, BackendError> {
         let head = self.0.calls.head(&self.queue_of(key)).await?;
         let Some(head) = head else { return Ok(None) };
-        let left = self.0.calls.time_to_live(head.lease).await?;
+        let [_, left] = self.0.calls.times(head.lease).await?;
         let owner = std::str::from_utf8(&head.value).ok().and_then(OwnerId::parse);
         Ok(Some(Holder::new(owner, token(head.revision), left)))
     }
@@ -236,8 +234,9 @@ impl Etcd {
     }
 }
 
-fn granted(place: &Place, validity: Duration) -> Attempt {
-    Attempt::granted(token(place.revision), validity)
+/// A grant to who asked at one moment, under a lease that is valid for so long from another.
+fn granted(place: &Place, asked: Moment, began: Moment, validity: Duration) -> Attempt {
+    Attempt::granted(token(place.revision), began.since(&asked) + validity)
 }
 
 fn token(revision: i64) -> FencingToken {

@@ -20,6 +20,8 @@ pub struct Etcd {
     peer_port: u16,
     /// All of them, by name.
     cluster: String,
+    /// Certificate and key, where clients are to use TLS.
+    tls: Option<[String; 2]>,
 }
 
 impl EtcdServer {
@@ -35,7 +37,20 @@ impl EtcdServer {
 
     fn launch_named(name: &str, peer_port: u16, cluster: String) -> Self {
         let folder = tempfile::tempdir().expect("a temporary directory");
-        Self::launch(Etcd { name: name.to_owned(), peer_port, cluster }, folder)
+        Self::launch(Etcd { name: name.to_owned(), peer_port, cluster, tls: None }, folder)
+    }
+
+    /// Starts one whose clients use TLS, with this certificate and key (PEM).
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[must_use]
+    pub fn start_with_tls(certificate: &str, key: &str) -> Self {
+        let peer_port = free_port().expect("a free port");
+        let cluster = format!("one=http://127.0.0.1:{peer_port}");
+        let tls = Some([certificate.to_owned(), key.to_owned()]);
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        Self::launch(Etcd { name: "one".to_owned(), peer_port, cluster, tls }, folder)
     }
 
     /// Its URL.
@@ -133,7 +148,8 @@ impl EtcdCluster {
 
 impl Kind for Etcd {
     fn command(&self, folder: &Path, port: u16) -> Command {
-        let client = format!("http://127.0.0.1:{port}");
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        let client = format!("{scheme}://127.0.0.1:{port}");
         let peer = format!("http://127.0.0.1:{}", self.peer_port);
         let mut command = Command::new(program("etcd").expect("etcd is installed"));
         command.args(["--name", &self.name, "--logger", "zap", "--log-level", "error"]);
@@ -141,12 +157,30 @@ impl Kind for Etcd {
         command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
         command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
         command.args(["--initial-cluster", &self.cluster, "--unsafe-no-fsync"]);
+        if let Some([certificate, key]) = &self.tls {
+            for (name, option, pem) in
+                [("cert.pem", "--cert-file", certificate), ("key.pem", "--key-file", key)]
+            {
+                let file = folder.join(name);
+                std::fs::write(&file, pem).expect("a file of ours");
+                command.arg(option).arg(file);
+            }
+            // Whether it answers is asked without.
+            let metrics = format!("http://127.0.0.1:{}", port_for_metrics(port));
+            command.args(["--listen-metrics-urls", &metrics]);
+        }
         command
     }
 
     fn answers(port: u16) -> io::Result<bool> {
-        Ok(get(port, "/health")?.contains("true"))
+        let health = get(port, "/health").or_else(|_| get(port_for_metrics(port), "/health"))?;
+        Ok(health.contains("true"))
     }
+}
+
+/// A second port, as far away as the first one of the next server is not.
+fn port_for_metrics(port: u16) -> u16 {
+    port + 10_000
 }
 
 /// The body of a page.

@@ -18,11 +18,14 @@ pub struct EtcdBuilder {
     prefix: String,
     response_timeout: Duration,
     election_timeout: Duration,
+    #[cfg(feature = "etcd-tls")]
+    root_certificate: Option<Vec<u8>>,
 }
 
 /// What a URL says.
 #[derive(Debug, PartialEq, Eq)]
 struct Address {
+    tls: bool,
     hosts: String,
     credentials: Option<(String, String)>,
 }
@@ -30,7 +33,13 @@ struct Address {
 impl EtcdBuilder {
     pub(super) fn new() -> Self {
         let second = Duration::from_secs(1);
-        Self { prefix: "dlock/".to_owned(), response_timeout: second, election_timeout: second }
+        Self {
+            prefix: "dlock/".to_owned(),
+            response_timeout: second,
+            election_timeout: second,
+            #[cfg(feature = "etcd-tls")]
+            root_certificate: None,
+        }
     }
 
     /// What every key begins with; `dlock/` if not set.
@@ -52,6 +61,14 @@ impl EtcdBuilder {
         self
     }
 
+    /// The certificate (PEM) of the authority to trust, for `etcds://` with one of one's own; the system's
+    /// if not set.
+    #[cfg(feature = "etcd-tls")]
+    pub fn root_certificate(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.root_certificate = Some(pem.into());
+        self
+    }
+
     /// Connects; see [`Etcd::connect`].
     ///
     /// # Errors
@@ -60,7 +77,7 @@ impl EtcdBuilder {
     /// # Cancel safety
     /// Cancel safe: a connection under way is closed.
     pub async fn connect(self, url: &str) -> Result<Etcd, BackendError> {
-        let Address { hosts, credentials } = Address::parse(url)?;
+        let Address { tls, hosts, credentials } = Address::parse(url)?;
         let mut options = ConnectOptions::new()
             .with_connect_timeout(self.response_timeout)
             .with_keep_alive(self.election_timeout * 2, self.election_timeout * 2)
@@ -68,7 +85,11 @@ impl EtcdBuilder {
         if let Some((user, password)) = credentials {
             options = options.with_user(user, password);
         }
-        let endpoints: Vec<_> = hosts.split(',').map(|host| format!("http://{host}")).collect();
+        if tls {
+            options = self.with_tls(options)?;
+        }
+        let scheme = if tls { "https" } else { "http" };
+        let endpoints: Vec<_> = hosts.split(',').map(|host| format!("{scheme}://{host}")).collect();
         let connecting = Client::connect(endpoints, Some(options));
         let connected = tokio::time::timeout(self.response_timeout * 3, connecting).await;
         let connected = connected.map_err(|_| {
@@ -87,20 +108,41 @@ impl EtcdBuilder {
     }
 }
 
+impl EtcdBuilder {
+    #[cfg(feature = "etcd-tls")]
+    #[allow(clippy::unnecessary_wraps, reason = "without the feature it fails")]
+    fn with_tls(&self, options: ConnectOptions) -> Result<ConnectOptions, BackendError> {
+        let tls = etcd_client::TlsOptions::new();
+        Ok(options.with_tls(match &self.root_certificate {
+            Some(pem) => tls.ca_certificate(etcd_client::Certificate::from_pem(pem)),
+            None => tls.with_native_roots(),
+        }))
+    }
+
+    #[cfg(not(feature = "etcd-tls"))]
+    #[allow(clippy::unused_self, reason = "with the feature it is used")]
+    fn with_tls(&self, _: ConnectOptions) -> Result<ConnectOptions, BackendError> {
+        let problem = "this build has no TLS: turn on the feature `etcd-tls` of dlock-runtime";
+        Err(BackendError::permanent(problem).not_sent())
+    }
+}
+
 /// The shortest lease that the servers grant; they raise what is shorter.
 async fn shortest_lease(calls: &Calls) -> Result<Duration, BackendError> {
     let bits = u64::from_be_bytes(OwnerId::random().as_bytes()[..8].try_into().unwrap_or_default());
     let lease = i64::try_from(bits >> 1).unwrap_or(1).max(1);
     calls.grant(lease, 1).await?;
-    let left = calls.granted_ttl(lease).await?;
+    let [granted, _] = calls.times(lease).await?;
     calls.revoke(lease).await?;
-    Ok(left)
+    Ok(granted)
 }
 
 impl Address {
     fn parse(url: &str) -> Result<Self, BackendError> {
-        let rest = url.strip_prefix("etcd://");
-        let rest = rest.ok_or_else(|| unreadable("it begins with etcd://"))?;
+        let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+        if !matches!(scheme, "etcd" | "etcds") {
+            return Err(unreadable("it begins with etcd:// or etcds://"));
+        }
         let (credentials, hosts) = match rest.rsplit_once('@') {
             Some((credentials, hosts)) => (Some(pair(credentials)?), hosts),
             None => (None, rest),
@@ -113,7 +155,7 @@ impl Address {
         if !hosts.split(',').all(is_host) {
             return Err(unreadable("every server is host:port, with commas between them"));
         }
-        Ok(Self { hosts: hosts.to_owned(), credentials })
+        Ok(Self { tls: scheme == "etcds", hosts: hosts.to_owned(), credentials })
     }
 }
 
@@ -142,6 +184,7 @@ mod tests {
     fn a_url_is_read_with_its_parts() {
         let address = Address::parse("etcd://u:p%40w@a:1,b:2/").unwrap();
         assert_eq!(address.hosts, "a:1,b:2");
+        assert!(!address.tls && Address::parse("etcds://a:1").unwrap().tls);
         assert_eq!(address.credentials, Some(("u".to_owned(), "p@w".to_owned())));
     }
 

@@ -19,6 +19,7 @@ mod code {
     pub(super) const PERMISSION_DENIED: i32 = 7;
     pub(super) const FAILED_PRECONDITION: i32 = 9;
     pub(super) const UNIMPLEMENTED: i32 = 12;
+    pub(super) const UNAVAILABLE: i32 = 14;
     pub(super) const UNAUTHENTICATED: i32 = 16;
 }
 
@@ -50,6 +51,21 @@ pub(super) enum Kept {
     Gone,
 }
 
+/// Sends a request, and again when it was never sent: one of the servers cannot be reached, and another one
+/// is asked then.
+macro_rules! asked {
+    ($calls:ident, $request:expr) => {{
+        let mut servers = $calls.servers();
+        loop {
+            servers -= 1;
+            match $calls.in_time($request).await? {
+                Err(error) if servers > 0 && is_unreachable(&error) => {}
+                answer => break answer,
+            }
+        }
+    }};
+}
+
 impl Calls {
     async fn in_time<T>(
         &self,
@@ -58,6 +74,10 @@ impl Calls {
         tokio::time::timeout(self.limit, request).await.map_err(|_| {
             BackendError::transient(format!("etcd at {} did not answer in time", self.hosts))
         })
+    }
+
+    fn servers(&self) -> usize {
+        self.hosts.split(',').count()
     }
 
     fn failed(&self, error: Error) -> BackendError {
@@ -75,7 +95,7 @@ impl Calls {
     pub(super) async fn grant(&self, lease: i64, seconds: i64) -> Result<bool, BackendError> {
         let options = LeaseGrantOptions::new().with_id(lease);
         let mut client = self.client.lease_client();
-        match self.in_time(client.grant(seconds, Some(options))).await? {
+        match asked!(self, client.grant(seconds, Some(options.clone()))) {
             Ok(_) => Ok(true),
             Err(error) if status(&error) == Some(code::FAILED_PRECONDITION) => Ok(false),
             Err(error) => Err(self.failed(error)),
@@ -84,7 +104,7 @@ impl Calls {
 
     pub(super) async fn keep_alive(&self, lease: i64) -> Result<Kept, BackendError> {
         let mut client = self.client.lease_client();
-        match self.in_time(client.keep_alive(lease)).await? {
+        match asked!(self, client.keep_alive(lease)) {
             Ok(_) => Ok(Kept::Kept),
             Err(Error::LeaseKeepAliveError(_)) => Ok(Kept::Gone),
             Err(error) if status(&error) == Some(code::NOT_FOUND) => Ok(Kept::Gone),
@@ -95,26 +115,19 @@ impl Calls {
     /// Ends a lease and what is under it.
     pub(super) async fn revoke(&self, lease: i64) -> Result<(), BackendError> {
         let mut client = self.client.lease_client();
-        match self.in_time(client.revoke(lease)).await? {
+        match asked!(self, client.revoke(lease)) {
             Ok(_) => Ok(()),
             Err(error) if status(&error) == Some(code::NOT_FOUND) => Ok(()),
             Err(error) => Err(self.failed(error)),
         }
     }
 
-    /// For how long a lease was granted.
-    pub(super) async fn granted_ttl(&self, lease: i64) -> Result<Duration, BackendError> {
+    /// How long a lease was granted for, and how long it still lasts.
+    pub(super) async fn times(&self, lease: i64) -> Result<[Duration; 2], BackendError> {
         let mut client = self.client.lease_client();
-        match self.in_time(client.time_to_live(lease, None)).await? {
-            Ok(answer) => Ok(Duration::from_secs(u64::try_from(answer.granted_ttl()).unwrap_or(0))),
-            Err(error) => Err(self.failed(error)),
-        }
-    }
-
-    pub(super) async fn time_to_live(&self, lease: i64) -> Result<Duration, BackendError> {
-        let mut client = self.client.lease_client();
-        match self.in_time(client.time_to_live(lease, None)).await? {
-            Ok(answer) => Ok(Duration::from_secs(u64::try_from(answer.ttl()).unwrap_or(0))),
+        match asked!(self, client.time_to_live(lease, None)) {
+            Ok(answer) => Ok([answer.granted_ttl(), answer.ttl()]
+                .map(|seconds| Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))),
             Err(error) => Err(self.failed(error)),
         }
     }
@@ -134,7 +147,7 @@ impl Calls {
             .and_then([put, first()])
             .or_else([TxnOp::get(own, None), first()]);
         let mut client = self.client.kv_client();
-        let answer = self.in_time(client.txn(transaction)).await?;
+        let answer = asked!(self, client.txn(transaction.clone()));
         let answer = match answer {
             // The lease was over before the key was put.
             Err(error) if status(&error) == Some(code::NOT_FOUND) => return Err(self.lapsed()),
@@ -162,7 +175,7 @@ impl Calls {
     ) -> Result<Option<(Vec<u8>, i64)>, BackendError> {
         let before = in_order(SortOrder::Descend).with_max_create_revision(revision - 1);
         let mut client = self.client.kv_client();
-        let answer = self.in_time(client.get(queue, Some(before))).await?;
+        let answer = asked!(self, client.get(queue, Some(before.clone())));
         let mut answer = answer.map_err(|error| self.failed(error))?;
         let seen_at = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
         let key = answer.take_kvs().into_iter().next().map(|pair| pair.key().to_vec());
@@ -179,7 +192,7 @@ impl Calls {
             .with_start_revision(revision + 1)
             .with_filters([WatchFilterType::NoPut]);
         let mut client = self.client.watch_client();
-        let watching = self.in_time(client.watch(key, Some(options))).await?;
+        let watching = asked!(self, client.watch(key.clone(), Some(options.clone())));
         let mut events = watching.map_err(|error| self.failed(error))?;
         loop {
             let told = events.message().await.map_err(|error| self.failed(error))?;
@@ -201,7 +214,7 @@ impl Calls {
     /// What stands in a key.
     pub(super) async fn value(&self, key: &str) -> Result<Option<Vec<u8>>, BackendError> {
         let mut client = self.client.kv_client();
-        let answer = self.in_time(client.get(key, None)).await?;
+        let answer = asked!(self, client.get(key, None));
         let answer = answer.map_err(|error| self.failed(error))?;
         Ok(answer.kvs().first().map(|pair| pair.value().to_vec()))
     }
@@ -226,14 +239,14 @@ impl Calls {
         let is_own = Compare::value(own, CompareOp::Equal, owner);
         let mut client = self.client.kv_client();
         let transaction = Txn::new().when([is_own]).and_then([change]);
-        let answer = self.in_time(client.txn(transaction)).await?;
+        let answer = asked!(self, client.txn(transaction.clone()));
         Ok(answer.map_err(|error| self.failed(error))?.succeeded())
     }
 
     pub(super) async fn head(&self, queue: &str) -> Result<Option<Head>, BackendError> {
         let mut client = self.client.kv_client();
         let first = in_order(SortOrder::Ascend);
-        let answer = self.in_time(client.get(queue, Some(first))).await?;
+        let answer = asked!(self, client.get(queue, Some(first.clone())));
         let mut answer = answer.map_err(|error| self.failed(error))?;
         Ok(answer.take_kvs().into_iter().next().map(|pair| Head {
             key: pair.key().to_vec(),
@@ -246,7 +259,7 @@ impl Calls {
     /// Deletes a key; false if it was not there.
     pub(super) async fn delete(&self, key: Vec<u8>) -> Result<bool, BackendError> {
         let mut client = self.client.kv_client();
-        let answer = self.in_time(client.delete(key, None)).await?;
+        let answer = asked!(self, client.delete(key.clone(), None));
         Ok(answer.map_err(|error| self.failed(error))?.deleted() > 0)
     }
 }
@@ -261,6 +274,11 @@ fn status(error: &Error) -> Option<i32> {
         Error::GRpcStatus(status) => Some(status.code() as i32),
         _ => None,
     }
+}
+
+/// Was there no connection to send it over?
+fn is_unreachable(error: &Error) -> bool {
+    status(error) == Some(code::UNAVAILABLE) && told(error).contains("connect error")
 }
 
 pub(super) fn explain(hosts: &str, what: &str, error: Error) -> BackendError {
