@@ -40,6 +40,13 @@ struct Inner {
     min_ttl: Duration,
 }
 
+/// How long a lease surely lasts.
+#[derive(Clone, Copy)]
+struct Validity {
+    from: Moment,
+    lasts: Duration,
+}
+
 /// The names that belong to a claim.
 struct Names {
     /// What all keys of the queue begin with.
@@ -101,28 +108,38 @@ impl Etcd {
         validity_of(ttl).saturating_sub(self.0.stale_leader)
     }
 
-    /// Takes a place in the queue under a lease, the one it has if it was asked for before; says when the
-    /// lease began, at the earliest.
-    async fn line_up(&self, claim: &Claim, names: &Names) -> Result<(Place, Moment), BackendError> {
+    /// Takes a place in the queue under a lease, the one it has if it was asked for before; says from when
+    /// and for how long the lease is valid.
+    async fn line_up(
+        &self,
+        claim: &Claim,
+        names: &Names,
+    ) -> Result<(Place, Validity), BackendError> {
         let calls = &self.0.calls;
-        let mut began = Moment::now();
+        let mut valid = Validity { from: Moment::now(), lasts: validity_of(claim.ttl) };
         if !calls.grant(names.lease, seconds(claim.ttl)).await? {
-            began = Moment::now();
-            if calls.keep_alive(names.lease).await? == Kept::Gone {
-                return Err(calls.lapsed());
-            }
+            valid = self.keep(claim, names).await?;
         }
         let owner = claim.owner.to_string();
         let place = calls.put_in_queue(&names.own, &owner, names.lease, &names.queue).await?;
-        Ok((place, began))
+        Ok((place, valid))
+    }
+
+    /// Renews the lease of one who waits.
+    async fn keep(&self, claim: &Claim, names: &Names) -> Result<Validity, BackendError> {
+        let from = Moment::now();
+        match self.0.calls.keep_alive(names.lease).await? {
+            Kept::Kept => Ok(Validity { from, lasts: self.renewed_validity(claim.ttl) }),
+            Kept::Gone => Err(self.0.calls.lapsed()),
+        }
     }
 
     async fn try_acquire(&self, claim: &Claim) -> Result<Attempt, BackendError> {
         let asked = Moment::now();
         let names = self.names(claim);
-        let (place, began) = self.line_up(claim, &names).await?;
+        let (place, valid) = self.line_up(claim, &names).await?;
         if place.is_first {
-            return Ok(granted(&place, asked, began, validity_of(claim.ttl)));
+            return Ok(granted(&place, asked, valid));
         }
         // A try does not wait: it leaves the queue.
         self.0.calls.revoke(names.lease).await?;
@@ -132,9 +149,9 @@ impl Etcd {
     async fn acquire_in_turn(&self, claim: &Claim) -> Result<Attempt, BackendError> {
         let asked = Moment::now();
         let names = self.names(claim);
-        let (place, began) = self.line_up(claim, &names).await?;
+        let (place, valid) = self.line_up(claim, &names).await?;
         if place.is_first {
-            return Ok(granted(&place, asked, began, validity_of(claim.ttl)));
+            return Ok(granted(&place, asked, valid));
         }
         let calls = &self.0.calls;
         while let Some((before, revision)) = calls.predecessor(&names.queue, place.revision).await?
@@ -142,12 +159,11 @@ impl Etcd {
             self.until_gone(claim, &names, before, revision).await?;
         }
         // It was long in the queue: are lease and key still there?
-        let began = Moment::now();
-        let kept = calls.keep_alive(names.lease).await?;
-        if kept == Kept::Gone || !self.is_there(claim, &names).await? {
+        let valid = self.keep(claim, &names).await?;
+        if !self.is_there(claim, &names).await? {
             return Err(calls.lapsed());
         }
-        Ok(granted(&place, asked, began, self.renewed_validity(claim.ttl)))
+        Ok(granted(&place, asked, valid))
     }
 
     /// Waits until this key is gone, and keeps the own lease meanwhile.
@@ -164,9 +180,7 @@ impl Etcd {
             tokio::select! {
                 gone = &mut gone => return gone,
                 () = tokio::time::sleep(claim.ttl / 3) => {
-                    if calls.keep_alive(names.lease).await? == Kept::Gone {
-                        return Err(calls.lapsed());
-                    }
+                    self.keep(claim, names).await?;
                 }
             }
         }
@@ -234,9 +248,9 @@ impl Etcd {
     }
 }
 
-/// A grant to who asked at one moment, under a lease that is valid for so long from another.
-fn granted(place: &Place, asked: Moment, began: Moment, validity: Duration) -> Attempt {
-    Attempt::granted(token(place.revision), began.since(&asked) + validity)
+/// A grant to who asked at this moment.
+fn granted(place: &Place, asked: Moment, valid: Validity) -> Attempt {
+    Attempt::granted(token(place.revision), valid.from.since(&asked) + valid.lasts)
 }
 
 fn token(revision: i64) -> FencingToken {
