@@ -143,7 +143,7 @@ async fn cluster_a_slot_moves_in_mid_hold() {
     next.release().await.expect("held to the end");
 }
 
-/// Replication is asynchronous: the promoted replica has heard of the grant here, since it was given time.
+/// Replication is asynchronous: the promoted replica has heard of the grant here, which is waited for.
 async fn cluster_a_failover_in_mid_hold_and_in_mid_wait() {
     let mut cluster = RedisCluster::start();
     let url = cluster.url();
@@ -152,6 +152,7 @@ async fn cluster_a_failover_in_mid_hold_and_in_mid_wait() {
     let waiter = tokio::spawn(other.lock("k").wait(Duration::from_mins(1)).acquire());
     sleep(Duration::from_millis(300)).await;
     let master = cluster.master_of("dlock:{k}");
+    cluster.nodes[master].wait_for_replicas(1);
     let failing = tokio::task::spawn_blocking(move || {
         cluster.fail_over(master);
         cluster
@@ -186,6 +187,7 @@ async fn sentinel_a_master_is_demoted_in_mid_hold() {
     let waiter = tokio::spawn(other.lock("k").wait(Duration::from_mins(1)).acquire());
     sleep(Duration::from_millis(300)).await;
     let all = tokio::task::spawn_blocking(move || {
+        all.servers[all.master()].wait_for_replicas(2);
         all.demote_master();
         all
     });
@@ -209,6 +211,7 @@ async fn sentinel_a_master_dies_in_mid_hold_and_in_mid_wait() {
     sleep(Duration::from_millis(300)).await;
     let failing = tokio::task::spawn_blocking(move || {
         let mut all = all;
+        all.servers[all.master()].wait_for_replicas(2);
         all.fail_over();
         all
     });

@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::program;
+use super::redis_cluster::wait_for;
 use super::server::{Kind, Server};
 
 /// Valkey's server.
@@ -87,6 +88,24 @@ impl RedisServer {
         cli(self.port(), words)
     }
 
+    /// Waits until this many replicas have acknowledged every write of before.
+    ///
+    /// A link that a replica calls up is not enough: after its first copy the server sends it
+    /// nothing more until it has acknowledged that one, which may be a second later.
+    ///
+    /// # Panics
+    /// When they do not.
+    pub fn wait_for_replicas(&self, count: usize) {
+        let written = offset(&self.cli(&["INFO", "replication"]), "master_repl_offset:");
+        let written = written.expect("a server that tells its offset");
+        let has_all = |line: &&str| {
+            line.starts_with("slave") && offset(line, ",offset=").is_some_and(|of| of >= written)
+        };
+        wait_for("replicas have every write", || {
+            self.cli(&["INFO", "replication"]).lines().filter(has_all).count() >= count
+        });
+    }
+
     /// Its URL.
     #[must_use]
     pub fn url(&self) -> String {
@@ -118,6 +137,12 @@ impl Kind for Redis {
         BufReader::new(stream).read_line(&mut line)?;
         Ok(line.starts_with("+PONG") || line.starts_with("-NOAUTH"))
     }
+}
+
+/// The number behind these words.
+fn offset(told: &str, words: &str) -> Option<u64> {
+    let (_, after) = told.split_once(words)?;
+    after.split([',', '\r', '\n']).next()?.parse().ok()
 }
 
 /// What `redis-cli` answers to these words.

@@ -32,11 +32,10 @@ impl RedisCluster {
         let cluster = Self { nodes };
         cluster.wait_until_ok(&cluster.all());
         // A failover needs replicas that are in step.
-        let linked = |node: &&RedisServer| {
-            let replication = node.cli(&["INFO", "replication"]);
-            replication.contains("role:master") || replication.contains("master_link_status:up")
-        };
-        wait_for("replicas in step", || cluster.nodes.iter().all(|node| linked(&node)));
+        let masters =
+            || cluster.nodes.iter().filter(|node| node.cli(&["ROLE"]).starts_with("master"));
+        wait_for("three masters", || masters().count() == 3);
+        masters().for_each(|master| master.wait_for_replicas(1));
         cluster
     }
 

@@ -47,11 +47,7 @@ impl RedisSentinels {
                 is("num-other-sentinels", "2") && is("num-slaves", "2")
             })
         });
-        wait_for("replicas in step", || {
-            all.servers[1..].iter().all(|replica| {
-                replica.cli(&["INFO", "replication"]).contains("master_link_status:up")
-            })
-        });
+        all.servers[0].wait_for_replicas(2);
         all
     }
 
