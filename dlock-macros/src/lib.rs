@@ -39,6 +39,9 @@ use proc_macro::TokenStream;
 /// | `ttl = "5s"` | the length of the lease: how soon others may enter after this process dies. From 10 ms to a day | the registry's, 30 s |
 /// | `wait = "2s"` | how long to wait for a busy lock. `"0s"` tries once, `"forever"` has no deadline | one `ttl` and 1 s |
 /// | `backend = "redis"` | the name under which a backend is registered | the registry's default |
+/// | `mode = "exclusive"` | `"shared"`: a reader, which excludes writers only. A writer that waits is not passed by readers that come later | `"exclusive"` |
+/// | `permits = 5` | at most so many holders at once: a semaphore, with a lease and a token for each | `1` |
+/// | `fair = true` | first come, first served, over the tasks of all processes | `false` |
 /// | `renew = true` | renew the lease while the body runs; with `false` the body must end within one `ttl` | `true` |
 /// | `max_hold = "1m"` | an upper bound for the body, even with renewal | none |
 /// | `min_hold = "30s"` | keep the lease at least this long: for scheduled jobs on clocks that differ | none |
@@ -95,7 +98,7 @@ use proc_macro::TokenStream;
 /// ```
 ///
 /// It is held until the transaction ends, by commit, roll-back or the loss of the connection; the
-/// function need not do anything for it. Beside it `key` or `keys`, `wait`, `on_busy`, `guard` (binds
+/// function need not do anything for it. Beside it `key` or `keys`, `wait`, `on_busy`, `mode`, `guard` (binds
 /// `&RowLock`, with `keys` `&RowLocks`), `map_err` and `crate` have a meaning. See the runtime crate's
 /// module `transaction`.
 ///

@@ -1,5 +1,6 @@
 //! What is written in the attribute's brackets.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use proc_macro2::{Span, TokenStream};
@@ -11,9 +12,10 @@ use crate::template::{self, Piece};
 
 mod arguments;
 mod row_lock;
+mod together;
 mod value;
 
-use arguments::{Argument, Arguments};
+use arguments::Argument;
 
 /// The options of one attribute. `None` where nothing, or nothing that can be used, is written.
 #[derive(Default)]
@@ -28,6 +30,9 @@ pub(crate) struct Options {
     pub(crate) on_busy: Option<(OnBusy, Span)>,
     pub(crate) on_lost: Option<OnLost>,
     pub(crate) reentrant: Option<bool>,
+    pub(crate) mode: Option<Mode>,
+    pub(crate) permits: Option<NonZeroU32>,
+    pub(crate) fair: Option<bool>,
     pub(crate) guard: Option<Ident>,
     /// The argument in whose transaction a row is locked.
     pub(crate) transaction: Option<Ident>,
@@ -67,6 +72,12 @@ pub(crate) enum OnBusy {
     Skip,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    Exclusive,
+    Shared,
+}
+
 #[derive(Clone, Copy)]
 pub(crate) enum OnLost {
     Cancel,
@@ -94,7 +105,7 @@ pub(crate) fn parse(arguments: TokenStream, errors: &mut Errors) -> Options {
     }
     let mentioned = |name: &str| arguments.read.iter().any(|argument| argument.name == name);
     options.mentions_commit = mentioned("transaction") || mentioned("unlock_before_commit");
-    options.check_together(&arguments, errors);
+    together::check(&options, &arguments, errors);
     options
 }
 
@@ -121,6 +132,12 @@ impl Options {
                 ];
                 self.on_lost = Some(value::word(argument, &words)?);
             }
+            "mode" => {
+                let words = [("exclusive", Mode::Exclusive), ("shared", Mode::Shared)];
+                self.mode = Some(value::word(argument, &words)?);
+            }
+            "permits" => self.permits = Some(value::permits(argument)?),
+            "fair" => self.fair = Some(value::boolean(argument)?),
             "reentrant" => self.reentrant = Some(value::boolean(argument)?),
             "guard" => self.guard = Some(value::name(argument)?),
             "transaction" => self.transaction = Some(value::transaction(argument)?),
@@ -135,34 +152,6 @@ impl Options {
             _ => {}
         }
         Ok(())
-    }
-
-    /// Mistakes that no single option shows.
-    fn check_together(&self, arguments: &Arguments, errors: &mut Errors) {
-        let written = |name: &str| arguments.read.iter().find(|argument| argument.name == name);
-        match (written("key"), written("keys")) {
-            (Some(_), Some(keys)) => errors.push(
-                keys.name.span(),
-                "`key` and `keys` exclude each other: put all keys into `keys = [\"…\", \"…\"]`",
-            ),
-            (None, None) if !arguments.unreadable => errors.push(
-                Span::call_site(),
-                "what is locked? Write `key = \"product:<id>\"`, with the name of an argument between `<` and `>`",
-            ),
-            _ => {}
-        }
-        if written("transaction").is_some() {
-            row_lock::check(arguments, errors);
-        }
-        if let (Some(false), Some(ttl), Some(max_hold)) = (self.renew, self.ttl, self.max_hold)
-            && max_hold > ttl
-            && let Some(argument) = written("max_hold")
-        {
-            errors.push(
-                argument.value.span(),
-                "`max_hold` is longer than `ttl`, and with `renew = false` the lease ends after one `ttl`: raise `ttl`, shorten `max_hold` or let the lease be renewed",
-            );
-        }
     }
 }
 

@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -25,8 +26,12 @@ use crate::token::FencingToken;
     feature = "etcd"
 ))]
 mod by_async_methods;
+mod capabilities;
+mod entry;
 #[cfg(feature = "etcd")]
 pub mod etcd;
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+mod lock_row;
 mod memory;
 #[cfg(feature = "mysql")]
 pub mod mysql;
@@ -45,6 +50,7 @@ mod topics;
 #[cfg(feature = "zookeeper")]
 pub mod zookeeper;
 
+pub use capabilities::Capabilities;
 #[cfg(feature = "etcd")]
 pub use etcd::Etcd;
 pub use memory::Memory;
@@ -139,13 +145,92 @@ pub struct Claim {
     pub ttl: Duration,
     /// The token, once it was granted.
     pub token: Option<FencingToken>,
+    /// Who else may hold the key beside it.
+    pub sharing: Sharing,
+    /// First come, first served: is it to take a place in the store's queue?
+    pub fair: bool,
+    /// How much longer its caller waits. With none left it needs no place in a queue.
+    pub patience: Duration,
+}
+
+/// Who else may hold a key beside a claim.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Sharing {
+    /// Nobody.
+    #[default]
+    Exclusive,
+    /// Others that share.
+    Shared,
+    /// Others with permits, as long as there are fewer than so many holders.
+    Permits(NonZeroU32),
+}
+
+impl Sharing {
+    /// At most so many holders: one of them holds alone.
+    #[must_use]
+    pub const fn of_permits(permits: NonZeroU32) -> Self {
+        if permits.get() == 1 { Self::Exclusive } else { Self::Permits(permits) }
+    }
+
+    /// How stores write it: `x`, `s`, or `p` and the number.
+    #[cfg(any(feature = "redis", feature = "sqlite", feature = "postgres", feature = "mysql"))]
+    pub(crate) fn code(self) -> String {
+        match self {
+            Self::Exclusive => "x".to_owned(),
+            Self::Shared => "s".to_owned(),
+            Self::Permits(permits) => format!("p{permits}"),
+        }
+    }
 }
 
 impl Claim {
     /// A claim of a new owner.
     #[must_use]
     pub fn new(key: LockKey, ttl: Duration) -> Self {
-        Self { key, owner: OwnerId::random(), ttl, token: None }
+        Self {
+            key,
+            owner: OwnerId::random(),
+            ttl,
+            token: None,
+            sharing: Sharing::Exclusive,
+            fair: false,
+            patience: Duration::ZERO,
+        }
+    }
+
+    /// Does it ask for the key alone, and in no order?
+    #[must_use]
+    pub const fn is_plain(&self) -> bool {
+        matches!(self.sharing, Sharing::Exclusive) && !self.fair
+    }
+
+    /// May it stand among those who share the key or wait for it in order? Who was granted a key alone does
+    /// not, any more.
+    #[cfg(any(feature = "redis", feature = "sqlite", feature = "postgres", feature = "mysql"))]
+    pub(crate) const fn may_be_in_a_group(&self) -> bool {
+        !matches!(self.sharing, Sharing::Exclusive) || self.token.is_none()
+    }
+
+    /// The same, sharing the key so.
+    #[must_use]
+    pub const fn with_sharing(mut self, sharing: Sharing) -> Self {
+        self.sharing = sharing;
+        self
+    }
+
+    /// The same, first come, first served or not.
+    #[must_use]
+    pub const fn with_fair(mut self, fair: bool) -> Self {
+        self.fair = fair;
+        self
+    }
+
+    /// The same with a caller that waits for so long.
+    #[must_use]
+    pub const fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
     }
 }
 
@@ -165,8 +250,11 @@ pub enum Attempt {
     /// Somebody else's.
     #[non_exhaustive]
     Busy {
-        /// When the present lease would end without a renewal, if the backend can tell.
+        /// When the present lease would end without a renewal, or when to look again for another reason,
+        /// if the backend can tell.
         expires_in: Option<Duration>,
+        /// Does the claim have a place in the store's queue now? It is released when its caller gives up.
+        queued: bool,
     },
 }
 
@@ -180,7 +268,13 @@ impl Attempt {
     /// A refusal.
     #[must_use]
     pub const fn busy(expires_in: Option<Duration>) -> Self {
-        Self::Busy { expires_in }
+        Self::Busy { expires_in, queued: false }
+    }
+
+    /// A refusal, with a place in the store's queue.
+    #[must_use]
+    pub const fn queued(look_in: Option<Duration>) -> Self {
+        Self::Busy { expires_in: look_in, queued: true }
     }
 }
 
@@ -234,87 +328,6 @@ impl Holder {
     #[must_use]
     pub const fn new(owner: Option<OwnerId>, token: FencingToken, expires_in: Duration) -> Self {
         Self { owner, token, expires_in }
-    }
-}
-
-/// What a backend can honour; checked against every lock site when a registry is installed.
-#[derive(Clone, Copy, Debug)]
-#[non_exhaustive]
-#[expect(clippy::struct_excessive_bools, reason = "each is a question of its own")]
-pub struct Capabilities {
-    /// The shortest ttl.
-    pub min_ttl: Duration,
-    /// The longest ttl.
-    pub max_ttl: Duration,
-    /// Can it keep a released key locked for the rest of a `min_hold`, also when the process ends?
-    pub min_hold: bool,
-    /// Are waiters told of a release, so that polling is only a safety net?
-    pub push: bool,
-    /// Do other processes share its locks?
-    pub shared_by_processes: bool,
-    /// Do waiters line up in the store itself, each told when it is its turn? Then
-    /// [`Backend::acquire_in_turn`] waits.
-    pub queue: bool,
-    /// Do locks last as long as the process's session with the store, rather than for a ttl each? Then a
-    /// grant's or a renewal's validity is what is proved of the session, which may be far less than a
-    /// ttl, and the engine renews it as often; and a hold that ends before its owner gives it back is
-    /// released, since it would not end by itself.
-    pub session: bool,
-}
-
-impl Capabilities {
-    /// What a plain lease store can do: any ttl from 1 ms to a day, `min_hold`, push, many processes.
-    pub const LEASES: Self = Self {
-        min_ttl: Duration::from_millis(1),
-        max_ttl: Duration::from_hours(24),
-        min_hold: true,
-        push: true,
-        shared_by_processes: true,
-        queue: false,
-        session: false,
-    };
-
-    /// The same with another shortest and longest ttl.
-    #[must_use]
-    pub const fn with_ttl(mut self, min: Duration, max: Duration) -> Self {
-        self.min_ttl = min;
-        self.max_ttl = max;
-        self
-    }
-
-    /// The same with or without `min_hold`.
-    #[must_use]
-    pub const fn with_min_hold(mut self, min_hold: bool) -> Self {
-        self.min_hold = min_hold;
-        self
-    }
-
-    /// The same with or without push wake-up.
-    #[must_use]
-    pub const fn with_push(mut self, push: bool) -> Self {
-        self.push = push;
-        self
-    }
-
-    /// The same with or without a queue of the store's own.
-    #[must_use]
-    pub const fn with_queue(mut self, queue: bool) -> Self {
-        self.queue = queue;
-        self
-    }
-
-    /// The same for locks that last as long as a session, or do not.
-    #[must_use]
-    pub const fn with_session(mut self, session: bool) -> Self {
-        self.session = session;
-        self
-    }
-
-    /// The same for a store that other processes share, or do not.
-    #[must_use]
-    pub const fn with_shared_by_processes(mut self, shared: bool) -> Self {
-        self.shared_by_processes = shared;
-        self
     }
 }
 

@@ -38,6 +38,17 @@ pub enum LockError {
         reason: Loss,
     },
 
+    /// This task holds the lock already, as one of those who share it, and asks for more: it would wait for
+    /// itself.
+    #[error(
+        "lock `{key}` is held by this very task together with others (shared, or by permit) and cannot be taken exclusively inside: take it exclusively from the start, or end the outer call first"
+    )]
+    #[non_exhaustive]
+    Upgrade {
+        /// The key that was wanted.
+        key: LockKey,
+    },
+
     /// The body ran for longer than `max_hold` and was stopped; the lock has been given back.
     #[error(
         "lock `{key}` was held longer than its max_hold of {max_hold:?}; the body was stopped: make it shorter or raise max_hold"

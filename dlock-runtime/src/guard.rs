@@ -27,8 +27,10 @@ pub struct LockGuard {
 
 /// What dropping a guard gives back.
 enum Stake {
-    /// The lease and the place in front of the local queue; `None` once given back.
+    /// The lease, with the place in front of the local queue where that is kept.
     Lease(Option<Place>),
+    /// It has been given back.
+    GivenBack,
     /// The place inside an enclosing hold of the same task.
     Nested(Nested),
     /// Nothing: a view of somebody else's guard, for a body.
@@ -36,8 +38,8 @@ enum Stake {
 }
 
 impl LockGuard {
-    pub(crate) fn leased(hold: Arc<Hold>, place: Place) -> Self {
-        Self { hold, stake: Stake::Lease(Some(place)) }
+    pub(crate) fn leased(hold: Arc<Hold>, place: Option<Place>) -> Self {
+        Self { hold, stake: Stake::Lease(place) }
     }
 
     pub(crate) fn nested(nested: Nested) -> Self {
@@ -55,14 +57,14 @@ impl LockGuard {
     pub(crate) fn check(&self) -> Result<(), Ending> {
         match &self.stake {
             Stake::Nested(nested) => nested.check(),
-            Stake::Lease(_) | Stake::View => self.hold.check(),
+            Stake::Lease(_) | Stake::GivenBack | Stake::View => self.hold.check(),
         }
     }
 
     pub(crate) async fn ended(&self) -> Ending {
         match &self.stake {
             Stake::Nested(nested) => nested.ended().await,
-            Stake::Lease(_) | Stake::View => self.hold.ended().await,
+            Stake::Lease(_) | Stake::GivenBack | Stake::View => self.hold.ended().await,
         }
     }
 
@@ -112,26 +114,21 @@ impl LockGuard {
     /// # Cancel safety
     /// Dropping the future gives the lock back in the background.
     pub async fn release(mut self) -> Result<(), LockError> {
-        match &mut self.stake {
-            Stake::Lease(place) => match place.take() {
-                Some(place) => give_back(Arc::clone(&self.hold), place).await,
-                None => Ok(()),
-            },
+        match std::mem::replace(&mut self.stake, Stake::GivenBack) {
+            Stake::Lease(place) => give_back(Arc::clone(&self.hold), place).await,
             Stake::Nested(nested) => match nested.hold().check() {
                 Ok(()) => Ok(()),
                 Err(ending) => Err(self.hold.error(ending, true)),
             },
-            Stake::View => Ok(()),
+            Stake::View | Stake::GivenBack => Ok(()),
         }
     }
 }
 
 impl Drop for LockGuard {
     fn drop(&mut self) {
-        if let Stake::Lease(place) = &mut self.stake
-            && let Some(place) = place.take()
-        {
-            give_back_later(Arc::clone(&self.hold), place);
+        if let Stake::Lease(place) = &mut self.stake {
+            give_back_later(Arc::clone(&self.hold), place.take());
         }
     }
 }

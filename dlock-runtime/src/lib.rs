@@ -37,7 +37,7 @@ pub use error::{BackendError, LockError, Loss, Whereabouts};
 pub use guard::{LockGuard, LockSet};
 pub use key::{LockKey, MAX_KEY_BYTES};
 pub use lock::Lock;
-pub use options::{OnLost, Wait};
+pub use options::{Mode, OnLost, Wait};
 pub use owner::OwnerId;
 pub use registry::{
     BuildError, InstallError, Registry, RegistryBuilder, ShutdownTimedOut, SiteProblem,

@@ -1,15 +1,16 @@
 //! Manual locking: the same engine as the attribute's, without the attribute.
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::pin::pin;
 use std::time::Duration;
 
-use crate::backend::{Backend, Holder};
+use crate::backend::{Backend, Holder, Sharing};
 use crate::engine::{Face, Want, enter, run_guarded};
 use crate::error::{BackendError, LockError};
 use crate::guard::{LockGuard, LockSet};
 use crate::key::LockKey;
-use crate::options::{LockOptions, OnLost, Wait};
+use crate::options::{LockOptions, Mode, OnLost, Wait};
 use crate::registry::Registry;
 
 /// A lock, or several together, that can be taken: made by [`Registry::lock`] and
@@ -94,6 +95,32 @@ impl<K> Lock<K> {
     /// not set.
     pub fn reentrant(mut self, reentrant: bool) -> Self {
         self.options.reentrant = reentrant;
+        self
+    }
+
+    /// Shared with other readers, or exclusive; exclusive if not set.
+    ///
+    /// It is one of mode and [`permits`](Self::permits): the later call counts.
+    pub fn mode(mut self, mode: Mode) -> Self {
+        self.options.sharing = mode.into();
+        self
+    }
+
+    /// At most so many holders at once, a counting semaphore; 1 if not set.
+    ///
+    /// Each holder has a lease and a [fencing token](crate::FencingToken) of its own. The number is this
+    /// call's: whoever names another number for the key is judged by that.
+    pub fn permits(mut self, permits: NonZeroU32) -> Self {
+        self.options.sharing = Sharing::of_permits(permits);
+        self
+    }
+
+    /// First come, first served, over the tasks of all processes; false if not set.
+    ///
+    /// A waiter that died costs those behind it at most about half a second on backends that keep the
+    /// queue as data, and its session's timeout on ZooKeeper and etcd.
+    pub fn fair(mut self, fair: bool) -> Self {
+        self.options.fair = fair;
         self
     }
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::backend::Sharing;
+
 /// How long to wait for a busy lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -31,8 +33,30 @@ pub enum OnLost {
     Keep,
 }
 
+/// Does a lock exclude everybody, or only those that do not share it?
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Mode {
+    /// One holder: a writer.
+    #[default]
+    Exclusive,
+    /// Any number of holders that share it, and no other: readers. A writer that waits is not passed by
+    /// readers that come later.
+    Shared,
+}
+
+impl From<Mode> for Sharing {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Exclusive => Self::Exclusive,
+            Mode::Shared => Self::Shared,
+        }
+    }
+}
+
 /// The options of one lock site or one manual call. `None` means the registry's default.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 pub(crate) struct LockOptions {
     pub(crate) backend: Option<&'static str>,
     pub(crate) ttl: Option<Duration>,
@@ -43,6 +67,8 @@ pub(crate) struct LockOptions {
     pub(crate) skip_if_busy: bool,
     pub(crate) on_lost: OnLost,
     pub(crate) reentrant: bool,
+    pub(crate) sharing: Sharing,
+    pub(crate) fair: bool,
 }
 
 impl LockOptions {
@@ -56,5 +82,7 @@ impl LockOptions {
         skip_if_busy: false,
         on_lost: OnLost::Cancel,
         reentrant: true,
+        sharing: Sharing::Exclusive,
+        fair: false,
     };
 }

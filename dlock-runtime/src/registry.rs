@@ -10,11 +10,12 @@ use once_cell::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::backend::{Backend, Capabilities};
+use crate::backend::{Backend, Capabilities, Sharing};
 use crate::engine::{LocalQueues, Watchdogs};
 use crate::error::LockError;
 use crate::key::LockKey;
 use crate::lock::Lock;
+use crate::options::LockOptions;
 use crate::site::Site;
 
 mod install;
@@ -178,8 +179,8 @@ impl RegistryInner {
 }
 
 impl Registered {
-    /// Why this backend cannot honour these options, if it cannot.
-    pub(crate) fn refuses(&self, ttl: Duration, min_hold: Option<Duration>) -> Option<String> {
+    /// Why this backend cannot honour these options with this ttl, if it cannot.
+    pub(crate) fn refuses(&self, ttl: Duration, options: &LockOptions) -> Option<String> {
         let able = &self.capabilities;
         if ttl < able.min_ttl {
             return Some(format!("ttl = {ttl:?}: its shortest is {:?}", able.min_ttl));
@@ -187,11 +188,25 @@ impl Registered {
         if ttl > able.max_ttl {
             return Some(format!("ttl = {ttl:?}: its longest is {:?}", able.max_ttl));
         }
-        if min_hold.is_some() && !able.min_hold {
+        if options.min_hold.is_some() && !able.min_hold {
             return Some("min_hold: it cannot keep a lock that nobody holds".to_owned());
         }
-        if let Some(min_hold) = min_hold.filter(|min_hold| *min_hold > able.max_ttl) {
+        if let Some(min_hold) = options.min_hold.filter(|min_hold| *min_hold > able.max_ttl) {
             return Some(format!("min_hold = {min_hold:?}: its longest is {:?}", able.max_ttl));
+        }
+        match options.sharing {
+            Sharing::Shared if !able.shared => {
+                return Some(
+                    "mode = \"shared\": it grants a key to one holder at a time".to_owned(),
+                );
+            }
+            Sharing::Permits(permits) if !able.permits => {
+                return Some(format!("permits = {permits}: it does not count holders"));
+            }
+            _ => {}
+        }
+        if options.fair && !able.fair {
+            return Some("fair = true: its waiters stand in no order".to_owned());
         }
         None
     }

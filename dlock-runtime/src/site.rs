@@ -1,8 +1,10 @@
 //! Lock sites: the annotated functions of a binary, known without calling them.
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
+use crate::backend::Sharing;
 use crate::options::{LockOptions, OnLost, Wait};
 
 /// One annotated function: where it is, which keys it locks, and with what options.
@@ -145,6 +147,27 @@ impl Site {
     #[must_use]
     pub const fn on_lost(mut self, policy: OnLost) -> Self {
         self.options.on_lost = policy;
+        self
+    }
+
+    #[must_use]
+    pub const fn shared(mut self) -> Self {
+        self.options.sharing = Sharing::Shared;
+        self
+    }
+
+    /// # Panics
+    /// Without a permit; the attribute refuses that.
+    #[must_use]
+    pub const fn permits(mut self, permits: u32) -> Self {
+        let permits = NonZeroU32::new(permits).expect("at least one");
+        self.options.sharing = Sharing::of_permits(permits);
+        self
+    }
+
+    #[must_use]
+    pub const fn fair(mut self, fair: bool) -> Self {
+        self.options.fair = fair;
         self
     }
 

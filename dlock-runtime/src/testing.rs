@@ -37,7 +37,7 @@ use futures_util::future::{BoxFuture, join_all};
 pub use self::context::Context;
 pub use self::steps::{Steps, step};
 pub use self::tap::{Call, Tap};
-use crate::backend::Backend;
+use crate::backend::{Backend, Capabilities};
 use crate::error::BackendError;
 
 /// How long one rule may take.
@@ -53,6 +53,8 @@ pub(crate) type Connector =
 #[derive(Clone, Copy)]
 pub(crate) struct Rule {
     pub(crate) name: &'static str,
+    /// Is it a rule for what a backend of these capabilities claims?
+    pub(crate) concerns: fn(&Capabilities) -> bool,
     pub(crate) check: fn(Context) -> BoxFuture<'static, Finding>,
 }
 
@@ -90,37 +92,47 @@ impl Suite {
     /// The names of all rules.
     #[must_use]
     pub fn rules() -> Vec<&'static str> {
-        rules::all().into_iter().map(|rule| rule.name).collect()
+        rules::batches().concat().into_iter().map(|rule| rule.name).collect()
     }
 
-    /// Runs the rules, each with keys of its own, several at a time.
+    /// Runs the rules that concern this backend, each with keys of its own, several at a time. The chapters
+    /// on shared locks, permits and fairness concern those that claim them, see [`Capabilities`].
     pub async fn run(self) -> Report {
-        let rules: Vec<Rule> = rules::all()
-            .into_iter()
-            .filter(|rule| match &self.only {
-                Some(names) => names.iter().any(|name| name == rule.name),
-                None => true,
-            })
-            .collect();
-        let runs = rules.into_iter().map(|rule| {
-            let context = Context::new(rule.name, Arc::clone(&self.connector));
-            async move {
-                // A task of its own: a rule that panics is a finding, and no rule inherits another's
-                // task-locals.
-                let task = tokio::spawn((rule.check)(context));
-                let abort = task.abort_handle();
-                let finding = match tokio::time::timeout(LIMIT, task).await {
-                    Ok(Ok(finding)) => finding,
-                    Ok(Err(failed)) => Err(format!("panicked: {failed}")),
-                    Err(_) => {
-                        abort.abort();
-                        Err(format!("did not end within {LIMIT:?}"))
-                    }
-                };
-                (rule.name, finding)
+        let capabilities = match (self.connector)().await {
+            Ok(backend) => backend.capabilities(),
+            Err(error) => {
+                let finding = Err(format!("could not connect: {error}"));
+                return Report { findings: vec![("connecting", finding)] };
             }
-        });
-        Report { findings: join_all(runs).await }
+        };
+        let mut findings = Vec::new();
+        for batch in rules::batches() {
+            let wanted =
+                batch.into_iter().filter(|rule| (rule.concerns)(&capabilities)).filter(|rule| {
+                    match &self.only {
+                        Some(names) => names.iter().any(|name| name == rule.name),
+                        None => true,
+                    }
+                });
+            findings.extend(join_all(wanted.map(|rule| self.check(rule))).await);
+        }
+        Report { findings }
+    }
+
+    async fn check(&self, rule: Rule) -> (&'static str, Finding) {
+        let context = Context::new(rule.name, Arc::clone(&self.connector));
+        // A task of its own: a rule that panics is a finding, and no rule inherits another's task-locals.
+        let task = tokio::spawn((rule.check)(context));
+        let abort = task.abort_handle();
+        let finding = match tokio::time::timeout(LIMIT, task).await {
+            Ok(Ok(finding)) => finding,
+            Ok(Err(failed)) => Err(format!("panicked: {failed}")),
+            Err(_) => {
+                abort.abort();
+                Err(format!("did not end within {LIMIT:?}"))
+            }
+        };
+        (rule.name, finding)
     }
 }
 

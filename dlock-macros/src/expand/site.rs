@@ -8,7 +8,7 @@ use syn::Signature;
 use syn::ext::IdentExt;
 
 use super::{Parts, runtime};
-use crate::options::{Key, OnBusy, OnLost, Options, Wait};
+use crate::options::{Key, Mode, OnBusy, OnLost, Options, Wait};
 
 /// `let site = …`, a reference to the static.
 pub(super) fn site(signature: &Signature, parts: &Parts<'_>) -> TokenStream {
@@ -84,6 +84,15 @@ fn written(options: &Options, runtime: &TokenStream) -> TokenStream {
         };
         let policy = Ident::new(policy, mixed);
         call("on_lost", quote_spanned!(mixed=> #runtime::OnLost::#policy));
+    }
+    if options.mode == Some(Mode::Shared) {
+        call("shared", TokenStream::new());
+    }
+    if let Some(permits) = options.permits {
+        call("permits", permits.get().to_token_stream());
+    }
+    if let Some(fair) = options.fair {
+        call("fair", fair.to_token_stream());
     }
     if options.transaction.is_some() {
         call("in_transaction", TokenStream::new());

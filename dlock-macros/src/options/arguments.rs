@@ -9,12 +9,15 @@ use super::value::ungrouped;
 use crate::diagnostic::{Errors, list, nearest};
 
 /// Every option and an example of its value.
-const KNOWN: [(&str, &str); 16] = [
+const KNOWN: [(&str, &str); 19] = [
     ("key", "\"product:<id>\""),
     ("keys", "[\"account:<from>\", \"account:<to>\"]"),
     ("ttl", "\"5s\""),
     ("wait", "\"2s\""),
     ("backend", "\"redis\""),
+    ("mode", "\"shared\""),
+    ("permits", "5"),
+    ("fair", "true"),
     ("renew", "true"),
     ("max_hold", "\"1m\""),
     ("min_hold", "\"30s\""),
@@ -29,7 +32,7 @@ const KNOWN: [(&str, &str); 16] = [
 ];
 
 /// Words that other libraries use.
-const FOREIGN: [(&str, &str); 11] = [
+const FOREIGN: [(&str, &str); 18] = [
     ("name", "key"),
     ("lease", "ttl"),
     ("lease_time", "ttl"),
@@ -41,6 +44,13 @@ const FOREIGN: [(&str, &str); 11] = [
     ("store", "backend"),
     ("token", "guard"),
     ("tx", "transaction"),
+    ("lock_at_most_for", "max_hold"),
+    ("lock_at_least_for", "min_hold"),
+    ("lock_type", "mode"),
+    ("shared", "mode"),
+    ("count", "permits"),
+    ("limit", "permits"),
+    ("fifo", "fair"),
 ];
 
 /// One option as it is written.

@@ -4,7 +4,7 @@ use super::arguments::Arguments;
 use crate::diagnostic::Errors;
 
 /// Options of a lease, and why a row lock has no such thing.
-const OF_A_LEASE: [(&str, &str); 8] = [
+const OF_A_LEASE: [(&str, &str); 10] = [
     ("ttl", "a row lock has no lease: it lives exactly as long as the transaction"),
     ("backend", "a row lock lives in the transaction's own database"),
     ("renew", "a row lock has no lease to renew: it lives exactly as long as the transaction"),
@@ -17,6 +17,11 @@ const OF_A_LEASE: [(&str, &str); 8] = [
         "on_lost",
         "a row lock cannot be lost while its transaction lives; if that is gone, so are its writes",
     ),
+    (
+        "permits",
+        "a database locks a row for one writer or for any number of readers, and counts none; `mode = \"shared\"` is for readers",
+    ),
+    ("fair", "the database keeps a queue of its own for each row"),
     ("reentrant", "a row lock is reentrant by itself, within its transaction"),
     ("unlock_before_commit", "a row lock ends with the transaction, never before its commit"),
 ];

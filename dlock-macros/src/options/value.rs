@@ -1,5 +1,6 @@
 //! Values of single options, each with its own way of being wrong.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use syn::{Expr, ExprLit, ExprPath, Ident, Lit, LitBool, LitStr};
@@ -75,6 +76,36 @@ pub(super) fn boolean(argument: &Argument) -> syn::Result<bool> {
     let quotes = if text(value).is_some() { ", without quotes" } else { "" };
     let write = format!("write `{name} = true` or `{name} = false`{quotes}");
     Err(error(value, format!("`{name}` is a switch: {write}")))
+}
+
+pub(super) fn permits(argument: &Argument) -> syn::Result<NonZeroU32> {
+    let Argument { name, value } = argument;
+    let number = match value {
+        Expr::Lit(ExprLit { lit: Lit::Int(number), .. }) => Some(number),
+        _ => None,
+    };
+    if let Some(number) = number
+        && matches!(number.suffix(), "" | "u32")
+    {
+        return match number.base10_parse::<u32>().map(NonZeroU32::new) {
+            Ok(Some(permits)) => Ok(permits),
+            Ok(None) => Err(error(
+                value,
+                format!(
+                    "`{name} = 0` lets nobody in: write how many may hold the lock at once, at least 1"
+                ),
+            )),
+            Err(_) => Err(error(value, format!("`{name}` is too large: at most {}", u32::MAX))),
+        };
+    }
+    let quoted = text(value).map(LitStr::value).filter(|text| text.parse::<u32>().is_ok());
+    let message = match quoted {
+        Some(text) => format!("`{name}` is a number: write `{name} = {text}`, without quotes"),
+        None => format!(
+            "`{name}` is the number of those who may hold the lock at once, known when the program is compiled: write `{name} = 5`"
+        ),
+    };
+    Err(error(value, message))
 }
 
 pub(super) fn word<T: Copy>(argument: &Argument, words: &[(&str, T)]) -> syn::Result<T> {

@@ -13,7 +13,10 @@ CREATE TABLE IF NOT EXISTS dlock_leases (
     -- dropped when the younger ones are old enough.
     gone        MEDIUMTEXT CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
     gone_before MEDIUMTEXT CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
-    gone_since  DATETIME(6)     NOT NULL
+    gone_since  DATETIME(6)     NOT NULL,
+    -- Who share the key, and who wait for it in order; it means nothing after its end.
+    lock_group  MEDIUMTEXT CHARACTER SET ascii COLLATE ascii_bin NULL,
+    group_until DATETIME(6)     NOT NULL
 ) ENGINE = InnoDB;
 -- The row without a key holds the largest token of all rows that were deleted.
-INSERT IGNORE INTO dlock_leases VALUES ('', NULL, 0, '1970-01-01', '', '', '1970-01-01');
+INSERT IGNORE INTO dlock_leases VALUES ('', NULL, 0, '1970-01-01', '', '', '1970-01-01', NULL, '1970-01-01');

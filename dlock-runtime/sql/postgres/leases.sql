@@ -17,7 +17,10 @@ CREATE TABLE IF NOT EXISTS dlock_leases (
     -- dropped when the younger ones are old enough.
     gone        text        NOT NULL DEFAULT '',
     gone_before text        NOT NULL DEFAULT '',
-    gone_since  timestamptz NOT NULL DEFAULT '-infinity'
+    gone_since  timestamptz NOT NULL DEFAULT '-infinity',
+    -- Who share the key, and who wait for it in order; it means nothing after its end.
+    lock_group  text,
+    group_until timestamptz NOT NULL DEFAULT '-infinity'
 ) WITH (fillfactor = 50);
 -- The row without a key holds the largest token of all rows that were deleted.
 INSERT INTO dlock_leases (lock_key, token, expires_at) VALUES ('', 0, '-infinity') ON CONFLICT DO NOTHING;

@@ -5,16 +5,20 @@ use std::collections::HashMap;
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::entry::{Entry, Micros, Verdict, micros};
 use super::{
     Answer, Attempt, Backend, Capabilities, Claim, Holder, Release, Released, Renewal, Watch,
 };
 use crate::error::BackendError;
 use crate::key::LockKey;
-use crate::owner::OwnerId;
 use crate::token::FencingToken;
+
+/// The entries' times are whole microseconds.
+const CLOCK_STEP: Duration = Duration::from_micros(1);
 
 /// Leases in a map of this process.
 ///
@@ -23,26 +27,33 @@ use crate::token::FencingToken;
 /// exact.
 ///
 /// Nothing survives the process, tokens included: they are comparable only within its life.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Memory {
     state: Arc<Mutex<State>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
-    leases: HashMap<LockKey, Lease>,
+    /// What the entries' times are counted from.
+    began: Instant,
+    entries: HashMap<LockKey, Entry>,
     sweep_at: usize,
     /// One counter for all keys: it needs no entry per key, so nothing is left behind.
     last_token: u64,
     watches: HashMap<LockKey, Vec<Arc<Bell>>>,
 }
 
-#[derive(Debug)]
-struct Lease {
-    /// `None` while a released key is kept locked for the rest of its `min_hold`.
-    owner: Option<OwnerId>,
-    token: FencingToken,
-    ends: Instant,
+impl Default for Memory {
+    fn default() -> Self {
+        let state = State {
+            began: Instant::now(),
+            entries: HashMap::new(),
+            sweep_at: 0,
+            last_token: 0,
+            watches: HashMap::new(),
+        };
+        Self { state: Arc::new(Mutex::new(state)) }
+    }
 }
 
 impl Memory {
@@ -71,65 +82,90 @@ impl Memory {
 }
 
 impl State {
-    fn live(&mut self, key: &LockKey) -> Option<&mut Lease> {
-        // An expired lease stays until the key is next granted or swept out with others.
-        self.leases.get_mut(key).filter(|lease| lease.ends > Instant::now())
-    }
-
-    fn held_by(&mut self, claim: &Claim) -> Option<&mut Lease> {
-        self.live(&claim.key).filter(|lease| lease.owner == Some(claim.owner))
+    fn now(&self) -> Micros {
+        micros(self.began.elapsed())
     }
 
     fn try_acquire(&mut self, claim: &Claim) -> Attempt {
-        let ends = Instant::now() + claim.ttl;
-        match self.live(&claim.key) {
-            Some(lease) if lease.owner == Some(claim.owner) => {
-                lease.ends = ends;
-                Attempt::granted(lease.token, claim.ttl)
+        let now = self.now();
+        // Nothing of another key is looked at on the way.
+        if !self.entries.contains_key(&claim.key) {
+            self.sweep(now);
+        }
+        let entry = self.entries.entry(claim.key.clone()).or_default();
+        let last_token = &mut self.last_token;
+        let next_token = || {
+            *last_token += 1;
+            *last_token
+        };
+        match entry.acquire(claim, now, next_token) {
+            Verdict::Granted(token) => {
+                Attempt::granted(FencingToken::new(token), claim.ttl.saturating_sub(CLOCK_STEP))
             }
-            Some(lease) => {
-                Attempt::busy(Some(lease.ends.saturating_duration_since(Instant::now())))
-            }
-            None => {
-                self.last_token += 1;
-                let token = FencingToken::new(self.last_token);
-                let lease = Lease { owner: Some(claim.owner), token, ends };
-                self.sweep();
-                self.leases.insert(claim.key.clone(), lease);
-                Attempt::granted(token, claim.ttl)
-            }
+            Verdict::Busy { look_in, queued: true } => Attempt::queued(look_in),
+            Verdict::Busy { look_in, queued: false } => Attempt::busy(look_in),
+        }
+    }
+
+    fn renew(&mut self, claim: &Claim) -> Renewal {
+        let now = self.now();
+        let entry = self.entries.get_mut(&claim.key);
+        if entry.is_some_and(|entry| entry.renew(claim, now)) {
+            Renewal::Renewed { validity: claim.ttl.saturating_sub(CLOCK_STEP) }
+        } else {
+            Renewal::NotHeld
+        }
+    }
+
+    fn release(&mut self, claim: &Claim, release: Release) -> Released {
+        let now = self.now();
+        let Some(entry) = self.entries.get_mut(&claim.key) else {
+            return Released::NotHeld;
+        };
+        let released = entry.release(claim, release, now);
+        self.tell(&claim.key);
+        released
+    }
+
+    fn inspect(&mut self, key: &LockKey) -> Option<Holder> {
+        let now = self.now();
+        let entry = self.entries.get_mut(key)?;
+        entry.expire(now);
+        let grant = entry.granted.first()?;
+        let expires_in = Duration::from_micros(grant.ends - now);
+        Some(Holder::new(grant.owner, FencingToken::new(grant.token), expires_in))
+    }
+
+    fn force_release(&mut self, key: &LockKey) -> bool {
+        let now = self.now();
+        let Some(entry) = self.entries.get_mut(key) else { return false };
+        entry.expire(now);
+        let held = !entry.granted.is_empty();
+        entry.granted.clear();
+        self.tell(key);
+        held
+    }
+
+    /// An entry has changed: whoever waits looks at it again, and it goes if nobody is in it.
+    fn tell(&mut self, key: &LockKey) {
+        if self.entries.get(key).is_some_and(Entry::is_empty) {
+            self.entries.remove(key);
+        }
+        for bell in self.watches.get(key).into_iter().flatten() {
+            bell.ring();
         }
     }
 
     /// Throws out what has expired, whenever the map has doubled since the last time: it stays within
     /// twice what is held.
-    fn sweep(&mut self) {
+    fn sweep(&mut self, now: Micros) {
         const SMALLEST: usize = 64;
-        if self.leases.len() >= self.sweep_at.max(SMALLEST) {
-            let now = Instant::now();
-            self.leases.retain(|_, lease| lease.ends > now);
-            self.sweep_at = self.leases.len() * 2;
-        }
-    }
-
-    fn release(&mut self, claim: &Claim, release: Release) -> Released {
-        let Some(lease) = self.held_by(claim) else {
-            return Released::NotHeld;
-        };
-        match release.keep_for {
-            Some(rest) => {
-                lease.owner = None;
-                lease.ends = Instant::now() + rest;
-            }
-            None => self.free(&claim.key),
-        }
-        Released::Released
-    }
-
-    fn free(&mut self, key: &LockKey) {
-        self.leases.remove(key);
-        for bell in self.watches.get(key).into_iter().flatten() {
-            bell.ring();
+        if self.entries.len() >= self.sweep_at.max(SMALLEST) {
+            self.entries.retain(|_, entry| {
+                entry.expire(now);
+                !entry.is_empty()
+            });
+            self.sweep_at = self.entries.len() * 2;
         }
     }
 }
@@ -140,7 +176,7 @@ impl Backend for Memory {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::LEASES.with_shared_by_processes(false)
+        Capabilities::LEASES.with_shared_by_processes(false).with_every_kind()
     }
 
     fn try_acquire<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Result<Attempt, BackendError>> {
@@ -148,14 +184,7 @@ impl Backend for Memory {
     }
 
     fn renew<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Result<Renewal, BackendError>> {
-        let renewal = match self.lock().held_by(claim) {
-            Some(lease) => {
-                lease.ends = Instant::now() + claim.ttl;
-                Renewal::Renewed { validity: claim.ttl }
-            }
-            None => Renewal::NotHeld,
-        };
-        Answer::ready(Ok(renewal))
+        Answer::ready(Ok(self.lock().renew(claim)))
     }
 
     fn release<'a>(
@@ -173,18 +202,11 @@ impl Backend for Memory {
     }
 
     fn inspect<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<Option<Holder>, BackendError>> {
-        let holder = self.lock().live(key).map(|lease| {
-            let expires_in = lease.ends.saturating_duration_since(Instant::now());
-            Holder::new(lease.owner, lease.token, expires_in)
-        });
-        Answer::ready(Ok(holder))
+        Answer::ready(Ok(self.lock().inspect(key)))
     }
 
     fn force_release<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<bool, BackendError>> {
-        let mut state = self.lock();
-        let held = state.live(key).is_some();
-        state.free(key);
-        Answer::ready(Ok(held))
+        Answer::ready(Ok(self.lock().force_release(key)))
     }
 }
 
@@ -237,8 +259,6 @@ impl Drop for MemoryWatch {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[tokio::test(start_paused = true)]
@@ -249,7 +269,7 @@ mod tests {
         drop(memory.watch(&claim.key).await.unwrap());
         memory.release(&claim, Release::default()).await.unwrap();
         let state = memory.lock();
-        assert!(state.leases.is_empty() && state.watches.is_empty());
+        assert!(state.entries.is_empty() && state.watches.is_empty());
     }
 
     #[tokio::test(start_paused = true)]
@@ -260,6 +280,6 @@ mod tests {
             memory.try_acquire(&claim).await.unwrap();
             tokio::time::advance(Duration::from_millis(1)).await;
         }
-        assert!(memory.lock().leases.len() <= 130);
+        assert!(memory.lock().entries.len() <= 130);
     }
 }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `lock_key` | the key; the row without one holds the largest token of rows that were deleted |
 //! | `owner`, `token`, `expires_at` | who holds the lease, its fencing token, its end by the server's clock (UTC) |
+//! | `lock_group`, `group_until` | who share the key and who wait for it in order, until when that means something |
 //! | `gone`, `gone_before`, `gone_since` | owners whose acquire was given up |
 //!
 //! Each operation is one statement in one message, and a transaction of its own: it works behind a
@@ -38,8 +39,12 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlQueryResult, MySqlRow};
 use sqlx::{ConnectOptions, Row};
 
 use super::by_async_methods::backend_by_async_methods;
+use super::lock_row::{self, LockRow, LockRows, NewRow, Purpose};
 use super::sweeping::Sweeping;
-use super::{Answer, Attempt, Claim, Holder, Release, Released, Renewal, Watch, validity_of};
+use super::{
+    Answer, Attempt, Capabilities, Claim, Holder, Release, Released, Renewal, Sharing, Watch,
+    validity_of,
+};
 use crate::error::BackendError;
 use crate::key::LockKey;
 use crate::owner::OwnerId;
@@ -152,6 +157,9 @@ impl MySql {
 
     async fn try_acquire(&self, claim: &Claim) -> Result<Attempt, BackendError> {
         self.sweep_if_due();
+        if !claim.is_plain() {
+            return lock_row::acquire(self, claim).await;
+        }
         let reply = self.0.store.run_repeatable(self.sql().acquire(claim)).await?;
         if reply.last.as_ref().is_none_or(|result| result.rows_affected() == 0) {
             // Nothing was inserted or found: the row without a key is not there.
@@ -163,11 +171,16 @@ impl MySql {
         if let token @ 1.. = said(&reply) {
             return Ok(Attempt::granted(FencingToken::new(token), validity_of(claim.ttl)));
         }
-        let holder = self.inspect(&claim.key).await?;
-        Ok(Attempt::busy(Some(holder.map_or(Duration::ZERO, |holder| holder.expires_in))))
+        match self.look(claim).await? {
+            Some(row) if row.has_group() => lock_row::acquire(self, claim).await,
+            row => Ok(Attempt::busy(Some(row.map_or(Duration::ZERO, |row| row.left())))),
+        }
     }
 
     async fn renew(&self, claim: &Claim) -> Result<Renewal, BackendError> {
+        if claim.sharing != Sharing::Exclusive {
+            return lock_row::renew(self, claim).await;
+        }
         let reply = self.0.store.run_repeatable(self.sql().renew(claim)).await?;
         Ok(if is_affected(&reply) {
             Renewal::Renewed { validity: validity_of(claim.ttl) }
@@ -177,6 +190,12 @@ impl MySql {
     }
 
     async fn release(&self, claim: &Claim, release: Release) -> Result<Released, BackendError> {
+        if claim.may_be_in_a_group() {
+            if release.late_acquire {
+                self.0.store.run(self.sql().release_for_good(claim, release)).await?;
+            }
+            return lock_row::release(self, claim, release).await;
+        }
         let released = if release.late_acquire {
             said(&self.0.store.run(self.sql().release_for_good(claim, release)).await?) == 1
         } else {
@@ -185,23 +204,20 @@ impl MySql {
         Ok(if released { Released::Released } else { Released::NotHeld })
     }
 
-    /// A release in between is seen when the first look comes.
-    #[allow(clippy::unused_async, reason = "as the other backends' methods")]
+    /// A release from here on is seen.
     async fn watch(&self, key: &LockKey) -> Result<RowWatch, BackendError> {
-        Ok(RowWatch { mysql: self.clone(), key: key.clone() })
+        let claim = Claim::new(key.clone(), Duration::ZERO);
+        let seen = lock_row::holders(self, &claim).await?;
+        Ok(RowWatch { mysql: self.clone(), claim, seen })
     }
 
     async fn inspect(&self, key: &LockKey) -> Result<Option<Holder>, BackendError> {
-        let reply = self.0.store.run_repeatable(self.sql().inspect(key)).await?;
-        let Some(row) = reply.row() else { return Ok(None) };
-        let owner = read::<Option<String>>(row, 0)?.and_then(|owner| OwnerId::parse(&owner));
-        let token = FencingToken::new(read(row, 1)?);
-        let left = u64::try_from(read::<i64>(row, 2)?).unwrap_or(0);
-        Ok(Some(Holder::new(owner, token, Duration::from_micros(left))))
+        let row = self.look(&Claim::new(key.clone(), Duration::ZERO)).await?;
+        Ok(row.and_then(|row| row.holder()))
     }
 
     async fn force_release(&self, key: &LockKey) -> Result<bool, BackendError> {
-        Ok(is_affected(&self.0.store.run(self.sql().force_release(key)).await?))
+        lock_row::force_release(self, key).await
     }
 
     fn sweep_if_due(&self) {
@@ -278,6 +294,44 @@ impl MySqlBuilder {
     }
 }
 
+impl LockRows for MySql {
+    async fn look(&self, claim: &Claim) -> Result<Option<LockRow>, BackendError> {
+        let reply = self.0.store.run_repeatable(self.sql().look(claim)).await?;
+        let Some(row) = reply.row() else { return Ok(None) };
+        let owner = read::<Option<String>>(row, 0)?.and_then(|owner| OwnerId::parse(&owner));
+        let time =
+            |column| Ok::<_, BackendError>(u64::try_from(read::<i64>(row, column)?).unwrap_or(0));
+        Ok(Some(LockRow {
+            owner,
+            token: read(row, 1)?,
+            expires: time(2)?,
+            group: read(row, 3)?,
+            group_until: time(4)?,
+            now: time(5)?,
+            given_up: read::<i64>(row, 6)? != 0,
+        }))
+    }
+
+    async fn make(&self, key: &LockKey) -> Result<(), BackendError> {
+        self.0.store.run_repeatable(self.sql().make(key)).await.map(|_| ())
+    }
+
+    async fn exchange(
+        &self,
+        claim: &Claim,
+        old: &LockRow,
+        new: &NewRow,
+        purpose: Purpose,
+    ) -> Result<bool, BackendError> {
+        let statement = self.sql().exchange(claim, old, new, purpose);
+        let reply = match purpose {
+            Purpose::Acquire | Purpose::Renew => self.0.store.run_repeatable(statement).await?,
+            Purpose::Release => self.0.store.run(statement).await?,
+        };
+        Ok(is_affected(&reply))
+    }
+}
+
 fn options(url: &str) -> Result<MySqlConnectOptions, BackendError> {
     match MySqlConnectOptions::from_str(url) {
         Ok(options) => Ok(options.disable_statement_logging()),
@@ -306,7 +360,7 @@ where
     row.try_get(column).map_err(failure::<sqlx::MySql>)
 }
 
-backend_by_async_methods!(MySql, "mysql");
+backend_by_async_methods!(MySql, "mysql", |_: &MySql| { Capabilities::LEASES.with_every_kind() });
 
 impl fmt::Debug for MySql {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -314,16 +368,17 @@ impl fmt::Debug for MySql {
     }
 }
 
-/// Looks whether the key is free.
+/// Looks whether one of the holders is gone.
 struct RowWatch {
     mysql: MySql,
-    key: LockKey,
+    claim: Claim,
+    seen: Vec<u64>,
 }
 
 impl Watch for RowWatch {
     fn changed(&mut self) -> Answer<'_, ()> {
-        let Self { mysql, key } = self;
-        let is_held = || async { Ok(mysql.inspect(key).await?.is_some()) };
-        Answer::from_future(poll::until_free(is_held))
+        let Self { mysql, claim, seen } = self;
+        let holders = || lock_row::holders(&*mysql, &*claim);
+        Answer::from_future(poll::until_one_less(seen, holders))
     }
 }

@@ -6,6 +6,7 @@
 //! | `owner`, `token`, `expires_at` | who holds the lease, its fencing token, its end by the server's clock |
 //! | `wanted`, `released` | does a process wait, and what the last release found |
 //! | `gone`, `gone_before`, `gone_since` | owners whose acquire was given up |
+//! | `lock_group`, `group_until` | who share the key and who wait for it in order, until when that means something |
 //!
 //! Each operation is one statement in one message, and a transaction of its own: it works behind a
 //! proxy that pools by transaction, and a request that is dropped half-way leaves nothing open (its
@@ -37,9 +38,13 @@ use sqlx::{ConnectOptions, Row};
 
 use self::notices::Notices;
 use super::by_async_methods::backend_by_async_methods;
+use super::lock_row::{self, LockRow, LockRows, NewRow, Purpose};
 use super::sweeping::Sweeping;
 use super::topics::Interest;
-use super::{Answer, Attempt, Claim, Holder, Release, Released, Renewal, Watch, validity_of};
+use super::{
+    Answer, Attempt, Capabilities, Claim, Holder, Release, Released, Renewal, Sharing, Watch,
+    validity_of,
+};
 use crate::error::BackendError;
 use crate::key::LockKey;
 use crate::owner::OwnerId;
@@ -135,18 +140,25 @@ impl Postgres {
 
     async fn try_acquire(&self, claim: &Claim) -> Result<Attempt, BackendError> {
         self.sweep_if_due();
+        if !claim.is_plain() {
+            return lock_row::acquire(self, claim).await;
+        }
         let reply = self.0.store.run_repeatable(self.sql().acquire(claim)).await?;
         let Some(row) = reply.row() else { return Ok(Attempt::busy(None)) };
-        match read::<Option<i64>>(row, 0)? {
-            Some(token) => {
-                let token = FencingToken::new(token.unsigned_abs());
-                Ok(Attempt::granted(token, validity_of(claim.ttl)))
-            }
-            None => Ok(Attempt::busy(Some(micros(read(row, 1)?)))),
+        if let Some(token) = read::<Option<i64>>(row, 0)? {
+            let token = FencingToken::new(token.unsigned_abs());
+            return Ok(Attempt::granted(token, validity_of(claim.ttl)));
         }
+        if read(row, 2)? {
+            return lock_row::acquire(self, claim).await;
+        }
+        Ok(Attempt::busy(Some(micros(read(row, 1)?))))
     }
 
     async fn renew(&self, claim: &Claim) -> Result<Renewal, BackendError> {
+        if claim.sharing != Sharing::Exclusive {
+            return lock_row::renew(self, claim).await;
+        }
         let reply = self.0.store.run_repeatable(self.sql().renew(claim)).await?;
         Ok(match reply.row() {
             Some(_) => Renewal::Renewed { validity: validity_of(claim.ttl) },
@@ -155,6 +167,12 @@ impl Postgres {
     }
 
     async fn release(&self, claim: &Claim, release: Release) -> Result<Released, BackendError> {
+        if claim.may_be_in_a_group() {
+            if release.late_acquire {
+                self.0.store.run(self.sql().release(claim, release)).await?;
+            }
+            return lock_row::release(self, claim, release).await;
+        }
         let reply = self.0.store.run(self.sql().release(claim, release)).await?;
         Ok(if reply.row().is_some() { Released::Released } else { Released::NotHeld })
     }
@@ -162,22 +180,18 @@ impl Postgres {
     async fn watch(&self, key: &LockKey) -> Result<RowWatch, BackendError> {
         let interest = self.0.notices.of(sql::postgres::stored(key));
         let (postgres, key) = (self.clone(), key.clone());
-        let mut watch = RowWatch { postgres, key, interest, announced: false };
+        let mut watch = RowWatch { postgres, key, interest, announced: false, seen: vec![] };
         watch.begin().await?;
         Ok(watch)
     }
 
     async fn inspect(&self, key: &LockKey) -> Result<Option<Holder>, BackendError> {
-        let reply = self.0.store.run_repeatable(self.sql().inspect(key)).await?;
-        let Some(row) = reply.row() else { return Ok(None) };
-        let owner = read::<Option<String>>(row, 0)?.and_then(|owner| OwnerId::parse(&owner));
-        let token = FencingToken::new(read::<i64>(row, 1)?.unsigned_abs());
-        Ok(Some(Holder::new(owner, token, micros(read(row, 2)?))))
+        let row = self.look(&Claim::new(key.clone(), Duration::ZERO)).await?;
+        Ok(row.and_then(|row| row.holder()))
     }
 
     async fn force_release(&self, key: &LockKey) -> Result<bool, BackendError> {
-        let reply = self.0.store.run(self.sql().force_release(key)).await?;
-        Ok(reply.row().is_some())
+        lock_row::force_release(self, key).await
     }
 
     /// Has the key's release announced; false if nobody holds it.
@@ -269,6 +283,44 @@ impl Statements {
     }
 }
 
+impl LockRows for Postgres {
+    async fn look(&self, claim: &Claim) -> Result<Option<LockRow>, BackendError> {
+        let reply = self.0.store.run_repeatable(self.sql().look(claim)).await?;
+        let Some(row) = reply.row() else { return Ok(None) };
+        let owner = read::<Option<String>>(row, 0)?.and_then(|owner| OwnerId::parse(&owner));
+        let number =
+            |column| Ok::<u64, BackendError>(u64::try_from(read::<i64>(row, column)?).unwrap_or(0));
+        Ok(Some(LockRow {
+            owner,
+            token: number(1)?,
+            expires: number(2)?,
+            group: read(row, 3)?,
+            group_until: number(4)?,
+            now: number(5)?,
+            given_up: read(row, 6)?,
+        }))
+    }
+
+    async fn make(&self, key: &LockKey) -> Result<(), BackendError> {
+        self.0.store.run_repeatable(self.sql().make(key)).await.map(|_| ())
+    }
+
+    async fn exchange(
+        &self,
+        claim: &Claim,
+        old: &LockRow,
+        new: &NewRow,
+        purpose: Purpose,
+    ) -> Result<bool, BackendError> {
+        let statement = self.sql().exchange(claim, old, new, purpose);
+        let reply = match purpose {
+            Purpose::Acquire | Purpose::Renew => self.0.store.run_repeatable(statement).await?,
+            Purpose::Release => self.0.store.run(statement).await?,
+        };
+        Ok(reply.row().is_some())
+    }
+}
+
 fn options(url: &str) -> Result<PgConnectOptions, BackendError> {
     match PgConnectOptions::from_str(url) {
         Ok(options) => Ok(options.disable_statement_logging()),
@@ -293,7 +345,9 @@ fn micros(left: i64) -> Duration {
     Duration::from_micros(u64::try_from(left).unwrap_or(0))
 }
 
-backend_by_async_methods!(Postgres, "postgres");
+backend_by_async_methods!(Postgres, "postgres", |_: &Postgres| {
+    Capabilities::LEASES.with_every_kind()
+});
 
 impl fmt::Debug for Postgres {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -308,12 +362,19 @@ struct RowWatch {
     interest: Interest,
     /// Has the row been told that its release is to be announced?
     announced: bool,
+    /// Who held the key when this last looked.
+    seen: Vec<u64>,
 }
 
 impl RowWatch {
     async fn begin(&mut self) -> Result<(), BackendError> {
         let _ = tokio::time::timeout(LISTENING, self.interest.live()).await;
-        self.announced = self.interest.is_live() && self.postgres.want(&self.key).await?;
+        if self.interest.is_live() {
+            self.announced = self.postgres.want(&self.key).await?;
+        } else {
+            let claim = Claim::new(self.key.clone(), Duration::ZERO);
+            self.seen = lock_row::holders(&self.postgres, &claim).await?;
+        }
         Ok(())
     }
 
@@ -321,10 +382,11 @@ impl RowWatch {
     /// sees then whether another one came in between.
     async fn wait(&mut self) -> Result<(), BackendError> {
         if !self.interest.is_live() {
-            let Self { postgres, key, interest, .. } = self;
-            let is_held = || async { Ok(postgres.inspect(key).await?.is_some()) };
+            let Self { postgres, key, interest, seen, .. } = self;
+            let claim = Claim::new(key.clone(), Duration::ZERO);
+            let holders = || lock_row::holders(&*postgres, &claim);
             tokio::select! {
-                () = poll::until_free(is_held) => {}
+                () = poll::until_one_less(seen, holders) => {}
                 () = interest.news() => {}
             }
             return Ok(());

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `dlock:{key}` | `owner:token:round` | the lease |
 //! | `dlock:{key}:token` | the last token | an hour after it was drawn |
+//! | `dlock:{key}:group` | who share the lock, and who wait for it in order | the longest of them |
 //! | `dlock:{key}:gone:owner` | an acquire that was given up | a ttl and a minute |
 //! | `dlock:{key}:free` (channel) | "look again" | – |
 //!
@@ -30,10 +31,12 @@ use std::sync::Arc;
 pub use self::builder::RedisBuilder;
 use self::link::{Copies, Link};
 use self::names::Names;
-use self::scripts::{Acquired, AcquiredAnswer, InspectAnswer};
+use self::scripts::{Acquired, AcquiredAnswer, EnteredAnswer, InspectAnswer};
 use self::subscriptions::{ChannelWatch, Subscriptions};
 use super::by_async_methods::backend_by_async_methods;
-use super::{Attempt, Claim, Holder, Release, Released, Renewal, validity_of};
+use super::{
+    Attempt, Capabilities, Claim, Holder, Release, Released, Renewal, Sharing, validity_of,
+};
 use crate::error::BackendError;
 use crate::key::LockKey;
 
@@ -85,23 +88,40 @@ impl Redis {
     }
 
     async fn try_acquire(&self, claim: &Claim) -> Result<Attempt, BackendError> {
+        if claim.is_plain() {
+            match self.try_acquire_alone(claim).await? {
+                Acquired::Granted(token) => {
+                    return Ok(Attempt::granted(token, validity_of(claim.ttl)));
+                }
+                Acquired::Busy { left, .. } => return Ok(Attempt::busy(left)),
+                Acquired::Grouped => {}
+                Acquired::GivenUp | Acquired::Quarantined(_) | Acquired::Unmarked => {
+                    return Ok(Attempt::busy(None));
+                }
+            }
+        }
+        let names = self.names(&claim.key);
+        let copies = Copies { key: &names.lock, replicas: self.0.replicas };
+        let is_granted = |(answer, ..): &EnteredAnswer| *answer == 1;
+        let call = scripts::enter(&names, claim);
+        let answer = self.0.link.run_copied(&call, copies, is_granted).await?;
+        Ok(scripts::entered(answer, validity_of(claim.ttl)))
+    }
+
+    async fn try_acquire_alone(&self, claim: &Claim) -> Result<Acquired, BackendError> {
         let names = self.names(&claim.key);
         let call = scripts::acquire(&names, claim, None);
         let copies = Copies { key: &names.lock, replicas: self.0.replicas };
         let is_granted = |(answer, ..): &AcquiredAnswer| *answer == 1;
-        let answer = self.0.link.run_copied(&call, copies, is_granted).await?;
-        Ok(match answer.into() {
-            Acquired::Granted(token) => Attempt::granted(token, validity_of(claim.ttl)),
-            Acquired::Busy { left, .. } => Attempt::busy(left),
-            Acquired::GivenUp | Acquired::Quarantined(_) | Acquired::Unmarked => {
-                Attempt::busy(None)
-            }
-        })
+        Ok(self.0.link.run_copied(&call, copies, is_granted).await?.into())
     }
 
     async fn renew(&self, claim: &Claim) -> Result<Renewal, BackendError> {
         let names = self.names(&claim.key);
-        let call = scripts::renew(&names, claim, None);
+        let call = match claim.sharing {
+            Sharing::Exclusive => scripts::renew(&names, claim, None),
+            Sharing::Shared | Sharing::Permits(_) => scripts::stay(&names, claim),
+        };
         let copies = Copies { key: &names.lock, replicas: self.0.replicas };
         match self.0.link.run_copied(&call, copies, |answer: &u8| *answer == 1).await? {
             1 => Ok(Renewal::Renewed { validity: validity_of(claim.ttl) }),
@@ -110,7 +130,12 @@ impl Redis {
     }
 
     async fn release(&self, claim: &Claim, release: Release) -> Result<Released, BackendError> {
-        let call = scripts::release(&self.names(&claim.key), claim, release, None);
+        let names = self.names(&claim.key);
+        let call = if claim.may_be_in_a_group() {
+            scripts::leave(&names, claim, release)
+        } else {
+            scripts::release(&names, claim, release, None)
+        };
         match self.0.link.run(&call).await? {
             1 => Ok(Released::Released),
             _ => Ok(Released::NotHeld),
@@ -132,7 +157,7 @@ impl Redis {
     }
 }
 
-backend_by_async_methods!(Redis, "redis");
+backend_by_async_methods!(Redis, "redis", |_: &Redis| { Capabilities::LEASES.with_every_kind() });
 
 impl fmt::Debug for Redis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

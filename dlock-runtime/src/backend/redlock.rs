@@ -186,7 +186,8 @@ impl Redlock {
         match answer {
             Ok(Acquired::Granted(token)) => Reply::Granted(token),
             Ok(Acquired::Busy { left, owner }) => Reply::Busy { owner, left },
-            Ok(Acquired::GivenUp) => Reply::Absent,
+            // A node of several has no groups.
+            Ok(Acquired::GivenUp | Acquired::Grouped) => Reply::Absent,
             Ok(Acquired::Quarantined(left)) => {
                 failures.quarantined(self.0.nodes[node].address(), left);
                 Reply::Absent

@@ -26,7 +26,11 @@ use sqlx::{ConnectOptions, Connection, Executor, Row};
 use tokio::sync::Mutex;
 
 use super::by_async_methods::backend_by_async_methods;
-use super::{Answer, Attempt, Claim, Holder, Release, Released, Renewal, Watch, validity_of};
+use super::lock_row::{self, LockRow, LockRows, NewRow, Purpose};
+use super::{
+    Answer, Attempt, Capabilities, Claim, Holder, Release, Released, Renewal, Sharing, Watch,
+    validity_of,
+};
 use crate::error::BackendError;
 use crate::key::LockKey;
 use crate::owner::OwnerId;
@@ -107,6 +111,9 @@ impl Sqlite {
 
     async fn try_acquire(&self, claim: &Claim) -> Result<Attempt, BackendError> {
         self.sweep().await?;
+        if !claim.is_plain() {
+            return lock_row::acquire(self, claim).await;
+        }
         let now = now_us();
         // `excluded.token` is computed under the write lock already, so it is not drawn too early.
         let query = sqlx::query(
@@ -116,8 +123,10 @@ impl Sqlite {
                 token = iif(dlock_locks.owner = excluded.owner AND dlock_locks.expires_us > ?3,
                             dlock_locks.token, excluded.token),
                 owner = excluded.owner,
-                expires_us = excluded.expires_us
-             WHERE dlock_locks.owner = excluded.owner OR dlock_locks.expires_us <= ?3
+                expires_us = excluded.expires_us,
+                lock_group = NULL
+             WHERE (dlock_locks.owner = excluded.owner OR dlock_locks.expires_us <= ?3)
+                AND (dlock_locks.lock_group IS NULL OR dlock_locks.group_until_us <= ?3)
              RETURNING token",
         )
         .bind(claim.key.as_str())
@@ -131,11 +140,16 @@ impl Sqlite {
                 validity_of(claim.ttl),
             ));
         }
-        let holder = self.inspect(&claim.key).await?;
-        Ok(Attempt::busy(Some(holder.map_or(Duration::ZERO, |holder| holder.expires_in))))
+        match self.glance(&claim.key).await? {
+            Some(row) if row.has_group() => lock_row::acquire(self, claim).await,
+            row => Ok(Attempt::busy(Some(row.map_or(Duration::ZERO, |row| row.left())))),
+        }
     }
 
     async fn renew(&self, claim: &Claim) -> Result<Renewal, BackendError> {
+        if claim.sharing != Sharing::Exclusive {
+            return lock_row::renew(self, claim).await;
+        }
         let query = sqlx::query(
             "UPDATE dlock_locks SET expires_us = ?3 + ?4
              WHERE key = ?1 AND owner = ?2 AND expires_us > ?3 RETURNING 1",
@@ -148,11 +162,14 @@ impl Sqlite {
     }
 
     async fn release(&self, claim: &Claim, release: Release) -> Result<Released, BackendError> {
+        if claim.may_be_in_a_group() {
+            return lock_row::release(self, claim, release).await;
+        }
         let query = match release.keep_for {
             None => {
                 let query = sqlx::query(
-                    "DELETE FROM dlock_locks
-                     WHERE key = ?1 AND owner = ?2 RETURNING expires_us > ?3",
+                    "DELETE FROM dlock_locks WHERE key = ?1 AND owner = ?2
+                     AND (lock_group IS NULL OR group_until_us <= ?3) RETURNING expires_us > ?3",
                 );
                 about(query, claim).bind(now_us())
             }
@@ -168,37 +185,24 @@ impl Sqlite {
             Some(row) if row.try_get(0).map_err(|error| self.explain(error))? => {
                 Ok(Released::Released)
             }
-            _ => Ok(Released::NotHeld),
+            Some(_) => Ok(Released::NotHeld),
+            // Somebody may wait in order, and the row is theirs.
+            None => lock_row::release(self, claim, release).await,
         }
     }
 
     async fn watch(&self, key: &LockKey) -> Result<FileWatch, BackendError> {
-        let seen = self.version().await?;
-        Ok(FileWatch { sqlite: self.clone(), key: key.clone(), seen })
+        let version = self.version().await?;
+        let seen = self.holders(key).await?;
+        Ok(FileWatch { sqlite: self.clone(), key: key.clone(), version, seen })
     }
 
     async fn inspect(&self, key: &LockKey) -> Result<Option<Holder>, BackendError> {
-        let query = sqlx::query(
-            "SELECT owner, token, expires_us - ?2 FROM dlock_locks WHERE key = ?1 AND expires_us > ?2",
-        );
-        let Some(row) = self.read(query.bind(key.as_str()).bind(now_us())).await? else {
-            return Ok(None);
-        };
-        let holder = || -> Result<Holder, sqlx::Error> {
-            let owner = row.try_get::<Vec<u8>, _>(0)?.try_into().ok().map(OwnerId::from_bytes);
-            let token = FencingToken::new(row.try_get::<i64, _>(1)?.unsigned_abs());
-            let left = Duration::from_micros(row.try_get::<i64, _>(2)?.unsigned_abs());
-            Ok(Holder::new(owner, token, left))
-        };
-        holder().map(Some).map_err(|error| self.explain(error))
+        Ok(self.glance(key).await?.and_then(|row| row.holder()))
     }
 
     async fn force_release(&self, key: &LockKey) -> Result<bool, BackendError> {
-        let query = sqlx::query("DELETE FROM dlock_locks WHERE key = ?1 RETURNING expires_us > ?2");
-        match self.write(query.bind(key.as_str()).bind(now_us())).await? {
-            Some(row) => row.try_get(0).map_err(|error| self.explain(error)),
-            None => Ok(false),
-        }
+        lock_row::force_release(self, key).await
     }
 
     async fn sweep(&self) -> Result<(), BackendError> {
@@ -206,8 +210,13 @@ impl Sqlite {
         let due = self.0.swept.load(Ordering::Relaxed) + micros(SWEEP_EVERY);
         if now >= due {
             self.0.swept.store(now, Ordering::Relaxed);
-            self.write(sqlx::query("DELETE FROM dlock_locks WHERE expires_us <= ?1").bind(now))
-                .await?;
+            self.write(
+                sqlx::query(
+                    "DELETE FROM dlock_locks WHERE expires_us <= ?1 AND group_until_us <= ?1",
+                )
+                .bind(now),
+            )
+            .await?;
         }
         Ok(())
     }
@@ -220,6 +229,92 @@ impl Sqlite {
             None => Err(BackendError::permanent("sqlite told no data_version")),
         }
     }
+}
+
+const LOOK: &str =
+    "SELECT owner, token, expires_us, lock_group, group_until_us FROM dlock_locks WHERE key = ?1";
+
+impl Sqlite {
+    /// As [`LockRows::look`], beside whatever is being written.
+    async fn glance(&self, key: &LockKey) -> Result<Option<LockRow>, BackendError> {
+        let now = now_us();
+        let row = self.read(sqlx::query(LOOK).bind(key.as_str())).await?;
+        row.map(|row| self.looked_at(&row, now)).transpose()
+    }
+
+    async fn holders(&self, key: &LockKey) -> Result<Vec<u64>, BackendError> {
+        Ok(self.glance(key).await?.map(|row| row.holders()).unwrap_or_default())
+    }
+
+    fn looked_at(&self, row: &SqliteRow, now: i64) -> Result<LockRow, BackendError> {
+        let looked_at = || -> Result<LockRow, sqlx::Error> {
+            let number =
+                |column| Ok::<_, sqlx::Error>(row.try_get::<i64, _>(column)?.unsigned_abs());
+            Ok(LockRow {
+                owner: row.try_get::<Vec<u8>, _>(0)?.try_into().ok().map(OwnerId::from_bytes),
+                token: number(1)?,
+                expires: number(2)?,
+                group: row.try_get(3)?,
+                group_until: number(4)?,
+                now: now.unsigned_abs(),
+                // A release comes after whatever was given up before it.
+                given_up: false,
+            })
+        };
+        looked_at().map_err(|error| self.explain(error))
+    }
+}
+
+impl LockRows for Sqlite {
+    /// By the connection that writes: after an acquire that was given up and may be under way there.
+    async fn look(&self, claim: &Claim) -> Result<Option<LockRow>, BackendError> {
+        let now = now_us();
+        let row = self.write(sqlx::query(LOOK).bind(claim.key.as_str())).await?;
+        row.map(|row| self.looked_at(&row, now)).transpose()
+    }
+
+    async fn make(&self, key: &LockKey) -> Result<(), BackendError> {
+        let query = sqlx::query(
+            "INSERT INTO dlock_locks (key, owner, token, expires_us)
+             VALUES (?1, x'', (SELECT max(last + 1, ?2) FROM dlock_token), 0) ON CONFLICT DO NOTHING",
+        );
+        self.write(query.bind(key.as_str()).bind(now_us())).await.map(|_| ())
+    }
+
+    async fn exchange(
+        &self,
+        claim: &Claim,
+        old: &LockRow,
+        new: &NewRow,
+        _: Purpose,
+    ) -> Result<bool, BackendError> {
+        let query = if new.is_idle(old.now) {
+            sqlx::query(
+                "DELETE FROM dlock_locks WHERE key = ?1 AND owner = ?2 AND token = ?3
+                 AND expires_us = ?4 AND lock_group IS ?5 RETURNING 1",
+            )
+        } else {
+            sqlx::query(
+                "UPDATE dlock_locks SET owner = ?6, token = ?7, expires_us = ?8,
+                    lock_group = ?9, group_until_us = ?10
+                 WHERE key = ?1 AND owner = ?2 AND token = ?3
+                    AND expires_us = ?4 AND lock_group IS ?5 RETURNING 1",
+            )
+        };
+        let query =
+            query.bind(claim.key.as_str()).bind(blob(old.owner)).bind(old.token.cast_signed());
+        let mut query = query.bind(old.expires.cast_signed()).bind(old.group.as_deref());
+        if !new.is_idle(old.now) {
+            query = query.bind(blob(new.owner)).bind(new.token.cast_signed());
+            query = query.bind(new.expires.cast_signed()).bind(new.group.as_deref());
+            query = query.bind(new.group_until.cast_signed());
+        }
+        Ok(self.write(query).await?.is_some())
+    }
+}
+
+fn blob(owner: Option<OwnerId>) -> Vec<u8> {
+    owner.map(|owner| owner.as_bytes().to_vec()).unwrap_or_default()
 }
 
 type Query<'q> = sqlx::query::Query<'q, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;
@@ -292,7 +387,9 @@ fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
-backend_by_async_methods!(Sqlite, "sqlite");
+backend_by_async_methods!(Sqlite, "sqlite", |_: &Sqlite| {
+    Capabilities::LEASES.with_every_kind()
+});
 
 impl fmt::Debug for Sqlite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -304,7 +401,9 @@ impl fmt::Debug for Sqlite {
 struct FileWatch {
     sqlite: Sqlite,
     key: LockKey,
-    seen: i64,
+    version: i64,
+    /// Who held the key when this last looked.
+    seen: Vec<u64>,
 }
 
 impl FileWatch {
@@ -315,11 +414,13 @@ impl FileWatch {
         let mut pause = Self::FIRST_PAUSE;
         loop {
             let version = self.sqlite.version().await?;
-            if version != self.seen {
+            if version != self.version {
                 // Another key's change is none of ours; ask only when something did change.
-                let held = self.sqlite.inspect(&self.key).await?.is_some();
-                self.seen = version;
-                if !held {
+                let holders = self.sqlite.holders(&self.key).await?;
+                self.version = version;
+                let one_less = self.seen.iter().any(|one| !holders.contains(one));
+                self.seen = holders;
+                if one_less || self.seen.is_empty() {
                     return Ok(());
                 }
             }

@@ -10,8 +10,8 @@ use tokio::time::Instant;
 use super::enter::Want;
 use super::hold::{Hold, Terms};
 use super::queue::{Entry, Place};
-use super::release::abandon_later;
-use crate::backend::{Attempt, Backend, Claim, Watch};
+use super::release::{Abandoned, abandon_later};
+use crate::backend::{Attempt, Backend, Claim, Sharing, Watch};
 use crate::backoff::Backoff;
 use crate::clock::Moment;
 use crate::error::{BackendError, LockError, Whereabouts};
@@ -54,6 +54,11 @@ impl Deadline {
         self.limit == Some(Duration::ZERO)
     }
 
+    /// How much longer the caller waits.
+    fn left(&self) -> Duration {
+        self.limit.map_or(Duration::MAX, |limit| limit.saturating_sub(self.waited()))
+    }
+
     /// Is there time enough to wait for an answer and then for a holder?
     fn is_long(&self) -> bool {
         self.limit.is_none_or(|limit| limit >= LEAST_ANSWER_TIME)
@@ -88,7 +93,7 @@ impl Deadline {
 pub(super) async fn acquire(
     registry: &Arc<RegistryInner>,
     want: &Want,
-) -> Result<(Arc<Hold>, Place), LockError> {
+) -> Result<(Arc<Hold>, Option<Place>), LockError> {
     let runtime = Handle::try_current().map_err(|_| LockError::NoRuntime)?;
     let deadline = Deadline::new(want.wait);
     let place = line_up(registry, want, &deadline).await?;
@@ -97,21 +102,29 @@ pub(super) async fn acquire(
     Ok(attempts.into_hold(granted))
 }
 
-/// Waits for the place in front among this process's tasks.
+/// Waits for the place in front among this process's tasks. One that wants to be served in the order of
+/// all processes has no place here: it stands in the store's own queue.
 async fn line_up(
     registry: &RegistryInner,
     want: &Want,
     deadline: &Deadline,
-) -> Result<Place, LockError> {
+) -> Result<Option<Place>, LockError> {
     let here = || deadline.busy(want, Whereabouts::ThisProcess);
     let index = want.backend.index;
+    if want.fair {
+        return Ok(None);
+    }
     if deadline.no_waiting() {
-        return registry.queues.try_enter(index, &want.key).ok_or_else(here);
+        // Who is in front may be about to share the key.
+        return match registry.queues.try_enter(index, &want.key) {
+            None if want.sharing == Sharing::Exclusive => Err(here()),
+            place => Ok(place),
+        };
     }
     match registry.queues.enter(index, &want.key) {
-        Entry::Front(place) => Ok(place),
+        Entry::Front(place) => Ok(Some(place)),
         Entry::Behind(turn) => match deadline.bound(turn).await {
-            Some(Ok(place)) => Ok(place),
+            Some(Ok(place)) => Ok(Some(place)),
             // The sender is dropped only together with the queue, and that only when it is empty.
             Some(Err(_)) | None => Err(here()),
         },
@@ -131,6 +144,8 @@ struct Attempts<'a> {
     in_flight: bool,
     /// An earlier request failed without saying whether it was executed.
     in_doubt: bool,
+    /// The claim has a place in the store's queue.
+    queued: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -145,16 +160,17 @@ impl<'a> Attempts<'a> {
         registry: &'a Arc<RegistryInner>,
         want: &'a Want,
         runtime: Handle,
-        place: Place,
+        place: Option<Place>,
     ) -> Self {
         Self {
             registry,
             want,
             runtime,
-            claim: Claim::new(want.key.clone(), want.ttl),
-            place: Some(place),
+            claim: want.claim(),
+            place,
             in_flight: false,
             in_doubt: false,
+            queued: false,
         }
     }
 
@@ -188,9 +204,10 @@ impl<'a> Attempts<'a> {
                     return Err(deadline.busy(self.want, Whereabouts::Elsewhere));
                 }
                 Ok(Attempt::Busy { .. }) if queue => in_turn = true,
-                Ok(Attempt::Busy { expires_in }) => {
+                Ok(Attempt::Busy { expires_in, queued }) => {
                     if watch.is_none() {
-                        watch = self.watch(deadline).await;
+                        // Who stands in a queue of the store has to show itself in time.
+                        watch = self.watch(deadline, expires_in.filter(|_| queued)).await;
                         if watch.is_some() {
                             // A release before the watch stood is not missed: look once more.
                             continue;
@@ -216,6 +233,7 @@ impl<'a> Attempts<'a> {
     /// Sends one request and notes what is known of it at every moment.
     async fn attempt(&mut self, deadline: &Deadline) -> Result<Attempt, BackendError> {
         let registered = &*self.want.backend;
+        self.claim.patience = deadline.left();
         let mut answer = registered.store.try_acquire(&self.claim);
         let answer = if answer.is_ready() {
             answer.await
@@ -229,8 +247,10 @@ impl<'a> Attempts<'a> {
             }
         };
         self.in_flight = false;
-        if let Err(error) = &answer {
-            self.in_doubt |= error.may_have_been_sent();
+        match &answer {
+            Ok(Attempt::Busy { queued, .. }) => self.queued = *queued,
+            Ok(Attempt::Granted { .. }) => self.queued = false,
+            Err(error) => self.in_doubt |= error.may_have_been_sent(),
         }
         answer
     }
@@ -250,9 +270,15 @@ impl<'a> Attempts<'a> {
         answer.unwrap_or(Ok(Attempt::busy(None)))
     }
 
-    async fn watch(&self, deadline: &Deadline) -> Option<Box<dyn Watch>> {
+    async fn watch(&self, deadline: &Deadline, limit: Option<Duration>) -> Option<Box<dyn Watch>> {
         let watching = self.want.backend.store.watch(&self.want.key);
-        match deadline.bound(watching).await? {
+        let watching = async {
+            match limit {
+                Some(limit) => tokio::time::timeout(limit, watching).await.ok(),
+                None => Some(watching.await),
+            }
+        };
+        match deadline.bound(watching).await?? {
             Ok(watch) => Some(watch),
             Err(error) => {
                 crate::telemetry::watch_failed(self.want, &error);
@@ -276,15 +302,18 @@ impl<'a> Attempts<'a> {
     }
 
     fn start_over(&mut self) {
-        let claim = Claim::new(self.want.key.clone(), self.want.ttl);
-        let stale = std::mem::replace(&mut self.claim, claim);
+        let stale = std::mem::replace(&mut self.claim, self.want.claim());
         self.in_doubt = false;
-        abandon_later(self.registry, &self.want.backend, stale, &self.runtime, None);
+        let abandoned = Abandoned { claim: stale, late_acquire: true };
+        abandon_later(self.registry, &self.want.backend, abandoned, &self.runtime, None);
     }
 
-    fn into_hold(mut self, granted: Granted) -> (Arc<Hold>, Place) {
-        let place = self.place.take().expect("the place is given away only here and on drop");
+    /// Who holds the key alone keeps the place in front until it is given back; of those who share it the
+    /// next one may ask at once.
+    fn into_hold(mut self, granted: Granted) -> (Arc<Hold>, Option<Place>) {
+        let place = self.place.take().filter(|_| self.want.sharing == Sharing::Exclusive);
         let late_acquire = std::mem::take(&mut self.in_doubt);
+        self.queued = false;
         let watchdog = self.registry.watchdogs.of(&self.runtime);
         let terms = Terms {
             renew: self.want.renew,
@@ -311,10 +340,11 @@ impl<'a> Attempts<'a> {
 
 impl Drop for Attempts<'_> {
     fn drop(&mut self) {
-        if self.in_flight || self.in_doubt {
-            let claim = self.claim.clone();
+        let late_acquire = self.in_flight || self.in_doubt;
+        if late_acquire || self.queued {
+            let abandoned = Abandoned { claim: self.claim.clone(), late_acquire };
             let place = self.place.take();
-            abandon_later(self.registry, &self.want.backend, claim, &self.runtime, place);
+            abandon_later(self.registry, &self.want.backend, abandoned, &self.runtime, place);
         }
     }
 }

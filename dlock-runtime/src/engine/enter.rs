@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::acquire::{Deadline, acquire};
 use super::reentrancy::Inside;
+use crate::backend::{Claim, Sharing};
 use crate::error::{LockError, Whereabouts};
 use crate::guard::LockGuard;
 use crate::key::LockKey;
@@ -27,6 +28,8 @@ pub(crate) struct Want {
     pub(crate) min_hold: Option<Duration>,
     pub(crate) on_lost: OnLost,
     pub(crate) reentrant: bool,
+    pub(crate) sharing: Sharing,
+    pub(crate) fair: bool,
 }
 
 impl Want {
@@ -41,7 +44,7 @@ impl Want {
         key.check()?;
         let backend = registry.find(backend)?;
         let ttl = options.ttl.unwrap_or(registry.default_ttl);
-        if let Some(problem) = backend.refuses(ttl, options.min_hold) {
+        if let Some(problem) = backend.refuses(ttl, options) {
             return Err(LockError::Unsupported {
                 backend: (&*backend.name).into(),
                 option: problem.into(),
@@ -59,7 +62,14 @@ impl Want {
             min_hold: options.min_hold,
             on_lost: options.on_lost,
             reentrant: options.reentrant,
+            sharing: options.sharing,
+            fair: options.fair,
         })
+    }
+
+    /// A claim of a new owner.
+    pub(super) fn claim(&self) -> Claim {
+        Claim::new(self.key.clone(), self.ttl).with_sharing(self.sharing).with_fair(self.fair)
     }
 }
 

@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::release::abandon_later;
+use super::release::{Abandoned, abandon_later};
 use super::watchdog::Watchdog;
 use crate::backend::{Claim, validity_of};
 use crate::clock::Moment;
@@ -186,8 +186,8 @@ impl Hold {
         self.changed.notify_waiters();
         if self.backend.capabilities.session {
             // It would last as long as its session does.
-            let claim = self.claim.clone();
-            abandon_later(&self.registry, &self.backend, claim, &self.runtime, None);
+            let abandoned = Abandoned { claim: self.claim.clone(), late_acquire: true };
+            abandon_later(&self.registry, &self.backend, abandoned, &self.runtime, None);
         }
         if let Ending::Lost(loss) = ending {
             crate::telemetry::lost(self, loss);

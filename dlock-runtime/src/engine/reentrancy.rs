@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 use super::acquire::Deadline;
 use super::enter::Want;
 use super::hold::{Ending, Hold};
+use crate::backend::Sharing;
 use crate::clock::Moment;
 use crate::error::{LockError, Whereabouts};
 use crate::registry::RegistryInner;
@@ -20,11 +21,25 @@ tokio::task_local! {
     static INNERMOST: Arc<Inside>;
 }
 
+/// So many permits has an entrance; what one nested call takes that shares with no other.
+const ALONE: u32 = 1 << 20;
+
+/// Is a hold of the one kind good for a call of the other kind? A writer may read; a reader may not write,
+/// nor has one of several holders the key for itself.
+fn covers(held: Sharing, wanted: Sharing) -> bool {
+    match (held, wanted) {
+        (Sharing::Exclusive, _)
+        | (Sharing::Shared, Sharing::Shared)
+        | (Sharing::Permits(_), Sharing::Permits(_)) => true,
+        (Sharing::Shared | Sharing::Permits(_), _) => false,
+    }
+}
+
 /// One body that is running under a hold.
 #[derive(Debug)]
 pub(crate) struct Inside {
     hold: Arc<Hold>,
-    /// One permit: the nested call that is inside.
+    /// All of its permits: the nested call that is inside. Of calls that share the key each takes one.
     entrance: Semaphore,
     outer: Option<Arc<Inside>>,
 }
@@ -35,7 +50,7 @@ impl Inside {
         let outer = INNERMOST.try_with(Arc::clone).ok();
         holds.fold(outer, |outer, hold| {
             let hold = Arc::clone(hold);
-            Some(Arc::new(Self { hold, entrance: Semaphore::new(1), outer }))
+            Some(Arc::new(Self { hold, entrance: Semaphore::new(ALONE as usize), outer }))
         })
     }
 
@@ -63,18 +78,23 @@ impl Inside {
 
     /// Enters under this body's hold, after the sibling that is inside.
     pub(super) async fn enter(self: Arc<Self>, want: &Want) -> Result<Nested, LockError> {
+        if !covers(self.hold.claim.sharing, want.sharing) {
+            // Waiting would be for ever: the enclosing body cannot end before this call does.
+            return Err(LockError::Upgrade { key: want.key.clone() });
+        }
         let deadline = Deadline::new(want.wait);
-        let permit = match self.entrance.try_acquire() {
+        let taken = if want.sharing == Sharing::Shared { 1 } else { ALONE };
+        let permit = match self.entrance.try_acquire_many(taken) {
             Ok(permit) => permit,
             Err(_) => deadline
-                .bound(self.entrance.acquire())
+                .bound(self.entrance.acquire_many(taken))
                 .await
                 .and_then(Result::ok)
                 .ok_or_else(|| deadline.busy(want, Whereabouts::ThisProcess))?,
         };
         permit.forget();
         let bound = want.max_hold.map(|limit| (Moment::now(), limit));
-        let nested = Nested { inside: Arc::clone(&self), bound };
+        let nested = Nested { inside: Arc::clone(&self), taken, bound };
         self.hold.check().map_err(|ending| self.hold.error(ending, false))?;
         if let Some(min_hold) = want.min_hold {
             self.hold.keep_at_least(min_hold);
@@ -87,6 +107,7 @@ impl Inside {
 #[derive(Debug)]
 pub(crate) struct Nested {
     inside: Arc<Inside>,
+    taken: u32,
     /// The nested call's own `max_hold`, from its own entry.
     bound: Option<(Moment, Duration)>,
 }
@@ -119,6 +140,6 @@ impl Nested {
 
 impl Drop for Nested {
     fn drop(&mut self) {
-        self.inside.entrance.add_permits(1);
+        self.inside.entrance.add_permits(self.taken as usize);
     }
 }

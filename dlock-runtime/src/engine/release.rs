@@ -27,7 +27,7 @@ const LATE: Duration = Duration::from_mins(1);
 /// cannot be reached is no error of its own: the release goes on in the background until the lease has ended.
 ///
 /// Cancel safe: the release goes on in the background.
-pub(crate) async fn give_back(hold: Arc<Hold>, place: Place) -> Result<(), LockError> {
+pub(crate) async fn give_back(hold: Arc<Hold>, place: Option<Place>) -> Result<(), LockError> {
     let mut returning = Returning { hold: Some((hold, place)), tried: false };
     let answer = returning.first_try().await;
     let Some((hold, place)) = returning.hold.take() else { return Ok(()) };
@@ -69,13 +69,13 @@ fn lost_before(hold: &Hold) -> Result<(), LockError> {
 }
 
 /// Gives the lease back in the background.
-pub(crate) fn give_back_later(hold: Arc<Hold>, place: Place) {
-    spawn(hold, Some(place), false);
+pub(crate) fn give_back_later(hold: Arc<Hold>, place: Option<Place>) {
+    spawn(hold, place, false);
 }
 
 /// A release under way: dropped unfinished, it goes on in the background.
 struct Returning {
-    hold: Option<(Arc<Hold>, Place)>,
+    hold: Option<(Arc<Hold>, Option<Place>)>,
     tried: bool,
 }
 
@@ -92,7 +92,7 @@ impl Returning {
 impl Drop for Returning {
     fn drop(&mut self) {
         if let Some((hold, place)) = self.hold.take() {
-            spawn(hold, Some(place), self.tried);
+            spawn(hold, place, self.tried);
         }
     }
 }
@@ -103,20 +103,18 @@ struct Errand<'a> {
     claim: &'a Claim,
     /// `None` when it is not known whether the claim was ever granted.
     hold: Option<&'a Hold>,
+    late_acquire: bool,
 }
 
 impl<'a> Errand<'a> {
     fn of(hold: &'a Hold) -> Self {
-        Self { backend: &hold.backend, claim: &hold.claim, hold: Some(hold) }
+        let late_acquire = hold.late_acquire;
+        Self { backend: &hold.backend, claim: &hold.claim, hold: Some(hold), late_acquire }
     }
 
     async fn try_once(&self) -> Result<Released, BackendError> {
-        let release = match self.hold {
-            Some(hold) => {
-                Release { keep_for: hold.rest_to_keep(), late_acquire: hold.late_acquire }
-            }
-            None => Release { keep_for: None, late_acquire: true },
-        };
+        let keep_for = self.hold.and_then(Hold::rest_to_keep);
+        let release = Release { keep_for, late_acquire: self.late_acquire };
         let answer = self.backend.store.release(self.claim, release);
         if answer.is_ready() {
             return answer.await;
@@ -177,11 +175,18 @@ fn spawn(hold: Arc<Hold>, place: Option<Place>, tried: bool) {
     );
 }
 
-/// Undoes an acquire of unknown outcome in the background.
+/// An acquire that is given up.
+pub(super) struct Abandoned {
+    pub(super) claim: Claim,
+    /// May a request of it still be executed? Otherwise it has a place in a queue at most.
+    pub(super) late_acquire: bool,
+}
+
+/// Undoes an acquire in the background.
 pub(super) fn abandon_later(
     registry: &RegistryInner,
     backend: &Arc<Registered>,
-    claim: Claim,
+    Abandoned { claim, late_acquire }: Abandoned,
     runtime: &Handle,
     place: Option<Place>,
 ) {
@@ -189,7 +194,7 @@ pub(super) fn abandon_later(
     let runtime = Handle::try_current().unwrap_or_else(|_| runtime.clone());
     registry.background.spawn_on(
         async move {
-            let errand = Errand { backend: &backend, claim: &claim, hold: None };
+            let errand = Errand { backend: &backend, claim: &claim, hold: None, late_acquire };
             let answer = errand.until_answered(claim.ttl + LATE, place).await;
             if answer.is_none() {
                 crate::telemetry::abandon_given_up(&backend, &claim);

@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{INSTALLED, Registered, Registry, RegistryBuilder, RegistryInner};
 use crate::engine::{LocalQueues, Watchdogs};
+use crate::options::LockOptions;
 use crate::site::Site;
 
 const DEFAULT_TTL: Duration = Duration::from_secs(30);
@@ -80,7 +81,7 @@ impl RegistryBuilder {
             None => (inner.backends.len() == 1).then_some(0),
         };
         if let Ok(backend) = inner.find(None)
-            && let Some(problem) = backend.refuses(default_ttl, None)
+            && let Some(problem) = backend.refuses(default_ttl, &LockOptions::DEFAULT)
         {
             return Err(BuildError::DefaultTtl { backend: backend.name.to_string(), problem });
         }
@@ -114,7 +115,7 @@ impl RegistryInner {
             },
             Ok(backend) => {
                 let ttl = site.options.ttl.unwrap_or(self.default_ttl);
-                let problem = backend.refuses(ttl, site.options.min_hold)?;
+                let problem = backend.refuses(ttl, &site.options)?;
                 format!("backend `{}` cannot honour {problem}", backend.name)
             }
         };

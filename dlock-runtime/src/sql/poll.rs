@@ -11,18 +11,20 @@ const FIRST_PAUSE: Duration = Duration::from_millis(2);
 /// A waiting process costs the server at most so often a look.
 const LONGEST_PAUSE: Duration = Duration::from_millis(40);
 
-/// Looks until `is_held` says no. Never ends when it cannot be told: the engine's own tries go on.
-pub(crate) async fn until_free<F>(is_held: impl Fn() -> F)
+/// Looks at who hold the key until one of those `seen` is gone, or nobody holds it. Never ends when it
+/// cannot be told: the engine's own tries go on.
+pub(crate) async fn until_one_less<F>(seen: &mut Vec<u64>, holders: impl Fn() -> F)
 where
-    F: Future<Output = Result<bool, BackendError>>,
+    F: Future<Output = Result<Vec<u64>, BackendError>>,
 {
     let mut pauses = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
     loop {
         tokio::time::sleep(pauses.pause()).await;
-        match is_held().await {
-            Ok(true) => {}
-            Ok(false) => return,
-            Err(_) => return std::future::pending().await,
+        let Ok(holders) = holders().await else { return std::future::pending().await };
+        let one_less = seen.iter().any(|one| !holders.contains(one));
+        *seen = holders;
+        if one_less || seen.is_empty() {
+            return;
         }
     }
 }

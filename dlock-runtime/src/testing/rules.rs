@@ -2,10 +2,13 @@
 
 mod cancellation;
 mod exclusion;
+mod fairness;
 mod loss;
 mod ownership;
+mod permits;
 mod reentrancy;
 mod several;
+mod sharing;
 mod timing;
 mod tokens;
 mod waiting;
@@ -15,16 +18,22 @@ use super::Rule;
 /// A rule from an `async fn(Context) -> Finding` of the same name.
 macro_rules! rules {
     ($($function:ident),* $(,)?) => {
+        rules!(if |_| true; $($function),*)
+    };
+    (if $concerns:expr; $($function:ident),* $(,)?) => {
         vec![$($crate::testing::Rule {
             name: stringify!($function),
+            concerns: $concerns,
             check: |context| Box::pin($function(context)),
         }),*]
     };
 }
 use rules;
 
-pub(super) fn all() -> Vec<Rule> {
-    [
+/// All rules, in batches that run one after the other: of a batch all run at once, and what loads a server
+/// so that others would be late comes by itself.
+pub(super) fn batches() -> Vec<Vec<Rule>> {
+    let plain = [
         exclusion::rules(),
         ownership::rules(),
         tokens::rules(),
@@ -34,6 +43,7 @@ pub(super) fn all() -> Vec<Rule> {
         loss::rules(),
         reentrancy::rules(),
         several::rules(),
-    ]
-    .concat()
+    ];
+    let kinds = [sharing::rules(), permits::rules(), fairness::rules()];
+    vec![plain.concat(), kinds.concat(), sharing::under_load()]
 }

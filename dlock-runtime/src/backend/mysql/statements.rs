@@ -7,6 +7,8 @@
 use std::time::Duration;
 
 use super::Statements;
+use crate::backend::entry::Micros;
+use crate::backend::lock_row::{LockRow, NewRow, Purpose};
 use crate::backend::{Claim, Release};
 use crate::key::LockKey;
 use crate::sql::mysql::{NOW_MICROS, bytes};
@@ -39,14 +41,16 @@ impl Statements {
         let live = format!("{table}.owner <=> '{owner}' AND {table}.expires_at > {NOW}");
         let grantable = format!(
             "({table}.expires_at <= {NOW} OR {table}.owner <=> '{owner}') \
+             AND ({table}.lock_group IS NULL OR {table}.group_until <= {NOW}) \
              AND LOCATE('{owner}', {table}.gone) = 0 AND LOCATE('{owner}', {table}.gone_before) = 0"
         );
         let first = format!("LAST_INSERT_ID({})", first_token());
         let from = self.floor();
         format!(
-            "INSERT INTO {table} (lock_key, owner, token, expires_at, gone, gone_before, gone_since) \
-             SELECT {key}, '{owner}', {first}, {until}, '', '', '1970-01-01' {from} \
+            "INSERT INTO {table} (lock_key, owner, token, expires_at, gone, gone_before, gone_since, group_until) \
+             SELECT {key}, '{owner}', {first}, {until}, '', '', '1970-01-01', '1970-01-01' {from} \
              ON DUPLICATE KEY UPDATE \
+               lock_group = IF({grantable}, NULL, {table}.lock_group), \
                token = IF({grantable}, \
                  LAST_INSERT_ID(IF({live}, {table}.token, GREATEST({NOW_MICROS}, {table}.token + 1))), \
                  {table}.token + LAST_INSERT_ID(0)), \
@@ -81,8 +85,8 @@ impl Statements {
         let first = first_token();
         let from = self.floor();
         format!(
-            "INSERT INTO {table} (lock_key, owner, token, expires_at, gone, gone_before, gone_since) \
-             SELECT {key}, NULL, {first} + LAST_INSERT_ID(0), {NOW}, '{owner}', '', {NOW} {from} \
+            "INSERT INTO {table} (lock_key, owner, token, expires_at, gone, gone_before, gone_since, group_until) \
+             SELECT {key}, NULL, {first} + LAST_INSERT_ID(0), {NOW}, '{owner}', '', {NOW}, '1970-01-01' {from} \
              ON DUPLICATE KEY UPDATE \
                token = {table}.token + 0 * LAST_INSERT_ID(IF({ours}, 1, 0)), \
                expires_at = IF({ours}, {until}, {table}.expires_at), \
@@ -93,19 +97,58 @@ impl Statements {
         )
     }
 
-    /// Affects a row if there was a lease.
-    pub(super) fn force_release(&self, key: &LockKey) -> String {
+    /// The row: owner, token, the lease's end, the group and its end, the present (all in µs since 1970),
+    /// and whether this owner's acquire was given up.
+    pub(super) fn look(&self, claim: &Claim) -> String {
         let Self { table } = self;
-        format!("UPDATE {table} SET owner = NULL, expires_at = {NOW} WHERE {}", held(key))
+        let (key, owner) = (bytes(claim.key.as_str().as_bytes()), claim.owner);
+        let [expires, until] = ["expires_at", "group_until"].map(micros_of);
+        format!(
+            "SELECT owner, token, {expires}, lock_group, {until}, {NOW_MICROS}, \
+               LOCATE('{owner}', gone) + LOCATE('{owner}', gone_before) > 0 \
+             FROM {table} WHERE lock_key = {key}"
+        )
     }
 
-    /// `(owner, token, µs left)`, or no row.
-    pub(super) fn inspect(&self, key: &LockKey) -> String {
+    /// Makes a row that nobody holds.
+    pub(super) fn make(&self, key: &LockKey) -> String {
         let Self { table } = self;
+        let (key, first, from) = (bytes(key.as_str().as_bytes()), first_token(), self.floor());
         format!(
-            "SELECT owner, token, TIMESTAMPDIFF(MICROSECOND, {NOW}, expires_at) FROM {table} WHERE {}",
-            held(key)
+            "INSERT IGNORE INTO {table} (lock_key, token, expires_at, gone, gone_before, gone_since, group_until) \
+             SELECT {key}, {first}, {NOW}, '', '', '1970-01-01', '1970-01-01' {from}"
         )
+    }
+
+    /// Changes the row if it is still as it was looked at; affects it if it was.
+    pub(super) fn exchange(
+        &self,
+        claim: &Claim,
+        old: &LockRow,
+        new: &NewRow,
+        purpose: Purpose,
+    ) -> String {
+        let Self { table } = self;
+        let (key, owner) = (bytes(claim.key.as_str().as_bytes()), claim.owner);
+        let [old_owner, new_owner] = [old.owner, new.owner]
+            .map(|owner| nullable(owner.map(|owner| owner.to_string()).as_deref()));
+        let [old_group, new_group] =
+            [&old.group, &new.group].map(|group| nullable(group.as_deref()));
+        let [expires, until] = [new.expires, new.group_until].map(moment);
+        let (new_token, old_token, old_expires) = (new.token, old.token, old.expires);
+        let mut statement = format!(
+            "UPDATE {table} SET owner = {new_owner}, token = {new_token}, expires_at = {expires}, \
+               lock_group = {new_group}, group_until = {until} \
+             WHERE lock_key = {key} AND owner <=> {old_owner} AND token = {old_token} \
+               AND {} = {old_expires} AND lock_group <=> {old_group}",
+            micros_of("expires_at"),
+        );
+        if purpose == Purpose::Acquire {
+            let not_given_up =
+                format!(" AND LOCATE('{owner}', gone) = 0 AND LOCATE('{owner}', gone_before) = 0");
+            statement.push_str(&not_given_up);
+        }
+        statement
     }
 
     /// The largest token of deleted rows, if that was written long enough ago for every statement
@@ -158,7 +201,8 @@ impl Statements {
 /// Not used for a while, and nothing given up is remembered in it.
 fn idle() -> String {
     format!(
-        "lock_key <> '' AND expires_at < {NOW} - {RETENTION} AND gone_since < {NOW} - {TOMBSTONES_OVER}"
+        "lock_key <> '' AND expires_at < {NOW} - {RETENTION} AND group_until < {NOW} - {RETENTION} \
+         AND gone_since < {NOW} - {TOMBSTONES_OVER}"
     )
 }
 
@@ -166,6 +210,20 @@ fn idle() -> String {
 /// kept for a while.
 fn first_token() -> String {
     format!("GREATEST({NOW_MICROS}, floor.token + 1)")
+}
+
+/// Microseconds since 1970.
+fn micros_of(column: &str) -> String {
+    format!("TIMESTAMPDIFF(MICROSECOND, '1970-01-01', {column})")
+}
+
+fn moment(micros: Micros) -> String {
+    format!("TIMESTAMP'1970-01-01 00:00:00' + INTERVAL {micros} MICROSECOND")
+}
+
+/// Of letters, digits, blanks and bars.
+fn nullable(plain: Option<&str>) -> String {
+    plain.map_or_else(|| "NULL".to_owned(), |plain| format!("'{plain}'"))
 }
 
 fn after(duration: Duration) -> String {
@@ -210,8 +268,8 @@ mod tests {
             sql.renew(&claim),
             sql.release(&claim, Some(KEEP)),
             sql.release_for_good(&claim, Release { keep_for: None, late_acquire: true }),
-            sql.inspect(&claim.key),
-            sql.force_release(&claim.key),
+            sql.look(&claim),
+            sql.make(&claim.key),
         ] {
             let statement = shown(&statement, &claim);
             let is_shown = guide.contains(&without_blanks(&statement));

@@ -4,11 +4,15 @@
 //! its latest version: two operations on one key take effect one after the other. Under an isolation
 //! above READ COMMITTED the later one fails instead, and is sent again.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::Statements;
+use crate::backend::entry::Micros;
+use crate::backend::lock_row::{LockRow, NewRow, Purpose};
 use crate::backend::{Claim, Release};
 use crate::key::LockKey;
+use crate::owner::OwnerId;
 use crate::sql::postgres::{stored, text};
 
 /// The present, in microseconds since 1970. Not `now()`: that is when the transaction began.
@@ -23,7 +27,7 @@ const TOMBSTONE: &str = "interval '2 minutes'";
 const RETENTION: &str = "interval '1 minute'";
 
 impl Statements {
-    /// Answers `(token, NULL)` when it was granted, else `(NULL, µs left)`.
+    /// Answers `(token, NULL, NULL)` when it was granted, else `(NULL, µs left, is there a group)`.
     pub(super) fn acquire(&self, claim: &Claim) -> String {
         let Self { table } = self;
         let key = text(&stored(&claim.key));
@@ -38,13 +42,15 @@ impl Statements {
                  token = CASE WHEN lease.owner = '{owner}' AND lease.expires_at > clock_timestamp() \
                    THEN lease.token ELSE greatest({NOW_MICROS}, lease.token + 1) END, \
                  owner = excluded.owner, \
-                 expires_at = {until} \
+                 expires_at = {until}, \
+                 lock_group = NULL \
                WHERE (lease.owner = '{owner}' OR lease.expires_at <= clock_timestamp()) \
+                 AND (lease.lock_group IS NULL OR lease.group_until <= clock_timestamp()) \
                  AND position('{owner}' IN lease.gone || lease.gone_before) = 0 \
                RETURNING token) \
-             SELECT token, NULL::bigint FROM granted \
+             SELECT token, NULL::bigint, NULL::boolean FROM granted \
              UNION ALL \
-             SELECT NULL, {LEFT} FROM {table} \
+             SELECT NULL, {LEFT}, {GROUPED} FROM {table} \
              WHERE lock_key = {key} AND NOT EXISTS (SELECT FROM granted)"
         )
     }
@@ -97,18 +103,62 @@ impl Statements {
         announced(&freed, &claim.key)
     }
 
-    /// A row if there was a lease.
-    pub(super) fn force_release(&self, key: &LockKey) -> String {
+    /// The row: owner, token, the lease's end, the group and its end, the present (all in µs since 1970),
+    /// and whether this owner's acquire was given up.
+    pub(super) fn look(&self, claim: &Claim) -> String {
         let Self { table } = self;
-        let changes = freed(None);
-        let freed = format!("UPDATE {table} SET {changes} WHERE {} RETURNING released", held(key));
-        announced(&freed, key)
+        let (key, owner) = (text(&stored(&claim.key)), claim.owner);
+        let [expires, until] = ["expires_at", "group_until"].map(micros_of);
+        format!(
+            "SELECT owner, token, {expires}, lock_group, \
+               CASE WHEN lock_group IS NULL THEN 0 ELSE {until} END, {NOW_MICROS}, \
+               position('{owner}' IN gone || gone_before) > 0 \
+             FROM {table} WHERE lock_key = {key}"
+        )
     }
 
-    /// `(owner, token, µs left)`, or no row.
-    pub(super) fn inspect(&self, key: &LockKey) -> String {
+    /// Makes a row that nobody holds.
+    pub(super) fn make(&self, key: &LockKey) -> String {
         let Self { table } = self;
-        format!("SELECT owner, token, {LEFT} FROM {table} WHERE {}", held(key))
+        let (key, first_token) = (text(&stored(key)), self.first_token());
+        format!(
+            "INSERT INTO {table} (lock_key, token, expires_at) \
+             VALUES ({key}, {first_token}, clock_timestamp()) ON CONFLICT DO NOTHING"
+        )
+    }
+
+    /// Changes the row if it is still as it was looked at; a row if it was.
+    pub(super) fn exchange(
+        &self,
+        claim: &Claim,
+        old: &LockRow,
+        new: &NewRow,
+        purpose: Purpose,
+    ) -> String {
+        let Self { table } = self;
+        let key = text(&stored(&claim.key));
+        let owner = claim.owner;
+        let [old_owner, new_owner] = [old.owner, new.owner].map(nullable_owner);
+        let [old_group, new_group] =
+            [&old.group, &new.group].map(|group| nullable_text(group.as_deref()));
+        let [expires, until] = [new.expires, new.group_until].map(moment);
+        let mut changed = format!(
+            "UPDATE {table} SET owner = {new_owner}, token = {}, expires_at = {expires}, \
+               lock_group = {new_group}, group_until = {until}, \
+               wanted = wanted AND {}, released = CASE WHEN wanted THEN 2 ELSE 1 END \
+             WHERE lock_key = {key} AND owner IS NOT DISTINCT FROM {old_owner} AND token = {} \
+               AND {} = {} AND lock_group IS NOT DISTINCT FROM {old_group}",
+            new.token,
+            purpose != Purpose::Release,
+            old.token,
+            micros_of("expires_at"),
+            old.expires,
+        );
+        if purpose == Purpose::Acquire {
+            let _ = write!(changed, " AND position('{owner}' IN gone || gone_before) = 0");
+        }
+        changed.push_str(" RETURNING released");
+        if purpose == Purpose::Release { announced(&changed, &claim.key) } else { changed }
     }
 
     /// Says that the key's release is to be announced; a row if somebody holds it.
@@ -116,7 +166,10 @@ impl Statements {
     /// Where it was said before nothing is written: the release that clears it is announced as well.
     pub(super) fn want(&self, key: &LockKey) -> String {
         let Self { table } = self;
-        let held = held(key);
+        let held = format!(
+            "lock_key = {} AND (expires_at > clock_timestamp() OR {GROUPED})",
+            text(&stored(key))
+        );
         format!(
             "WITH told AS (UPDATE {table} SET wanted = true WHERE {held} AND NOT wanted RETURNING 1) \
              SELECT 1 WHERE EXISTS (SELECT FROM told) \
@@ -130,6 +183,7 @@ impl Statements {
         let Self { table } = self;
         let idle = format!(
             "lock_key <> '' AND expires_at < clock_timestamp() - {RETENTION} \
+             AND group_until < clock_timestamp() - {RETENTION} \
              AND gone_since < clock_timestamp() - 2 * {TOMBSTONE}"
         );
         let ready = format!(
@@ -154,6 +208,26 @@ impl Statements {
 }
 
 const LEFT: &str = "(extract(epoch FROM expires_at - clock_timestamp()) * 1000000)::bigint";
+
+/// Does somebody share the key, or wait for it in order?
+const GROUPED: &str = "(lock_group IS NOT NULL AND group_until > clock_timestamp())";
+
+/// Microseconds since 1970.
+fn micros_of(column: &str) -> String {
+    format!("(extract(epoch FROM {column}) * 1000000)::bigint")
+}
+
+fn moment(micros: Micros) -> String {
+    format!("timestamptz 'epoch' + interval '{micros} microseconds'")
+}
+
+fn nullable_owner(owner: Option<OwnerId>) -> String {
+    owner.map_or_else(|| "NULL".to_owned(), |owner| format!("'{owner}'"))
+}
+
+fn nullable_text(value: Option<&str>) -> String {
+    value.map_or_else(|| "NULL".to_owned(), text)
+}
 
 fn after(duration: Duration) -> String {
     format!("clock_timestamp() + interval '{} microseconds'", duration.as_micros())
@@ -221,8 +295,8 @@ mod tests {
             release(Some(KEEP), false),
             release(None, true),
             sql.want(&claim.key),
-            sql.inspect(&claim.key),
-            sql.force_release(&claim.key),
+            sql.look(&claim),
+            sql.make(&claim.key),
             sql.sweep(),
         ] {
             let statement = shown(&statement, &claim);

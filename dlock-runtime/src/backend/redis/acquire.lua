@@ -1,14 +1,16 @@
 -- Takes the lock if it is free, or again if this owner has it (its reply was lost).
--- KEYS: lock, last token, tombstone of this owner; for a node of several: its mark.
+-- KEYS: lock, last token, tombstone of this owner; for a node of several: its mark, for others: the group.
 -- ARGV: owner, ttl in ms, round, proposed token (0: none), how far the proposal may be from this
 -- server's clock in us; for a node of several: the run of the server that was asked.
 -- Answers {1, token, ''} granted, {0, ms left, owner} busy, {2, 0, ''} given up before, {3, ms left, ''}
--- in quarantine, {4, 0, ''} restarted or emptied.
-if KEYS[4] then
+-- in quarantine, {4, 0, ''} restarted or emptied, {5, 0, ''} there is a group: `enter.lua` is to decide.
+if ARGV[6] then
     local verdict = may_count(KEYS[4], ARGV[6])
     if verdict ~= true then
         return verdict
     end
+elseif redis.call('EXISTS', KEYS[4]) == 1 then
+    return {5, 0, ''}
 end
 local held = redis.call('GET', KEYS[1])
 if held then

@@ -1,5 +1,17 @@
--- Ends the lease, whoever holds it.
--- KEYS: lock.  ARGV: channel, tombstone in ms (0: none), its round.  Answers 1 if there was one.
+-- Ends the lease, whoever holds it, and those of all who share it.
+-- KEYS: lock; for others than a node of several: group.
+-- ARGV: channel, tombstone in ms (0: none), its round.  Answers 1 if there was one.
+if KEYS[2] then
+    local now = clock()
+    local group = read_group(KEYS[2], KEYS[1], now)
+    expire(group, now)
+    local held = #group.granted
+    group.granted = {}
+    write_group(KEYS[2], group, now)
+    redis.call('DEL', KEYS[1])
+    redis.call('PUBLISH', ARGV[1], '')
+    return held > 0 and 1 or 0
+end
 local held = redis.call('GET', KEYS[1])
 if not held then
     return 0

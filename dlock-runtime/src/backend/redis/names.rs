@@ -33,6 +33,11 @@ impl Names {
         self.with(":token")
     }
 
+    /// Who share the lock, and who wait for it in order.
+    pub(in crate::backend) fn group(&self) -> String {
+        self.with(":group")
+    }
+
     /// Where a release is announced.
     pub(in crate::backend) fn channel(&self) -> String {
         self.with(":free")

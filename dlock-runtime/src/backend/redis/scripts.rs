@@ -7,7 +7,8 @@ use std::time::Duration;
 use redis::{Script, ScriptInvocation};
 
 use super::names::Names;
-use crate::backend::{Claim, Holder, Release};
+use crate::backend::entry::micros;
+use crate::backend::{Attempt, Claim, Holder, Release};
 use crate::owner::OwnerId;
 use crate::token::FencingToken;
 
@@ -21,10 +22,13 @@ macro_rules! script {
 static ACQUIRE: LazyLock<Script> = script!("mark.lua", "token.lua", "acquire.lua");
 static RENEW: LazyLock<Script> = script!("mark.lua", "token.lua", "renew.lua");
 static RELEASE: LazyLock<Script> = script!("mark.lua", "release.lua");
+static ENTER: LazyLock<Script> = script!("token.lua", "group.lua", "enter.lua");
+static STAY: LazyLock<Script> = script!("token.lua", "group.lua", "stay.lua");
+static LEAVE: LazyLock<Script> = script!("token.lua", "group.lua", "leave.lua");
 static RAISE: LazyLock<Script> = script!("mark.lua", "token.lua", "raise.lua");
 static GREET: LazyLock<Script> = script!("greet.lua");
-static FORCE_RELEASE: LazyLock<Script> = script!("force_release.lua");
-static INSPECT: LazyLock<Script> = script!("inspect.lua");
+static FORCE_RELEASE: LazyLock<Script> = script!("token.lua", "group.lua", "force_release.lua");
+static INSPECT: LazyLock<Script> = script!("token.lua", "group.lua", "inspect.lua");
 
 /// How much longer than a ttl a tombstone stays: an old connection's bytes that a stopped server
 /// still has are executed when it goes on, together with the tombstone's own request.
@@ -74,6 +78,8 @@ pub(in crate::backend) enum Acquired {
     Quarantined(Duration),
     /// The node is another than the one that was greeted.
     Unmarked,
+    /// Others share the lock or wait for it in order: [`enter`] decides.
+    Grouped,
 }
 
 /// How an acquire's answer looks on the wire.
@@ -87,6 +93,7 @@ impl From<AcquiredAnswer> for Acquired {
             1 => Self::Granted(FencingToken::new(number.unsigned_abs())),
             3 => Self::Quarantined(left.unwrap_or_default()),
             4 => Self::Unmarked,
+            5 => Self::Grouped,
             _ => Self::GivenUp,
         }
     }
@@ -103,7 +110,7 @@ pub(in crate::backend) fn acquire(
     call.arg(claim.owner.to_string()).arg(millis(claim.ttl));
     match part {
         None => {
-            call.arg(0).arg(0).arg(0);
+            call.key(names.group()).arg(0).arg(0).arg(0);
         }
         Some((member, proposal)) => {
             call.key(member.mark);
@@ -111,6 +118,51 @@ pub(in crate::backend) fn acquire(
             call.arg(member.round).arg(proposal.token.get()).arg(tolerance).arg(member.run);
         }
     }
+    call
+}
+
+/// What a server says to an acquire beside others: as [`Acquired`], or 6 for a place in the queue.
+pub(in crate::backend) type EnteredAnswer = AcquiredAnswer;
+
+/// Answers [`EnteredAnswer`].
+pub(in crate::backend) fn enter(names: &Names, claim: &Claim) -> ScriptInvocation<'static> {
+    let mut call = ENTER.prepare_invoke();
+    call.key(&names.lock).key(names.token()).key(names.tombstone(&claim.owner)).key(names.group());
+    call.arg(claim.owner.to_string()).arg(millis(claim.ttl)).arg(claim.sharing.code());
+    call.arg(if claim.fair { "f" } else { "n" }).arg(micros(claim.patience));
+    call
+}
+
+/// The attempt that it came to; `validity` is what a grant is worth.
+pub(in crate::backend) fn entered((kind, number, _): EnteredAnswer, validity: Duration) -> Attempt {
+    let look_in = u64::try_from(number).ok().map(Duration::from_millis);
+    match kind {
+        1 => Attempt::granted(FencingToken::new(number.unsigned_abs()), validity),
+        6 => Attempt::queued(look_in),
+        0 => Attempt::busy(look_in),
+        _ => Attempt::busy(None),
+    }
+}
+
+/// Answers 1 renewed, 0 not held.
+pub(in crate::backend) fn stay(names: &Names, claim: &Claim) -> ScriptInvocation<'static> {
+    let mut call = STAY.prepare_invoke();
+    call.key(&names.lock).key(names.group());
+    call.arg(claim.owner.to_string()).arg(millis(claim.ttl));
+    call
+}
+
+/// Answers 1 released, 0 not held.
+pub(in crate::backend) fn leave(
+    names: &Names,
+    claim: &Claim,
+    release: Release,
+) -> ScriptInvocation<'static> {
+    let mut call = LEAVE.prepare_invoke();
+    call.key(&names.lock).key(names.tombstone(&claim.owner)).key(names.group());
+    let tombstone = if release.late_acquire { millis(claim.ttl + TOMBSTONE) } else { 0 };
+    call.arg(claim.owner.to_string()).arg(release.keep_for.map_or(0, millis));
+    call.arg(names.channel()).arg(tombstone);
     call
 }
 
@@ -204,7 +256,7 @@ pub(in crate::backend) fn holder((owner, token, left): InspectAnswer) -> Holder 
 /// Answers an [`InspectAnswer`], or nothing.
 pub(in crate::backend) fn inspect(names: &Names) -> ScriptInvocation<'static> {
     let mut call = INSPECT.prepare_invoke();
-    call.key(&names.lock);
+    call.key(&names.lock).key(names.group());
     call
 }
 
@@ -219,6 +271,9 @@ pub(in crate::backend) fn force_release(
     let mut call = FORCE_RELEASE.prepare_invoke();
     let tombstone = longest_lease.map_or(0, |longest| millis(longest + TOMBSTONE));
     call.key(&names.lock).arg(names.channel()).arg(tombstone).arg(LAST_ROUND);
+    if longest_lease.is_none() {
+        call.key(names.group());
+    }
     call
 }
 

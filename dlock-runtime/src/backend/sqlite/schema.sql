@@ -1,8 +1,11 @@
 CREATE TABLE IF NOT EXISTS dlock_locks (
-    key        TEXT    PRIMARY KEY,
-    owner      BLOB    NOT NULL,
-    token      INTEGER NOT NULL,
-    expires_us INTEGER NOT NULL
+    key            TEXT    PRIMARY KEY,
+    owner          BLOB    NOT NULL,
+    token          INTEGER NOT NULL,
+    expires_us     INTEGER NOT NULL,
+    -- Who share the key, and who wait for it in order; it means nothing after its end.
+    lock_group     TEXT,
+    group_until_us INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS dlock_token (
     id   INTEGER PRIMARY KEY CHECK (id = 1),

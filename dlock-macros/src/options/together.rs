@@ -1,0 +1,93 @@
+//! Mistakes that no single option shows.
+
+use std::time::Duration;
+
+use proc_macro2::Span;
+use syn::spanned::Spanned;
+
+use super::arguments::{Argument, Arguments};
+use super::{Key, Keys, Mode, Options, Wait, row_lock};
+use crate::diagnostic::Errors;
+
+pub(super) fn check(options: &Options, arguments: &Arguments, errors: &mut Errors) {
+    check_keys(options, arguments, errors);
+    check_kind(options, arguments, errors);
+    check_times(options, arguments, errors);
+    if written(arguments, "transaction").is_some() {
+        row_lock::check(arguments, errors);
+    }
+}
+
+fn written<'a>(arguments: &'a Arguments, name: &str) -> Option<&'a Argument> {
+    arguments.read.iter().find(|argument| argument.name == name)
+}
+
+fn check_keys(options: &Options, arguments: &Arguments, errors: &mut Errors) {
+    match (written(arguments, "key"), written(arguments, "keys")) {
+        (Some(_), Some(keys)) => errors.push(
+            keys.name.span(),
+            "`key` and `keys` exclude each other: put all keys into `keys = [\"…\", \"…\"]`",
+        ),
+        (None, None) if !arguments.unreadable => errors.push(
+            Span::call_site(),
+            "what is locked? Write `key = \"product:<id>\"`, with the name of an argument between `<` and `>`",
+        ),
+        _ => {}
+    }
+    let mut templates = Vec::new();
+    for key in options.keys.as_ref().map(Keys::as_slice).unwrap_or_default() {
+        let Key::Template { literal, .. } = key else { continue };
+        if templates.contains(&literal.value()) {
+            let message = format!(
+                "\"{}\" stands in `keys` already, and one key is one lock: leave it out, or name another argument in it",
+                literal.value()
+            );
+            errors.push(literal.span(), message);
+        }
+        templates.push(literal.value());
+    }
+}
+
+/// What kind of lock it is.
+fn check_kind(options: &Options, arguments: &Arguments, errors: &mut Errors) {
+    if let (Some(_), Some(permits)) = (written(arguments, "mode"), written(arguments, "permits")) {
+        let fix = match (options.mode, options.permits) {
+            (Some(Mode::Shared), _) => {
+                "readers that share a lock are not counted: keep `mode = \"shared\"`, or count the holders with `permits` alone"
+            }
+            _ => {
+                "`permits = 1` is an exclusive lock, and any other number is none: keep one of the two"
+            }
+        };
+        errors.push(permits.name.span(), format!("`mode` and `permits` exclude each other: {fix}"));
+    }
+    if let (Some(true), Some(Wait::UpTo(Duration::ZERO)), Some(fair)) =
+        (options.fair, options.wait, written(arguments, "fair"))
+    {
+        errors.push(
+            fair.name.span(),
+            "`fair` is the order of those who wait, and with `wait = \"0s\"` nobody does: leave out `fair`, or give `wait` some time",
+        );
+    }
+}
+
+fn check_times(options: &Options, arguments: &Arguments, errors: &mut Errors) {
+    if let (Some(false), Some(ttl), Some(max_hold)) = (options.renew, options.ttl, options.max_hold)
+        && max_hold > ttl
+        && let Some(argument) = written(arguments, "max_hold")
+    {
+        errors.push(
+            argument.value.span(),
+            "`max_hold` is longer than `ttl`, and with `renew = false` the lease ends after one `ttl`: raise `ttl`, shorten `max_hold` or let the lease be renewed",
+        );
+    }
+    if let (Some(min_hold), Some(max_hold)) = (options.min_hold, options.max_hold)
+        && min_hold > max_hold
+        && let Some(argument) = written(arguments, "min_hold")
+    {
+        errors.push(
+            argument.value.span(),
+            "`min_hold` is longer than `max_hold`: the lock cannot be kept longer than it may be held; shorten `min_hold` or raise `max_hold`",
+        );
+    }
+}

@@ -1,0 +1,282 @@
+//! The entry of one key in a lock table: who holds it, who waits for it, and who may enter.
+//!
+//! It is the "granted group" and the "waiting queue" of a lock manager (Gray and Reuter, *Transaction
+//! Processing: Concepts and Techniques*, chapter 8), with two changes that leases ask for: a holder has
+//! an end, and the first waiter must show itself now and then, since one that died would stop
+//! everybody behind it.
+//!
+//! Stores that keep locks as data decide by it; time is the store's own, in microseconds.
+
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+mod text;
+
+use std::time::Duration;
+
+use super::{Claim, Release, Released, Sharing};
+use crate::owner::OwnerId;
+
+/// A moment of the store's clock, in microseconds.
+pub(crate) type Micros = u64;
+
+/// The first waiter counts as absent when it has not shown itself for so long: others pass it then.
+const ABSENT: Micros = 400_000;
+
+/// An absent waiter keeps its place for so long, should it show itself again.
+const KEPT: Micros = 10_000_000;
+
+/// How often the first waiter shows itself.
+const HEARTBEAT: Micros = 100_000;
+
+/// After so long without a sign of the first waiter all who wait are taken to be gone.
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+const FORGOTTEN: Micros = 2_000_000;
+
+/// How often the others look whether they are first by now.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// The holders of one key and the queue before it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) granted: Vec<Grant>,
+    pub(crate) queue: Vec<Waiter>,
+    /// When the first waiter that is not absent last showed itself, or became the first.
+    pub(crate) head_seen: Micros,
+}
+
+/// A holder's lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Grant {
+    /// `None` while a released place is kept for the rest of its `min_hold`.
+    pub(crate) owner: Option<OwnerId>,
+    pub(crate) sharing: Sharing,
+    pub(crate) token: u64,
+    pub(crate) ends: Micros,
+}
+
+/// Somebody who waits in the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Waiter {
+    pub(crate) owner: OwnerId,
+    pub(crate) sharing: Sharing,
+    /// Nobody overtakes it. One that is not fair is a writer, whom only those wait for that could share.
+    pub(crate) fair: bool,
+    /// It has not shown itself when it was the first.
+    pub(crate) absent: bool,
+    pub(crate) gives_up: Micros,
+}
+
+/// What a try came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// With this token.
+    Granted(u64),
+    /// When to look again although nobody tells, and is there a place in the queue?
+    Busy { look_in: Option<Duration>, queued: bool },
+}
+
+/// May one more enter beside the others?
+fn fits(sharing: Sharing, mut others: impl Iterator<Item = Sharing>) -> bool {
+    match sharing {
+        Sharing::Exclusive => others.next().is_none(),
+        Sharing::Shared => others.all(|other| other == Sharing::Shared),
+        Sharing::Permits(limit) => {
+            let mut taken = 0;
+            others.all(|other| {
+                taken += 1;
+                matches!(other, Sharing::Permits(_)) && taken < limit.get()
+            })
+        }
+    }
+}
+
+impl Waiter {
+    /// Does this claim, if it comes later, have to let it go first?
+    fn goes_before(&self, claim: &Claim) -> bool {
+        !self.absent && (self.fair || claim.sharing != Sharing::Exclusive)
+    }
+}
+
+impl Entry {
+    /// Takes the key, or a place in the queue if the claim is one that waits there.
+    pub(crate) fn acquire(
+        &mut self,
+        claim: &Claim,
+        now: Micros,
+        next_token: impl FnOnce() -> u64,
+    ) -> Verdict {
+        self.expire(now);
+        let ends = now + micros(claim.ttl);
+        if let Some(own) = self.grant_of(&claim.owner) {
+            own.ends = ends;
+            return Verdict::Granted(own.token);
+        }
+        let place = self.show(claim, now);
+        if self.may_enter(claim, place) {
+            let token = next_token();
+            self.leave_queue(&claim.owner, now);
+            let owner = Some(claim.owner);
+            self.granted.push(Grant { owner, sharing: claim.sharing, token, ends });
+            return Verdict::Granted(token);
+        }
+        let place = self.line_up(claim, place, now);
+        Verdict::Busy { look_in: self.look_in(place, now), queued: place.is_some() }
+    }
+
+    /// Who stands before it in the queue counts as if they had entered.
+    fn may_enter(&self, claim: &Claim, place: Option<usize>) -> bool {
+        let ahead = &self.queue[..place.unwrap_or(self.queue.len())];
+        let ahead = ahead.iter().filter(|waiter| waiter.goes_before(claim));
+        let held = self.granted.iter().map(|grant| grant.sharing);
+        fits(claim.sharing, held.chain(ahead.map(|waiter| waiter.sharing)))
+    }
+
+    /// The claim's place in the queue, if it has one; it is there again if it was absent.
+    fn show(&mut self, claim: &Claim, now: Micros) -> Option<usize> {
+        let place = self.queue.iter().position(|waiter| waiter.owner == claim.owner)?;
+        if std::mem::take(&mut self.queue[place].absent) {
+            self.queue[place].gives_up = now + micros(claim.patience);
+            if self.head() == Some(place) {
+                self.head_seen = now;
+            }
+        }
+        Some(place)
+    }
+
+    /// Its place in the queue from now on, if it has one.
+    fn line_up(&mut self, claim: &Claim, place: Option<usize>, now: Micros) -> Option<usize> {
+        if claim.patience.is_zero() {
+            self.leave_queue(&claim.owner, now);
+            return None;
+        }
+        // A writer behind readers would wait for ever, if others kept coming.
+        let shared = self.granted.iter().any(|grant| grant.sharing != Sharing::Exclusive);
+        let is_writer = claim.sharing == Sharing::Exclusive && shared;
+        let place = match place {
+            None if claim.fair || is_writer => {
+                if self.head().is_none() {
+                    self.head_seen = now;
+                }
+                self.queue.push(Waiter {
+                    owner: claim.owner,
+                    sharing: claim.sharing,
+                    fair: claim.fair,
+                    absent: false,
+                    gives_up: now + micros(claim.patience),
+                });
+                Some(self.queue.len() - 1)
+            }
+            place => place,
+        };
+        if self.is_head(place) && now.saturating_sub(self.head_seen) >= HEARTBEAT {
+            self.head_seen = now;
+        }
+        place
+    }
+
+    fn head(&self) -> Option<usize> {
+        self.queue.iter().position(|waiter| !waiter.absent)
+    }
+
+    fn is_head(&self, place: Option<usize>) -> bool {
+        place.is_some() && self.head() == place
+    }
+
+    /// When to look again although nobody tells: when a lease ends, when the first waiter may be passed
+    /// over, when it is time to show oneself.
+    fn look_in(&self, place: Option<usize>, now: Micros) -> Option<Duration> {
+        let lease = self.granted.iter().map(|grant| grant.ends.saturating_sub(now)).min();
+        let lease = lease.map(Duration::from_micros);
+        let queue = if self.head().is_none() {
+            None
+        } else if self.is_head(place) {
+            Some(Duration::from_micros(HEARTBEAT))
+        } else {
+            let passed = (self.head_seen + ABSENT).saturating_sub(now);
+            Some(LOOK.min(Duration::from_micros(passed)))
+        };
+        lease.into_iter().chain(queue).min()
+    }
+
+    /// Extends the lease; false if this owner has none.
+    pub(crate) fn renew(&mut self, claim: &Claim, now: Micros) -> bool {
+        self.expire(now);
+        match self.grant_of(&claim.owner) {
+            Some(own) => {
+                own.ends = now + micros(claim.ttl);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Gives the lease back, or a place in the queue up.
+    pub(crate) fn release(&mut self, claim: &Claim, release: Release, now: Micros) -> Released {
+        self.expire(now);
+        self.leave_queue(&claim.owner, now);
+        let is_own = |grant: &Grant| grant.owner == Some(claim.owner);
+        let Some(index) = self.granted.iter().position(is_own) else {
+            return Released::NotHeld;
+        };
+        match release.keep_for {
+            Some(rest) => {
+                let own = &mut self.granted[index];
+                own.owner = None;
+                own.ends = now + micros(rest);
+            }
+            None => {
+                self.granted.remove(index);
+            }
+        }
+        Released::Released
+    }
+
+    /// Forgets holders whose lease is over and waiters whose time is over; the first one is absent if it has
+    /// not shown itself.
+    pub(crate) fn expire(&mut self, now: Micros) {
+        self.granted.retain(|grant| grant.ends > now);
+        let head = self.head().map(|head| self.queue[head].owner);
+        self.queue.retain(|waiter| waiter.gives_up > now);
+        let Some(place) = self.head() else { return };
+        if head != Some(self.queue[place].owner) {
+            self.head_seen = now;
+        } else if now.saturating_sub(self.head_seen) >= ABSENT {
+            let waiter = &mut self.queue[place];
+            waiter.absent = true;
+            waiter.gives_up = waiter.gives_up.min(now + KEPT);
+            self.head_seen = now;
+        }
+    }
+
+    /// Until when it means something: a queue whose first waiter does not show itself is nobody's.
+    #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+    pub(crate) fn lasts_until(&self, now: Micros) -> Micros {
+        let held = self.granted.iter().map(|grant| grant.ends);
+        let waited = self.queue.iter().map(|waiter| waiter.gives_up.min(now + FORGOTTEN));
+        held.chain(waited).max().unwrap_or(now)
+    }
+
+    /// Is nobody here?
+    pub(crate) fn is_empty(&self) -> bool {
+        self.granted.is_empty() && self.queue.is_empty()
+    }
+
+    pub(crate) fn grant_of(&mut self, owner: &OwnerId) -> Option<&mut Grant> {
+        self.granted.iter_mut().find(|grant| grant.owner == Some(*owner))
+    }
+
+    fn leave_queue(&mut self, owner: &OwnerId, now: Micros) {
+        if let Some(place) = self.queue.iter().position(|waiter| waiter.owner == *owner) {
+            let was_head = self.is_head(Some(place));
+            self.queue.remove(place);
+            if was_head {
+                self.head_seen = now;
+            }
+        }
+    }
+}
+
+pub(crate) fn micros(duration: Duration) -> Micros {
+    // No wait is longer, and a time with it added is a whole number in floating point, too.
+    const FOREVER: Micros = 1 << 52;
+    Micros::try_from(duration.as_micros()).unwrap_or(FOREVER).min(FOREVER)
+}

@@ -1,0 +1,240 @@
+//! A key's row in a database: a lease, and beside it the group of those who share the key or wait for it
+//! in order.
+//!
+//! One statement takes a lease where there is no group. Everything else is a look at the row, the decision
+//! of [`Entry`], and one statement that changes the row if it is still as it was looked at: nothing is
+//! locked in between, so that a process that stands still there stops nobody.
+
+use std::time::Duration;
+
+use super::entry::{Entry, Grant, Micros, Verdict};
+use super::{Attempt, Claim, Holder, Release, Released, Renewal, Sharing, validity_of};
+use crate::error::BackendError;
+use crate::key::LockKey;
+use crate::owner::OwnerId;
+use crate::token::FencingToken;
+
+/// How often a change is tried that others are faster with.
+const TRIES: u32 = 200;
+
+/// A row as it was looked at.
+#[derive(Clone, Debug)]
+pub(crate) struct LockRow {
+    /// Whose lease it is; nobody's while a released key is kept locked, or is free.
+    pub(crate) owner: Option<OwnerId>,
+    pub(crate) token: u64,
+    pub(crate) expires: Micros,
+    pub(crate) group: Option<String>,
+    pub(crate) group_until: Micros,
+    /// When it was looked at, by the database's clock.
+    pub(crate) now: Micros,
+    /// Was the acquire given up for whose owner it was looked at?
+    pub(crate) given_up: bool,
+}
+
+/// What a row is to become.
+#[derive(Clone, Debug)]
+pub(crate) struct NewRow {
+    pub(crate) owner: Option<OwnerId>,
+    pub(crate) token: u64,
+    pub(crate) expires: Micros,
+    pub(crate) group: Option<String>,
+    pub(crate) group_until: Micros,
+}
+
+impl NewRow {
+    /// Is nothing left in it but its token?
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn is_idle(&self, now: Micros) -> bool {
+        self.expires <= now && self.group.is_none()
+    }
+}
+
+/// What a row is changed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Not if it was given up meanwhile.
+    Acquire,
+    Renew,
+    /// To be announced to who waits. An answer that says "no" because an earlier sending was executed
+    /// would be taken for a loss: it is sent once.
+    Release,
+}
+
+/// The rows of one table.
+pub(crate) trait LockRows {
+    /// Looks at the claim's row.
+    async fn look(&self, claim: &Claim) -> Result<Option<LockRow>, BackendError>;
+
+    /// Makes a row that is missing.
+    async fn make(&self, key: &LockKey) -> Result<(), BackendError>;
+
+    /// Changes the row if it is as it was looked at; false if not.
+    async fn exchange(
+        &self,
+        claim: &Claim,
+        old: &LockRow,
+        new: &NewRow,
+        purpose: Purpose,
+    ) -> Result<bool, BackendError>;
+}
+
+impl LockRow {
+    /// Does somebody share the key, or wait for it in order?
+    pub(crate) fn has_group(&self) -> bool {
+        self.group.is_some() && self.group_until > self.now
+    }
+
+    /// Everything that stands in it, also what is over.
+    fn entry(&self) -> Entry {
+        let group = self.group.as_deref().filter(|_| self.has_group());
+        let mut entry = group.map(Entry::from_text).unwrap_or_default();
+        if self.expires > self.now {
+            let (owner, token, ends) = (self.owner, self.token, self.expires);
+            entry.granted.push(Grant { owner, sharing: Sharing::Exclusive, token, ends });
+        }
+        entry
+    }
+
+    /// The row with this entry in it.
+    fn with(&self, mut entry: Entry) -> NewRow {
+        let last_token = entry.granted.iter().map(|grant| grant.token).fold(self.token, u64::max);
+        let alone = entry.granted.iter().position(|grant| grant.sharing == Sharing::Exclusive);
+        let (owner, expires) = match alone.map(|index| entry.granted.remove(index)) {
+            Some(grant) => (grant.owner, grant.ends),
+            None => (None, self.expires.min(self.now)),
+        };
+        let group_until = entry.lasts_until(self.now);
+        let group = (!entry.is_empty()).then(|| entry.to_text());
+        NewRow { owner, token: last_token, expires, group, group_until }
+    }
+
+    /// What there is left of its lease.
+    pub(crate) fn left(&self) -> Duration {
+        Duration::from_micros(self.expires.saturating_sub(self.now))
+    }
+
+    /// Whoever holds the key, as far as one answer can tell.
+    pub(crate) fn holder(&self) -> Option<Holder> {
+        let mut entry = self.entry();
+        entry.expire(self.now);
+        let grant = entry.granted.first()?;
+        let left = Duration::from_micros(grant.ends.saturating_sub(self.now));
+        Some(Holder::new(grant.owner, FencingToken::new(grant.token), left))
+    }
+
+    /// Who holds the key: one of them less is worth a try.
+    pub(crate) fn holders(&self) -> Vec<u64> {
+        let mut entry = self.entry();
+        entry.expire(self.now);
+        entry.granted.iter().map(|grant| grant.token).collect()
+    }
+}
+
+/// Who hold a key, by their tokens.
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+pub(crate) async fn holders(rows: &impl LockRows, claim: &Claim) -> Result<Vec<u64>, BackendError> {
+    Ok(rows.look(claim).await?.map(|row| row.holders()).unwrap_or_default())
+}
+
+/// Takes the key beside others, or a place in the queue.
+pub(crate) async fn acquire(rows: &impl LockRows, claim: &Claim) -> Result<Attempt, BackendError> {
+    for _ in 0..TRIES {
+        let Some(row) = rows.look(claim).await? else {
+            rows.make(&claim.key).await?;
+            continue;
+        };
+        if row.given_up {
+            return Ok(Attempt::busy(None));
+        }
+        let next_token = || row.now.max(row.token + 1);
+        let decide = |entry: &mut Entry| entry.acquire(claim, row.now, next_token);
+        match change(rows, claim, &row, Purpose::Acquire, decide).await? {
+            Some(Verdict::Granted(token)) => {
+                return Ok(Attempt::granted(FencingToken::new(token), validity_of(claim.ttl)));
+            }
+            Some(Verdict::Busy { look_in, queued: true }) => return Ok(Attempt::queued(look_in)),
+            Some(Verdict::Busy { look_in, queued: false }) => return Ok(Attempt::busy(look_in)),
+            None => pause().await,
+        }
+    }
+    Err(contended(&claim.key))
+}
+
+/// Extends the lease of one who shares the key.
+pub(crate) async fn renew(rows: &impl LockRows, claim: &Claim) -> Result<Renewal, BackendError> {
+    for _ in 0..TRIES {
+        let Some(row) = rows.look(claim).await? else { return Ok(Renewal::NotHeld) };
+        let decide = |entry: &mut Entry| entry.renew(claim, row.now);
+        match change(rows, claim, &row, Purpose::Renew, decide).await? {
+            Some(true) => return Ok(Renewal::Renewed { validity: validity_of(claim.ttl) }),
+            Some(false) => return Ok(Renewal::NotHeld),
+            None => pause().await,
+        }
+    }
+    Err(contended(&claim.key))
+}
+
+/// Ends the lease of one who shares the key, or gives a place in the queue up.
+pub(crate) async fn release(
+    rows: &impl LockRows,
+    claim: &Claim,
+    release: Release,
+) -> Result<Released, BackendError> {
+    for _ in 0..TRIES {
+        let Some(row) = rows.look(claim).await? else { return Ok(Released::NotHeld) };
+        let decide = |entry: &mut Entry| entry.release(claim, release, row.now);
+        match change(rows, claim, &row, Purpose::Release, decide).await? {
+            Some(released) => return Ok(released),
+            None => pause().await,
+        }
+    }
+    Err(contended(&claim.key))
+}
+
+/// Ends all leases of the key; false if there was none.
+pub(crate) async fn force_release(
+    rows: &impl LockRows,
+    key: &LockKey,
+) -> Result<bool, BackendError> {
+    let nobody = Claim::new(key.clone(), Duration::ZERO);
+    for _ in 0..TRIES {
+        let Some(row) = rows.look(&nobody).await? else { return Ok(false) };
+        let decide = |entry: &mut Entry| {
+            entry.expire(row.now);
+            !std::mem::take(&mut entry.granted).is_empty()
+        };
+        match change(rows, &nobody, &row, Purpose::Release, decide).await? {
+            Some(held) => return Ok(held),
+            None => pause().await,
+        }
+    }
+    Err(contended(key))
+}
+
+/// Decides, and writes down what that changes; `None` if somebody else was faster.
+async fn change<T>(
+    rows: &impl LockRows,
+    claim: &Claim,
+    row: &LockRow,
+    purpose: Purpose,
+    decide: impl FnOnce(&mut Entry) -> T,
+) -> Result<Option<T>, BackendError> {
+    let before = row.entry();
+    let mut entry = before.clone();
+    let decision = decide(&mut entry);
+    if entry == before {
+        return Ok(Some(decision));
+    }
+    let written = rows.exchange(claim, row, &row.with(entry), purpose).await?;
+    Ok(written.then_some(decision))
+}
+
+/// Others are at it: so that not all come back at once.
+async fn pause() {
+    tokio::time::sleep(Duration::from_micros(rand::random_range(0..2_000))).await;
+}
+
+fn contended(key: &LockKey) -> BackendError {
+    BackendError::transient(format!("lock `{key}`: others changed its row {TRIES} times in a row"))
+}

@@ -1,0 +1,100 @@
+-- Prelude of the scripts for keys that several hold, or for which somebody waits in order.  The group of a
+-- key is one text, `seen|g owner kind token end|…|w owner kind flags end|…`: when the first waiter was last
+-- seen, the holders and the waiters; times in microseconds of this server.  A kind is `x` (exclusive), `s`
+-- (shared) or `p` and a number (so many permits); a waiter's flags are `f` (fair) or `n`, and `a` if it is
+-- absent.  An exclusive holder stands in the lock itself.  The rules are those of `backend/entry.rs`.
+local ABSENT, KEPT, HEARTBEAT, LOOK = 400000, 10000000, 100000, 200000
+
+local function read_group(name, lock, now)
+    local group = {seen = 0, granted = {}, queue = {}}
+    for record in string.gmatch(name and redis.call('GET', name) or '', '[^|]+') do
+        local what, owner, kind, third, time = string.match(record, '^(%l) (%S+) (%w+) (%w+) (%d+)$')
+        if what == 'g' then
+            table.insert(group.granted, {owner = owner, kind = kind, token = third, ends = tonumber(time)})
+        elseif what == 'w' then
+            local fair, absent = string.match(third, '^([fn])(a?)$')
+            local one = {owner = owner, kind = kind, fair = fair, absent = absent == 'a', ends = tonumber(time)}
+            table.insert(group.queue, one)
+        else
+            group.seen = tonumber(record)
+        end
+    end
+    local held = redis.call('GET', lock)
+    if held then
+        local owner, token = string.match(held, '^([^:]*):(%d+):%d+$')
+        local ends = now + math.max(redis.call('PTTL', lock), 1) * 1000
+        table.insert(group.granted, {owner = owner, kind = 'x', token = token, ends = ends, lock = true})
+    end
+    return group
+end
+
+local function find(list, owner)
+    for index, one in ipairs(list) do
+        if one.owner == owner then
+            return index, one
+        end
+    end
+end
+
+-- The first waiter that is not absent, and its place.
+local function head(group)
+    for index, one in ipairs(group.queue) do
+        if not one.absent then
+            return one, index
+        end
+    end
+end
+
+-- Forgets holders whose lease is over and waiters whose time is over; the first one is absent if it has not
+-- shown itself.
+local function expire(group, now)
+    local first = head(group)
+    for _, list in ipairs({group.granted, group.queue}) do
+        for index = #list, 1, -1 do
+            if list[index].ends <= now then
+                table.remove(list, index)
+            end
+        end
+    end
+    local one = head(group)
+    if one ~= first then
+        group.seen = one and now or group.seen
+    elseif one and now - group.seen >= ABSENT then
+        one.absent = true
+        one.ends = math.min(one.ends, now + KEPT)
+        group.seen = now
+    end
+end
+
+local function leave_queue(group, owner, now)
+    local place, one = find(group.queue, owner)
+    if place then
+        if one == head(group) then
+            group.seen = now
+        end
+        table.remove(group.queue, place)
+    end
+end
+
+-- Stores what has changed, for as long as it means something: a queue whose first waiter does not show
+-- itself is nobody's.
+local function write_group(name, group, now)
+    local records, last = {string.format('%.0f', group.seen)}, 0
+    for _, one in ipairs(group.granted) do
+        if not one.lock then
+            table.insert(records, string.format('g %s %s %s %.0f', one.owner, one.kind, one.token, one.ends))
+            last = math.max(last, one.ends)
+        end
+    end
+    for _, one in ipairs(group.queue) do
+        local flags = one.fair .. (one.absent and 'a' or '')
+        table.insert(records, string.format('w %s %s %s %.0f', one.owner, one.kind, flags, one.ends))
+        last = math.max(last, math.min(one.ends, now + 2000000))
+    end
+    if last > now then
+        local left = string.format('%.0f', math.ceil((last - now) / 1000))
+        redis.call('SET', name, table.concat(records, '|'), 'PX', left)
+    else
+        redis.call('DEL', name)
+    end
+end

@@ -1,0 +1,31 @@
+-- Ends the lease of one who shares the lock, at once or after a rest that nobody holds, or gives up an
+-- acquire and its place in the queue.
+-- KEYS: lock, tombstone of this owner, group.
+-- ARGV: owner, rest in ms (0: at once), channel, tombstone in ms (0: none).
+-- Answers 1 released, 0 not held.
+if ARGV[4] ~= '0' then
+    redis.call('SET', KEYS[2], 0, 'PX', ARGV[4])
+end
+local now = clock()
+local rest = tonumber(ARGV[2])
+local group = read_group(KEYS[3], KEYS[1], now)
+local queue = #group.queue
+expire(group, now)
+leave_queue(group, ARGV[1], now)
+local place, own = find(group.granted, ARGV[1])
+if own and own.lock then
+    if rest > 0 then
+        redis.call('SET', KEYS[1], '-:' .. own.token .. ':0', 'PX', ARGV[2])
+    else
+        redis.call('DEL', KEYS[1])
+    end
+elseif own and rest > 0 then
+    own.owner, own.ends = '-', now + rest * 1000
+elseif own then
+    table.remove(group.granted, place)
+end
+write_group(KEYS[3], group, now)
+if own or #group.queue < queue then
+    redis.call('PUBLISH', ARGV[3], '')
+end
+return own and 1 or 0

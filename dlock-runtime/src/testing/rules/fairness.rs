@@ -1,0 +1,150 @@
+//! First come, first served, over all processes.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::super::context::{
+    Context, LONG, PATIENCE, SOON, dies, ensure, granted, is_free_soon, releases, short,
+    stands_in_line, tries,
+};
+use super::super::{Finding, Rule, Steps, step};
+use super::rules;
+use crate::backend::{Backend, Claim};
+use crate::error::LockError;
+
+pub(super) fn rules() -> Vec<Rule> {
+    rules![
+        if |able| able.fair;
+        waiters_of_all_processes_are_served_in_order,
+        nobody_overtakes_a_fair_waiter,
+        a_fair_waiter_that_gave_up_costs_nothing,
+        a_fair_waiter_that_died_costs_little,
+        a_fair_wait_dropped_at_any_step_frees_its_place,
+    ]
+}
+
+async fn waiters_of_all_processes_are_served_in_order(context: Context) -> Finding {
+    const WAITERS: usize = 6;
+    let holder = context.registry().await?;
+    let key = context.key("k");
+    let guard = holder.lock(&key).acquire().await.map_err(|error| error.to_string())?;
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let mut waiters = Vec::new();
+    for number in 0..WAITERS {
+        let (registry, tap) = context.tapped().await?;
+        let order = Arc::clone(&order);
+        let lock = registry.lock(&key).fair(true).wait(PATIENCE);
+        waiters.push(tokio::spawn(async move {
+            let body = async { order.lock().expect("not poisoned").push(number) };
+            lock.run(body).await
+        }));
+        stands_in_line(&tap).await;
+    }
+    guard.release().await.map_err(|error| error.to_string())?;
+    for waiter in waiters {
+        waiter.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
+    }
+    let order = order.lock().expect("not poisoned").clone();
+    ensure!(order.is_sorted() && order.len() == WAITERS, "they were served in the order {order:?}");
+    is_free_soon(&context, &key).await
+}
+
+async fn nobody_overtakes_a_fair_waiter(context: Context) -> Finding {
+    let (holder, (registry, tap)) = (context.registry().await?, context.tapped().await?);
+    let other = context.backend().await?;
+    let key = context.key("k");
+    let guard = holder.lock(&key).acquire().await.map_err(|error| error.to_string())?;
+    let waiter = tokio::spawn(registry.lock(&key).fair(true).wait(PATIENCE).acquire());
+    stands_in_line(&tap).await;
+    let hurried = Claim::new(key.clone(), LONG);
+    let release = async { guard.release().await.map_err(|error| error.to_string()) };
+    let hurry = async {
+        // It tries at the very moment of the release, and would often win.
+        let until = Instant::now() + Duration::from_millis(100);
+        while Instant::now() < until {
+            if tries(&other, &hurried).await? {
+                return Err("somebody overtook a fair waiter".to_owned());
+            }
+        }
+        Ok(())
+    };
+    let (released, hurried) = tokio::join!(release, hurry);
+    released?;
+    hurried?;
+    let guard = waiter.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
+    guard.release().await.map_err(|error| error.to_string())?;
+    is_free_soon(&context, &key).await
+}
+
+async fn a_fair_waiter_that_gave_up_costs_nothing(context: Context) -> Finding {
+    let (holder, (first, tap)) = (context.registry().await?, context.tapped().await?);
+    let (second, behind) = context.tapped().await?;
+    let key = context.key("k");
+    let guard = holder.lock(&key).acquire().await.map_err(|error| error.to_string())?;
+    let wait = Duration::from_millis(1_200);
+    let gives_up = tokio::spawn(first.lock(&key).fair(true).wait(wait).acquire());
+    stands_in_line(&tap).await;
+    let waiter = tokio::spawn(second.lock(&key).fair(true).wait(PATIENCE).acquire());
+    stands_in_line(&behind).await;
+    let gave_up = gives_up.await.map_err(|error| error.to_string())?;
+    ensure!(gave_up.as_ref().is_err_and(LockError::is_busy), "a held key: {gave_up:?}");
+    first.shutdown(PATIENCE).await.map_err(|error| error.to_string())?;
+    guard.release().await.map_err(|error| error.to_string())?;
+    let guard = waiter.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
+    guard.release().await.map_err(|error| error.to_string())?;
+    is_free_soon(&context, &key).await
+}
+
+async fn a_fair_waiter_that_died_costs_little(context: Context) -> Finding {
+    let (holder, dead) = (context.backend().await?, context.backend().await?);
+    let (registry, tap) = context.tapped().await?;
+    let key = context.key("k");
+    let held = Claim::new(key.clone(), LONG);
+    granted(&holder, &held).await?;
+    let mut waiting = Claim::new(key.clone(), LONG).with_fair(true).with_patience(LONG);
+    waiting.ttl = short(&dead, Duration::from_secs(1));
+    let queue = dead.capabilities().queue;
+    if queue {
+        let turn = tokio::time::timeout(Duration::from_millis(300), dead.acquire_in_turn(&waiting));
+        ensure!(turn.await.is_err(), "a held key was granted");
+    } else {
+        ensure!(!tries(&dead, &waiting).await?, "a held key was granted");
+    }
+    let waiter = tokio::spawn(registry.lock(&key).fair(true).wait(PATIENCE * 2).acquire());
+    stands_in_line(&tap).await;
+    let _rest = dies(dead);
+    let began = Instant::now();
+    ensure!(releases(&holder, &held).await?, "the holder's release found nothing held");
+    let guard = waiter.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
+    let took = began.elapsed();
+    let limit = if queue { waiting.ttl * 2 + SOON } else { SOON };
+    ensure!(took < limit, "a waiter that had died cost the next one {took:?}");
+    guard.release().await.map_err(|error| error.to_string())?;
+    is_free_soon(&context, &key).await
+}
+
+async fn a_fair_wait_dropped_at_any_step_frees_its_place(context: Context) -> Finding {
+    let (holder, waiter) = (context.registry().await?, context.registry().await?);
+    let key = context.key("k");
+    for polls in 1..20 {
+        let guard = holder.lock(&key).acquire().await.map_err(|error| error.to_string())?;
+        let linger = Duration::from_millis(if polls % 2 == 0 { 10 } else { 0 });
+        let lock = waiter.lock(&key).ttl(LONG).fair(true).wait(PATIENCE);
+        let wait = step(polls, linger, lock.acquire());
+        let release = async {
+            for _ in 0..polls {
+                tokio::task::yield_now().await;
+            }
+            guard.release().await
+        };
+        let (steps, released) = tokio::join!(tokio::time::timeout(PATIENCE, wait), release);
+        released.map_err(|error| error.to_string())?;
+        if let Ok(Steps::Completed(guard)) = steps {
+            drop(guard);
+        }
+        is_free_soon(&context, &key).await.map_err(|e| format!("dropped at step {polls}: {e}"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,209 @@
+//! A counted number of holders.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::time::Instant;
+
+use super::super::context::{
+    Context, LONG, PATIENCE, SOON, dies, ensure, granted, is_free_soon, releases, renews, short,
+    tries, work,
+};
+use super::super::{Finding, Rule, Steps, step};
+use super::rules;
+use crate::backend::{Claim, Sharing};
+use crate::error::LockError;
+use crate::key::LockKey;
+
+pub(super) fn rules() -> Vec<Rule> {
+    rules![
+        if |able| able.permits;
+        so_many_hold_and_no_more,
+        each_permit_has_its_own_token,
+        a_dead_permit_comes_back_within_its_ttl,
+        permits_and_others_exclude_each_other,
+        each_is_judged_by_its_own_number,
+        never_more_than_the_permits_are_inside,
+        permits_are_not_taken_exclusively_inside,
+        a_permit_dropped_at_any_step_comes_back,
+    ]
+}
+
+fn three() -> NonZeroU32 {
+    NonZeroU32::MIN.saturating_add(2)
+}
+
+fn one_of_three(key: &LockKey) -> Claim {
+    Claim::new(key.clone(), LONG).with_sharing(Sharing::Permits(three()))
+}
+
+async fn so_many_hold_and_no_more(context: Context) -> Finding {
+    let (one, other) = (context.backend().await?, context.backend().await?);
+    let key = context.key("k");
+    let claims: Vec<_> = (0..4).map(|_| one_of_three(&key)).collect();
+    granted(&one, &claims[0]).await?;
+    granted(&other, &claims[1]).await?;
+    granted(&one, &claims[2]).await?;
+    ensure!(!tries(&other, &claims[3]).await?, "a fourth of three permits was granted");
+    ensure!(renews(&other, &claims[1]).await?, "a permit was not renewed beside others");
+    ensure!(releases(&one, &claims[0]).await?, "a permit's release found nothing held");
+    ensure!(!releases(&one, &claims[0]).await?, "a permit was released twice");
+    granted(&other, &claims[3]).await?;
+    ensure!(!tries(&one, &claims[0]).await?, "a fourth of three permits was granted");
+    for (backend, claim) in [(&other, 1), (&one, 2), (&other, 3)] {
+        ensure!(releases(backend, &claims[claim]).await?, "permit {claim} was lost");
+    }
+    is_free_soon(&context, &key).await
+}
+
+async fn each_permit_has_its_own_token(context: Context) -> Finding {
+    let backend = context.backend().await?;
+    let key = context.key("k");
+    let mut last = None;
+    for _ in 0..3 {
+        let claims: Vec<_> = (0..3).map(|_| one_of_three(&key)).collect();
+        for claim in &claims {
+            let (token, _) = granted(&backend, claim).await?;
+            ensure!(last < Some(token), "a permit has token {token}, an earlier one {last:?}");
+            let (again, _) = granted(&backend, claim).await?;
+            ensure!(again == token, "the same claim had token {token} and then {again}");
+            last = Some(token);
+        }
+        for claim in &claims {
+            releases(&backend, claim).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn a_dead_permit_comes_back_within_its_ttl(context: Context) -> Finding {
+    let (dead, alive) = (context.backend().await?, context.backend().await?);
+    let key = context.key("k");
+    let ttl = short(&dead, Duration::from_millis(400));
+    let mut dying = one_of_three(&key);
+    dying.ttl = ttl;
+    let living = [one_of_three(&key), one_of_three(&key)];
+    granted(&dead, &dying).await?;
+    for claim in &living {
+        granted(&alive, claim).await?;
+    }
+    let began = Instant::now();
+    let _rest = dies(dead);
+    let registry = context.registry().await?;
+    let next = registry.lock(&key).permits(three()).wait(ttl * 2 + PATIENCE).acquire().await;
+    let next = next.map_err(|error| error.to_string())?;
+    let took = began.elapsed();
+    ensure!(took < ttl * 2 + SOON, "a dead holder's permit of {ttl:?} came back after {took:?}");
+    for claim in &living {
+        ensure!(releases(&alive, claim).await?, "a living holder's permit was lost");
+    }
+    next.release().await.map_err(|error| error.to_string())
+}
+
+async fn permits_and_others_exclude_each_other(context: Context) -> Finding {
+    let backend = context.backend().await?;
+    let key = context.key("k");
+    let (permit, alone) = (one_of_three(&key), Claim::new(key.clone(), LONG));
+    granted(&backend, &permit).await?;
+    ensure!(!tries(&backend, &alone).await?, "a key was granted alone beside a permit");
+    if backend.capabilities().shared {
+        let reader = Claim::new(key.clone(), LONG).with_sharing(Sharing::Shared);
+        ensure!(!tries(&backend, &reader).await?, "a key was shared beside a permit");
+    }
+    releases(&backend, &permit).await?;
+    granted(&backend, &alone).await?;
+    ensure!(!tries(&backend, &permit).await?, "a permit was granted beside a key held alone");
+    releases(&backend, &alone).await?;
+    Ok(())
+}
+
+/// As in a deployment that changes the number while the old processes still run.
+async fn each_is_judged_by_its_own_number(context: Context) -> Finding {
+    let backend = context.backend().await?;
+    let key = context.key("k");
+    let of = |number: u32| {
+        let permits = NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN);
+        Claim::new(key.clone(), LONG).with_sharing(Sharing::Permits(permits))
+    };
+    let (first, second, third, fourth) = (of(2), of(2), of(2), of(4));
+    granted(&backend, &first).await?;
+    granted(&backend, &second).await?;
+    ensure!(!tries(&backend, &third).await?, "a third of two permits was granted");
+    granted(&backend, &fourth).await.map_err(|error| format!("one of four beside two: {error}"))?;
+    releases(&backend, &first).await?;
+    ensure!(
+        !tries(&backend, &third).await?,
+        "a third of two permits was granted beside one of four"
+    );
+    releases(&backend, &second).await?;
+    granted(&backend, &third).await?;
+    for claim in [&third, &fourth] {
+        ensure!(releases(&backend, claim).await?, "a permit was lost");
+    }
+    Ok(())
+}
+
+async fn never_more_than_the_permits_are_inside(context: Context) -> Finding {
+    let registries = [context.registry().await?, context.registry().await?];
+    let key = context.key("k");
+    let (inside, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let tasks: Vec<_> = (0..12)
+        .map(|number| {
+            let lock = registries[number % 2].lock(&key).permits(three()).wait(PATIENCE * 2);
+            let (inside, most) = (Arc::clone(&inside), Arc::clone(&most));
+            tokio::spawn(async move {
+                for _ in 0..4 {
+                    let body = async {
+                        let now = inside.fetch_add(1, Ordering::SeqCst) + 1;
+                        most.fetch_max(now, Ordering::SeqCst);
+                        work().await;
+                        inside.fetch_sub(1, Ordering::SeqCst);
+                    };
+                    lock.clone().run(body).await.map_err(|error| error.to_string())?;
+                }
+                Ok::<(), String>(())
+            })
+        })
+        .collect();
+    for task in join_all(tasks).await {
+        task.map_err(|error| error.to_string())??;
+    }
+    let most = most.load(Ordering::SeqCst);
+    ensure!(most <= 3, "{most} were inside with three permits");
+    ensure!(most >= 2, "with three permits they went in one by one");
+    is_free_soon(&context, &key).await
+}
+
+async fn permits_are_not_taken_exclusively_inside(context: Context) -> Finding {
+    let registry = context.registry().await?;
+    let key = context.key("k");
+    let permit = || registry.lock(&key).permits(three());
+    let inner = async {
+        let again = permit().run(std::future::ready(())).await;
+        let alone = registry.lock(&key).run(std::future::ready(())).await;
+        (again, alone)
+    };
+    let (again, alone) = permit().run(inner).await.map_err(|error| error.to_string())?;
+    ensure!(again.is_ok(), "a permit inside a permit of the same key: {again:?}");
+    ensure!(matches!(alone, Err(LockError::Upgrade { .. })), "the key alone inside: {alone:?}");
+    is_free_soon(&context, &key).await
+}
+
+async fn a_permit_dropped_at_any_step_comes_back(context: Context) -> Finding {
+    let registry = context.registry().await?;
+    let key = context.key("k");
+    for polls in 1..200 {
+        let lock = registry.lock(&key).permits(three()).wait(PATIENCE);
+        let steps =
+            step(polls, Duration::from_millis(10), lock.run(tokio::task::yield_now())).await;
+        let free = is_free_soon(&context, &key).await;
+        free.map_err(|error| format!("dropped at step {polls}: {error}"))?;
+        if let Steps::Completed(result) = steps {
+            return result.map_err(|error| error.to_string());
+        }
+    }
+    Err("not done after 200 polls".to_owned())
+}
