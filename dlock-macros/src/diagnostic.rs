@@ -38,6 +38,12 @@ impl Errors {
     }
 }
 
+impl From<syn::Error> for Errors {
+    fn from(error: syn::Error) -> Self {
+        Self(Some(error))
+    }
+}
+
 /// Longer strings than fit a line are not drawn.
 const LONGEST_DRAWN: usize = 100;
 

@@ -12,7 +12,7 @@ use crate::options::{Keys, OnBusy, Options};
 use crate::scope::Scope;
 use crate::signature::{Function, Shape, async_trait, at};
 
-mod key;
+pub(crate) mod key;
 mod row_lock;
 mod site;
 

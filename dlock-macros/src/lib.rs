@@ -3,6 +3,7 @@
 //! Depend on `dlock-runtime`, which re-exports it. The attribute turns an async function into one
 //! call of that crate: everything that happens at run time is found there.
 
+mod assertion;
 mod attribute;
 mod diagnostic;
 mod duration;
@@ -122,4 +123,29 @@ use proc_macro::TokenStream;
 #[proc_macro_attribute]
 pub fn distributed_lock(arguments: TokenStream, item: TokenStream) -> TokenStream {
     attribute::expand(arguments.into(), &item.into()).into()
+}
+
+/// Asserts that this very task holds a lock: for code that may only run under one.
+///
+/// ```ignore
+/// fn set_stock(id: u64, stock: u32) {
+///     assert_locked!("product:<id>");
+///     // …
+/// }
+/// ```
+///
+/// The key is a template as in [`#[distributed_lock]`](macro@distributed_lock), whose placeholders begin with
+/// names in scope, or an expression that is `impl Into<LockKey>`. A lock that is held together with others
+/// (shared, or by permit) counts only with `mode = "shared"`; the runtime crate is named by `crate = path` if
+/// it is renamed.
+///
+/// The locks that count are those around the code in the same task: of the attribute and of `Lock::run`, while
+/// they are provably held. A spawned task holds none, and neither does a bare guard count nor a row lock. A
+/// test takes them for held with `dlock_runtime::testing::assume_locked`.
+///
+/// # Panics
+/// When the task does not hold the lock, or the key cannot be rendered.
+#[proc_macro]
+pub fn assert_locked(input: TokenStream) -> TokenStream {
+    assertion::expand(input.into()).into()
 }

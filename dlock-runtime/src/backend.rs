@@ -43,6 +43,8 @@ pub mod redis;
 pub mod redlock;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+#[cfg(any(feature = "zookeeper", feature = "etcd"))]
+mod standing;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 mod sweeping;
 #[cfg(any(feature = "redis", feature = "postgres"))]
@@ -51,6 +53,7 @@ mod topics;
 pub mod zookeeper;
 
 pub use capabilities::Capabilities;
+pub(crate) use capabilities::OF_KINDS;
 #[cfg(feature = "etcd")]
 pub use etcd::Etcd;
 pub use memory::Memory;

@@ -14,6 +14,6 @@ pub(crate) use critical::run_guarded;
 pub(crate) use enter::{Face, Want, enter};
 pub(crate) use hold::{Ending, Hold};
 pub(crate) use queue::{LocalQueues, Place};
-pub(crate) use reentrancy::Nested;
+pub(crate) use reentrancy::{Inside, Nested};
 pub(crate) use release::{give_back, give_back_later};
 pub(crate) use watchdog::Watchdogs;

@@ -38,10 +38,10 @@ pub enum LockError {
         reason: Loss,
     },
 
-    /// This task holds the lock already, as one of those who share it, and asks for more: it would wait for
-    /// itself.
+    /// This task holds the lock already, as one of those who share it, and asks inside for what would exclude
+    /// them: it would wait for itself.
     #[error(
-        "lock `{key}` is held by this very task together with others (shared, or by permit) and cannot be taken exclusively inside: take it exclusively from the start, or end the outer call first"
+        "lock `{key}` is held by this very task together with others (shared, or by permit), and a call inside asks for what excludes them: take it exclusively from the start, or end the outer call first"
     )]
     #[non_exhaustive]
     Upgrade {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
+use crate::backend::Sharing;
 use crate::engine::{Ending, Hold, Nested, Place, give_back, give_back_later};
 use crate::error::LockError;
 use crate::key::LockKey;
@@ -54,6 +55,14 @@ impl LockGuard {
         &self.hold
     }
 
+    /// As what it holds the key.
+    pub(crate) fn sharing(&self) -> Sharing {
+        match &self.stake {
+            Stake::Nested(nested) => nested.sharing(),
+            Stake::Lease(_) | Stake::GivenBack | Stake::View => self.hold.claim.sharing,
+        }
+    }
+
     pub(crate) fn check(&self) -> Result<(), Ending> {
         match &self.stake {
             Stake::Nested(nested) => nested.check(),
@@ -93,6 +102,22 @@ impl LockGuard {
     #[must_use]
     pub fn is_held(&self) -> bool {
         self.check().is_ok()
+    }
+
+    /// Lets the lock be held for so long from now at least: its `max_hold` is moved if it would end sooner,
+    /// and a lease with `renew = false` is renewed until then. It is proved once more at once.
+    ///
+    /// Should the process die, the lock is free within one ttl all the same. A `max_hold` of a nested call
+    /// stays as it is.
+    ///
+    /// # Errors
+    /// [`LockError::Lost`] or [`LockError::HeldTooLong`] if the lock is no longer held.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: it is extended before anything is awaited, and proved in the background.
+    pub async fn extend(&self, least: Duration) -> Result<(), LockError> {
+        let extended = self.hold.extend(least).await;
+        extended.map_err(|ending| self.hold.error(ending, false))
     }
 
     /// Resolves when the lock is no longer held: its lease was lost, or `max_hold` has passed.
@@ -178,6 +203,18 @@ impl LockSet {
     #[must_use]
     pub fn remaining(&self) -> Duration {
         self.guards.iter().map(LockGuard::remaining).min().unwrap_or_default()
+    }
+
+    /// Lets all locks be held for so long from now at least; see [`LockGuard::extend`].
+    ///
+    /// # Errors
+    /// The first loss among them.
+    ///
+    /// # Cancel safety
+    /// Cancel safe, as [`LockGuard::extend`].
+    pub async fn extend(&self, least: Duration) -> Result<(), LockError> {
+        let all = self.guards.iter().map(|guard| guard.extend(least));
+        join_all(all).await.into_iter().collect()
     }
 
     /// Resolves when the first of the locks is no longer held; see [`LockGuard::lost`].

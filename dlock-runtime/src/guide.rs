@@ -3,6 +3,9 @@
 #[doc = include_str!("guide/backends.md")]
 pub mod backends {}
 
+#[doc = include_str!("guide/coming_from.md")]
+pub mod coming_from {}
+
 #[doc = include_str!("guide/etcd.md")]
 pub mod etcd {}
 
@@ -11,6 +14,9 @@ pub mod failures {}
 
 #[doc = include_str!("guide/fencing.md")]
 pub mod fencing {}
+
+#[doc = include_str!("guide/kinds.md")]
+pub mod kinds {}
 
 #[doc = include_str!("guide/mysql.md")]
 pub mod mysql {}
@@ -30,6 +36,18 @@ pub mod postgres {}
 #[doc = "```"]
 #[doc = "```lua"]
 #[doc = include_str!("backend/redis/release.lua")]
+#[doc = "```"]
+#[doc = "```lua"]
+#[doc = include_str!("backend/redis/group.lua")]
+#[doc = "```"]
+#[doc = "```lua"]
+#[doc = include_str!("backend/redis/enter.lua")]
+#[doc = "```"]
+#[doc = "```lua"]
+#[doc = include_str!("backend/redis/stay.lua")]
+#[doc = "```"]
+#[doc = "```lua"]
+#[doc = include_str!("backend/redis/leave.lua")]
 #[doc = "```"]
 #[doc = "```lua"]
 #[doc = include_str!("backend/redis/inspect.lua")]
@@ -60,6 +78,9 @@ pub mod redis {}
 #[doc = "```"]
 #[doc = "```lua"]
 #[doc = include_str!("backend/redis/greet.lua")]
+#[doc = "```"]
+#[doc = "```lua"]
+#[doc = include_str!("backend/redis/group.lua")]
 #[doc = "```"]
 #[doc = "```lua"]
 #[doc = include_str!("backend/redis/inspect.lua")]

@@ -32,7 +32,7 @@ pub mod transaction;
 #[doc(inline)]
 pub use backend::Backend;
 pub use connect::connect;
-pub use dlock_macros::distributed_lock;
+pub use dlock_macros::{assert_locked, distributed_lock};
 pub use error::{BackendError, LockError, Loss, Whereabouts};
 pub use guard::{LockGuard, LockSet};
 pub use key::{LockKey, MAX_KEY_BYTES};

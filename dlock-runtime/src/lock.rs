@@ -179,7 +179,7 @@ impl Lock {
         .await
     }
 
-    /// Who holds the lock at this moment, as the backend sees it.
+    /// Who holds the lock at this moment, as the backend sees it; one of them, if several do.
     ///
     /// # Errors
     /// [`LockError::Backend`], and those for a key or a backend name that cannot be used.
@@ -192,7 +192,8 @@ impl Lock {
         answer.map_err(|source| failed(&want, source))
     }
 
-    /// Ends the lock's lease, whoever holds it: for operators. True if there was one.
+    /// Ends the lock's lease, whoever holds it, and those of all who share it: for operators. True if there was
+    /// one.
     ///
     /// The holder's body ends as lost at its next renewal at the latest; until then it may still be
     /// running. Only a [fencing token](crate::FencingToken) keeps its writes out.

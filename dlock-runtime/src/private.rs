@@ -6,11 +6,13 @@ use std::sync::OnceLock;
 pub use core::time::Duration;
 pub use inventory;
 
-use crate::engine::{Face, Want, enter, run_guarded};
+use crate::backend::Sharing;
+use crate::engine::{Face, Inside, Want, enter, run_guarded};
 use crate::error::LockError;
 pub use crate::guard::{LockGuard, LockSet};
 pub use crate::key::{KeyValue, KeyWriter, LockKey};
 use crate::lock::enter_all;
+use crate::options::Mode;
 pub use crate::options::OnLost;
 use crate::registry::Registry;
 pub use crate::site::Site;
@@ -315,6 +317,24 @@ where
     run.await.unwrap_or_else(|lock_error| Err(error(lock_error)))
 }
 
+/// What `assert_locked!` calls.
+///
+/// # Panics
+/// When this task does not hold the lock.
+#[track_caller]
+pub fn assert_locked(key: Result<LockKey, LockError>, shared: bool) {
+    let key = key.unwrap_or_else(|error| panic!("{error}"));
+    #[cfg(feature = "testing")]
+    if crate::testing::is_assumed(&key) {
+        return;
+    }
+    let how = if shared { "" } else { " exclusively" };
+    assert!(
+        Inside::holds(&key, shared),
+        "`{key}` is not locked{how} by this task: call this under a function with `#[distributed_lock(key = …)]` or in `lock(…).run(…)`; a spawned task inherits no lock"
+    );
+}
+
 /// The transaction that a function receives: the one place that asks for the bound.
 pub fn transaction<C: Transactional>(transaction: &mut C) -> &mut dyn Transactional {
     transaction
@@ -391,7 +411,10 @@ async fn lock_rows_of<const N: usize>(
     Box::pin(async move {
         let keys = keys.into_iter().collect::<Result<Vec<_>, _>>()?;
         let wait = site.options.wait.unwrap_or(DEFAULT_WAIT.into());
-        lock_valid(transaction, site.template(), keys, Terms::new(wait, false)).await
+        let mode =
+            if site.options.sharing == Sharing::Shared { Mode::Shared } else { Mode::Exclusive };
+        let terms = Terms::new(wait, false).with_mode(mode);
+        lock_valid(transaction, site.template(), keys, terms).await
     })
     .await
 }

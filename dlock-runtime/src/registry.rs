@@ -10,7 +10,7 @@ use once_cell::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::backend::{Backend, Capabilities, Sharing};
+use crate::backend::{Backend, Capabilities, OF_KINDS, Sharing};
 use crate::engine::{LocalQueues, Watchdogs};
 use crate::error::LockError;
 use crate::key::LockKey;
@@ -181,35 +181,42 @@ impl RegistryInner {
 impl Registered {
     /// Why this backend cannot honour these options with this ttl, if it cannot.
     pub(crate) fn refuses(&self, ttl: Duration, options: &LockOptions) -> Option<String> {
-        let able = &self.capabilities;
-        if ttl < able.min_ttl {
-            return Some(format!("ttl = {ttl:?}: its shortest is {:?}", able.min_ttl));
-        }
-        if ttl > able.max_ttl {
-            return Some(format!("ttl = {ttl:?}: its longest is {:?}", able.max_ttl));
-        }
-        if options.min_hold.is_some() && !able.min_hold {
-            return Some("min_hold: it cannot keep a lock that nobody holds".to_owned());
-        }
-        if let Some(min_hold) = options.min_hold.filter(|min_hold| *min_hold > able.max_ttl) {
-            return Some(format!("min_hold = {min_hold:?}: its longest is {:?}", able.max_ttl));
-        }
-        match options.sharing {
-            Sharing::Shared if !able.shared => {
-                return Some(
-                    "mode = \"shared\": it grants a key to one holder at a time".to_owned(),
-                );
-            }
-            Sharing::Permits(permits) if !able.permits => {
-                return Some(format!("permits = {permits}: it does not count holders"));
-            }
-            _ => {}
-        }
-        if options.fair && !able.fair {
-            return Some("fair = true: its waiters stand in no order".to_owned());
-        }
-        None
+        refuses(&self.capabilities, ttl, options)
     }
+}
+
+fn refuses(able: &Capabilities, ttl: Duration, options: &LockOptions) -> Option<String> {
+    if ttl < able.min_ttl {
+        return Some(format!("ttl = {ttl:?}: its shortest is {:?}", able.min_ttl));
+    }
+    if ttl > able.max_ttl {
+        return Some(format!("ttl = {ttl:?}: its longest is {:?}", able.max_ttl));
+    }
+    if options.min_hold.is_some() && !able.min_hold {
+        return Some("min_hold: it cannot keep a lock that nobody holds".to_owned());
+    }
+    if let Some(min_hold) = options.min_hold.filter(|min_hold| *min_hold > able.max_ttl) {
+        return Some(format!("min_hold = {min_hold:?}: its longest is {:?}", able.max_ttl));
+    }
+    match options.sharing {
+        Sharing::Shared if !able.shared => {
+            return Some("mode = \"shared\": it grants a key to one holder at a time".to_owned());
+        }
+        Sharing::Permits(permits) if !able.permits => {
+            return Some(format!("permits = {permits}: it does not count holders"));
+        }
+        _ => {}
+    }
+    if options.fair && !able.fair {
+        return Some("fair = true: its waiters stand in no order".to_owned());
+    }
+    None
+}
+
+/// The kinds of backends that come with dlock and can honour these options, in a list for people.
+fn able_kinds(ttl: Duration, options: &LockOptions) -> String {
+    let able = OF_KINDS.iter().filter(|(_, able)| refuses(able, ttl, options).is_none());
+    able.map(|(kind, _)| *kind).collect::<Vec<_>>().join(", ")
 }
 
 /// Collects backends and defaults for a [`Registry`].

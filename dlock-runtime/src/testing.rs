@@ -23,6 +23,7 @@
 //! same store. What needs real processes and servers that can be stopped (SIGKILL, SIGSTOP, a restart
 //! in mid-hold) cannot be in one call; the repository's package `tests` shows how it is done.
 
+mod assumed;
 mod context;
 mod rules;
 mod steps;
@@ -34,6 +35,8 @@ use std::time::Duration;
 
 use futures_util::future::{BoxFuture, join_all};
 
+pub use self::assumed::assume_locked;
+pub(crate) use self::assumed::is_assumed;
 pub use self::context::Context;
 pub use self::steps::{Steps, step};
 pub use self::tap::{Call, Tap};

@@ -25,6 +25,10 @@
 //! Two round trips: one asks for the transaction's settings, one locks and draws the token. A wait
 //! limit ends with the call: no setting outlives it.
 //!
+//! # Readers
+//! With [`mode(Mode::Shared)`](RowLockRequest::mode), or `mode = "shared"` at the attribute, transactions share
+//! the key with other readers and exclude writers; a writer that waits goes before readers that come later.
+//!
 //! # Tokens
 //! Each lock has a [`FencingToken`](crate::FencingToken), drawn after the lock was won, for resources outside the
 //! database. Inside it the transaction is protection enough.
@@ -37,10 +41,11 @@
 //! On PostgreSQL the lock is a row of `dlock_rows` that is inserted and deleted again within the
 //! transaction: an equal insertion waits until that transaction has ended (the documentation of
 //! `INSERT … ON CONFLICT` and of unique indexes), and nothing is left behind. The token is the next
-//! value of the sequence `dlock_tokens`. A savepoint keeps the earlier writes when the lock is busy.
+//! value of the sequence `dlock_tokens`. Readers share `pg_advisory_xact_lock_shared` on a hash of the key, which
+//! writers take exclusively before the row. A savepoint keeps the earlier writes when the lock is busy.
 //! On MySQL and MariaDB it is `SELECT … FOR UPDATE` on a row of `dlock_rows`, bounded by the optimizer
 //! hint `MAX_EXECUTION_TIME` or by `SET STATEMENT max_statement_time`, and the row holds the last
-//! token. `create_tables` makes what is missing; the files are in the crate's folder `sql`.
+//! token; readers take `LOCK IN SHARE MODE`. `create_tables` makes what is missing; the files are in the crate's folder `sql`.
 
 use std::time::Duration;
 

@@ -57,6 +57,8 @@ fn main() -> std::process::ExitCode {
     #[cfg(feature = "postgres")]
     trials.needs("postgres", "a_row_lock_sells_exactly_the_stock", last_item);
     trials.add("a_fenced_store_refuses_the_stale_write", fencing);
+    trials.add("a_schedule_runs_each_tick_once", schedule);
+    trials.add("transfers_keep_the_total", transfers);
     trials.add("bad_input_is_one_clear_line", bad_input);
     trials.run()
 }
@@ -90,6 +92,21 @@ async fn fencing() {
     let (plain, fenced) = told.split_once("with a fenced write").expect("two parts");
     assert!(plain.contains("has written: it hears of the loss too late"), "{told}");
     assert!(fenced.contains("is refused: fencing token"), "{told}");
+}
+
+async fn schedule() {
+    let output = Command::new(example("scheduled_job")).output().expect("the example");
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{output:?}");
+    assert!(told.contains("20 ticks, 0 of them not run exactly once"), "{told}");
+}
+
+async fn transfers() {
+    let output = Command::new(example("bank_transfer")).output().expect("the example");
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{output:?}");
+    assert!(told.contains("with both accounts locked  total 50000 before, 50000 after"), "{told}");
+    assert!(!told.contains("without a lock             total 50000 before, 50000 after"), "{told}");
 }
 
 #[cfg(feature = "postgres")]

@@ -1,5 +1,6 @@
 //! What the tests share: real servers, worker processes, and a backend with defects.
 
+pub mod careless;
 pub mod faulty;
 pub mod proxy;
 pub mod servers;

@@ -40,6 +40,24 @@ impl Worker {
         json!({ "do": "hold", "url": url, "key": key, "ttl_ms": ttl_ms })
     }
 
+    /// The same as a reader, among those that share the key.
+    #[must_use]
+    pub fn share(url: &str, key: &str, ttl_ms: u64) -> Value {
+        json!({ "do": "share", "url": url, "key": key, "ttl_ms": ttl_ms })
+    }
+
+    /// The same with one of so many permits.
+    #[must_use]
+    pub fn count_in(url: &str, key: &str, ttl_ms: u64, permits: u32) -> Value {
+        json!({ "do": "count_in", "url": url, "key": key, "ttl_ms": ttl_ms, "permits": permits })
+    }
+
+    /// The same when it is its turn; says when it stands in line.
+    #[must_use]
+    pub fn queue_up(url: &str, key: &str, ttl_ms: u64) -> Value {
+        json!({ "do": "queue_up", "url": url, "key": key, "ttl_ms": ttl_ms })
+    }
+
     /// An order to increment a file's number, tasks × rounds times, with the lock or without.
     #[must_use]
     pub fn count(url: &str, key: &str, file: &str, tasks: u64, rounds: u64, locked: bool) -> Value {

@@ -63,7 +63,10 @@ fn main() -> ExitCode {
 async fn memory() {
     let store = Memory::new();
     let suite = Suite::new(move || std::future::ready(Ok(store.clone())));
-    suite.run().await.assert_passed();
+    let report = suite.run().await;
+    report.assert_passed();
+    // It claims every kind of lock there is.
+    assert_eq!(report.checked(), Suite::rules().len());
 }
 
 async fn sqlite() {

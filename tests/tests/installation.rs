@@ -19,6 +19,25 @@ async fn report() -> Result<(), LockError> {
     Ok(())
 }
 
+/// One key, and two numbers of permits.
+#[distributed_lock(key = "printer", permits = 3, backend = "office")]
+#[allow(dead_code)]
+async fn print() -> Result<(), LockError> {
+    Ok(())
+}
+
+#[distributed_lock(key = "printer", permits = 4, backend = "office")]
+#[allow(dead_code)]
+async fn print_more() -> Result<(), LockError> {
+    Ok(())
+}
+
+#[distributed_lock(key = "catalogue", mode = "shared", fair = true, backend = "library")]
+#[allow(dead_code)]
+async fn browse() -> Result<(), LockError> {
+    Ok(())
+}
+
 struct Unused;
 
 impl Unused {
@@ -93,7 +112,10 @@ async fn install_verifies_every_site_and_happens_once() {
 
     let sites = Registry::sites();
     let functions: Vec<_> = sites.iter().map(|site| site.function()).collect();
-    assert_eq!(functions, ["purchase", "report", "called", "sell"]);
+    assert_eq!(
+        functions,
+        ["purchase", "report", "print", "print_more", "browse", "called", "sell"]
+    );
 
     let refused = Registry::builder().backend("shop", Memory::new()).install();
     let text = refused.expect_err("two backends are missing").to_string();
@@ -110,11 +132,34 @@ async fn install_verifies_every_site_and_happens_once() {
         .backend("shop", Limited(Memory::new()))
         .backend("jobs", Limited(Memory::new()))
         .allow_unregistered("linked")
+        .allow_unregistered("office")
+        .allow_unregistered("library")
         .install();
     let text = refused.expect_err("two options cannot be honoured").to_string();
     assert!(text.contains("ttl = 5s: its shortest is 10s"), "{text}");
     assert!(text.contains("min_hold"), "{text}");
     assert!(!text.contains("::called ("), "{text}");
+
+    let refused = Registry::builder()
+        .backend("shop", Memory::new())
+        .backend("jobs", Limited(Memory::new()))
+        .backend("office", Memory::new())
+        .backend("library", Limited(Memory::new()))
+        .allow_unregistered("linked")
+        .install();
+    let text = refused.expect_err("kinds that cannot be honoured").to_string();
+    for part in [
+        "backend `library` cannot honour mode = \"shared\"",
+        "`shop`, `office` can",
+        "permits = 4 here and permits = 3 in ",
+        "one key has one number of permits",
+    ] {
+        assert!(text.contains(part), "{part} is not in:\n{text}");
+    }
+    assert!(!text.contains("::purchase ("), "{text}");
+    let alone = Registry::builder().backend("library", Limited(Memory::new()));
+    let text = alone.install().expect_err("nothing else is registered").to_string();
+    assert!(text.contains("backends that can: memory, sqlite, redis, postgres"), "{text}");
 
     // What `install` finds at the start, a call finds where nothing was installed.
     let local = Registry::builder().backend("shop", Limited(Memory::new())).build();
@@ -124,7 +169,8 @@ async fn install_verifies_every_site_and_happens_once() {
 
     let builder = || {
         let builder = Registry::builder().backend("shop", Memory::new());
-        builder.backend("jobs", Memory::new()).allow_unregistered("linked")
+        let builder = builder.backend("jobs", Memory::new()).backend("library", Memory::new());
+        builder.allow_unregistered("linked").allow_unregistered("office")
     };
     let warnings = Warnings::default();
     let writer = warnings.clone();
@@ -142,7 +188,7 @@ async fn install_verifies_every_site_and_happens_once() {
     report().await.expect("installed");
     let backends: Vec<_> =
         Registry::global().expect("installed").backends().map(str::to_owned).collect();
-    assert_eq!(backends, ["shop", "jobs"]);
+    assert_eq!(backends, ["shop", "jobs", "library"]);
 }
 
 #[test]

@@ -65,17 +65,28 @@ fn views(parts: &Parts<'_>) -> TokenStream {
 }
 
 fn template(literal: &LitStr, pieces: &[Piece], parts: &Parts<'_>) -> TokenStream {
-    // At the place of the literal, where the compiler's own messages about a value then point.
     let span = Span::mixed_site().located_at(literal.span());
     let runtime = runtime(parts.options, span);
+    let root = |placeholder: &Placeholder| parts.scope.root(placeholder, literal.span());
+    written(literal, pieces, &runtime, root)
+}
+
+/// `let key = …;` by a template whose names are in scope.
+pub(crate) fn written(
+    literal: &LitStr,
+    pieces: &[Piece],
+    runtime: &TokenStream,
+    root: impl Fn(&Placeholder) -> Ident,
+) -> TokenStream {
+    // At the place of the literal, where the compiler's own messages about a value then point.
+    let span = Span::mixed_site().located_at(literal.span());
     let mut writer = quote_spanned!(span=> #runtime::key());
     for piece in pieces {
         match piece {
             Piece::Literal(text) => writer.extend(quote_spanned!(span=> .literal(#text))),
             Piece::Value(placeholder) => {
                 let text = &placeholder.text;
-                let root = parts.scope.root(placeholder, literal.span());
-                let value = value(placeholder, &root, span);
+                let value = value(placeholder, &root(placeholder), span);
                 writer.extend(quote_spanned!(span=> .value(#text, #value)));
             }
         }

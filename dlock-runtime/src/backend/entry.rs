@@ -75,7 +75,7 @@ pub(crate) enum Verdict {
 }
 
 /// May one more enter beside the others?
-fn fits(sharing: Sharing, mut others: impl Iterator<Item = Sharing>) -> bool {
+pub(crate) fn fits(sharing: Sharing, mut others: impl Iterator<Item = Sharing>) -> bool {
     match sharing {
         Sharing::Exclusive => others.next().is_none(),
         Sharing::Shared => others.all(|other| other == Sharing::Shared),
@@ -279,4 +279,116 @@ pub(crate) fn micros(duration: Duration) -> Micros {
     // No wait is longer, and a time with it added is a whole number in floating point, too.
     const FOREVER: Micros = 1 << 52;
     Micros::try_from(duration.as_micros()).unwrap_or(FOREVER).min(FOREVER)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+
+    use super::*;
+
+    const SECOND: Micros = 1_000_000;
+    const TTL: Duration = Duration::from_secs(5);
+
+    fn claim(sharing: Sharing, fair: bool, patience: Duration) -> Claim {
+        let claim = Claim::new("k".into(), TTL).with_sharing(sharing);
+        claim.with_fair(fair).with_patience(patience)
+    }
+
+    fn any_claim(random: &mut StdRng) -> Claim {
+        let permits = NonZeroU32::new(random.random_range(2..4)).unwrap();
+        let kinds = [Sharing::Exclusive, Sharing::Shared, Sharing::Permits(permits)];
+        let patience = Duration::from_millis(random.random_range(0..3_000));
+        claim(kinds[random.random_range(0..3)], random.random_bool(0.5), patience)
+    }
+
+    /// May all of these hold the key together?
+    fn fit_together(granted: &[Grant]) -> bool {
+        let all = |is: fn(&Sharing) -> bool| granted.iter().all(|grant| is(&grant.sharing));
+        granted.len() <= 1
+            || all(|sharing| *sharing == Sharing::Shared)
+            || all(|sharing| matches!(sharing, Sharing::Permits(_)))
+    }
+
+    /// Nobody is ever beside somebody it excludes, no number of permits is exceeded by who counts by it,
+    /// tokens grow, and whoever is left behind dead does not lock the others out.
+    #[test]
+    fn whatever_is_asked_the_rules_hold_and_nobody_is_locked_out() {
+        let mut random = StdRng::seed_from_u64(5);
+        for _ in 0..2_000 {
+            let (mut entry, mut now, mut last) = (Entry::default(), SECOND, 0);
+            let claims: Vec<_> = (0..6).map(|_| any_claim(&mut random)).collect();
+            for _ in 0..60 {
+                now += random.random_range(0..SECOND / 2);
+                let claim = &claims[random.random_range(0..claims.len())];
+                match random.random_range(0..6) {
+                    0..4 => {
+                        entry.expire(now);
+                        let held = entry.grant_of(&claim.owner).is_some();
+                        let before = entry.granted.len();
+                        let verdict = entry.acquire(claim, now, || now.max(last + 1));
+                        if let (Verdict::Granted(token), false) = (verdict, held) {
+                            assert!(token > last);
+                            last = token;
+                            if let Sharing::Permits(limit) = claim.sharing {
+                                assert!(before < limit.get() as usize);
+                            }
+                        }
+                    }
+                    4 => drop(entry.renew(claim, now)),
+                    _ => drop(entry.release(claim, Release::default(), now)),
+                }
+                assert!(fit_together(&entry.granted), "{entry:?}");
+            }
+            // All others are dead from here on.
+            let patient = claim(Sharing::Exclusive, false, Duration::from_mins(10));
+            let began = now;
+            while !matches!(entry.acquire(&patient, now, || last + 1), Verdict::Granted(_)) {
+                now += SECOND / 10;
+                assert!(now - began < 9 * SECOND, "locked out by {entry:?}");
+            }
+        }
+    }
+
+    fn granted(entry: &mut Entry, claim: &Claim, now: Micros) -> bool {
+        matches!(entry.acquire(claim, now, || now), Verdict::Granted(_))
+    }
+
+    #[test]
+    fn of_several_dead_waiters_each_costs_less_than_half_a_second() {
+        let long = Duration::from_hours(1);
+        let (mut entry, mut now) = (Entry::default(), SECOND);
+        let holder = claim(Sharing::Exclusive, false, Duration::ZERO);
+        assert!(granted(&mut entry, &holder, now));
+        for _ in 0..3 {
+            assert!(!granted(&mut entry, &claim(Sharing::Exclusive, true, long), now));
+        }
+        let alive = claim(Sharing::Exclusive, true, long);
+        assert!(!granted(&mut entry, &alive, now));
+        entry.release(&holder, Release::default(), now);
+        let began = now;
+        loop {
+            match entry.acquire(&alive, now, || now) {
+                Verdict::Granted(_) => break,
+                Verdict::Busy { look_in, .. } => now += micros(look_in.unwrap()).max(1),
+            }
+        }
+        assert!(now - began <= 3 * SECOND / 2, "three dead waiters cost {} us", now - began);
+    }
+
+    #[test]
+    fn what_is_given_up_leaves_nothing() {
+        let mut entry = Entry::default();
+        let reader = claim(Sharing::Shared, false, Duration::ZERO);
+        let writer = claim(Sharing::Exclusive, false, TTL);
+        assert!(granted(&mut entry, &reader, 0));
+        assert!(!granted(&mut entry, &writer, 0));
+        assert!(!granted(&mut entry, &claim(Sharing::Shared, false, Duration::ZERO), 0));
+        entry.release(&writer, Release::default(), 0);
+        assert!(granted(&mut entry, &claim(Sharing::Shared, false, Duration::ZERO), 0));
+        assert!(entry.queue.is_empty());
+    }
 }

@@ -3,6 +3,7 @@
 //! | key | what it is |
 //! |---|---|
 //! | `dlock/<key>/<owner>` | one who holds the lock or waits for it, under its lease; `-` while a released lock is kept |
+//! | `dlock/<key>/shared-<owner>`, `…/permit-<owner>` | the same of a reader, and of a holder of one of several permits |
 //!
 //! The recipe is that of etcd's own `concurrency.Mutex`: who has the smallest create revision holds,
 //! everybody else watches the one right before it; but every acquire has a lease of its own, since two locks
@@ -13,18 +14,26 @@ mod builder;
 mod calls;
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::builder::EtcdBuilder;
-use self::calls::{Calls, Kept, Place};
+use self::calls::{Awaited, Calls, Kept, Place};
 use super::by_async_methods::backend_by_async_methods;
-use super::{Attempt, Capabilities, Claim, Holder, Release, Released, Renewal, validity_of};
+use super::standing::{Standing, holders, standing};
+use super::{
+    Attempt, Capabilities, Claim, Holder, Release, Released, Renewal, Sharing, validity_of,
+};
 use crate::clock::Moment;
 use crate::error::BackendError;
 use crate::key::LockKey;
 use crate::owner::OwnerId;
 use crate::token::FencingToken;
+
+/// What the name of a reader's key begins with, and that of a holder of one of several permits.
+const SHARED: &str = "shared-";
+const PERMIT: &str = "permit-";
 
 /// Locks in an etcd cluster (3.4 or newer).
 ///
@@ -75,8 +84,8 @@ impl Etcd {
     }
 
     fn capabilities(&self) -> Capabilities {
-        let longest = Capabilities::LEASES.max_ttl;
-        Capabilities::LEASES.with_ttl(self.0.min_ttl, longest).with_push(false).with_queue(true)
+        let able = Capabilities::ETCD;
+        able.with_ttl(self.0.min_ttl, able.max_ttl)
     }
 
     fn queue_of(&self, key: &LockKey) -> String {
@@ -96,7 +105,7 @@ impl Etcd {
 
     fn names(&self, claim: &Claim) -> Names {
         let queue = self.queue_of(&claim.key);
-        let own = format!("{queue}{}", claim.owner);
+        let own = format!("{queue}{}{}", kind(claim.sharing), claim.owner);
         let [bytes, _] = halves(&claim.owner);
         // Leases have positive numbers.
         let lease = i64::try_from(bytes >> 1).unwrap_or(1).max(1);
@@ -138,7 +147,11 @@ impl Etcd {
         let asked = Moment::now();
         let names = self.names(claim);
         let (place, valid) = self.line_up(claim, &names).await?;
-        if place.is_first {
+        let is_admitted = match claim.sharing {
+            Sharing::Exclusive => place.is_first,
+            _ => place.is_first || self.standing(claim, &names, &place).await?.is_none(),
+        };
+        if is_admitted {
             return Ok(granted(&place, asked, valid));
         }
         // A try does not wait: it leaves the queue.
@@ -154,9 +167,16 @@ impl Etcd {
             return Ok(granted(&place, asked, valid));
         }
         let calls = &self.0.calls;
-        while let Some((before, revision)) = calls.predecessor(&names.queue, place.revision).await?
-        {
-            self.until_gone(claim, &names, before, revision).await?;
+        let Some(mut behind) = self.standing(claim, &names, &place).await? else {
+            return Ok(granted(&place, asked, valid));
+        };
+        loop {
+            let (awaited, revision) = behind;
+            self.until_gone(claim, &names, awaited, revision).await?;
+            match self.standing(claim, &names, &place).await? {
+                Some(next) => behind = next,
+                None => break,
+            }
         }
         // It was long in the queue: are lease and key still there?
         let valid = self.keep(claim, &names).await?;
@@ -166,16 +186,41 @@ impl Etcd {
         Ok(granted(&place, asked, valid))
     }
 
+    /// What a place has to wait for, and at which revision of the store that was seen; nothing if it is
+    /// admitted.
+    async fn standing(
+        &self,
+        claim: &Claim,
+        names: &Names,
+        place: &Place,
+    ) -> Result<Option<(Awaited, i64)>, BackendError> {
+        let calls = &self.0.calls;
+        if claim.sharing == Sharing::Exclusive {
+            let before = calls.predecessor(&names.queue, place.revision).await?;
+            return Ok(before.map(|(key, seen_at)| (Awaited::Key(key), seen_at)));
+        }
+        let (keys, seen_at) = calls.before(&names.queue, place.revision).await?;
+        let ahead = keys.into_iter().map(|key| {
+            let sharing = sharing(&key[names.queue.len().min(key.len())..]);
+            (key, sharing)
+        });
+        Ok(match standing(claim.sharing, ahead.collect()) {
+            Standing::Admitted => None,
+            Standing::Behind(key) => Some((Awaited::Key(key), seen_at)),
+            Standing::Crowded => Some((Awaited::AnyOf(names.queue.clone().into_bytes()), seen_at)),
+        })
+    }
+
     /// Waits until this key is gone, and keeps the own lease meanwhile.
     async fn until_gone(
         &self,
         claim: &Claim,
         names: &Names,
-        before: Vec<u8>,
+        behind: Awaited,
         revision: i64,
     ) -> Result<(), BackendError> {
         let calls = &self.0.calls;
-        let mut gone = std::pin::pin!(calls.until_deleted(before, revision));
+        let mut gone = std::pin::pin!(calls.until_deleted(behind, revision));
         loop {
             tokio::select! {
                 gone = &mut gone => return gone,
@@ -240,11 +285,17 @@ impl Etcd {
     }
 
     async fn force_release(&self, key: &LockKey) -> Result<bool, BackendError> {
-        let calls = &self.0.calls;
-        match calls.head(&self.queue_of(key)).await? {
-            Some(head) => calls.delete(head.key).await,
-            None => Ok(false),
+        let (calls, queue) = (&self.0.calls, self.queue_of(key));
+        let (keys, _) = calls.before(&queue, i64::MAX).await?;
+        let all = keys.into_iter().map(|key| {
+            let sharing = sharing(&key[queue.len().min(key.len())..]);
+            (key, sharing)
+        });
+        let mut held = false;
+        for key in holders(all.collect()) {
+            held |= calls.delete(key).await?;
         }
+        Ok(held)
     }
 }
 
@@ -255,6 +306,26 @@ fn granted(place: &Place, asked: Moment, valid: Validity) -> Attempt {
 
 fn token(revision: i64) -> FencingToken {
     FencingToken::new(revision.unsigned_abs())
+}
+
+/// What stands before the owner in the name of a key.
+fn kind(sharing: Sharing) -> &'static str {
+    match sharing {
+        Sharing::Exclusive => "",
+        Sharing::Shared => SHARED,
+        Sharing::Permits(_) => PERMIT,
+    }
+}
+
+/// The kind of a key, by its name within the queue. How many permits there are, each one knows for itself.
+fn sharing(name: &[u8]) -> Sharing {
+    if name.starts_with(SHARED.as_bytes()) {
+        Sharing::Shared
+    } else if name.starts_with(PERMIT.as_bytes()) {
+        Sharing::Permits(NonZeroU32::MIN)
+    } else {
+        Sharing::Exclusive
+    }
 }
 
 /// Two numbers out of an owner's random bits.

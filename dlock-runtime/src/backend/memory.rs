@@ -176,7 +176,7 @@ impl Backend for Memory {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::LEASES.with_shared_by_processes(false).with_every_kind()
+        Capabilities::MEMORY
     }
 
     fn try_acquire<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Result<Attempt, BackendError>> {

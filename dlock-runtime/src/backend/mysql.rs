@@ -287,7 +287,7 @@ impl MySqlBuilder {
             file: "sql/mysql/leases.sql",
             statements: include_str!("../../sql/mysql/leases.sql")
                 .replace("dlock_leases", &statements.table),
-            probe: format!("SELECT gone_since FROM {} WHERE lock_key = ''", statements.table),
+            probe: format!("SELECT group_until FROM {} WHERE lock_key = ''", statements.table),
         };
         table.ensure(&store).await?;
         Ok(MySql(Arc::new(Inner { store, statements, sweeping: Sweeping::default() })))
@@ -360,7 +360,7 @@ where
     row.try_get(column).map_err(failure::<sqlx::MySql>)
 }
 
-backend_by_async_methods!(MySql, "mysql", |_: &MySql| { Capabilities::LEASES.with_every_kind() });
+backend_by_async_methods!(MySql, "mysql", |_: &MySql| { Capabilities::SHARED_STORE });
 
 impl fmt::Debug for MySql {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -277,7 +277,7 @@ impl Statements {
             file: "sql/postgres/leases.sql",
             statements: include_str!("../../sql/postgres/leases.sql")
                 .replace("dlock_leases", &self.table),
-            probe: format!("SELECT gone_since FROM {} WHERE lock_key = ''", self.table),
+            probe: format!("SELECT group_until FROM {} WHERE lock_key = ''", self.table),
         };
         table.ensure(store).await
     }
@@ -345,9 +345,7 @@ fn micros(left: i64) -> Duration {
     Duration::from_micros(u64::try_from(left).unwrap_or(0))
 }
 
-backend_by_async_methods!(Postgres, "postgres", |_: &Postgres| {
-    Capabilities::LEASES.with_every_kind()
-});
+backend_by_async_methods!(Postgres, "postgres", |_: &Postgres| { Capabilities::SHARED_STORE });
 
 impl fmt::Debug for Postgres {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -157,7 +157,7 @@ impl Redis {
     }
 }
 
-backend_by_async_methods!(Redis, "redis", |_: &Redis| { Capabilities::LEASES.with_every_kind() });
+backend_by_async_methods!(Redis, "redis", |_: &Redis| { Capabilities::SHARED_STORE });
 
 impl fmt::Debug for Redis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -112,7 +112,8 @@ impl Redlock {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::LEASES.with_ttl(Duration::from_millis(50), self.0.max_lease)
+        let able = Capabilities::REDLOCK;
+        able.with_ttl(able.min_ttl, self.0.max_lease)
     }
 
     /// How long a node may take: well under the ttl, so that a silent one does not eat it up.

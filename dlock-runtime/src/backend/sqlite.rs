@@ -387,9 +387,7 @@ fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
-backend_by_async_methods!(Sqlite, "sqlite", |_: &Sqlite| {
-    Capabilities::LEASES.with_every_kind()
-});
+backend_by_async_methods!(Sqlite, "sqlite", |_: &Sqlite| { Capabilities::SHARED_STORE });
 
 impl fmt::Debug for Sqlite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -31,6 +31,7 @@ pub use self::builder::ZooKeeperBuilder;
 use self::queue::Entry;
 use self::session::{Ensemble, Session};
 use super::by_async_methods::backend_by_async_methods;
+use super::standing::{Standing, holders, standing};
 use super::{Attempt, Capabilities, Claim, Holder, Release, Released, Renewal};
 use crate::clock::Moment;
 use crate::error::BackendError;
@@ -71,14 +72,6 @@ struct Place {
     token: FencingToken,
 }
 
-/// Where a place stands in its queue.
-enum Standing {
-    First,
-    /// Behind the node of this path.
-    Behind(String),
-    Removed,
-}
-
 impl Place {
     /// How long it surely lasts, counted from this moment.
     fn lasts_from(&self, began: Moment) -> Duration {
@@ -108,13 +101,8 @@ impl ZooKeeper {
     }
 
     fn capabilities(&self) -> Capabilities {
-        let longest = Capabilities::LEASES.max_ttl;
-        Capabilities::LEASES
-            .with_ttl(self.0.timeout * TIMEOUTS, longest)
-            .with_min_hold(false)
-            .with_push(false)
-            .with_queue(true)
-            .with_session(true)
+        let able = Capabilities::ZOOKEEPER;
+        able.with_ttl(self.0.timeout * TIMEOUTS, able.max_ttl)
     }
 
     /// The session there is, or a new one.
@@ -157,7 +145,7 @@ impl ZooKeeper {
         }
         let session = self.session().await?;
         let folder = queue::folder(&self.0.root, &claim.key);
-        let prefix = format!("{folder}/{}", queue::prefix(&claim.owner));
+        let prefix = format!("{folder}/{}", queue::prefix(&claim.owner, claim.sharing));
         let place = match self.create(&session, &folder, &prefix, claim).await {
             Ok(place) => place,
             // Whether it was created is not known: look when there is a connection again.
@@ -264,7 +252,7 @@ impl ZooKeeper {
                 Err(Error::NoNode) => return Ok(None),
                 answer => answer?,
             }
-            let prefix = queue::prefix(owner);
+            let prefix = queue::identity(owner);
             let entries = match client.list_children(folder).await {
                 Err(Error::NoNode) => return Ok(None),
                 names => queue::entries(names?),
@@ -279,8 +267,12 @@ impl ZooKeeper {
         session.read(sent, answer).await.map_err(|error| self.failed(&error))
     }
 
-    /// Where this place stands now.
-    async fn standing(&self, place: &Place) -> Result<Standing, BackendError> {
+    /// Where this place stands now, behind the node of which path; `None` if it has been removed.
+    async fn standing(
+        &self,
+        claim: &Claim,
+        place: &Place,
+    ) -> Result<Option<Standing<String>>, BackendError> {
         let session = &place.session;
         let names = session.read(Moment::now(), session.client.list_children(&place.folder)).await;
         let entries = match names {
@@ -289,12 +281,11 @@ impl ZooKeeper {
             Err(error) => return Err(self.failed(&error)),
         };
         if entries.iter().all(|entry| entry.sequence != place.sequence) {
-            return Ok(Standing::Removed);
+            return Ok(None);
         }
-        Ok(match queue::predecessor(&entries, place.sequence) {
-            None => Standing::First,
-            Some(before) => Standing::Behind(format!("{}/{}", place.folder, before.name)),
-        })
+        let ahead = queue::before(entries, place.sequence).into_iter();
+        let ahead = ahead.map(|entry| (format!("{}/{}", place.folder, entry.name), entry.sharing));
+        Ok(Some(standing(claim.sharing, ahead.collect())))
     }
 
     /// The lock is this place's: for how long is surely known?
@@ -337,10 +328,10 @@ impl ZooKeeper {
     async fn try_acquire(&self, claim: &Claim) -> Result<Attempt, BackendError> {
         let began = Moment::now();
         let place = self.line_up(claim).await?;
-        match self.standing(&place).await? {
-            Standing::First => self.grant(claim, &place, began).await,
-            Standing::Removed => Err(self.removed(claim)),
-            Standing::Behind(_) => {
+        match self.standing(claim, &place).await? {
+            Some(Standing::Admitted) => self.grant(claim, &place, began).await,
+            None => Err(self.removed(claim)),
+            Some(Standing::Behind(_) | Standing::Crowded) => {
                 // A try does not wait: it leaves the queue.
                 self.leave(claim, &place).await?;
                 Ok(Attempt::busy(None))
@@ -352,10 +343,11 @@ impl ZooKeeper {
         let began = Moment::now();
         loop {
             let place = self.line_up(claim).await?;
-            match self.standing(&place).await? {
-                Standing::First => return self.grant(claim, &place, began).await,
-                Standing::Removed => return Err(self.removed(claim)),
-                Standing::Behind(before) => self.until_gone(&place.session, &before).await?,
+            match self.standing(claim, &place).await? {
+                Some(Standing::Admitted) => return self.grant(claim, &place, began).await,
+                None => return Err(self.removed(claim)),
+                Some(Standing::Behind(before)) => self.until_gone(&place.session, &before).await?,
+                Some(Standing::Crowded) => self.until_one_less(claim, &place).await?,
             }
         }
     }
@@ -372,6 +364,25 @@ impl ZooKeeper {
                 _ = gone.changed() => Ok(()),
                 () = session.disconnected() => Err(self.failed(&Error::ConnectionLoss)),
             },
+        }
+    }
+
+    /// Waits until somebody comes or goes, if nobody has gone already.
+    async fn until_one_less(&self, claim: &Claim, place: &Place) -> Result<(), BackendError> {
+        let session = &place.session;
+        let watched = session.client.list_and_watch_children(&place.folder);
+        let (names, changed) = match session.read(Moment::now(), watched).await {
+            Err(Error::NoNode) => return Ok(()),
+            answer => answer.map_err(|error| self.failed(&error))?,
+        };
+        let ahead = queue::before(queue::entries(names), place.sequence).into_iter();
+        let ahead = ahead.map(|entry| (entry.sequence, entry.sharing)).collect();
+        if standing(claim.sharing, ahead) != Standing::Crowded {
+            return Ok(());
+        }
+        tokio::select! {
+            _ = changed.changed() => Ok(()),
+            () = session.disconnected() => Err(self.failed(&Error::ConnectionLoss)),
         }
     }
 
@@ -455,8 +466,8 @@ impl ZooKeeper {
         ))
     }
 
-    /// Who stands first in the queue of a key, as the whole ensemble knows it.
-    async fn head(&self, session: &Session, folder: &str) -> Result<Option<Entry>, BackendError> {
+    /// Who hold a key, as the whole ensemble knows it, the first one first.
+    async fn holders(&self, session: &Session, folder: &str) -> Result<Vec<Entry>, BackendError> {
         let client = &session.client;
         let sent = Moment::now();
         let names = async {
@@ -464,8 +475,11 @@ impl ZooKeeper {
             client.list_children(folder).await
         };
         match session.read(sent, names).await {
-            Ok(names) => Ok(queue::first(&queue::entries(names)).cloned()),
-            Err(Error::NoNode) => Ok(None),
+            Ok(names) => {
+                let all = queue::in_order(queue::entries(names)).into_iter();
+                Ok(holders(all.map(|entry| (entry.clone(), entry.sharing)).collect()))
+            }
+            Err(Error::NoNode) => Ok(vec![]),
             Err(error) => Err(self.failed(&error)),
         }
     }
@@ -473,7 +487,9 @@ impl ZooKeeper {
     async fn inspect(&self, key: &LockKey) -> Result<Option<Holder>, BackendError> {
         let session = self.session().await?;
         let folder = queue::folder(&self.0.root, key);
-        let Some(head) = self.head(&session, &folder).await? else { return Ok(None) };
+        let Some(head) = self.holders(&session, &folder).await?.into_iter().next() else {
+            return Ok(None);
+        };
         let path = format!("{folder}/{}", head.name);
         let stat = session.read(Moment::now(), session.client.check_stat(&path)).await;
         let stat = stat.map_err(|error| self.failed(&error))?;
@@ -486,13 +502,16 @@ impl ZooKeeper {
     async fn force_release(&self, key: &LockKey) -> Result<bool, BackendError> {
         let session = self.session().await?;
         let folder = queue::folder(&self.0.root, key);
-        let Some(head) = self.head(&session, &folder).await? else { return Ok(false) };
-        let path = format!("{folder}/{}", head.name);
-        match session.write(Moment::now(), session.client.delete(&path, None)).await {
-            Ok(()) => Ok(true),
-            Err(Error::NoNode) => Ok(false),
-            Err(error) => Err(self.failed(&error)),
+        let mut held = false;
+        for entry in self.holders(&session, &folder).await? {
+            let path = format!("{folder}/{}", entry.name);
+            match session.write(Moment::now(), session.client.delete(&path, None)).await {
+                Ok(()) => held = true,
+                Err(Error::NoNode) => {}
+                Err(error) => return Err(self.failed(&error)),
+            }
         }
+        Ok(held)
     }
 }
 

@@ -121,7 +121,7 @@ async fn drive<F: Future>(
     section: &mut Section<'_, F>,
     span: &Span,
 ) -> Outcome<F::Output> {
-    let inside = Inside::new(guards.iter().map(LockGuard::hold));
+    let inside = Inside::new(guards.iter().map(|guard| (guard.hold(), guard.sharing())));
     let mut ended = pin!(any_ended(guards));
     let mut lost = None;
     poll_fn(|cx| {

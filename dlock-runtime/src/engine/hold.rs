@@ -69,6 +69,8 @@ struct State {
     failures: u32,
     /// `min_hold` of this hold and of nested ones, whichever ends last.
     keep_until_age: Duration,
+    /// Its owner has asked that it lasts to this age at least.
+    extended_to_age: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,6 +120,7 @@ impl Hold {
             renew_at: since.after(renewal_period(claim.ttl, validity)),
             failures: 0,
             keep_until_age: terms.min_hold.unwrap_or_default(),
+            extended_to_age: Duration::ZERO,
         };
         let tracked = registry.background.token();
         Self {
@@ -160,10 +163,10 @@ impl Hold {
             return;
         }
         if state.proved.elapsed() >= state.validity
-            || self.lasts().is_some_and(|age| self.since.elapsed() >= age)
+            || self.lasts(state).is_some_and(|age| self.since.elapsed() >= age)
         {
             self.end(state, Ending::Lost(Loss::Expired));
-        } else if let Some(limit) = self.terms.max_hold
+        } else if let Some(limit) = self.longest(state)
             && self.since.elapsed() >= limit
         {
             self.end(state, Ending::HeldTooLong(limit));
@@ -171,14 +174,21 @@ impl Hold {
     }
 
     /// Does somebody have to renew it, be it only the proof of a session?
-    fn is_renewed(&self) -> bool {
-        self.terms.renew || self.backend.capabilities.session
+    fn is_renewed(&self, state: &State) -> bool {
+        self.terms.renew
+            || self.backend.capabilities.session
+            || self.since.elapsed() < state.extended_to_age
     }
 
     /// To which age it lasts at most, where the store would let it last longer.
-    fn lasts(&self) -> Option<Duration> {
+    fn lasts(&self, state: &State) -> Option<Duration> {
         let ends = self.backend.capabilities.session && !self.terms.renew;
-        ends.then(|| validity_of(self.claim.ttl))
+        ends.then(|| validity_of(self.claim.ttl).max(state.extended_to_age))
+    }
+
+    /// To which age its owner lets it last.
+    fn longest(&self, state: &State) -> Option<Duration> {
+        self.terms.max_hold.map(|limit| limit.max(state.extended_to_age))
     }
 
     fn end(&self, state: &mut State, ending: Ending) {
@@ -227,6 +237,39 @@ impl Hold {
             }
             changed.await;
         }
+    }
+
+    /// Has it last for so long from now at least, and proves it once more. Cancel safe: it is asked for
+    /// before anything is awaited.
+    pub(crate) async fn extend(self: &Arc<Self>, least: Duration) -> Result<(), Ending> {
+        self.check()?;
+        {
+            let mut state = self.state();
+            state.extended_to_age = state.extended_to_age.max(self.since.elapsed() + least);
+        }
+        // In a task of its own: a renewal that has begun must be heard to its end.
+        let hold = Arc::clone(self);
+        let proving = self.runtime.spawn(async move { hold.prove_again().await });
+        let _ = proving.await;
+        self.check()
+    }
+
+    async fn prove_again(self: Arc<Self>) {
+        loop {
+            let changed = self.changed.notified();
+            {
+                let mut state = self.state();
+                if state.phase != Phase::Held {
+                    return;
+                }
+                if !state.renewing {
+                    state.renewing = true;
+                    break;
+                }
+            }
+            changed.await;
+        }
+        super::watchdog::renew_now(self).await;
     }
 
     pub(crate) fn keep_at_least(&self, min_hold: Duration) {
@@ -310,13 +353,13 @@ impl Hold {
 
     fn next_due(&self, state: &State) -> Instant {
         let mut due = state.proved.after(state.validity);
-        if let Some(age) = self.lasts() {
+        if let Some(age) = self.lasts(state) {
             due = due.min(self.since.after(age));
         }
-        if let Some(limit) = self.terms.max_hold {
+        if let Some(limit) = self.longest(state) {
             due = due.min(self.since.after(limit));
         }
-        if self.is_renewed() && !state.renewing {
+        if self.is_renewed(state) && !state.renewing {
             due = due.min(state.renew_at);
         }
         due
@@ -329,7 +372,7 @@ impl Hold {
         if state.phase != Phase::Held {
             return Step::Nothing;
         }
-        if self.is_renewed()
+        if self.is_renewed(&state)
             && !state.renewing
             && now + slack.min(self.claim.ttl / 20) >= state.renew_at
         {

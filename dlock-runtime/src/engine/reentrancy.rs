@@ -15,6 +15,7 @@ use super::hold::{Ending, Hold};
 use crate::backend::Sharing;
 use crate::clock::Moment;
 use crate::error::{LockError, Whereabouts};
+use crate::key::LockKey;
 use crate::registry::RegistryInner;
 
 tokio::task_local! {
@@ -39,6 +40,9 @@ fn covers(held: Sharing, wanted: Sharing) -> bool {
 #[derive(Debug)]
 pub(crate) struct Inside {
     hold: Arc<Hold>,
+    /// As what this body holds it: one that entered as a reader has other readers beside it, also where an
+    /// outer body holds the key alone.
+    sharing: Sharing,
     /// All of its permits: the nested call that is inside. Of calls that share the key each takes one.
     entrance: Semaphore,
     outer: Option<Arc<Inside>>,
@@ -46,12 +50,29 @@ pub(crate) struct Inside {
 
 impl Inside {
     /// A body under these holds, within the body that is being polled now, if any.
-    pub(crate) fn new<'a>(holds: impl Iterator<Item = &'a Arc<Hold>>) -> Option<Arc<Self>> {
+    pub(crate) fn new<'a>(
+        holds: impl Iterator<Item = (&'a Arc<Hold>, Sharing)>,
+    ) -> Option<Arc<Self>> {
         let outer = INNERMOST.try_with(Arc::clone).ok();
-        holds.fold(outer, |outer, hold| {
-            let hold = Arc::clone(hold);
-            Some(Arc::new(Self { hold, entrance: Semaphore::new(ALONE as usize), outer }))
+        holds.fold(outer, |outer, (hold, sharing)| {
+            let (hold, entrance) = (Arc::clone(hold), Semaphore::new(ALONE as usize));
+            Some(Arc::new(Self { hold, sharing, entrance, outer }))
         })
+    }
+
+    /// Does this task hold the key at this moment, around what it is polling? Together with others only if
+    /// that is enough.
+    pub(crate) fn holds(key: &LockKey, shared: bool) -> bool {
+        let Ok(innermost) = INNERMOST.try_with(Arc::clone) else { return false };
+        let mut link = Some(&innermost);
+        while let Some(Self { hold, sharing, outer, .. }) = link.map(|inside| &**inside) {
+            if hold.claim.key == *key {
+                let alone = *sharing == Sharing::Exclusive;
+                return (alone || shared) && hold.check().is_ok();
+            }
+            link = outer.as_ref();
+        }
+        false
     }
 
     /// Polls within this body.
@@ -78,7 +99,7 @@ impl Inside {
 
     /// Enters under this body's hold, after the sibling that is inside.
     pub(super) async fn enter(self: Arc<Self>, want: &Want) -> Result<Nested, LockError> {
-        if !covers(self.hold.claim.sharing, want.sharing) {
+        if !covers(self.sharing, want.sharing) {
             // Waiting would be for ever: the enclosing body cannot end before this call does.
             return Err(LockError::Upgrade { key: want.key.clone() });
         }
@@ -94,7 +115,8 @@ impl Inside {
         };
         permit.forget();
         let bound = want.max_hold.map(|limit| (Moment::now(), limit));
-        let nested = Nested { inside: Arc::clone(&self), taken, bound };
+        let sharing = if want.sharing == Sharing::Shared { want.sharing } else { self.sharing };
+        let nested = Nested { inside: Arc::clone(&self), sharing, taken, bound };
         self.hold.check().map_err(|ending| self.hold.error(ending, false))?;
         if let Some(min_hold) = want.min_hold {
             self.hold.keep_at_least(min_hold);
@@ -107,6 +129,7 @@ impl Inside {
 #[derive(Debug)]
 pub(crate) struct Nested {
     inside: Arc<Inside>,
+    sharing: Sharing,
     taken: u32,
     /// The nested call's own `max_hold`, from its own entry.
     bound: Option<(Moment, Duration)>,
@@ -115,6 +138,11 @@ pub(crate) struct Nested {
 impl Nested {
     pub(crate) fn hold(&self) -> &Arc<Hold> {
         &self.inside.hold
+    }
+
+    /// As what it holds the key.
+    pub(crate) fn sharing(&self) -> Sharing {
+        self.sharing
     }
 
     /// As [`Hold::check`], and within the nested call's own bound.

@@ -200,6 +200,16 @@ async fn until(instant: Option<Instant>) {
     }
 }
 
+/// A renewal out of turn.
+pub(super) async fn renew_now(hold: Arc<Hold>) {
+    let (hold, step) = renew(hold).await;
+    if let Step::Wait(due) = step {
+        let watchdog = Arc::clone(&hold.watchdog);
+        watchdog.look_again(&hold, due);
+        watchdog.wake.notify_one();
+    }
+}
+
 async fn renew(hold: Arc<Hold>) -> (Arc<Hold>, Step) {
     let sent = Moment::now();
     let answer = {

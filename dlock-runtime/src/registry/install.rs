@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{INSTALLED, Registered, Registry, RegistryBuilder, RegistryInner};
+use crate::backend::Sharing;
 use crate::engine::{LocalQueues, Watchdogs};
 use crate::options::LockOptions;
 use crate::site::Site;
@@ -25,12 +26,14 @@ impl RegistryBuilder {
     pub fn install(self) -> Result<Registry, InstallError> {
         let allowed = self.unregistered.clone();
         let registry = self.build()?;
-        let problems: Vec<_> = Registry::sites()
+        let sites: Vec<_> = Registry::sites()
             .into_iter()
             .filter(|site| !site.is_in_transaction())
             .filter(|site| site.backend_name().is_none_or(|name| !allowed.contains(name)))
-            .filter_map(|site| registry.0.problem_of(site))
             .collect();
+        let inner = &registry.0;
+        let unable = sites.iter().filter_map(|site| inner.problem_of(site));
+        let problems: Vec<_> = unable.chain(inner.disagreements(&sites)).collect();
         if !problems.is_empty() {
             return Err(InstallError::Sites(problems));
         }
@@ -116,10 +119,59 @@ impl RegistryInner {
             Ok(backend) => {
                 let ttl = site.options.ttl.unwrap_or(self.default_ttl);
                 let problem = backend.refuses(ttl, &site.options)?;
-                format!("backend `{}` cannot honour {problem}", backend.name)
+                let able = self.backends.iter();
+                let able = able.filter(|other| other.refuses(ttl, &site.options).is_none());
+                let able: Vec<_> = able.map(|other| format!("`{}`", other.name)).collect();
+                let instead = match (able.join(", "), super::able_kinds(ttl, &site.options)) {
+                    (registered, _) if !registered.is_empty() => format!("; {registered} can"),
+                    (_, kinds) if !kinds.is_empty() => format!("; backends that can: {kinds}"),
+                    _ => String::new(),
+                };
+                format!("backend `{}` cannot honour {problem}{instead}", backend.name)
             }
         };
-        Some(SiteProblem { site, problem, registered: self.names() })
+        Some(self.site_problem(site, problem))
+    }
+
+    fn site_problem(&self, site: &'static Site, problem: String) -> SiteProblem {
+        SiteProblem { site, problem, registered: self.names() }
+    }
+
+    /// Sites that name one template with different numbers of permits: the smaller number would not bound
+    /// the holders, and the larger one would be out of reach.
+    fn disagreements(&self, sites: &[&'static Site]) -> Vec<SiteProblem> {
+        let counted = |site: &Site| matches!(site.options.sharing, Sharing::Permits(_));
+        let index = |site: &Site| self.find(site.backend_name()).ok().map(|found| found.index);
+        let disagree = |one: &Site, other: &Site| {
+            one.options.sharing != other.options.sharing
+                && counted(one)
+                && index(one) == index(other)
+                && one.keys().iter().any(|key| other.keys().contains(key))
+        };
+        let mut problems = Vec::new();
+        for (position, site) in sites.iter().copied().enumerate() {
+            let earlier = sites[..position].iter().copied();
+            let Some(other) =
+                earlier.into_iter().find(|other| disagree(site, other) || disagree(other, site))
+            else {
+                continue;
+            };
+            let problem = format!(
+                "{} here and {} in {other}: one key has one number of permits",
+                permits(site),
+                permits(other)
+            );
+            problems.push(self.site_problem(site, problem));
+        }
+        problems
+    }
+}
+
+fn permits(site: &Site) -> String {
+    match site.options.sharing {
+        Sharing::Exclusive => "permits = 1".to_owned(),
+        Sharing::Shared => "mode = \"shared\"".to_owned(),
+        Sharing::Permits(permits) => format!("permits = {permits}"),
     }
 }
 

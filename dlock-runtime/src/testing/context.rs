@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Call, Connector, Tap};
+use super::{Connector, Tap};
 use crate::backend::{Attempt, Backend, Claim, Release, Released, Renewal};
 use crate::key::LockKey;
 use crate::owner::OwnerId;
@@ -129,18 +129,6 @@ pub(crate) async fn is_free_soon(context: &Context, key: &LockKey) -> Result<(),
     let guard = other.lock(key).wait(SOON).acquire().await;
     let guard = guard.map_err(|error| format!("not free after {:?}: {error}", began.elapsed()))?;
     guard.release().await.map_err(|error| error.to_string())
-}
-
-/// Waits until a waiter stands in line: where it asks again and again, its first request has been answered
-/// when the second one is made; where the store has a queue, it stands there once its only one is answered
-/// or is under way for a while.
-pub(crate) async fn stands_in_line(tap: &Tap) {
-    if tap.capabilities().queue {
-        tap.reached(Call::Acquire, 1).await;
-        tokio::time::sleep(Duration::from_millis(300)).await;
-    } else {
-        tap.reached(Call::Acquire, 2).await;
-    }
 }
 
 /// A holder's work, a few milliseconds of it.

@@ -73,6 +73,18 @@ impl Tap {
         }
     }
 
+    /// Resolves when the first acquire through this tap waits for its turn: where it asks again and again, its
+    /// first request has been answered when the second one is made; where the store has a queue, it has had
+    /// time enough to take its place there.
+    pub async fn stands_in_line(&self) {
+        if self.capabilities().queue {
+            self.reached(Call::Acquire, 1).await;
+            tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        } else {
+            self.reached(Call::Acquire, 2).await;
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -5,6 +5,10 @@
 //! Each reads the other's as a comment. `innodb_lock_wait_timeout` counts whole seconds, and may be
 //! set to roll the whole transaction back. The upsert behind it makes the row when there is none and
 //! draws the token.
+//!
+//! Readers take `LOCK IN SHARE MODE` on the row. They cannot write their token into it: writers draw every
+//! other number, and a reader's is the one after its row's. The first reader of a key that has no row makes
+//! it, and is alone until its transaction ends.
 
 use std::time::Duration;
 
@@ -81,8 +85,11 @@ async fn lock_row(
     terms: &Terms,
     settings: &Settings,
 ) -> Result<FencingToken, LockError> {
+    let mut shared = terms.shared;
     loop {
-        let reply = match answer(connection, statements(key, terms.millis_left()), terms).await {
+        let left = terms.millis_left();
+        let statements = if shared { reading(key, left) } else { writing(key, left) };
+        let reply = match answer(connection, statements, terms).await {
             Ok(reply) => reply,
             // MySQL's own limit for a lock wait came before ours.
             Err(Failure::Sql(error))
@@ -110,6 +117,13 @@ async fn lock_row(
                 HOW_TO_BEGIN,
             ));
         }
+        if shared {
+            let Some(token) = token(0) else {
+                shared = false;
+                continue;
+            };
+            return Ok(FencingToken::new(token + 1));
+        }
         return match reply.last.map(|result| result.last_insert_id()) {
             Some(token) if token > 0 => Ok(FencingToken::new(token)),
             _ => Err(unreadable(key)),
@@ -117,9 +131,35 @@ async fn lock_row(
     }
 }
 
-fn statements(key: &LockKey, left: Option<u64>) -> String {
+/// The locking read, and what a plain read sees of the same row.
+fn reading(key: &LockKey, left: Option<u64>) -> String {
+    look(key, left, "LOCK IN SHARE MODE")
+}
+
+fn writing(key: &LockKey, left: Option<u64>) -> String {
+    let look = look(key, left, "FOR UPDATE");
+    let (limited, _) = limits(left);
     let key = mysql::bytes(key.as_str().as_bytes());
     let now = mysql::NOW_MICROS;
+    format!(
+        "{look}; \
+         {limited} INSERT INTO dlock_rows (lock_key, token, used_at) \
+         SELECT {key}, LAST_INSERT_ID(GREATEST({now}, floor.token + 2)), UTC_TIMESTAMP(6) FROM dlock_rows AS floor WHERE floor.lock_key = '' \
+         ON DUPLICATE KEY UPDATE token = LAST_INSERT_ID(GREATEST({now}, dlock_rows.token + 2)), used_at = UTC_TIMESTAMP(6)"
+    )
+}
+
+fn look(key: &LockKey, left: Option<u64>, strength: &str) -> String {
+    let (limited, millis) = limits(left);
+    let key = mysql::bytes(key.as_str().as_bytes());
+    format!(
+        "{limited} SELECT /*+ MAX_EXECUTION_TIME({millis}) */ token FROM dlock_rows WHERE lock_key = {key} {strength}; \
+         SELECT token FROM dlock_rows WHERE lock_key = {key}"
+    )
+}
+
+/// What bounds a statement of MariaDB, and the milliseconds of MySQL's own hint.
+fn limits(left: Option<u64>) -> (String, u64) {
     let (millis, seconds) = match left.map(|left| left.max(LEAST)) {
         None => (0, NO_LIMIT),
         Some(limit) => (limit.min(u64::from(u32::MAX)), limit / 1000 + 1),
@@ -130,13 +170,7 @@ fn statements(key: &LockKey, left: Option<u64>) -> String {
         millis % 1000,
         seconds.min(NO_LIMIT),
     );
-    format!(
-        "{limited} SELECT /*+ MAX_EXECUTION_TIME({millis}) */ token FROM dlock_rows WHERE lock_key = {key} FOR UPDATE; \
-         SELECT token FROM dlock_rows WHERE lock_key = {key}; \
-         {limited} INSERT INTO dlock_rows (lock_key, token, used_at) \
-         SELECT {key}, LAST_INSERT_ID(GREATEST({now}, floor.token + 1)), UTC_TIMESTAMP(6) FROM dlock_rows AS floor WHERE floor.lock_key = '' \
-         ON DUPLICATE KEY UPDATE token = LAST_INSERT_ID(GREATEST({now}, dlock_rows.token + 1)), used_at = UTC_TIMESTAMP(6)"
-    )
+    (limited, millis)
 }
 
 /// Why there is no answer.

@@ -3,6 +3,9 @@
 //! An inserted row that its own transaction has deleted again still makes an equal insertion wait for
 //! that transaction's end, and leaves nothing behind. `ON CONFLICT` is for a row that somebody put
 //! there by hand: it is locked all the same.
+//!
+//! Readers share a transaction's advisory lock of the key (its number is a hash of it; two keys that share
+//! one merely wait for each other), which everybody else takes exclusively before the row.
 
 use std::time::Duration;
 
@@ -92,8 +95,8 @@ async fn lock_each(
         let is_last = index + 1 == keys.len();
         let statements = statements(key, terms, settings, is_first, is_last);
         let reply = answer(connection, statements, key, terms).await?;
-        // The rows of the one statement that has some.
-        let row = reply.rows.iter().flatten().next().ok_or_else(|| unreadable(key))?;
+        // The token's is the last one.
+        let row = reply.rows.iter().flatten().last().ok_or_else(|| unreadable(key))?;
         let token = row.try_get::<i64, _>(0).map_err(|_| unreadable(key))?;
         tokens.push(FencingToken::new(token.unsigned_abs()));
     }
@@ -118,15 +121,31 @@ fn statements(
     } else {
         String::new()
     };
+    let number = advisory(key);
     let key = postgres::text(&postgres::stored(key));
+    let limits = format!("SET LOCAL lock_timeout = {each}; SET LOCAL statement_timeout = {all}");
+    if terms.shared {
+        return format!(
+            "{begin}{limits}; SELECT pg_advisory_xact_lock_shared({number}); \
+             SELECT nextval('dlock_tokens'){end}"
+        );
+    }
     // `RETURNING` is computed when the row is there: the token is drawn after the lock is won.
     format!(
-        "{begin}SET LOCAL lock_timeout = {each}; SET LOCAL statement_timeout = {all}; \
+        "{begin}{limits}; SELECT pg_advisory_xact_lock({number}); \
          INSERT INTO dlock_rows (lock_key) VALUES ({key}) \
          ON CONFLICT (lock_key) DO UPDATE SET lock_key = excluded.lock_key \
          RETURNING nextval('dlock_tokens'); \
          DELETE FROM dlock_rows WHERE lock_key = {key}{end}"
     )
+}
+
+/// The number of a key's advisory lock: FNV-1a over 64 bits, the same in every version of dlock.
+fn advisory(key: &LockKey) -> i64 {
+    const BASIS: u64 = 0xcbf2_9ce4_8422_2325;
+    const PRIME: u64 = 0x0100_0000_01b3;
+    let bytes = b"dlock row ".iter().chain(key.as_str().as_bytes());
+    bytes.fold(BASIS, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(PRIME)).cast_signed()
 }
 
 /// `lock_timeout` and `statement_timeout` in milliseconds; 0 is no limit.

@@ -14,7 +14,7 @@ use crate::error::LockError;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 use crate::error::Whereabouts;
 use crate::key::LockKey;
-use crate::options::Wait;
+use crate::options::{Mode, Wait};
 use crate::telemetry::Waiting;
 
 /// On what terms rows are locked.
@@ -26,12 +26,20 @@ use crate::telemetry::Waiting;
 pub struct Terms {
     pub(crate) wait: Wait,
     pub(crate) any_isolation: bool,
+    /// Together with other readers?
+    pub(crate) shared: bool,
     began: Instant,
 }
 
 impl Terms {
     pub(crate) fn new(wait: Wait, any_isolation: bool) -> Self {
-        Self { wait, any_isolation, began: Instant::now() }
+        Self { wait, any_isolation, shared: false, began: Instant::now() }
+    }
+
+    /// The same for a reader, or for a writer.
+    pub(crate) fn with_mode(mut self, mode: Mode) -> Self {
+        self.shared = mode == Mode::Shared;
+        self
     }
 
     /// What is left of the wait; `None` without a limit.
@@ -70,6 +78,7 @@ pub struct RowLocksRequest<'a, C: ?Sized> {
     keys: Vec<LockKey>,
     template: &'static str,
     wait: Wait,
+    mode: Mode,
     any_isolation: bool,
 }
 
@@ -82,6 +91,11 @@ impl<'a, C: Transactional + ?Sized> RowLockRequest<'a, C> {
     /// [`DEFAULT_WAIT`] if not set.
     pub fn wait(self, wait: impl Into<Wait>) -> Self {
         Self(self.0.wait(wait))
+    }
+
+    /// Shared with other readers, or exclusive; exclusive if not set.
+    pub fn mode(self, mode: Mode) -> Self {
+        Self(self.0.mode(mode))
     }
 
     /// The name of this lock in traces and metrics, where the key itself has too many values;
@@ -100,12 +114,19 @@ impl<'a, C: Transactional + ?Sized> RowLockRequest<'a, C> {
 impl<'a, C: Transactional + ?Sized> RowLocksRequest<'a, C> {
     pub(super) fn new(transaction: &'a mut C, keys: Vec<LockKey>) -> Self {
         let wait = DEFAULT_WAIT.into();
-        Self { transaction, keys, template: "(manual)", wait, any_isolation: false }
+        let (template, mode) = ("(manual)", Mode::Exclusive);
+        Self { transaction, keys, template, wait, mode, any_isolation: false }
     }
 
     /// How long to wait for all of them together; see [`RowLockRequest::wait`].
     pub fn wait(mut self, wait: impl Into<Wait>) -> Self {
         self.wait = wait.into();
+        self
+    }
+
+    /// See [`RowLockRequest::mode`].
+    pub fn mode(mut self, mode: Mode) -> Self {
+        self.mode = mode;
         self
     }
 
@@ -140,8 +161,8 @@ impl<'a, C: Transactional + ?Sized> IntoFuture for RowLocksRequest<'a, C> {
     type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send + 'a>>;
 
     fn into_future(self) -> Self::IntoFuture {
-        let Self { transaction, keys, template, wait, any_isolation } = self;
-        let terms = Terms::new(wait, any_isolation);
+        let Self { transaction, keys, template, wait, mode, any_isolation } = self;
+        let terms = Terms::new(wait, any_isolation).with_mode(mode);
         Box::pin(lock_valid(transaction, template, keys, terms))
     }
 }

@@ -36,12 +36,18 @@ async fn owned(
     Ok(token)
 }
 
-#[distributed_lock(keys = ["b:<from>", "a:<to>", "b:<from>"], transaction = tx, guard = locks)]
+#[distributed_lock(keys = ["b:<from>", "a:<to>", "b:<again>"], transaction = tx, guard = locks)]
 async fn several(
     tx: &mut Transaction<'_, Postgres>,
-    (from, to): (u8, u8),
+    (from, to, again): (u8, u8, u8),
 ) -> Result<Vec<LockKey>, LockError> {
     Ok(locks.holds().iter().map(|lock| lock.key().clone()).collect())
+}
+
+#[distributed_lock(key = "read", mode = "shared", wait = "5s", transaction = tx)]
+async fn reading(tx: &mut Transaction<'_, Postgres>) -> Result<(), LockError> {
+    let _ = &tx;
+    Ok(())
 }
 
 #[distributed_lock(key = "skip", wait = "0s", on_busy = "skip", transaction = tx)]
@@ -177,7 +183,7 @@ pub async fn every_shape_of_function_can_be_locked() {
     let begin = async || pool.begin().await.expect("a transaction");
     let mut tx = begin().await;
     unused(1, &mut tx).await.expect("free");
-    let keys = is_send(several(&mut tx, (1, 2))).await.expect("free");
+    let keys = is_send(several(&mut tx, (1, 2, 1))).await.expect("free");
     assert_eq!(keys, ["a:2".into(), "b:1".into()]);
     assert_eq!(is_send(future(&mut tx)).await.expect("free"), 1);
     assert_eq!(is_send(boxed(&mut tx)).await.expect("free"), 1);
@@ -204,6 +210,11 @@ pub async fn every_shape_of_function_can_be_locked() {
     for key in locked {
         assert!(is_busy(pool, key).await, "{key} is not locked");
     }
+    let mut reader = begin().await;
+    reading(&mut reader).await.expect("free");
+    reading(&mut tx).await.expect("readers share it");
+    assert!(is_busy(pool, "read").await, "it is not locked for writers");
+    drop(reader);
     tx.rollback().await.expect("a roll-back");
     for key in locked {
         assert!(!is_busy(pool, key).await, "{key} is still locked");

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use dlock_runtime::transaction::{self, RowLock, RowLockDatabase};
-use dlock_runtime::{FencingToken, LockError, Wait};
+use dlock_runtime::{FencingToken, LockError, Mode, Wait};
 use sqlx::{AssertSqlSafe, MySql, Pool, Postgres, Row, Transaction};
 
 /// What the tests need of both databases.
@@ -297,4 +297,63 @@ pub async fn a_call_is_two_round_trips<DB: Rows>(pool: &Pool<DB>) {
     let (locked, sent) = crate::sent::counted(locking).await;
     locked.expect("the lock");
     assert_eq!(sent, 2);
+}
+
+async fn read<DB: Rows>(transaction: &mut Transaction<'_, DB>, key: &str) -> RowLock {
+    let lock = transaction::lock(transaction, key).mode(Mode::Shared);
+    lock.wait(Duration::from_secs(20)).await.expect("the lock")
+}
+
+pub async fn readers_share_and_exclude_a_writer<DB: Rows>(pool: &Pool<DB>) {
+    // On MySQL the first one of all makes the row.
+    let mut writer = DB::begin(pool).await;
+    let written = lock(&mut writer, "k").await;
+    let mut early = DB::begin(pool).await;
+    let answer = transaction::lock(&mut early, "k").mode(Mode::Shared).wait(Duration::ZERO).await;
+    assert!(answer.is_err_and(|error| error.is_busy()), "a reader beside a writer");
+    early.rollback().await.expect("a roll-back");
+    writer.commit().await.expect("a commit");
+
+    let (mut one, mut other) = (DB::begin(pool).await, DB::begin(pool).await);
+    let (first, second) = (read(&mut one, "k").await, read(&mut other, "k").await);
+    for reader in [&first, &second] {
+        assert!(reader.fencing_token() > written.fencing_token(), "{reader:?} after {written:?}");
+    }
+    assert!(is_busy(pool, "k").await, "a writer beside two readers");
+    one.commit().await.expect("a commit");
+    assert!(is_busy(pool, "k").await, "a writer beside a reader");
+    other.commit().await.expect("a commit");
+    let mut writer = DB::begin(pool).await;
+    let next = lock(&mut writer, "k").await;
+    for reader in [first, second] {
+        assert!(next.fencing_token() > reader.fencing_token(), "{next:?} after {reader:?}");
+    }
+}
+
+/// A reader that comes later would keep a waiting writer out for ever, if others followed it.
+pub async fn a_waiting_writer_goes_before_later_readers<DB: Rows>(pool: &Pool<DB>) {
+    let mut writer = DB::begin(pool).await;
+    lock(&mut writer, "k").await;
+    writer.commit().await.expect("a commit");
+    let mut reader = DB::begin(pool).await;
+    read(&mut reader, "k").await;
+    let pool_of_writer = pool.clone();
+    let writing = tokio::spawn(async move {
+        let mut writer = DB::begin(&pool_of_writer).await;
+        lock(&mut writer, "k").await;
+        writer.commit().await.expect("a commit");
+    });
+    // Once the writer waits, a reader that does not want to wait is turned away.
+    let began = Instant::now();
+    loop {
+        let mut late = DB::begin(pool).await;
+        let late = transaction::lock(&mut late, "k").mode(Mode::Shared).wait(Duration::ZERO).await;
+        if late.is_err() {
+            break;
+        }
+        assert!(began.elapsed() < Duration::from_secs(20), "later readers pass a waiting writer");
+    }
+    assert!(!writing.is_finished());
+    reader.commit().await.expect("a commit");
+    writing.await.expect("the lock");
 }

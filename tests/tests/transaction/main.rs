@@ -50,6 +50,8 @@ fn main() -> ExitCode {
         a_begin_that_sqlx_did_not_see_is_refused,
         an_invalid_key_is_refused_before_anything_is_sent,
         a_call_is_two_round_trips,
+        readers_share_and_exclude_a_writer,
+        a_waiting_writer_goes_before_later_readers,
     );
     trials.needs("postgres", "postgres_it_locks_in_the_transaction", || async {
         let server = PostgresServer::start();

@@ -11,6 +11,8 @@ use sqlx::{Postgres, Transaction};
     min_hold = "1s",
     on_lost = "keep",
     reentrant = false,
+    permits = 3,
+    fair = true,
     unlock_before_commit = true
 )]
 async fn purchase(id: u64, tx: &mut Transaction<'_, Postgres>) -> Result<(), LockError> {

@@ -1,6 +1,6 @@
 use dlock_runtime::{LockError, distributed_lock};
 
-#[distributed_lock(key = "product:<id>", permits = 5)]
+#[distributed_lock(key = "product:<id>", colour = 5)]
 async fn purchase(id: u64, quantity: u32) -> Result<(), LockError> {
     Ok(())
 }

@@ -36,9 +36,16 @@ pub(super) struct Place {
     pub(super) is_first: bool,
 }
 
+/// What is waited for.
+pub(super) enum Awaited {
+    /// The deletion of this key.
+    Key(Vec<u8>),
+    /// That of any key that begins so.
+    AnyOf(Vec<u8>),
+}
+
 /// Who stands first in a queue.
 pub(super) struct Head {
-    pub(super) key: Vec<u8>,
     pub(super) value: Vec<u8>,
     pub(super) revision: i64,
     pub(super) lease: i64,
@@ -182,15 +189,38 @@ impl Calls {
         Ok(key.map(|key| (key, seen_at)))
     }
 
-    /// Resolves when this key is deleted after this revision.
+    /// All who stand before this revision, in their order, and at which revision of the store that was seen.
+    pub(super) async fn before(
+        &self,
+        queue: &str,
+        revision: i64,
+    ) -> Result<(Vec<Vec<u8>>, i64), BackendError> {
+        let before = GetOptions::new()
+            .with_prefix()
+            .with_keys_only()
+            .with_sort(SortTarget::Create, SortOrder::Ascend)
+            .with_max_create_revision(revision - 1);
+        let mut client = self.client.kv_client();
+        let answer = asked!(self, client.get(queue, Some(before.clone())));
+        let mut answer = answer.map_err(|error| self.failed(error))?;
+        let seen_at = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
+        let keys = answer.take_kvs().into_iter().map(|pair| pair.key().to_vec());
+        Ok((keys.collect(), seen_at))
+    }
+
+    /// Resolves when this key, or one of these, is deleted after this revision.
     pub(super) async fn until_deleted(
         &self,
-        key: Vec<u8>,
+        awaited: Awaited,
         revision: i64,
     ) -> Result<(), BackendError> {
         let options = WatchOptions::new()
             .with_start_revision(revision + 1)
             .with_filters([WatchFilterType::NoPut]);
+        let (key, options) = match awaited {
+            Awaited::Key(key) => (key, options),
+            Awaited::AnyOf(prefix) => (prefix, options.with_prefix()),
+        };
         let mut client = self.client.watch_client();
         let watching = asked!(self, client.watch(key.clone(), Some(options.clone())));
         let mut events = watching.map_err(|error| self.failed(error))?;
@@ -249,7 +279,6 @@ impl Calls {
         let answer = asked!(self, client.get(queue, Some(first.clone())));
         let mut answer = answer.map_err(|error| self.failed(error))?;
         Ok(answer.take_kvs().into_iter().next().map(|pair| Head {
-            key: pair.key().to_vec(),
             value: pair.value().to_vec(),
             revision: pair.create_revision(),
             lease: pair.lease(),

@@ -9,7 +9,7 @@ if ARGV[6] then
     if verdict ~= true then
         return verdict
     end
-elseif redis.call('EXISTS', KEYS[4]) == 1 then
+elseif redis.call('GET', KEYS[4]) then
     return {5, 0, ''}
 end
 local held = redis.call('GET', KEYS[1])

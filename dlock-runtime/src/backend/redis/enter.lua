@@ -21,7 +21,7 @@ if own then
     own.ends = now + ttl * 1000
     return hold(own.token)
 end
-if redis.call('EXISTS', KEYS[3]) == 1 then
+if redis.call('GET', KEYS[3]) then
     return {2, 0, ''}
 end
 

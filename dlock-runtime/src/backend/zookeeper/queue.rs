@@ -1,19 +1,29 @@
 //! The queue of one key: its folder, the names in it, and who stands before whom.
 //!
 //! Names are those of Curator's `InterProcessMutex`: `_c_<uuid>-lock-<sequence>`. The uuid is the claim's
-//! owner, by which a node is found whose creation was never answered.
+//! owner, by which a node is found whose creation was never answered. Who shares the key says so before the
+//! word `lock`, which is where Curator looks for the sequence: to its mutexes it is one who came earlier.
 
+use std::num::NonZeroU32;
+
+use crate::backend::Sharing;
 use crate::key::LockKey;
 use crate::owner::OwnerId;
 
 /// What stands between the owner and the sequence.
 const LOCK: &str = "lock-";
 
+/// What stands before that for readers, and for holders of permits.
+const SHARED: &str = "-shared-";
+const PERMIT: &str = "-permit-";
+
 /// One who stands in a queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) name: String,
     pub(super) sequence: i32,
+    /// How many permits there are, each one knows for itself.
+    pub(super) sharing: Sharing,
 }
 
 /// The folder of a key: one component that reads as the key does where it can.
@@ -47,11 +57,21 @@ fn escape(path: &mut String, character: char) {
     }
 }
 
-/// What the name of an owner's node begins with.
-pub(super) fn prefix(owner: &OwnerId) -> String {
+/// What the name of an owner's node begins with, before its sequence.
+pub(super) fn prefix(owner: &OwnerId, sharing: Sharing) -> String {
+    let kind = match sharing {
+        Sharing::Exclusive => "-",
+        Sharing::Shared => SHARED,
+        Sharing::Permits(_) => PERMIT,
+    };
+    format!("{}{kind}{LOCK}", identity(owner))
+}
+
+/// What the name of an owner's node begins with, of whatever kind it is.
+pub(super) fn identity(owner: &OwnerId) -> String {
     let digits = owner.to_string();
     let groups = [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]];
-    format!("_c_{}-{LOCK}", groups.join("-"))
+    format!("_c_{}", groups.join("-"))
 }
 
 /// Whose node this is, if it is one of ours.
@@ -62,9 +82,14 @@ pub(super) fn owner(name: &str) -> Option<OwnerId> {
 
 /// Who this is, if it is the name or the path of one who stands in a queue.
 pub(super) fn entry(name: String) -> Option<Entry> {
-    let at = name.rfind(LOCK)? + LOCK.len();
-    let sequence = name[at..].parse().ok()?;
-    Some(Entry { name, sequence })
+    let at = name.rfind(LOCK)?;
+    let sequence = name[at + LOCK.len()..].parse().ok()?;
+    let sharing = match &name[..at] {
+        before if before.ends_with(SHARED) => Sharing::Shared,
+        before if before.ends_with(PERMIT) => Sharing::Permits(NonZeroU32::MIN),
+        _ => Sharing::Exclusive,
+    };
+    Some(Entry { name, sequence, sharing })
 }
 
 /// Those who stand in the queue, among the names in its folder.
@@ -72,16 +97,20 @@ pub(super) fn entries(names: Vec<String>) -> Vec<Entry> {
     names.into_iter().filter_map(entry).collect()
 }
 
-/// Who stands right before this one; nobody if it is the first.
-pub(super) fn predecessor(entries: &[Entry], own: i32) -> Option<&Entry> {
+/// Those who stand before this one, in their order.
+pub(super) fn before(entries: Vec<Entry>, own: i32) -> Vec<Entry> {
     // The server's counter wraps around: what counts is the way from one to the other.
-    let distance = |entry: &&Entry| own.wrapping_sub(entry.sequence);
-    entries.iter().filter(|entry| distance(entry) > 0).min_by_key(distance)
+    let distance = |entry: &Entry| own.wrapping_sub(entry.sequence);
+    let mut before: Vec<_> = entries.into_iter().filter(|entry| distance(entry) > 0).collect();
+    before.sort_by_key(|entry| std::cmp::Reverse(distance(entry)));
+    before
 }
 
-/// Who stands first.
-pub(super) fn first(entries: &[Entry]) -> Option<&Entry> {
-    entries.iter().find(|entry| predecessor(entries, entry.sequence).is_none())
+/// All of them, in their order.
+pub(super) fn in_order(mut entries: Vec<Entry>) -> Vec<Entry> {
+    let any = entries.first().map_or(0, |entry| entry.sequence);
+    entries.sort_by_key(|entry| entry.sequence.wrapping_sub(any));
+    entries
 }
 
 #[cfg(test)]
@@ -103,10 +132,13 @@ mod tests {
     #[test]
     fn a_nodes_owner_is_found_in_its_name() {
         let owner = OwnerId::random();
-        let name = format!("{}0000000007", prefix(&owner));
-        assert_eq!(super::owner(&name), Some(owner));
+        for sharing in [Sharing::Exclusive, Sharing::Shared, Sharing::Permits(NonZeroU32::MIN)] {
+            let name = format!("{}0000000007", prefix(&owner, sharing));
+            assert_eq!(super::owner(&name), Some(owner));
+            assert!(name.starts_with(&identity(&owner)));
+            assert_eq!(entries(vec![name.clone()]), [Entry { name, sequence: 7, sharing }]);
+        }
         assert_eq!(super::owner("lock-0000000001"), None);
-        assert_eq!(entries(vec![name.clone()]), [Entry { name, sequence: 7 }]);
     }
 
     #[test]
@@ -115,20 +147,24 @@ mod tests {
         assert_eq!(entries(names.to_vec()), []);
     }
 
+    fn sequences(entries: &[Entry]) -> Vec<i32> {
+        entries.iter().map(|entry| entry.sequence).collect()
+    }
+
     #[test]
-    fn each_stands_behind_the_next_smaller_one() {
+    fn each_stands_behind_those_with_smaller_numbers() {
         let all = queue(&[12, 7, 9]);
-        assert_eq!(predecessor(&all, 12).unwrap().sequence, 9);
-        assert_eq!(predecessor(&all, 9).unwrap().sequence, 7);
-        assert_eq!(predecessor(&all, 7), None);
-        assert_eq!(first(&all).unwrap().sequence, 7);
+        assert_eq!(sequences(&before(all.clone(), 12)), [7, 9]);
+        assert_eq!(sequences(&before(all.clone(), 7)), []);
+        assert_eq!(sequences(&in_order(all)), [7, 9, 12]);
     }
 
     #[test]
     fn the_order_outlives_the_counters_turn() {
         let all = queue(&[i32::MIN, i32::MAX - 1, i32::MIN + 1, i32::MAX]);
-        assert_eq!(first(&all).unwrap().sequence, i32::MAX - 1);
-        assert_eq!(predecessor(&all, i32::MIN).unwrap().sequence, i32::MAX);
-        assert_eq!(predecessor(&all, i32::MIN + 1).unwrap().sequence, i32::MIN);
+        let before = before(all.clone(), i32::MIN + 1);
+        assert_eq!(sequences(&before), [i32::MAX - 1, i32::MAX, i32::MIN]);
+        let all = in_order(all);
+        assert_eq!(sequences(&all), [i32::MAX - 1, i32::MAX, i32::MIN, i32::MIN + 1]);
     }
 }

@@ -6,8 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::super::context::{
-    Context, LONG, PATIENCE, SOON, dies, ensure, granted, is_free_soon, releases, short,
-    stands_in_line, tries,
+    Context, LONG, PATIENCE, SOON, dies, ensure, granted, is_free_soon, releases, short, tries,
 };
 use super::super::{Finding, Rule, Steps, step};
 use super::rules;
@@ -19,6 +18,7 @@ pub(super) fn rules() -> Vec<Rule> {
         if |able| able.fair;
         waiters_of_all_processes_are_served_in_order,
         nobody_overtakes_a_fair_waiter,
+        a_place_that_is_given_up_is_gone_at_once,
         a_fair_waiter_that_gave_up_costs_nothing,
         a_fair_waiter_that_died_costs_little,
         a_fair_wait_dropped_at_any_step_frees_its_place,
@@ -40,7 +40,7 @@ async fn waiters_of_all_processes_are_served_in_order(context: Context) -> Findi
             let body = async { order.lock().expect("not poisoned").push(number) };
             lock.run(body).await
         }));
-        stands_in_line(&tap).await;
+        tap.stands_in_line().await;
     }
     guard.release().await.map_err(|error| error.to_string())?;
     for waiter in waiters {
@@ -57,7 +57,7 @@ async fn nobody_overtakes_a_fair_waiter(context: Context) -> Finding {
     let key = context.key("k");
     let guard = holder.lock(&key).acquire().await.map_err(|error| error.to_string())?;
     let waiter = tokio::spawn(registry.lock(&key).fair(true).wait(PATIENCE).acquire());
-    stands_in_line(&tap).await;
+    tap.stands_in_line().await;
     let hurried = Claim::new(key.clone(), LONG);
     let release = async { guard.release().await.map_err(|error| error.to_string()) };
     let hurry = async {
@@ -78,6 +78,32 @@ async fn nobody_overtakes_a_fair_waiter(context: Context) -> Finding {
     is_free_soon(&context, &key).await
 }
 
+/// Takes a place behind whoever holds the key.
+async fn line_up(backend: &dyn Backend, claim: &Claim) -> Finding {
+    if backend.capabilities().queue {
+        let turn = tokio::time::timeout(Duration::from_millis(300), backend.acquire_in_turn(claim));
+        ensure!(turn.await.is_err(), "a held key was granted");
+    } else {
+        ensure!(!tries(backend, claim).await?, "a held key was granted");
+    }
+    Ok(())
+}
+
+async fn a_place_that_is_given_up_is_gone_at_once(context: Context) -> Finding {
+    let (one, other) = (context.backend().await?, context.backend().await?);
+    let key = context.key("k");
+    let held = Claim::new(key.clone(), LONG);
+    granted(&one, &held).await?;
+    let waiting = Claim::new(key.clone(), LONG).with_fair(true).with_patience(LONG);
+    line_up(&other, &waiting).await?;
+    releases(&other, &waiting).await?;
+    ensure!(releases(&one, &held).await?, "the holder's release found nothing held");
+    let next = Claim::new(key, LONG);
+    ensure!(tries(&one, &next).await?, "a place that was given up is still waited for");
+    releases(&one, &next).await?;
+    Ok(())
+}
+
 async fn a_fair_waiter_that_gave_up_costs_nothing(context: Context) -> Finding {
     let (holder, (first, tap)) = (context.registry().await?, context.tapped().await?);
     let (second, behind) = context.tapped().await?;
@@ -85,9 +111,9 @@ async fn a_fair_waiter_that_gave_up_costs_nothing(context: Context) -> Finding {
     let guard = holder.lock(&key).acquire().await.map_err(|error| error.to_string())?;
     let wait = Duration::from_millis(1_200);
     let gives_up = tokio::spawn(first.lock(&key).fair(true).wait(wait).acquire());
-    stands_in_line(&tap).await;
+    tap.stands_in_line().await;
     let waiter = tokio::spawn(second.lock(&key).fair(true).wait(PATIENCE).acquire());
-    stands_in_line(&behind).await;
+    behind.stands_in_line().await;
     let gave_up = gives_up.await.map_err(|error| error.to_string())?;
     ensure!(gave_up.as_ref().is_err_and(LockError::is_busy), "a held key: {gave_up:?}");
     first.shutdown(PATIENCE).await.map_err(|error| error.to_string())?;
@@ -106,14 +132,9 @@ async fn a_fair_waiter_that_died_costs_little(context: Context) -> Finding {
     let mut waiting = Claim::new(key.clone(), LONG).with_fair(true).with_patience(LONG);
     waiting.ttl = short(&dead, Duration::from_secs(1));
     let queue = dead.capabilities().queue;
-    if queue {
-        let turn = tokio::time::timeout(Duration::from_millis(300), dead.acquire_in_turn(&waiting));
-        ensure!(turn.await.is_err(), "a held key was granted");
-    } else {
-        ensure!(!tries(&dead, &waiting).await?, "a held key was granted");
-    }
+    line_up(&dead, &waiting).await?;
     let waiter = tokio::spawn(registry.lock(&key).fair(true).wait(PATIENCE * 2).acquire());
-    stands_in_line(&tap).await;
+    tap.stands_in_line().await;
     let _rest = dies(dead);
     let began = Instant::now();
     ensure!(releases(&holder, &held).await?, "the holder's release found nothing held");

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::super::context::{
     Context, LONG, PATIENCE, SOON, dies, ensure, granted, is_free_soon, releases, renews, short,
-    stands_in_line, tries, work,
+    tries, work,
 };
 use super::super::{Finding, Rule, Steps, step};
 use super::rules;
@@ -26,7 +26,9 @@ pub(super) fn rules() -> Vec<Rule> {
         a_waiting_writer_is_not_passed_by_later_readers,
         a_writer_that_gave_up_lets_readers_in,
         a_writer_that_died_lets_readers_in,
+        a_forced_release_ends_every_reader,
         a_reader_does_not_become_a_writer_inside,
+        a_reader_inside_a_writer_does_not_write,
         a_writer_may_read_inside,
         readers_of_one_process_share,
         a_reader_keeps_the_key_for_its_min_hold,
@@ -133,7 +135,7 @@ async fn a_waiting_writer_is_not_passed_by_later_readers(context: Context) -> Fi
     let shared = || readers.lock(&key).mode(Mode::Shared);
     let held = shared().acquire().await.map_err(|error| error.to_string())?;
     let writing = tokio::spawn(writers.lock(&key).wait(PATIENCE).acquire());
-    stands_in_line(&tap).await;
+    tap.stands_in_line().await;
     let later = shared().wait(Duration::ZERO).acquire().await;
     ensure!(
         later.as_ref().is_err_and(LockError::is_busy),
@@ -234,6 +236,36 @@ async fn a_writer_that_died_lets_readers_in(context: Context) -> Finding {
     second.release().await.map_err(|error| error.to_string())?;
     ensure!(releases(&holding, &held).await?, "the reader was lost");
     Ok(())
+}
+
+async fn a_forced_release_ends_every_reader(context: Context) -> Finding {
+    let (one, other) = (context.backend().await?, context.backend().await?);
+    let key = context.key("k");
+    let (first, second) = (reader(&key), reader(&key));
+    granted(&one, &first).await?;
+    granted(&other, &second).await?;
+    let ended = one.force_release(&key).await.map_err(|error| error.to_string())?;
+    ensure!(ended, "a forced release found nothing held");
+    ensure!(!renews(&one, &first).await?, "a reader was renewed after a forced release");
+    ensure!(!renews(&other, &second).await?, "a reader was renewed after a forced release");
+    let ended = one.force_release(&key).await.map_err(|error| error.to_string())?;
+    ensure!(!ended, "a forced release found something where nothing was left");
+    is_free_soon(&context, &key).await
+}
+
+/// Beside another reader inside the same writer it would write while that one reads.
+async fn a_reader_inside_a_writer_does_not_write(context: Context) -> Finding {
+    let registry = context.registry().await?;
+    let key = context.key("k");
+    let write = || registry.lock(&key).wait(Wait::Forever).run(std::future::ready(()));
+    let reads_and_writes = registry.lock(&key).mode(Mode::Shared).run(write());
+    let answer = registry.lock(&key).run(reads_and_writes).await;
+    let answer = answer.and_then(|read| read).map_err(|error| error.to_string())?;
+    ensure!(
+        matches!(answer, Err(LockError::Upgrade { .. })),
+        "a writer inside a reader: {answer:?}"
+    );
+    is_free_soon(&context, &key).await
 }
 
 async fn a_reader_does_not_become_a_writer_inside(context: Context) -> Finding {

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use dlock_runtime::{LockError, Registry, Wait};
+use dlock_runtime::testing::Tap;
+use dlock_runtime::{Lock, LockError, Mode, Registry, Wait};
 use futures_util::future::try_join_all;
 use serde_json::Value;
 
@@ -18,11 +19,25 @@ async fn main() -> Result<(), Failure> {
     if text("do")? == "buy" {
         return shop::buy(order["locks"].as_str(), &text("shop")?).await;
     }
-    let backend = dlock_runtime::connect(&text("url")?).await?;
-    let registry = Registry::builder().backend("shared", backend).build()?;
+    let tap = Tap::new(dlock_runtime::connect(&text("url")?).await?);
+    let registry = Registry::builder().backend("shared", tap.clone());
+    let ttl = Duration::from_millis(order["ttl_ms"].as_u64().unwrap_or(30_000));
+    let registry = registry.default_ttl(ttl).build()?;
     match &*text("do")? {
-        "hold" => {
-            hold(&registry, &text("key")?, Duration::from_millis(number("ttl_ms")?)).await?;
+        "hold" => hold(registry.lock(text("key")?)).await?,
+        "share" => hold(registry.lock(text("key")?).mode(Mode::Shared)).await?,
+        "count_in" => {
+            let permits = u32::try_from(number("permits")?)?.try_into()?;
+            hold(registry.lock(text("key")?).permits(permits)).await?;
+        }
+        "queue_up" => {
+            let waits = async {
+                tap.stands_in_line().await;
+                println!("waiting");
+            };
+            let held = hold(registry.lock(text("key")?).fair(true));
+            let ((), held) = tokio::join!(waits, held);
+            held?;
         }
         "count" => {
             let locked = order["locked"].as_bool().unwrap_or(true);
@@ -37,8 +52,8 @@ async fn main() -> Result<(), Failure> {
 }
 
 /// Holds the key until its body is stopped; says the token, and how it ended.
-async fn hold(registry: &Registry, key: &str, ttl: Duration) -> Result<(), Failure> {
-    let guard = registry.lock(key).ttl(ttl).wait(Wait::Forever).acquire().await?;
+async fn hold(lock: Lock) -> Result<(), Failure> {
+    let guard = lock.wait(Wait::Forever).acquire().await?;
     println!("held {}", guard.fencing_token());
     let lost = guard.lost().await;
     println!("{}", if lost.is_lost() { "lost" } else { "ended otherwise" });

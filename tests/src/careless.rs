@@ -1,0 +1,121 @@
+//! A store whose one defect is in how it takes shared locks, permits or fairness.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use dlock_runtime::backend::{
+    Answer, Attempt, Backend, Capabilities, Claim, Holder, Memory, Release, Released, Renewal,
+    Sharing, Watch,
+};
+use dlock_runtime::{BackendError, LockKey};
+
+/// What it does not do as it should.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carelessness {
+    /// Nothing: the control.
+    None,
+    /// Readers do not share.
+    ReadersAreWriters,
+    /// Readers keep no writer out.
+    ReadersAreNobody,
+    /// A writer that waits keeps no reader out.
+    WritersArePassed,
+    /// One holder more than there are permits.
+    OneMore,
+    /// Waiters stand in no order.
+    NoOrder,
+    /// Who gave up keeps its place.
+    PlacesStay,
+    /// A forced release ends one of several.
+    ForcesOne,
+}
+
+/// The memory backend with one of these.
+#[derive(Clone, Debug)]
+pub struct Careless {
+    store: Memory,
+    readers: Memory,
+    how: Carelessness,
+}
+
+impl Careless {
+    /// A new store.
+    #[must_use]
+    pub fn new(how: Carelessness) -> Self {
+        Self { store: Memory::new(), readers: Memory::new(), how }
+    }
+
+    fn claim(&self, claim: &Claim) -> Claim {
+        let claim = claim.clone();
+        match (self.how, claim.sharing) {
+            (Carelessness::ReadersAreWriters, Sharing::Shared) => {
+                claim.with_sharing(Sharing::Exclusive)
+            }
+            (Carelessness::WritersArePassed, Sharing::Exclusive) if !claim.fair => {
+                claim.with_patience(Duration::ZERO)
+            }
+            (Carelessness::OneMore, Sharing::Permits(permits)) => {
+                claim.with_sharing(Sharing::Permits(permits.saturating_add(NonZeroU32::MIN.get())))
+            }
+            (Carelessness::NoOrder, _) => claim.with_fair(false),
+            _ => claim,
+        }
+    }
+
+    fn store(&self, claim: &Claim) -> &Memory {
+        match (self.how, claim.sharing) {
+            (Carelessness::ReadersAreNobody, Sharing::Shared) => &self.readers,
+            _ => &self.store,
+        }
+    }
+}
+
+impl Backend for Careless {
+    fn kind(&self) -> &'static str {
+        "careless"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.store.capabilities()
+    }
+
+    fn try_acquire<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Result<Attempt, BackendError>> {
+        Answer::from_future(async { self.store(claim).try_acquire(&self.claim(claim)).await })
+    }
+
+    fn renew<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Result<Renewal, BackendError>> {
+        self.store(claim).renew(claim)
+    }
+
+    fn release<'a>(
+        &'a self,
+        claim: &'a Claim,
+        release: Release,
+    ) -> Answer<'a, Result<Released, BackendError>> {
+        if self.how == Carelessness::PlacesStay && claim.token.is_none() {
+            return Answer::ready(Ok(Released::NotHeld));
+        }
+        self.store(claim).release(claim, release)
+    }
+
+    fn watch<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<Box<dyn Watch>, BackendError>> {
+        self.store.watch(key)
+    }
+
+    fn inspect<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<Option<Holder>, BackendError>> {
+        self.store.inspect(key)
+    }
+
+    fn force_release<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<bool, BackendError>> {
+        if self.how != Carelessness::ForcesOne {
+            return self.store.force_release(key);
+        }
+        Answer::from_future(async move {
+            let Some(holder) = self.store.inspect(key).await? else { return Ok(false) };
+            let mut claim = Claim::new(key.clone(), Duration::from_secs(1));
+            claim.owner = holder.owner.unwrap_or(claim.owner);
+            let released = self.store.release(&claim, Release::default()).await?;
+            Ok(released == Released::Released)
+        })
+    }
+}

@@ -1,0 +1,286 @@
+//! Shared locks, permits, fairness, longer holds and asserted locks, on the memory backend. Time is paused:
+//! what is asserted is exact.
+
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use dlock_runtime::backend::{Attempt, Backend, Claim, Memory};
+use dlock_runtime::testing::assume_locked;
+use dlock_runtime::{LockError, LockGuard, Mode, Registry, Wait, assert_locked, distributed_lock};
+use futures_util::FutureExt;
+use futures_util::future::join_all;
+use tokio::time::{Instant, advance, sleep};
+
+fn registry() -> Registry {
+    Registry::builder().backend("memory", Memory::new()).build().expect("a registry")
+}
+
+static INSIDE: AtomicU32 = AtomicU32::new(0);
+static MOST: AtomicU32 = AtomicU32::new(0);
+
+async fn be_inside() {
+    let now = INSIDE.fetch_add(1, Ordering::SeqCst) + 1;
+    MOST.fetch_max(now, Ordering::SeqCst);
+    sleep(Duration::from_secs(1)).await;
+    INSIDE.fetch_sub(1, Ordering::SeqCst);
+}
+
+#[distributed_lock(key = "printer", permits = 3)]
+async fn print() -> Result<(), LockError> {
+    be_inside().await;
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn permits_bound_how_many_are_inside() {
+    let registry = registry();
+    let began = Instant::now();
+    let all = join_all((0..7).map(|_| registry.scope(print()))).await;
+    assert!(all.iter().all(Result::is_ok), "{all:?}");
+    assert_eq!(MOST.load(Ordering::SeqCst), 3);
+    assert_eq!(began.elapsed(), Duration::from_secs(3), "seven in threes");
+}
+
+#[distributed_lock(key = "catalogue:<shop>", mode = "shared")]
+async fn browse(shop: u32) -> Result<u32, LockError> {
+    sleep(Duration::from_secs(1)).await;
+    Ok(shop)
+}
+
+#[distributed_lock(key = "catalogue:<shop>", wait = "10s")]
+async fn rewrite(shop: u32) -> Result<u32, LockError> {
+    sleep(Duration::from_secs(1)).await;
+    Ok(shop)
+}
+
+#[tokio::test(start_paused = true)]
+async fn readers_run_together_and_a_writer_alone() {
+    let registry = registry();
+    let began = Instant::now();
+    let (first, second) = tokio::join!(registry.scope(browse(1)), registry.scope(browse(1)));
+    assert!(first.is_ok() && second.is_ok());
+    assert_eq!(began.elapsed(), Duration::from_secs(1));
+    let began = Instant::now();
+    let (read, written) = tokio::join!(registry.scope(browse(1)), registry.scope(rewrite(1)));
+    assert!(read.is_ok() && written.is_ok());
+    assert_eq!(began.elapsed(), Duration::from_secs(2));
+}
+
+#[distributed_lock(key = "catalogue:<shop>", mode = "shared")]
+async fn reads_and_then_writes(shop: u32) -> Result<u32, LockError> {
+    rewrite(shop).await
+}
+
+#[distributed_lock(key = "catalogue:<shop>")]
+async fn writes_and_then_reads(shop: u32) -> Result<u32, LockError> {
+    browse(shop).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_writes_inside_hears_it_at_once() {
+    let registry = registry();
+    let began = Instant::now();
+    let answer = registry.scope(reads_and_then_writes(1)).await;
+    let error = answer.expect_err("it would wait for itself");
+    assert!(matches!(error, LockError::Upgrade { .. }), "{error:?}");
+    assert!(!error.is_transient() && !error.is_busy());
+    assert!(error.to_string().contains("take it exclusively from the start"), "{error}");
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    registry.scope(writes_and_then_reads(1)).await.expect("a writer may read");
+}
+
+#[distributed_lock(key = "queue", fair = true, wait = "1m")]
+async fn in_turn(number: u32, order: &std::sync::Mutex<Vec<u32>>) -> Result<(), LockError> {
+    order.lock().expect("no panic").push(number);
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn fair_waiters_of_two_processes_are_served_in_order() {
+    let store = Memory::new();
+    let process = || {
+        let registry = Registry::builder().backend("memory", store.clone());
+        registry.build().expect("a registry")
+    };
+    let processes = [process(), process()];
+    let held = processes[0].lock("queue").acquire().await.expect("free");
+    let order = std::sync::Mutex::default();
+    let mut waiters: Vec<_> = Vec::new();
+    for number in 0..6 {
+        let registry = &processes[number as usize % 2];
+        let mut waiter = Box::pin(registry.scope(in_turn(number, &order)));
+        assert!((&mut waiter).now_or_never().is_none());
+        waiters.push(waiter);
+    }
+    held.release().await.expect("held to the end");
+    assert!(join_all(waiters).await.iter().all(Result::is_ok));
+    assert_eq!(*order.lock().expect("no panic"), [0, 1, 2, 3, 4, 5]);
+}
+
+/// One that has died is passed when it is its turn and it has not shown itself for 400 ms.
+#[tokio::test(start_paused = true)]
+async fn a_dead_waiter_costs_less_than_half_a_second() {
+    let store = Memory::new();
+    let registry = Registry::builder().backend("memory", store.clone()).build();
+    let registry = registry.expect("a registry");
+    let held = registry.lock("queue").acquire().await.expect("free");
+    let dead = Claim::new("queue".into(), Duration::from_secs(30));
+    let dead = dead.with_fair(true).with_patience(Duration::from_mins(5));
+    let answer = store.try_acquire(&dead).await.expect("memory answers");
+    assert!(matches!(answer, Attempt::Busy { queued: true, .. }), "{answer:?}");
+    let waiter = tokio::spawn(registry.lock("queue").fair(true).wait(Wait::Forever).acquire());
+    tokio::task::yield_now().await;
+    let began = Instant::now();
+    held.release().await.expect("held to the end");
+    let next = waiter.await.expect("no panic").expect("the lock");
+    let took = began.elapsed();
+    assert!(took <= Duration::from_millis(450), "{took:?}");
+    assert!(took >= Duration::from_millis(350), "nobody was waited for: {took:?}");
+    next.release().await.expect("held to the end");
+}
+
+/// One that only stood still comes back to its place.
+#[tokio::test(start_paused = true)]
+async fn a_waiter_that_was_away_keeps_its_place() {
+    let store = Memory::new();
+    let long = Duration::from_secs(30);
+    let claim = || Claim::new("queue".into(), long).with_fair(true).with_patience(long);
+    let (holder, away, second) = (Claim::new("queue".into(), long), claim(), claim());
+    let tries = async |claim: &Claim| {
+        let answer = store.try_acquire(claim).await.expect("memory answers");
+        matches!(answer, Attempt::Granted { .. })
+    };
+    assert!(tries(&holder).await);
+    assert!(!tries(&away).await && !tries(&second).await);
+    advance(Duration::from_secs(1)).await;
+    assert!(!tries(&second).await, "the key is held");
+    assert!(!tries(&away).await, "the key is held");
+    store.release(&holder, Default::default()).await.expect("memory answers");
+    assert!(!tries(&second).await, "the first one is there again");
+    assert!(tries(&away).await);
+}
+
+#[distributed_lock(key = "report", ttl = "10s", max_hold = "20s", guard = lock)]
+async fn extends(by: Duration, work: Duration) -> Result<(), LockError> {
+    sleep(Duration::from_secs(15)).await;
+    lock.extend(by).await?;
+    sleep(work).await;
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_extended_hold_lasts_as_long_as_was_asked_for() {
+    let registry = registry();
+    let (by, work) = (Duration::from_secs(30), Duration::from_secs(29));
+    registry.scope(extends(by, work)).await.expect("44 s of 45 s");
+    let answer = registry.scope(extends(by, Duration::from_secs(31))).await;
+    assert!(matches!(answer, Err(LockError::HeldTooLong { .. })), "{answer:?}");
+}
+
+async fn not_renewed(registry: &Registry) -> LockGuard {
+    let lock = registry.lock("k").ttl(Duration::from_secs(10)).renew(false);
+    lock.acquire().await.expect("free")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_is_not_renewed_can_be_extended() {
+    let registry = registry();
+    let guard = not_renewed(&registry).await;
+    sleep(Duration::from_secs(9)).await;
+    guard.extend(Duration::from_secs(60)).await.expect("still held");
+    sleep(Duration::from_secs(60)).await;
+    assert!(guard.is_held());
+    // Then it ends within a ttl, as if it had been taken then.
+    sleep(Duration::from_secs(11)).await;
+    assert!(!guard.is_held());
+    let error = guard.extend(Duration::from_secs(60)).await.expect_err("it has ended");
+    assert!(error.is_lost(), "{error:?}");
+}
+
+fn set_stock(id: u64) {
+    assert_locked!("product:<id>");
+}
+
+fn read_stock(id: u64) {
+    assert_locked!("product:<id>", mode = "shared");
+}
+
+#[distributed_lock(key = "product:<id>")]
+async fn sell(id: u64, other: u64) -> Result<(), LockError> {
+    sleep(Duration::from_millis(1)).await;
+    set_stock(other);
+    read_stock(other);
+    Ok(())
+}
+
+fn panics(run: impl FnOnce()) -> Option<String> {
+    let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).err()?;
+    panic.downcast_ref::<String>().cloned()
+}
+
+#[tokio::test(start_paused = true)]
+async fn asserted_locks_are_those_of_the_task() {
+    let registry = registry();
+    registry.scope(sell(7, 7)).await.expect("the lock");
+    let told = panics(|| set_stock(7)).expect("nobody holds it");
+    assert!(told.contains("`product:7` is not locked exclusively by this task"), "{told}");
+
+    let another = std::panic::AssertUnwindSafe(registry.scope(sell(7, 8))).catch_unwind().await;
+    assert!(another.is_err(), "another product's lock was enough");
+
+    let shared = registry.lock("product:7").mode(Mode::Shared);
+    let body = async {
+        read_stock(7);
+        panics(|| set_stock(7))
+    };
+    let told = shared.run(body).await.expect("the lock");
+    assert!(told.is_some_and(|told| told.contains("exclusively")), "a reader was enough to write");
+
+    let two = NonZeroU32::MIN.saturating_add(1);
+    let counted = async { panics(|| set_stock(7)) };
+    let told = registry.lock("product:7").permits(two).run(counted).await.expect("the lock");
+    assert!(told.is_some(), "one of two was enough to write");
+
+    let spawned = registry
+        .lock("product:7")
+        .run(async { tokio::spawn(async { panics(|| set_stock(7)) }).await.expect("caught") });
+    assert!(spawned.await.expect("the lock").is_some(), "a spawned task inherited the lock");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_test_may_take_locks_for_held() {
+    assume_locked(["product:7"], async {
+        set_stock(7);
+        assert!(panics(|| set_stock(8)).is_some());
+        assume_locked(["product:8"], async {
+            set_stock(7);
+            set_stock(8);
+        })
+        .await;
+    })
+    .await;
+    assert!(panics(|| set_stock(7)).is_some());
+}
+
+struct Shelf {
+    id: u64,
+}
+
+impl Shelf {
+    #[distributed_lock(key = "shelf:<self.id>")]
+    async fn fill(&self) -> Result<(), LockError> {
+        self.put();
+        Ok(())
+    }
+
+    fn put(&self) {
+        assert_locked!("shelf:<self.id>");
+        assert_locked!(format!("shelf:{}", self.id));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_asserted_may_be_a_field_or_an_expression() {
+    registry().scope(Shelf { id: 3 }.fill()).await.expect("the lock");
+}

@@ -1,0 +1,129 @@
+//! Every store that keeps holders and waiters as data decides as the memory backend does: random requests on
+//! one key, asked of both side by side.
+
+use std::num::NonZeroU32;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use dlock_runtime::backend::{
+    Attempt, Backend, Claim, Memory, MySql, Postgres, Redis, Release, Released, Renewal, Sharing,
+    Sqlite,
+};
+use dlock_tests::servers::{MariaDbServer, PostgresServer, RedisServer};
+use dlock_tests::trials::Trials;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+/// Nothing ends by itself.
+const LONG: Duration = Duration::from_mins(10);
+
+/// A first waiter that is silent for longer counts as absent; what takes longer is not compared.
+const QUICK: Duration = Duration::from_millis(250);
+
+const COMPARED: usize = 150;
+
+fn main() -> ExitCode {
+    let mut trials = Trials::default();
+    trials.add("sqlite_decides_as_memory_does", || async {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        let url = format!("sqlite:{}", folder.path().join("locks.db").display());
+        compare(&Sqlite::connect(&url).await.expect("a file")).await;
+    });
+    trials.needs("redis-server", "redis_decides_as_memory_does", || async {
+        let server = RedisServer::start();
+        compare(&Redis::connect(&server.url()).await.expect("it runs")).await;
+    });
+    trials.needs("postgres", "postgres_decides_as_memory_does", || async {
+        let server = PostgresServer::start();
+        compare(&Postgres::connect(&server.url()).await.expect("it runs")).await;
+    });
+    trials.needs("mariadbd", "mysql_decides_as_memory_does", || async {
+        let server = MariaDbServer::start();
+        compare(&MySql::connect(&server.url()).await.expect("it runs")).await;
+    });
+    trials.run()
+}
+
+/// What is asked.
+#[derive(Clone, Copy, Debug)]
+enum Request {
+    Acquire,
+    Renew,
+    Release,
+}
+
+/// What is answered, but for times and numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    Granted,
+    Busy { queued: bool },
+    Held(bool),
+}
+
+async fn ask(store: &impl Backend, claim: &Claim, request: Request) -> Answer {
+    match request {
+        Request::Acquire => match store.try_acquire(claim).await.expect("it answers") {
+            Attempt::Granted { .. } => Answer::Granted,
+            Attempt::Busy { queued, .. } => Answer::Busy { queued },
+            other => panic!("{other:?}"),
+        },
+        Request::Renew => {
+            let renewed = store.renew(claim).await.expect("it answers");
+            Answer::Held(matches!(renewed, Renewal::Renewed { .. }))
+        }
+        Request::Release => {
+            let released = store.release(claim, Release::default()).await.expect("it answers");
+            Answer::Held(released == Released::Released)
+        }
+    }
+}
+
+fn claim(random: &mut StdRng, key: &str) -> Claim {
+    let sharing = match random.random_range(0..6) {
+        0 | 1 => Sharing::Exclusive,
+        2 | 3 => Sharing::Shared,
+        _ => Sharing::Permits(NonZeroU32::new(random.random_range(2..4)).expect("two or three")),
+    };
+    let patience = if random.random_bool(0.8) { LONG } else { Duration::ZERO };
+    let claim = Claim::new(key.into(), LONG).with_sharing(sharing);
+    claim.with_fair(random.random_bool(0.4)).with_patience(patience)
+}
+
+async fn compare(store: &impl Backend) {
+    let mut random = StdRng::seed_from_u64(11);
+    let (mut compared, mut answers) = (0, [0_u32; 5]);
+    let began = Instant::now();
+    while compared < COMPARED {
+        assert!(began.elapsed() < Duration::from_mins(3), "only {compared} were quick enough");
+        let key = format!("k{}", random.random::<u64>());
+        let claims: Vec<_> = (0..6).map(|_| claim(&mut random, &key)).collect();
+        let model = Memory::new();
+        let mut story = Vec::new();
+        let began = Instant::now();
+        let mut all_alike = true;
+        for _ in 0..24 {
+            let claim = &claims[random.random_range(0..claims.len())];
+            let request = match random.random_range(0..8) {
+                0..5 => Request::Acquire,
+                5 => Request::Renew,
+                _ => Request::Release,
+            };
+            let expected = ask(&model, claim, request).await;
+            let answer = ask(store, claim, request).await;
+            all_alike &= answer == expected;
+            story.push((request, claim.owner, claim.sharing, claim.fair, expected, answer));
+            answers[match expected {
+                Answer::Granted => 0,
+                Answer::Busy { queued: true } => 1,
+                Answer::Busy { queued: false } => 2,
+                Answer::Held(true) => 3,
+                Answer::Held(false) => 4,
+            }] += 1;
+        }
+        if began.elapsed() < QUICK {
+            assert!(all_alike, "{} differs from memory:\n{story:#?}", store.kind());
+            compared += 1;
+        }
+    }
+    assert!(answers.iter().all(|&count| count > 100), "some answers were rare: {answers:?}");
+}

@@ -1,0 +1,8 @@
+use dlock_runtime::{LockError, distributed_lock};
+
+#[distributed_lock(key = "product:<id>", mode = "read")]
+async fn purchase(id: u64, quantity: u32) -> Result<(), LockError> {
+    Ok(())
+}
+
+fn main() {}

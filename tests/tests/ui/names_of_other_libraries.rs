@@ -1,0 +1,8 @@
+use dlock_runtime::{LockError, distributed_lock};
+
+#[distributed_lock(key = "report", lock_at_most_for = "5m", lock_at_least_for = "1m", shared = true)]
+async fn purchase() -> Result<(), LockError> {
+    Ok(())
+}
+
+fn main() {}
