@@ -1,6 +1,5 @@
 //! One of the servers.
 
-use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::Result;
