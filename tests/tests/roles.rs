@@ -14,6 +14,7 @@ use dlock_tests::servers::{
 };
 use dlock_tests::trials::Trials;
 use dlock_tests::workers::Worker;
+use futures_util::future::{BoxFuture, join_all};
 use tokio::task::JoinHandle;
 
 const WORKER: &str = env!("CARGO_BIN_EXE_worker");
@@ -112,13 +113,14 @@ async fn release(guard: LockGuard) {
 
 async fn in_every_role(url: &str) {
     let here = Here::new(url).await;
-    tokio::join!(
-        a_reader_is_killed(&here),
-        a_permit_holder_is_stopped(&here),
-        the_first_in_the_queue_is_killed(&here),
-        one_in_the_middle_of_the_queue_is_killed(&here),
-        the_first_in_the_queue_stands_still(&here),
-    );
+    let roles: [BoxFuture<'_, ()>; 5] = [
+        Box::pin(a_reader_is_killed(&here)),
+        Box::pin(a_permit_holder_is_stopped(&here)),
+        Box::pin(the_first_in_the_queue_is_killed(&here)),
+        Box::pin(one_in_the_middle_of_the_queue_is_killed(&here)),
+        Box::pin(the_first_in_the_queue_stands_still(&here)),
+    ];
+    join_all(roles).await;
 }
 
 async fn a_reader_is_killed(here: &Here) {
