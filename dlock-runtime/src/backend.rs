@@ -176,6 +176,16 @@ impl Sharing {
         if permits.get() == 1 { Self::Exclusive } else { Self::Permits(permits) }
     }
 
+    /// The number of permits among these that differs from this one's, if it has one.
+    pub(crate) fn other_permits(self, others: impl Iterator<Item = Self>) -> Option<NonZeroU32> {
+        let Self::Permits(own) = self else { return None };
+        let mut others = others.filter_map(|other| match other {
+            Self::Permits(permits) => Some(permits),
+            Self::Exclusive | Self::Shared => None,
+        });
+        others.find(|permits| *permits != own)
+    }
+
     /// How stores write it: `x`, `s`, or `p` and the number.
     #[cfg(any(feature = "redis", feature = "sqlite", feature = "postgres", feature = "mysql"))]
     pub(crate) fn code(self) -> String {
@@ -249,6 +259,8 @@ pub enum Attempt {
         /// How long the lease surely lasts, counted from *before* the request was made: the ttl less
         /// an allowance for the drift of clocks.
         validity: Duration,
+        /// Another number of permits, by which somebody else counts who holds the key or waits for it.
+        other_permits: Option<NonZeroU32>,
     },
     /// Somebody else's.
     #[non_exhaustive]
@@ -258,6 +270,8 @@ pub enum Attempt {
         expires_in: Option<Duration>,
         /// Does the claim have a place in the store's queue now? It is released when its caller gives up.
         queued: bool,
+        /// As with a grant.
+        other_permits: Option<NonZeroU32>,
     },
 }
 
@@ -265,19 +279,30 @@ impl Attempt {
     /// A grant.
     #[must_use]
     pub const fn granted(token: FencingToken, validity: Duration) -> Self {
-        Self::Granted { token, validity }
+        Self::Granted { token, validity, other_permits: None }
     }
 
     /// A refusal.
     #[must_use]
     pub const fn busy(expires_in: Option<Duration>) -> Self {
-        Self::Busy { expires_in, queued: false }
+        Self::Busy { expires_in, queued: false, other_permits: None }
     }
 
     /// A refusal, with a place in the store's queue.
     #[must_use]
     pub const fn queued(look_in: Option<Duration>) -> Self {
-        Self::Busy { expires_in: look_in, queued: true }
+        Self::Busy { expires_in: look_in, queued: true, other_permits: None }
+    }
+
+    /// The same, with the number by which somebody else counts.
+    #[must_use]
+    pub const fn with_other_permits(mut self, other: Option<NonZeroU32>) -> Self {
+        match &mut self {
+            Self::Granted { other_permits, .. } | Self::Busy { other_permits, .. } => {
+                *other_permits = other;
+            }
+        }
+        self
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use once_cell::sync::OnceCell;
@@ -60,6 +60,18 @@ pub(crate) struct RegistryInner {
     pub(crate) background: TaskTracker,
     pub(crate) shut_down: CancellationToken,
     hold_numbers: AtomicU64,
+    pub(crate) disagreements: Disagreements,
+}
+
+/// Where two numbers of permits were met: by backend and key template.
+#[derive(Debug, Default)]
+pub(crate) struct Disagreements(Mutex<HashSet<(usize, &'static str)>>);
+
+impl Disagreements {
+    /// True for the first time.
+    pub(crate) fn note(&self, backend: usize, template: &'static str) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert((backend, template))
+    }
 }
 
 /// A backend under its name.

@@ -4,11 +4,13 @@
 //! Labels of metrics are the key *template*, the backend's name and an outcome: never the key, whose
 //! values would make a time series each.
 
+use std::num::NonZeroU32;
+
 use tokio::time::Instant;
 use tracing::Span;
 use tracing::field::Empty;
 
-use crate::backend::{Backend, Claim};
+use crate::backend::{Backend, Claim, Sharing};
 use crate::engine::{Hold, Want};
 use crate::error::{BackendError, LockError, Loss};
 use crate::guard::LockGuard;
@@ -177,6 +179,24 @@ pub(crate) fn acquire_failed(want: &Want, error: &BackendError) {
     );
 }
 
+/// Once for a backend and template.
+pub(crate) fn permits_disagree(want: &Want, other: NonZeroU32) {
+    let own = match want.sharing {
+        Sharing::Permits(own) => own.get(),
+        Sharing::Exclusive | Sharing::Shared => 1,
+    };
+    tracing::warn!(
+        target: "dlock",
+        template = want.template,
+        key = %want.key,
+        backend = &*want.backend.name,
+        own,
+        other = other.get(),
+        "two numbers of permits are in use for one key; each acquire is judged by its own"
+    );
+    meters::permits_disagree(want);
+}
+
 pub(crate) fn watch_failed(want: &Want, error: &BackendError) {
     tracing::debug!(
         target: "dlock",
@@ -225,7 +245,7 @@ mod meters {
     use metrics::{Label, SharedString, counter, histogram};
 
     use super::Store;
-    use crate::engine::Hold;
+    use crate::engine::{Hold, Want};
 
     fn name(store: Store<'_>) -> SharedString {
         match store {
@@ -265,6 +285,11 @@ mod meters {
         counter!("dlock_lost_total", of(hold)).increment(1);
     }
 
+    pub(super) fn permits_disagree(want: &Want) {
+        let labels = labels(want.template, Store::Registered(&want.backend));
+        counter!("dlock_permits_disagreements_total", labels).increment(1);
+    }
+
     pub(super) fn renewal_failed(hold: &Hold) {
         counter!("dlock_renewal_failures_total", of(hold)).increment(1);
     }
@@ -276,7 +301,7 @@ mod meters {
     use std::time::Duration;
 
     use super::Store;
-    use crate::engine::Hold;
+    use crate::engine::{Hold, Want};
 
     pub(super) fn acquired(_: &'static str, _: Store<'_>, _: &'static str, _: Duration) {}
 
@@ -285,4 +310,6 @@ mod meters {
     pub(super) fn lost(_: &Hold) {}
 
     pub(super) fn renewal_failed(_: &Hold) {}
+
+    pub(super) fn permits_disagree(_: &Want) {}
 }

@@ -106,3 +106,33 @@ fn metrics_are_labelled_by_template_never_by_key() {
     assert_eq!(count("product:<id>", "busy"), Some(1));
     assert_eq!(count("(manual)", "acquired"), Some(1));
 }
+
+/// Logged and counted once, however often it is met.
+#[test]
+fn two_numbers_of_permits_are_told_once() {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    metrics::with_local_recorder(&recorder, || {
+        runtime.block_on(async {
+            let registry = registry();
+            let of =
+                |number: u32| registry.lock("printer").permits(number.try_into().expect("some"));
+            let held = of(2).acquire().await.expect("free");
+            for _ in 0..3 {
+                of(3).acquire().await.expect("free").release().await.expect("held");
+                of(2).acquire().await.expect("free").release().await.expect("held");
+            }
+            held.release().await.expect("held");
+        });
+    });
+    let told =
+        snapshotter.snapshot().into_vec().into_iter().filter_map(|(key, _, _, value)| {
+            match (key.key().name(), value) {
+                ("dlock_permits_disagreements_total", DebugValue::Counter(count)) => Some(count),
+                _ => None,
+            }
+        });
+    assert_eq!(told.sum::<u64>(), 1);
+}

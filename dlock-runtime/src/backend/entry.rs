@@ -10,6 +10,7 @@
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 mod text;
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::{Claim, Release, Released, Sharing};
@@ -197,6 +198,12 @@ impl Entry {
         lease.into_iter().chain(queue).min()
     }
 
+    /// By how many permits somebody else counts, if not by the claim's number.
+    pub(crate) fn other_permits(&self, claim: &Claim) -> Option<NonZeroU32> {
+        let held = self.granted.iter().map(|grant| grant.sharing);
+        claim.sharing.other_permits(held.chain(self.queue.iter().map(|waiter| waiter.sharing)))
+    }
+
     /// Extends the lease; false if this owner has none.
     pub(crate) fn renew(&mut self, claim: &Claim, now: Micros) -> bool {
         self.expire(now);
@@ -283,8 +290,6 @@ pub(crate) fn micros(duration: Duration) -> Micros {
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroU32;
-
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
 

@@ -3,7 +3,7 @@
 //! | key | what it is |
 //! |---|---|
 //! | `dlock/<key>/<owner>` | one who holds the lock or waits for it, under its lease; `-` while a released lock is kept |
-//! | `dlock/<key>/shared-<owner>`, `…/permit-<owner>` | the same of a reader, and of a holder of one of several permits |
+//! | `dlock/<key>/shared-<owner>`, `…/permits-<number>-<owner>` | the same of a reader, and of a holder of one of several permits |
 //!
 //! The recipe is that of etcd's own `concurrency.Mutex`: who has the smallest create revision holds,
 //! everybody else watches the one right before it; but every acquire has a lease of its own, since two locks
@@ -31,9 +31,9 @@ use crate::key::LockKey;
 use crate::owner::OwnerId;
 use crate::token::FencingToken;
 
-/// What the name of a reader's key begins with, and that of a holder of one of several permits.
+/// What the name of a reader's key begins with; and, with their number, that of a holder of a permit.
 const SHARED: &str = "shared-";
-const PERMIT: &str = "permit-";
+const PERMITS: &str = "permits-";
 
 /// Locks in an etcd cluster (3.4 or newer).
 ///
@@ -54,6 +54,20 @@ struct Inner {
 struct Validity {
     from: Moment,
     lasts: Duration,
+}
+
+/// Where a place stands in its queue.
+struct Stands<T> {
+    /// What has to go before it is admitted.
+    behind: Option<T>,
+    /// Another number of permits by which somebody before it counts.
+    other_permits: Option<NonZeroU32>,
+}
+
+impl<T> Default for Stands<T> {
+    fn default() -> Self {
+        Self { behind: None, other_permits: None }
+    }
 }
 
 /// The names that belong to a claim.
@@ -105,7 +119,11 @@ impl Etcd {
 
     fn names(&self, claim: &Claim) -> Names {
         let queue = self.queue_of(&claim.key);
-        let own = format!("{queue}{}{}", kind(claim.sharing), claim.owner);
+        let own = match claim.sharing {
+            Sharing::Exclusive => format!("{queue}{}", claim.owner),
+            Sharing::Shared => format!("{queue}{SHARED}{}", claim.owner),
+            Sharing::Permits(permits) => format!("{queue}{PERMITS}{permits}-{}", claim.owner),
+        };
         let [bytes, _] = halves(&claim.owner);
         // Leases have positive numbers.
         let lease = i64::try_from(bytes >> 1).unwrap_or(1).max(1);
@@ -147,16 +165,21 @@ impl Etcd {
         let asked = Moment::now();
         let names = self.names(claim);
         let (place, valid) = self.line_up(claim, &names).await?;
-        let is_admitted = match claim.sharing {
-            Sharing::Exclusive => place.is_first,
-            _ => place.is_first || self.standing(claim, &names, &place).await?.is_none(),
+        let standing = match claim.sharing {
+            _ if place.is_first => Stands::default(),
+            Sharing::Exclusive => Stands { behind: Some(()), other_permits: None },
+            Sharing::Shared | Sharing::Permits(_) => {
+                let Stands { behind, other_permits } = self.standing(claim, &names, &place).await?;
+                Stands { behind: behind.map(|_| ()), other_permits }
+            }
         };
-        if is_admitted {
-            return Ok(granted(&place, asked, valid));
+        if standing.behind.is_none() {
+            let granted = granted(&place, asked, valid);
+            return Ok(granted.with_other_permits(standing.other_permits));
         }
         // A try does not wait: it leaves the queue.
         self.0.calls.revoke(names.lease).await?;
-        Ok(Attempt::busy(None))
+        Ok(Attempt::busy(None).with_other_permits(standing.other_permits))
     }
 
     async fn acquire_in_turn(&self, claim: &Claim) -> Result<Attempt, BackendError> {
@@ -167,48 +190,48 @@ impl Etcd {
             return Ok(granted(&place, asked, valid));
         }
         let calls = &self.0.calls;
-        let Some(mut behind) = self.standing(claim, &names, &place).await? else {
-            return Ok(granted(&place, asked, valid));
-        };
-        loop {
-            let (awaited, revision) = behind;
+        let Stands { mut behind, other_permits } = self.standing(claim, &names, &place).await?;
+        if behind.is_none() {
+            return Ok(granted(&place, asked, valid).with_other_permits(other_permits));
+        }
+        while let Some((awaited, revision)) = behind {
             self.until_gone(claim, &names, awaited, revision).await?;
-            match self.standing(claim, &names, &place).await? {
-                Some(next) => behind = next,
-                None => break,
-            }
+            behind = self.standing(claim, &names, &place).await?.behind;
         }
         // It was long in the queue: are lease and key still there?
         let valid = self.keep(claim, &names).await?;
         if !self.is_there(claim, &names).await? {
             return Err(calls.lapsed());
         }
-        Ok(granted(&place, asked, valid))
+        Ok(granted(&place, asked, valid).with_other_permits(other_permits))
     }
 
-    /// What a place has to wait for, and at which revision of the store that was seen; nothing if it is
-    /// admitted.
+    /// What a place has to wait for, and at which revision of the store that was seen.
     async fn standing(
         &self,
         claim: &Claim,
         names: &Names,
         place: &Place,
-    ) -> Result<Option<(Awaited, i64)>, BackendError> {
+    ) -> Result<Stands<(Awaited, i64)>, BackendError> {
         let calls = &self.0.calls;
         if claim.sharing == Sharing::Exclusive {
             let before = calls.predecessor(&names.queue, place.revision).await?;
-            return Ok(before.map(|(key, seen_at)| (Awaited::Key(key), seen_at)));
+            let behind = before.map(|(key, seen_at)| (Awaited::Key(key), seen_at));
+            return Ok(Stands { behind, other_permits: None });
         }
         let (keys, seen_at) = calls.before(&names.queue, place.revision).await?;
         let ahead = keys.into_iter().map(|key| {
             let sharing = sharing(&key[names.queue.len().min(key.len())..]);
             (key, sharing)
         });
-        Ok(match standing(claim.sharing, ahead.collect()) {
+        let ahead: Vec<_> = ahead.collect();
+        let other_permits = claim.sharing.other_permits(ahead.iter().map(|(_, other)| *other));
+        let behind = match standing(claim.sharing, ahead) {
             Standing::Admitted => None,
             Standing::Behind(key) => Some((Awaited::Key(key), seen_at)),
             Standing::Crowded => Some((Awaited::AnyOf(names.queue.clone().into_bytes()), seen_at)),
-        })
+        };
+        Ok(Stands { behind, other_permits })
     }
 
     /// Waits until this key is gone, and keeps the own lease meanwhile.
@@ -308,23 +331,14 @@ fn token(revision: i64) -> FencingToken {
     FencingToken::new(revision.unsigned_abs())
 }
 
-/// What stands before the owner in the name of a key.
-fn kind(sharing: Sharing) -> &'static str {
-    match sharing {
-        Sharing::Exclusive => "",
-        Sharing::Shared => SHARED,
-        Sharing::Permits(_) => PERMIT,
-    }
-}
-
-/// The kind of a key, by its name within the queue. How many permits there are, each one knows for itself.
+/// The kind of a key, by its name within the queue.
 fn sharing(name: &[u8]) -> Sharing {
-    if name.starts_with(SHARED.as_bytes()) {
-        Sharing::Shared
-    } else if name.starts_with(PERMIT.as_bytes()) {
-        Sharing::Permits(NonZeroU32::MIN)
-    } else {
-        Sharing::Exclusive
+    let name = std::str::from_utf8(name).unwrap_or_default();
+    let permits = name.strip_prefix(PERMITS).and_then(|rest| rest.split_once('-'));
+    match permits.and_then(|(permits, _)| permits.parse::<NonZeroU32>().ok()) {
+        Some(permits) => Sharing::Permits(permits),
+        None if name.starts_with(SHARED) => Sharing::Shared,
+        None => Sharing::Exclusive,
     }
 }
 

@@ -148,15 +148,23 @@ pub(crate) async fn acquire(rows: &impl LockRows, claim: &Claim) -> Result<Attem
             return Ok(Attempt::busy(None));
         }
         let next_token = || row.now.max(row.token + 1);
-        let decide = |entry: &mut Entry| entry.acquire(claim, row.now, next_token);
-        match change(rows, claim, &row, Purpose::Acquire, decide).await? {
-            Some(Verdict::Granted(token)) => {
-                return Ok(Attempt::granted(FencingToken::new(token), validity_of(claim.ttl)));
+        let decide = |entry: &mut Entry| {
+            let verdict = entry.acquire(claim, row.now, next_token);
+            (verdict, entry.other_permits(claim))
+        };
+        let decided = change(rows, claim, &row, Purpose::Acquire, decide).await?;
+        let Some((verdict, other_permits)) = decided else {
+            pause().await;
+            continue;
+        };
+        let attempt = match verdict {
+            Verdict::Granted(token) => {
+                Attempt::granted(FencingToken::new(token), validity_of(claim.ttl))
             }
-            Some(Verdict::Busy { look_in, queued: true }) => return Ok(Attempt::queued(look_in)),
-            Some(Verdict::Busy { look_in, queued: false }) => return Ok(Attempt::busy(look_in)),
-            None => pause().await,
-        }
+            Verdict::Busy { look_in, queued: true } => Attempt::queued(look_in),
+            Verdict::Busy { look_in, queued: false } => Attempt::busy(look_in),
+        };
+        return Ok(attempt.with_other_permits(other_permits));
     }
     Err(contended(&claim.key))
 }

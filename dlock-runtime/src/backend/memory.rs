@@ -98,13 +98,14 @@ impl State {
             *last_token += 1;
             *last_token
         };
-        match entry.acquire(claim, now, next_token) {
+        let attempt = match entry.acquire(claim, now, next_token) {
             Verdict::Granted(token) => {
                 Attempt::granted(FencingToken::new(token), claim.ttl.saturating_sub(CLOCK_STEP))
             }
             Verdict::Busy { look_in, queued: true } => Attempt::queued(look_in),
             Verdict::Busy { look_in, queued: false } => Attempt::busy(look_in),
-        }
+        };
+        attempt.with_other_permits(entry.other_permits(claim))
     }
 
     fn renew(&mut self, claim: &Claim) -> Renewal {

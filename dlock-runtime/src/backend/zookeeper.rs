@@ -22,6 +22,7 @@ mod session;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -267,12 +268,13 @@ impl ZooKeeper {
         session.read(sent, answer).await.map_err(|error| self.failed(&error))
     }
 
-    /// Where this place stands now, behind the node of which path; `None` if it has been removed.
+    /// Where this place stands now, behind the node of which path, and another number of permits by which
+    /// somebody before it counts; `None` if it has been removed.
     async fn standing(
         &self,
         claim: &Claim,
         place: &Place,
-    ) -> Result<Option<Standing<String>>, BackendError> {
+    ) -> Result<Option<(Standing<String>, Option<NonZeroU32>)>, BackendError> {
         let session = &place.session;
         let names = session.read(Moment::now(), session.client.list_children(&place.folder)).await;
         let entries = match names {
@@ -283,9 +285,11 @@ impl ZooKeeper {
         if entries.iter().all(|entry| entry.sequence != place.sequence) {
             return Ok(None);
         }
-        let ahead = queue::before(entries, place.sequence).into_iter();
-        let ahead = ahead.map(|entry| (format!("{}/{}", place.folder, entry.name), entry.sharing));
-        Ok(Some(standing(claim.sharing, ahead.collect())))
+        let ahead = queue::before(entries, place.sequence);
+        let other_permits = claim.sharing.other_permits(ahead.iter().map(|entry| entry.sharing));
+        let path = |entry: Entry| (format!("{}/{}", place.folder, entry.name), entry.sharing);
+        let standing = standing(claim.sharing, ahead.into_iter().map(path).collect());
+        Ok(Some((standing, other_permits)))
     }
 
     /// The lock is this place's: for how long is surely known?
@@ -329,12 +333,15 @@ impl ZooKeeper {
         let began = Moment::now();
         let place = self.line_up(claim).await?;
         match self.standing(claim, &place).await? {
-            Some(Standing::Admitted) => self.grant(claim, &place, began).await,
+            Some((Standing::Admitted, other_permits)) => {
+                let granted = self.grant(claim, &place, began).await?;
+                Ok(granted.with_other_permits(other_permits))
+            }
             None => Err(self.removed(claim)),
-            Some(Standing::Behind(_) | Standing::Crowded) => {
+            Some((Standing::Behind(_) | Standing::Crowded, other_permits)) => {
                 // A try does not wait: it leaves the queue.
                 self.leave(claim, &place).await?;
-                Ok(Attempt::busy(None))
+                Ok(Attempt::busy(None).with_other_permits(other_permits))
             }
         }
     }
@@ -344,10 +351,15 @@ impl ZooKeeper {
         loop {
             let place = self.line_up(claim).await?;
             match self.standing(claim, &place).await? {
-                Some(Standing::Admitted) => return self.grant(claim, &place, began).await,
+                Some((Standing::Admitted, other_permits)) => {
+                    let granted = self.grant(claim, &place, began).await?;
+                    return Ok(granted.with_other_permits(other_permits));
+                }
                 None => return Err(self.removed(claim)),
-                Some(Standing::Behind(before)) => self.until_gone(&place.session, &before).await?,
-                Some(Standing::Crowded) => self.until_one_less(claim, &place).await?,
+                Some((Standing::Behind(before), _)) => {
+                    self.until_gone(&place.session, &before).await?;
+                }
+                Some((Standing::Crowded, _)) => self.until_one_less(claim, &place).await?,
             }
         }
     }

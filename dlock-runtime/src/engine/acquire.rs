@@ -1,5 +1,6 @@
 //! Taking one lease: queue up locally, then ask the backend until it grants or time is up.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -189,7 +190,7 @@ impl<'a> Attempts<'a> {
                 self.attempt(deadline).await
             };
             match attempt {
-                Ok(Attempt::Granted { token, validity }) if since.elapsed() < validity => {
+                Ok(Attempt::Granted { token, validity, .. }) if since.elapsed() < validity => {
                     return Ok(Granted { since, token, validity });
                 }
                 // Granted too late to be of use: it is not proved any more. Undo it, ask afresh.
@@ -204,7 +205,7 @@ impl<'a> Attempts<'a> {
                     return Err(deadline.busy(self.want, Whereabouts::Elsewhere));
                 }
                 Ok(Attempt::Busy { .. }) if queue => in_turn = true,
-                Ok(Attempt::Busy { expires_in, queued }) => {
+                Ok(Attempt::Busy { expires_in, queued, .. }) => {
                     if watch.is_none() {
                         // Who stands in a queue of the store has to show itself in time.
                         watch = self.watch(deadline, expires_in.filter(|_| queued)).await;
@@ -248,8 +249,14 @@ impl<'a> Attempts<'a> {
         };
         self.in_flight = false;
         match &answer {
-            Ok(Attempt::Busy { queued, .. }) => self.queued = *queued,
-            Ok(Attempt::Granted { .. }) => self.queued = false,
+            Ok(Attempt::Busy { queued, other_permits, .. }) => {
+                self.queued = *queued;
+                self.compare_permits(*other_permits);
+            }
+            Ok(Attempt::Granted { other_permits, .. }) => {
+                self.queued = false;
+                self.compare_permits(*other_permits);
+            }
             Err(error) => self.in_doubt |= error.may_have_been_sent(),
         }
         answer
@@ -263,11 +270,25 @@ impl<'a> Attempts<'a> {
         self.in_flight = false;
         // Unanswered, it still stands in the queue.
         self.in_doubt |= match &answer {
-            Some(Ok(_)) => false,
+            Some(Ok(
+                Attempt::Granted { other_permits, .. } | Attempt::Busy { other_permits, .. },
+            )) => {
+                self.compare_permits(*other_permits);
+                false
+            }
             Some(Err(error)) => error.may_have_been_sent(),
             None => true,
         };
         answer.unwrap_or(Ok(Attempt::busy(None)))
+    }
+
+    /// Each counts by its own number; that there are two of them somebody should hear of.
+    fn compare_permits(&self, other: Option<NonZeroU32>) {
+        if let Some(other) = other
+            && self.registry.disagreements.note(self.want.backend.index, self.want.template)
+        {
+            crate::telemetry::permits_disagree(self.want, other);
+        }
     }
 
     async fn watch(&self, deadline: &Deadline, limit: Option<Duration>) -> Option<Box<dyn Watch>> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{INSTALLED, Registered, Registry, RegistryBuilder, RegistryInner};
+use super::{Disagreements, INSTALLED, Registered, Registry, RegistryBuilder, RegistryInner};
 use crate::backend::Sharing;
 use crate::engine::{LocalQueues, Watchdogs};
 use crate::options::LockOptions;
@@ -73,6 +73,7 @@ impl RegistryBuilder {
             background: TaskTracker::new(),
             shut_down: CancellationToken::new(),
             hold_numbers: AtomicU64::new(0),
+            disagreements: Disagreements::default(),
         };
         inner.default_backend = match self.default_backend {
             Some(name) => match inner.find(Some(&name)) {

@@ -44,6 +44,11 @@ pub(super) fn batches() -> Vec<Vec<Rule>> {
         reentrancy::rules(),
         several::rules(),
     ];
-    let kinds = [sharing::rules(), permits::rules(), fairness::rules()];
-    vec![plain.concat(), kinds.concat(), sharing::under_load()]
+    vec![
+        plain.concat(),
+        sharing::rules(),
+        permits::rules(),
+        fairness::rules(),
+        sharing::under_load(),
+    ]
 }

@@ -8,6 +8,7 @@ use percent_encoding::percent_decode_str;
 
 use super::calls::{Calls, explain};
 use super::{Etcd, Inner};
+use crate::backoff::Backoff;
 use crate::error::BackendError;
 use crate::owner::OwnerId;
 
@@ -99,7 +100,7 @@ impl EtcdBuilder {
         let client =
             connected.map_err(|error| explain(&hosts, "could not be reached", error).not_sent())?;
         let calls = Calls { client, hosts, limit: self.response_timeout };
-        let min_ttl = shortest_lease(&calls).await?;
+        let min_ttl = shortest_lease_within(&calls, self.response_timeout).await?;
         // A heartbeat more, of which there are ten in an election timeout.
         let stale_leader = self.election_timeout + self.election_timeout / 10;
         // Half of it at least is to be believed.
@@ -124,6 +125,20 @@ impl EtcdBuilder {
     fn with_tls(&self, _: ConnectOptions) -> Result<ConnectOptions, BackendError> {
         let problem = "this build has no TLS: turn on the feature `etcd-tls` of dlock-runtime";
         Err(BackendError::permanent(problem).not_sent())
+    }
+}
+
+/// As [`shortest_lease`]; a cluster may be choosing a leader just then.
+async fn shortest_lease_within(calls: &Calls, limit: Duration) -> Result<Duration, BackendError> {
+    let began = tokio::time::Instant::now();
+    let mut pauses = Backoff::new(Duration::from_millis(20), Duration::from_millis(500));
+    loop {
+        match shortest_lease(calls).await {
+            Err(error) if error.is_transient() && calls.is_cluster() && began.elapsed() < limit => {
+                tokio::time::sleep(pauses.pause()).await;
+            }
+            answer => return answer,
+        }
     }
 }
 

@@ -62,11 +62,11 @@ pub(super) enum Kept {
 /// is asked then.
 macro_rules! asked {
     ($calls:ident, $request:expr) => {{
-        let mut servers = $calls.servers();
+        let mut tries = $calls.tries();
         loop {
-            servers -= 1;
+            tries -= 1;
             match $calls.in_time($request).await? {
-                Err(error) if servers > 0 && is_unreachable(&error) => {}
+                Err(error) if tries > 0 && is_unreachable(&error) => {}
                 answer => break answer,
             }
         }
@@ -83,8 +83,16 @@ impl Calls {
         })
     }
 
-    fn servers(&self) -> usize {
-        self.hosts.split(',').count()
+    /// The client picks a server at random, and may pick the one that is away several times in a row.
+    fn tries(&self) -> usize {
+        match self.hosts.split(',').count() {
+            1 => 1,
+            several => several * 4,
+        }
+    }
+
+    pub(super) fn is_cluster(&self) -> bool {
+        self.hosts.contains(',')
     }
 
     fn failed(&self, error: Error) -> BackendError {

@@ -1,19 +1,33 @@
 -- Takes the lock beside those who share it and in the order of those who wait, or a place in the queue.
 -- KEYS: lock, last token, tombstone of this owner, group.
 -- ARGV: owner, ttl in ms, kind, 'f' (fair) or 'n', how much longer its caller waits in us.
--- Answers {1, token, ''} granted, {0, ms until a look is worth while, ''} busy, {6, the same, ''} busy with
--- a place in the queue, {2, 0, ''} given up before.
+-- Answers {1, token, other} granted, {0, ms until a look is worth while, other} busy, {6, the same, other}
+-- busy with a place in the queue, {2, 0, ''} given up before; `other` is another number of permits by which
+-- somebody counts, or ''.
 local owner, ttl, kind, fair, patience = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], tonumber(ARGV[5])
 local now = clock()
 local group = read_group(KEYS[4], KEYS[1], now)
 expire(group, now)
+
+-- In the order in which they are stored: the lock's own holder counts nothing.
+local function other_permits()
+    for _, list in ipairs({group.granted, group.queue}) do
+        for _, one in ipairs(list) do
+            local number = string.match(one.kind, '^p(%d+)$')
+            if number and string.sub(kind, 1, 1) == 'p' and one.kind ~= kind then
+                return number
+            end
+        end
+    end
+    return ''
+end
 
 local function hold(token)
     if kind == 'x' then
         redis.call('SET', KEYS[1], string.format('%s:%s:0', owner, token), 'PX', ARGV[2])
     end
     write_group(KEYS[4], group, now)
-    return {1, tonumber(token), ''}
+    return {1, tonumber(token), other_permits()}
 end
 
 local _, own = find(group.granted, owner)
@@ -105,4 +119,4 @@ if is_first then
 elseif first then
     look = math.min(look, LOOK, group.seen + ABSENT - now)
 end
-return {place and 6 or 0, look == math.huge and -1 or math.ceil(look / 1000), ''}
+return {place and 6 or 0, look == math.huge and -1 or math.ceil(look / 1000), other_permits()}

@@ -134,14 +134,18 @@ pub(in crate::backend) fn enter(names: &Names, claim: &Claim) -> ScriptInvocatio
 }
 
 /// The attempt that it came to; `validity` is what a grant is worth.
-pub(in crate::backend) fn entered((kind, number, _): EnteredAnswer, validity: Duration) -> Attempt {
+pub(in crate::backend) fn entered(
+    (kind, number, other_permits): EnteredAnswer,
+    validity: Duration,
+) -> Attempt {
     let look_in = u64::try_from(number).ok().map(Duration::from_millis);
-    match kind {
+    let attempt = match kind {
         1 => Attempt::granted(FencingToken::new(number.unsigned_abs()), validity),
         6 => Attempt::queued(look_in),
         0 => Attempt::busy(look_in),
         _ => Attempt::busy(None),
-    }
+    };
+    attempt.with_other_permits(other_permits.parse().ok())
 }
 
 /// Answers 1 renewed, 0 not held.

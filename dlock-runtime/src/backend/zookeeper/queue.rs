@@ -13,16 +13,15 @@ use crate::owner::OwnerId;
 /// What stands between the owner and the sequence.
 const LOCK: &str = "lock-";
 
-/// What stands before that for readers, and for holders of permits.
+/// What stands before that for readers, and, with their number, for holders of permits.
 const SHARED: &str = "-shared-";
-const PERMIT: &str = "-permit-";
+const PERMITS: &str = "-permits-";
 
 /// One who stands in a queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) name: String,
     pub(super) sequence: i32,
-    /// How many permits there are, each one knows for itself.
     pub(super) sharing: Sharing,
 }
 
@@ -60,9 +59,9 @@ fn escape(path: &mut String, character: char) {
 /// What the name of an owner's node begins with, before its sequence.
 pub(super) fn prefix(owner: &OwnerId, sharing: Sharing) -> String {
     let kind = match sharing {
-        Sharing::Exclusive => "-",
-        Sharing::Shared => SHARED,
-        Sharing::Permits(_) => PERMIT,
+        Sharing::Exclusive => "-".to_owned(),
+        Sharing::Shared => SHARED.to_owned(),
+        Sharing::Permits(permits) => format!("{PERMITS}{permits}-"),
     };
     format!("{}{kind}{LOCK}", identity(owner))
 }
@@ -84,10 +83,12 @@ pub(super) fn owner(name: &str) -> Option<OwnerId> {
 pub(super) fn entry(name: String) -> Option<Entry> {
     let at = name.rfind(LOCK)?;
     let sequence = name[at + LOCK.len()..].parse().ok()?;
-    let sharing = match &name[..at] {
-        before if before.ends_with(SHARED) => Sharing::Shared,
-        before if before.ends_with(PERMIT) => Sharing::Permits(NonZeroU32::MIN),
-        _ => Sharing::Exclusive,
+    let before = &name[..at];
+    let permits = before.rsplit_once(PERMITS).and_then(|(_, rest)| rest.strip_suffix('-'));
+    let sharing = match permits.and_then(|permits| permits.parse::<NonZeroU32>().ok()) {
+        Some(permits) => Sharing::Permits(permits),
+        None if before.ends_with(SHARED) => Sharing::Shared,
+        None => Sharing::Exclusive,
     };
     Some(Entry { name, sequence, sharing })
 }
@@ -132,7 +133,7 @@ mod tests {
     #[test]
     fn a_nodes_owner_is_found_in_its_name() {
         let owner = OwnerId::random();
-        for sharing in [Sharing::Exclusive, Sharing::Shared, Sharing::Permits(NonZeroU32::MIN)] {
+        for sharing in [Sharing::Exclusive, Sharing::Shared, Sharing::Permits(NonZeroU32::MAX)] {
             let name = format!("{}0000000007", prefix(&owner, sharing));
             assert_eq!(super::owner(&name), Some(owner));
             assert!(name.starts_with(&identity(&owner)));

@@ -6,12 +6,14 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::super::context::{
-    Context, LONG, PATIENCE, SOON, dies, ensure, granted, is_free_soon, releases, short, tries,
+    Context, LONG, PATIENCE, SOON, dies, ensure, granted, in_three_tries, is_free_soon, releases,
+    short, tries,
 };
 use super::super::{Finding, Rule, Steps, step};
 use super::rules;
 use crate::backend::{Backend, Claim};
 use crate::error::LockError;
+use crate::key::LockKey;
 
 pub(super) fn rules() -> Vec<Rule> {
     rules![
@@ -26,9 +28,12 @@ pub(super) fn rules() -> Vec<Rule> {
 }
 
 async fn waiters_of_all_processes_are_served_in_order(context: Context) -> Finding {
+    in_three_tries(&context, |key| six_are_served_in_order(&context, key)).await
+}
+
+async fn six_are_served_in_order(context: &Context, key: LockKey) -> Finding {
     const WAITERS: usize = 6;
     let holder = context.registry().await?;
-    let key = context.key("k");
     let guard = holder.lock(&key).acquire().await.map_err(|error| error.to_string())?;
     let order = Arc::new(Mutex::new(Vec::new()));
     let mut waiters = Vec::new();
@@ -48,13 +53,16 @@ async fn waiters_of_all_processes_are_served_in_order(context: Context) -> Findi
     }
     let order = order.lock().expect("not poisoned").clone();
     ensure!(order.is_sorted() && order.len() == WAITERS, "they were served in the order {order:?}");
-    is_free_soon(&context, &key).await
+    is_free_soon(context, &key).await
 }
 
 async fn nobody_overtakes_a_fair_waiter(context: Context) -> Finding {
+    in_three_tries(&context, |key| a_hurried_one_does_not_overtake(&context, key)).await
+}
+
+async fn a_hurried_one_does_not_overtake(context: &Context, key: LockKey) -> Finding {
     let (holder, (registry, tap)) = (context.registry().await?, context.tapped().await?);
     let other = context.backend().await?;
-    let key = context.key("k");
     let guard = holder.lock(&key).acquire().await.map_err(|error| error.to_string())?;
     let waiter = tokio::spawn(registry.lock(&key).fair(true).wait(PATIENCE).acquire());
     tap.stands_in_line().await;
@@ -65,6 +73,7 @@ async fn nobody_overtakes_a_fair_waiter(context: Context) -> Finding {
         let until = Instant::now() + Duration::from_millis(100);
         while Instant::now() < until {
             if tries(&other, &hurried).await? {
+                releases(&other, &hurried).await?;
                 return Err("somebody overtook a fair waiter".to_owned());
             }
         }
@@ -75,7 +84,7 @@ async fn nobody_overtakes_a_fair_waiter(context: Context) -> Finding {
     hurried?;
     let guard = waiter.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
     guard.release().await.map_err(|error| error.to_string())?;
-    is_free_soon(&context, &key).await
+    is_free_soon(context, &key).await
 }
 
 /// Takes a place behind whoever holds the key.

@@ -14,7 +14,7 @@ use super::super::context::{
 };
 use super::super::{Finding, Rule, Steps, step};
 use super::rules;
-use crate::backend::{Claim, Sharing};
+use crate::backend::{Attempt, Backend, Claim, Sharing};
 use crate::error::LockError;
 use crate::key::LockKey;
 
@@ -129,10 +129,13 @@ async fn each_is_judged_by_its_own_number(context: Context) -> Finding {
         Claim::new(key.clone(), LONG).with_sharing(Sharing::Permits(permits))
     };
     let (first, second, third, fourth) = (of(2), of(2), of(2), of(4));
-    granted(&backend, &first).await?;
-    granted(&backend, &second).await?;
+    let alike = other_permits(&backend, &first).await?;
+    ensure!(alike.is_none(), "the first one was told of another number: {alike:?}");
+    let alike = other_permits(&backend, &second).await?;
+    ensure!(alike.is_none(), "one of two beside one of two was told of another number: {alike:?}");
     ensure!(!tries(&backend, &third).await?, "a third of two permits was granted");
-    granted(&backend, &fourth).await.map_err(|error| format!("one of four beside two: {error}"))?;
+    let told = other_permits(&backend, &fourth).await?;
+    ensure!(told == NonZeroU32::new(2), "one of four beside two was told of {told:?}");
     releases(&backend, &first).await?;
     ensure!(
         !tries(&backend, &third).await?,
@@ -144,6 +147,14 @@ async fn each_is_judged_by_its_own_number(context: Context) -> Finding {
         ensure!(releases(&backend, claim).await?, "a permit was lost");
     }
     Ok(())
+}
+
+/// Tries once; the other number of permits that it was told of.
+async fn other_permits(backend: &dyn Backend, claim: &Claim) -> Result<Option<NonZeroU32>, String> {
+    match backend.try_acquire(claim).await.map_err(|error| error.to_string())? {
+        Attempt::Granted { other_permits, .. } => Ok(other_permits),
+        Attempt::Busy { .. } => Err(format!("`{}` was refused", claim.key)),
+    }
 }
 
 async fn never_more_than_the_permits_are_inside(context: Context) -> Finding {

@@ -6,15 +6,17 @@ use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use super::super::context::{
-    Context, LONG, PATIENCE, SOON, dies, ensure, granted, is_free_soon, releases, renews, short,
-    tries, work,
+    Context, LONG, PATIENCE, SOON, dies, ensure, granted, in_three_tries, is_free_soon, releases,
+    renews, short, tries, work,
 };
 use super::super::{Finding, Rule, Steps, step};
 use super::rules;
 use crate::backend::{Backend, Claim, Release, Sharing};
 use crate::error::LockError;
 use crate::key::LockKey;
+use crate::lock::Lock;
 use crate::options::{Mode, Wait};
+use crate::token::FencingToken;
 
 pub(super) fn rules() -> Vec<Rule> {
     rules![
@@ -130,31 +132,36 @@ async fn a_dead_reader_frees_the_key_within_its_ttl(context: Context) -> Finding
 }
 
 async fn a_waiting_writer_is_not_passed_by_later_readers(context: Context) -> Finding {
+    in_three_tries(&context, |key| a_waiting_writer_goes_first(&context, key)).await
+}
+
+async fn a_waiting_writer_goes_first(context: &Context, key: LockKey) -> Finding {
     let (readers, (writers, tap)) = (context.registry().await?, context.tapped().await?);
-    let key = context.key("k");
     let shared = || readers.lock(&key).mode(Mode::Shared);
     let held = shared().acquire().await.map_err(|error| error.to_string())?;
-    let writing = tokio::spawn(writers.lock(&key).wait(PATIENCE).acquire());
+    let written = tokio::spawn(enters_and_leaves(writers.lock(&key).wait(PATIENCE)));
     tap.stands_in_line().await;
     let later = shared().wait(Duration::ZERO).acquire().await;
     ensure!(
         later.as_ref().is_err_and(LockError::is_busy),
         "a reader that came after a waiting writer: {later:?}"
     );
-    let mut reading = Box::pin(shared().wait(PATIENCE).acquire());
-    let early = tokio::time::timeout(Duration::from_millis(50), &mut reading).await;
+    let mut read = tokio::spawn(enters_and_leaves(shared().wait(PATIENCE)));
+    let early = tokio::time::timeout(Duration::from_millis(50), &mut read).await;
     ensure!(early.is_err(), "a reader passed a waiting writer: {early:?}");
     held.release().await.map_err(|error| error.to_string())?;
-    let written = async {
-        let guard = writing.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
-        let token = guard.fencing_token();
-        guard.release().await.map_err(|error| error.to_string())?;
-        Ok::<_, String>(token)
-    };
-    let (written, read) = tokio::join!(written, reading);
-    let (written, read) = (written?, read.map_err(|error| error.to_string())?);
-    ensure!(read.fencing_token() > written, "the reader was let in before the writer");
-    read.release().await.map_err(|error| error.to_string())
+    let written = written.await.map_err(|error| error.to_string())??;
+    let read = read.await.map_err(|error| error.to_string())??;
+    ensure!(read > written, "the reader was let in before the writer");
+    Ok(())
+}
+
+/// The token of a hold that is given back at once.
+async fn enters_and_leaves(lock: Lock) -> Result<FencingToken, String> {
+    let guard = lock.acquire().await.map_err(|error| error.to_string())?;
+    let token = guard.fencing_token();
+    guard.release().await.map_err(|error| error.to_string())?;
+    Ok(token)
 }
 
 /// The readers overlap, so that the key is never free by itself.
