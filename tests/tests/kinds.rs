@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use dlock_runtime::backend::{Attempt, Backend, Claim, Memory};
+use dlock_runtime::backend::{Attempt, Backend, Claim, Memory, Release};
 use dlock_runtime::testing::assume_locked;
 use dlock_runtime::{LockError, LockGuard, Mode, Registry, Wait, assert_locked, distributed_lock};
 use futures_util::FutureExt;
@@ -156,7 +156,7 @@ async fn a_waiter_that_was_away_keeps_its_place() {
     advance(Duration::from_secs(1)).await;
     assert!(!tries(&second).await, "the key is held");
     assert!(!tries(&away).await, "the key is held");
-    store.release(&holder, Default::default()).await.expect("memory answers");
+    store.release(&holder, Release::default()).await.expect("memory answers");
     assert!(!tries(&second).await, "the first one is there again");
     assert!(tries(&away).await);
 }
@@ -188,13 +188,13 @@ async fn a_lease_that_is_not_renewed_can_be_extended() {
     let registry = registry();
     let guard = not_renewed(&registry).await;
     sleep(Duration::from_secs(9)).await;
-    guard.extend(Duration::from_secs(60)).await.expect("still held");
-    sleep(Duration::from_secs(60)).await;
+    guard.extend(Duration::from_mins(1)).await.expect("still held");
+    sleep(Duration::from_mins(1)).await;
     assert!(guard.is_held());
     // Then it ends within a ttl, as if it had been taken then.
     sleep(Duration::from_secs(11)).await;
     assert!(!guard.is_held());
-    let error = guard.extend(Duration::from_secs(60)).await.expect_err("it has ended");
+    let error = guard.extend(Duration::from_mins(1)).await.expect_err("it has ended");
     assert!(error.is_lost(), "{error:?}");
 }
 

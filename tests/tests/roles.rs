@@ -72,13 +72,9 @@ impl Here {
         Self { url: url.to_owned(), registry, ttl_ms, gone, passed }
     }
 
-    fn worker(&self, order: &serde_json::Value) -> Worker {
-        Worker::start(WORKER, order)
-    }
-
     /// A worker that stands in line.
     async fn queued_worker(&self, key: &str) -> Worker {
-        let worker = self.worker(&Worker::queue_up(&self.url, key, self.ttl_ms));
+        let worker = Worker::start(WORKER, &Worker::queue_up(&self.url, key, self.ttl_ms));
         says(worker, "waiting").await
     }
 
@@ -126,7 +122,7 @@ async fn in_every_role(url: &str) {
 async fn a_reader_is_killed(here: &Here) {
     let shared = || here.registry.lock("read").mode(Mode::Shared).wait(PATIENCE);
     let reader = shared().acquire().await.expect("the lock");
-    let other = here.worker(&Worker::share(&here.url, "read", here.ttl_ms));
+    let other = Worker::start(WORKER, &Worker::share(&here.url, "read", here.ttl_ms));
     let mut other = says(other, "held").await;
     other.kill();
     let killed = Instant::now();
@@ -140,7 +136,7 @@ async fn a_permit_holder_is_stopped(here: &Here) {
     let two = NonZeroU32::MIN.saturating_add(1);
     let permit = || here.registry.lock("count").permits(two).wait(PATIENCE);
     let first = permit().acquire().await.expect("a permit");
-    let other = here.worker(&Worker::count_in(&here.url, "count", here.ttl_ms, 2));
+    let other = Worker::start(WORKER, &Worker::count_in(&here.url, "count", here.ttl_ms, 2));
     let other = says(other, "held").await;
     other.pause();
     let stopped = Instant::now();

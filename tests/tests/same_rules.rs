@@ -98,7 +98,7 @@ async fn compare(store: &impl Backend) {
         let key = format!("k{}", random.random::<u64>());
         let claims: Vec<_> = (0..6).map(|_| claim(&mut random, &key)).collect();
         let model = Memory::new();
-        let mut story = Vec::new();
+        let mut asked = Vec::new();
         let began = Instant::now();
         let mut all_alike = true;
         for _ in 0..24 {
@@ -111,7 +111,7 @@ async fn compare(store: &impl Backend) {
             let expected = ask(&model, claim, request).await;
             let answer = ask(store, claim, request).await;
             all_alike &= answer == expected;
-            story.push((request, claim.owner, claim.sharing, claim.fair, expected, answer));
+            asked.push((request, claim.owner, claim.sharing, claim.fair, expected, answer));
             answers[match expected {
                 Answer::Granted => 0,
                 Answer::Busy { queued: true } => 1,
@@ -121,7 +121,7 @@ async fn compare(store: &impl Backend) {
             }] += 1;
         }
         if began.elapsed() < QUICK {
-            assert!(all_alike, "{} differs from memory:\n{story:#?}", store.kind());
+            assert!(all_alike, "{} differs from memory:\n{asked:#?}", store.kind());
             compared += 1;
         }
     }

@@ -110,6 +110,7 @@ impl LockRow {
     }
 
     /// What there is left of its lease.
+    #[cfg(any(feature = "sqlite", feature = "mysql"))]
     pub(crate) fn left(&self) -> Duration {
         Duration::from_micros(self.expires.saturating_sub(self.now))
     }

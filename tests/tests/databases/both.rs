@@ -1,8 +1,9 @@
 //! What either database must do.
 
+use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
-use dlock_runtime::backend::{Attempt, Backend, Claim, Release};
+use dlock_runtime::backend::{Attempt, Backend, Claim, Release, Sharing};
 use dlock_runtime::{BackendError, FencingToken, LockError, LockGuard, Registry, Wait};
 use dlock_tests::proxy::Proxy;
 use tokio::time::sleep;
@@ -200,25 +201,26 @@ pub async fn an_acquire_that_a_stopped_server_executes_late_grants_nothing<D: Da
 pub async fn a_release_that_overtakes_its_acquire_wins<D: Database>() {
     let server = D::start();
     let backend = backend(&server).await;
-    let claim = || Claim::new("k".into(), Duration::from_secs(30));
+    let claim = |sharing| Claim::new("k".into(), Duration::from_secs(30)).with_sharing(sharing);
     let give_up = Release { late_acquire: true, keep_for: None };
+    let permits = Sharing::Permits(NonZeroU32::MAX);
     // Where there is no row yet, and where there is one.
-    for _ in 0..2 {
-        let late = claim();
+    for (sharing, fair) in [
+        (Sharing::Exclusive, false),
+        (Sharing::Exclusive, false),
+        (Sharing::Exclusive, true),
+        (Sharing::Shared, false),
+        (permits, false),
+    ] {
+        let late = claim(sharing).with_fair(fair);
         backend.release(&late, give_up).await.expect("an answer");
         let answer = backend.try_acquire(&late).await.expect("an answer");
-        assert!(
-            matches!(answer, Attempt::Busy { .. }),
-            "a given-up acquire was granted: {answer:?}"
-        );
-        let another = claim();
+        assert!(matches!(answer, Attempt::Busy { .. }), "a given-up acquire: {answer:?}");
+        let another = claim(Sharing::Exclusive);
         let free = backend.try_acquire(&another).await.expect("an answer");
         assert!(matches!(free, Attempt::Granted { .. }), "the key is not free: {free:?}");
         let answer = backend.try_acquire(&late).await.expect("an answer");
-        assert!(
-            matches!(answer, Attempt::Busy { .. }),
-            "a given-up acquire was granted: {answer:?}"
-        );
+        assert!(matches!(answer, Attempt::Busy { .. }), "a given-up acquire: {answer:?}");
         backend.release(&another, Release::default()).await.expect("an answer");
     }
 }
