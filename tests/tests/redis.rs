@@ -1,10 +1,11 @@
 //! What only a real Redis server can show: the wire, restarts, stalls, credentials and TLS.
 
+use std::num::NonZeroU32;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use dlock_runtime::backend::{Backend, Redis};
-use dlock_runtime::{LockError, LockGuard, Registry, Wait};
+use dlock_runtime::{LockError, LockGuard, Mode, Registry, Wait};
 use dlock_tests::servers::RedisServer;
 use dlock_tests::trials::Trials;
 use futures_util::StreamExt;
@@ -19,6 +20,7 @@ fn main() -> ExitCode {
     }
     add!(
         an_uncontended_cycle_is_two_commands,
+        a_reader_a_permit_and_a_fair_lock_are_two_commands_each,
         contended_tasks_of_one_process_cost_two_commands_each,
         an_acquire_that_a_stopped_server_executes_late_grants_nothing,
         a_release_that_overtakes_its_acquire_wins,
@@ -92,6 +94,27 @@ async fn an_uncontended_cycle_is_two_commands() {
     })
     .await;
     assert_eq!(sent.len(), 20, "{sent:#?}");
+    assert!(sent.iter().all(|line| line.to_ascii_uppercase().contains("\"EVALSHA\"")), "{sent:#?}");
+}
+
+async fn a_reader_a_permit_and_a_fair_lock_are_two_commands_each() {
+    let server = RedisServer::start();
+    let registry = registry(&server).await;
+    let five = NonZeroU32::MIN.saturating_add(4);
+    let cycle = async |key: &str| {
+        let lock = || registry.lock(key).wait(Wait::Forever);
+        for lock in [lock().mode(Mode::Shared), lock().permits(five), lock().fair(true)] {
+            lock.acquire().await.expect("free").release().await.expect("held");
+        }
+    };
+    cycle("warm").await;
+    let sent = on_the_wire(&server, async {
+        for number in 0..10 {
+            cycle(&format!("k{number}")).await;
+        }
+    })
+    .await;
+    assert_eq!(sent.len(), 60, "{sent:#?}");
     assert!(sent.iter().all(|line| line.to_ascii_uppercase().contains("\"EVALSHA\"")), "{sent:#?}");
 }
 
@@ -245,6 +268,12 @@ async fn nothing_but_expiring_keys_is_left_behind() {
         // Some are given up in mid-flight, which leaves a tombstone.
         let lock = registry.lock(format!("gone{number}"));
         drop(tokio::time::timeout(Duration::from_micros(number * 20), lock.acquire()).await);
+        let shared = registry.lock(format!("s{number}")).mode(Mode::Shared);
+        let read = shared.clone().acquire().await.expect("free");
+        let fair = registry.lock(format!("s{number}")).fair(true).wait(Duration::from_millis(5));
+        fair.acquire().await.expect_err("a reader is there");
+        drop(tokio::time::timeout(Duration::from_micros(number * 20), shared.acquire()).await);
+        read.release().await.expect("held");
     }
     registry.shutdown(Duration::from_secs(10)).await.expect("all is given back");
     let mut connection = plain(&server).await;
