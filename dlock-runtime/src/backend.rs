@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use crate::claimant::Claimant;
 use crate::error::BackendError;
 use crate::key::LockKey;
 use crate::owner::OwnerId;
@@ -45,6 +46,7 @@ pub mod redlock;
 pub mod sqlite;
 #[cfg(any(feature = "zookeeper", feature = "etcd"))]
 mod standing;
+mod state;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 mod sweeping;
 #[cfg(any(feature = "redis", feature = "postgres"))]
@@ -67,8 +69,12 @@ pub use redis::Redis;
 pub use redlock::Redlock;
 #[cfg(feature = "sqlite")]
 pub use sqlite::Sqlite;
+pub use state::{Holder, LockState, Waiter};
 #[cfg(feature = "zookeeper")]
 pub use zookeeper::ZooKeeper;
+
+/// How many keys a [list](Backend::list) has at most.
+pub const MOST_LISTED: usize = 10_000;
 
 /// A store that grants leases.
 ///
@@ -127,8 +133,19 @@ pub trait Backend: Send + Sync + 'static {
     /// false ones cost a try, missed ones a safety-net poll.
     fn watch<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<Box<dyn Watch>, BackendError>>;
 
-    /// Who holds the key at this moment.
+    /// Who holds the key at this moment; one of them, if several do.
     fn inspect<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<Option<Holder>, BackendError>>;
+
+    /// The keys that begin so and are held or waited for, in order, [`MOST_LISTED`] at most: for operators.
+    ///
+    /// It is no snapshot: each key is as it was at some moment of the call.
+    fn list<'a>(&'a self, prefix: &'a str) -> Answer<'a, Result<Vec<LockState>, BackendError>>;
+
+    /// Ends the holds of the key without a danger to anybody: for operators. True if there was one.
+    ///
+    /// From here on they are [not held](Renewal::NotHeld) when they are to be renewed; but nobody else is
+    /// granted the key before they are released or their leases are over.
+    fn revoke<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<bool, BackendError>>;
 
     /// Ends the key's lease, whoever holds it: for operators. True if there was one.
     ///
@@ -154,6 +171,8 @@ pub struct Claim {
     pub fair: bool,
     /// How much longer its caller waits. With none left it needs no place in a queue.
     pub patience: Duration,
+    /// Who it is, for people: stored beside the owner.
+    pub claimant: Claimant,
 }
 
 /// Who else may hold a key beside a claim.
@@ -209,6 +228,7 @@ impl Claim {
             sharing: Sharing::Exclusive,
             fair: false,
             patience: Duration::ZERO,
+            claimant: Claimant::new(""),
         }
     }
 
@@ -236,6 +256,13 @@ impl Claim {
     #[must_use]
     pub const fn with_fair(mut self, fair: bool) -> Self {
         self.fair = fair;
+        self
+    }
+
+    /// The same, of this one.
+    #[must_use]
+    pub fn with_claimant(mut self, claimant: Claimant) -> Self {
+        self.claimant = claimant;
         self
     }
 
@@ -337,26 +364,6 @@ pub enum Released {
     Released,
     /// The claim did not hold the key.
     NotHeld,
-}
-
-/// Who holds a key, as [`Backend::inspect`] sees it.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Holder {
-    /// The owner; `None` while a released key is kept locked for the rest of its `min_hold`.
-    pub owner: Option<OwnerId>,
-    /// Its token.
-    pub token: FencingToken,
-    /// When the lease ends without a renewal.
-    pub expires_in: Duration,
-}
-
-impl Holder {
-    /// A holder, for backends.
-    #[must_use]
-    pub const fn new(owner: Option<OwnerId>, token: FencingToken, expires_in: Duration) -> Self {
-        Self { owner, token, expires_in }
-    }
 }
 
 /// A standing interest in one key; dropping it ends the interest.
@@ -487,6 +494,15 @@ macro_rules! delegate {
                 key: &'a LockKey,
             ) -> Answer<'a, Result<Option<Holder>, BackendError>> {
                 (**self).inspect(key)
+            }
+            fn list<'a>(
+                &'a self,
+                prefix: &'a str,
+            ) -> Answer<'a, Result<Vec<LockState>, BackendError>> {
+                (**self).list(prefix)
+            }
+            fn revoke<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<bool, BackendError>> {
+                (**self).revoke(key)
             }
             fn force_release<'a>(
                 &'a self,

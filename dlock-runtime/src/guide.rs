@@ -21,6 +21,9 @@ pub mod kinds {}
 #[doc = include_str!("guide/mysql.md")]
 pub mod mysql {}
 
+#[doc = include_str!("guide/operators.md")]
+pub mod operators {}
+
 #[doc = include_str!("guide/postgres.md")]
 pub mod postgres {}
 
@@ -51,6 +54,9 @@ pub mod postgres {}
 #[doc = "```"]
 #[doc = "```lua"]
 #[doc = include_str!("backend/redis/inspect.lua")]
+#[doc = "```"]
+#[doc = "```lua"]
+#[doc = include_str!("backend/redis/revoke.lua")]
 #[doc = "```"]
 #[doc = "```lua"]
 #[doc = include_str!("backend/redis/force_release.lua")]
@@ -84,6 +90,9 @@ pub mod redis {}
 #[doc = "```"]
 #[doc = "```lua"]
 #[doc = include_str!("backend/redis/inspect.lua")]
+#[doc = "```"]
+#[doc = "```lua"]
+#[doc = include_str!("backend/redis/bar.lua")]
 #[doc = "```"]
 #[doc = "```lua"]
 #[doc = include_str!("backend/redis/force_release.lua")]

@@ -8,6 +8,7 @@
 pub mod __private;
 pub mod backend;
 mod backoff;
+mod claimant;
 mod clock;
 mod connect;
 mod engine;
@@ -31,6 +32,7 @@ pub mod transaction;
 
 #[doc(inline)]
 pub use backend::Backend;
+pub use claimant::Claimant;
 pub use connect::connect;
 pub use dlock_macros::{assert_locked, distributed_lock};
 pub use error::{BackendError, LockError, Loss, Whereabouts};

@@ -1,5 +1,6 @@
 //! Manual locking: the same engine as the attribute's, without the attribute.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::num::NonZeroU32;
 use std::pin::pin;
@@ -41,12 +42,14 @@ pub struct Lock<K = LockKey> {
     keys: K,
     backend: Option<String>,
     template: &'static str,
+    label: Option<Cow<'static, str>>,
     options: LockOptions,
 }
 
 impl<K> Lock<K> {
     fn new(registry: Registry, keys: K) -> Self {
-        Self { registry, keys, backend: None, template: "(manual)", options: LockOptions::DEFAULT }
+        let options = LockOptions::DEFAULT;
+        Self { registry, keys, backend: None, template: "(manual)", label: None, options }
     }
 
     /// The backend's registered name; the registry's default if not set.
@@ -130,9 +133,17 @@ impl<K> Lock<K> {
         self
     }
 
+    /// What operators see this lock is for, see [`Registry::inspect`]; the
+    /// [template](Self::template) if not set.
+    pub fn label(mut self, label: impl Into<Cow<'static, str>>) -> Self {
+        self.label = Some(label.into());
+        self
+    }
+
     fn want(&self, key: &LockKey) -> Result<Want, LockError> {
         let backend = self.backend.as_deref();
-        Want::new(&self.registry.0, key.clone(), self.template, &self.options, backend)
+        let label = self.label.clone().unwrap_or(Cow::Borrowed(self.template));
+        Want::new(&self.registry.0, key.clone(), self.template, label, &self.options, backend)
     }
 }
 
@@ -192,11 +203,28 @@ impl Lock {
         answer.map_err(|source| failed(&want, source))
     }
 
+    /// Ends the holds of the lock without a danger to anybody: for operators. True if there was one.
+    ///
+    /// They are not renewed any more: a holder ends as [lost](LockError::Lost) at its next renewal, and the
+    /// lock is free when the holder has given it back, or its lease is over.
+    ///
+    /// # Errors
+    /// [`LockError::Backend`], and those for a key or a backend name that cannot be used.
+    ///
+    /// # Cancel safety
+    /// When the future is dropped the backend may or may not have executed it.
+    pub async fn revoke(self) -> Result<bool, LockError> {
+        let want = self.want(&self.keys)?;
+        let answer = want.backend.store.revoke(&want.key).await;
+        answer.map_err(|source| failed(&want, source))
+    }
+
     /// Ends the lock's lease, whoever holds it, and those of all who share it: for operators. True if there was
     /// one.
     ///
     /// The holder's body ends as lost at its next renewal at the latest; until then it may still be
-    /// running. Only a [fencing token](crate::FencingToken) keeps its writes out.
+    /// running. Only a [fencing token](crate::FencingToken) keeps its writes out: where that is not sure,
+    /// [`revoke`](Self::revoke) instead.
     ///
     /// # Errors
     /// [`LockError::Backend`], and those for a key or a backend name that cannot be used.

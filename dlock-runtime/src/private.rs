@@ -1,5 +1,6 @@
 //! What the attribute's expansion calls. Not part of the public interface.
 
+use std::borrow::Cow;
 use std::pin::Pin;
 use std::sync::OnceLock;
 
@@ -279,7 +280,8 @@ fn want(
     site: &'static Site,
     key: Result<LockKey, LockError>,
 ) -> Result<Want, LockError> {
-    Want::new(&registry.0, key?, site.template(), &site.options, site.options.backend)
+    let (template, label) = (site.template(), Cow::Borrowed(site.label()));
+    Want::new(&registry.0, key?, template, label, &site.options, site.options.backend)
 }
 
 async fn under<T, E, F>(

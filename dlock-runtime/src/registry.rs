@@ -19,6 +19,7 @@ use crate::options::LockOptions;
 use crate::site::Site;
 
 mod install;
+mod operators;
 mod shutdown;
 
 pub use install::{BuildError, InstallError, SiteProblem};

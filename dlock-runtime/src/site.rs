@@ -18,6 +18,7 @@ pub struct Site {
     file: &'static str,
     line: u32,
     function: &'static str,
+    label: &'static str,
     keys: &'static [&'static str],
     in_transaction: bool,
     pub(crate) options: LockOptions,
@@ -68,6 +69,11 @@ impl Site {
         self.in_transaction
     }
 
+    /// The function with its module: what operators see of its holds.
+    pub(crate) const fn label(&self) -> &'static str {
+        self.label
+    }
+
     /// The first template: the low-cardinality name of this lock in traces and metrics.
     pub(crate) fn template(&self) -> &'static str {
         self.keys.first().copied().unwrap_or("")
@@ -83,6 +89,7 @@ impl Site {
         file: &'static str,
         line: u32,
         function: &'static str,
+        label: &'static str,
         keys: &'static [&'static str],
     ) -> Self {
         Self {
@@ -90,6 +97,7 @@ impl Site {
             file,
             line,
             function,
+            label,
             keys,
             in_transaction: false,
             options: LockOptions::DEFAULT,

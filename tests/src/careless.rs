@@ -4,8 +4,8 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use dlock_runtime::backend::{
-    Answer, Attempt, Backend, Capabilities, Claim, Holder, Memory, Release, Released, Renewal,
-    Sharing, Watch,
+    Answer, Attempt, Backend, Capabilities, Claim, Holder, LockState, Memory, Release, Released,
+    Renewal, Sharing, Watch,
 };
 use dlock_runtime::{BackendError, LockKey};
 
@@ -104,6 +104,14 @@ impl Backend for Careless {
 
     fn inspect<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<Option<Holder>, BackendError>> {
         self.store.inspect(key)
+    }
+
+    fn list<'a>(&'a self, prefix: &'a str) -> Answer<'a, Result<Vec<LockState>, BackendError>> {
+        self.store.list(prefix)
+    }
+
+    fn revoke<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<bool, BackendError>> {
+        self.store.revoke(key)
     }
 
     fn force_release<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<bool, BackendError>> {

@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use dlock_runtime::backend::{
-    Answer, Attempt, Backend, Capabilities, Claim, Holder, Release, Released, Renewal, Watch,
+    Answer, Attempt, Backend, Capabilities, Claim, Holder, LockState, Release, Released, Renewal,
+    Watch,
 };
-use dlock_runtime::{BackendError, FencingToken, LockKey, OwnerId};
+use dlock_runtime::{BackendError, Claimant, FencingToken, LockKey, OwnerId};
 use tokio::sync::watch;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep};
@@ -33,6 +34,10 @@ pub enum Defect {
     RenewalRevives,
     /// The release of a given-up acquire does nothing.
     LeakOnCancel,
+    /// A hold that was revoked is renewed.
+    RevokedIsRenewed,
+    /// A hold that is revoked is over at once.
+    RevocationFrees,
 }
 
 /// A store in memory that answers a little later, so that others run in between.
@@ -56,6 +61,20 @@ struct Lease {
     owner: Option<OwnerId>,
     token: u64,
     ends: Instant,
+    revoked: bool,
+    claimant: Option<Claimant>,
+}
+
+impl Lease {
+    fn of(claim: &Claim, token: u64) -> Self {
+        Self {
+            owner: Some(claim.owner),
+            token,
+            ends: Instant::now() + claim.ttl,
+            revoked: false,
+            claimant: Some(claim.claimant.clone()),
+        }
+    }
 }
 
 impl State {
@@ -122,7 +141,6 @@ impl Faulty {
     }
 
     fn take(&self, state: &mut State, claim: &Claim) -> u64 {
-        let ends = Instant::now() + claim.ttl;
         let again = state.live(&claim.key).filter(|lease| lease.owner == Some(claim.owner));
         let token = match (again.map(|lease| lease.token), self.defect) {
             (Some(token), _) => token,
@@ -130,21 +148,22 @@ impl Faulty {
             (None, Defect::TokenBeforeWait) => state.early[&claim.owner],
             (None, _) => state.draw(),
         };
-        let lease = Lease { owner: Some(claim.owner), token, ends };
-        state.leases.insert(claim.key.clone(), lease);
+        state.leases.insert(claim.key.clone(), Lease::of(claim, token));
         token
     }
 
     async fn renew(&self, claim: &Claim) -> Renewal {
         yield_now().await;
         let mut state = self.state();
-        let holds = state.live(&claim.key).is_some_and(|lease| lease.owner == Some(claim.owner));
+        let renewable = |lease: &Lease| {
+            let revoked = lease.revoked && !self.has(Defect::RevokedIsRenewed);
+            lease.owner == Some(claim.owner) && !revoked
+        };
+        let holds = state.live(&claim.key).is_some_and(renewable);
         let free = state.live(&claim.key).is_none();
         if holds || (free && self.has(Defect::RenewalRevives)) {
             let token = state.live(&claim.key).map_or(0, |lease| lease.token);
-            let ends = Instant::now() + claim.ttl;
-            let lease = Lease { owner: Some(claim.owner), token, ends };
-            state.leases.insert(claim.key.clone(), lease);
+            state.leases.insert(claim.key.clone(), Lease::of(claim, token));
             return Renewal::Renewed { validity: claim.ttl };
         }
         Renewal::NotHeld
@@ -207,6 +226,36 @@ impl Backend for Faulty {
             let left = lease.ends.saturating_duration_since(Instant::now());
             Holder::new(lease.owner, FencingToken::new(lease.token), left)
         })))
+    }
+
+    fn list<'a>(&'a self, prefix: &'a str) -> Answer<'a, Result<Vec<LockState>, BackendError>> {
+        let state = self.state();
+        let now = Instant::now();
+        let held = state
+            .leases
+            .iter()
+            .filter(|(key, lease)| key.as_str().starts_with(prefix) && lease.ends > now);
+        let states = held.map(|(key, lease)| {
+            let left = lease.ends.saturating_duration_since(now);
+            let holder = Holder::new(lease.owner, FencingToken::new(lease.token), left)
+                .with_claimant(lease.claimant.clone())
+                .with_revoked(lease.revoked);
+            LockState::new(key.clone(), vec![holder], vec![])
+        });
+        let mut states: Vec<_> = states.collect();
+        states.sort_by(|one, other| one.key.cmp(&other.key));
+        Answer::ready(Ok(states))
+    }
+
+    fn revoke<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<bool, BackendError>> {
+        let mut state = self.state();
+        let live = state.live(key).is_some();
+        if self.has(Defect::RevocationFrees) {
+            state.leases.remove(key);
+        } else if let Some(lease) = state.leases.get_mut(key).filter(|_| live) {
+            lease.revoked = true;
+        }
+        Answer::ready(Ok(live))
     }
 
     fn force_release<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<bool, BackendError>> {

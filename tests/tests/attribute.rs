@@ -460,3 +460,39 @@ async fn a_stopped_or_dropped_body_lets_go_of_its_arguments_before_the_release()
     registry.shutdown(Duration::from_secs(1)).await.expect("released in the background");
     assert_eq!(tap.count(Call::Release), 2);
 }
+
+#[distributed_lock(key = "seen:<id>", ttl = "9s")]
+async fn never_ends(id: u32) -> Result<(), LockError> {
+    std::future::pending().await
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operator_sees_the_function_and_ends_its_hold() {
+    let registry = registry();
+    let running = tokio::spawn({
+        let registry = registry.clone();
+        async move { registry.scope(never_ends(1)).await }
+    });
+    // It waits for the renewal by then, and time stands still otherwise.
+    sleep(Duration::from_millis(1)).await;
+    let other = busy(&registry, "other").await;
+
+    let locks = registry.inspect("seen:").await.expect("an answer");
+    let [lock] = &locks[..] else { panic!("{locks:?}") };
+    let who = lock.holders[0].claimant.as_ref().expect("every hold stores it");
+    assert_eq!(who.label(), concat!(module_path!(), "::never_ends"));
+    assert_eq!(who.process_id(), std::process::id());
+    let everything = registry.inspect_in("memory", "").await.expect("an answer");
+    assert_eq!(everything.len(), 2);
+    assert!(registry.inspect_in("nowhere", "").await.is_err());
+
+    let began = Instant::now();
+    assert!(registry.revoke("seen:1").await.expect("an answer"));
+    let lost = running.await.expect("no panic").expect_err("it was revoked");
+    assert!(matches!(lost, LockError::Lost { completed: false, .. }), "{lost}");
+    assert!(began.elapsed() <= Duration::from_secs(3), "a renewal is a third of a ttl away");
+    let next = registry.lock("seen:1").wait(Duration::from_secs(1)).acquire().await;
+    next.expect("given back").release().await.expect("held");
+    assert!(registry.force_release("other").await.expect("an answer"));
+    assert!(other.release().await.is_err());
+}

@@ -5,9 +5,10 @@ use std::num::NonZeroU32;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use dlock_runtime::Claimant;
 use dlock_runtime::backend::{
-    Attempt, Backend, Claim, Memory, MySql, Postgres, Redis, Release, Released, Renewal, Sharing,
-    Sqlite,
+    Attempt, Backend, Claim, Holder, Memory, MySql, Postgres, Redis, Release, Released, Renewal,
+    Sharing, Sqlite, Waiter,
 };
 use dlock_tests::servers::{MariaDbServer, PostgresServer, RedisServer};
 use dlock_tests::trials::Trials;
@@ -50,6 +51,7 @@ enum Request {
     Acquire,
     Renew,
     Release,
+    Revoke,
 }
 
 /// What is answered, but for times and numbers.
@@ -75,10 +77,27 @@ async fn ask(store: &impl Backend, claim: &Claim, request: Request) -> Answer {
             let released = store.release(claim, Release::default()).await.expect("it answers");
             Answer::Held(released == Released::Released)
         }
+        Request::Revoke => Answer::Held(store.revoke(&claim.key).await.expect("it answers")),
     }
 }
 
-fn claim(random: &mut StdRng, key: &str) -> Claim {
+/// Who holds the key and who waits for it, but for times and numbers.
+async fn seen(store: &impl Backend, key: &str) -> Vec<String> {
+    let states = store.list(key).await.expect("it answers");
+    let who = |claimant: &Option<Claimant>| claimant.as_ref().map(Claimant::to_text);
+    let mut seen = vec![];
+    for state in states {
+        for Holder { owner, sharing, claimant, revoked, .. } in &state.holders {
+            seen.push(format!("holds {owner:?} {sharing:?} {revoked} {:?}", who(claimant)));
+        }
+        for Waiter { owner, sharing, claimant, .. } in &state.waiters {
+            seen.push(format!("waits {owner:?} {sharing:?} {:?}", who(claimant)));
+        }
+    }
+    seen
+}
+
+fn claim(random: &mut StdRng, key: &str, number: u32) -> Claim {
     let sharing = match random.random_range(0..6) {
         0 | 1 => Sharing::Exclusive,
         2 | 3 => Sharing::Shared,
@@ -86,6 +105,7 @@ fn claim(random: &mut StdRng, key: &str) -> Claim {
     };
     let patience = if random.random_bool(0.8) { LONG } else { Duration::ZERO };
     let claim = Claim::new(key.into(), LONG).with_sharing(sharing);
+    let claim = claim.with_claimant(Claimant::new(format!("number {number}")));
     claim.with_fair(random.random_bool(0.4)).with_patience(patience)
 }
 
@@ -96,16 +116,17 @@ async fn compare(store: &impl Backend) {
     while compared < COMPARED {
         assert!(began.elapsed() < Duration::from_mins(3), "only {compared} were quick enough");
         let key = format!("k{}", random.random::<u64>());
-        let claims: Vec<_> = (0..6).map(|_| claim(&mut random, &key)).collect();
+        let claims: Vec<_> = (0..6).map(|number| claim(&mut random, &key, number)).collect();
         let model = Memory::new();
         let mut asked = Vec::new();
         let began = Instant::now();
         let mut all_alike = true;
         for _ in 0..24 {
             let claim = &claims[random.random_range(0..claims.len())];
-            let request = match random.random_range(0..8) {
-                0..5 => Request::Acquire,
-                5 => Request::Renew,
+            let request = match random.random_range(0..32) {
+                0..19 => Request::Acquire,
+                19..23 => Request::Renew,
+                23 => Request::Revoke,
                 _ => Request::Release,
             };
             let expected = ask(&model, claim, request).await;
@@ -120,7 +141,9 @@ async fn compare(store: &impl Backend) {
                 Answer::Held(false) => 4,
             }] += 1;
         }
+        let (expected, listed) = (seen(&model, &key).await, seen(store, &key).await);
         if began.elapsed() < QUICK {
+            assert_eq!(listed, expected, "{} lists others than memory", store.kind());
             assert!(all_alike, "{} differs from memory:\n{asked:#?}", store.kind());
             compared += 1;
         }

@@ -69,6 +69,13 @@ async fn an_entry_leaked_on_cancel_is_caught() {
     assert_caught(Defect::LeakOnCancel, "a_run_dropped_at_any_step_frees_its_key").await;
 }
 
+#[tokio::test]
+async fn a_revocation_that_does_not_end_or_ends_too_soon_is_caught() {
+    let rule = "a_revoked_hold_ends_by_itself_and_not_before";
+    assert_caught(Defect::RevokedIsRenewed, rule).await;
+    assert_caught(Defect::RevocationFrees, rule).await;
+}
+
 async fn check_kinds(how: Carelessness, rule: &str) -> Report {
     let store = Careless::new(how);
     let suite = Suite::new(move || std::future::ready(Ok(store.clone())));

@@ -25,6 +25,7 @@ pub(super) fn site(signature: &Signature, parts: &Parts<'_>) -> TokenStream {
                 ::core::file!(),
                 ::core::line!(),
                 #name,
+                ::core::concat!(::core::module_path!(), "::", #name),
                 &[#(#keys),*],
             )#options;
             #runtime::inventory::submit! { &SITE }

@@ -3,7 +3,8 @@
 --   GRANT SELECT, INSERT, UPDATE, DELETE ON dlock_leases TO service;
 CREATE TABLE IF NOT EXISTS dlock_leases (
     lock_key    text COLLATE "C" PRIMARY KEY,
-    -- 32 hexadecimal digits; nobody's while a released key is kept locked, or is free.
+    -- 32 hexadecimal digits, after a `~` if its hold was revoked; nobody's while a released key is kept locked,
+    -- or is free.
     owner       text,
     -- Grows with every grant.
     token       bigint      NOT NULL,
@@ -20,7 +21,9 @@ CREATE TABLE IF NOT EXISTS dlock_leases (
     gone_since  timestamptz NOT NULL DEFAULT '-infinity',
     -- Who share the key, and who wait for it in order; it means nothing after its end.
     lock_group  text,
-    group_until timestamptz NOT NULL DEFAULT '-infinity'
+    group_until timestamptz NOT NULL DEFAULT '-infinity',
+    -- Who the owner is, or was, for people.
+    claimant    text        NOT NULL DEFAULT ''
 ) WITH (fillfactor = 50);
 -- The row without a key holds the largest token of all rows that were deleted.
 INSERT INTO dlock_leases (lock_key, token, expires_at) VALUES ('', 0, '-infinity') ON CONFLICT DO NOTHING;

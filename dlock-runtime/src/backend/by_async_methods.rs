@@ -77,6 +77,21 @@ macro_rules! backend_by_async_methods {
             > {
                 $crate::backend::Answer::from_future(self.inspect(key))
             }
+            fn list<'a>(
+                &'a self,
+                prefix: &'a str,
+            ) -> $crate::backend::Answer<
+                'a,
+                Result<Vec<$crate::backend::LockState>, $crate::error::BackendError>,
+            > {
+                $crate::backend::Answer::from_future(self.list(prefix))
+            }
+            fn revoke<'a>(
+                &'a self,
+                key: &'a $crate::key::LockKey,
+            ) -> $crate::backend::Answer<'a, Result<bool, $crate::error::BackendError>> {
+                $crate::backend::Answer::from_future(self.revoke(key))
+            }
             fn force_release<'a>(
                 &'a self,
                 key: &'a $crate::key::LockKey,

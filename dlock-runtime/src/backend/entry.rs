@@ -7,14 +7,17 @@
 //!
 //! Stores that keep locks as data decide by it; time is the store's own, in microseconds.
 
-#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
-mod text;
+#[cfg(any(feature = "redis", feature = "sqlite", feature = "postgres", feature = "mysql"))]
+pub(crate) mod text;
 
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::{Claim, Release, Released, Sharing};
+use super::{Claim, Holder, LockState, Release, Released, Sharing, Waiter as Seen};
+use crate::claimant::Claimant;
+use crate::key::LockKey;
 use crate::owner::OwnerId;
+use crate::token::FencingToken;
 
 /// A moment of the store's clock, in microseconds.
 pub(crate) type Micros = u64;
@@ -52,6 +55,9 @@ pub(crate) struct Grant {
     pub(crate) sharing: Sharing,
     pub(crate) token: u64,
     pub(crate) ends: Micros,
+    /// It is not renewed any more.
+    pub(crate) revoked: bool,
+    pub(crate) claimant: Option<Claimant>,
 }
 
 /// Somebody who waits in the store.
@@ -64,6 +70,7 @@ pub(crate) struct Waiter {
     /// It has not shown itself when it was the first.
     pub(crate) absent: bool,
     pub(crate) gives_up: Micros,
+    pub(crate) claimant: Option<Claimant>,
 }
 
 /// What a try came to.
@@ -90,6 +97,16 @@ pub(crate) fn fits(sharing: Sharing, mut others: impl Iterator<Item = Sharing>) 
     }
 }
 
+impl Grant {
+    pub(crate) fn holder(&self, now: Micros) -> Holder {
+        let left = Duration::from_micros(self.ends.saturating_sub(now));
+        Holder::new(self.owner, FencingToken::new(self.token), left)
+            .with_sharing(self.sharing)
+            .with_claimant(self.claimant.clone())
+            .with_revoked(self.revoked)
+    }
+}
+
 impl Waiter {
     /// Does this claim, if it comes later, have to let it go first?
     fn goes_before(&self, claim: &Claim) -> bool {
@@ -108,6 +125,10 @@ impl Entry {
         self.expire(now);
         let ends = now + micros(claim.ttl);
         if let Some(own) = self.grant_of(&claim.owner) {
+            if own.revoked {
+                let left = Duration::from_micros(own.ends - now);
+                return Verdict::Busy { look_in: Some(left), queued: false };
+            }
             own.ends = ends;
             return Verdict::Granted(own.token);
         }
@@ -115,8 +136,14 @@ impl Entry {
         if self.may_enter(claim, place) {
             let token = next_token();
             self.leave_queue(&claim.owner, now);
-            let owner = Some(claim.owner);
-            self.granted.push(Grant { owner, sharing: claim.sharing, token, ends });
+            self.granted.push(Grant {
+                owner: Some(claim.owner),
+                sharing: claim.sharing,
+                token,
+                ends,
+                revoked: false,
+                claimant: Some(claim.claimant.clone()),
+            });
             return Verdict::Granted(token);
         }
         let place = self.line_up(claim, place, now);
@@ -163,6 +190,7 @@ impl Entry {
                     fair: claim.fair,
                     absent: false,
                     gives_up: now + micros(claim.patience),
+                    claimant: Some(claim.claimant.clone()),
                 });
                 Some(self.queue.len() - 1)
             }
@@ -208,12 +236,34 @@ impl Entry {
     pub(crate) fn renew(&mut self, claim: &Claim, now: Micros) -> bool {
         self.expire(now);
         match self.grant_of(&claim.owner) {
-            Some(own) => {
+            Some(own) if !own.revoked => {
                 own.ends = now + micros(claim.ttl);
                 true
             }
-            None => false,
+            Some(_) | None => false,
         }
+    }
+
+    /// Has all leases end without a renewal; false if there is none that could be renewed.
+    pub(crate) fn revoke(&mut self, now: Micros) -> bool {
+        self.expire(now);
+        let mut held = false;
+        for grant in self.granted.iter_mut().filter(|grant| grant.owner.is_some()) {
+            grant.revoked = true;
+            held = true;
+        }
+        held
+    }
+
+    /// What an operator sees of it.
+    pub(crate) fn state(&mut self, key: LockKey, now: Micros) -> LockState {
+        self.expire(now);
+        let holders = self.granted.iter().map(|grant| grant.holder(now)).collect();
+        let waiters = self
+            .queue
+            .iter()
+            .map(|waiter| Seen::new(Some(waiter.owner), waiter.sharing, waiter.claimant.clone()));
+        LockState::new(key, holders, waiters.collect())
     }
 
     /// Gives the lease back, or a place in the queue up.
@@ -228,6 +278,7 @@ impl Entry {
             Some(rest) => {
                 let own = &mut self.granted[index];
                 own.owner = None;
+                own.revoked = false;
                 own.ends = now + micros(rest);
             }
             None => {
@@ -343,6 +394,7 @@ mod tests {
                             }
                         }
                     }
+                    4 if random.random_bool(0.1) => drop(entry.revoke(now)),
                     4 => drop(entry.renew(claim, now)),
                     _ => drop(entry.release(claim, Release::default(), now)),
                 }

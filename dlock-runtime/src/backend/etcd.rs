@@ -2,7 +2,7 @@
 //!
 //! | key | what it is |
 //! |---|---|
-//! | `dlock/<key>/<owner>` | one who holds the lock or waits for it, under its lease; `-` while a released lock is kept |
+//! | `dlock/<key>/<owner>` | one who holds the lock or waits for it, under its lease: `owner claimant`; `- claimant` while a released lock is kept, `~owner claimant` if the hold was revoked |
 //! | `dlock/<key>/shared-<owner>`, `…/permits-<number>-<owner>` | the same of a reader, and of a holder of one of several permits |
 //!
 //! The recipe is that of etcd's own `concurrency.Mutex`: who has the smallest create revision holds,
@@ -13,18 +13,23 @@
 mod builder;
 mod calls;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use percent_encoding::percent_decode_str;
+
 pub use self::builder::EtcdBuilder;
-use self::calls::{Awaited, Calls, Kept, Place};
+use self::calls::{Awaited, Calls, Kept, Place, Stored};
 use super::by_async_methods::backend_by_async_methods;
 use super::standing::{Standing, holders, standing};
 use super::{
-    Attempt, Capabilities, Claim, Holder, Release, Released, Renewal, Sharing, validity_of,
+    Attempt, Capabilities, Claim, Holder, LockState, MOST_LISTED, Release, Released, Renewal,
+    Sharing, Waiter, validity_of,
 };
+use crate::claimant::Claimant;
 use crate::clock::Moment;
 use crate::error::BackendError;
 use crate::key::LockKey;
@@ -34,6 +39,12 @@ use crate::token::FencingToken;
 /// What the name of a reader's key begins with; and, with their number, that of a holder of a permit.
 const SHARED: &str = "shared-";
 const PERMITS: &str = "permits-";
+
+/// Stands in the place of the owner while a released lock is kept for the rest of a `min_hold`.
+const KEPT: &str = "-";
+
+/// Stands before the owner of a hold that was revoked.
+const REVOKED: char = '~';
 
 /// Locks in an etcd cluster (3.4 or newer).
 ///
@@ -103,17 +114,23 @@ impl Etcd {
     }
 
     fn queue_of(&self, key: &LockKey) -> String {
-        let mut queue = String::with_capacity(self.0.prefix.len() + key.as_str().len() + 1);
+        let mut queue = self.begins_with(key.as_str());
+        queue.push('/');
+        queue
+    }
+
+    /// What the queues of all keys begin with that begin so.
+    fn begins_with(&self, key_prefix: &str) -> String {
+        let mut queue = String::with_capacity(self.0.prefix.len() + key_prefix.len() + 1);
         queue.push_str(&self.0.prefix);
         // A slash would let one key's queue begin with another's.
-        for character in key.as_str().chars() {
+        for character in key_prefix.chars() {
             match character {
                 '%' => queue.push_str("%25"),
                 '/' => queue.push_str("%2F"),
                 plain => queue.push(plain),
             }
         }
-        queue.push('/');
         queue
     }
 
@@ -147,8 +164,8 @@ impl Etcd {
         if !calls.grant(names.lease, seconds(claim.ttl)).await? {
             valid = self.keep(claim, names).await?;
         }
-        let owner = claim.owner.to_string();
-        let place = calls.put_in_queue(&names.own, &owner, names.lease, &names.queue).await?;
+        let value = value(claim);
+        let place = calls.put_in_queue(&names.own, &value, names.lease, &names.queue).await?;
         Ok((place, valid))
     }
 
@@ -256,8 +273,8 @@ impl Etcd {
 
     /// Is the claim's key there, and its own?
     async fn is_there(&self, claim: &Claim, names: &Names) -> Result<bool, BackendError> {
-        let value = self.0.calls.value(&names.own).await?;
-        Ok(value.is_some_and(|value| value == claim.owner.to_string().as_bytes()))
+        let stored = self.0.calls.value(&names.own).await?;
+        Ok(stored.is_some_and(|stored| stored == value(claim).as_bytes()))
     }
 
     async fn renew(&self, claim: &Claim) -> Result<Renewal, BackendError> {
@@ -278,18 +295,22 @@ impl Etcd {
             calls.revoke(names.lease).await?;
             return Ok(if was_there { Released::Released } else { Released::NotHeld });
         }
-        let owner = claim.owner.to_string();
+        let value = value(claim);
         let released = match release.keep_for {
             Some(rest) => {
                 // A lease of its own lasts for the rest; the key keeps its place in the queue.
                 let [_, bytes] = halves(&claim.owner);
                 let lease = i64::try_from(bytes >> 1).unwrap_or(2).max(1);
                 calls.grant(lease, seconds(rest)).await?;
-                calls.keep_for(&names.own, &owner, lease).await?
+                let kept = format!("{KEPT} {}", claim.claimant.to_text());
+                calls.replace_own(&names.own, &value, &kept, lease).await?
             }
-            None => calls.delete_own(&names.own, &owner).await?,
+            None => {
+                calls.delete_own(&names.own, &value).await?
+                    || calls.delete_own(&names.own, &format!("{REVOKED}{value}")).await?
+            }
         };
-        // Left alone it would end by itself, with nothing under it.
+        // Left alone it would end by itself, with nothing under it; or with a hold that was revoked.
         let _ = calls.revoke(names.lease).await;
         Ok(if released { Released::Released } else { Released::NotHeld })
     }
@@ -302,9 +323,67 @@ impl Etcd {
     async fn inspect(&self, key: &LockKey) -> Result<Option<Holder>, BackendError> {
         let head = self.0.calls.head(&self.queue_of(key)).await?;
         let Some(head) = head else { return Ok(None) };
-        let [_, left] = self.0.calls.times(head.lease).await?;
-        let owner = std::str::from_utf8(&head.value).ok().and_then(OwnerId::parse);
-        Ok(Some(Holder::new(owner, token(head.revision), left)))
+        self.holder(&head).await.map(Some)
+    }
+
+    /// Who stands there, taken for a holder.
+    async fn holder(&self, stands: &Stored) -> Result<Holder, BackendError> {
+        let [_, left] = self.0.calls.times(stands.lease).await?;
+        let (owner, revoked, claimant) = read(&stands.value);
+        Ok(Holder::new(owner, token(stands.revision), left)
+            .with_sharing(stands.sharing())
+            .with_claimant(claimant)
+            .with_revoked(revoked))
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<LockState>, BackendError> {
+        let all = self.0.calls.all(&self.begins_with(prefix)).await?;
+        let mut queues: BTreeMap<LockKey, Vec<Stored>> = BTreeMap::new();
+        for one in all {
+            if let Some(key) = self.key_of(&one.key) {
+                queues.entry(key).or_default().push(one);
+            }
+        }
+        let mut states = vec![];
+        for (key, queue) in queues.into_iter().take(MOST_LISTED) {
+            let holding = hold(&queue);
+            let (mut holders, mut waiters) = (vec![], vec![]);
+            for one in queue {
+                if holding.contains(&one.key) {
+                    holders.push(self.holder(&one).await?);
+                } else {
+                    let (owner, _, claimant) = read(&one.value);
+                    waiters.push(Waiter::new(owner, one.sharing(), claimant));
+                }
+            }
+            states.push(LockState::new(key, holders, waiters));
+        }
+        Ok(states)
+    }
+
+    /// The key to whose queue this belongs.
+    fn key_of(&self, stored: &[u8]) -> Option<LockKey> {
+        let stored = std::str::from_utf8(stored).ok()?.strip_prefix(&self.0.prefix)?;
+        let (key, _) = stored.rsplit_once('/')?;
+        Some(LockKey::from(&*percent_decode_str(key).decode_utf8().ok()?))
+    }
+
+    /// Marks the holders' keys: their next renewal finds that they are not as they were put.
+    async fn revoke(&self, key: &LockKey) -> Result<bool, BackendError> {
+        let calls = &self.0.calls;
+        let queue = calls.all(&self.queue_of(key)).await?;
+        let holding = hold(&queue);
+        let mut held = false;
+        for one in queue.iter().filter(|one| holding.contains(&one.key)) {
+            let (Some(_), revoked, _) = read(&one.value) else { continue };
+            held = true;
+            if !revoked {
+                let stored = String::from_utf8_lossy(&one.value);
+                let own = String::from_utf8_lossy(&one.key);
+                calls.replace_own(&own, &stored, &format!("{REVOKED}{stored}"), one.lease).await?;
+            }
+        }
+        Ok(held)
     }
 
     async fn force_release(&self, key: &LockKey) -> Result<bool, BackendError> {
@@ -319,6 +398,32 @@ impl Etcd {
             held |= calls.delete(key).await?;
         }
         Ok(held)
+    }
+}
+
+/// What a claim's key holds.
+fn value(claim: &Claim) -> String {
+    format!("{} {}", claim.owner, claim.claimant.to_text())
+}
+
+/// Reads back what stands in a key: the owner, whether its hold was revoked, and who it is.
+fn read(stored: &[u8]) -> (Option<OwnerId>, bool, Option<Claimant>) {
+    let stored = std::str::from_utf8(stored).unwrap_or_default();
+    let (owner, claimant) = stored.split_once(' ').unwrap_or((stored, ""));
+    let revoked = owner.starts_with(REVOKED);
+    let owner = OwnerId::parse(owner.trim_start_matches(REVOKED));
+    (owner, revoked, Claimant::parse(claimant))
+}
+
+/// The names of those of a queue who hold the key.
+fn hold(queue: &[Stored]) -> Vec<Vec<u8>> {
+    holders(queue.iter().map(|one| (one.key.clone(), one.sharing())).collect())
+}
+
+impl Stored {
+    fn sharing(&self) -> Sharing {
+        let name = self.key.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+        sharing(name)
     }
 }
 

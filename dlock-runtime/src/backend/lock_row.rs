@@ -8,7 +8,8 @@
 use std::time::Duration;
 
 use super::entry::{Entry, Grant, Micros, Verdict};
-use super::{Attempt, Claim, Holder, Release, Released, Renewal, Sharing, validity_of};
+use super::{Attempt, Claim, Holder, LockState, Release, Released, Renewal, Sharing, validity_of};
+use crate::claimant::Claimant;
 use crate::error::BackendError;
 use crate::key::LockKey;
 use crate::owner::OwnerId;
@@ -22,6 +23,10 @@ const TRIES: u32 = 200;
 pub(crate) struct LockRow {
     /// Whose lease it is; nobody's while a released key is kept locked, or is free.
     pub(crate) owner: Option<OwnerId>,
+    /// Was the owner's hold revoked?
+    pub(crate) revoked: bool,
+    /// Who the owner is, or was.
+    pub(crate) claimant: Option<Claimant>,
     pub(crate) token: u64,
     pub(crate) expires: Micros,
     pub(crate) group: Option<String>,
@@ -36,6 +41,8 @@ pub(crate) struct LockRow {
 #[derive(Clone, Debug)]
 pub(crate) struct NewRow {
     pub(crate) owner: Option<OwnerId>,
+    pub(crate) revoked: bool,
+    pub(crate) claimant: Option<Claimant>,
     pub(crate) token: u64,
     pub(crate) expires: Micros,
     pub(crate) group: Option<String>,
@@ -90,8 +97,14 @@ impl LockRow {
         let group = self.group.as_deref().filter(|_| self.has_group());
         let mut entry = group.map(Entry::from_text).unwrap_or_default();
         if self.expires > self.now {
-            let (owner, token, ends) = (self.owner, self.token, self.expires);
-            entry.granted.push(Grant { owner, sharing: Sharing::Exclusive, token, ends });
+            entry.granted.push(Grant {
+                owner: self.owner,
+                sharing: Sharing::Exclusive,
+                token: self.token,
+                ends: self.expires,
+                revoked: self.revoked,
+                claimant: self.claimant.clone(),
+            });
         }
         entry
     }
@@ -100,13 +113,24 @@ impl LockRow {
     fn with(&self, mut entry: Entry) -> NewRow {
         let last_token = entry.granted.iter().map(|grant| grant.token).fold(self.token, u64::max);
         let alone = entry.granted.iter().position(|grant| grant.sharing == Sharing::Exclusive);
-        let (owner, expires) = match alone.map(|index| entry.granted.remove(index)) {
-            Some(grant) => (grant.owner, grant.ends),
-            None => (None, self.expires.min(self.now)),
-        };
+        let alone = alone.map(|index| entry.granted.remove(index));
         let group_until = entry.lasts_until(self.now);
         let group = (!entry.is_empty()).then(|| entry.to_text());
-        NewRow { owner, token: last_token, expires, group, group_until }
+        let free = NewRow {
+            owner: None,
+            revoked: false,
+            claimant: None,
+            token: last_token,
+            expires: self.expires.min(self.now),
+            group,
+            group_until,
+        };
+        match alone {
+            Some(Grant { owner, ends: expires, revoked, claimant, .. }) => {
+                NewRow { owner, revoked, claimant, expires, ..free }
+            }
+            None => free,
+        }
     }
 
     /// What there is left of its lease.
@@ -119,9 +143,12 @@ impl LockRow {
     pub(crate) fn holder(&self) -> Option<Holder> {
         let mut entry = self.entry();
         entry.expire(self.now);
-        let grant = entry.granted.first()?;
-        let left = Duration::from_micros(grant.ends.saturating_sub(self.now));
-        Some(Holder::new(grant.owner, FencingToken::new(grant.token), left))
+        Some(entry.granted.first()?.holder(self.now))
+    }
+
+    /// What an operator sees of it.
+    pub(crate) fn state(&self, key: LockKey) -> LockState {
+        self.entry().state(key, self.now)
     }
 
     /// Who holds the key: one of them less is worth a try.
@@ -214,6 +241,20 @@ pub(crate) async fn force_release(
             !std::mem::take(&mut entry.granted).is_empty()
         };
         match change(rows, &nobody, &row, Purpose::Release, decide).await? {
+            Some(held) => return Ok(held),
+            None => pause().await,
+        }
+    }
+    Err(contended(key))
+}
+
+/// Has all leases of the key end without a renewal; false if there was none.
+pub(crate) async fn revoke(rows: &impl LockRows, key: &LockKey) -> Result<bool, BackendError> {
+    let nobody = Claim::new(key.clone(), Duration::ZERO);
+    for _ in 0..TRIES {
+        let Some(row) = rows.look(&nobody).await? else { return Ok(false) };
+        let decide = |entry: &mut Entry| entry.revoke(row.now);
+        match change(rows, &nobody, &row, Purpose::Renew, decide).await? {
             Some(held) => return Ok(held),
             None => pause().await,
         }

@@ -11,7 +11,8 @@ use tokio::time::Instant;
 
 use super::entry::{Entry, Micros, Verdict, micros};
 use super::{
-    Answer, Attempt, Backend, Capabilities, Claim, Holder, Release, Released, Renewal, Watch,
+    Answer, Attempt, Backend, Capabilities, Claim, Holder, LockState, MOST_LISTED, Release,
+    Released, Renewal, Watch,
 };
 use crate::error::BackendError;
 use crate::key::LockKey;
@@ -132,9 +133,22 @@ impl State {
         let now = self.now();
         let entry = self.entries.get_mut(key)?;
         entry.expire(now);
-        let grant = entry.granted.first()?;
-        let expires_in = Duration::from_micros(grant.ends - now);
-        Some(Holder::new(grant.owner, FencingToken::new(grant.token), expires_in))
+        Some(entry.granted.first()?.holder(now))
+    }
+
+    fn list(&mut self, prefix: &str) -> Vec<LockState> {
+        let now = self.now();
+        let found = self.entries.iter_mut().filter(|(key, _)| key.as_str().starts_with(prefix));
+        let states = found.map(|(key, entry)| entry.state(key.clone(), now));
+        let mut states: Vec<_> = states.filter(|state| !state.is_idle()).collect();
+        states.sort_by(|one, other| one.key.cmp(&other.key));
+        states.truncate(MOST_LISTED);
+        states
+    }
+
+    fn revoke(&mut self, key: &LockKey) -> bool {
+        let now = self.now();
+        self.entries.get_mut(key).is_some_and(|entry| entry.revoke(now))
     }
 
     fn force_release(&mut self, key: &LockKey) -> bool {
@@ -204,6 +218,14 @@ impl Backend for Memory {
 
     fn inspect<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<Option<Holder>, BackendError>> {
         Answer::ready(Ok(self.lock().inspect(key)))
+    }
+
+    fn list<'a>(&'a self, prefix: &'a str) -> Answer<'a, Result<Vec<LockState>, BackendError>> {
+        Answer::ready(Ok(self.lock().list(prefix)))
+    }
+
+    fn revoke<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<bool, BackendError>> {
+        Answer::ready(Ok(self.lock().revoke(key)))
     }
 
     fn force_release<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<bool, BackendError>> {

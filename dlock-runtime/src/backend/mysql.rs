@@ -39,15 +39,16 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlQueryResult, MySqlRow};
 use sqlx::{ConnectOptions, Row};
 
 use super::by_async_methods::backend_by_async_methods;
+use super::entry::text;
 use super::lock_row::{self, LockRow, LockRows, NewRow, Purpose};
 use super::sweeping::Sweeping;
 use super::{
-    Answer, Attempt, Capabilities, Claim, Holder, Release, Released, Renewal, Sharing, Watch,
-    validity_of,
+    Answer, Attempt, Capabilities, Claim, Holder, LockState, Release, Released, Renewal, Sharing,
+    Watch, validity_of,
 };
+use crate::claimant::Claimant;
 use crate::error::BackendError;
 use crate::key::LockKey;
-use crate::owner::OwnerId;
 use crate::sql::store::failure;
 use crate::sql::tables::Table;
 use crate::sql::{self, Reply, poll};
@@ -201,7 +202,11 @@ impl MySql {
         } else {
             is_affected(&self.0.store.run(self.sql().release(claim, release.keep_for)).await?)
         };
-        Ok(if released { Released::Released } else { Released::NotHeld })
+        if released {
+            return Ok(Released::Released);
+        }
+        // It is not there any more; or it was revoked.
+        lock_row::release(self, claim, release).await
     }
 
     /// A release from here on is seen.
@@ -214,6 +219,20 @@ impl MySql {
     async fn inspect(&self, key: &LockKey) -> Result<Option<Holder>, BackendError> {
         let row = self.look(&Claim::new(key.clone(), Duration::ZERO)).await?;
         Ok(row.and_then(|row| row.holder()))
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<LockState>, BackendError> {
+        let reply = self.0.store.run_repeatable(self.sql().list(&prefix.into())).await?;
+        let states = reply.rows.iter().flatten().map(|row| {
+            let key = String::from_utf8_lossy(&read::<Vec<u8>>(row, 8)?).into_owned();
+            Ok(looked_at(row)?.state(key.into()))
+        });
+        let states = states.collect::<Result<Vec<_>, BackendError>>()?;
+        Ok(states.into_iter().filter(|state| !state.is_idle()).collect())
+    }
+
+    async fn revoke(&self, key: &LockKey) -> Result<bool, BackendError> {
+        lock_row::revoke(self, key).await
     }
 
     async fn force_release(&self, key: &LockKey) -> Result<bool, BackendError> {
@@ -287,7 +306,7 @@ impl MySqlBuilder {
             file: "sql/mysql/leases.sql",
             statements: include_str!("../../sql/mysql/leases.sql")
                 .replace("dlock_leases", &statements.table),
-            probe: format!("SELECT group_until FROM {} WHERE lock_key = ''", statements.table),
+            probe: format!("SELECT claimant FROM {} WHERE lock_key = ''", statements.table),
         };
         table.ensure(&store).await?;
         Ok(MySql(Arc::new(Inner { store, statements, sweeping: Sweeping::default() })))
@@ -297,19 +316,7 @@ impl MySqlBuilder {
 impl LockRows for MySql {
     async fn look(&self, claim: &Claim) -> Result<Option<LockRow>, BackendError> {
         let reply = self.0.store.run_repeatable(self.sql().look(claim)).await?;
-        let Some(row) = reply.row() else { return Ok(None) };
-        let owner = read::<Option<String>>(row, 0)?.and_then(|owner| OwnerId::parse(&owner));
-        let time =
-            |column| Ok::<_, BackendError>(u64::try_from(read::<i64>(row, column)?).unwrap_or(0));
-        Ok(Some(LockRow {
-            owner,
-            token: read(row, 1)?,
-            expires: time(2)?,
-            group: read(row, 3)?,
-            group_until: time(4)?,
-            now: time(5)?,
-            given_up: read::<i64>(row, 6)? != 0,
-        }))
+        reply.row().map(looked_at).transpose()
     }
 
     async fn make(&self, key: &LockKey) -> Result<(), BackendError> {
@@ -351,6 +358,23 @@ fn said(reply: &Reply<sqlx::MySql>) -> u64 {
 
 fn is_affected(reply: &Reply<sqlx::MySql>) -> bool {
     reply.last.as_ref().is_some_and(|result| result.rows_affected() > 0)
+}
+
+fn looked_at(row: &MySqlRow) -> Result<LockRow, BackendError> {
+    let owner = read::<Option<String>>(row, 0)?.and_then(|owner| text::read(&owner));
+    let time =
+        |column| Ok::<_, BackendError>(u64::try_from(read::<i64>(row, column)?).unwrap_or(0));
+    Ok(LockRow {
+        owner: owner.map(|(owner, _)| owner),
+        revoked: owner.is_some_and(|(_, revoked)| revoked),
+        claimant: Claimant::parse(&read::<String>(row, 6)?),
+        token: read(row, 1)?,
+        expires: time(2)?,
+        group: read(row, 3)?,
+        group_until: time(4)?,
+        now: time(5)?,
+        given_up: read::<i64>(row, 7)? != 0,
+    })
 }
 
 fn read<'r, T>(row: &'r MySqlRow, column: usize) -> Result<T, BackendError>

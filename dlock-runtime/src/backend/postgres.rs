@@ -38,16 +38,17 @@ use sqlx::{ConnectOptions, Row};
 
 use self::notices::Notices;
 use super::by_async_methods::backend_by_async_methods;
+use super::entry::text;
 use super::lock_row::{self, LockRow, LockRows, NewRow, Purpose};
 use super::sweeping::Sweeping;
 use super::topics::Interest;
 use super::{
-    Answer, Attempt, Capabilities, Claim, Holder, Release, Released, Renewal, Sharing, Watch,
-    validity_of,
+    Answer, Attempt, Capabilities, Claim, Holder, LockState, Release, Released, Renewal, Sharing,
+    Watch, validity_of,
 };
+use crate::claimant::Claimant;
 use crate::error::BackendError;
 use crate::key::LockKey;
-use crate::owner::OwnerId;
 use crate::sql::store::failure;
 use crate::sql::tables::Table;
 use crate::sql::{self, poll};
@@ -174,7 +175,11 @@ impl Postgres {
             return lock_row::release(self, claim, release).await;
         }
         let reply = self.0.store.run(self.sql().release(claim, release)).await?;
-        Ok(if reply.row().is_some() { Released::Released } else { Released::NotHeld })
+        match reply.row() {
+            Some(_) => Ok(Released::Released),
+            // It is not there any more; or it was revoked.
+            None => lock_row::release(self, claim, release).await,
+        }
     }
 
     async fn watch(&self, key: &LockKey) -> Result<RowWatch, BackendError> {
@@ -188,6 +193,20 @@ impl Postgres {
     async fn inspect(&self, key: &LockKey) -> Result<Option<Holder>, BackendError> {
         let row = self.look(&Claim::new(key.clone(), Duration::ZERO)).await?;
         Ok(row.and_then(|row| row.holder()))
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<LockState>, BackendError> {
+        let reply = self.0.store.run_repeatable(self.sql().list(&prefix.into())).await?;
+        let states = reply.rows.iter().flatten().map(|row| {
+            let key = sql::postgres::read_key(&read::<String>(row, 8)?);
+            Ok(looked_at(row)?.state(key))
+        });
+        let states = states.collect::<Result<Vec<_>, BackendError>>()?;
+        Ok(states.into_iter().filter(|state| !state.is_idle()).collect())
+    }
+
+    async fn revoke(&self, key: &LockKey) -> Result<bool, BackendError> {
+        lock_row::revoke(self, key).await
     }
 
     async fn force_release(&self, key: &LockKey) -> Result<bool, BackendError> {
@@ -277,7 +296,7 @@ impl Statements {
             file: "sql/postgres/leases.sql",
             statements: include_str!("../../sql/postgres/leases.sql")
                 .replace("dlock_leases", &self.table),
-            probe: format!("SELECT group_until FROM {} WHERE lock_key = ''", self.table),
+            probe: format!("SELECT claimant FROM {} WHERE lock_key = ''", self.table),
         };
         table.ensure(store).await
     }
@@ -286,19 +305,7 @@ impl Statements {
 impl LockRows for Postgres {
     async fn look(&self, claim: &Claim) -> Result<Option<LockRow>, BackendError> {
         let reply = self.0.store.run_repeatable(self.sql().look(claim)).await?;
-        let Some(row) = reply.row() else { return Ok(None) };
-        let owner = read::<Option<String>>(row, 0)?.and_then(|owner| OwnerId::parse(&owner));
-        let number =
-            |column| Ok::<u64, BackendError>(u64::try_from(read::<i64>(row, column)?).unwrap_or(0));
-        Ok(Some(LockRow {
-            owner,
-            token: number(1)?,
-            expires: number(2)?,
-            group: read(row, 3)?,
-            group_until: number(4)?,
-            now: number(5)?,
-            given_up: read(row, 6)?,
-        }))
+        reply.row().map(looked_at).transpose()
     }
 
     async fn make(&self, key: &LockKey) -> Result<(), BackendError> {
@@ -331,6 +338,23 @@ fn options(url: &str) -> Result<PgConnectOptions, BackendError> {
             Err(BackendError::permanent(problem).not_sent())
         }
     }
+}
+
+fn looked_at(row: &PgRow) -> Result<LockRow, BackendError> {
+    let owner = read::<Option<String>>(row, 0)?.and_then(|owner| text::read(&owner));
+    let number =
+        |column| Ok::<u64, BackendError>(u64::try_from(read::<i64>(row, column)?).unwrap_or(0));
+    Ok(LockRow {
+        owner: owner.map(|(owner, _)| owner),
+        revoked: owner.is_some_and(|(_, revoked)| revoked),
+        claimant: Claimant::parse(read(row, 6)?),
+        token: number(1)?,
+        expires: number(2)?,
+        group: read(row, 3)?,
+        group_until: number(4)?,
+        now: number(5)?,
+        given_up: read(row, 7)?,
+    })
 }
 
 fn read<'r, T>(row: &'r PgRow, column: usize) -> Result<T, BackendError>

@@ -2,7 +2,7 @@
 //!
 //! | name | what it holds | how long |
 //! |---|---|---|
-//! | `dlock:{key}` | `owner:token:round` | the lease |
+//! | `dlock:{key}` | `owner:token:round:claimant` | the lease |
 //! | `dlock:{key}:token` | the last token | an hour after it was drawn |
 //! | `dlock:{key}:group` | who share the lock, and who wait for it in order | the longest of them |
 //! | `dlock:{key}:gone:owner` | an acquire that was given up | a ttl and a minute |
@@ -35,7 +35,8 @@ use self::scripts::{Acquired, AcquiredAnswer, EnteredAnswer, InspectAnswer};
 use self::subscriptions::{ChannelWatch, Subscriptions};
 use super::by_async_methods::backend_by_async_methods;
 use super::{
-    Attempt, Capabilities, Claim, Holder, Release, Released, Renewal, Sharing, validity_of,
+    Attempt, Capabilities, Claim, Holder, LockState, Release, Released, Renewal, Sharing,
+    validity_of,
 };
 use crate::error::BackendError;
 use crate::key::LockKey;
@@ -147,9 +148,28 @@ impl Redis {
     }
 
     async fn inspect(&self, key: &LockKey) -> Result<Option<Holder>, BackendError> {
-        let call = scripts::inspect(&self.names(key));
-        let answer: Option<InspectAnswer> = self.0.link.run_repeatable(&call).await?;
-        Ok(answer.map(scripts::holder))
+        Ok(self.state(key.clone()).await?.holders.into_iter().next())
+    }
+
+    async fn state(&self, key: LockKey) -> Result<LockState, BackendError> {
+        let call = scripts::inspect(&self.names(&key));
+        let answer: InspectAnswer = self.0.link.run_repeatable(&call).await?;
+        Ok(scripts::state(key, answer))
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<LockState>, BackendError> {
+        let mut states = vec![];
+        for key in self.0.link.keys(&self.0.prefix, prefix).await? {
+            let state = self.state(key).await?;
+            if !state.is_idle() {
+                states.push(state);
+            }
+        }
+        Ok(states)
+    }
+
+    async fn revoke(&self, key: &LockKey) -> Result<bool, BackendError> {
+        self.0.link.run(&scripts::revoke(&self.names(key))).await
     }
 
     async fn force_release(&self, key: &LockKey) -> Result<bool, BackendError> {

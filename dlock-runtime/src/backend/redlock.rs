@@ -29,6 +29,7 @@ mod round;
 mod simulation;
 mod watch;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -46,7 +47,10 @@ use super::redis::names::Names;
 use super::redis::scripts::{
     self, Acquired, AcquiredAnswer, InspectAnswer, Member, Proposal, Tombstone,
 };
-use super::{Attempt, Capabilities, Claim, Holder, Release, Released, Renewal, validity_of};
+use super::{
+    Attempt, Capabilities, Claim, Holder, LockState, MOST_LISTED, Release, Released, Renewal,
+    validity_of,
+};
 use crate::error::BackendError;
 use crate::key::LockKey;
 use crate::token::FencingToken;
@@ -57,6 +61,9 @@ const ROUNDS: u32 = 8;
 
 /// Between two such rounds, at most.
 const PAUSE: Duration = Duration::from_millis(20);
+
+/// How long a node may take to look through its keys.
+const SCAN_LIMIT: Duration = Duration::from_secs(10);
 
 /// How much longer than a ttl a node owes a release that it has not answered.
 const OWED: Duration = Duration::from_mins(1);
@@ -285,6 +292,64 @@ impl Redlock {
         Ok(QuorumWatch::new(watches))
     }
 
+    async fn list(&self, prefix: &str) -> Result<Vec<LockState>, BackendError> {
+        let (mut keys, mut answered) = (BTreeSet::new(), 0);
+        let mut failures = Failures::default();
+        let (names, key_prefix) = (self.0.prefix.clone(), prefix.to_owned());
+        let asks = self.all(|node| {
+            let (names, key_prefix) = (names.clone(), key_prefix.clone());
+            async move { node.keys(&names, &key_prefix).await }
+        });
+        failures.silent = gather(asks, SCAN_LIMIT, |_, answer: Result<BTreeSet<LockKey>, _>| {
+            match answer {
+                Ok(some) => {
+                    answered += 1;
+                    keys.extend(some);
+                }
+                Err(error) => failures.failed(error),
+            }
+            false
+        })
+        .await;
+        if answered < self.majority() {
+            return Err(self.too_few(failures));
+        }
+        let mut states = vec![];
+        for key in keys.into_iter().take(MOST_LISTED) {
+            if let Some(holder) = self.inspect(&key).await? {
+                states.push(LockState::new(key, vec![holder], vec![]));
+            }
+        }
+        Ok(states)
+    }
+
+    /// Counts when a majority will not renew the hold: no majority will then.
+    async fn revoke(&self, key: &LockKey) -> Result<bool, BackendError> {
+        let Some(owner) = self.inspect(key).await?.and_then(|holder| holder.owner) else {
+            return Ok(false);
+        };
+        let names = Arc::new(self.names(key));
+        let longest = self.0.max_lease;
+        let mut barred = 0;
+        let mut failures = Failures::default();
+        let asks = self.all(|node| {
+            let names = Arc::clone(&names);
+            async move { node.run(|_| scripts::bar(&names, &owner, longest)).await }
+        });
+        failures.silent = gather(asks, self.0.node_timeout, |_, answer: Result<usize, _>| {
+            match answer {
+                Ok(one) => barred += one,
+                Err(error) => failures.failed(error),
+            }
+            false
+        })
+        .await;
+        if barred < self.majority() {
+            return Err(self.too_few(failures));
+        }
+        Ok(true)
+    }
+
     async fn inspect(&self, key: &LockKey) -> Result<Option<Holder>, BackendError> {
         let names = Arc::new(self.names(key));
         let (mut seen, mut answered) = (vec![], 0);
@@ -294,11 +359,11 @@ impl Redlock {
             async move { node.run(|_| scripts::inspect(&names)).await }
         });
         failures.silent =
-            gather(asks, self.0.node_timeout, |_, answer: Result<Option<InspectAnswer>, _>| {
+            gather(asks, self.0.node_timeout, |_, answer: Result<InspectAnswer, _>| {
                 match answer {
-                    Ok(holder) => {
+                    Ok(state) => {
                         answered += 1;
-                        seen.extend(holder.map(scripts::holder));
+                        seen.extend(scripts::state(key.clone(), state).holders);
                     }
                     Err(error) => failures.failed(error),
                 }
@@ -318,7 +383,9 @@ impl Redlock {
             let same: Vec<_> = seen.iter().filter(|other| other.owner == candidate.owner).collect();
             let token = same.iter().map(|holder| holder.token).max()?;
             let last = same.get(self.majority() - 1)?;
-            Some(Holder::new(candidate.owner, token, last.expires_in))
+            let holder = Holder::new(candidate.owner, token, last.expires_in);
+            let revoked = same.iter().any(|holder| holder.revoked);
+            Some(holder.with_claimant(candidate.claimant.clone()).with_revoked(revoked))
         })
     }
 

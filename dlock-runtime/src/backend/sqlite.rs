@@ -28,9 +28,10 @@ use tokio::sync::Mutex;
 use super::by_async_methods::backend_by_async_methods;
 use super::lock_row::{self, LockRow, LockRows, NewRow, Purpose};
 use super::{
-    Answer, Attempt, Capabilities, Claim, Holder, Release, Released, Renewal, Sharing, Watch,
-    validity_of,
+    Answer, Attempt, Capabilities, Claim, Holder, LockState, MOST_LISTED, Release, Released,
+    Renewal, Sharing, Watch, validity_of,
 };
+use crate::claimant::Claimant;
 use crate::error::BackendError;
 use crate::key::LockKey;
 use crate::owner::OwnerId;
@@ -117,13 +118,14 @@ impl Sqlite {
         let now = now_us();
         // `excluded.token` is computed under the write lock already, so it is not drawn too early.
         let query = sqlx::query(
-            "INSERT INTO dlock_locks (key, owner, token, expires_us)
-             VALUES (?1, ?2, (SELECT max(last + 1, ?3) FROM dlock_token), ?3 + ?4)
+            "INSERT INTO dlock_locks (key, owner, token, expires_us, claimant)
+             VALUES (?1, ?2, (SELECT max(last + 1, ?3) FROM dlock_token), ?3 + ?4, ?5)
              ON CONFLICT (key) DO UPDATE SET
                 token = iif(dlock_locks.owner = excluded.owner AND dlock_locks.expires_us > ?3,
                             dlock_locks.token, excluded.token),
                 owner = excluded.owner,
                 expires_us = excluded.expires_us,
+                claimant = excluded.claimant,
                 lock_group = NULL
              WHERE (dlock_locks.owner = excluded.owner OR dlock_locks.expires_us <= ?3)
                 AND (dlock_locks.lock_group IS NULL OR dlock_locks.group_until_us <= ?3)
@@ -132,7 +134,8 @@ impl Sqlite {
         .bind(claim.key.as_str())
         .bind(claim.owner.as_bytes().as_slice())
         .bind(now)
-        .bind(micros(claim.ttl));
+        .bind(micros(claim.ttl))
+        .bind(claim.claimant.to_text());
         if let Some(row) = self.write(query).await? {
             let token = row.try_get::<i64, _>(0).map_err(|error| self.explain(error))?;
             return Ok(Attempt::granted(
@@ -186,7 +189,7 @@ impl Sqlite {
                 Ok(Released::Released)
             }
             Some(_) => Ok(Released::NotHeld),
-            // Somebody may wait in order, and the row is theirs.
+            // Somebody may wait in order, and the row is theirs; or the hold was revoked.
             None => lock_row::release(self, claim, release).await,
         }
     }
@@ -199,6 +202,29 @@ impl Sqlite {
 
     async fn inspect(&self, key: &LockKey) -> Result<Option<Holder>, BackendError> {
         Ok(self.glance(key).await?.and_then(|row| row.holder()))
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<LockState>, BackendError> {
+        let now = now_us();
+        let found = sqlx::query(
+            "SELECT owner, token, expires_us, lock_group, group_until_us, claimant, key FROM dlock_locks
+             WHERE substr(key, 1, length(?1)) = ?1 AND (expires_us > ?2 OR group_until_us > ?2)
+             ORDER BY key LIMIT ?3",
+        );
+        let most = i64::try_from(MOST_LISTED).unwrap_or(i64::MAX);
+        let found = found.bind(prefix).bind(now).bind(most);
+        let mut reader = self.0.reader.lock().await;
+        let rows = found.fetch_all(&mut *reader).await.map_err(|error| self.explain(error))?;
+        let states = rows.iter().map(|row| {
+            let key = row.try_get::<String, _>(6).map_err(|error| self.explain(error))?;
+            Ok(self.looked_at(row, now)?.state(key.into()))
+        });
+        let states = states.collect::<Result<Vec<_>, BackendError>>()?;
+        Ok(states.into_iter().filter(|state| !state.is_idle()).collect())
+    }
+
+    async fn revoke(&self, key: &LockKey) -> Result<bool, BackendError> {
+        lock_row::revoke(self, key).await
     }
 
     async fn force_release(&self, key: &LockKey) -> Result<bool, BackendError> {
@@ -231,8 +257,8 @@ impl Sqlite {
     }
 }
 
-const LOOK: &str =
-    "SELECT owner, token, expires_us, lock_group, group_until_us FROM dlock_locks WHERE key = ?1";
+const LOOK: &str = "SELECT owner, token, expires_us, lock_group, group_until_us, claimant
+     FROM dlock_locks WHERE key = ?1";
 
 impl Sqlite {
     /// As [`LockRows::look`], beside whatever is being written.
@@ -250,8 +276,11 @@ impl Sqlite {
         let looked_at = || -> Result<LockRow, sqlx::Error> {
             let number =
                 |column| Ok::<_, sqlx::Error>(row.try_get::<i64, _>(column)?.unsigned_abs());
+            let owner = row.try_get::<Vec<u8>, _>(0)?;
             Ok(LockRow {
-                owner: row.try_get::<Vec<u8>, _>(0)?.try_into().ok().map(OwnerId::from_bytes),
+                owner: owner.first_chunk().copied().map(OwnerId::from_bytes),
+                revoked: owner.ends_with(REVOKED) && owner.len() > 16,
+                claimant: Claimant::parse(row.try_get(5)?),
                 token: number(1)?,
                 expires: number(2)?,
                 group: row.try_get(3)?,
@@ -296,25 +325,35 @@ impl LockRows for Sqlite {
         } else {
             sqlx::query(
                 "UPDATE dlock_locks SET owner = ?6, token = ?7, expires_us = ?8,
-                    lock_group = ?9, group_until_us = ?10
+                    lock_group = ?9, group_until_us = ?10, claimant = ?11
                  WHERE key = ?1 AND owner = ?2 AND token = ?3
                     AND expires_us = ?4 AND lock_group IS ?5 RETURNING 1",
             )
         };
-        let query =
-            query.bind(claim.key.as_str()).bind(blob(old.owner)).bind(old.token.cast_signed());
+        let query = query
+            .bind(claim.key.as_str())
+            .bind(blob(old.owner, old.revoked))
+            .bind(old.token.cast_signed());
         let mut query = query.bind(old.expires.cast_signed()).bind(old.group.as_deref());
         if !new.is_idle(old.now) {
-            query = query.bind(blob(new.owner)).bind(new.token.cast_signed());
+            query = query.bind(blob(new.owner, new.revoked)).bind(new.token.cast_signed());
             query = query.bind(new.expires.cast_signed()).bind(new.group.as_deref());
             query = query.bind(new.group_until.cast_signed());
+            query = query.bind(new.claimant.as_ref().map(Claimant::to_text).unwrap_or_default());
         }
         Ok(self.write(query).await?.is_some())
     }
 }
 
-fn blob(owner: Option<OwnerId>) -> Vec<u8> {
-    owner.map(|owner| owner.as_bytes().to_vec()).unwrap_or_default()
+/// What stands behind the owner of a hold that was revoked.
+const REVOKED: &[u8] = b"~";
+
+fn blob(owner: Option<OwnerId>, revoked: bool) -> Vec<u8> {
+    let mut bytes = owner.map(|owner| owner.as_bytes().to_vec()).unwrap_or_default();
+    if revoked {
+        bytes.extend(REVOKED);
+    }
+    bytes
 }
 
 type Query<'q> = sqlx::query::Query<'q, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;

@@ -33,7 +33,11 @@ use self::queue::Entry;
 use self::session::{Ensemble, Session};
 use super::by_async_methods::backend_by_async_methods;
 use super::standing::{Standing, holders, standing};
-use super::{Attempt, Capabilities, Claim, Holder, Release, Released, Renewal};
+use super::{
+    Attempt, Capabilities, Claim, Holder, LockState, MOST_LISTED, Release, Released, Renewal,
+    Waiter,
+};
+use crate::claimant::Claimant;
 use crate::clock::Moment;
 use crate::error::BackendError;
 use crate::key::LockKey;
@@ -42,6 +46,12 @@ use crate::token::FencingToken;
 
 /// Two session timeouts and an election, taken to be as long as one: after a crash a lock is free.
 const TIMEOUTS: u32 = 3;
+
+/// What stands before the data of a node whose hold was revoked.
+const REVOKED: char = '~';
+
+/// What Curator's `Revoker` writes into such a node.
+const CURATORS_REVOKED: &str = "__REVOKE__";
 
 /// How often a node is tried for whose folder is removed at the same moment.
 const TRIES: usize = 5;
@@ -172,7 +182,7 @@ impl ZooKeeper {
         prefix: &str,
         claim: &Claim,
     ) -> Result<Place, Error> {
-        let data = claim.owner.to_string();
+        let data = claim.claimant.to_text();
         let client = &session.client;
         let place = |path: String, sequence: i32, czxid: i64| Place {
             session: Arc::clone(session),
@@ -480,6 +490,11 @@ impl ZooKeeper {
 
     /// Who hold a key, as the whole ensemble knows it, the first one first.
     async fn holders(&self, session: &Session, folder: &str) -> Result<Vec<Entry>, BackendError> {
+        Ok(hold(&self.queue(session, folder).await?))
+    }
+
+    /// Who stand in a folder's queue, as the whole ensemble knows it.
+    async fn queue(&self, session: &Session, folder: &str) -> Result<Vec<Entry>, BackendError> {
         let client = &session.client;
         let sent = Moment::now();
         let names = async {
@@ -487,13 +502,99 @@ impl ZooKeeper {
             client.list_children(folder).await
         };
         match session.read(sent, names).await {
-            Ok(names) => {
-                let all = queue::in_order(queue::entries(names)).into_iter();
-                Ok(holders(all.map(|entry| (entry.clone(), entry.sharing)).collect()))
-            }
+            Ok(names) => Ok(queue::in_order(queue::entries(names))),
             Err(Error::NoNode) => Ok(vec![]),
             Err(error) => Err(self.failed(&error)),
         }
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<LockState>, BackendError> {
+        let session = self.session().await?;
+        let root = if self.0.root.is_empty() { "/" } else { &self.0.root };
+        let folders = session.read(Moment::now(), session.client.list_children(root)).await;
+        let folders = match folders {
+            Err(Error::NoNode) => vec![],
+            answer => answer.map_err(|error| self.failed(&error))?,
+        };
+        let keys = folders.iter().filter_map(|folder| queue::key(folder));
+        let mut keys: Vec<_> = keys.filter(|key| key.as_str().starts_with(prefix)).collect();
+        keys.sort();
+        let mut states = vec![];
+        for key in keys {
+            let state = self.state(&session, key).await?;
+            if !state.is_idle() {
+                states.push(state);
+            }
+            if states.len() == MOST_LISTED {
+                break;
+            }
+        }
+        Ok(states)
+    }
+
+    async fn state(&self, session: &Session, key: LockKey) -> Result<LockState, BackendError> {
+        let folder = queue::folder(&self.0.root, &key);
+        let entries = self.queue(session, &folder).await?;
+        let holding = hold(&entries);
+        let (mut holders, mut waiters) = (vec![], vec![]);
+        for entry in entries {
+            let Some(holder) = self.holder(session, &folder, &entry).await? else { continue };
+            if holding.contains(&entry) {
+                holders.push(holder);
+            } else {
+                waiters.push(Waiter::new(holder.owner, entry.sharing, holder.claimant));
+            }
+        }
+        Ok(LockState::new(key, holders, waiters))
+    }
+
+    /// Who stands there, taken for a holder; `None` if the node is gone.
+    async fn holder(
+        &self,
+        session: &Session,
+        folder: &str,
+        entry: &Entry,
+    ) -> Result<Option<Holder>, BackendError> {
+        let path = format!("{folder}/{}", entry.name);
+        match session.read(Moment::now(), session.client.get_data(&path)).await {
+            Ok((data, stat)) => {
+                let token = FencingToken::new(stat.czxid.unsigned_abs());
+                let data = String::from_utf8_lossy(&data).into_owned();
+                let holder = Holder::new(queue::owner(&entry.name), token, session.timeout)
+                    .with_sharing(entry.sharing)
+                    .with_claimant(Claimant::parse(data.trim_start_matches(REVOKED)))
+                    .with_revoked(data == CURATORS_REVOKED || data.starts_with(REVOKED));
+                Ok(Some(holder))
+            }
+            Err(Error::NoNode) => Ok(None),
+            Err(error) => Err(self.failed(&error)),
+        }
+    }
+
+    /// Writes to the holders' nodes: the next proof of a dlock finds another version, and a Curator client
+    /// that made its lock revocable is told.
+    async fn revoke(&self, key: &LockKey) -> Result<bool, BackendError> {
+        let session = self.session().await?;
+        let folder = queue::folder(&self.0.root, key);
+        let mut held = false;
+        for entry in self.holders(&session, &folder).await? {
+            let Some(holder) = self.holder(&session, &folder, &entry).await? else { continue };
+            held = true;
+            if holder.revoked {
+                continue;
+            }
+            let data = match holder.claimant {
+                Some(claimant) => format!("{REVOKED}{}", claimant.to_text()),
+                None => CURATORS_REVOKED.to_owned(),
+            };
+            let path = format!("{folder}/{}", entry.name);
+            let write = session.client.set_data(&path, data.as_bytes(), None);
+            match session.write(Moment::now(), write).await {
+                Ok(_) | Err(Error::NoNode) => {}
+                Err(error) => return Err(self.failed(&error)),
+            }
+        }
+        Ok(held)
     }
 
     async fn inspect(&self, key: &LockKey) -> Result<Option<Holder>, BackendError> {
@@ -502,13 +603,7 @@ impl ZooKeeper {
         let Some(head) = self.holders(&session, &folder).await?.into_iter().next() else {
             return Ok(None);
         };
-        let path = format!("{folder}/{}", head.name);
-        let stat = session.read(Moment::now(), session.client.check_stat(&path)).await;
-        let stat = stat.map_err(|error| self.failed(&error))?;
-        Ok(stat.map(|stat| {
-            let token = FencingToken::new(stat.czxid.unsigned_abs());
-            Holder::new(queue::owner(&head.name), token, session.timeout)
-        }))
+        self.holder(&session, &folder, &head).await
     }
 
     async fn force_release(&self, key: &LockKey) -> Result<bool, BackendError> {
@@ -525,6 +620,11 @@ impl ZooKeeper {
         }
         Ok(held)
     }
+}
+
+/// Those of a queue who hold the key.
+fn hold(queue: &[Entry]) -> Vec<Entry> {
+    holders(queue.iter().map(|entry| (entry.clone(), entry.sharing)).collect())
 }
 
 backend_by_async_methods!(ZooKeeper, "zookeeper", ZooKeeper::capabilities, in_turn);

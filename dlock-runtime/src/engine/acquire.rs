@@ -235,6 +235,10 @@ impl<'a> Attempts<'a> {
     async fn attempt(&mut self, deadline: &Deadline) -> Result<Attempt, BackendError> {
         let registered = &*self.want.backend;
         self.claim.patience = deadline.left();
+        // Where waiters stand in line it stays what the store knows it by.
+        if !registered.capabilities.queue {
+            self.claim.claimant.restart();
+        }
         let mut answer = registered.store.try_acquire(&self.claim);
         let answer = if answer.is_ready() {
             answer.await

@@ -1,5 +1,6 @@
 //! The way in for every call: nested under a hold of this task, or by a lease of one's own.
 
+use std::borrow::Cow;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use super::acquire::{Deadline, acquire};
 use super::reentrancy::Inside;
 use crate::backend::{Claim, Sharing};
+use crate::claimant::Claimant;
 use crate::error::{LockError, Whereabouts};
 use crate::guard::LockGuard;
 use crate::key::LockKey;
@@ -21,6 +23,8 @@ pub(crate) struct Want {
     pub(crate) backend: Arc<Registered>,
     pub(crate) key: LockKey,
     pub(crate) template: &'static str,
+    /// What operators see of it.
+    pub(crate) label: Cow<'static, str>,
     pub(crate) ttl: Duration,
     pub(crate) wait: Wait,
     pub(crate) renew: bool,
@@ -38,6 +42,7 @@ impl Want {
         registry: &RegistryInner,
         key: LockKey,
         template: &'static str,
+        label: Cow<'static, str>,
         options: &LockOptions,
         backend: Option<&str>,
     ) -> Result<Self, LockError> {
@@ -54,6 +59,7 @@ impl Want {
             backend: Arc::clone(backend),
             key,
             template,
+            label,
             ttl,
             // Outlives a holder that crashed just after a renewal.
             wait: options.wait.unwrap_or(Wait::UpTo(ttl + Duration::from_secs(1))),
@@ -69,7 +75,10 @@ impl Want {
 
     /// A claim of a new owner.
     pub(super) fn claim(&self) -> Claim {
-        Claim::new(self.key.clone(), self.ttl).with_sharing(self.sharing).with_fair(self.fair)
+        Claim::new(self.key.clone(), self.ttl)
+            .with_sharing(self.sharing)
+            .with_fair(self.fair)
+            .with_claimant(Claimant::new(self.label.clone()))
     }
 }
 

@@ -10,6 +10,19 @@ pub(crate) fn stored(key: &LockKey) -> String {
     key.as_str().replace('\\', r"\\").replace('\0', r"\0")
 }
 
+/// Reads back what [`stored`] wrote.
+pub(crate) fn read_key(text: &str) -> LockKey {
+    let mut key = String::with_capacity(text.len());
+    let mut characters = text.chars();
+    while let Some(character) = characters.next() {
+        match character {
+            '\\' if characters.next() == Some('0') => key.push('\0'),
+            plain => key.push(plain),
+        }
+    }
+    key.into()
+}
+
 /// A text literal that holds in every setting of `standard_conforming_strings` and every encoding.
 pub(crate) fn text(value: &str) -> String {
     format!("convert_from(decode('{}','hex'),'UTF8')", hex(value.as_bytes()))
@@ -68,5 +81,8 @@ mod tests {
         assert_eq!(stored(&"product:100".into()), "product:100");
         assert_eq!(stored(&"a\0".into()), r"a\0");
         assert_eq!(stored(&r"a\0".into()), r"a\\0");
+        for key in ["product:100", "a\0b", r"a\0", r"\\"].map(LockKey::from) {
+            assert_eq!(read_key(&stored(&key)), key);
+        }
     }
 }

@@ -4,6 +4,7 @@ mod cancellation;
 mod exclusion;
 mod fairness;
 mod loss;
+mod operators;
 mod ownership;
 mod permits;
 mod reentrancy;
@@ -43,6 +44,7 @@ pub(super) fn batches() -> Vec<Vec<Rule>> {
         loss::rules(),
         reentrancy::rules(),
         several::rules(),
+        operators::rules(),
     ];
     vec![
         plain.concat(),

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 use crate::backend::{
-    Answer, Attempt, Backend, Capabilities, Claim, Holder, Release, Released, Renewal, Watch,
+    Answer, Attempt, Backend, Capabilities, Claim, Holder, LockState, Release, Released, Renewal,
+    Watch,
 };
 use crate::error::BackendError;
 use crate::key::LockKey;
@@ -150,6 +151,14 @@ impl Backend for Tap {
 
     fn inspect<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<Option<Holder>, BackendError>> {
         self.inner.inspect(key)
+    }
+
+    fn list<'a>(&'a self, prefix: &'a str) -> Answer<'a, Result<Vec<LockState>, BackendError>> {
+        self.inner.list(prefix)
+    }
+
+    fn revoke<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<bool, BackendError>> {
+        self.inner.revoke(key)
     }
 
     fn force_release<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<bool, BackendError>> {

@@ -1,5 +1,6 @@
-//! An entry as one text: `seen|g owner kind token end|…|w owner kind flags end|…`. A kind is `x`, `s` or `p`
-//! and the number of permits; a waiter's flags are `f` (fair) or `n`, and `a` if it is absent.
+//! An entry as one text: `seen|g owner kind token end claimant|…|w owner kind flags end claimant|…`. The owner of
+//! a hold that was revoked has a `~` before it; a kind is `x`, `s` or `p` and the number of permits; a waiter's
+//! flags are `f` (fair) or `n`, and `a` if it is absent.
 //!
 //! The scripts of Redis write the same.
 
@@ -8,10 +9,27 @@ use std::num::NonZeroU32;
 
 use super::{Entry, Grant, Waiter};
 use crate::backend::Sharing;
+use crate::claimant::Claimant;
 use crate::owner::OwnerId;
 
-/// Stands for nobody: a place that is kept for the rest of a `min_hold`.
+/// Stands for nobody: a place that is kept for the rest of a `min_hold`, or a claimant that is not known.
 const NOBODY: &str = "-";
+
+/// Stands before the owner of a hold that was revoked.
+const REVOKED: char = '~';
+
+/// An owner as stores write it, that of a hold that was revoked in such a way that it is not found as its own.
+pub(crate) fn written(owner: OwnerId, revoked: bool) -> String {
+    if revoked { format!("{REVOKED}{owner}") } else { owner.to_string() }
+}
+
+/// Reads back what [`written`] wrote: the owner, and whether its hold was revoked.
+pub(crate) fn read(text: &str) -> Option<(OwnerId, bool)> {
+    match text.strip_prefix(REVOKED) {
+        Some(owner) => Some((OwnerId::parse(owner)?, true)),
+        None => Some((OwnerId::parse(text)?, false)),
+    }
+}
 
 impl Entry {
     /// Reads what [`to_text`](Self::to_text) has written; what cannot be read is left out.
@@ -22,11 +40,11 @@ impl Entry {
         for record in records {
             let words: Vec<&str> = record.split(' ').collect();
             match words[..] {
-                ["g", owner, kind, token, ends] => {
-                    entry.granted.extend(grant(owner, kind, token, ends));
+                ["g", owner, kind, token, ends, claimant] => {
+                    entry.granted.extend(grant([owner, kind, token, ends], claimant));
                 }
-                ["w", owner, kind, flags, ends] => {
-                    entry.queue.extend(waiter(owner, kind, flags, ends));
+                ["w", owner, kind, flags, ends, claimant] => {
+                    entry.queue.extend(waiter([owner, kind, flags, ends], claimant));
                 }
                 _ => {}
             }
@@ -37,32 +55,44 @@ impl Entry {
     /// Writes it down.
     pub(crate) fn to_text(&self) -> String {
         let mut text = self.head_seen.to_string();
-        for Grant { owner, sharing, token, ends } in &self.granted {
-            let owner = owner.map_or_else(|| NOBODY.to_owned(), |owner| owner.to_string());
-            let _ = write!(text, "|g {owner} {} {token} {ends}", sharing.code());
+        for Grant { owner, sharing, token, ends, revoked, claimant } in &self.granted {
+            let owner = owner.map_or_else(|| NOBODY.to_owned(), |owner| written(owner, *revoked));
+            let claimant = word(claimant.as_ref());
+            let _ = write!(text, "|g {owner} {} {token} {ends} {claimant}", sharing.code());
         }
-        for Waiter { owner, sharing, fair, absent, gives_up } in &self.queue {
+        for Waiter { owner, sharing, fair, absent, gives_up, claimant } in &self.queue {
+            let claimant = word(claimant.as_ref());
             let fair = if *fair { 'f' } else { 'n' };
             let absent = if *absent { "a" } else { "" };
-            let _ = write!(text, "|w {owner} {} {fair}{absent} {gives_up}", sharing.code());
+            let kind = sharing.code();
+            let _ = write!(text, "|w {owner} {kind} {fair}{absent} {gives_up} {claimant}");
         }
         text
     }
 }
 
-fn grant(owner: &str, kind: &str, token: &str, ends: &str) -> Option<Grant> {
-    let owner = if owner == NOBODY { None } else { Some(OwnerId::parse(owner)?) };
-    let (token, ends) = (token.parse().ok()?, ends.parse().ok()?);
-    Some(Grant { owner, sharing: sharing(kind)?, token, ends })
+fn word(claimant: Option<&Claimant>) -> String {
+    claimant.map_or_else(|| NOBODY.to_owned(), Claimant::to_text)
 }
 
-fn waiter(owner: &str, kind: &str, flags: &str, ends: &str) -> Option<Waiter> {
+fn grant([owner, kind, token, ends]: [&str; 4], claimant: &str) -> Option<Grant> {
+    let (owner, revoked) = match owner {
+        NOBODY => (None, false),
+        owner => read(owner).map(|(owner, revoked)| (Some(owner), revoked))?,
+    };
+    let (token, ends) = (token.parse().ok()?, ends.parse().ok()?);
+    let claimant = Claimant::parse(claimant);
+    Some(Grant { owner, sharing: sharing(kind)?, token, ends, revoked, claimant })
+}
+
+fn waiter([owner, kind, flags, ends]: [&str; 4], claimant: &str) -> Option<Waiter> {
     let (owner, gives_up) = (OwnerId::parse(owner)?, ends.parse().ok()?);
     let (fair, absent) = (flags.starts_with('f'), flags.ends_with('a'));
-    Some(Waiter { owner, sharing: sharing(kind)?, fair, absent, gives_up })
+    let claimant = Claimant::parse(claimant);
+    Some(Waiter { owner, sharing: sharing(kind)?, fair, absent, gives_up, claimant })
 }
 
-fn sharing(code: &str) -> Option<Sharing> {
+pub(crate) fn sharing(code: &str) -> Option<Sharing> {
     match code {
         "x" => Some(Sharing::Exclusive),
         "s" => Some(Sharing::Shared),
@@ -78,20 +108,33 @@ mod tests {
     fn what_is_written_is_read_back() {
         let permits = Sharing::Permits(NonZeroU32::MIN.saturating_add(4));
         let owner = OwnerId::random();
+        let known = Claimant::parse("host,7,1000,shop::purchase");
+        assert!(known.is_some());
+        let grant = |owner, sharing, revoked, claimant: &Option<Claimant>| Grant {
+            owner,
+            sharing,
+            token: 7,
+            ends: 1 << 52,
+            revoked,
+            claimant: claimant.clone(),
+        };
+        let waiter = |sharing, fair, absent, claimant: &Option<Claimant>| Waiter {
+            owner,
+            sharing,
+            fair,
+            absent,
+            gives_up: 3,
+            claimant: claimant.clone(),
+        };
         let entry = Entry {
             granted: vec![
-                Grant { owner: Some(owner), sharing: Sharing::Shared, token: 7, ends: 1 << 52 },
-                Grant { owner: None, sharing: permits, token: 8, ends: 1 },
+                grant(Some(owner), Sharing::Shared, false, &known),
+                grant(Some(owner), Sharing::Shared, true, &None),
+                grant(None, permits, false, &known),
             ],
             queue: vec![
-                Waiter {
-                    owner,
-                    sharing: Sharing::Exclusive,
-                    fair: true,
-                    absent: true,
-                    gives_up: 3,
-                },
-                Waiter { owner, sharing: permits, fair: false, absent: false, gives_up: 4 },
+                waiter(Sharing::Exclusive, true, true, &known),
+                waiter(permits, false, false, &None),
             ],
             head_seen: 12,
         };

@@ -9,9 +9,6 @@ use etcd_client::{
 
 use crate::error::BackendError;
 
-/// What stands in a key that is kept locked for the rest of a `min_hold`.
-const KEPT: &str = "-";
-
 /// The numbers of gRPC's status codes.
 mod code {
     pub(super) const INVALID_ARGUMENT: i32 = 3;
@@ -44,8 +41,9 @@ pub(super) enum Awaited {
     AnyOf(Vec<u8>),
 }
 
-/// Who stands first in a queue.
-pub(super) struct Head {
+/// One who stands in a queue.
+pub(super) struct Stored {
+    pub(super) key: Vec<u8>,
     pub(super) value: Vec<u8>,
     pub(super) revision: i64,
     pub(super) lease: i64,
@@ -257,40 +255,53 @@ impl Calls {
         Ok(answer.kvs().first().map(|pair| pair.value().to_vec()))
     }
 
-    /// Deletes a key if it is this owner's.
-    pub(super) async fn delete_own(&self, own: &str, owner: &str) -> Result<bool, BackendError> {
-        self.if_own(own, owner, TxnOp::delete(own, None)).await
+    /// Deletes a key if it is as its owner put it.
+    pub(super) async fn delete_own(&self, own: &str, value: &str) -> Result<bool, BackendError> {
+        self.if_own(own, value, TxnOp::delete(own, None)).await
     }
 
-    /// Leaves a key to nobody, under another lease.
-    pub(super) async fn keep_for(
+    /// Puts something else, under this lease, where a key is as its owner put it.
+    pub(super) async fn replace_own(
         &self,
         own: &str,
-        owner: &str,
+        value: &str,
+        other: &str,
         lease: i64,
     ) -> Result<bool, BackendError> {
-        let put = TxnOp::put(own, KEPT, Some(PutOptions::new().with_lease(lease)));
-        self.if_own(own, owner, put).await
+        let put = TxnOp::put(own, other, Some(PutOptions::new().with_lease(lease)));
+        self.if_own(own, value, put).await
     }
 
-    async fn if_own(&self, own: &str, owner: &str, change: TxnOp) -> Result<bool, BackendError> {
-        let is_own = Compare::value(own, CompareOp::Equal, owner);
+    async fn if_own(&self, own: &str, value: &str, change: TxnOp) -> Result<bool, BackendError> {
+        let is_own = Compare::value(own, CompareOp::Equal, value);
         let mut client = self.client.kv_client();
         let transaction = Txn::new().when([is_own]).and_then([change]);
         let answer = asked!(self, client.txn(transaction.clone()));
         Ok(answer.map_err(|error| self.failed(error))?.succeeded())
     }
 
-    pub(super) async fn head(&self, queue: &str) -> Result<Option<Head>, BackendError> {
+    pub(super) async fn head(&self, queue: &str) -> Result<Option<Stored>, BackendError> {
+        Ok(self.stored(queue, in_order(SortOrder::Ascend)).await?.into_iter().next())
+    }
+
+    /// All whose names begin so, in the order in which they came.
+    pub(super) async fn all(&self, prefix: &str) -> Result<Vec<Stored>, BackendError> {
+        let in_order =
+            GetOptions::new().with_prefix().with_sort(SortTarget::Create, SortOrder::Ascend);
+        self.stored(prefix, in_order).await
+    }
+
+    async fn stored(&self, key: &str, which: GetOptions) -> Result<Vec<Stored>, BackendError> {
         let mut client = self.client.kv_client();
-        let first = in_order(SortOrder::Ascend);
-        let answer = asked!(self, client.get(queue, Some(first.clone())));
+        let answer = asked!(self, client.get(key, Some(which.clone())));
         let mut answer = answer.map_err(|error| self.failed(error))?;
-        Ok(answer.take_kvs().into_iter().next().map(|pair| Head {
+        let stored = answer.take_kvs().into_iter().map(|pair| Stored {
+            key: pair.key().to_vec(),
             value: pair.value().to_vec(),
             revision: pair.create_revision(),
             lease: pair.lease(),
-        }))
+        });
+        Ok(stored.collect())
     }
 
     /// Deletes a key; false if it was not there.

@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use super::Statements;
 use crate::backend::entry::Micros;
+use crate::backend::entry::text::written;
 use crate::backend::lock_row::{LockRow, NewRow, Purpose};
-use crate::backend::{Claim, Release};
+use crate::backend::{Claim, MOST_LISTED, Release};
+use crate::claimant::Claimant;
 use crate::key::LockKey;
 use crate::sql::mysql::{NOW_MICROS, bytes};
 
@@ -45,12 +47,15 @@ impl Statements {
              AND LOCATE('{owner}', {table}.gone) = 0 AND LOCATE('{owner}', {table}.gone_before) = 0"
         );
         let first = format!("LAST_INSERT_ID({})", first_token());
+        let claimant = claim.claimant.to_text();
         let from = self.floor();
         format!(
-            "INSERT INTO {table} (lock_key, owner, token, expires_at, gone, gone_before, gone_since, group_until) \
-             SELECT {key}, '{owner}', {first}, {until}, '', '', '1970-01-01', '1970-01-01' {from} \
+            "INSERT INTO {table} \
+               (lock_key, owner, token, expires_at, gone, gone_before, gone_since, group_until, claimant) \
+             SELECT {key}, '{owner}', {first}, {until}, '', '', '1970-01-01', '1970-01-01', '{claimant}' {from} \
              ON DUPLICATE KEY UPDATE \
                lock_group = IF({grantable}, NULL, {table}.lock_group), \
+               claimant = IF({grantable}, '{claimant}', {table}.claimant), \
                token = IF({grantable}, \
                  LAST_INSERT_ID(IF({live}, {table}.token, GREATEST({NOW_MICROS}, {table}.token + 1))), \
                  {table}.token + LAST_INSERT_ID(0)), \
@@ -98,15 +103,25 @@ impl Statements {
     }
 
     /// The row: owner, token, the lease's end, the group and its end, the present (all in µs since 1970),
-    /// and whether this owner's acquire was given up.
+    /// who the owner is, and whether this owner's acquire was given up.
     pub(super) fn look(&self, claim: &Claim) -> String {
         let Self { table } = self;
-        let (key, owner) = (bytes(claim.key.as_str().as_bytes()), claim.owner);
-        let [expires, until] = ["expires_at", "group_until"].map(micros_of);
+        let (key, owner, row) = (bytes(claim.key.as_str().as_bytes()), claim.owner, row());
         format!(
-            "SELECT owner, token, {expires}, lock_group, {until}, {NOW_MICROS}, \
-               LOCATE('{owner}', gone) + LOCATE('{owner}', gone_before) > 0 \
+            "SELECT {row}, LOCATE('{owner}', gone) + LOCATE('{owner}', gone_before) > 0 \
              FROM {table} WHERE lock_key = {key}"
+        )
+    }
+
+    /// The rows of the keys that begin so and are held or waited for: as [`look`](Self::look), and the key.
+    pub(super) fn list(&self, prefix: &LockKey) -> String {
+        let Self { table } = self;
+        let (prefix, row) = (bytes(prefix.as_str().as_bytes()), row());
+        format!(
+            "SELECT {row}, 0, lock_key FROM {table} \
+             WHERE LEFT(lock_key, LENGTH({prefix})) = {prefix} AND lock_key <> '' \
+               AND (expires_at > {NOW} OR lock_group IS NOT NULL AND group_until > {NOW}) \
+             ORDER BY lock_key LIMIT {MOST_LISTED}"
         )
     }
 
@@ -130,15 +145,16 @@ impl Statements {
     ) -> String {
         let Self { table } = self;
         let (key, owner) = (bytes(claim.key.as_str().as_bytes()), claim.owner);
-        let [old_owner, new_owner] = [old.owner, new.owner]
-            .map(|owner| nullable(owner.map(|owner| owner.to_string()).as_deref()));
+        let old_owner = nullable(old.owner.map(|owner| written(owner, old.revoked)).as_deref());
+        let new_owner = nullable(new.owner.map(|owner| written(owner, new.revoked)).as_deref());
+        let claimant = new.claimant.as_ref().map(Claimant::to_text).unwrap_or_default();
         let [old_group, new_group] =
             [&old.group, &new.group].map(|group| nullable(group.as_deref()));
         let [expires, until] = [new.expires, new.group_until].map(moment);
         let (new_token, old_token, old_expires) = (new.token, old.token, old.expires);
         let mut statement = format!(
             "UPDATE {table} SET owner = {new_owner}, token = {new_token}, expires_at = {expires}, \
-               lock_group = {new_group}, group_until = {until} \
+               lock_group = {new_group}, group_until = {until}, claimant = '{claimant}' \
              WHERE lock_key = {key} AND owner <=> {old_owner} AND token = {old_token} \
                AND {} = {old_expires} AND lock_group <=> {old_group}",
             micros_of("expires_at"),
@@ -212,6 +228,11 @@ fn first_token() -> String {
     format!("GREATEST({NOW_MICROS}, floor.token + 1)")
 }
 
+fn row() -> String {
+    let [expires, until] = ["expires_at", "group_until"].map(micros_of);
+    format!("owner, token, {expires}, lock_group, {until}, {NOW_MICROS}, claimant")
+}
+
 /// Microseconds since 1970.
 fn micros_of(column: &str) -> String {
     format!("TIMESTAMPDIFF(MICROSECOND, '1970-01-01', {column})")
@@ -221,7 +242,7 @@ fn moment(micros: Micros) -> String {
     format!("TIMESTAMP'1970-01-01 00:00:00' + INTERVAL {micros} MICROSECOND")
 }
 
-/// Of letters, digits, blanks and bars.
+/// Without quotes and backslashes.
 fn nullable(plain: Option<&str>) -> String {
     plain.map_or_else(|| "NULL".to_owned(), |plain| format!("'{plain}'"))
 }
@@ -249,6 +270,7 @@ mod tests {
         let key = bytes(claim.key.as_str().as_bytes());
         let micros = |duration: Duration| format!("INTERVAL {} MICROSECOND", duration.as_micros());
         let shown = statement.replace(&key, "$key").replace(&claim.owner.to_string(), "$owner");
+        let shown = shown.replace(&claim.claimant.to_text(), "$claimant");
         let shown = shown.replace(&micros(claim.ttl), "$ttl").replace(&micros(KEEP), "$rest");
         shown.replace(&micros(Duration::ZERO), "$rest")
     }
@@ -269,6 +291,7 @@ mod tests {
             sql.release(&claim, Some(KEEP)),
             sql.release_for_good(&claim, Release { keep_for: None, late_acquire: true }),
             sql.look(&claim),
+            sql.list(&claim.key),
             sql.make(&claim.key),
         ] {
             let statement = shown(&statement, &claim);

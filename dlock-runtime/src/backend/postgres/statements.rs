@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use super::Statements;
 use crate::backend::entry::Micros;
+use crate::backend::entry::text::written;
 use crate::backend::lock_row::{LockRow, NewRow, Purpose};
-use crate::backend::{Claim, Release};
+use crate::backend::{Claim, MOST_LISTED, Release};
+use crate::claimant::Claimant;
 use crate::key::LockKey;
-use crate::owner::OwnerId;
 use crate::sql::postgres::{stored, text};
 
 /// The present, in microseconds since 1970. Not `now()`: that is when the transaction began.
@@ -34,15 +35,17 @@ impl Statements {
         let owner = claim.owner;
         let until = after(claim.ttl);
         let first_token = self.first_token();
+        let claimant = claim.claimant.to_text();
         format!(
             "WITH granted AS (\
-               INSERT INTO {table} AS lease (lock_key, owner, token, expires_at) \
-               VALUES ({key}, '{owner}', {first_token}, {until}) \
+               INSERT INTO {table} AS lease (lock_key, owner, token, expires_at, claimant) \
+               VALUES ({key}, '{owner}', {first_token}, {until}, '{claimant}') \
                ON CONFLICT (lock_key) DO UPDATE SET \
                  token = CASE WHEN lease.owner = '{owner}' AND lease.expires_at > clock_timestamp() \
                    THEN lease.token ELSE greatest({NOW_MICROS}, lease.token + 1) END, \
                  owner = excluded.owner, \
                  expires_at = {until}, \
+                 claimant = excluded.claimant, \
                  lock_group = NULL \
                WHERE (lease.owner = '{owner}' OR lease.expires_at <= clock_timestamp()) \
                  AND (lease.lock_group IS NULL OR lease.group_until <= clock_timestamp()) \
@@ -104,16 +107,25 @@ impl Statements {
     }
 
     /// The row: owner, token, the lease's end, the group and its end, the present (all in µs since 1970),
-    /// and whether this owner's acquire was given up.
+    /// who the owner is, and whether this owner's acquire was given up.
     pub(super) fn look(&self, claim: &Claim) -> String {
         let Self { table } = self;
-        let (key, owner) = (text(&stored(&claim.key)), claim.owner);
-        let [expires, until] = ["expires_at", "group_until"].map(micros_of);
+        let (key, owner, row) = (text(&stored(&claim.key)), claim.owner, row());
         format!(
-            "SELECT owner, token, {expires}, lock_group, \
-               CASE WHEN lock_group IS NULL THEN 0 ELSE {until} END, {NOW_MICROS}, \
-               position('{owner}' IN gone || gone_before) > 0 \
+            "SELECT {row}, position('{owner}' IN gone || gone_before) > 0 \
              FROM {table} WHERE lock_key = {key}"
+        )
+    }
+
+    /// The rows of the keys that begin so and are held or waited for: as [`look`](Self::look), and the key.
+    pub(super) fn list(&self, prefix: &LockKey) -> String {
+        let Self { table } = self;
+        let (prefix, row) = (text(&stored(prefix)), row());
+        format!(
+            "SELECT {row}, false, lock_key FROM {table} \
+             WHERE left(lock_key, length({prefix})) = {prefix} AND lock_key <> '' \
+               AND (expires_at > clock_timestamp() OR {GROUPED}) \
+             ORDER BY lock_key LIMIT {MOST_LISTED}"
         )
     }
 
@@ -138,13 +150,17 @@ impl Statements {
         let Self { table } = self;
         let key = text(&stored(&claim.key));
         let owner = claim.owner;
-        let [old_owner, new_owner] = [old.owner, new.owner].map(nullable_owner);
+        let old_owner =
+            nullable_text(old.owner.map(|owner| written(owner, old.revoked)).as_deref());
+        let new_owner =
+            nullable_text(new.owner.map(|owner| written(owner, new.revoked)).as_deref());
+        let claimant = new.claimant.as_ref().map(Claimant::to_text).unwrap_or_default();
         let [old_group, new_group] =
             [&old.group, &new.group].map(|group| nullable_text(group.as_deref()));
         let [expires, until] = [new.expires, new.group_until].map(moment);
         let mut changed = format!(
             "UPDATE {table} SET owner = {new_owner}, token = {}, expires_at = {expires}, \
-               lock_group = {new_group}, group_until = {until}, \
+               lock_group = {new_group}, group_until = {until}, claimant = '{claimant}', \
                wanted = wanted AND {}, released = CASE WHEN wanted THEN 2 ELSE 1 END \
              WHERE lock_key = {key} AND owner IS NOT DISTINCT FROM {old_owner} AND token = {} \
                AND {} = {} AND lock_group IS NOT DISTINCT FROM {old_group}",
@@ -212,6 +228,14 @@ const LEFT: &str = "(extract(epoch FROM expires_at - clock_timestamp()) * 100000
 /// Does somebody share the key, or wait for it in order?
 const GROUPED: &str = "(lock_group IS NOT NULL AND group_until > clock_timestamp())";
 
+fn row() -> String {
+    let [expires, until] = ["expires_at", "group_until"].map(micros_of);
+    format!(
+        "owner, token, {expires}, lock_group, \
+           CASE WHEN lock_group IS NULL THEN 0 ELSE {until} END, {NOW_MICROS}, claimant"
+    )
+}
+
 /// Microseconds since 1970.
 fn micros_of(column: &str) -> String {
     format!("(extract(epoch FROM {column}) * 1000000)::bigint")
@@ -219,10 +243,6 @@ fn micros_of(column: &str) -> String {
 
 fn moment(micros: Micros) -> String {
     format!("timestamptz 'epoch' + interval '{micros} microseconds'")
-}
-
-fn nullable_owner(owner: Option<OwnerId>) -> String {
-    owner.map_or_else(|| "NULL".to_owned(), |owner| format!("'{owner}'"))
 }
 
 fn nullable_text(value: Option<&str>) -> String {
@@ -270,6 +290,7 @@ mod tests {
         let micros =
             |duration: Duration| format!("interval '{} microseconds'", duration.as_micros());
         let shown = statement.replace(&key, "$key").replace(&claim.owner.to_string(), "$owner");
+        let shown = shown.replace(&claim.claimant.to_text(), "$claimant");
         let shown = shown.replace(&micros(claim.ttl), "$ttl").replace(&micros(KEEP), "$rest");
         shown.replace(&micros(Duration::ZERO), "$rest")
     }
@@ -296,6 +317,7 @@ mod tests {
             release(None, true),
             sql.want(&claim.key),
             sql.look(&claim),
+            sql.list(&claim.key),
             sql.make(&claim.key),
             sql.sweep(),
         ] {

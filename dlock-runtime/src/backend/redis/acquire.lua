@@ -1,11 +1,11 @@
 -- Takes the lock if it is free, or again if this owner has it (its reply was lost).
 -- KEYS: lock, last token, tombstone of this owner; for a node of several: its mark, for others: the group.
 -- ARGV: owner, ttl in ms, round, proposed token (0: none), how far the proposal may be from this
--- server's clock in us; for a node of several: the run of the server that was asked.
+-- server's clock in us, claimant; for a node of several: the run of the server that was asked.
 -- Answers {1, token, ''} granted, {0, ms left, owner} busy, {2, 0, ''} given up before, {3, ms left, ''}
 -- in quarantine, {4, 0, ''} restarted or emptied, {5, 0, ''} there is a group: `enter.lua` is to decide.
-if ARGV[6] then
-    local verdict = may_count(KEYS[4], ARGV[6])
+if ARGV[7] then
+    local verdict = may_count(KEYS[4], ARGV[7])
     if verdict ~= true then
         return verdict
     end
@@ -14,13 +14,13 @@ elseif redis.call('GET', KEYS[4]) then
 end
 local held = redis.call('GET', KEYS[1])
 if held then
-    local owner, token, round = string.match(held, '^([^:]*):(%d+):(%d+)$')
+    local owner, token, round = string.match(held, '^([^:]*):(%d+):(%d+):')
     if owner ~= ARGV[1] then
         return {0, redis.call('PTTL', KEYS[1]), owner}
     end
     -- A release of an earlier round that is executed late must not end this one.
     round = string.format('%.0f', math.max(tonumber(round), tonumber(ARGV[3])))
-    redis.call('SET', KEYS[1], owner .. ':' .. token .. ':' .. round, 'PX', ARGV[2])
+    redis.call('SET', KEYS[1], table.concat({owner, token, round, ARGV[6]}, ':'), 'PX', ARGV[2])
     return {1, tonumber(token), ''}
 end
 if tonumber(redis.call('GET', KEYS[3]) or '-1') >= tonumber(ARGV[3]) then
@@ -35,5 +35,5 @@ if math.abs(proposed - now) > tonumber(ARGV[5]) then
 end
 local token = math.max(tonumber(redis.call('GET', KEYS[2]) or '0') + 1, proposed)
 remember_token(KEYS[2], token, now)
-redis.call('SET', KEYS[1], string.format('%s:%.0f:%s', ARGV[1], token, ARGV[3]), 'PX', ARGV[2])
+redis.call('SET', KEYS[1], string.format('%s:%.0f:%s:%s', ARGV[1], token, ARGV[3], ARGV[6]), 'PX', ARGV[2])
 return {1, token, ''}

@@ -1,10 +1,11 @@
 -- Takes the lock beside those who share it and in the order of those who wait, or a place in the queue.
 -- KEYS: lock, last token, tombstone of this owner, group.
--- ARGV: owner, ttl in ms, kind, 'f' (fair) or 'n', how much longer its caller waits in us.
+-- ARGV: owner, ttl in ms, kind, 'f' (fair) or 'n', how much longer its caller waits in us, claimant.
 -- Answers {1, token, other} granted, {0, ms until a look is worth while, other} busy, {6, the same, other}
 -- busy with a place in the queue, {2, 0, ''} given up before; `other` is another number of permits by which
 -- somebody counts, or ''.
 local owner, ttl, kind, fair, patience = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], tonumber(ARGV[5])
+local claimant = ARGV[6]
 local now = clock()
 local group = read_group(KEYS[4], KEYS[1], now)
 expire(group, now)
@@ -24,14 +25,16 @@ end
 
 local function hold(token)
     if kind == 'x' then
-        redis.call('SET', KEYS[1], string.format('%s:%s:0', owner, token), 'PX', ARGV[2])
+        redis.call('SET', KEYS[1], table.concat({owner, token, 0, claimant}, ':'), 'PX', ARGV[2])
     end
     write_group(KEYS[4], group, now)
     return {1, tonumber(token), other_permits()}
 end
 
 local _, own = find(group.granted, owner)
-if own then
+if own and own.revoked then
+    return {0, math.ceil((own.ends - now) / 1000), ''}
+elseif own then
     own.ends = now + ttl * 1000
     return hold(own.token)
 end
@@ -80,7 +83,8 @@ if fits() then
     leave_queue(group, owner, now)
     token = string.format('%.0f', token)
     if kind ~= 'x' then
-        table.insert(group.granted, {owner = owner, kind = kind, token = token, ends = now + ttl * 1000})
+        local ends = now + ttl * 1000
+        table.insert(group.granted, {owner = owner, kind = kind, token = token, ends = ends, claimant = claimant})
     end
     return hold(token)
 end
@@ -97,8 +101,9 @@ elseif not place then
         if not head(group) then
             group.seen = now
         end
-        local ends = now + patience
-        table.insert(group.queue, {owner = owner, kind = kind, fair = fair, absent = false, ends = ends})
+        local one = {owner = owner, kind = kind, fair = fair, absent = false, claimant = claimant}
+        one.ends = now + patience
+        table.insert(group.queue, one)
         place = #group.queue
     end
 end

@@ -20,7 +20,7 @@ redis.call('DEL', KEYS[1])
 redis.call('PUBLISH', ARGV[1], '')
 if ARGV[2] ~= '0' then
     -- A node of several that lost a lease takes it again at a renewal: not this one.
-    local owner = string.match(held, '^([^:]*):')
+    local owner = string.match(held, '^~?([^:]*):')
     redis.call('SET', KEYS[1] .. ':gone:' .. owner, ARGV[3], 'PX', ARGV[2])
 end
 return 1

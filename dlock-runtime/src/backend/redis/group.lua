@@ -1,19 +1,22 @@
 -- Prelude of the scripts for keys that several hold, or for which somebody waits in order.  The group of a
--- key is one text, `seen|g owner kind token end|…|w owner kind flags end|…`: when the first waiter was last
--- seen, the holders and the waiters; times in microseconds of this server.  A kind is `x` (exclusive), `s`
--- (shared) or `p` and a number (so many permits); a waiter's flags are `f` (fair) or `n`, and `a` if it is
--- absent.  An exclusive holder stands in the lock itself.  The rules are those of `backend/entry.rs`.
+-- key is one text, `seen|g owner kind token end claimant|…|w owner kind flags end claimant|…`: when the first
+-- waiter was last seen, the holders and the waiters; times in microseconds of this server.  An owner whose hold
+-- was revoked has a `~` before it.  A kind is `x` (exclusive), `s` (shared) or `p` and a number (so many
+-- permits); a waiter's flags are `f` (fair) or `n`, and `a` if it is absent.  An exclusive holder stands in the
+-- lock itself.  The rules are those of `backend/entry.rs`.
 local ABSENT, KEPT, HEARTBEAT, LOOK = 400000, 10000000, 100000, 200000
 
 local function read_group(name, lock, now)
     local group = {seen = 0, granted = {}, queue = {}}
     for record in string.gmatch(name and redis.call('GET', name) or '', '[^|]+') do
-        local what, owner, kind, third, time = string.match(record, '^(%l) (%S+) (%w+) (%w+) (%d+)$')
+        local what, revoked, owner, kind, third, time, claimant =
+            string.match(record, '^(%l) (~?)(%S+) (%w+) (%w+) (%d+) (%S+)$')
+        local one = {owner = owner, kind = kind, ends = tonumber(time), claimant = claimant}
         if what == 'g' then
-            table.insert(group.granted, {owner = owner, kind = kind, token = third, ends = tonumber(time)})
+            one.token, one.revoked = third, revoked == '~'
+            table.insert(group.granted, one)
         elseif what == 'w' then
-            local fair, absent = string.match(third, '^([fn])(a?)$')
-            local one = {owner = owner, kind = kind, fair = fair, absent = absent == 'a', ends = tonumber(time)}
+            one.fair, one.absent = string.sub(third, 1, 1), string.sub(third, 2) == 'a'
             table.insert(group.queue, one)
         else
             group.seen = tonumber(record)
@@ -21,9 +24,10 @@ local function read_group(name, lock, now)
     end
     local held = redis.call('GET', lock)
     if held then
-        local owner, token = string.match(held, '^([^:]*):(%d+):%d+$')
-        local ends = now + math.max(redis.call('PTTL', lock), 1) * 1000
-        table.insert(group.granted, {owner = owner, kind = 'x', token = token, ends = ends, lock = true})
+        local revoked, owner, token, claimant = string.match(held, '^(~?)([^:]*):(%d+):%d+:(.*)$')
+        local one = {owner = owner, kind = 'x', token = token, claimant = claimant, lock = true}
+        one.revoked, one.ends = revoked == '~', now + math.max(redis.call('PTTL', lock), 1) * 1000
+        table.insert(group.granted, one)
     end
     return group
 end
@@ -82,13 +86,16 @@ local function write_group(name, group, now)
     local records, last = {string.format('%.0f', group.seen)}, 0
     for _, one in ipairs(group.granted) do
         if not one.lock then
-            table.insert(records, string.format('g %s %s %s %.0f', one.owner, one.kind, one.token, one.ends))
+            local owner = (one.revoked and '~' or '') .. one.owner
+            local record = string.format('g %s %s %s %.0f %s', owner, one.kind, one.token, one.ends, one.claimant)
+            table.insert(records, record)
             last = math.max(last, one.ends)
         end
     end
     for _, one in ipairs(group.queue) do
         local flags = one.fair .. (one.absent and 'a' or '')
-        table.insert(records, string.format('w %s %s %s %.0f', one.owner, one.kind, flags, one.ends))
+        local record = string.format('w %s %s %s %.0f %s', one.owner, one.kind, flags, one.ends, one.claimant)
+        table.insert(records, record)
         last = math.max(last, math.min(one.ends, now + 2000000))
     end
     if last > now then

@@ -1,10 +1,15 @@
 -- KEYS: lock; for others than a node of several: group.
--- Answers {owner, token, ms left} of a holder, or nothing when it is free.
+-- Answers the holders, {owner, kind, token, ms left, claimant} each, and the waiters, {owner, kind, claimant}
+-- each; the owner of a hold that was revoked has a `~` before it.
 local now = clock()
 local group = read_group(KEYS[2], KEYS[1], now)
 expire(group, now)
-local one = group.granted[1]
-if not one then
-    return false
+local holders, waiters = {}, {}
+for _, one in ipairs(group.granted) do
+    local owner = (one.revoked and '~' or '') .. one.owner
+    table.insert(holders, {owner, one.kind, one.token, math.ceil((one.ends - now) / 1000), one.claimant})
 end
-return {one.owner, tonumber(one.token), math.ceil((one.ends - now) / 1000)}
+for _, one in ipairs(group.queue) do
+    table.insert(waiters, {one.owner, one.kind, one.claimant})
+end
+return {holders, waiters}

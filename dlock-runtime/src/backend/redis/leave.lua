@@ -15,12 +15,12 @@ leave_queue(group, ARGV[1], now)
 local place, own = find(group.granted, ARGV[1])
 if own and own.lock then
     if rest > 0 then
-        redis.call('SET', KEYS[1], '-:' .. own.token .. ':0', 'PX', ARGV[2])
+        redis.call('SET', KEYS[1], '-:' .. own.token .. ':0:' .. own.claimant, 'PX', ARGV[2])
     else
         redis.call('DEL', KEYS[1])
     end
 elseif own and rest > 0 then
-    own.owner, own.ends = '-', now + rest * 1000
+    own.owner, own.revoked, own.ends = '-', false, now + rest * 1000
 elseif own then
     table.remove(group.granted, place)
 end

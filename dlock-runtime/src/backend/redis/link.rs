@@ -4,6 +4,7 @@
 //! time: a peer that vanished is noticed only so. What may be executed twice without harm is then
 //! sent once more: the connection may have been dead long before, without anybody noticing.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,8 +14,11 @@ use redis::{
     ErrorKind, FromRedisValue, RedisError, RedisResult, ScriptInvocation, ServerErrorKind,
 };
 
+use super::names::Names;
 use super::topology::{Connection, Topology};
+use crate::backend::MOST_LISTED;
 use crate::error::BackendError;
+use crate::key::LockKey;
 
 pub(in crate::backend) struct Link {
     pub(in crate::backend) topology: Topology,
@@ -152,6 +156,26 @@ impl Link {
                 Ok(())
             }
         }
+    }
+
+    /// The keys of locks that begin so, in order, [`MOST_LISTED`] at most.
+    pub(in crate::backend) async fn keys(
+        self: &Arc<Self>,
+        prefix: &str,
+        key_prefix: &str,
+    ) -> Result<BTreeSet<LockKey>, BackendError> {
+        let mut session = self.session().await?;
+        let pattern = Names::pattern(prefix, key_prefix);
+        let mut keys = BTreeSet::new();
+        let found = |name: &str| {
+            keys.extend(Names::key(prefix, name));
+            if keys.len() > MOST_LISTED {
+                keys.pop_last();
+            }
+        };
+        let scanned = session.connection.scan(&pattern, found).await;
+        scanned.map_err(|error| self.failed(session.generation, error))?;
+        Ok(keys)
     }
 
     /// What a setting is, on every server that may have a key.

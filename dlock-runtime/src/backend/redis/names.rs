@@ -1,5 +1,7 @@
 //! What is stored under which name in Redis.
 
+use percent_encoding::percent_decode_str;
+
 use crate::key::LockKey;
 use crate::owner::OwnerId;
 
@@ -48,6 +50,28 @@ impl Names {
         format!("{}:gone:{owner}", self.lock)
     }
 
+    /// What finds the names of all keys that begin so, as a pattern of `SCAN`.
+    pub(in crate::backend) fn pattern(prefix: &str, key_prefix: &str) -> String {
+        let Self { lock } = Self::new(prefix, &key_prefix.into());
+        let mut pattern = String::with_capacity(lock.len() + 1);
+        for character in lock[..lock.len() - 1].chars() {
+            if matches!(character, '*' | '?' | '[' | ']' | '^' | '\\') {
+                pattern.push('\\');
+            }
+            pattern.push(character);
+        }
+        pattern.push('*');
+        pattern
+    }
+
+    /// The key whose lock or group has this name.
+    pub(in crate::backend) fn key(prefix: &str, name: &str) -> Option<LockKey> {
+        let (key, rest) = name.strip_prefix(prefix)?.strip_prefix('{')?.split_once('}')?;
+        let is_one = matches!(rest, "" | ":group");
+        let plain = percent_decode_str(key).decode_utf8().ok()?;
+        is_one.then(|| LockKey::from(&*plain))
+    }
+
     fn with(&self, suffix: &str) -> String {
         let mut name = String::with_capacity(self.lock.len() + suffix.len());
         name.push_str(&self.lock);
@@ -64,5 +88,22 @@ mod tests {
     fn the_hash_tag_is_the_whole_key() {
         assert_eq!(Names::new("dlock:", &"product:100".into()).lock, "dlock:{product:100}");
         assert_eq!(Names::new("dlock:", &"a}{b%7D".into()).lock, "dlock:{a%7D%7Bb%257D}");
+    }
+
+    #[test]
+    fn a_key_is_read_back_from_its_names() {
+        for key in ["product:100", "a}{b%7D", "50% Grüße"].map(LockKey::from) {
+            let names = Names::new("dlock:", &key);
+            for name in [&names.lock, &names.group()] {
+                assert_eq!(Names::key("dlock:", name), Some(key.clone()));
+            }
+            assert_eq!(Names::key("dlock:", &names.token()), None);
+        }
+        assert_eq!(Names::key("dlock:", "dlock:mark"), None);
+    }
+
+    #[test]
+    fn a_pattern_takes_nothing_for_a_sign() {
+        assert_eq!(Names::pattern("dlock:", "a*{"), "dlock:{a\\*%7B*");
     }
 }

@@ -1,13 +1,13 @@
--- Ends the lease if this owner holds it, at once or after a rest that nobody holds.
+-- Ends the lease if this owner holds it, revoked or not, at once or after a rest that nobody holds.
 -- KEYS: lock, tombstone of this owner; for a node of several: its mark.
 -- ARGV: owner, round, rest in ms (0: at once), channel ('': tell nobody), tombstone in ms, when to leave
 -- it ('always', or 'missing': when the owner is not found); for a node of several: the run of the server
 -- that was asked.
 -- Answers 1 released, 0 not held, 2 not held on a node that must not count.
 local held = redis.call('GET', KEYS[1])
-local owner, token, round
+local owner, token, round, claimant
 if held then
-    owner, token, round = string.match(held, '^([^:]*):(%d+):(%d+)$')
+    owner, token, round, claimant = string.match(held, '^~?([^:]*):(%d+):(%d+):(.*)$')
 end
 local found = owner == ARGV[1] and tonumber(round) <= tonumber(ARGV[2])
 if tonumber(ARGV[5]) > 0 and (ARGV[6] == 'always' or not found) then
@@ -20,7 +20,7 @@ if not found then
     return (KEYS[3] and may_count(KEYS[3], ARGV[7]) ~= true) and 2 or 0
 end
 if ARGV[3] ~= '0' then
-    redis.call('SET', KEYS[1], '-:' .. token .. ':0', 'PX', ARGV[3])
+    redis.call('SET', KEYS[1], '-:' .. token .. ':0:' .. claimant, 'PX', ARGV[3])
 else
     redis.call('DEL', KEYS[1])
     if ARGV[4] ~= '' then

@@ -1,7 +1,7 @@
 -- Extends the lease to a full ttl if this owner holds it; a node of several that lost it takes it again.
 -- KEYS: lock; for a node of several: last token, tombstone of this owner, mark.
 -- ARGV: owner, ttl in ms; for a node of several: round, token (0: not known, it is not taken again), the
--- run of the server that was asked.
+-- run of the server that was asked, claimant.
 -- Answers 1 renewed, 0 not held, 2 renewed on a node that must not count.
 local held = redis.call('GET', KEYS[1])
 if held and string.match(held, '^([^:]*):') == ARGV[1] then
@@ -13,7 +13,7 @@ elseif tonumber(redis.call('GET', KEYS[3]) or '-1') >= tonumber(ARGV[3]) then
 else
     local token = math.max(tonumber(redis.call('GET', KEYS[2]) or '0'), tonumber(ARGV[4]))
     remember_token(KEYS[2], token, clock())
-    redis.call('SET', KEYS[1], ARGV[1] .. ':' .. ARGV[4] .. ':' .. ARGV[3], 'PX', ARGV[2])
+    redis.call('SET', KEYS[1], table.concat({ARGV[1], ARGV[4], ARGV[3], ARGV[6]}, ':'), 'PX', ARGV[2])
 end
 if KEYS[4] and may_count(KEYS[4], ARGV[5]) ~= true then
     return 2

@@ -7,8 +7,10 @@ use std::time::Duration;
 use redis::{Script, ScriptInvocation};
 
 use super::names::Names;
-use crate::backend::entry::micros;
-use crate::backend::{Attempt, Claim, Holder, Release};
+use crate::backend::entry::{micros, text};
+use crate::backend::{Attempt, Claim, Holder, LockState, Release, Waiter};
+use crate::claimant::Claimant;
+use crate::key::LockKey;
 use crate::owner::OwnerId;
 use crate::token::FencingToken;
 
@@ -28,6 +30,8 @@ static LEAVE: LazyLock<Script> = script!("token.lua", "group.lua", "leave.lua");
 static RAISE: LazyLock<Script> = script!("mark.lua", "token.lua", "raise.lua");
 static GREET: LazyLock<Script> = script!("greet.lua");
 static FORCE_RELEASE: LazyLock<Script> = script!("token.lua", "group.lua", "force_release.lua");
+static REVOKE: LazyLock<Script> = script!("token.lua", "group.lua", "revoke.lua");
+static BAR: LazyLock<Script> = script!("bar.lua");
 static INSPECT: LazyLock<Script> = script!("token.lua", "group.lua", "inspect.lua");
 
 /// How much longer than a ttl a tombstone stays: an old connection's bytes that a stopped server
@@ -89,7 +93,7 @@ impl From<AcquiredAnswer> for Acquired {
     fn from((kind, number, owner): AcquiredAnswer) -> Self {
         let left = u64::try_from(number).ok().map(Duration::from_millis);
         match kind {
-            0 => Self::Busy { left, owner: OwnerId::parse(&owner) },
+            0 => Self::Busy { left, owner: text::read(&owner).map(|(owner, _)| owner) },
             1 => Self::Granted(FencingToken::new(number.unsigned_abs())),
             3 => Self::Quarantined(left.unwrap_or_default()),
             4 => Self::Unmarked,
@@ -110,12 +114,13 @@ pub(in crate::backend) fn acquire(
     call.arg(claim.owner.to_string()).arg(millis(claim.ttl));
     match part {
         None => {
-            call.key(names.group()).arg(0).arg(0).arg(0);
+            call.key(names.group()).arg(0).arg(0).arg(0).arg(claim.claimant.to_text());
         }
         Some((member, proposal)) => {
             call.key(member.mark);
             let tolerance = u64::try_from(proposal.tolerance.as_micros()).unwrap_or(u64::MAX);
-            call.arg(member.round).arg(proposal.token.get()).arg(tolerance).arg(member.run);
+            call.arg(member.round).arg(proposal.token.get()).arg(tolerance);
+            call.arg(claim.claimant.to_text()).arg(member.run);
         }
     }
     call
@@ -130,6 +135,7 @@ pub(in crate::backend) fn enter(names: &Names, claim: &Claim) -> ScriptInvocatio
     call.key(&names.lock).key(names.token()).key(names.tombstone(&claim.owner)).key(names.group());
     call.arg(claim.owner.to_string()).arg(millis(claim.ttl)).arg(claim.sharing.code());
     call.arg(if claim.fair { "f" } else { "n" }).arg(micros(claim.patience));
+    call.arg(claim.claimant.to_text());
     call
 }
 
@@ -181,7 +187,7 @@ pub(in crate::backend) fn renew(
     if let Some(member) = member {
         call.key(names.token()).key(names.tombstone(&claim.owner)).key(member.mark);
         let token = claim.token.map_or(0, FencingToken::get);
-        call.arg(member.round).arg(token).arg(member.run);
+        call.arg(member.round).arg(token).arg(member.run).arg(claim.claimant.to_text());
     }
     call
 }
@@ -249,18 +255,60 @@ pub(in crate::backend) fn raise(
     call
 }
 
-/// How a holder looks on the wire: the owner, its token, the milliseconds that are left.
-pub(in crate::backend) type InspectAnswer = (String, u64, i64);
+/// How holders and waiters look on the wire.
+pub(in crate::backend) type InspectAnswer = (Vec<HolderAnswer>, Vec<WaiterAnswer>);
 
-pub(in crate::backend) fn holder((owner, token, left): InspectAnswer) -> Holder {
-    let expires_in = Duration::from_millis(u64::try_from(left).unwrap_or(0));
-    Holder::new(OwnerId::parse(&owner), FencingToken::new(token), expires_in)
+/// The owner, how it shares the lock, its token, the milliseconds that are left, who it is.
+type HolderAnswer = (String, String, u64, i64, String);
+
+/// The owner, how it will share the lock, who it is.
+type WaiterAnswer = (String, String, String);
+
+pub(in crate::backend) fn state(key: LockKey, (holders, waiters): InspectAnswer) -> LockState {
+    let holders = holders.into_iter().map(holder);
+    let waiters = waiters.into_iter().map(|(owner, kind, claimant)| {
+        let sharing = text::sharing(&kind).unwrap_or_default();
+        Waiter::new(OwnerId::parse(&owner), sharing, Claimant::parse(&claimant))
+    });
+    LockState::new(key, holders.collect(), waiters.collect())
 }
 
-/// Answers an [`InspectAnswer`], or nothing.
+fn holder((owner, kind, token, left, claimant): HolderAnswer) -> Holder {
+    let expires_in = Duration::from_millis(u64::try_from(left).unwrap_or(0));
+    let (owner, revoked) =
+        text::read(&owner).map_or((None, false), |(owner, is)| (Some(owner), is));
+    Holder::new(owner, FencingToken::new(token), expires_in)
+        .with_sharing(text::sharing(&kind).unwrap_or_default())
+        .with_claimant(Claimant::parse(&claimant))
+        .with_revoked(revoked)
+}
+
+/// Answers an [`InspectAnswer`].
 pub(in crate::backend) fn inspect(names: &Names) -> ScriptInvocation<'static> {
     let mut call = INSPECT.prepare_invoke();
     call.key(&names.lock).key(names.group());
+    call
+}
+
+/// Answers whether there was a hold.
+pub(in crate::backend) fn revoke(names: &Names) -> ScriptInvocation<'static> {
+    let mut call = REVOKE.prepare_invoke();
+    call.key(&names.lock).key(names.group());
+    call
+}
+
+/// Above that of every try: the largest whole number that Lua counts exactly.
+const LAST_ROUND: u64 = 1 << 53;
+
+/// Answers 1: on this node of several the owner's hold is not renewed any more.
+pub(in crate::backend) fn bar(
+    names: &Names,
+    owner: &OwnerId,
+    longest_lease: Duration,
+) -> ScriptInvocation<'static> {
+    let mut call = BAR.prepare_invoke();
+    call.key(&names.lock).key(names.tombstone(owner));
+    call.arg(owner.to_string()).arg(millis(longest_lease + TOMBSTONE)).arg(LAST_ROUND);
     call
 }
 
@@ -270,8 +318,6 @@ pub(in crate::backend) fn force_release(
     names: &Names,
     longest_lease: Option<Duration>,
 ) -> ScriptInvocation<'static> {
-    /// Above that of every try: the largest whole number that Lua counts exactly.
-    const LAST_ROUND: u64 = 1 << 53;
     let mut call = FORCE_RELEASE.prepare_invoke();
     let tombstone = longest_lease.map_or(0, |longest| millis(longest + TOMBSTONE));
     call.key(&names.lock).arg(names.channel()).arg(tombstone).arg(LAST_ROUND);

@@ -4,7 +4,7 @@ local now = clock()
 local group = read_group(KEYS[2], KEYS[1], now)
 expire(group, now)
 local _, own = find(group.granted, ARGV[1])
-if not own or own.lock then
+if not own or own.lock or own.revoked then
     return 0
 end
 own.ends = now + tonumber(ARGV[2]) * 1000

@@ -18,6 +18,9 @@ use redis::{
 
 use super::link::Limits;
 
+/// How much of a server's keys one step of a scan looks at.
+const SCANNED_AT_ONCE: usize = 1_000;
+
 /// How to reach the server that has a key.
 pub(in crate::backend) enum Topology {
     Server(Client),
@@ -193,6 +196,40 @@ impl Connection {
         }
     }
 
+    /// Tells the names that match, of every server that has keys. One may be told more than once.
+    pub(in crate::backend) async fn scan(
+        &mut self,
+        pattern: &str,
+        mut found: impl FnMut(&str),
+    ) -> RedisResult<()> {
+        let masters = match self {
+            Self::Server(_) => vec![None],
+            Self::Cluster(connection) => masters(connection).await?,
+        };
+        for master in masters {
+            let mut cursor = 0_u64;
+            loop {
+                let mut scan = redis::cmd("SCAN");
+                scan.arg(cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(SCANNED_AT_ONCE);
+                let answer = match (&mut *self, &master) {
+                    (Self::Cluster(connection), Some(master)) => {
+                        connection.route_command(scan, master.clone()).await?
+                    }
+                    (connection, _) => scan.query_async(connection).await?,
+                };
+                let (next, names): (u64, Vec<String>) = redis::from_redis_value(answer)?;
+                for name in &names {
+                    found(name);
+                }
+                cursor = next;
+                if cursor == 0 {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// What a setting is, on every server that may have a key.
     pub(in crate::backend) async fn setting(&mut self, name: &str) -> RedisResult<Vec<String>> {
         let mut ask = redis::cmd("CONFIG");
@@ -211,6 +248,31 @@ impl Connection {
         let values = words.chunks(2).filter(|pair| pair[0] == name);
         Ok(values.filter_map(|pair| pair.get(1).cloned()).collect())
     }
+}
+
+/// A way to each node that has keys: by a slot of its own.
+async fn masters(connection: &mut ClusterConnection) -> RedisResult<Vec<Option<RoutingInfo>>> {
+    let any = RoutingInfo::SingleNode(SingleNodeRoutingInfo::Random);
+    let mut ask = redis::cmd("CLUSTER");
+    ask.arg("SLOTS");
+    let Value::Array(ranges) = connection.route_command(ask, any).await? else { return Ok(vec![]) };
+    let mut seen: Vec<String> = vec![];
+    let mut routes = vec![];
+    for range in ranges {
+        let Value::Array(range) = range else { continue };
+        let [Value::Int(first), _, Value::Array(master), ..] = &range[..] else { continue };
+        // Address, port, id.
+        let master: Vec<Value> = master.iter().take(3).cloned().collect();
+        let master = format!("{master:?}");
+        let slot = u16::try_from(*first).ok().and_then(Slot::new);
+        if let Some(slot) = slot.filter(|_| !seen.contains(&master)) {
+            let route = Route::with_slot(slot, SlotAddr::Master);
+            let route = SingleNodeRoutingInfo::SpecificNode(route);
+            routes.push(Some(RoutingInfo::SingleNode(route)));
+            seen.push(master);
+        }
+    }
+    Ok(routes)
 }
 
 /// All words of an answer, in order.

@@ -1,6 +1,6 @@
 //! One of the nodes: a Redis server of its own.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -11,6 +11,7 @@ use crate::backend::redis::link::{Link, Session};
 use crate::backend::redis::scripts::{self, Greeting};
 use crate::backend::redis::subscriptions::{ChannelWatch, Subscriptions};
 use crate::error::BackendError;
+use crate::key::LockKey;
 
 /// What the nodes have in common.
 #[derive(Debug)]
@@ -185,6 +186,15 @@ impl Node {
 
     fn greeted(&self) -> MutexGuard<'_, Option<Greeted>> {
         self.greeted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The keys of locks that begin so.
+    pub(super) async fn keys(
+        &self,
+        prefix: &str,
+        key_prefix: &str,
+    ) -> Result<BTreeSet<LockKey>, BackendError> {
+        self.link.keys(prefix, key_prefix).await
     }
 
     pub(super) async fn watch(&self, channel: String) -> Result<ChannelWatch, BackendError> {

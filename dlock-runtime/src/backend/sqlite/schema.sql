@@ -1,8 +1,11 @@
 CREATE TABLE IF NOT EXISTS dlock_locks (
     key            TEXT    PRIMARY KEY,
+    -- 16 bytes, and one more if its hold was revoked; none while a released key is kept locked.
     owner          BLOB    NOT NULL,
     token          INTEGER NOT NULL,
     expires_us     INTEGER NOT NULL,
+    -- Who the owner is, or was, for people.
+    claimant       TEXT    NOT NULL DEFAULT '',
     -- Who share the key, and who wait for it in order; it means nothing after its end.
     lock_group     TEXT,
     group_until_us INTEGER NOT NULL DEFAULT 0

@@ -6,6 +6,8 @@
 
 use std::num::NonZeroU32;
 
+use percent_encoding::percent_decode_str;
+
 use crate::backend::Sharing;
 use crate::key::LockKey;
 use crate::owner::OwnerId;
@@ -46,6 +48,11 @@ pub(super) fn folder(root: &str, key: &LockKey) -> String {
         }
     }
     path
+}
+
+/// The key of a folder of this name.
+pub(super) fn key(folder: &str) -> Option<LockKey> {
+    Some(LockKey::from(&*percent_decode_str(folder).decode_utf8().ok()?))
 }
 
 fn escape(path: &mut String, character: char) {
@@ -128,6 +135,9 @@ mod tests {
         assert_eq!(folder("", &"a/b%".into()), "/a%2Fb%25");
         assert_eq!(folder("", &"..".into()), "/%2E%2E");
         assert_eq!(folder("", &"a.b\n".into()), "/a.b%0A");
+        for key in ["product:100", "a/b%2F", ".."].map(LockKey::from) {
+            assert_eq!(super::key(&folder("", &key)[1..]), Some(key));
+        }
     }
 
     #[test]

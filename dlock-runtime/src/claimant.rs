@@ -1,0 +1,140 @@
+//! Who claims a lock, for people: what stores keep beside an owner's random id.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, SystemTime};
+
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
+
+/// What could be mistaken for structure, here or in the statement or record that it becomes part of.
+const STRUCTURE: &AsciiSet =
+    &CONTROLS.add(b' ').add(b'%').add(b',').add(b'|').add(b'"').add(b'\'').add(b'\\');
+
+/// The longest host name and the longest label that are stored, in bytes.
+const LONGEST_HOST: usize = 63;
+const LONGEST_LABEL: usize = 127;
+
+static HOST: LazyLock<Arc<str>> =
+    LazyLock::new(|| gethostname::gethostname().to_string_lossy().into());
+
+/// Who holds a lock or waits for it: what an operator sees, see
+/// [`Registry::inspect`](crate::Registry::inspect).
+///
+/// Nothing is decided by it. It is stored as the process tells it, times by its own clock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claimant {
+    host: Arc<str>,
+    process_id: u32,
+    label: Cow<'static, str>,
+    since: SystemTime,
+}
+
+impl Claimant {
+    /// This process, now, for what this label names.
+    #[must_use]
+    pub fn new(label: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            host: Arc::clone(&HOST),
+            process_id: std::process::id(),
+            label: label.into(),
+            since: SystemTime::now(),
+        }
+    }
+
+    /// The name of its host.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Its process id on that host.
+    #[must_use]
+    pub const fn process_id(&self) -> u32 {
+        self.process_id
+    }
+
+    /// What the lock is for: an annotated function with its module, or what
+    /// [`Lock::label`](crate::Lock::label) said.
+    #[must_use]
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// Since when it holds the lock or waits for it; on ZooKeeper and etcd, where a waiter becomes the
+    /// holder without another word, since when it waited.
+    #[must_use]
+    pub const fn since(&self) -> SystemTime {
+        self.since
+    }
+
+    pub(crate) fn restart(&mut self) {
+        self.since = SystemTime::now();
+    }
+
+    /// One word of printable ASCII without quotes, bars and backslashes, for stores:
+    /// `host,process id,µs since 1970,label`, percent-encoded and at most some 600 bytes long.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        let host = utf8_percent_encode(shortened(&self.host, LONGEST_HOST), STRUCTURE);
+        let label = utf8_percent_encode(shortened(&self.label, LONGEST_LABEL), STRUCTURE);
+        let since = self.since.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        format!("{host},{},{},{label}", self.process_id, since.as_micros())
+    }
+
+    /// Reads what [`to_text`](Self::to_text) wrote.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let words: Vec<&str> = text.split(',').collect();
+        let [host, process_id, since, label] = words[..] else { return None };
+        let plain = |word| Some(percent_decode_str(word).decode_utf8().ok()?.into_owned());
+        let since = Duration::from_micros(since.parse().ok()?);
+        Some(Self {
+            host: plain(host)?.into(),
+            process_id: process_id.parse().ok()?,
+            label: plain(label)?.into(),
+            since: SystemTime::UNIX_EPOCH.checked_add(since)?,
+        })
+    }
+}
+
+/// `host/process id label`.
+impl fmt::Display for Claimant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{} {}", self.host, self.process_id, self.label)
+    }
+}
+
+fn shortened(text: &str, longest: usize) -> &str {
+    &text[..text.floor_char_boundary(longest)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let mut claimant = Claimant::new("shop::purchase, 100 % 'quoted' | Grüße");
+        claimant.since = SystemTime::UNIX_EPOCH + Duration::from_micros(1 << 50);
+        let text = claimant.to_text();
+        assert!(text.bytes().all(|byte| byte.is_ascii_graphic()), "{text}");
+        assert!(!text.contains(['|', '\'', '"', '\\', ' ']), "{text}");
+        assert_eq!(Claimant::parse(&text), Some(claimant));
+    }
+
+    #[test]
+    fn a_long_label_is_cut_between_characters() {
+        let claimant = Claimant::new("ü".repeat(1_000));
+        let read = Claimant::parse(&claimant.to_text()).unwrap();
+        assert_eq!(read.label, "ü".repeat(LONGEST_LABEL / 2));
+        assert!(claimant.to_text().len() < 700);
+    }
+
+    #[test]
+    fn what_others_wrote_is_nobody() {
+        for text in ["", "10.0.0.1", "a,b,c,d", "a,1,2", "%FF,1,2,x"] {
+            assert_eq!(Claimant::parse(text), None, "{text}");
+        }
+    }
+}

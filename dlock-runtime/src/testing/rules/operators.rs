@@ -1,0 +1,194 @@
+//! Operators see who holds a key and who waits for it, and can end a hold without a danger to anybody.
+
+use std::time::{Duration, SystemTime};
+
+use super::super::context::{
+    Context, LONG, PATIENCE, ensure, granted, is_free_soon, releases, renews, short, tries,
+};
+use super::super::{Finding, Rule};
+use super::rules;
+use crate::backend::{Backend, Claim, LockState, Sharing};
+use crate::claimant::Claimant;
+use crate::error::LockError;
+
+pub(super) fn rules() -> Vec<Rule> {
+    let mut all = rules![
+        a_list_shows_who_holds_a_key,
+        a_list_has_the_keys_that_begin_so,
+        what_was_released_is_not_listed,
+        a_revoked_hold_ends_by_itself_and_not_before,
+        a_revoked_holder_gives_its_key_back,
+        a_free_key_cannot_be_revoked,
+    ];
+    all.extend(rules![if |able| able.shared; all_who_share_a_key_are_listed_and_revoked]);
+    all.extend(rules![if |able| able.fair; a_list_shows_who_waits_in_order]);
+    all
+}
+
+async fn list(backend: &dyn Backend, prefix: &str) -> Result<Vec<LockState>, String> {
+    backend.list(prefix).await.map_err(|error| error.to_string())
+}
+
+async fn revokes(backend: &dyn Backend, claim: &Claim) -> Result<bool, String> {
+    backend.revoke(&claim.key).await.map_err(|error| error.to_string())
+}
+
+async fn a_list_shows_who_holds_a_key(context: Context) -> Finding {
+    let (one, other) = (context.backend().await?, context.backend().await?);
+    let before = SystemTime::now();
+    let claimant = Claimant::new("shop::purchase, 1 'x' | Grüße");
+    let claim = Claim::new(context.key("k {a}/%*\\?[b]"), LONG).with_claimant(claimant.clone());
+    let (token, _) = granted(&one, &claim).await?;
+    let states = list(&other, claim.key.as_str()).await?;
+    let [LockState { key, holders, waiters, .. }] = &states[..] else {
+        return Err(format!("one held key is listed as {states:?}"));
+    };
+    ensure!(*key == claim.key, "the key {:?} is listed as {key:?}", claim.key);
+    let [holder] = &holders[..] else { return Err(format!("one holder is listed as {holders:?}")) };
+    ensure!(holder.owner == Some(claim.owner), "another owner is listed: {holder:?}");
+    ensure!(holder.token == token, "the token {token} is listed as {}", holder.token);
+    ensure!(holder.sharing == Sharing::Exclusive, "an exclusive hold is listed as {holder:?}");
+    ensure!(!holder.revoked, "a hold is listed as revoked: {holder:?}");
+    let left = holder.expires_in;
+    ensure!(left > Duration::ZERO && left <= LONG, "a lease is listed with {left:?} left");
+    let who = holder.claimant.as_ref().ok_or("a holder is listed without who it is")?;
+    let same = who.host() == claimant.host() && who.process_id() == std::process::id();
+    ensure!(same && who.label() == claimant.label(), "{claimant:?} is listed as {who:?}");
+    // Stores keep microseconds.
+    let since = who.since() + Duration::from_micros(1);
+    ensure!(since >= before && who.since() <= SystemTime::now(), "it holds since {since:?}");
+    ensure!(waiters.is_empty(), "nobody waits, but {waiters:?} are listed");
+    releases(&one, &claim).await?;
+    Ok(())
+}
+
+async fn a_list_has_the_keys_that_begin_so(context: Context) -> Finding {
+    let (one, other) = (context.backend().await?, context.backend().await?);
+    let claims = ["b", "a:1", "a:2", "a_1"].map(|name| Claim::new(context.key(name), LONG));
+    for claim in &claims {
+        granted(&one, claim).await?;
+    }
+    let states = list(&other, context.key("a:").as_str()).await?;
+    let keys: Vec<_> = states.into_iter().map(|state| state.key).collect();
+    let expected = [context.key("a:1"), context.key("a:2")];
+    ensure!(keys == expected, "the keys that begin with `a:` are listed as {keys:?}");
+    for claim in &claims {
+        releases(&one, claim).await?;
+    }
+    Ok(())
+}
+
+async fn what_was_released_is_not_listed(context: Context) -> Finding {
+    let backend = context.backend().await?;
+    let claim = Claim::new(context.key("k"), LONG);
+    granted(&backend, &claim).await?;
+    releases(&backend, &claim).await?;
+    let states = list(&backend, claim.key.as_str()).await?;
+    ensure!(states.is_empty(), "after its release a key is listed as {states:?}");
+    Ok(())
+}
+
+async fn a_revoked_hold_ends_by_itself_and_not_before(context: Context) -> Finding {
+    let (one, other) = (context.backend().await?, context.backend().await?);
+    let holder = Claim::new(context.key("k"), LONG);
+    let rival = Claim::new(holder.key.clone(), LONG);
+    let (token, _) = granted(&one, &holder).await?;
+    ensure!(revokes(&other, &holder).await?, "a held key's revocation found nothing");
+    ensure!(!tries(&other, &rival).await?, "a revoked hold was taken over before it had ended");
+    let states = list(&other, holder.key.as_str()).await?;
+    let revoked = states.iter().flat_map(|state| &state.holders).all(|holder| holder.revoked);
+    ensure!(states.len() == 1 && revoked, "a revoked hold is listed as {states:?}");
+    ensure!(!renews(&one, &holder).await?, "a revoked hold was renewed");
+    ensure!(releases(&one, &holder).await?, "a revoked hold could not be given back");
+    let (larger, _) = granted(&other, &rival).await.map_err(|error| {
+        format!("after its holder has given it back a revoked key is not free: {error}")
+    })?;
+    ensure!(larger > token, "the token fell from {token} to {larger} over a revocation");
+    ensure!(renews(&other, &rival).await?, "the hold after a revoked one could not be renewed");
+    releases(&other, &rival).await?;
+    Ok(())
+}
+
+async fn a_revoked_holder_gives_its_key_back(context: Context) -> Finding {
+    let (registry, other) = (context.registry().await?, context.registry().await?);
+    let key = context.key("k");
+    let ttl = short(&context.backend().await?, Duration::from_millis(900));
+    let body = registry.lock(&key).ttl(ttl).run(std::future::pending::<()>());
+    let revoke = async {
+        while other.inspect(key.as_str()).await.map_err(|error| error.to_string())?.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        other.revoke(&key).await.map_err(|error| error.to_string())
+    };
+    let both = async { tokio::join!(body, revoke) };
+    let ended = tokio::time::timeout(ttl + PATIENCE, both).await;
+    let (lost, revoked) = ended.map_err(|_| "a revoked holder went on")?;
+    ensure!(revoked?, "a held key's revocation found nothing");
+    ensure!(matches!(lost, Err(LockError::Lost { .. })), "a revoked holder ended with {lost:?}");
+    is_free_soon(&context, &key).await
+}
+
+async fn a_free_key_cannot_be_revoked(context: Context) -> Finding {
+    let backend = context.backend().await?;
+    let claim = Claim::new(context.key("k"), LONG);
+    ensure!(!revokes(&backend, &claim).await?, "the revocation of a free key found a hold");
+    granted(&backend, &claim).await?;
+    ensure!(renews(&backend, &claim).await?, "a hold after a revocation could not be renewed");
+    releases(&backend, &claim).await?;
+    Ok(())
+}
+
+async fn all_who_share_a_key_are_listed_and_revoked(context: Context) -> Finding {
+    let (one, other) = (context.backend().await?, context.backend().await?);
+    let key = context.key("k");
+    let reader = |label| {
+        let claim = Claim::new(key.clone(), LONG).with_sharing(Sharing::Shared);
+        claim.with_claimant(Claimant::new(label))
+    };
+    let (first, second) = (reader("first"), reader("second"));
+    granted(&one, &first).await?;
+    granted(&other, &second).await?;
+    let states = list(&one, key.as_str()).await?;
+    let holders: Vec<_> = states.iter().flat_map(|state| &state.holders).collect();
+    let mut labels: Vec<_> = holders
+        .iter()
+        .filter(|holder| holder.sharing == Sharing::Shared)
+        .filter_map(|holder| holder.claimant.as_ref().map(Claimant::label))
+        .collect();
+    labels.sort_unstable();
+    ensure!(labels == ["first", "second"], "two readers are listed as {states:?}");
+    ensure!(revokes(&other, &first).await?, "the revocation of a shared key found nothing");
+    for (backend, reader) in [(&one, &first), (&other, &second)] {
+        ensure!(!renews(backend, reader).await?, "a reader that was revoked was renewed");
+        ensure!(releases(backend, reader).await?, "a revoked reader could not leave");
+    }
+    is_free_soon(&context, &key).await
+}
+
+async fn a_list_shows_who_waits_in_order(context: Context) -> Finding {
+    let holder = context.registry().await?;
+    let (waiter, tap) = context.tapped().await?;
+    let key = context.key("k");
+    let guard = holder.lock(&key).label("holds").acquire().await.map_err(|e| e.to_string())?;
+    let lock = waiter.lock(&key).fair(true).label("waits").wait(PATIENCE);
+    let waiting = tokio::spawn(lock.acquire());
+    tap.stands_in_line().await;
+    let began = tokio::time::Instant::now();
+    loop {
+        let states = holder.inspect(key.as_str()).await.map_err(|error| error.to_string())?;
+        let [state] = &states[..] else { return Err(format!("one key is listed as {states:?}")) };
+        let label =
+            |claimant: &Option<Claimant>| claimant.as_ref().map(|who| who.label().to_owned());
+        let held = state.holders.iter().map(|holder| label(&holder.claimant)).collect::<Vec<_>>();
+        let waits = state.waiters.iter().map(|one| label(&one.claimant)).collect::<Vec<_>>();
+        if held == [Some("holds".to_owned())] && waits == [Some("waits".to_owned())] {
+            break;
+        }
+        ensure!(began.elapsed() < PATIENCE, "a holder and a waiter are listed as {state:?}");
+        tokio::task::yield_now().await;
+    }
+    guard.release().await.map_err(|error| error.to_string())?;
+    let guard = waiting.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
+    guard.release().await.map_err(|error| error.to_string())?;
+    is_free_soon(&context, &key).await
+}
