@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dlock_runtime::backend::{
-    Answer, Attempt, Backend, Capabilities, Claim, Holder, Memory, Release, Released, Renewal,
-    Watch,
+    Answer, Attempt, Backend, Capabilities, Claim, Holder, LockState, Memory, Release, Released,
+    Renewal, Watch,
 };
 use dlock_runtime::{BackendError, InstallError, LockError, LockKey, Registry, distributed_lock};
 

@@ -7,8 +7,10 @@
 //!
 //! Stores that keep locks as data decide by it; time is the store's own, in microseconds.
 
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+mod text;
 #[cfg(any(feature = "redis", feature = "sqlite", feature = "postgres", feature = "mysql"))]
-pub(crate) mod text;
+pub(crate) mod words;
 
 use std::num::NonZeroU32;
 use std::time::Duration;

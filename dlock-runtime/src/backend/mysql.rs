@@ -39,7 +39,7 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlQueryResult, MySqlRow};
 use sqlx::{ConnectOptions, Row};
 
 use super::by_async_methods::backend_by_async_methods;
-use super::entry::text;
+use super::entry::words;
 use super::lock_row::{self, LockRow, LockRows, NewRow, Purpose};
 use super::sweeping::Sweeping;
 use super::{
@@ -361,7 +361,7 @@ fn is_affected(reply: &Reply<sqlx::MySql>) -> bool {
 }
 
 fn looked_at(row: &MySqlRow) -> Result<LockRow, BackendError> {
-    let owner = read::<Option<String>>(row, 0)?.and_then(|owner| text::read(&owner));
+    let owner = read::<Option<String>>(row, 0)?.and_then(|owner| words::read(&owner));
     let time =
         |column| Ok::<_, BackendError>(u64::try_from(read::<i64>(row, column)?).unwrap_or(0));
     Ok(LockRow {

@@ -38,7 +38,7 @@ use sqlx::{ConnectOptions, Row};
 
 use self::notices::Notices;
 use super::by_async_methods::backend_by_async_methods;
-use super::entry::text;
+use super::entry::words;
 use super::lock_row::{self, LockRow, LockRows, NewRow, Purpose};
 use super::sweeping::Sweeping;
 use super::topics::Interest;
@@ -341,7 +341,7 @@ fn options(url: &str) -> Result<PgConnectOptions, BackendError> {
 }
 
 fn looked_at(row: &PgRow) -> Result<LockRow, BackendError> {
-    let owner = read::<Option<String>>(row, 0)?.and_then(|owner| text::read(&owner));
+    let owner = read::<Option<String>>(row, 0)?.and_then(|owner| words::read(&owner));
     let number =
         |column| Ok::<u64, BackendError>(u64::try_from(read::<i64>(row, column)?).unwrap_or(0));
     Ok(LockRow {

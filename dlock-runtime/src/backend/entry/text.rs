@@ -5,31 +5,14 @@
 //! The scripts of Redis write the same.
 
 use std::fmt::Write as _;
-use std::num::NonZeroU32;
 
+use super::words::{read, sharing, written};
 use super::{Entry, Grant, Waiter};
-use crate::backend::Sharing;
 use crate::claimant::Claimant;
 use crate::owner::OwnerId;
 
 /// Stands for nobody: a place that is kept for the rest of a `min_hold`, or a claimant that is not known.
 const NOBODY: &str = "-";
-
-/// Stands before the owner of a hold that was revoked.
-const REVOKED: char = '~';
-
-/// An owner as stores write it, that of a hold that was revoked in such a way that it is not found as its own.
-pub(crate) fn written(owner: OwnerId, revoked: bool) -> String {
-    if revoked { format!("{REVOKED}{owner}") } else { owner.to_string() }
-}
-
-/// Reads back what [`written`] wrote: the owner, and whether its hold was revoked.
-pub(crate) fn read(text: &str) -> Option<(OwnerId, bool)> {
-    match text.strip_prefix(REVOKED) {
-        Some(owner) => Some((OwnerId::parse(owner)?, true)),
-        None => Some((OwnerId::parse(text)?, false)),
-    }
-}
 
 impl Entry {
     /// Reads what [`to_text`](Self::to_text) has written; what cannot be read is left out.
@@ -92,17 +75,12 @@ fn waiter([owner, kind, flags, ends]: [&str; 4], claimant: &str) -> Option<Waite
     Some(Waiter { owner, sharing: sharing(kind)?, fair, absent, gives_up, claimant })
 }
 
-pub(crate) fn sharing(code: &str) -> Option<Sharing> {
-    match code {
-        "x" => Some(Sharing::Exclusive),
-        "s" => Some(Sharing::Shared),
-        _ => Some(Sharing::Permits(code.strip_prefix('p')?.parse::<NonZeroU32>().ok()?)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU32;
+
     use super::*;
+    use crate::backend::Sharing;
 
     #[test]
     fn what_is_written_is_read_back() {

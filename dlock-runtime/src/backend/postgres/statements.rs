@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::Statements;
 use crate::backend::entry::Micros;
-use crate::backend::entry::text::written;
+use crate::backend::entry::words::written;
 use crate::backend::lock_row::{LockRow, NewRow, Purpose};
 use crate::backend::{Claim, MOST_LISTED, Release};
 use crate::claimant::Claimant;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use redis::{Script, ScriptInvocation};
 
 use super::names::Names;
-use crate::backend::entry::{micros, text};
+use crate::backend::entry::{micros, words};
 use crate::backend::{Attempt, Claim, Holder, LockState, Release, Waiter};
 use crate::claimant::Claimant;
 use crate::key::LockKey;
@@ -93,7 +93,7 @@ impl From<AcquiredAnswer> for Acquired {
     fn from((kind, number, owner): AcquiredAnswer) -> Self {
         let left = u64::try_from(number).ok().map(Duration::from_millis);
         match kind {
-            0 => Self::Busy { left, owner: text::read(&owner).map(|(owner, _)| owner) },
+            0 => Self::Busy { left, owner: words::read(&owner).map(|(owner, _)| owner) },
             1 => Self::Granted(FencingToken::new(number.unsigned_abs())),
             3 => Self::Quarantined(left.unwrap_or_default()),
             4 => Self::Unmarked,
@@ -267,7 +267,7 @@ type WaiterAnswer = (String, String, String);
 pub(in crate::backend) fn state(key: LockKey, (holders, waiters): InspectAnswer) -> LockState {
     let holders = holders.into_iter().map(holder);
     let waiters = waiters.into_iter().map(|(owner, kind, claimant)| {
-        let sharing = text::sharing(&kind).unwrap_or_default();
+        let sharing = words::sharing(&kind).unwrap_or_default();
         Waiter::new(OwnerId::parse(&owner), sharing, Claimant::parse(&claimant))
     });
     LockState::new(key, holders.collect(), waiters.collect())
@@ -276,9 +276,9 @@ pub(in crate::backend) fn state(key: LockKey, (holders, waiters): InspectAnswer)
 fn holder((owner, kind, token, left, claimant): HolderAnswer) -> Holder {
     let expires_in = Duration::from_millis(u64::try_from(left).unwrap_or(0));
     let (owner, revoked) =
-        text::read(&owner).map_or((None, false), |(owner, is)| (Some(owner), is));
+        words::read(&owner).map_or((None, false), |(owner, is)| (Some(owner), is));
     Holder::new(owner, FencingToken::new(token), expires_in)
-        .with_sharing(text::sharing(&kind).unwrap_or_default())
+        .with_sharing(words::sharing(&kind).unwrap_or_default())
         .with_claimant(Claimant::parse(&claimant))
         .with_revoked(revoked)
 }
