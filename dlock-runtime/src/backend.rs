@@ -103,6 +103,19 @@ pub trait Backend: Send + Sync + 'static {
     /// Tries once to take the key, without waiting for its holder.
     fn try_acquire<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Result<Attempt, BackendError>>;
 
+    /// Tries once to take all of these keys, which stand in their order, or none of them, in one step.
+    ///
+    /// Called where [`Capabilities::atomic_sets`] says so, with at least two keys; elsewhere they are taken one
+    /// after the other. What is said of [`try_acquire`](Self::try_acquire) holds for each of the claims.
+    fn try_acquire_set<'a>(
+        &'a self,
+        claims: &'a [Claim],
+    ) -> Answer<'a, Result<SetAttempt, BackendError>> {
+        let _ = claims;
+        let problem = format!("{} takes one key at a time", self.kind());
+        Answer::ready(Err(BackendError::permanent(problem).not_sent()))
+    }
+
     /// Takes the key in its turn: takes a place in the store's own queue and waits there.
     ///
     /// Called in the place of [`try_acquire`](Self::try_acquire) and [`watch`](Self::watch) where
@@ -333,6 +346,83 @@ impl Attempt {
     }
 }
 
+/// The answer to a try for several keys.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum SetAttempt {
+    /// All keys are theirs.
+    #[non_exhaustive]
+    Granted {
+        /// Each claim's token, in the order of the claims.
+        tokens: Vec<FencingToken>,
+        /// As with [one key](Attempt::Granted).
+        validity: Duration,
+        /// As with one key.
+        other_permits: Option<NonZeroU32>,
+    },
+    /// One of them is somebody else's.
+    #[non_exhaustive]
+    Busy {
+        /// Which one.
+        at: usize,
+        /// When to look again, if the backend can tell.
+        expires_in: Option<Duration>,
+        /// Does a claim have a place in the store's queue now?
+        queued: bool,
+        /// As with one key.
+        other_permits: Option<NonZeroU32>,
+    },
+}
+
+impl SetAttempt {
+    /// A grant.
+    #[must_use]
+    pub const fn granted(tokens: Vec<FencingToken>, validity: Duration) -> Self {
+        Self::Granted { tokens, validity, other_permits: None }
+    }
+
+    /// A refusal because of this one.
+    #[must_use]
+    pub const fn busy(at: usize, expires_in: Option<Duration>, queued: bool) -> Self {
+        Self::Busy { at, expires_in, queued, other_permits: None }
+    }
+
+    /// The same, with the number by which somebody else counts.
+    #[must_use]
+    pub const fn with_other_permits(mut self, other: Option<NonZeroU32>) -> Self {
+        match &mut self {
+            Self::Granted { other_permits, .. } | Self::Busy { other_permits, .. } => {
+                *other_permits = other;
+            }
+        }
+        self
+    }
+
+    /// The answer to a try for one key alone.
+    #[cfg(feature = "redis")]
+    pub(crate) fn of_one(self) -> Attempt {
+        match self {
+            Self::Granted { tokens, validity, other_permits } => {
+                let token = tokens.first().copied().unwrap_or(FencingToken::new(0));
+                Attempt::Granted { token, validity, other_permits }
+            }
+            Self::Busy { expires_in, queued, other_permits, .. } => {
+                Attempt::Busy { expires_in, queued, other_permits }
+            }
+        }
+    }
+
+    /// What several entries have decided.
+    pub(crate) fn of(verdict: entry::SetVerdict, validity: Duration) -> Self {
+        match verdict {
+            entry::SetVerdict::Granted(tokens) => {
+                Self::granted(tokens.into_iter().map(FencingToken::new).collect(), validity)
+            }
+            entry::SetVerdict::Busy { at, look_in, queued } => Self::busy(at, look_in, queued),
+        }
+    }
+}
+
 /// The answer to a renewal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -466,6 +556,12 @@ macro_rules! delegate {
                 claim: &'a Claim,
             ) -> Answer<'a, Result<Attempt, BackendError>> {
                 (**self).try_acquire(claim)
+            }
+            fn try_acquire_set<'a>(
+                &'a self,
+                claims: &'a [Claim],
+            ) -> Answer<'a, Result<SetAttempt, BackendError>> {
+                (**self).try_acquire_set(claims)
             }
             fn acquire_in_turn<'a>(
                 &'a self,

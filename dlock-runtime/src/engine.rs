@@ -2,6 +2,7 @@
 //! the critical section.
 
 mod acquire;
+mod acquire_set;
 mod critical;
 mod enter;
 mod hold;
@@ -11,7 +12,7 @@ mod release;
 mod watchdog;
 
 pub(crate) use critical::run_guarded;
-pub(crate) use enter::{Face, Want, enter};
+pub(crate) use enter::{Face, Want, enter, enter_set};
 pub(crate) use hold::{Ending, Hold};
 pub(crate) use queue::{LocalQueues, Place};
 pub(crate) use reentrancy::{Inside, Nested};

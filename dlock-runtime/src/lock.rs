@@ -7,7 +7,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use crate::backend::{Backend, Holder, Sharing};
-use crate::engine::{Face, Want, enter, run_guarded};
+use crate::engine::{Face, Want, enter, enter_set, run_guarded};
 use crate::error::{BackendError, LockError};
 use crate::guard::{LockGuard, LockSet};
 use crate::key::LockKey;
@@ -243,8 +243,11 @@ impl Lock<Vec<LockKey>> {
         Self::new(registry, keys)
     }
 
-    /// Takes all locks or none: in the order of their keys, equal keys once. The wait counts for all
-    /// of them together.
+    /// Takes all locks or none, equal keys once. The wait counts for all of them together.
+    ///
+    /// Where the [store can](crate::backend::Capabilities::atomic_sets) it is one step: nothing is held while one
+    /// of them is waited for. Elsewhere they are taken one after the other in the order of their keys, and given
+    /// back if one of them is busy for too long.
     ///
     /// # Errors
     /// Those of [`Lock::acquire`], for the first lock that could not be taken; those taken before it
@@ -279,7 +282,8 @@ impl Lock<Vec<LockKey>> {
     }
 }
 
-/// Takes several locks in the order of their keys; what was taken is given back when one fails.
+/// Takes several locks: in one step where the store can, otherwise in the order of their keys, and what was taken is
+/// given back when one fails.
 pub(crate) async fn enter_all(
     registry: &Registry,
     mut wants: Vec<Want>,
@@ -290,6 +294,9 @@ pub(crate) async fn enter_all(
     }
     wants.sort_by(|one, other| one.key.cmp(&other.key));
     wants.dedup_by(|one, other| one.key == other.key);
+    if let Some(taken) = enter_set(&registry.0, &wants, face).await {
+        return taken.map(LockSet::new);
+    }
     let began = tokio::time::Instant::now();
     let mut guards = Vec::with_capacity(wants.len());
     for mut want in wants {

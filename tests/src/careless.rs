@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use dlock_runtime::backend::{
     Answer, Attempt, Backend, Capabilities, Claim, Holder, LockState, Memory, Release, Released,
-    Renewal, Sharing, Watch,
+    Renewal, SetAttempt, Sharing, Watch,
 };
 use dlock_runtime::{BackendError, LockKey};
 
@@ -28,6 +28,8 @@ pub enum Carelessness {
     PlacesStay,
     /// A forced release ends one of several.
     ForcesOne,
+    /// Of a set that is refused it keeps what was free.
+    SetsInParts,
 }
 
 /// The memory backend with one of these.
@@ -81,6 +83,28 @@ impl Backend for Careless {
 
     fn try_acquire<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Result<Attempt, BackendError>> {
         Answer::from_future(async { self.store(claim).try_acquire(&self.claim(claim)).await })
+    }
+
+    fn try_acquire_set<'a>(
+        &'a self,
+        claims: &'a [Claim],
+    ) -> Answer<'a, Result<SetAttempt, BackendError>> {
+        if self.how != Carelessness::SetsInParts {
+            return self.store.try_acquire_set(claims);
+        }
+        Answer::from_future(async move {
+            let (mut tokens, mut shortest) = (vec![], Duration::MAX);
+            for (at, claim) in claims.iter().enumerate() {
+                match self.store.try_acquire(claim).await? {
+                    Attempt::Granted { token, validity, .. } => {
+                        tokens.push(token);
+                        shortest = shortest.min(validity);
+                    }
+                    _ => return Ok(SetAttempt::busy(at, None, false)),
+                }
+            }
+            Ok(SetAttempt::granted(tokens, shortest))
+        })
     }
 
     fn renew<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Result<Renewal, BackendError>> {

@@ -21,6 +21,8 @@ fn main() -> ExitCode {
     add!(
         an_uncontended_cycle_is_two_commands,
         a_reader_a_permit_and_a_fair_lock_are_two_commands_each,
+        several_keys_are_taken_by_one_command,
+        a_set_of_which_one_was_given_up_is_not_granted,
         contended_tasks_of_one_process_cost_two_commands_each,
         an_acquire_that_a_stopped_server_executes_late_grants_nothing,
         a_release_that_overtakes_its_acquire_wins,
@@ -95,6 +97,37 @@ async fn an_uncontended_cycle_is_two_commands() {
     .await;
     assert_eq!(sent.len(), 20, "{sent:#?}");
     assert!(sent.iter().all(|line| line.to_ascii_uppercase().contains("\"EVALSHA\"")), "{sent:#?}");
+}
+
+async fn several_keys_are_taken_by_one_command() {
+    let server = RedisServer::start();
+    let registry = registry(&server).await;
+    let all = ["a", "b", "c"];
+    let warm = registry.lock_all(all).acquire().await.expect("free");
+    warm.release().await.expect("held");
+    let sent = on_the_wire(&server, async {
+        let locks = || registry.lock_all(all).wait(Wait::Forever);
+        for locks in [locks(), locks().mode(Mode::Shared), locks().fair(true)] {
+            let set = locks.acquire().await.expect("free");
+            assert_eq!(set.holds().len(), 3);
+            set.release().await.expect("held");
+        }
+    })
+    .await;
+    // Each key is given back by itself.
+    assert_eq!(sent.len(), 3 * (1 + 3), "{sent:#?}");
+}
+
+async fn a_set_of_which_one_was_given_up_is_not_granted() {
+    use dlock_runtime::backend::{Claim, Release, SetAttempt};
+    let server = RedisServer::start();
+    let backend = Redis::connect(&server.url()).await.expect("the server runs");
+    let set = ["a", "b"].map(|key| Claim::new(key.into(), Duration::from_secs(30)));
+    let give_up = Release { late_acquire: true, keep_for: None };
+    backend.release(&set[1], give_up).await.expect("an answer");
+    let answer = backend.try_acquire_set(&set).await.expect("an answer");
+    assert!(matches!(answer, SetAttempt::Busy { at: 1, .. }), "a given-up set: {answer:?}");
+    assert!(backend.list("").await.expect("an answer").is_empty());
 }
 
 async fn a_reader_a_permit_and_a_fair_lock_are_two_commands_each() {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use dlock_runtime::Claimant;
 use dlock_runtime::backend::{
     Attempt, Backend, Claim, Holder, Memory, MySql, Postgres, Redis, Release, Released, Renewal,
-    Sharing, Sqlite, Waiter,
+    SetAttempt, Sharing, Sqlite, Waiter,
 };
 use dlock_tests::servers::{MariaDbServer, PostgresServer, RedisServer};
 use dlock_tests::trials::Trials;
@@ -28,19 +28,27 @@ fn main() -> ExitCode {
     trials.add("sqlite_decides_as_memory_does", || async {
         let folder = tempfile::tempdir().expect("a temporary directory");
         let url = format!("sqlite:{}", folder.path().join("locks.db").display());
-        compare(&Sqlite::connect(&url).await.expect("a file")).await;
+        let store = Sqlite::connect(&url).await.expect("a file");
+        compare(&store).await;
+        compare_sets(&store).await;
     });
     trials.needs("redis-server", "redis_decides_as_memory_does", || async {
         let server = RedisServer::start();
-        compare(&Redis::connect(&server.url()).await.expect("it runs")).await;
+        let store = Redis::connect(&server.url()).await.expect("it runs");
+        compare(&store).await;
+        compare_sets(&store).await;
     });
     trials.needs("postgres", "postgres_decides_as_memory_does", || async {
         let server = PostgresServer::start();
-        compare(&Postgres::connect(&server.url()).await.expect("it runs")).await;
+        let store = Postgres::connect(&server.url()).await.expect("it runs");
+        compare(&store).await;
+        compare_sets(&store).await;
     });
     trials.needs("mariadbd", "mysql_decides_as_memory_does", || async {
         let server = MariaDbServer::start();
-        compare(&MySql::connect(&server.url()).await.expect("it runs")).await;
+        let store = MySql::connect(&server.url()).await.expect("it runs");
+        compare(&store).await;
+        compare_sets(&store).await;
     });
     trials.run()
 }
@@ -95,6 +103,63 @@ async fn seen(store: &impl Backend, key: &str) -> Vec<String> {
         }
     }
     seen
+}
+
+/// A set of keys, or one of them.
+async fn ask_all(store: &impl Backend, claims: &[Claim]) -> String {
+    match store.try_acquire_set(claims).await.expect("it answers") {
+        SetAttempt::Granted { tokens, .. } => format!("{} granted", tokens.len()),
+        SetAttempt::Busy { at, queued, .. } => format!("busy at {at}, queued: {queued}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The same for sets of three keys that overlap.
+async fn compare_sets(store: &impl Backend) {
+    let mut random = StdRng::seed_from_u64(12);
+    let (mut compared, mut granted, mut refused) = (0, 0, 0);
+    let began = Instant::now();
+    while compared < COMPARED / 2 {
+        assert!(began.elapsed() < Duration::from_mins(3), "only {compared} were quick enough");
+        let prefix = format!("s{}", random.random::<u64>());
+        let sets: Vec<Vec<Claim>> = (0..5)
+            .map(|number| {
+                let kind = claim(&mut random, "", number);
+                let keys = (0..3).filter(|_| random.random_bool(0.7)).map(|key| {
+                    let claim = Claim::new(format!("{prefix}:{key}").into(), LONG);
+                    let claim = claim.with_sharing(kind.sharing).with_fair(kind.fair);
+                    claim.with_patience(kind.patience).with_claimant(kind.claimant.clone())
+                });
+                keys.collect()
+            })
+            .filter(|claims: &Vec<Claim>| !claims.is_empty())
+            .collect();
+        let model = Memory::new();
+        let mut asked = Vec::new();
+        let began = Instant::now();
+        for _ in 0..12 {
+            let Some(claims) = sets.get(random.random_range(0..5)) else { continue };
+            if random.random_bool(0.7) {
+                let (expected, answer) =
+                    (ask_all(&model, claims).await, ask_all(store, claims).await);
+                *(if expected.contains("granted") { &mut granted } else { &mut refused }) += 1;
+                asked.push((claims.clone(), expected, answer));
+            } else {
+                for claim in claims {
+                    ask(&model, claim, Request::Release).await;
+                    ask(store, claim, Request::Release).await;
+                }
+            }
+        }
+        let (expected, listed) = (seen(&model, &prefix).await, seen(store, &prefix).await);
+        if began.elapsed() < QUICK {
+            let alike = asked.iter().all(|(_, expected, answer)| expected == answer);
+            assert!(alike, "{} differs from memory:\n{asked:#?}", store.kind());
+            assert_eq!(listed, expected, "{} lists others than memory", store.kind());
+            compared += 1;
+        }
+    }
+    assert!(granted > 50 && refused > 50, "{granted} were granted, {refused} refused");
 }
 
 fn claim(random: &mut StdRng, key: &str, number: u32) -> Claim {

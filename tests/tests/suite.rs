@@ -94,6 +94,7 @@ async fn carelessness_with_kinds_is_caught() {
         (Carelessness::NoOrder, "nobody_overtakes_a_fair_waiter"),
         (Carelessness::PlacesStay, "a_place_that_is_given_up_is_gone_at_once"),
         (Carelessness::ForcesOne, "a_forced_release_ends_every_reader"),
+        (Carelessness::SetsInParts, "a_set_is_taken_in_one_step_or_not_at_all"),
     ] {
         let report = check_kinds(how, rule).await;
         assert_eq!(report.checked(), 1, "there is no rule `{rule}`");

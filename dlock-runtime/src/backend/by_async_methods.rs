@@ -13,12 +13,23 @@ macro_rules! backend_by_async_methods {
             $crate::backend::Answer::from_future(self.acquire_in_turn(claim))
         }
     };
+    (@sets) => {
+        fn try_acquire_set<'a>(
+            &'a self,
+            claims: &'a [$crate::backend::Claim],
+        ) -> $crate::backend::Answer<
+            'a,
+            Result<$crate::backend::SetAttempt, $crate::error::BackendError>,
+        > {
+            $crate::backend::Answer::from_future(self.try_acquire_set(claims))
+        }
+    };
     ($backend:ty, $kind:literal) => {
         backend_by_async_methods!($backend, $kind, |_: &Self| {
             $crate::backend::Capabilities::LEASES
         });
     };
-    ($backend:ty, $kind:literal, $capabilities:expr $(, $in_turn:ident)?) => {
+    ($backend:ty, $kind:literal, $capabilities:expr $(, $more:ident)?) => {
         impl $crate::backend::Backend for $backend {
             fn kind(&self) -> &'static str {
                 $kind
@@ -36,7 +47,7 @@ macro_rules! backend_by_async_methods {
                 $crate::backend::Answer::from_future(self.try_acquire(claim))
             }
             $(
-                backend_by_async_methods!(@$in_turn);
+                backend_by_async_methods!(@$more);
             )?
             fn renew<'a>(
                 &'a self,

@@ -32,6 +32,9 @@ pub struct Capabilities {
     pub permits: bool,
     /// Are waiters of all processes served in the order they came, if they ask for it ([`Claim::fair`](super::Claim::fair))?
     pub fair: bool,
+    /// Does it take several keys in one step ([`Backend::try_acquire_set`](super::Backend::try_acquire_set))?
+    /// Otherwise they are taken one after the other, and given back if one of them is busy.
+    pub atomic_sets: bool,
 }
 
 /// What the backends that come with dlock can honour, by their kind, with the settings they have by default.
@@ -49,10 +52,10 @@ pub(crate) const OF_KINDS: [(&str, Capabilities); 8] = [
 
 /// The backends that come with dlock.
 impl Capabilities {
-    pub(crate) const MEMORY: Self = Self::LEASES.with_shared_by_processes(false).with_every_kind();
+    pub(crate) const MEMORY: Self = Self::SHARED_STORE.with_shared_by_processes(false);
 
     /// SQLite, Redis, PostgreSQL and MySQL.
-    pub(crate) const SHARED_STORE: Self = Self::LEASES.with_every_kind();
+    pub(crate) const SHARED_STORE: Self = Self::LEASES.with_every_kind().with_atomic_sets(true);
 
     /// A majority of nodes preserves neither a count nor an order, and no reader's part of a token.
     pub(crate) const REDLOCK: Self =
@@ -88,6 +91,7 @@ impl Capabilities {
         shared: false,
         permits: false,
         fair: false,
+        atomic_sets: false,
     };
 
     /// The same with another shortest and longest ttl.
@@ -125,6 +129,13 @@ impl Capabilities {
         self.shared = true;
         self.permits = true;
         self.fair = true;
+        self
+    }
+
+    /// The same for a store that takes several keys in one step, or does not.
+    #[must_use]
+    pub const fn with_atomic_sets(mut self, atomic_sets: bool) -> Self {
+        self.atomic_sets = atomic_sets;
         self
     }
 
@@ -166,6 +177,7 @@ mod tests {
                 able.shared,
                 able.permits,
                 able.fair,
+                able.atomic_sets,
                 able.min_hold,
                 able.shared_by_processes,
                 able.push,

@@ -84,6 +84,68 @@ pub(crate) enum Verdict {
     Busy { look_in: Option<Duration>, queued: bool },
 }
 
+/// What is offered to a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Offer {
+    /// It may enter, or is inside.
+    Open,
+    Closed,
+    /// It was inside, and what is left of its lease is not for it.
+    Revoked(Duration),
+}
+
+/// What a try for several keys came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum SetVerdict {
+    /// With these tokens.
+    Granted(Vec<u64>),
+    Busy {
+        /// Which key is in the way.
+        at: usize,
+        look_in: Option<Duration>,
+        queued: bool,
+    },
+}
+
+/// An entry among several, its moment, and the token that it would grant.
+pub(crate) struct Part<'a> {
+    pub(crate) entry: &'a mut Entry,
+    pub(crate) now: Micros,
+    pub(crate) next_token: u64,
+}
+
+/// Takes all of these keys, which stand in their order, or none.
+///
+/// A claim that waits in queues takes its place in that of the first key that is closed to it, and keeps those
+/// before it for itself by a place there: as if it took one key after the other, but without a lease. So two
+/// that wait never wait for each other.
+pub(crate) fn acquire_set(parts: &mut [Part<'_>], claims: &[Claim]) -> SetVerdict {
+    let each = parts.iter_mut().zip(claims);
+    let offers: Vec<_> = each.map(|(part, claim)| part.entry.offer(claim, part.now)).collect();
+    let each = parts.iter_mut().zip(claims);
+    let Some(at) = offers.iter().position(|offer| *offer != Offer::Open) else {
+        let tokens = each.map(|(part, claim)| {
+            let next_token = part.next_token;
+            part.entry.enter(claim, part.now, || next_token)
+        });
+        return SetVerdict::Granted(tokens.collect());
+    };
+    let mut look_in = match offers[at] {
+        Offer::Revoked(left) => Some(left),
+        Offer::Open | Offer::Closed => None,
+    };
+    let mut queued = false;
+    for (part, claim) in each.take(at + 1) {
+        if part.entry.grant_of(&claim.owner).is_none()
+            && let Verdict::Busy { look_in: look, queued: place } = part.entry.wait(claim, part.now)
+        {
+            look_in = look_in.into_iter().chain(look).min();
+            queued |= place;
+        }
+    }
+    SetVerdict::Busy { at, look_in, queued }
+}
+
 /// May one more enter beside the others?
 pub(crate) fn fits(sharing: Sharing, mut others: impl Iterator<Item = Sharing>) -> bool {
     match sharing {
@@ -124,30 +186,47 @@ impl Entry {
         now: Micros,
         next_token: impl FnOnce() -> u64,
     ) -> Verdict {
+        match self.offer(claim, now) {
+            Offer::Open => Verdict::Granted(self.enter(claim, now, next_token)),
+            Offer::Revoked(left) => Verdict::Busy { look_in: Some(left), queued: false },
+            Offer::Closed => self.wait(claim, now),
+        }
+    }
+
+    /// What would come of a try.
+    fn offer(&mut self, claim: &Claim, now: Micros) -> Offer {
         self.expire(now);
-        let ends = now + micros(claim.ttl);
         if let Some(own) = self.grant_of(&claim.owner) {
-            if own.revoked {
-                let left = Duration::from_micros(own.ends - now);
-                return Verdict::Busy { look_in: Some(left), queued: false };
-            }
-            own.ends = ends;
-            return Verdict::Granted(own.token);
+            let left = Duration::from_micros(own.ends - now);
+            return if own.revoked { Offer::Revoked(left) } else { Offer::Open };
         }
         let place = self.show(claim, now);
-        if self.may_enter(claim, place) {
-            let token = next_token();
-            self.leave_queue(&claim.owner, now);
-            self.granted.push(Grant {
-                owner: Some(claim.owner),
-                sharing: claim.sharing,
-                token,
-                ends,
-                revoked: false,
-                claimant: Some(claim.claimant.clone()),
-            });
-            return Verdict::Granted(token);
+        if self.may_enter(claim, place) { Offer::Open } else { Offer::Closed }
+    }
+
+    /// Grants what is [open](Offer::Open): again with the same token, or with this one.
+    fn enter(&mut self, claim: &Claim, now: Micros, next_token: impl FnOnce() -> u64) -> u64 {
+        let ends = now + micros(claim.ttl);
+        if let Some(own) = self.grant_of(&claim.owner) {
+            own.ends = ends;
+            return own.token;
         }
+        let token = next_token();
+        self.leave_queue(&claim.owner, now);
+        self.granted.push(Grant {
+            owner: Some(claim.owner),
+            sharing: claim.sharing,
+            token,
+            ends,
+            revoked: false,
+            claimant: Some(claim.claimant.clone()),
+        });
+        token
+    }
+
+    /// Takes a place in the queue if the claim is one that waits there, and shows itself.
+    fn wait(&mut self, claim: &Claim, now: Micros) -> Verdict {
+        let place = self.queue.iter().position(|waiter| waiter.owner == claim.owner);
         let place = self.line_up(claim, place, now);
         Verdict::Busy { look_in: self.look_in(place, now), queued: place.is_some() }
     }
@@ -449,5 +528,79 @@ mod tests {
         entry.release(&writer, Release::default(), 0);
         assert!(granted(&mut entry, &claim(Sharing::Shared, false, Duration::ZERO), 0));
         assert!(entry.queue.is_empty());
+    }
+
+    /// Asks for a set at this moment, and checks that it is inside everywhere or nowhere.
+    fn ask(entries: &mut [Entry], keys: &[usize], claims: &[Claim], now: Micros) -> bool {
+        let chosen = entries.iter_mut().enumerate().filter(|(index, _)| keys.contains(index));
+        let parts = chosen.map(|(_, entry)| Part { entry, now, next_token: now });
+        let verdict = acquire_set(&mut parts.collect::<Vec<_>>(), claims);
+        let inside = keys.iter().zip(claims).filter(|(key, claim)| {
+            entries[**key].granted.iter().any(|grant| grant.owner == Some(claim.owner))
+        });
+        let inside = inside.count();
+        let granted = matches!(verdict, SetVerdict::Granted(_));
+        assert_eq!(inside, if granted { keys.len() } else { 0 }, "{entries:?}");
+        granted
+    }
+
+    fn leave(entries: &mut [Entry], keys: &[usize], claims: &[Claim], now: Micros) {
+        for (key, claim) in keys.iter().zip(claims) {
+            entries[*key].release(claim, Release::default(), now);
+        }
+    }
+
+    /// Sets that overlap, of every kind, each asked for again and again until it is granted: all are, and
+    /// nobody is ever beside somebody it excludes.
+    #[test]
+    fn sets_that_overlap_all_get_through() {
+        let mut random = StdRng::seed_from_u64(7);
+        let all_keys: [&[usize]; 5] = [&[0, 1], &[1, 2], &[0, 2], &[0, 1, 2], &[1]];
+        for _ in 0..500 {
+            let fair = random.random_bool(0.7);
+            let mut entries = vec![Entry::default(); 3];
+            let mut now = SECOND;
+            let mut waiting: Vec<(&[usize], Vec<Claim>)> = (0..8)
+                .map(|_| {
+                    let keys = all_keys[random.random_range(0..all_keys.len())];
+                    let kind = any_claim(&mut random).sharing;
+                    let claims = keys.iter().map(|_| claim(kind, fair, Duration::from_hours(1)));
+                    (keys, claims.collect())
+                })
+                .collect();
+            let mut inside: Vec<(&[usize], Vec<Claim>)> = vec![];
+            let mut asked = 0;
+            while !waiting.is_empty() {
+                // Often enough for those in front to show themselves.
+                now += SECOND / 200;
+                let index = random.random_range(0..waiting.len());
+                let (keys, claims) = &waiting[index];
+                if ask(&mut entries, keys, claims, now) {
+                    inside.push(waiting.swap_remove(index));
+                } else if random.random_bool(0.3) && !inside.is_empty() {
+                    let (keys, claims) = inside.swap_remove(0);
+                    leave(&mut entries, keys, &claims, now);
+                }
+                assert!(entries.iter().all(|entry| fit_together(&entry.granted)), "{entries:?}");
+                asked += 1;
+                assert!(asked < 5_000, "{waiting:?} wait for each other: {entries:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_set_that_waits_stands_in_front_of_those_that_come_later() {
+        let long = Duration::from_hours(1);
+        let mut entries = vec![Entry::default(); 2];
+        let [holder, later] = [(); 2].map(|()| claim(Sharing::Exclusive, false, long));
+        let set = [(); 2].map(|()| claim(Sharing::Exclusive, true, long));
+        assert!(granted(&mut entries[1], &holder, 0));
+        assert!(!ask(&mut entries, &[0, 1], &set, 0));
+        // The first key is free, but not for who comes later.
+        assert!(!granted(&mut entries[0], &later, 1));
+        entries[1].release(&holder, Release::default(), 2);
+        assert!(ask(&mut entries, &[0, 1], &set, 3));
+        leave(&mut entries, &[0, 1], &set, 4);
+        assert!(granted(&mut entries[0], &later, 5));
     }
 }

@@ -7,8 +7,10 @@
 
 use std::time::Duration;
 
-use super::entry::{Entry, Grant, Micros, Verdict};
-use super::{Attempt, Claim, Holder, LockState, Release, Released, Renewal, Sharing, validity_of};
+use super::entry::{self, Entry, Grant, Micros, Part, Verdict};
+use super::{
+    Attempt, Claim, Holder, LockState, Release, Released, Renewal, SetAttempt, Sharing, validity_of,
+};
 use crate::claimant::Claimant;
 use crate::error::BackendError;
 use crate::key::LockKey;
@@ -68,10 +70,20 @@ pub(crate) enum Purpose {
     Release,
 }
 
+/// A row of several that are changed together.
+pub(crate) struct Change<'a> {
+    pub(crate) claim: &'a Claim,
+    pub(crate) old: &'a LockRow,
+    pub(crate) new: NewRow,
+}
+
 /// The rows of one table.
 pub(crate) trait LockRows {
     /// Looks at the claim's row.
     async fn look(&self, claim: &Claim) -> Result<Option<LockRow>, BackendError>;
+
+    /// Looks at the rows of all these claims.
+    async fn look_at_all(&self, claims: &[Claim]) -> Result<Vec<Option<LockRow>>, BackendError>;
 
     /// Makes a row that is missing.
     async fn make(&self, key: &LockKey) -> Result<(), BackendError>;
@@ -84,6 +96,10 @@ pub(crate) trait LockRows {
         new: &NewRow,
         purpose: Purpose,
     ) -> Result<bool, BackendError>;
+
+    /// Changes all of these rows for acquires, in their order, if each is as it was looked at; none and false
+    /// if not.
+    async fn exchange_all(&self, changes: &[Change<'_>]) -> Result<bool, BackendError>;
 }
 
 impl LockRow {
@@ -195,6 +211,49 @@ pub(crate) async fn acquire(rows: &impl LockRows, claim: &Claim) -> Result<Attem
         return Ok(attempt.with_other_permits(other_permits));
     }
     Err(contended(&claim.key))
+}
+
+/// Takes all of these keys, which stand in their order, or none.
+pub(crate) async fn acquire_set(
+    rows: &impl LockRows,
+    claims: &[Claim],
+) -> Result<SetAttempt, BackendError> {
+    for _ in 0..TRIES {
+        let mut looked_at = Vec::with_capacity(claims.len());
+        for (row, claim) in rows.look_at_all(claims).await?.into_iter().zip(claims) {
+            match row {
+                Some(row) => looked_at.push(row),
+                None => rows.make(&claim.key).await?,
+            }
+        }
+        if looked_at.len() < claims.len() {
+            continue;
+        }
+        if let Some(at) = looked_at.iter().position(|row| row.given_up) {
+            return Ok(SetAttempt::busy(at, None, false));
+        }
+        let before: Vec<Entry> = looked_at.iter().map(LockRow::entry).collect();
+        let mut entries = before.clone();
+        let parts = entries.iter_mut().zip(&looked_at).map(|(entry, row)| {
+            let next_token = row.now.max(row.token + 1);
+            Part { entry, now: row.now, next_token }
+        });
+        let verdict = entry::acquire_set(&mut parts.collect::<Vec<_>>(), claims);
+        let mut both = entries.iter().zip(claims);
+        let other_permits = both.find_map(|(entry, claim)| entry.other_permits(claim));
+        let all = entries.into_iter().zip(before).zip(looked_at.iter().zip(claims));
+        let different = all.filter(|((entry, before), _)| entry != before);
+        let changes: Vec<_> = different
+            .map(|((entry, _), (old, claim))| Change { claim, old, new: old.with(entry) })
+            .collect();
+        if changes.is_empty() || rows.exchange_all(&changes).await? {
+            let ttl = claims.iter().map(|claim| claim.ttl).min().unwrap_or_default();
+            let attempt = SetAttempt::of(verdict, validity_of(ttl));
+            return Ok(attempt.with_other_permits(other_permits));
+        }
+        pause().await;
+    }
+    Err(contended(&claims[0].key))
 }
 
 /// Extends the lease of one who shares the key.

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::entry::{Entry, Micros, Verdict, micros};
+use super::entry::{Entry, Micros, Part, SetVerdict, Verdict, acquire_set, micros};
 use super::{
     Answer, Attempt, Backend, Capabilities, Claim, Holder, LockState, MOST_LISTED, Release,
-    Released, Renewal, Watch,
+    Released, Renewal, SetAttempt, Watch,
 };
 use crate::error::BackendError;
 use crate::key::LockKey;
@@ -109,6 +109,32 @@ impl State {
         attempt.with_other_permits(entry.other_permits(claim))
     }
 
+    fn try_acquire_set(&mut self, claims: &[Claim]) -> SetAttempt {
+        let now = self.now();
+        self.sweep(now);
+        let taken = claims.iter().map(|claim| self.entries.remove(&claim.key).unwrap_or_default());
+        let mut entries: Vec<Entry> = taken.collect();
+        let numbered = entries.iter_mut().zip(1..);
+        let parts = numbered.map(|(entry, number)| {
+            let next_token = self.last_token + number;
+            Part { entry, now, next_token }
+        });
+        let verdict = acquire_set(&mut parts.collect::<Vec<_>>(), claims);
+        if let SetVerdict::Granted(tokens) = &verdict {
+            self.last_token = tokens.iter().copied().fold(self.last_token, u64::max);
+        }
+        let mut both = entries.iter().zip(claims);
+        let other_permits = both.find_map(|(entry, claim)| entry.other_permits(claim));
+        for (entry, claim) in entries.into_iter().zip(claims) {
+            if !entry.is_empty() {
+                self.entries.insert(claim.key.clone(), entry);
+            }
+        }
+        let validity = claims.iter().map(|claim| claim.ttl).min().unwrap_or_default();
+        SetAttempt::of(verdict, validity.saturating_sub(CLOCK_STEP))
+            .with_other_permits(other_permits)
+    }
+
     fn renew(&mut self, claim: &Claim) -> Renewal {
         let now = self.now();
         let entry = self.entries.get_mut(&claim.key);
@@ -196,6 +222,13 @@ impl Backend for Memory {
 
     fn try_acquire<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Result<Attempt, BackendError>> {
         Answer::ready(Ok(self.lock().try_acquire(claim)))
+    }
+
+    fn try_acquire_set<'a>(
+        &'a self,
+        claims: &'a [Claim],
+    ) -> Answer<'a, Result<SetAttempt, BackendError>> {
+        Answer::ready(Ok(self.lock().try_acquire_set(claims)))
     }
 
     fn renew<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Result<Renewal, BackendError>> {

@@ -40,11 +40,11 @@ use sqlx::{ConnectOptions, Row};
 
 use super::by_async_methods::backend_by_async_methods;
 use super::entry::words;
-use super::lock_row::{self, LockRow, LockRows, NewRow, Purpose};
+use super::lock_row::{self, Change, LockRow, LockRows, NewRow, Purpose};
 use super::sweeping::Sweeping;
 use super::{
-    Answer, Attempt, Capabilities, Claim, Holder, LockState, Release, Released, Renewal, Sharing,
-    Watch, validity_of,
+    Answer, Attempt, Capabilities, Claim, Holder, LockState, Release, Released, Renewal,
+    SetAttempt, Sharing, Watch, validity_of,
 };
 use crate::claimant::Claimant;
 use crate::error::BackendError;
@@ -176,6 +176,11 @@ impl MySql {
             Some(row) if row.has_group() => lock_row::acquire(self, claim).await,
             row => Ok(Attempt::busy(Some(row.map_or(Duration::ZERO, |row| row.left())))),
         }
+    }
+
+    async fn try_acquire_set(&self, claims: &[Claim]) -> Result<SetAttempt, BackendError> {
+        self.sweep_if_due();
+        lock_row::acquire_set(self, claims).await
     }
 
     async fn renew(&self, claim: &Claim) -> Result<Renewal, BackendError> {
@@ -319,6 +324,12 @@ impl LockRows for MySql {
         reply.row().map(looked_at).transpose()
     }
 
+    async fn look_at_all(&self, claims: &[Claim]) -> Result<Vec<Option<LockRow>>, BackendError> {
+        let looks: Vec<_> = claims.iter().map(|claim| self.sql().look(claim)).collect();
+        let reply = self.0.store.run_repeatable(looks.join("; ")).await?;
+        reply.rows.iter().map(|rows| rows.first().map(looked_at).transpose()).collect()
+    }
+
     async fn make(&self, key: &LockKey) -> Result<(), BackendError> {
         self.0.store.run_repeatable(self.sql().make(key)).await.map(|_| ())
     }
@@ -336,6 +347,15 @@ impl LockRows for MySql {
             Purpose::Release => self.0.store.run(statement).await?,
         };
         Ok(is_affected(&reply))
+    }
+
+    async fn exchange_all(&self, changes: &[Change<'_>]) -> Result<bool, BackendError> {
+        let statements = changes.iter().map(|Change { claim, old, new }| {
+            let update = self.sql().exchange(claim, old, new, Purpose::Acquire);
+            // A row, if it was.
+            format!("{update}; SELECT 1 FROM DUAL WHERE ROW_COUNT() > 0")
+        });
+        self.0.store.run_all(&statements.collect::<Vec<_>>()).await
     }
 }
 
@@ -384,7 +404,7 @@ where
     row.try_get(column).map_err(failure::<sqlx::MySql>)
 }
 
-backend_by_async_methods!(MySql, "mysql", |_: &MySql| { Capabilities::SHARED_STORE });
+backend_by_async_methods!(MySql, "mysql", |_: &MySql| { Capabilities::SHARED_STORE }, sets);
 
 impl fmt::Debug for MySql {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

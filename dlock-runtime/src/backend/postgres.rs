@@ -39,12 +39,12 @@ use sqlx::{ConnectOptions, Row};
 use self::notices::Notices;
 use super::by_async_methods::backend_by_async_methods;
 use super::entry::words;
-use super::lock_row::{self, LockRow, LockRows, NewRow, Purpose};
+use super::lock_row::{self, Change, LockRow, LockRows, NewRow, Purpose};
 use super::sweeping::Sweeping;
 use super::topics::Interest;
 use super::{
-    Answer, Attempt, Capabilities, Claim, Holder, LockState, Release, Released, Renewal, Sharing,
-    Watch, validity_of,
+    Answer, Attempt, Capabilities, Claim, Holder, LockState, Release, Released, Renewal,
+    SetAttempt, Sharing, Watch, validity_of,
 };
 use crate::claimant::Claimant;
 use crate::error::BackendError;
@@ -154,6 +154,11 @@ impl Postgres {
             return lock_row::acquire(self, claim).await;
         }
         Ok(Attempt::busy(Some(micros(read(row, 1)?))))
+    }
+
+    async fn try_acquire_set(&self, claims: &[Claim]) -> Result<SetAttempt, BackendError> {
+        self.sweep_if_due();
+        lock_row::acquire_set(self, claims).await
     }
 
     async fn renew(&self, claim: &Claim) -> Result<Renewal, BackendError> {
@@ -308,6 +313,12 @@ impl LockRows for Postgres {
         reply.row().map(looked_at).transpose()
     }
 
+    async fn look_at_all(&self, claims: &[Claim]) -> Result<Vec<Option<LockRow>>, BackendError> {
+        let looks: Vec<_> = claims.iter().map(|claim| self.sql().look(claim)).collect();
+        let reply = self.0.store.run_repeatable(looks.join("; ")).await?;
+        reply.rows.iter().map(|rows| rows.first().map(looked_at).transpose()).collect()
+    }
+
     async fn make(&self, key: &LockKey) -> Result<(), BackendError> {
         self.0.store.run_repeatable(self.sql().make(key)).await.map(|_| ())
     }
@@ -325,6 +336,13 @@ impl LockRows for Postgres {
             Purpose::Release => self.0.store.run(statement).await?,
         };
         Ok(reply.row().is_some())
+    }
+
+    async fn exchange_all(&self, changes: &[Change<'_>]) -> Result<bool, BackendError> {
+        let statements = changes.iter().map(|Change { claim, old, new }| {
+            self.sql().exchange(claim, old, new, Purpose::Acquire)
+        });
+        self.0.store.run_all(&statements.collect::<Vec<_>>()).await
     }
 }
 
@@ -369,7 +387,12 @@ fn micros(left: i64) -> Duration {
     Duration::from_micros(u64::try_from(left).unwrap_or(0))
 }
 
-backend_by_async_methods!(Postgres, "postgres", |_: &Postgres| { Capabilities::SHARED_STORE });
+backend_by_async_methods!(
+    Postgres,
+    "postgres",
+    |_: &Postgres| { Capabilities::SHARED_STORE },
+    sets
+);
 
 impl fmt::Debug for Postgres {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -33,10 +33,11 @@ use self::link::{Copies, Link};
 use self::names::Names;
 use self::scripts::{Acquired, AcquiredAnswer, EnteredAnswer, InspectAnswer};
 use self::subscriptions::{ChannelWatch, Subscriptions};
+use self::topology::Topology;
 use super::by_async_methods::backend_by_async_methods;
 use super::{
-    Attempt, Capabilities, Claim, Holder, LockState, Release, Released, Renewal, Sharing,
-    validity_of,
+    Attempt, Capabilities, Claim, Holder, LockState, Release, Released, Renewal, SetAttempt,
+    Sharing, validity_of,
 };
 use crate::error::BackendError;
 use crate::key::LockKey;
@@ -101,12 +102,23 @@ impl Redis {
                 }
             }
         }
-        let names = self.names(&claim.key);
-        let copies = Copies { key: &names.lock, replicas: self.0.replicas };
+        Ok(self.try_acquire_set(std::slice::from_ref(claim)).await?.of_one())
+    }
+
+    async fn try_acquire_set(&self, claims: &[Claim]) -> Result<SetAttempt, BackendError> {
+        let names: Vec<_> = claims.iter().map(|claim| self.names(&claim.key)).collect();
+        let copies = Copies { key: &names[0].lock, replicas: self.0.replicas };
         let is_granted = |(answer, ..): &EnteredAnswer| *answer == 1;
-        let call = scripts::enter(&names, claim);
+        let call = scripts::enter(&names, claims);
         let answer = self.0.link.run_copied(&call, copies, is_granted).await?;
-        Ok(scripts::entered(answer, validity_of(claim.ttl)))
+        let ttl = claims.iter().map(|claim| claim.ttl).min().unwrap_or_default();
+        Ok(scripts::entered(answer, validity_of(ttl)))
+    }
+
+    /// In a Cluster each key has a slot of its own.
+    fn capabilities(&self) -> Capabilities {
+        let in_one_slot = !matches!(self.0.link.topology, Topology::Cluster(_));
+        Capabilities::SHARED_STORE.with_atomic_sets(in_one_slot)
     }
 
     async fn try_acquire_alone(&self, claim: &Claim) -> Result<Acquired, BackendError> {
@@ -177,7 +189,7 @@ impl Redis {
     }
 }
 
-backend_by_async_methods!(Redis, "redis", |_: &Redis| { Capabilities::SHARED_STORE });
+backend_by_async_methods!(Redis, "redis", Redis::capabilities, sets);
 
 impl fmt::Debug for Redis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

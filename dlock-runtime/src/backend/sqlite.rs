@@ -22,14 +22,14 @@ use std::time::{Duration, SystemTime};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteRow, SqliteSynchronous,
 };
-use sqlx::{ConnectOptions, Connection, Executor, Row};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, Row};
 use tokio::sync::Mutex;
 
 use super::by_async_methods::backend_by_async_methods;
-use super::lock_row::{self, LockRow, LockRows, NewRow, Purpose};
+use super::lock_row::{self, Change, LockRow, LockRows, NewRow, Purpose};
 use super::{
     Answer, Attempt, Capabilities, Claim, Holder, LockState, MOST_LISTED, Release, Released,
-    Renewal, Sharing, Watch, validity_of,
+    Renewal, SetAttempt, Sharing, Watch, validity_of,
 };
 use crate::claimant::Claimant;
 use crate::error::BackendError;
@@ -147,6 +147,11 @@ impl Sqlite {
             Some(row) if row.has_group() => lock_row::acquire(self, claim).await,
             row => Ok(Attempt::busy(Some(row.map_or(Duration::ZERO, |row| row.left())))),
         }
+    }
+
+    async fn try_acquire_set(&self, claims: &[Claim]) -> Result<SetAttempt, BackendError> {
+        self.sweep().await?;
+        lock_row::acquire_set(self, claims).await
     }
 
     async fn renew(&self, claim: &Claim) -> Result<Renewal, BackendError> {
@@ -302,6 +307,14 @@ impl LockRows for Sqlite {
         row.map(|row| self.looked_at(&row, now)).transpose()
     }
 
+    async fn look_at_all(&self, claims: &[Claim]) -> Result<Vec<Option<LockRow>>, BackendError> {
+        let mut rows = Vec::with_capacity(claims.len());
+        for claim in claims {
+            rows.push(self.look(claim).await?);
+        }
+        Ok(rows)
+    }
+
     async fn make(&self, key: &LockKey) -> Result<(), BackendError> {
         let query = sqlx::query(
             "INSERT INTO dlock_locks (key, owner, token, expires_us)
@@ -343,10 +356,45 @@ impl LockRows for Sqlite {
         }
         Ok(self.write(query).await?.is_some())
     }
+
+    async fn exchange_all(&self, changes: &[Change<'_>]) -> Result<bool, BackendError> {
+        let statement = exchange_all(changes.len());
+        let mut query = sqlx::query(AssertSqlSafe(statement));
+        for Change { claim, old, new } in changes {
+            query = query.bind(claim.key.as_str()).bind(blob(old.owner, old.revoked));
+            query = query.bind(old.token.cast_signed()).bind(old.expires.cast_signed());
+            query = query.bind(old.group.as_deref()).bind(blob(new.owner, new.revoked));
+            query = query.bind(new.token.cast_signed()).bind(new.expires.cast_signed());
+            query = query.bind(new.group.as_deref()).bind(new.group_until.cast_signed());
+            query = query.bind(new.claimant.as_ref().map(Claimant::to_text).unwrap_or_default());
+        }
+        Ok(self.write(query).await?.is_some())
+    }
 }
 
 /// What stands behind the owner of a hold that was revoked.
 const REVOKED: &[u8] = b"~";
+
+/// The rows of a change, `?` by `?`: the key, what stands there, what is to stand there.
+const CHANGE: &str = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+
+/// One statement, so that all rows are changed or none: it is not begun and left by a caller that goes away.
+fn exchange_all(rows: usize) -> String {
+    let changes = vec![CHANGE; rows].join(", ");
+    format!(
+        "WITH change (key, old_owner, old_token, old_expires, old_group,
+                      owner, token, expires, lock_group, group_until, claimant) AS (VALUES {changes})
+         UPDATE dlock_locks SET owner = change.owner, token = change.token,
+            expires_us = change.expires, lock_group = change.lock_group,
+            group_until_us = change.group_until, claimant = change.claimant
+         FROM change WHERE dlock_locks.key = change.key AND {rows} =
+            (SELECT count(*) FROM change JOIN dlock_locks AS present ON present.key = change.key
+             WHERE present.owner = change.old_owner AND present.token = change.old_token
+                AND present.expires_us = change.old_expires
+                AND present.lock_group IS change.old_group)
+         RETURNING 1"
+    )
+}
 
 fn blob(owner: Option<OwnerId>, revoked: bool) -> Vec<u8> {
     let mut bytes = owner.map(|owner| owner.as_bytes().to_vec()).unwrap_or_default();
@@ -426,7 +474,7 @@ fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
-backend_by_async_methods!(Sqlite, "sqlite", |_: &Sqlite| { Capabilities::SHARED_STORE });
+backend_by_async_methods!(Sqlite, "sqlite", |_: &Sqlite| { Capabilities::SHARED_STORE }, sets);
 
 impl fmt::Debug for Sqlite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -56,7 +56,7 @@ impl Deadline {
     }
 
     /// How much longer the caller waits.
-    fn left(&self) -> Duration {
+    pub(super) fn left(&self) -> Duration {
         self.limit.map_or(Duration::MAX, |limit| limit.saturating_sub(self.waited()))
     }
 
@@ -70,7 +70,7 @@ impl Deadline {
     }
 
     /// Until when a request that is sent now may be answered.
-    fn answer_by(&self) -> Option<Instant> {
+    pub(super) fn answer_by(&self) -> Option<Instant> {
         self.instant().map(|instant| instant.max(Instant::now() + LEAST_ANSWER_TIME))
     }
 
@@ -105,7 +105,7 @@ pub(super) async fn acquire(
 
 /// Waits for the place in front among this process's tasks. One that wants to be served in the order of
 /// all processes has no place here: it stands in the store's own queue.
-async fn line_up(
+pub(super) async fn line_up(
     registry: &RegistryInner,
     want: &Want,
     deadline: &Deadline,
@@ -150,10 +150,10 @@ struct Attempts<'a> {
 }
 
 #[derive(Clone, Copy)]
-struct Granted {
-    since: Moment,
-    token: FencingToken,
-    validity: Duration,
+pub(super) struct Granted {
+    pub(super) since: Moment,
+    pub(super) token: FencingToken,
+    pub(super) validity: Duration,
 }
 
 impl<'a> Attempts<'a> {
@@ -180,8 +180,7 @@ impl<'a> Attempts<'a> {
         let queue = self.want.backend.capabilities.queue;
         let mut in_turn = queue && deadline.is_long();
         let mut watch: Option<Box<dyn Watch>> = None;
-        let mut failures = Backoff::new(Duration::from_millis(20), Duration::from_secs(1));
-        let mut polls = Backoff::new(Duration::from_millis(4), SAFETY_NET / 4);
+        let [mut failures, mut polls] = backoffs();
         loop {
             let since = Moment::now();
             let attempt = if in_turn {
@@ -197,7 +196,7 @@ impl<'a> Attempts<'a> {
                 Ok(Attempt::Granted { .. }) => {
                     self.start_over();
                     if deadline.is_over() {
-                        return Err(self.failed(too_late(&self.want.backend)));
+                        return Err(failed(self.want, too_late(&self.want.backend)));
                     }
                     deadline.bound(tokio::time::sleep(failures.pause())).await;
                 }
@@ -208,13 +207,13 @@ impl<'a> Attempts<'a> {
                 Ok(Attempt::Busy { expires_in, queued, .. }) => {
                     if watch.is_none() {
                         // Who stands in a queue of the store has to show itself in time.
-                        watch = self.watch(deadline, expires_in.filter(|_| queued)).await;
+                        watch = watch_key(self.want, deadline, expires_in.filter(|_| queued)).await;
                         if watch.is_some() {
                             // A release before the watch stood is not missed: look once more.
                             continue;
                         }
                     }
-                    let pause = self.pause(&mut polls, watch.is_some(), expires_in);
+                    let pause = pause(&self.want.backend, &mut polls, watch.is_some(), expires_in);
                     deadline.bound(changed_within(watch.as_mut(), pause)).await;
                 }
                 Err(error) if error.is_transient() && !deadline.is_over() => {
@@ -223,10 +222,10 @@ impl<'a> Attempts<'a> {
                     watch = None;
                     deadline.bound(tokio::time::sleep(failures.pause())).await;
                     if deadline.is_over() {
-                        return Err(self.failed(error));
+                        return Err(failed(self.want, error));
                     }
                 }
-                Err(error) => return Err(self.failed(error)),
+                Err(error) => return Err(failed(self.want, error)),
             }
         }
     }
@@ -255,11 +254,11 @@ impl<'a> Attempts<'a> {
         match &answer {
             Ok(Attempt::Busy { queued, other_permits, .. }) => {
                 self.queued = *queued;
-                self.compare_permits(*other_permits);
+                compare_permits(self.registry, self.want, *other_permits);
             }
             Ok(Attempt::Granted { other_permits, .. }) => {
                 self.queued = false;
-                self.compare_permits(*other_permits);
+                compare_permits(self.registry, self.want, *other_permits);
             }
             Err(error) => self.in_doubt |= error.may_have_been_sent(),
         }
@@ -277,53 +276,13 @@ impl<'a> Attempts<'a> {
             Some(Ok(
                 Attempt::Granted { other_permits, .. } | Attempt::Busy { other_permits, .. },
             )) => {
-                self.compare_permits(*other_permits);
+                compare_permits(self.registry, self.want, *other_permits);
                 false
             }
             Some(Err(error)) => error.may_have_been_sent(),
             None => true,
         };
         answer.unwrap_or(Ok(Attempt::busy(None)))
-    }
-
-    /// Each counts by its own number; that there are two of them somebody should hear of.
-    fn compare_permits(&self, other: Option<NonZeroU32>) {
-        if let Some(other) = other
-            && self.registry.disagreements.note(self.want.backend.index, self.want.template)
-        {
-            crate::telemetry::permits_disagree(self.want, other);
-        }
-    }
-
-    async fn watch(&self, deadline: &Deadline, limit: Option<Duration>) -> Option<Box<dyn Watch>> {
-        let watching = self.want.backend.store.watch(&self.want.key);
-        let watching = async {
-            match limit {
-                Some(limit) => tokio::time::timeout(limit, watching).await.ok(),
-                None => Some(watching.await),
-            }
-        };
-        match deadline.bound(watching).await?? {
-            Ok(watch) => Some(watch),
-            Err(error) => {
-                crate::telemetry::watch_failed(self.want, &error);
-                None
-            }
-        }
-    }
-
-    /// How long to sleep if nothing changes: until the present lease would end, a poll's pause, or
-    /// the safety net, whichever is first.
-    fn pause(&self, polls: &mut Backoff, watched: bool, expires_in: Option<Duration>) -> Duration {
-        let pushed = watched && self.want.backend.capabilities.push;
-        let net =
-            if pushed { SAFETY_NET.mul_f64(rand::random_range(0.5..=1.0)) } else { polls.pause() };
-        // A little later than the hint: at its very millisecond the lease may still stand.
-        expires_in.map_or(net, |left| net.min(left + Duration::from_millis(1)))
-    }
-
-    fn failed(&self, source: BackendError) -> LockError {
-        LockError::Backend { key: self.want.key.clone(), source }
     }
 
     fn start_over(&mut self) {
@@ -339,26 +298,8 @@ impl<'a> Attempts<'a> {
         let place = self.place.take().filter(|_| self.want.sharing == Sharing::Exclusive);
         let late_acquire = std::mem::take(&mut self.in_doubt);
         self.queued = false;
-        let watchdog = self.registry.watchdogs.of(&self.runtime);
-        let terms = Terms {
-            renew: self.want.renew,
-            max_hold: self.want.max_hold,
-            min_hold: self.want.min_hold,
-        };
-        let hold = Arc::new(Hold::new(
-            Arc::clone(self.registry),
-            Arc::clone(&self.want.backend),
-            Claim { token: Some(granted.token), ..self.claim.clone() },
-            granted.token,
-            self.want.template,
-            granted.since,
-            granted.validity,
-            terms,
-            late_acquire,
-            self.runtime.clone(),
-            watchdog,
-        ));
-        hold.watchdog.attend(&hold);
+        let claim = Claim { token: Some(granted.token), ..self.claim.clone() };
+        let hold = hold(self.registry, self.want, claim, granted, late_acquire, &self.runtime);
         (hold, place)
     }
 }
@@ -374,11 +315,96 @@ impl Drop for Attempts<'_> {
     }
 }
 
-fn unanswered(backend: &Registered) -> BackendError {
+/// The hold that a grant begins.
+pub(super) fn hold(
+    registry: &Arc<RegistryInner>,
+    want: &Want,
+    claim: Claim,
+    granted: Granted,
+    late_acquire: bool,
+    runtime: &Handle,
+) -> Arc<Hold> {
+    let watchdog = registry.watchdogs.of(runtime);
+    let terms = Terms { renew: want.renew, max_hold: want.max_hold, min_hold: want.min_hold };
+    let hold = Arc::new(Hold::new(
+        Arc::clone(registry),
+        Arc::clone(&want.backend),
+        claim,
+        granted.token,
+        want.template,
+        granted.since,
+        granted.validity,
+        terms,
+        late_acquire,
+        runtime.clone(),
+        watchdog,
+    ));
+    hold.watchdog.attend(&hold);
+    hold
+}
+
+/// Each counts by its own number; that there are two of them somebody should hear of.
+pub(super) fn compare_permits(registry: &RegistryInner, want: &Want, other: Option<NonZeroU32>) {
+    if let Some(other) = other
+        && registry.disagreements.note(want.backend.index, want.template)
+    {
+        crate::telemetry::permits_disagree(want, other);
+    }
+}
+
+pub(super) async fn watch_key(
+    want: &Want,
+    deadline: &Deadline,
+    limit: Option<Duration>,
+) -> Option<Box<dyn Watch>> {
+    let watching = want.backend.store.watch(&want.key);
+    let watching = async {
+        match limit {
+            Some(limit) => tokio::time::timeout(limit, watching).await.ok(),
+            None => Some(watching.await),
+        }
+    };
+    match deadline.bound(watching).await?? {
+        Ok(watch) => Some(watch),
+        Err(error) => {
+            crate::telemetry::watch_failed(want, &error);
+            None
+        }
+    }
+}
+
+/// How long to sleep if nothing changes: until the present lease would end, a poll's pause, or the safety
+/// net, whichever is first.
+pub(super) fn pause(
+    backend: &Registered,
+    polls: &mut Backoff,
+    watched: bool,
+    expires_in: Option<Duration>,
+) -> Duration {
+    let pushed = watched && backend.capabilities.push;
+    let net =
+        if pushed { SAFETY_NET.mul_f64(rand::random_range(0.5..=1.0)) } else { polls.pause() };
+    // A little later than the hint: at its very millisecond the lease may still stand.
+    expires_in.map_or(net, |left| net.min(left + Duration::from_millis(1)))
+}
+
+pub(super) fn failed(want: &Want, source: BackendError) -> LockError {
+    LockError::Backend { key: want.key.clone(), source }
+}
+
+/// The pauses after failures, and those between looks where nobody tells.
+pub(super) fn backoffs() -> [Backoff; 2] {
+    [
+        Backoff::new(Duration::from_millis(20), Duration::from_secs(1)),
+        Backoff::new(Duration::from_millis(4), SAFETY_NET / 4),
+    ]
+}
+
+pub(super) fn unanswered(backend: &Registered) -> BackendError {
     BackendError::transient(format!("backend `{}` did not answer in time", backend.name))
 }
 
-fn too_late(backend: &Registered) -> BackendError {
+pub(super) fn too_late(backend: &Registered) -> BackendError {
     BackendError::transient(format!(
         "backend `{}` granted the lock, but its answer came after the lease had ended; use a longer ttl",
         backend.name
@@ -386,7 +412,7 @@ fn too_late(backend: &Registered) -> BackendError {
 }
 
 /// Resolves at a change, or after `pause` without one.
-async fn changed_within(watch: Option<&mut Box<dyn Watch>>, pause: Duration) {
+pub(super) async fn changed_within(watch: Option<&mut Box<dyn Watch>>, pause: Duration) {
     let Some(watch) = watch else {
         return tokio::time::sleep(pause).await;
     };

@@ -2,12 +2,13 @@
 
 use std::borrow::Cow;
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use super::acquire::{Deadline, acquire};
+use super::acquire_set::acquire_set;
 use super::reentrancy::Inside;
 use crate::backend::{Claim, Sharing};
 use crate::claimant::Claimant;
@@ -121,16 +122,47 @@ async fn take(
         // The holder is an enclosing body of this very call: it cannot end before this returns.
         return Err(Deadline::new(want.wait).busy(want, Whereabouts::ThisTask));
     }
+    let (hold, place) = unless_shut_down(registry, want, pin!(acquire(registry, want))).await?;
+    Ok(LockGuard::leased(hold, place))
+}
+
+/// Takes several locks in one step, which stand in the order of their keys. `None`: they are to be taken one
+/// after the other, because the store can do no other or an enclosing body of this task holds some of them.
+pub(crate) async fn enter_set(
+    registry: &Arc<RegistryInner>,
+    wants: &[Want],
+    face: Face,
+) -> Option<Result<Vec<LockGuard>, LockError>> {
+    let [first, _, ..] = wants else { return None };
+    let nested = |want| face == Face::Body && Inside::around(registry, want).is_some();
+    if !first.backend.capabilities.atomic_sets || wants.iter().any(nested) {
+        return None;
+    }
+    let waiting = crate::telemetry::Waiting::begin(first);
+    let mut acquiring = Box::pin(acquire_set(registry, wants));
+    let acquiring = poll_fn(|cx| waiting.span().in_scope(|| acquiring.as_mut().poll(cx)));
+    let entered = unless_shut_down(registry, first, pin!(acquiring)).await;
+    let entered = entered.map(|holds| {
+        holds.into_iter().map(|(hold, place)| LockGuard::leased(hold, place)).collect::<Vec<_>>()
+    });
+    waiting.end(entered.as_ref().map(|guards| guards[0].fencing_token()));
+    Some(entered)
+}
+
+/// Awaits this, unless the registry is shut down before it is there.
+async fn unless_shut_down<T>(
+    registry: &RegistryInner,
+    want: &Want,
+    mut acquiring: Pin<&mut impl Future<Output = Result<T, LockError>>>,
+) -> Result<T, LockError> {
     let refused = || LockError::ShutDown { key: want.key.clone() };
     if registry.shut_down.is_cancelled() {
         return Err(refused());
     }
-    let mut acquiring = pin!(acquire(registry, want));
     let mut shutting_down = pin!(registry.shut_down.cancelled());
-    let acquired = poll_fn(|cx| match acquiring.as_mut().poll(cx) {
+    poll_fn(|cx| match acquiring.as_mut().poll(cx) {
         Poll::Pending => shutting_down.as_mut().poll(cx).map(|()| Err(refused())),
         ready @ Poll::Ready(_) => ready,
-    });
-    let (hold, place) = acquired.await?;
-    Ok(LockGuard::leased(hold, place))
+    })
+    .await
 }

@@ -122,6 +122,28 @@ where
         self.in_time(self.send(statements, 0)).await
     }
 
+    /// Runs these statements, each of which answers a row if it has done what it should, in one transaction;
+    /// false, and nothing is done, if one of them answers none. What others' transactions undo is nothing done
+    /// as well.
+    pub(crate) async fn run_all(&self, statements: &[String]) -> Result<bool, BackendError> {
+        self.in_time(self.try_run_all(statements)).await.or_else(|error| {
+            if DB::is_undone(&error) { Ok(false) } else { Err(failure::<DB>(error)) }
+        })
+    }
+
+    async fn try_run_all(&self, statements: &[String]) -> Result<bool, sqlx::Error> {
+        // Given up on the way it is closed, and the server takes everything back.
+        let mut connection = Checkout::new(self.pool.acquire().await?);
+        let begun = format!("BEGIN; {}", statements.join("; "));
+        let reply = send::<DB>(connection.get(), begun).await?;
+        let done = reply.rows.iter().filter(|rows| !rows.is_empty()).count();
+        let all = done == statements.len();
+        let end = if all { "COMMIT" } else { "ROLLBACK" };
+        send::<DB>(connection.get(), end.to_owned()).await?;
+        connection.give_back();
+        Ok(all)
+    }
+
     async fn send(&self, statements: &str, spare: u32) -> Result<Reply<DB>, sqlx::Error> {
         let mut spare = spare;
         let mut repeats = REPEATS;

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use crate::backend::{
     Answer, Attempt, Backend, Capabilities, Claim, Holder, LockState, Release, Released, Renewal,
-    Watch,
+    SetAttempt, Watch,
 };
 use crate::error::BackendError;
 use crate::key::LockKey;
@@ -124,6 +124,13 @@ impl Backend for Tap {
 
     fn try_acquire<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Result<Attempt, BackendError>> {
         self.pass(Call::Acquire, self.inner.try_acquire(claim))
+    }
+
+    fn try_acquire_set<'a>(
+        &'a self,
+        claims: &'a [Claim],
+    ) -> Answer<'a, Result<SetAttempt, BackendError>> {
+        self.pass(Call::Acquire, self.inner.try_acquire_set(claims))
     }
 
     fn acquire_in_turn<'a>(

@@ -1,71 +1,43 @@
--- Takes the lock beside those who share it and in the order of those who wait, or a place in the queue.
--- KEYS: lock, last token, tombstone of this owner, group.
--- ARGV: owner, ttl in ms, kind, 'f' (fair) or 'n', how much longer its caller waits in us, claimant.
--- Answers {1, token, other} granted, {0, ms until a look is worth while, other} busy, {6, the same, other}
--- busy with a place in the queue, {2, 0, ''} given up before; `other` is another number of permits by which
--- somebody counts, or ''.
-local owner, ttl, kind, fair, patience = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], tonumber(ARGV[5])
-local claimant = ARGV[6]
+-- Takes locks beside those who share them and in the order of those who wait, all of them or none, or places in
+-- their queues.
+-- KEYS, for each lock in the locks' order: lock, last token, tombstone of its owner, group.
+-- ARGV, for each lock: owner, ttl in ms, kind, 'f' (fair) or 'n', how much longer its caller waits in us, claimant.
+-- Answers {1, 0, other, tokens} granted, {0, ms until a look is worth while, other, {at}} busy at that lock, {6, the
+-- same, other, {at}} busy with a place in a queue, {2, 0, '', {at}} given up before; `other` is another number of
+-- permits by which somebody counts, or ''.
 local now = clock()
-local group = read_group(KEYS[4], KEYS[1], now)
-expire(group, now)
+local claims = {}
+for at = 1, #KEYS / 4 do
+    local key, arg = at * 4 - 4, at * 6 - 6
+    local claim = {lock = KEYS[key + 1], last_token = KEYS[key + 2], gone = KEYS[key + 3], name = KEYS[key + 4]}
+    claim.owner, claim.ttl, claim.kind = ARGV[arg + 1], ARGV[arg + 2], ARGV[arg + 3]
+    claim.fair, claim.patience, claim.claimant = ARGV[arg + 4], tonumber(ARGV[arg + 5]), ARGV[arg + 6]
+    claim.group = read_group(claim.name, claim.lock, now)
+    expire(claim.group, now)
+    local _, own = find(claim.group.granted, claim.owner)
+    claim.own = own
+    if not own and redis.call('GET', claim.gone) then
+        return {2, 0, '', {at}}
+    end
+    claims[at] = claim
+end
 
--- In the order in which they are stored: the lock's own holder counts nothing.
+-- In the order in which they are stored: a lock's own holder counts nothing.
 local function other_permits()
-    for _, list in ipairs({group.granted, group.queue}) do
-        for _, one in ipairs(list) do
-            local number = string.match(one.kind, '^p(%d+)$')
-            if number and string.sub(kind, 1, 1) == 'p' and one.kind ~= kind then
-                return number
+    for _, claim in ipairs(claims) do
+        for _, list in ipairs({claim.group.granted, claim.group.queue}) do
+            for _, one in ipairs(list) do
+                local number = string.match(one.kind, '^p(%d+)$')
+                if number and string.sub(claim.kind, 1, 1) == 'p' and one.kind ~= claim.kind then
+                    return number
+                end
             end
         end
     end
     return ''
 end
 
-local function hold(token)
-    if kind == 'x' then
-        redis.call('SET', KEYS[1], table.concat({owner, token, 0, claimant}, ':'), 'PX', ARGV[2])
-    end
-    write_group(KEYS[4], group, now)
-    return {1, tonumber(token), other_permits()}
-end
-
-local _, own = find(group.granted, owner)
-if own and own.revoked then
-    return {0, math.ceil((own.ends - now) / 1000), ''}
-elseif own then
-    own.ends = now + ttl * 1000
-    return hold(own.token)
-end
-if redis.call('GET', KEYS[3]) then
-    return {2, 0, ''}
-end
-
-local place, waiter = find(group.queue, owner)
-if waiter and waiter.absent then
-    waiter.absent, waiter.ends = false, now + patience
-    if head(group) == waiter then
-        group.seen = now
-    end
-end
-
--- Who stands before it in the queue counts as if they had entered. A waiter that is not fair is a writer,
--- whom only those let go first that could share.
-local others = {}
-for _, one in ipairs(group.granted) do
-    table.insert(others, one.kind)
-end
-for index, one in ipairs(group.queue) do
-    if place and index >= place then
-        break
-    end
-    if not one.absent and (one.fair == 'f' or kind ~= 'x') then
-        table.insert(others, one.kind)
-    end
-end
-
-local function fits()
+local function fits(kind, others)
     local permits = tonumber(string.match(kind, '^p(%d+)$') or '0')
     for _, other in ipairs(others) do
         local both_share = kind == 's' and other == 's'
@@ -77,51 +49,126 @@ local function fits()
     return permits == 0 or #others < permits
 end
 
-if fits() then
-    local token = math.max(tonumber(redis.call('GET', KEYS[2]) or '0') + 1, now)
-    remember_token(KEYS[2], token, now)
-    leave_queue(group, owner, now)
-    token = string.format('%.0f', token)
-    if kind ~= 'x' then
-        local ends = now + ttl * 1000
-        table.insert(group.granted, {owner = owner, kind = kind, token = token, ends = ends, claimant = claimant})
+-- May it enter, or is it inside? A waiter that asks shows itself.
+local function is_open(claim)
+    local group = claim.group
+    if claim.own then
+        return not claim.own.revoked
     end
-    return hold(token)
-end
-
-if patience == 0 then
-    leave_queue(group, owner, now)
-    place = nil
-elseif not place then
-    local shared = false
-    for _, one in ipairs(group.granted) do
-        shared = shared or one.kind ~= 'x'
-    end
-    if fair == 'f' or (kind == 'x' and shared) then
-        if not head(group) then
+    local place, waiter = find(group.queue, claim.owner)
+    if waiter and waiter.absent then
+        waiter.absent, waiter.ends = false, now + claim.patience
+        if head(group) == waiter then
             group.seen = now
         end
-        local one = {owner = owner, kind = kind, fair = fair, absent = false, claimant = claimant}
-        one.ends = now + patience
-        table.insert(group.queue, one)
-        place = #group.queue
+    end
+    -- Who stands before it in the queue counts as if they had entered. A waiter that is not fair is a writer,
+    -- whom only those let go first that could share.
+    local others = {}
+    for _, one in ipairs(group.granted) do
+        table.insert(others, one.kind)
+    end
+    for index, one in ipairs(group.queue) do
+        if place and index >= place then
+            break
+        end
+        if not one.absent and (one.fair == 'f' or claim.kind ~= 'x') then
+            table.insert(others, one.kind)
+        end
+    end
+    return fits(claim.kind, others)
+end
+
+local function enter(claim)
+    local group, own, ends = claim.group, claim.own, now + tonumber(claim.ttl) * 1000
+    local token
+    if own then
+        own.ends, token = ends, own.token
+    else
+        local drawn = math.max(tonumber(redis.call('GET', claim.last_token) or '0') + 1, now)
+        remember_token(claim.last_token, drawn, now)
+        token = string.format('%.0f', drawn)
+        leave_queue(group, claim.owner, now)
+        if claim.kind ~= 'x' then
+            own = {owner = claim.owner, kind = claim.kind, token = token, ends = ends, claimant = claim.claimant}
+            table.insert(group.granted, own)
+        end
+    end
+    if claim.kind == 'x' then
+        redis.call('SET', claim.lock, table.concat({claim.owner, token, 0, claim.claimant}, ':'), 'PX', claim.ttl)
+    end
+    return token
+end
+
+-- Takes a place in the queue if the claim is one that waits there. Answers when a look is worth while: when a
+-- lease ends, when the first waiter may be passed over, when it is time to show oneself; and is there a place?
+local function wait(claim)
+    local group = claim.group
+    local place = find(group.queue, claim.owner)
+    if claim.patience == 0 then
+        leave_queue(group, claim.owner, now)
+        place = nil
+    elseif not place then
+        local shared = false
+        for _, one in ipairs(group.granted) do
+            shared = shared or one.kind ~= 'x'
+        end
+        if claim.fair == 'f' or (claim.kind == 'x' and shared) then
+            if not head(group) then
+                group.seen = now
+            end
+            local one = {owner = claim.owner, kind = claim.kind, fair = claim.fair, claimant = claim.claimant}
+            one.absent, one.ends = false, now + claim.patience
+            table.insert(group.queue, one)
+            place = #group.queue
+        end
+    end
+    local first, first_place = head(group)
+    local is_first = place and place == first_place
+    if is_first and now - group.seen >= HEARTBEAT then
+        group.seen = now
+    end
+    local look = math.huge
+    for _, one in ipairs(group.granted) do
+        look = math.min(look, one.ends - now)
+    end
+    if is_first then
+        look = math.min(look, HEARTBEAT)
+    elseif first then
+        look = math.min(look, LOOK, group.seen + ABSENT - now)
+    end
+    return look, place
+end
+
+local closed
+for at, claim in ipairs(claims) do
+    if not is_open(claim) then
+        closed = closed or at
     end
 end
-local first, first_place = head(group)
-local is_first = place and place == first_place
-if is_first and now - group.seen >= HEARTBEAT then
-    group.seen = now
+local answer
+if closed then
+    -- In the queue of the first lock that is closed, and before it for itself in those that are open: as if it
+    -- took one after the other, so that two that wait never wait for each other.
+    local look, queued = math.huge, 0
+    for at = 1, closed do
+        local own = claims[at].own
+        if own and own.revoked then
+            look = math.min(look, own.ends - now)
+        elseif not own then
+            local look_at, place = wait(claims[at])
+            look, queued = math.min(look, look_at), place and 6 or queued
+        end
+    end
+    answer = {queued, look == math.huge and -1 or math.ceil(look / 1000), other_permits(), {closed}}
+else
+    local tokens = {}
+    for at, claim in ipairs(claims) do
+        tokens[at] = enter(claim)
+    end
+    answer = {1, 0, other_permits(), tokens}
 end
-write_group(KEYS[4], group, now)
-
--- When a lease ends, when the first waiter may be passed over, when it is time to show oneself.
-local look = math.huge
-for _, one in ipairs(group.granted) do
-    look = math.min(look, one.ends - now)
+for _, claim in ipairs(claims) do
+    write_group(claim.name, claim.group, now)
 end
-if is_first then
-    look = math.min(look, HEARTBEAT)
-elseif first then
-    look = math.min(look, LOOK, group.seen + ABSENT - now)
-end
-return {place and 6 or 0, look == math.huge and -1 or math.ceil(look / 1000), other_permits()}
+return answer

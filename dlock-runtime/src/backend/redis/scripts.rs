@@ -8,7 +8,7 @@ use redis::{Script, ScriptInvocation};
 
 use super::names::Names;
 use crate::backend::entry::{micros, words};
-use crate::backend::{Attempt, Claim, Holder, LockState, Release, Waiter};
+use crate::backend::{Claim, Holder, LockState, Release, SetAttempt, Waiter};
 use crate::claimant::Claimant;
 use crate::key::LockKey;
 use crate::owner::OwnerId;
@@ -126,30 +126,34 @@ pub(in crate::backend) fn acquire(
     call
 }
 
-/// What a server says to an acquire beside others: as [`Acquired`], or 6 for a place in the queue.
-pub(in crate::backend) type EnteredAnswer = AcquiredAnswer;
+/// What a server says to an acquire beside others: the kind as [`Acquired`], or 6 for a place in the queue; when
+/// to look again; another number of permits; the tokens, or which lock is in the way.
+pub(in crate::backend) type EnteredAnswer = (u8, i64, String, Vec<u64>);
 
-/// Answers [`EnteredAnswer`].
-pub(in crate::backend) fn enter(names: &Names, claim: &Claim) -> ScriptInvocation<'static> {
+/// Answers [`EnteredAnswer`], for claims in the order of their keys.
+pub(in crate::backend) fn enter(names: &[Names], claims: &[Claim]) -> ScriptInvocation<'static> {
     let mut call = ENTER.prepare_invoke();
-    call.key(&names.lock).key(names.token()).key(names.tombstone(&claim.owner)).key(names.group());
-    call.arg(claim.owner.to_string()).arg(millis(claim.ttl)).arg(claim.sharing.code());
-    call.arg(if claim.fair { "f" } else { "n" }).arg(micros(claim.patience));
-    call.arg(claim.claimant.to_text());
+    for (names, claim) in names.iter().zip(claims) {
+        call.key(&names.lock).key(names.token());
+        call.key(names.tombstone(&claim.owner)).key(names.group());
+        call.arg(claim.owner.to_string()).arg(millis(claim.ttl)).arg(claim.sharing.code());
+        call.arg(if claim.fair { "f" } else { "n" }).arg(micros(claim.patience));
+        call.arg(claim.claimant.to_text());
+    }
     call
 }
 
 /// The attempt that it came to; `validity` is what a grant is worth.
 pub(in crate::backend) fn entered(
-    (kind, number, other_permits): EnteredAnswer,
+    (kind, number, other_permits, tokens): EnteredAnswer,
     validity: Duration,
-) -> Attempt {
-    let look_in = u64::try_from(number).ok().map(Duration::from_millis);
-    let attempt = match kind {
-        1 => Attempt::granted(FencingToken::new(number.unsigned_abs()), validity),
-        6 => Attempt::queued(look_in),
-        0 => Attempt::busy(look_in),
-        _ => Attempt::busy(None),
+) -> SetAttempt {
+    let look_in = u64::try_from(number).ok().map(Duration::from_millis).filter(|_| kind != 2);
+    let attempt = if kind == 1 {
+        SetAttempt::granted(tokens.into_iter().map(FencingToken::new).collect(), validity)
+    } else {
+        let at = tokens.first().and_then(|at| usize::try_from(*at).ok()).unwrap_or(1);
+        SetAttempt::busy(at - 1, look_in, kind == 6)
     };
     attempt.with_other_permits(other_permits.parse().ok())
 }

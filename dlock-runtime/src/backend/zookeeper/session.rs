@@ -10,6 +10,12 @@ use super::proofs::Proofs;
 use crate::clock::Moment;
 use crate::error::BackendError;
 
+/// How often all hosts are tried: when many connect at once, a server lets some of them wait too long.
+const TRIES: usize = 3;
+
+/// Between two such tries, at most.
+const PAUSE: Duration = Duration::from_millis(500);
+
 /// How to reach the ensemble.
 #[derive(Clone)]
 pub(super) struct Ensemble {
@@ -30,14 +36,8 @@ pub(super) struct Session {
 
 impl Ensemble {
     pub(super) async fn connect(&self) -> Result<Arc<Session>, BackendError> {
-        let mut connector =
-            Client::connector().with_session_timeout(self.timeout).with_fail_eagerly();
-        if let Some(credentials) = &self.credentials {
-            connector = connector.with_auth("digest", credentials.as_bytes());
-        }
-        let asked_for = Moment::now();
-        let client = connector
-            .connect(&self.hosts)
+        let (client, asked_for) = self
+            .client()
             .await
             .map_err(|error| self.explain("could not be reached", &error).not_sent())?;
         let timeout = client.session_timeout();
@@ -45,6 +45,26 @@ impl Ensemble {
         let session = Arc::new(Session { client, timeout, proofs, closed: AtomicBool::new(false) });
         tokio::spawn(beat(Arc::downgrade(&session)));
         Ok(session)
+    }
+
+    /// A client, and when its session was asked for.
+    async fn client(&self) -> Result<(Client, Moment), Error> {
+        let mut tries = TRIES;
+        loop {
+            let mut connector =
+                Client::connector().with_session_timeout(self.timeout).with_fail_eagerly();
+            if let Some(credentials) = &self.credentials {
+                connector = connector.with_auth("digest", credentials.as_bytes());
+            }
+            tries -= 1;
+            let asked_for = Moment::now();
+            match connector.connect(&self.hosts).await {
+                Err(Error::NoHosts) if tries > 0 => {
+                    tokio::time::sleep(PAUSE.mul_f64(rand::random_range(0.5..=1.0))).await;
+                }
+                answer => return answer.map(|client| (client, asked_for)),
+            }
+        }
     }
 
     pub(super) fn explain(&self, what: &str, error: &Error) -> BackendError {
