@@ -103,17 +103,14 @@ async fn several_keys_are_taken_by_one_command() {
     let server = RedisServer::start();
     let registry = registry(&server).await;
     let all = ["a", "b", "c"];
-    let warm = registry.lock_all(all).acquire().await.expect("free");
-    warm.release().await.expect("held");
-    let sent = on_the_wire(&server, async {
+    let cycle = async || {
         let locks = || registry.lock_all(all).wait(Wait::Forever);
         for locks in [locks(), locks().mode(Mode::Shared), locks().fair(true)] {
-            let set = locks.acquire().await.expect("free");
-            assert_eq!(set.holds().len(), 3);
-            set.release().await.expect("held");
+            locks.acquire().await.expect("free").release().await.expect("held");
         }
-    })
-    .await;
+    };
+    cycle().await;
+    let sent = on_the_wire(&server, cycle()).await;
     // Each key is given back by itself.
     assert_eq!(sent.len(), 3 * (1 + 3), "{sent:#?}");
 }
