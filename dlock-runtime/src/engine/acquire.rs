@@ -12,7 +12,7 @@ use super::enter::Want;
 use super::hold::{Hold, Terms};
 use super::queue::{Entry, Place};
 use super::release::{Abandoned, abandon_later};
-use crate::backend::{Attempt, Backend, Claim, Sharing, Watch};
+use crate::backend::{Answer, Attempt, Backend, Claim, Sharing, Watch};
 use crate::backoff::Backoff;
 use crate::clock::Moment;
 use crate::error::{BackendError, LockError, Whereabouts};
@@ -70,7 +70,7 @@ impl Deadline {
     }
 
     /// Until when a request that is sent now may be answered.
-    pub(super) fn answer_by(&self) -> Option<Instant> {
+    fn answer_by(&self) -> Option<Instant> {
         self.instant().map(|instant| instant.max(Instant::now() + LEAST_ANSWER_TIME))
     }
 
@@ -238,18 +238,9 @@ impl<'a> Attempts<'a> {
         if !registered.capabilities.queue {
             self.claim.claimant.restart();
         }
-        let mut answer = registered.store.try_acquire(&self.claim);
-        let answer = if answer.is_ready() {
-            answer.await
-        } else {
-            self.in_flight = true;
-            match deadline.answer_by() {
-                Some(limit) => tokio::time::timeout_at(limit, &mut answer)
-                    .await
-                    .unwrap_or_else(|_| Err(unanswered(registered))),
-                None => answer.await,
-            }
-        };
+        let answer = registered.store.try_acquire(&self.claim);
+        self.in_flight = !answer.is_ready();
+        let answer = answered(registered, answer, deadline).await;
         self.in_flight = false;
         match &answer {
             Ok(Attempt::Busy { queued, other_permits, .. }) => {
@@ -400,8 +391,18 @@ pub(super) fn backoffs() -> [Backoff; 2] {
     ]
 }
 
-pub(super) fn unanswered(backend: &Registered) -> BackendError {
-    BackendError::transient(format!("backend `{}` did not answer in time", backend.name))
+/// Awaits an answer for as long as it is of use.
+pub(super) async fn answered<T: Unpin>(
+    backend: &Registered,
+    answer: Answer<'_, Result<T, BackendError>>,
+    deadline: &Deadline,
+) -> Result<T, BackendError> {
+    let limit = if answer.is_ready() { None } else { deadline.answer_by() };
+    let Some(limit) = limit else { return answer.await };
+    tokio::time::timeout_at(limit, answer).await.unwrap_or_else(|_| {
+        let problem = format!("backend `{}` did not answer in time", backend.name);
+        Err(BackendError::transient(problem))
+    })
 }
 
 pub(super) fn too_late(backend: &Registered) -> BackendError {

@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 
 use super::acquire::{
-    Deadline, Granted, backoffs, changed_within, compare_permits, failed, hold, line_up, pause,
-    too_late, unanswered, watch_key,
+    Deadline, Granted, answered, backoffs, changed_within, compare_permits, failed, hold, line_up,
+    pause, too_late, watch_key,
 };
 use super::enter::Want;
 use super::hold::Hold;
@@ -133,18 +133,9 @@ impl<'a> Attempts<'a> {
             claim.patience = deadline.left();
             claim.claimant.restart();
         }
-        let mut answer = registered.store.try_acquire_set(&self.claims);
-        let answer = if answer.is_ready() {
-            answer.await
-        } else {
-            self.in_flight = true;
-            match deadline.answer_by() {
-                Some(limit) => tokio::time::timeout_at(limit, &mut answer)
-                    .await
-                    .unwrap_or_else(|_| Err(unanswered(registered))),
-                None => answer.await,
-            }
-        };
+        let answer = registered.store.try_acquire_set(&self.claims);
+        self.in_flight = !answer.is_ready();
+        let answer = answered(registered, answer, deadline).await;
         self.in_flight = false;
         match &answer {
             Ok(SetAttempt::Busy { queued, other_permits, .. }) => {

@@ -10,8 +10,9 @@ use super::proofs::Proofs;
 use crate::clock::Moment;
 use crate::error::BackendError;
 
-/// How often all hosts are tried: when many connect at once, a server lets some of them wait too long.
-const TRIES: usize = 3;
+/// How long hosts are tried of which none answers: when many connect at once, a server lets some of them wait for
+/// longer than the client does, which is two fifths of the session's timeout.
+const CONNECTING: Duration = Duration::from_secs(5);
 
 /// Between two such tries, at most.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -49,17 +50,16 @@ impl Ensemble {
 
     /// A client, and when its session was asked for.
     async fn client(&self) -> Result<(Client, Moment), Error> {
-        let mut tries = TRIES;
+        let began = tokio::time::Instant::now();
         loop {
             let mut connector =
                 Client::connector().with_session_timeout(self.timeout).with_fail_eagerly();
             if let Some(credentials) = &self.credentials {
                 connector = connector.with_auth("digest", credentials.as_bytes());
             }
-            tries -= 1;
             let asked_for = Moment::now();
             match connector.connect(&self.hosts).await {
-                Err(Error::NoHosts) if tries > 0 => {
+                Err(Error::NoHosts) if began.elapsed() < CONNECTING => {
                     tokio::time::sleep(PAUSE.mul_f64(rand::random_range(0.5..=1.0))).await;
                 }
                 answer => return answer.map(|client| (client, asked_for)),
