@@ -82,7 +82,8 @@ fn refusal(scheme: &str) -> String {
     }
 }
 
-fn is_scheme(word: &str) -> bool {
+/// Could this be the scheme of a URL?
+pub(crate) fn is_scheme(word: &str) -> bool {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
     word.starts_with(|first: char| first.is_ascii_alphabetic()) && word.bytes().all(fits)
 }

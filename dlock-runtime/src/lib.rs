@@ -10,6 +10,8 @@ pub mod backend;
 mod backoff;
 mod claimant;
 mod clock;
+#[cfg(feature = "config")]
+pub mod config;
 mod connect;
 mod engine;
 mod error;

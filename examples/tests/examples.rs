@@ -59,6 +59,7 @@ fn main() -> std::process::ExitCode {
     trials.add("a_fenced_store_refuses_the_stale_write", fencing);
     trials.add("a_schedule_runs_each_tick_once", schedule);
     trials.add("transfers_keep_the_total", transfers);
+    trials.add("a_service_starts_from_its_configuration", configuration);
     trials.add("bad_input_is_one_clear_line", bad_input);
     trials.run()
 }
@@ -99,6 +100,51 @@ async fn schedule() {
     let told = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{output:?}");
     assert!(told.contains("20 ticks, 0 of them not run exactly once"), "{told}");
+}
+
+async fn configuration() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let [stock, mounted, file] =
+        ["stock.db", "mounted", "shop.toml"].map(|name| folder.path().join(name));
+    let run = |environment: &[(&str, &str)], arguments: &[&str]| {
+        let mut command = Command::new(example("configuration"));
+        let output = command.envs(environment.iter().copied()).args(arguments).output();
+        let output = output.expect("the example");
+        let [out, err] =
+            [output.stdout, output.stderr].map(|told| String::from_utf8(told).unwrap());
+        (output.status.success(), out, err)
+    };
+
+    let (_, told, _) = run(&[], &[]);
+    assert!(told.contains("checked: ") && told.contains("sold product 7"), "{told}");
+
+    // The environment goes before the file, with a URL or with where one is.
+    let url = format!("sqlite:{}", stock.display());
+    let (_, told, err) = run(&[("DLOCK_BACKEND_STOCK", &url)], &[]);
+    assert!(told.contains("sold product 7") && stock.exists(), "{told}{err}");
+    std::fs::remove_file(&stock).expect("it is there");
+    let text = "greeting = 'hello'\n[locks.backends]\na = { env = 'STOCK_URL' }\n";
+    std::fs::write(&file, text).expect("written");
+    let arguments = ["--config", file.to_str().expect("a path")];
+    let (_, told, err) = run(&[("STOCK_URL", &url)], &arguments);
+    assert!(told.contains("sold product 7") && stock.exists(), "{told}{err}");
+    std::fs::write(&mounted, "redis://:secret@127.0.0.1:1/").expect("written");
+    let text =
+        text.replace("{ env = 'STOCK_URL' }", &format!("{{ file = '{}' }}", mounted.display()));
+    std::fs::write(&file, text).expect("written");
+
+    for (environment, arguments, expected) in [
+        (&[][..], &arguments[..], "backend `a`: "),
+        (&[("DLOCK_BACKEND_STOCK", "redis://:secret@127.0.0.1:1/")], &[], "backend `stock`: "),
+        (&[("DLOCK_DEFAULT_TTL", "10")], &[], "`DLOCK_DEFAULT_TTL` is not a duration"),
+        (&[("DLOCK_DEFAULT_BACKEND", "shop")], &[], "`shop` is not registered (registered: stock)"),
+        (&[], &["--config", "/nowhere/shop.toml"], "/nowhere/shop.toml: No such file"),
+    ] {
+        let (succeeded, told, err) = run(environment, arguments);
+        assert!(!succeeded && err.contains(expected), "{expected}: {told}{err}");
+        assert_eq!(err.trim().lines().count(), 1, "{err}");
+        assert!(!err.contains("secret") && !told.contains("secret"), "{told}{err}");
+    }
 }
 
 async fn transfers() {

@@ -1,0 +1,113 @@
+//! How a [`Config`] looks in a `serde` format.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Error, MapAccess, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer};
+
+use super::{Config, Source};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fields {
+    #[serde(default)]
+    backends: Table<BTreeMap<String, Source>>,
+    default_backend: Option<String>,
+    default_ttl: Option<Ttl>,
+    #[serde(default)]
+    allow_unregistered: List,
+}
+
+#[derive(Deserialize)]
+#[serde(try_from = "Text")]
+struct Ttl(Duration);
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected a duration with its unit, such as \"30s\"")]
+enum Text {
+    Text(String),
+}
+
+#[derive(Default, Deserialize)]
+#[serde(untagged, expecting = "expected a list of backends' names")]
+enum List {
+    #[default]
+    None,
+    Names(Vec<String>),
+}
+
+/// A table. Of a text in its place `serde`'s own error would repeat all.
+#[derive(Default)]
+struct Table<T>(T);
+
+struct TableVisitor<T>(PhantomData<T>);
+
+impl<'de> Deserialize<'de> for Config {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Table(fields) = Table::<Fields>::deserialize(deserializer)?;
+        let config = Self {
+            backends: fields.backends.0,
+            default_backend: fields.default_backend,
+            default_ttl: fields.default_ttl.map(|Ttl(ttl)| ttl),
+            allow_unregistered: match fields.allow_unregistered {
+                List::None => vec![],
+                List::Names(names) => names,
+            },
+        };
+        let names = config.backends.keys().chain(&config.default_backend);
+        for name in names.chain(&config.allow_unregistered) {
+            check_name(name).map_err(D::Error::custom)?;
+        }
+        Ok(config)
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Table<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // Told to expect a map, some formats would not ask the visitor about a text.
+        deserializer.deserialize_any(TableVisitor(PhantomData)).map(Self)
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for TableVisitor<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a table")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map))
+    }
+
+    fn visit_str<E: Error>(self, _: &str) -> Result<T, E> {
+        Err(E::invalid_type(Unexpected::Other("a text"), &self))
+    }
+}
+
+impl TryFrom<Text> for Ttl {
+    type Error = String;
+
+    fn try_from(Text::Text(text): Text) -> Result<Self, String> {
+        duration(&text).map(Self)
+    }
+}
+
+/// One reading of durations for the attribute, for files, and for the environment.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let problem =
+        |error| format!("not a duration ({error}); write a number and a unit, such as \"30s\"");
+    humantime::parse_duration(text.trim()).map_err(problem)
+}
+
+/// Names are repeated in errors and logs, which a URL must not be.
+pub(super) fn check_name(name: &str) -> Result<(), String> {
+    if name.contains("://") {
+        return Err("a URL where a backend's name belongs".to_owned());
+    }
+    Ok(())
+}
