@@ -50,6 +50,15 @@ pub type ZooKeeperServer = Server<ZooKeeper>;
 pub struct ZooKeeper {
     /// Its number, from 1, and its settings of the ensemble; nothing where it is alone.
     ensemble: Option<(usize, String)>,
+    /// How often it looks for empty folders to remove, in milliseconds.
+    removes_folders: u64,
+}
+
+impl ZooKeeper {
+    /// Empty folders of keys go soon.
+    const fn new(ensemble: Option<(usize, String)>) -> Self {
+        Self { ensemble, removes_folders: 500 }
+    }
 }
 
 /// The jar, where it is installed and there is a Java to run it.
@@ -65,7 +74,17 @@ impl ZooKeeperServer {
     /// When it cannot be started.
     #[must_use]
     pub fn start() -> Self {
-        Self::launch(ZooKeeper { ensemble: None }, temporary())
+        Self::launch(ZooKeeper::new(None), temporary())
+    }
+
+    /// Starts one that leaves empty folders.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[must_use]
+    pub fn start_leaving_folders() -> Self {
+        let kind = ZooKeeper { removes_folders: 3_600_000, ..ZooKeeper::new(None) };
+        Self::launch(kind, temporary())
     }
 
     /// Its URL, with sessions that end as soon as the tests can bear.
@@ -156,7 +175,7 @@ impl ZooKeeperEnsemble {
             .map(|(at, settings)| {
                 let ensemble = Some((at + 1, settings));
                 // None answers before there are two.
-                std::thread::spawn(move || Server::launch(ZooKeeper { ensemble }, temporary()))
+                std::thread::spawn(move || Server::launch(ZooKeeper::new(ensemble), temporary()))
             })
             .collect();
         let servers = starting.into_iter().map(|one| one.join().expect("it starts")).collect();
@@ -260,10 +279,9 @@ impl Kind for ZooKeeper {
             "-Dzookeeper.admin.enableServer=false",
             "-Dzookeeper.4lw.commands.whitelist=*",
             "-Dzookeeper.forceSync=no",
-            // Empty folders of keys go soon.
-            "-Dznode.container.checkIntervalMs=500",
-            "-cp",
         ]);
+        command.arg(format!("-Dznode.container.checkIntervalMs={}", self.removes_folders));
+        command.arg("-cp");
         command.arg(jar().expect("it is installed"));
         command.arg("org.apache.zookeeper.server.quorum.QuorumPeerMain").arg(file);
         command

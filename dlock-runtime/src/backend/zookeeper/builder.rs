@@ -69,7 +69,7 @@ impl ZooKeeperBuilder {
         let timeout = address.session_timeout.unwrap_or(self.session_timeout);
         let Address { hosts, credentials, .. } = address;
         let ensemble = Ensemble { hosts, credentials, timeout };
-        let session = ensemble.connect().await?;
+        let session = ensemble.first_connect().await?;
         Ok(ZooKeeper(Arc::new(Inner {
             ensemble,
             root,

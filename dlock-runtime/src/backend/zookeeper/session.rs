@@ -10,8 +10,8 @@ use super::proofs::Proofs;
 use crate::clock::Moment;
 use crate::error::BackendError;
 
-/// How long hosts are tried of which none answers: when many connect at once, a server lets some of them wait for
-/// longer than the client does, which is two fifths of the session's timeout.
+/// How long hosts are tried at the start of which none answers: when many connect at once, a server lets some of
+/// them wait for longer than the client does, which is two fifths of the session's timeout.
 const CONNECTING: Duration = Duration::from_secs(5);
 
 /// Between two such tries, at most.
@@ -36,9 +36,28 @@ pub(super) struct Session {
 }
 
 impl Ensemble {
+    /// The first session, which nobody else would try again for.
+    pub(super) async fn first_connect(&self) -> Result<Arc<Session>, BackendError> {
+        let began = tokio::time::Instant::now();
+        loop {
+            match self.connect().await {
+                Err(error) if error.is_transient() && began.elapsed() < CONNECTING => {
+                    tokio::time::sleep(PAUSE.mul_f64(rand::random_range(0.5..=1.0))).await;
+                }
+                answer => return answer,
+            }
+        }
+    }
+
     pub(super) async fn connect(&self) -> Result<Arc<Session>, BackendError> {
-        let (client, asked_for) = self
-            .client()
+        let mut connector =
+            Client::connector().with_session_timeout(self.timeout).with_fail_eagerly();
+        if let Some(credentials) = &self.credentials {
+            connector = connector.with_auth("digest", credentials.as_bytes());
+        }
+        let asked_for = Moment::now();
+        let client = connector
+            .connect(&self.hosts)
             .await
             .map_err(|error| self.explain("could not be reached", &error).not_sent())?;
         let timeout = client.session_timeout();
@@ -46,25 +65,6 @@ impl Ensemble {
         let session = Arc::new(Session { client, timeout, proofs, closed: AtomicBool::new(false) });
         tokio::spawn(beat(Arc::downgrade(&session)));
         Ok(session)
-    }
-
-    /// A client, and when its session was asked for.
-    async fn client(&self) -> Result<(Client, Moment), Error> {
-        let began = tokio::time::Instant::now();
-        loop {
-            let mut connector =
-                Client::connector().with_session_timeout(self.timeout).with_fail_eagerly();
-            if let Some(credentials) = &self.credentials {
-                connector = connector.with_auth("digest", credentials.as_bytes());
-            }
-            let asked_for = Moment::now();
-            match connector.connect(&self.hosts).await {
-                Err(Error::NoHosts) if began.elapsed() < CONNECTING => {
-                    tokio::time::sleep(PAUSE.mul_f64(rand::random_range(0.5..=1.0))).await;
-                }
-                answer => return answer.map(|client| (client, asked_for)),
-            }
-        }
     }
 
     pub(super) fn explain(&self, what: &str, error: &Error) -> BackendError {
