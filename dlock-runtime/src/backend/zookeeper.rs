@@ -97,8 +97,8 @@ impl ZooKeeper {
     /// `?session_timeout_ms=n` is [`ZooKeeperBuilder::session_timeout`].
     ///
     /// # Errors
-    /// A URL that cannot be read, an ensemble that cannot be reached or refuses the credentials. No error
-    /// shows the password.
+    /// A URL that cannot be read, an ensemble that cannot be reached within five seconds or refuses the
+    /// credentials. No error shows the password.
     ///
     /// # Cancel safety
     /// Cancel safe: a session under way is closed.
