@@ -74,7 +74,7 @@ impl Kind for MariaDb {
         let folder = folder.display();
         command.args(["--no-defaults", "--bind-address=127.0.0.1", "--skip-name-resolve"]);
         command.args([format!("--datadir={folder}"), format!("--socket={folder}/s.sock")]);
-        command.args([&format!("--port={port}"), "--max-connections=300"]);
+        command.args([&format!("--port={port}"), "--max-connections=500"]);
         // What is killed loses nothing that the kernel has.
         command.arg("--innodb-flush-log-at-trx-commit=2");
         command.args(self.settings.iter().map(|(name, value)| format!("--{name}={value}")));

@@ -76,7 +76,7 @@ impl Kind for Postgres {
         };
         set("listen_addresses", "127.0.0.1");
         set("unix_socket_directories", &folder.display().to_string());
-        set("max_connections", "200");
+        set("max_connections", "500");
         // What is killed loses nothing that the kernel has.
         set("fsync", "off");
         // In the directory, which is removed, and not in /dev/shm, where a kill would leave it.
