@@ -8,6 +8,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+/// As good as never: a hundred years.
+const FAR: Duration = Duration::from_hours(100 * 365 * 24);
+
 /// A moment to measure an age from.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Moment {
@@ -18,6 +21,10 @@ pub(crate) struct Moment {
 impl Moment {
     pub(crate) fn now() -> Self {
         Self { instant: Instant::now(), suspended: suspended::at_least() }
+    }
+
+    pub(crate) fn instant(&self) -> Instant {
+        self.instant
     }
 
     /// How long ago this was; rather too long than too short.
@@ -31,9 +38,10 @@ impl Moment {
         self.instant.saturating_duration_since(earlier.instant)
     }
 
-    /// The instant at which the age will be `age`, if the machine is not suspended until then.
+    /// The instant at which the age will be `age`, if the machine is not suspended until then; one in the far
+    /// future for an age that no clock reaches.
     pub(crate) fn after(&self, age: Duration) -> Instant {
-        self.instant + age
+        self.instant.checked_add(age).unwrap_or_else(|| self.instant + FAR)
     }
 }
 

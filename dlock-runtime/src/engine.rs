@@ -14,7 +14,7 @@ mod watchdog;
 pub(crate) use critical::run_guarded;
 pub(crate) use enter::{Face, Want, enter, enter_set};
 pub(crate) use hold::{Ending, Hold};
-pub(crate) use queue::{LocalQueues, Place};
+pub(crate) use queue::LocalQueues;
 pub(crate) use reentrancy::{Inside, Nested};
 pub(crate) use release::{give_back, give_back_later};
 pub(crate) use watchdog::Watchdogs;

@@ -1,6 +1,7 @@
 //! What can go wrong: [`LockError`] for callers, [`BackendError`] for backends.
 
 use std::error::Error;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::key::LockKey;
@@ -220,27 +221,32 @@ pub enum Loss {
     /// The runtime that renewed it was shut down.
     #[error("the runtime that renewed it was shut down")]
     Unattended,
+    /// A nested call was still running when the hold that it had entered under was released: its future was
+    /// kept outside the enclosing body, and polled after that body had ended.
+    #[error("the outer hold that it had entered under was closed")]
+    OuterClosed,
 }
 
 /// What a backend reports when it cannot answer.
 ///
-/// It never carries a password: backends that are reached by a URL show it without.
-#[derive(Debug)]
-pub struct BackendError(Box<Failure>);
+/// It never carries a password: backends that are reached by a URL show it without. A clone is cheap: one
+/// failure may be the answer to many callers.
+#[derive(Clone, Debug)]
+pub struct BackendError(Arc<Failure>);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Failure {
     message: String,
     transient: bool,
     sent: bool,
-    source: Option<Box<dyn Error + Send + Sync>>,
+    source: Option<Arc<dyn Error + Send + Sync>>,
 }
 
 impl BackendError {
     /// A failure that may pass: the request may or may not have been executed.
     #[must_use]
     pub fn transient(message: impl Into<String>) -> Self {
-        Self(Box::new(Failure {
+        Self(Arc::new(Failure {
             message: message.into(),
             transient: true,
             sent: true,
@@ -251,7 +257,7 @@ impl BackendError {
     /// A failure that trying again does not mend: wrong credentials, a missing permission.
     #[must_use]
     pub fn permanent(message: impl Into<String>) -> Self {
-        Self(Box::new(Failure {
+        Self(Arc::new(Failure {
             message: message.into(),
             transient: false,
             sent: true,
@@ -263,14 +269,14 @@ impl BackendError {
     /// nothing has to be undone.
     #[must_use]
     pub fn not_sent(mut self) -> Self {
-        self.0.sent = false;
+        Arc::make_mut(&mut self.0).sent = false;
         self
     }
 
     /// Keeps the error underneath.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        self.0.source = Some(source.into());
+        Arc::make_mut(&mut self.0).source = Some(source.into().into());
         self
     }
 

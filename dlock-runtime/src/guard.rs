@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 
 use crate::backend::Sharing;
-use crate::engine::{Ending, Hold, Nested, Place, give_back, give_back_later};
+use crate::engine::{Ending, Hold, Inside, Nested, give_back, give_back_later};
 use crate::error::LockError;
 use crate::key::LockKey;
 use crate::token::FencingToken;
@@ -28,8 +28,8 @@ pub struct LockGuard {
 
 /// What dropping a guard gives back.
 enum Stake {
-    /// The lease, with the place in front of the local queue where that is kept.
-    Lease(Option<Place>),
+    /// The lease.
+    Lease,
     /// It has been given back.
     GivenBack,
     /// The place inside an enclosing hold of the same task.
@@ -39,8 +39,8 @@ enum Stake {
 }
 
 impl LockGuard {
-    pub(crate) fn leased(hold: Arc<Hold>, place: Option<Place>) -> Self {
-        Self { hold, stake: Stake::Lease(place) }
+    pub(crate) fn leased(hold: Arc<Hold>) -> Self {
+        Self { hold, stake: Stake::Lease }
     }
 
     pub(crate) fn nested(nested: Nested) -> Self {
@@ -59,21 +59,60 @@ impl LockGuard {
     pub(crate) fn sharing(&self) -> Sharing {
         match &self.stake {
             Stake::Nested(nested) => nested.sharing(),
-            Stake::Lease(_) | Stake::GivenBack | Stake::View => self.hold.claim.sharing,
+            Stake::Lease | Stake::GivenBack | Stake::View => self.hold.claim.sharing,
         }
     }
 
     pub(crate) fn check(&self) -> Result<(), Ending> {
         match &self.stake {
             Stake::Nested(nested) => nested.check(),
-            Stake::Lease(_) | Stake::GivenBack | Stake::View => self.hold.check(),
+            Stake::Lease | Stake::GivenBack | Stake::View => self.hold.check(),
         }
     }
 
     pub(crate) async fn ended(&self) -> Ending {
         match &self.stake {
             Stake::Nested(nested) => nested.ended().await,
-            Stake::Lease(_) | Stake::GivenBack | Stake::View => self.hold.ended().await,
+            Stake::Lease | Stake::GivenBack | Stake::View => self.hold.ended().await,
+        }
+    }
+
+    /// The body that a nested call entered under.
+    pub(crate) fn entered_under(&self) -> Option<&Arc<Inside>> {
+        match &self.stake {
+            Stake::Nested(nested) => Some(nested.entered_under()),
+            Stake::Lease | Stake::GivenBack | Stake::View => None,
+        }
+    }
+
+    /// Must its body end whatever became of the lease? Its `max_hold` has passed, or the body has ended that it
+    /// entered under.
+    pub(crate) fn must_stop(&self) -> bool {
+        match &self.stake {
+            Stake::Nested(nested) => nested.is_overdue() || nested.is_closed(),
+            Stake::Lease | Stake::GivenBack | Stake::View => self.hold.is_overdue(),
+        }
+    }
+
+    /// Resolves when [`must_stop`](Self::must_stop) is true.
+    pub(crate) async fn stopped(&self) {
+        let overdue_at = match &self.stake {
+            Stake::Nested(nested) => nested.overdue_at(),
+            Stake::Lease | Stake::GivenBack | Stake::View => self.hold.overdue_at(),
+        };
+        loop {
+            let changed = self.hold.changed();
+            if self.must_stop() {
+                return;
+            }
+            match overdue_at {
+                // A millisecond later: a timer may fire a shade too early.
+                Some(at) => {
+                    let at = at + Duration::from_millis(1);
+                    let _ = tokio::time::timeout_at(at, changed).await;
+                }
+                None => changed.await,
+            }
         }
     }
 
@@ -111,13 +150,13 @@ impl LockGuard {
     /// stays as it is.
     ///
     /// # Errors
-    /// [`LockError::Lost`] or [`LockError::HeldTooLong`] if the lock is no longer held.
+    /// [`LockError::Lost`] or [`LockError::HeldTooLong`] if the lock is no longer held;
+    /// [`LockError::Unsupported`] for more than a year, before anything is sent.
     ///
     /// # Cancel safety
     /// Cancel safe: it is extended before anything is awaited, and proved in the background.
     pub async fn extend(&self, least: Duration) -> Result<(), LockError> {
-        let extended = self.hold.extend(least).await;
-        extended.map_err(|ending| self.hold.error(ending, false))
+        self.hold.extend(least).await
     }
 
     /// Resolves when the lock is no longer held: its lease was lost, or `max_hold` has passed.
@@ -140,8 +179,8 @@ impl LockGuard {
     /// Dropping the future gives the lock back in the background.
     pub async fn release(mut self) -> Result<(), LockError> {
         match std::mem::replace(&mut self.stake, Stake::GivenBack) {
-            Stake::Lease(place) => give_back(Arc::clone(&self.hold), place).await,
-            Stake::Nested(nested) => match nested.hold().check() {
+            Stake::Lease => give_back(Arc::clone(&self.hold)).await,
+            Stake::Nested(nested) => match nested.check_outer() {
                 Ok(()) => Ok(()),
                 Err(ending) => Err(self.hold.error(ending, true)),
             },
@@ -152,8 +191,8 @@ impl LockGuard {
 
 impl Drop for LockGuard {
     fn drop(&mut self) {
-        if let Stake::Lease(place) = &mut self.stake {
-            give_back_later(Arc::clone(&self.hold), place.take());
+        if let Stake::Lease = self.stake {
+            give_back_later(Arc::clone(&self.hold));
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::key::LockKey;
 use crate::lock::Lock;
 use crate::options::LockOptions;
 use crate::site::Site;
+use crate::telemetry::Failures;
 
 mod install;
 mod operators;
@@ -81,6 +82,8 @@ pub(crate) struct Registered {
     pub(crate) index: usize,
     pub(crate) capabilities: Capabilities,
     pub(crate) store: Box<dyn Backend>,
+    /// What was logged of its failures.
+    pub(crate) failures: Failures,
 }
 
 impl Registry {

@@ -4,6 +4,8 @@
 //! Labels of metrics are the key *template*, the backend's name and an outcome: never the key, whose
 //! values would make a time series each.
 
+mod throttle;
+
 use std::num::NonZeroU32;
 
 use tokio::time::Instant;
@@ -17,6 +19,8 @@ use crate::guard::LockGuard;
 use crate::key::LockKey;
 use crate::registry::Registered;
 use crate::token::FencingToken;
+
+pub(crate) use self::throttle::Failures;
 
 /// Where a lock lives.
 #[derive(Clone, Copy)]
@@ -156,26 +160,30 @@ pub(crate) fn lost(hold: &Hold, loss: Loss) {
 }
 
 pub(crate) fn renewal_failed(hold: &Hold, error: &BackendError) {
+    meters::renewal_failed(hold);
+    let Some(more) = hold.backend.failures.renewals.note() else { return };
     tracing::warn!(
         target: "dlock",
         template = hold.template,
         key = %hold.claim.key,
         backend = &*hold.backend.name,
         remaining = ?hold.remaining(),
+        more,
         %error,
-        "lock renewal failed; it is tried again until the lease ends"
+        "lock renewal failed; it is retried until the lease ends (`more` failures since the last such line)"
     );
-    meters::renewal_failed(hold);
 }
 
 pub(crate) fn acquire_failed(want: &Want, error: &BackendError) {
+    let Some(more) = want.backend.failures.acquires.note() else { return };
     tracing::warn!(
         target: "dlock",
         template = want.template,
         key = %want.key,
         backend = &*want.backend.name,
+        more,
         %error,
-        "lock acquire failed; it is tried again until its wait is over"
+        "lock acquire failed; it is retried until its wait is over (`more` failures since the last such line)"
     );
 }
 
@@ -198,41 +206,49 @@ pub(crate) fn permits_disagree(want: &Want, other: NonZeroU32) {
 }
 
 pub(crate) fn watch_failed(want: &Want, error: &BackendError) {
+    let Some(more) = want.backend.failures.watches.note() else { return };
     tracing::debug!(
         target: "dlock",
         key = %want.key,
         backend = &*want.backend.name,
+        more,
         %error,
         "no wake-up; the waiter polls"
     );
 }
 
 pub(crate) fn release_delayed(hold: &Hold, error: &BackendError) {
+    let Some(more) = hold.backend.failures.releases.note() else { return };
     tracing::warn!(
         target: "dlock",
         template = hold.template,
         key = %hold.claim.key,
         backend = &*hold.backend.name,
+        more,
         %error,
-        "lock release failed; it goes on in the background until the lease ends"
+        "lock release failed; it is retried in the background until the lease ends (`more` failures since the last such line)"
     );
 }
 
 pub(crate) fn release_given_up(hold: &Hold) {
+    let Some(more) = hold.backend.failures.given_up.note() else { return };
     tracing::warn!(
         target: "dlock",
         key = %hold.claim.key,
         backend = &*hold.backend.name,
+        more,
         "lock release given up: its lease has ended"
     );
 }
 
 pub(crate) fn abandon_given_up(backend: &Registered, claim: &Claim) {
+    let Some(more) = backend.failures.given_up.note() else { return };
     tracing::warn!(
         target: "dlock",
         key = %claim.key,
         backend = &*backend.name,
         kind = backend.store.kind(),
+        more,
         "an acquire of unknown outcome could not be undone; if it was granted, its ttl ends it"
     );
 }

@@ -6,11 +6,12 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::enter::Want;
 use super::hold::{Hold, Terms};
-use super::queue::{Entry, Place};
+use super::queue::{Entry, Known, Place};
 use super::release::{Abandoned, abandon_later};
 use crate::backend::{Answer, Attempt, Backend, Claim, Sharing, Watch};
 use crate::backoff::Backoff;
@@ -94,7 +95,7 @@ impl Deadline {
 pub(super) async fn acquire(
     registry: &Arc<RegistryInner>,
     want: &Want,
-) -> Result<(Arc<Hold>, Option<Place>), LockError> {
+) -> Result<Arc<Hold>, LockError> {
     let runtime = Handle::try_current().map_err(|_| LockError::NoRuntime)?;
     let deadline = Deadline::new(want.wait);
     let place = line_up(registry, want, &deadline).await?;
@@ -110,25 +111,62 @@ pub(super) async fn line_up(
     want: &Want,
     deadline: &Deadline,
 ) -> Result<Option<Place>, LockError> {
-    let here = || deadline.busy(want, Whereabouts::ThisProcess);
     let index = want.backend.index;
     if want.fair {
         return Ok(None);
     }
-    if deadline.no_waiting() {
-        // Who is in front may be about to share the key.
-        return match registry.queues.try_enter(index, &want.key) {
-            None if want.sharing == Sharing::Exclusive => Err(here()),
-            place => Ok(place),
-        };
+    if deadline.no_waiting() && want.sharing != Sharing::Exclusive {
+        // The one in front may be about to share the key.
+        return Ok(registry.queues.try_enter(index, &want.key));
     }
-    match registry.queues.enter(index, &want.key) {
-        Entry::Front(place) => Ok(Some(place)),
-        Entry::Behind(turn) => match deadline.bound(turn).await {
-            Some(Ok(place)) => Ok(Some(place)),
-            // The sender is dropped only together with the queue, and that only when it is empty.
-            Some(Err(_)) | None => Err(here()),
-        },
+    let mut turn = match registry.queues.enter(index, &want.key) {
+        Entry::Front(place) => return Ok(Some(place)),
+        Entry::Behind(turn) => turn,
+    };
+    match deadline.bound(&mut turn).await {
+        Some(Ok(place)) => Ok(Some(place)),
+        // The sender is dropped only together with the queue, and that only when it is empty.
+        Some(Err(_)) => Err(deadline.busy(want, Whereabouts::ThisProcess)),
+        None => behind_until_known(registry, want, deadline, turn).await,
+    }
+}
+
+/// The caller's time is over before its turn came. It is told that the lock is busy only if that is known: a
+/// store that failed, or has not answered, is a failure for those behind as it is for the one in front.
+async fn behind_until_known(
+    registry: &RegistryInner,
+    want: &Want,
+    deadline: &Deadline,
+    mut turn: oneshot::Receiver<Place>,
+) -> Result<Option<Place>, LockError> {
+    let index = want.backend.index;
+    let until = Instant::now() + LEAST_ANSWER_TIME;
+    loop {
+        let anew = registry.queues.heard_anew(index, &want.key);
+        let anew = anew.notified();
+        let now = Instant::now();
+        let too_long_ago = now.checked_sub(LEAST_ANSWER_TIME).unwrap_or(now);
+        let limit = match registry.queues.known(index, &want.key, too_long_ago) {
+            Known::Busy => return Err(deadline.busy(want, Whereabouts::ThisProcess)),
+            Known::Failed(error) => return Err(failed(want, error)),
+            Known::Asked(since) => until.min(since + LEAST_ANSWER_TIME),
+            // The one in front stands in the store's queue, and nobody knows whether anybody holds the key: the
+            // store is asked past it.
+            Known::Nothing if want.backend.capabilities.queue => return Ok(None),
+            Known::Nothing => until,
+        };
+        if now >= limit {
+            return Err(failed(want, unanswered(&want.backend)));
+        }
+        tokio::select! {
+            biased;
+            place = &mut turn => {
+                let place = place.map_err(|_| deadline.busy(want, Whereabouts::ThisProcess))?;
+                return Ok(Some(place));
+            }
+            () = anew => {}
+            () = tokio::time::sleep_until(limit) => {}
+        }
     }
 }
 
@@ -184,9 +222,9 @@ impl<'a> Attempts<'a> {
         loop {
             let since = Moment::now();
             let attempt = if in_turn {
-                self.attempt_in_turn(deadline).await
+                self.attempt_in_turn(since, deadline).await
             } else {
-                self.attempt(deadline).await
+                self.attempt(since, deadline).await
             };
             match attempt {
                 Ok(Attempt::Granted { token, validity, .. }) if since.elapsed() < validity => {
@@ -231,7 +269,11 @@ impl<'a> Attempts<'a> {
     }
 
     /// Sends one request and notes what is known of it at every moment.
-    async fn attempt(&mut self, deadline: &Deadline) -> Result<Attempt, BackendError> {
+    async fn attempt(
+        &mut self,
+        since: Moment,
+        deadline: &Deadline,
+    ) -> Result<Attempt, BackendError> {
         let registered = &*self.want.backend;
         self.claim.patience = deadline.left();
         // Where waiters stand in line it stays what the store knows it by.
@@ -240,8 +282,12 @@ impl<'a> Attempts<'a> {
         }
         let answer = registered.store.try_acquire(&self.claim);
         self.in_flight = !answer.is_ready();
+        if let (true, Some(place)) = (self.in_flight, &self.place) {
+            place.asks(since.instant(), false);
+        }
         let answer = answered(registered, answer, deadline).await;
         self.in_flight = false;
+        self.pass_on(&answer);
         match &answer {
             Ok(Attempt::Busy { queued, other_permits, .. }) => {
                 self.queued = *queued;
@@ -257,8 +303,15 @@ impl<'a> Attempts<'a> {
     }
 
     /// Takes a place in the store's own queue; busy when the time is over before its turn.
-    async fn attempt_in_turn(&mut self, deadline: &Deadline) -> Result<Attempt, BackendError> {
+    async fn attempt_in_turn(
+        &mut self,
+        since: Moment,
+        deadline: &Deadline,
+    ) -> Result<Attempt, BackendError> {
         self.in_flight = true;
+        if let Some(place) = &self.place {
+            place.asks(since.instant(), true);
+        }
         let turn = self.want.backend.store.acquire_in_turn(&self.claim);
         let answer = deadline.bound(turn).await;
         self.in_flight = false;
@@ -273,7 +326,17 @@ impl<'a> Attempts<'a> {
             Some(Err(error)) => error.may_have_been_sent(),
             None => true,
         };
+        if let Some(answer) = &answer {
+            self.pass_on(answer);
+        }
         answer.unwrap_or(Ok(Attempt::busy(None)))
+    }
+
+    /// Those behind in the local queue learn what this one learns.
+    fn pass_on(&self, answer: &Result<Attempt, BackendError>) {
+        if let Some(place) = &self.place {
+            place.hears(answer.as_ref().map(drop).map_err(Clone::clone));
+        }
     }
 
     fn start_over(&mut self) {
@@ -283,15 +346,14 @@ impl<'a> Attempts<'a> {
         abandon_later(self.registry, &self.want.backend, abandoned, &self.runtime, None);
     }
 
-    /// Who holds the key alone keeps the place in front until it is given back; of those who share it the
-    /// next one may ask at once.
-    fn into_hold(mut self, granted: Granted) -> (Arc<Hold>, Option<Place>) {
+    /// An exclusive holder keeps the place in front until it releases the key; of those who share it the next one
+    /// may ask at once.
+    fn into_hold(mut self, granted: Granted) -> Arc<Hold> {
         let place = self.place.take().filter(|_| self.want.sharing == Sharing::Exclusive);
-        let late_acquire = std::mem::take(&mut self.in_doubt);
+        let in_doubt = std::mem::take(&mut self.in_doubt);
         self.queued = false;
         let claim = Claim { token: Some(granted.token), ..self.claim.clone() };
-        let hold = hold(self.registry, self.want, claim, granted, late_acquire, &self.runtime);
-        (hold, place)
+        hold(self.registry, self.want, claim, granted, in_doubt, place, &self.runtime)
     }
 }
 
@@ -312,7 +374,8 @@ pub(super) fn hold(
     want: &Want,
     claim: Claim,
     granted: Granted,
-    late_acquire: bool,
+    in_doubt: bool,
+    place: Option<Place>,
     runtime: &Handle,
 ) -> Arc<Hold> {
     let watchdog = registry.watchdogs.of(runtime);
@@ -326,7 +389,8 @@ pub(super) fn hold(
         granted.since,
         granted.validity,
         terms,
-        late_acquire,
+        in_doubt,
+        place,
         runtime.clone(),
         watchdog,
     ));
@@ -399,10 +463,11 @@ pub(super) async fn answered<T: Unpin>(
 ) -> Result<T, BackendError> {
     let limit = if answer.is_ready() { None } else { deadline.answer_by() };
     let Some(limit) = limit else { return answer.await };
-    tokio::time::timeout_at(limit, answer).await.unwrap_or_else(|_| {
-        let problem = format!("backend `{}` did not answer in time", backend.name);
-        Err(BackendError::transient(problem))
-    })
+    tokio::time::timeout_at(limit, answer).await.unwrap_or_else(|_| Err(unanswered(backend)))
+}
+
+fn unanswered(backend: &Registered) -> BackendError {
+    BackendError::transient(format!("backend `{}` did not answer in time", backend.name))
 }
 
 pub(super) fn too_late(backend: &Registered) -> BackendError {

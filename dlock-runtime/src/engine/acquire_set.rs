@@ -27,15 +27,10 @@ use crate::token::FencingToken;
 pub(super) async fn acquire_set(
     registry: &Arc<RegistryInner>,
     wants: &[Want],
-) -> Result<Vec<(Arc<Hold>, Option<Place>)>, LockError> {
+) -> Result<Vec<Arc<Hold>>, LockError> {
     let runtime = Handle::try_current().map_err(|_| LockError::NoRuntime)?;
     let deadline = Deadline::new(wants[0].wait);
-    let mut places = Vec::with_capacity(wants.len());
-    for want in wants {
-        // In the keys' order everywhere, so that no two tasks wait for each other.
-        places.push(line_up(registry, want, &deadline).await?);
-    }
-    let mut attempts = Attempts::new(registry, wants, runtime, places);
+    let mut attempts = Attempts::new(registry, wants, runtime);
     let granted = attempts.until_granted(&deadline).await?;
     Ok(attempts.into_holds(granted))
 }
@@ -47,8 +42,9 @@ struct Attempts<'a> {
     wants: &'a [Want],
     runtime: Handle,
     claims: Vec<Claim>,
-    /// Empty once they have passed to the holds or to the background.
-    places: Vec<Option<Place>>,
+    /// In front of the local queue of the key that was found busy last. The other keys are free for other tasks of
+    /// this process, so that no two tasks wait for each other: whether all are free the store decides.
+    place: Option<(usize, Place)>,
     /// A request was sent whose answer is not known yet.
     in_flight: bool,
     /// An earlier request failed without saying whether it was executed.
@@ -64,15 +60,10 @@ struct AllGranted {
 }
 
 impl<'a> Attempts<'a> {
-    fn new(
-        registry: &'a Arc<RegistryInner>,
-        wants: &'a [Want],
-        runtime: Handle,
-        places: Vec<Option<Place>>,
-    ) -> Self {
+    fn new(registry: &'a Arc<RegistryInner>, wants: &'a [Want], runtime: Handle) -> Self {
         let claims = wants.iter().map(Want::claim).collect();
         let (in_flight, in_doubt, queued) = (false, false, false);
-        Self { registry, wants, runtime, claims, places, in_flight, in_doubt, queued }
+        Self { registry, wants, runtime, claims, place: None, in_flight, in_doubt, queued }
     }
 
     async fn until_granted(&mut self, deadline: &Deadline) -> Result<AllGranted, LockError> {
@@ -80,9 +71,10 @@ impl<'a> Attempts<'a> {
         // Of the key that was in the way.
         let mut watched: Option<(usize, Box<dyn Watch>)> = None;
         let [mut failures, mut polls] = backoffs();
+        self.line_up_where_occupied(deadline).await?;
         loop {
             let since = Moment::now();
-            match self.attempt(deadline).await {
+            match self.attempt(since, deadline).await {
                 Ok(SetAttempt::Granted { tokens, validity, .. }) if since.elapsed() < validity => {
                     return Ok(AllGranted { since, tokens, validity });
                 }
@@ -98,6 +90,9 @@ impl<'a> Attempts<'a> {
                     return Err(deadline.busy(&self.wants[at], Whereabouts::Elsewhere));
                 }
                 Ok(SetAttempt::Busy { at, expires_in, queued, .. }) => {
+                    if self.line_up_at(at, deadline).await? {
+                        continue;
+                    }
                     if watched.as_ref().is_none_or(|(key, _)| *key != at) {
                         // Who stands in a queue of the store has to show itself in time.
                         let limit = expires_in.filter(|_| queued);
@@ -126,8 +121,46 @@ impl<'a> Attempts<'a> {
         }
     }
 
+    /// Where other tasks of this process want one of the keys, this lines up behind them before it asks.
+    async fn line_up_where_occupied(&mut self, deadline: &Deadline) -> Result<(), LockError> {
+        let queues = &self.registry.queues;
+        let occupied =
+            self.wants.iter().position(|want| queues.is_occupied(want.backend.index, &want.key));
+        match occupied {
+            Some(at) => self.line_up_at(at, deadline).await.map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// Lines up for the key that is busy, and for no other. True if others were in front: the store is to be asked
+    /// again.
+    async fn line_up_at(&mut self, at: usize, deadline: &Deadline) -> Result<bool, LockError> {
+        if self.place.as_ref().is_some_and(|(front_at, _)| *front_at == at) {
+            return Ok(false);
+        }
+        self.place = None;
+        let want = &self.wants[at];
+        let waits = !want.fair && self.registry.queues.is_occupied(want.backend.index, &want.key);
+        self.place = line_up(self.registry, want, deadline).await?.map(|place| (at, place));
+        Ok(waits)
+    }
+
+    /// Those behind in the local queue learn what this one learns of their key.
+    fn pass_on(&self, answer: &Result<SetAttempt, BackendError>) {
+        let Some((at, place)) = &self.place else { return };
+        match answer {
+            Ok(SetAttempt::Busy { at: busy, .. }) if at != busy => {}
+            Ok(_) => place.hears(Ok(())),
+            Err(error) => place.hears(Err(error.clone())),
+        }
+    }
+
     /// Sends one request and notes what is known of it at every moment.
-    async fn attempt(&mut self, deadline: &Deadline) -> Result<SetAttempt, BackendError> {
+    async fn attempt(
+        &mut self,
+        since: Moment,
+        deadline: &Deadline,
+    ) -> Result<SetAttempt, BackendError> {
         let registered = &*self.wants[0].backend;
         for claim in &mut self.claims {
             claim.patience = deadline.left();
@@ -135,8 +168,12 @@ impl<'a> Attempts<'a> {
         }
         let answer = registered.store.try_acquire_set(&self.claims);
         self.in_flight = !answer.is_ready();
+        if let (true, Some((_, place))) = (self.in_flight, &self.place) {
+            place.asks(since.instant(), false);
+        }
         let answer = answered(registered, answer, deadline).await;
         self.in_flight = false;
+        self.pass_on(&answer);
         match &answer {
             Ok(SetAttempt::Busy { queued, other_permits, .. }) => {
                 self.queued = *queued;
@@ -160,18 +197,26 @@ impl<'a> Attempts<'a> {
         self.in_doubt = false;
     }
 
-    /// Who holds a key alone keeps the place in front until it is given back; of those who share it the next one
+    /// An exclusive holder keeps the place in front until it releases the key; of those who share it the next one
     /// may ask at once.
-    fn into_holds(mut self, granted: AllGranted) -> Vec<(Arc<Hold>, Option<Place>)> {
+    fn into_holds(mut self, granted: AllGranted) -> Vec<Arc<Hold>> {
         let AllGranted { since, tokens, validity } = granted;
-        let late_acquire = std::mem::take(&mut self.in_doubt);
-        let places = std::mem::take(&mut self.places);
-        let parts = self.wants.iter().zip(&self.claims).zip(tokens.into_iter().zip(places));
-        let holds = parts.map(|((want, claim), (token, place))| {
+        let in_doubt = std::mem::take(&mut self.in_doubt);
+        self.queued = false;
+        let mut front = self.place.take();
+        let parts = self.wants.iter().zip(&self.claims).zip(tokens).enumerate();
+        let holds = parts.map(|(at, ((want, claim), token))| {
+            let place = front.take_if(|(front_at, _)| *front_at == at).map(|(_, place)| place);
+            // Where another task is in front it hears from the store that the key is busy.
+            let place =
+                place.or_else(|| self.registry.queues.try_enter(want.backend.index, &want.key));
+            if let Some(place) = &place {
+                place.hears(Ok(()));
+            }
             let claim = Claim { token: Some(token), ..claim.clone() };
             let granted = Granted { since, token, validity };
-            let hold = hold(self.registry, want, claim, granted, late_acquire, &self.runtime);
-            (hold, place.filter(|_| want.sharing == Sharing::Exclusive))
+            let place = place.filter(|_| want.sharing == Sharing::Exclusive);
+            hold(self.registry, want, claim, granted, in_doubt, place, &self.runtime)
         });
         holds.collect()
     }
@@ -181,9 +226,9 @@ impl Drop for Attempts<'_> {
     fn drop(&mut self) {
         let late_acquire = self.in_flight || self.in_doubt;
         if late_acquire || self.queued {
-            let mut places = std::mem::take(&mut self.places).into_iter();
-            for (claim, want) in self.claims.drain(..).zip(self.wants) {
-                let place = places.next().flatten();
+            let mut front = self.place.take();
+            for (at, (claim, want)) in self.claims.drain(..).zip(self.wants).enumerate() {
+                let place = front.take_if(|(front_at, _)| *front_at == at).map(|(_, place)| place);
                 let abandoned = Abandoned { claim, late_acquire };
                 abandon_later(self.registry, &want.backend, abandoned, &self.runtime, place);
             }

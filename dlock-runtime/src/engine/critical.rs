@@ -5,13 +5,13 @@ use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tracing::Span;
 
 use super::hold::{Ending, Hold};
-use super::reentrancy::Inside;
-use crate::error::LockError;
+use super::reentrancy::Enclosure;
+use crate::error::{LockError, Loss};
 use crate::guard::{LockGuard, give_all_back};
 use crate::options::OnLost;
 
@@ -68,9 +68,12 @@ impl<T> Outcome<T> {
 struct Lost(Arc<Hold>, Ending);
 
 impl Lost {
-    /// Does this end the body, too? A bound on its time does in any case.
+    /// Does this end the body, too? A bound on its time does in any case, and so does the end of the body that it
+    /// entered under: who had let it in has left.
     fn stops(&self, on_lost: OnLost) -> bool {
-        on_lost == OnLost::Cancel || matches!(self.1, Ending::HeldTooLong(_))
+        let in_any_case =
+            matches!(self.1, Ending::HeldTooLong(_) | Ending::Lost(Loss::OuterClosed));
+        on_lost == OnLost::Cancel || in_any_case
     }
 }
 
@@ -121,9 +124,11 @@ async fn drive<F: Future>(
     section: &mut Section<'_, F>,
     span: &Span,
 ) -> Outcome<F::Output> {
-    let inside = Inside::new(guards.iter().map(|guard| (guard.hold(), guard.sharing())));
+    let enclosure = Enclosure::new(guards);
     let mut ended = pin!(any_ended(guards));
-    let mut lost = None;
+    let mut lost: Option<Lost> = None;
+    // Only needed after a loss that the body outlives.
+    let mut stopped = None;
     poll_fn(|cx| {
         // The check comes first: a body is not polled without proof.
         if lost.is_none()
@@ -134,24 +139,29 @@ async fn drive<F: Future>(
             }
             lost = Some(ended);
         }
+        if let Some(ended) = lost.take_if(|_| guards.iter().any(LockGuard::must_stop)) {
+            return Poll::Ready(Outcome::Stopped(ended));
+        }
         let _within = span.enter();
-        let polled = catch_unwind(AssertUnwindSafe(|| match &inside {
-            Some(inside) => inside.scope(|| section.poll(cx)),
-            None => section.poll(cx),
-        }));
+        let polled = catch_unwind(AssertUnwindSafe(|| enclosure.scope(|| section.poll(cx))));
         match polled {
-            Ok(Poll::Pending) if lost.is_some() => Poll::Pending,
-            // While the body sleeps, an ending must wake this up.
-            Ok(Poll::Pending) => match ended.as_mut().poll(cx) {
-                Poll::Ready(ended) if ended.stops(on_lost) => Poll::Ready(Outcome::Stopped(ended)),
-                Poll::Ready(ended) => {
-                    lost = Some(ended);
-                    Poll::Pending
-                }
-                Poll::Pending => Poll::Pending,
-            },
-            Ok(Poll::Ready(value)) => Poll::Ready(Outcome::Finished(value, lost.take())),
-            Err(panic) => Poll::Ready(Outcome::Panicked(panic)),
+            Ok(Poll::Pending) => {}
+            Ok(Poll::Ready(value)) => return Poll::Ready(Outcome::Finished(value, lost.take())),
+            Err(panic) => return Poll::Ready(Outcome::Panicked(panic)),
+        }
+        // While the body sleeps, an ending must wake this up.
+        if lost.is_none() {
+            let ended = ready!(ended.as_mut().poll(cx));
+            if ended.stops(on_lost) {
+                return Poll::Ready(Outcome::Stopped(ended));
+            }
+            lost = Some(ended);
+        }
+        let stopped = stopped.get_or_insert_with(|| Box::pin(any_stopped(guards)));
+        ready!(stopped.as_mut().poll(cx));
+        match lost.take() {
+            Some(ended) => Poll::Ready(Outcome::Stopped(ended)),
+            None => Poll::Pending,
         }
     })
     .await
@@ -178,4 +188,10 @@ async fn any_ended(guards: &[LockGuard]) -> Lost {
 async fn ended(guard: &LockGuard) -> Lost {
     let ending = guard.ended().await;
     Lost(Arc::clone(guard.hold()), ending)
+}
+
+/// Resolves when one of the guards says that its body must end.
+async fn any_stopped(guards: &[LockGuard]) {
+    let all = guards.iter().map(|guard| Box::pin(guard.stopped()));
+    futures_util::future::select_all(all).await;
 }

@@ -122,8 +122,8 @@ async fn take(
         // The holder is an enclosing body of this very call: it cannot end before this returns.
         return Err(Deadline::new(want.wait).busy(want, Whereabouts::ThisTask));
     }
-    let (hold, place) = unless_shut_down(registry, want, pin!(acquire(registry, want))).await?;
-    Ok(LockGuard::leased(hold, place))
+    let hold = unless_shut_down(registry, want, pin!(acquire(registry, want))).await?;
+    Ok(LockGuard::leased(hold))
 }
 
 /// Takes several locks in one step, which stand in the order of their keys. `None`: they are to be taken one
@@ -142,9 +142,7 @@ pub(crate) async fn enter_set(
     let mut acquiring = Box::pin(acquire_set(registry, wants));
     let acquiring = poll_fn(|cx| waiting.span().in_scope(|| acquiring.as_mut().poll(cx)));
     let entered = unless_shut_down(registry, first, pin!(acquiring)).await;
-    let entered = entered.map(|holds| {
-        holds.into_iter().map(|(hold, place)| LockGuard::leased(hold, place)).collect::<Vec<_>>()
-    });
+    let entered = entered.map(|holds| holds.into_iter().map(LockGuard::leased).collect::<Vec<_>>());
     waiting.end(entered.as_ref().map(|guards| guards[0].fencing_token()));
     Some(entered)
 }

@@ -1,13 +1,17 @@
 //! One hold: the lease, the proof that it is still valid, and how it ends.
 
+mod renewal;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use super::queue::Place;
 use super::release::{Abandoned, abandon_later};
 use super::watchdog::Watchdog;
 use crate::backend::{Claim, validity_of};
@@ -15,6 +19,9 @@ use crate::clock::Moment;
 use crate::error::{LockError, Loss};
 use crate::registry::{Registered, RegistryInner};
 use crate::token::FencingToken;
+
+use self::renewal::renewal_period;
+pub(crate) use self::renewal::{InFlight, Renewed, Step};
 
 /// Everything about one lease that this process holds or held.
 #[derive(Debug)]
@@ -28,26 +35,19 @@ pub(crate) struct Hold {
     /// Before the request that was granted was sent.
     pub(crate) since: Moment,
     pub(crate) terms: Terms,
-    /// A `try_acquire` of this claim was given up before the one that was granted.
-    pub(crate) late_acquire: bool,
     /// Where background work for this hold can run.
     pub(crate) runtime: Handle,
     pub(crate) watchdog: Arc<Watchdog>,
     pub(crate) number: u64,
-    /// Counts this hold among the things a shutdown waits for.
-    _tracked: TaskTrackerToken,
     state: Mutex<State>,
     /// Where it stands in its watchdog's schedule; changed only under that schedule's lock.
     scheduled: Mutex<Option<Instant>>,
-    /// Told when the hold ends, and when a renewal in flight has come back.
+    /// Notified when the hold ends, when a body under it has ended, and when a renewal in flight has come back.
     changed: Notify,
 }
 
-/// How long after a grant or a renewal the next one is due: a third of the ttl, or half of what was
-/// proved where that is less.
-fn renewal_period(ttl: Duration, validity: Duration) -> Duration {
-    (ttl / 3).min(validity / 2)
-}
+/// The longest time by which a hold can be extended.
+const LONGEST_EXTENSION: Duration = Duration::from_hours(366 * 24);
 
 /// What was agreed for this hold.
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +71,14 @@ struct State {
     keep_until_age: Duration,
     /// Its owner has asked that it lasts to this age at least.
     extended_to_age: Duration,
+    /// The front of the local queue, where an exclusive hold keeps it: until its lease has ended, since then the
+    /// store decides who is next.
+    place: Option<Place>,
+    /// A request of this claim may still be executed, after its release even: an acquire that was given up before
+    /// the one that was granted, or a renewal without an answer.
+    in_doubt: bool,
+    /// Counts this hold among the things a shutdown waits for.
+    tracked: Option<TaskTrackerToken>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,13 +97,6 @@ pub(crate) enum Ending {
     HeldTooLong(Duration),
 }
 
-/// What the watchdog has to do for a hold now.
-pub(crate) enum Step {
-    Renew,
-    Wait(Instant),
-    Nothing,
-}
-
 impl Hold {
     #[expect(clippy::too_many_arguments, reason = "the parts of a hold, given once")]
     pub(crate) fn new(
@@ -107,7 +108,8 @@ impl Hold {
         since: Moment,
         validity: Duration,
         terms: Terms,
-        late_acquire: bool,
+        in_doubt: bool,
+        place: Option<Place>,
         runtime: Handle,
         watchdog: Arc<Watchdog>,
     ) -> Self {
@@ -121,8 +123,10 @@ impl Hold {
             failures: 0,
             keep_until_age: terms.min_hold.unwrap_or_default(),
             extended_to_age: Duration::ZERO,
+            place,
+            in_doubt,
+            tracked: Some(registry.background.token()),
         };
-        let tracked = registry.background.token();
         Self {
             registry,
             backend,
@@ -131,11 +135,9 @@ impl Hold {
             template,
             since,
             terms,
-            late_acquire,
             runtime,
             watchdog,
             number,
-            _tracked: tracked,
             state: Mutex::new(state),
             scheduled: Mutex::new(None),
             changed: Notify::new(),
@@ -146,14 +148,28 @@ impl Hold {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Is the lease provably valid, and the hold within its bounds?
-    pub(crate) fn check(&self) -> Result<(), Ending> {
+    /// Changes the state, with what is due by the clock done first. If the hold has ended, the next task of this
+    /// process may ask the store.
+    fn settled<R>(&self, change: impl FnOnce(&mut State) -> R) -> R {
         let mut state = self.state();
         self.settle(&mut state);
-        match state.phase {
+        let result = change(&mut state);
+        let ended = matches!(state.phase, Phase::Ended(_));
+        let place = state.place.take_if(|_| ended);
+        // It wakes the next task, which is not done under a lock.
+        drop(state);
+        drop(place);
+        result
+    }
+
+    /// Is the lease provably valid, and the hold within its bounds?
+    pub(crate) fn check(&self) -> Result<(), Ending> {
+        self.settled(|state| match state.phase {
+            Phase::Held => Ok(()),
             Phase::Ended(ending) => Err(ending),
-            Phase::Held | Phase::Closing => Ok(()),
-        }
+            // Its owner has left; what else is still here had entered under it.
+            Phase::Closing => Err(Ending::Lost(Loss::OuterClosed)),
+        })
     }
 
     /// Ends the hold if its time is over: the loss first, since a lease that may be another's by
@@ -204,19 +220,35 @@ impl Hold {
         }
     }
 
-    /// Ends the hold as lost, unless it has ended or is being given back.
-    pub(crate) fn lose(&self, loss: Loss) {
-        let mut state = self.state();
-        if state.phase == Phase::Held {
-            self.end(&mut state, Ending::Lost(loss));
-        }
+    /// Ends the hold because nobody renews it any more, unless it has ended or is being released.
+    pub(crate) fn unattended(&self) {
+        self.settled(|state| {
+            if state.phase == Phase::Held {
+                self.end(state, Ending::Lost(Loss::Unattended));
+            }
+        });
     }
 
-    /// Ends the hold because nobody renews it any more; a renewal in flight is gone as well.
-    pub(crate) fn unattended(&self) {
-        self.state().renewing = false;
+    /// Has its `max_hold` passed, whether or not its lease was lost before?
+    pub(crate) fn is_overdue(&self) -> bool {
+        let limit = self.longest(&self.state());
+        limit.is_some_and(|limit| self.since.elapsed() >= limit)
+    }
+
+    /// When its `max_hold` will have passed.
+    pub(crate) fn overdue_at(&self) -> Option<Instant> {
+        let limit = self.longest(&self.state());
+        limit.map(|limit| self.since.after(limit))
+    }
+
+    /// Resolves at the next change worth another look: it is to be called before the look. Cancel safe.
+    pub(crate) fn changed(&self) -> Notified<'_> {
+        self.changed.notified()
+    }
+
+    /// Notifies those who watch this hold that a body under it has ended.
+    pub(crate) fn notify(&self) {
         self.changed.notify_waiters();
-        self.lose(Loss::Unattended);
     }
 
     /// How long the lease is surely ours from now, without another renewal.
@@ -231,7 +263,7 @@ impl Hold {
     /// Resolves when the hold ends before its owner gives it back. Cancel safe.
     pub(crate) async fn ended(&self) -> Ending {
         loop {
-            let changed = self.changed.notified();
+            let changed = self.changed();
             if let Err(ending) = self.check() {
                 return ending;
             }
@@ -241,8 +273,16 @@ impl Hold {
 
     /// Has it last for so long from now at least, and proves it once more. Cancel safe: it is asked for
     /// before anything is awaited.
-    pub(crate) async fn extend(self: &Arc<Self>, least: Duration) -> Result<(), Ending> {
-        self.check()?;
+    pub(crate) async fn extend(self: &Arc<Self>, least: Duration) -> Result<(), LockError> {
+        if least > LONGEST_EXTENSION {
+            return Err(LockError::Unsupported {
+                backend: (&*self.backend.name).into(),
+                option: format!("an extension by {least:?}: the longest is {LONGEST_EXTENSION:?}")
+                    .into(),
+            });
+        }
+        let check = || self.check().map_err(|ending| self.error(ending, false));
+        check()?;
         {
             let mut state = self.state();
             state.extended_to_age = state.extended_to_age.max(self.since.elapsed() + least);
@@ -250,26 +290,29 @@ impl Hold {
         // In a task of its own: a renewal that has begun must be heard to its end.
         let hold = Arc::clone(self);
         let proving = self.runtime.spawn(async move { hold.prove_again().await });
-        let _ = proving.await;
-        self.check()
+        // A runtime that stands still proves nothing: the hold then ends with its proof.
+        tokio::select! {
+            _ = proving => {}
+            _ = self.ended() => {}
+        }
+        check()
     }
 
     async fn prove_again(self: Arc<Self>) {
         loop {
-            let changed = self.changed.notified();
-            {
-                let mut state = self.state();
-                if state.phase != Phase::Held {
-                    return;
-                }
-                if !state.renewing {
-                    state.renewing = true;
-                    break;
-                }
+            let changed = self.changed();
+            let free = self.settled(|state| {
+                let held = state.phase == Phase::Held;
+                held.then(|| !std::mem::replace(&mut state.renewing, true))
+            });
+            match free {
+                None => return,
+                Some(true) => break,
+                Some(false) => changed.await,
             }
-            changed.await;
         }
-        super::watchdog::renew_now(self).await;
+        let in_flight = InFlight::new(Arc::clone(&self));
+        super::watchdog::renew_now(self, in_flight).await;
     }
 
     pub(crate) fn keep_at_least(&self, min_hold: Duration) {
@@ -305,124 +348,51 @@ impl Drop for Hold {
 
 /// Giving back.
 impl Hold {
-    /// Stops renewal for good: none begins after this, and none is in flight when it resolves.
-    /// Says whether the proof had ended already. Cancel safe: renewal stays stopped.
-    pub(crate) async fn close(&self) -> Result<(), Ending> {
+    /// Stops renewal for good: none begins after this, and none is in flight when it resolves, or `limit` has
+    /// passed and the release has to reckon with one. Says whether the hold had ended already.
+    ///
+    /// Cancel safe: renewal stays stopped.
+    pub(crate) async fn close(&self, limit: Duration) -> Result<(), Ending> {
         self.watchdog.forget(self);
+        let before = self.settled(|state| match state.phase {
+            Phase::Ended(ending) => Err(ending),
+            Phase::Held | Phase::Closing => {
+                state.phase = Phase::Closing;
+                Ok(())
+            }
+        });
+        self.notify();
+        if self.state().renewing
+            && tokio::time::timeout(limit, self.renewed_by_now()).await.is_err()
+        {
+            self.state().in_doubt = true;
+        }
+        before
+    }
+
+    async fn renewed_by_now(&self) {
         loop {
-            let changed = self.changed.notified();
-            {
-                let mut state = self.state();
-                self.settle(&mut state);
-                let ending = match state.phase {
-                    Phase::Ended(ending) => Err(ending),
-                    Phase::Held | Phase::Closing => Ok(()),
-                };
-                if ending.is_ok() {
-                    state.phase = Phase::Closing;
-                }
-                if !state.renewing {
-                    return ending;
-                }
+            let changed = self.changed();
+            if !self.state().renewing {
+                return;
             }
             changed.await;
         }
     }
-}
 
-/// The watchdog's side.
-impl Hold {
-    /// Notes a new place in the schedule; gives back the old one.
-    pub(super) fn reschedule(&self, due: Option<Instant>) -> Option<Instant> {
-        std::mem::replace(&mut *self.place_in_schedule(), due)
+    /// The front of the local queue, if the hold still keeps it.
+    pub(crate) fn take_place(&self) -> Option<Place> {
+        self.state().place.take()
     }
 
-    pub(super) fn is_scheduled(&self) -> bool {
-        self.place_in_schedule().is_some()
+    /// May a request of this claim be executed after its release?
+    pub(crate) fn in_doubt(&self) -> bool {
+        self.state().in_doubt
     }
 
-    fn place_in_schedule(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.scheduled.lock().unwrap_or_else(PoisonError::into_inner)
+    /// A shutdown need not wait for this hold any more, whoever still refers to it.
+    pub(crate) fn untrack(&self) {
+        let tracked = self.state().tracked.take();
+        drop(tracked);
     }
-
-    /// When the watchdog has to look at this hold first.
-    pub(crate) fn first_due(&self) -> Instant {
-        let state = self.state();
-        self.next_due(&state)
-    }
-
-    fn next_due(&self, state: &State) -> Instant {
-        let mut due = state.proved.after(state.validity);
-        if let Some(age) = self.lasts(state) {
-            due = due.min(self.since.after(age));
-        }
-        if let Some(limit) = self.longest(state) {
-            due = due.min(self.since.after(limit));
-        }
-        if self.is_renewed(state) && !state.renewing {
-            due = due.min(state.renew_at);
-        }
-        due
-    }
-
-    /// What is to be done now; renewals due within `slack` go out together with this one.
-    pub(crate) fn step(&self, now: Instant, slack: Duration) -> Step {
-        let mut state = self.state();
-        self.settle(&mut state);
-        if state.phase != Phase::Held {
-            return Step::Nothing;
-        }
-        if self.is_renewed(&state)
-            && !state.renewing
-            && now + slack.min(self.claim.ttl / 20) >= state.renew_at
-        {
-            state.renewing = true;
-            return Step::Renew;
-        }
-        // A millisecond at least: a timer may fire a shade before the proof ends.
-        Step::Wait(self.next_due(&state).max(now + Duration::from_millis(1)))
-    }
-
-    /// The instant at which the hold ends if nothing renews it.
-    pub(crate) fn end_due(&self) -> Instant {
-        self.first_due()
-    }
-
-    /// Takes in a renewal's answer: a longer proof, or a later try.
-    pub(crate) fn renewed(&self, sent: Moment, answer: Renewed) -> Step {
-        let mut state = self.state();
-        state.renewing = false;
-        self.changed.notify_waiters();
-        if state.phase != Phase::Held {
-            return Step::Nothing;
-        }
-        match answer {
-            Renewed::For(validity) => {
-                state.failures = 0;
-                state.proved = sent;
-                state.validity = validity;
-                state.renew_at = sent.after(renewal_period(self.claim.ttl, validity));
-            }
-            Renewed::NotHeld => self.end(&mut state, Ending::Lost(Loss::NotHeld)),
-            Renewed::Failed => {
-                state.failures += 1;
-                let pause =
-                    (self.claim.ttl / 20).clamp(Duration::from_millis(5), Duration::from_secs(1));
-                state.renew_at = Instant::now() + pause;
-            }
-        }
-        self.settle(&mut state);
-        match state.phase {
-            Phase::Held => Step::Wait(self.next_due(&state)),
-            Phase::Ended(_) | Phase::Closing => Step::Nothing,
-        }
-    }
-}
-
-/// What came of a renewal.
-#[derive(Clone, Copy)]
-pub(crate) enum Renewed {
-    For(Duration),
-    NotHeld,
-    Failed,
 }

@@ -6,8 +6,10 @@ use std::collections::hash_map::VacantEntry;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
 
+use crate::error::BackendError;
 use crate::key::LockKey;
 
 /// Which backend of the registry.
@@ -26,6 +28,33 @@ struct Queue {
     waiters: VecDeque<oneshot::Sender<Place>>,
     /// Sweep when the queue has grown to this length, so that it stays within twice the live ones.
     sweep_at: usize,
+    /// What the store last said of the key to one in front; that it is busy, or that it failed.
+    heard: Option<Result<(), BackendError>>,
+    /// The one in front has asked the store, and has no answer yet.
+    asking: Option<Asking>,
+    /// Made for those whose time is over before anything was heard.
+    heard_anew: Option<Arc<Notify>>,
+}
+
+/// A request of the one in front that is not answered yet.
+#[derive(Clone, Copy, Debug)]
+struct Asking {
+    since: Instant,
+    /// It waits for its turn in the store's own queue, which takes as long as it takes.
+    in_turn: bool,
+}
+
+/// Why those behind have to wait, as far as this process knows.
+#[derive(Debug)]
+pub(crate) enum Known {
+    /// The one in front holds the key, or the store said that somebody else does.
+    Busy,
+    /// The store failed.
+    Failed(BackendError),
+    /// The store has been asked at that moment, and has not answered.
+    Asked(Instant),
+    /// The one in front waits in the store's own queue, or is about to ask.
+    Nothing,
 }
 
 /// The place in front. Dropping it lets the next one in.
@@ -63,6 +92,39 @@ impl LocalQueues {
         }
     }
 
+    /// Is a task of this process in front?
+    pub(crate) fn is_occupied(&self, backend: BackendIndex, key: &LockKey) -> bool {
+        self.lock().contains_key(&(backend, key.clone()))
+    }
+
+    /// Why those behind the one in front have to wait; a request that has been without an answer since before
+    /// `too_long_ago` is a failure.
+    pub(crate) fn known(
+        &self,
+        backend: BackendIndex,
+        key: &LockKey,
+        too_long_ago: Instant,
+    ) -> Known {
+        let queues = self.lock();
+        let Some(queue) = queues.get(&(backend, key.clone())) else { return Known::Nothing };
+        match (&queue.heard, queue.asking) {
+            (_, Some(Asking { since, in_turn: false })) if since <= too_long_ago => {
+                Known::Asked(since)
+            }
+            (Some(Ok(())), _) => Known::Busy,
+            (Some(Err(error)), _) => Known::Failed(error.clone()),
+            (None, Some(Asking { since, in_turn: false })) => Known::Asked(since),
+            (None, _) => Known::Nothing,
+        }
+    }
+
+    /// Notifies when more is known; to be called before [`known`](Self::known).
+    pub(crate) fn heard_anew(&self, backend: BackendIndex, key: &LockKey) -> Arc<Notify> {
+        let mut queues = self.lock();
+        let queue = queues.get_mut(&(backend, key.clone()));
+        queue.map(|queue| Arc::clone(queue.heard_anew.get_or_insert_default())).unwrap_or_default()
+    }
+
     fn front(self: &Arc<Self>, vacant: VacantEntry<'_, (BackendIndex, LockKey), Queue>) -> Place {
         let at = vacant.key().clone();
         vacant.insert(Queue::default());
@@ -93,13 +155,41 @@ impl Queue {
     }
 }
 
+impl Place {
+    /// Notes that the store is being asked.
+    pub(crate) fn asks(&self, since: Instant, in_turn: bool) {
+        self.note(|queue| queue.asking = Some(Asking { since, in_turn }));
+    }
+
+    /// Notes what the store has said, for those behind.
+    pub(crate) fn hears(&self, heard: Result<(), BackendError>) {
+        let notify = self.note(|queue| {
+            queue.asking = None;
+            queue.heard = Some(heard);
+            queue.heard_anew.clone()
+        });
+        if let Some(notify) = notify.flatten() {
+            notify.notify_waiters();
+        }
+    }
+
+    fn note<R>(&self, note: impl FnOnce(&mut Queue) -> R) -> Option<R> {
+        let at = self.at.as_ref()?;
+        self.queues.lock().get_mut(at).map(note)
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         let Some(at) = self.at.take() else { return };
         let mut place = Place { queues: Arc::clone(&self.queues), at: None };
         loop {
             let mut queues = self.queues.lock();
-            let Some(next) = queues.get_mut(&at).and_then(|queue| queue.waiters.pop_front()) else {
+            let next = queues.get_mut(&at).and_then(|queue| {
+                queue.asking = None;
+                queue.waiters.pop_front()
+            });
+            let Some(next) = next else {
                 queues.remove(&at);
                 return;
             };

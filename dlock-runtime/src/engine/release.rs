@@ -1,8 +1,10 @@
 //! Giving a lease back: at once for who waits for it, in the background for who cannot.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
@@ -27,17 +29,25 @@ const LATE: Duration = Duration::from_mins(1);
 /// cannot be reached is no error of its own: the release goes on in the background until the lease has ended.
 ///
 /// Cancel safe: the release goes on in the background.
-pub(crate) async fn give_back(hold: Arc<Hold>, place: Option<Place>) -> Result<(), LockError> {
+pub(crate) async fn give_back(hold: Arc<Hold>) -> Result<(), LockError> {
+    let place = hold.take_place();
     let mut returning = Returning { hold: Some((hold, place)), tried: false };
-    let answer = returning.first_try().await;
+    let (before, answer) = returning.first_try().await;
     let Some((hold, place)) = returning.hold.take() else { return Ok(()) };
+    // A proof that had ended stays ended, whatever the backend finds: a late renewal may have taken the lease
+    // again when somebody else had held it in between.
+    let lost_before = || match before {
+        Err(lost @ Ending::Lost(_)) => Err(hold.error(lost, true)),
+        Err(Ending::HeldTooLong(_)) | Ok(()) => Ok(()),
+    };
     match answer {
         Ok(Released::Released) => {
             crate::telemetry::released(&hold);
-            lost_before(&hold)
+            hold.untrack();
+            lost_before()
         }
         Ok(Released::NotHeld) => {
-            let ending = match hold.check() {
+            let ending = match before {
                 // It was released when it ended.
                 Err(ended) if hold.backend.capabilities.session => ended,
                 Err(Ending::HeldTooLong(_)) | Ok(()) => {
@@ -47,6 +57,7 @@ pub(crate) async fn give_back(hold: Arc<Hold>, place: Option<Place>) -> Result<(
                 Err(lost) => lost,
             };
             crate::telemetry::released(&hold);
+            hold.untrack();
             Err(hold.error(ending, true))
         }
         Err(error) => {
@@ -54,22 +65,14 @@ pub(crate) async fn give_back(hold: Arc<Hold>, place: Option<Place>) -> Result<(
             // The next task in the local queue may try: the backend decides.
             drop(place);
             spawn(Arc::clone(&hold), None, true);
-            lost_before(&hold)
+            lost_before()
         }
     }
 }
 
-/// A proof that had ended stays ended, whatever the backend finds: a late renewal may have taken the lease
-/// again when somebody else had held it in between.
-fn lost_before(hold: &Hold) -> Result<(), LockError> {
-    match hold.check() {
-        Err(lost @ Ending::Lost(_)) => Err(hold.error(lost, true)),
-        Err(Ending::HeldTooLong(_)) | Ok(()) => Ok(()),
-    }
-}
-
 /// Gives the lease back in the background.
-pub(crate) fn give_back_later(hold: Arc<Hold>, place: Option<Place>) {
+pub(crate) fn give_back_later(hold: Arc<Hold>) {
+    let place = hold.take_place();
     spawn(hold, place, false);
 }
 
@@ -80,12 +83,15 @@ struct Returning {
 }
 
 impl Returning {
-    async fn first_try(&mut self) -> Result<Released, BackendError> {
-        let Some((hold, _)) = &self.hold else { return Ok(Released::Released) };
-        // How the hold ended before is told by `hold.check`, and decided by the backend's answer.
-        let _ = hold.close().await;
+    /// How the hold had ended before, and what the backend says.
+    async fn first_try(&mut self) -> (Result<(), Ending>, Result<Released, BackendError>) {
+        let Some((hold, _)) = &self.hold else { return (Ok(()), Ok(Released::Released)) };
+        let began = Instant::now();
+        let patience = PATIENCE.min(hold.claim.ttl);
+        let before = hold.close(patience / 2).await;
         self.tried = true;
-        Errand::of(hold).try_once().await
+        let left = patience.saturating_sub(began.elapsed());
+        (before, Errand::of(hold).try_once(left).await)
     }
 }
 
@@ -108,24 +114,29 @@ struct Errand<'a> {
 
 impl<'a> Errand<'a> {
     fn of(hold: &'a Hold) -> Self {
-        let late_acquire = hold.late_acquire;
+        let late_acquire = hold.in_doubt();
         Self { backend: &hold.backend, claim: &hold.claim, hold: Some(hold), late_acquire }
     }
 
-    async fn try_once(&self) -> Result<Released, BackendError> {
+    async fn try_once(&self, patience: Duration) -> Result<Released, BackendError> {
         let keep_for = self.hold.and_then(Hold::rest_to_keep);
         let release = Release { keep_for, late_acquire: self.late_acquire };
-        let answer = self.backend.store.release(self.claim, release);
+        // A backend that panics has not answered: its caller goes on all the same.
+        let call = AssertUnwindSafe(|| self.backend.store.release(self.claim, release));
+        let Ok(answer) = catch_unwind(call) else { return Err(self.failed("panicked in")) };
         if answer.is_ready() {
             return answer.await;
         }
-        let patience = PATIENCE.min(self.claim.ttl);
-        let answer = tokio::time::timeout(patience, answer).await;
-        answer.unwrap_or_else(|_| {
-            let problem =
-                format!("backend `{}` did not answer a release in time", self.backend.name);
-            Err(BackendError::transient(problem))
-        })
+        let answer = AssertUnwindSafe(answer).catch_unwind();
+        match tokio::time::timeout(patience, answer).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_panic)) => Err(self.failed("panicked in")),
+            Err(_) => Err(self.failed("did not answer in time to")),
+        }
+    }
+
+    fn failed(&self, how: &str) -> BackendError {
+        BackendError::transient(format!("backend `{}` {how} a release", self.backend.name))
     }
 
     /// Tries until there is an answer or `limit` has passed; says with the answer whether it came
@@ -137,15 +148,16 @@ impl<'a> Errand<'a> {
         place: Option<Place>,
     ) -> Option<(Released, bool)> {
         let until = Instant::now() + limit;
+        let patience = PATIENCE.min(self.claim.ttl);
         let mut pauses = Backoff::new(Duration::from_millis(20), Duration::from_millis(500));
-        let first = self.try_once().await;
+        let first = self.try_once(patience).await;
         drop(place);
         if let Ok(released) = first {
             return Some((released, false));
         }
         while Instant::now() < until {
             tokio::time::sleep(pauses.pause()).await;
-            if let Ok(released) = self.try_once().await {
+            if let Ok(released) = self.try_once(patience).await {
                 return Some((released, true));
             }
         }
@@ -160,7 +172,7 @@ fn spawn(hold: Arc<Hold>, place: Option<Place>, tried: bool) {
     let tracker = hold.registry.background.clone();
     tracker.spawn_on(
         async move {
-            let ended_before = hold.close().await.is_err();
+            let ended_before = hold.close(PATIENCE / 2).await.is_err();
             let answer = Errand::of(&hold).until_answered(hold.claim.ttl, place).await;
             match answer {
                 Some((Released::NotHeld, repeated)) if !(tried || repeated || ended_before) => {
@@ -170,6 +182,7 @@ fn spawn(hold: Arc<Hold>, place: Option<Place>, tried: bool) {
                 None => crate::telemetry::release_given_up(&hold),
             }
             crate::telemetry::released(&hold);
+            hold.untrack();
         },
         &runtime,
     );

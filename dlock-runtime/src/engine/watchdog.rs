@@ -5,16 +5,19 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use std::panic::AssertUnwindSafe;
+
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use tokio::runtime::{Handle, Id};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::hold::{Hold, Renewed, Step};
+use super::hold::{Hold, InFlight, Renewed, Step};
 use crate::backend::{Backend, Renewal};
 use crate::clock::Moment;
+use crate::error::BackendError;
 
 /// Renewals that are due within so long of each other go out together.
 const TOGETHER: Duration = Duration::from_millis(50);
@@ -162,7 +165,8 @@ impl Attendance {
                     Step::Renew => {
                         // Should the renewal hang, the hold must still end in time.
                         self.0.look_again(&hold, hold.end_due());
-                        renewals.push(renew(hold));
+                        let in_flight = InFlight::new(Arc::clone(&hold));
+                        renewals.push(renew(hold, in_flight));
                     }
                     Step::Wait(due) => self.0.look_again(&hold, due),
                     Step::Nothing => self.0.forget(&hold),
@@ -201,8 +205,8 @@ async fn until(instant: Option<Instant>) {
 }
 
 /// A renewal out of turn.
-pub(super) async fn renew_now(hold: Arc<Hold>) {
-    let (hold, step) = renew(hold).await;
+pub(super) async fn renew_now(hold: Arc<Hold>, in_flight: InFlight) {
+    let (hold, step) = renew(hold, in_flight).await;
     if let Step::Wait(due) = step {
         let watchdog = Arc::clone(&hold.watchdog);
         watchdog.look_again(&hold, due);
@@ -210,22 +214,24 @@ pub(super) async fn renew_now(hold: Arc<Hold>) {
     }
 }
 
-async fn renew(hold: Arc<Hold>) -> (Arc<Hold>, Step) {
+async fn renew(hold: Arc<Hold>, in_flight: InFlight) -> (Arc<Hold>, Step) {
     let sent = Moment::now();
-    let answer = {
-        // The hold ends by itself at that instant; what is still unanswered then is of no use.
-        let limit = hold.end_due();
-        tokio::time::timeout_at(limit, hold.backend.store.renew(&hold.claim)).await
+    // The call is made inside, too: a backend may panic there, and that is no fault of the other holds.
+    let renewal = AssertUnwindSafe(async { hold.backend.store.renew(&hold.claim).await });
+    let answer = tokio::time::timeout(hold.try_limit(), renewal.catch_unwind()).await;
+    let answer = match answer {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(_panic)) => Err(BackendError::transient("the backend panicked in a renewal")),
+        Err(_) => Err(BackendError::transient("no answer to a renewal in time")),
     };
     let renewed = match answer {
-        Ok(Ok(Renewal::Renewed { validity })) => Renewed::For(validity),
-        Ok(Ok(Renewal::NotHeld)) => Renewed::NotHeld,
-        Ok(Err(error)) => {
+        Ok(Renewal::Renewed { validity }) => Renewed::For(validity),
+        Ok(Renewal::NotHeld) => Renewed::NotHeld,
+        Err(error) => {
             crate::telemetry::renewal_failed(&hold, &error);
-            Renewed::Failed
+            Renewed::Failed { executed: error.may_have_been_sent() }
         }
-        Err(_) => Renewed::Failed,
     };
-    let step = hold.renewed(sent, renewed);
+    let step = in_flight.settle(sent, renewed);
     (hold, step)
 }

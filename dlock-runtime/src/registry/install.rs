@@ -13,6 +13,7 @@ use crate::backend::Sharing;
 use crate::engine::{LocalQueues, Watchdogs};
 use crate::options::LockOptions;
 use crate::site::Site;
+use crate::telemetry::Failures;
 
 const DEFAULT_TTL: Duration = Duration::from_secs(30);
 
@@ -62,7 +63,8 @@ impl RegistryBuilder {
             }
             let capabilities = store.capabilities();
             let index = backends.len();
-            backends.push(Arc::new(Registered { name: name.into(), index, capabilities, store }));
+            let (name, failures) = (name.into(), Failures::default());
+            backends.push(Arc::new(Registered { name, index, capabilities, store, failures }));
         }
         let mut inner = RegistryInner {
             backends,
