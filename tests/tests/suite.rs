@@ -1,7 +1,10 @@
 //! The conformance suite itself is tested: it passes a sound store, and catches every defect by the
 //! rule that is about it.
 
-use dlock_runtime::testing::{Report, Suite};
+use std::time::Duration;
+
+use dlock_runtime::backend::{Attempt, Backend, Claim, Memory, Release};
+use dlock_runtime::testing::{Call, Report, Suite, Tap};
 use dlock_tests::careless::{Careless, Carelessness};
 use dlock_tests::faulty::{Defect, Faulty};
 
@@ -101,4 +104,36 @@ async fn carelessness_with_kinds_is_caught() {
         assert_eq!(report.broken().count(), 1, "`{rule}` does not catch {how:?}");
         check_kinds(Carelessness::None, rule).await.assert_passed();
     }
+}
+
+#[tokio::test]
+async fn a_call_that_a_tap_fails_does_not_reach_the_backend() {
+    let store = Memory::new();
+    let tap = Tap::new(store.clone());
+    let claim = Claim::new("k".into(), Duration::from_secs(5));
+    tap.fail(Call::Acquire);
+    assert!(tap.try_acquire(&claim).await.is_err_and(|error| error.is_transient()));
+    assert!(tap.try_acquire_set(std::slice::from_ref(&claim)).await.is_err());
+    assert!(tap.acquire_in_turn(&claim).await.is_err());
+    let holder = store.inspect(&claim.key).await.expect("memory answers");
+    assert!(holder.is_none(), "a failed acquire was granted: {holder:?}");
+    tap.heal();
+    let granted = tap.try_acquire(&claim).await.expect("healed");
+    assert!(matches!(granted, Attempt::Granted { .. }), "{granted:?}");
+    tap.fail(Call::Release);
+    assert!(tap.release(&claim, Release::default()).await.is_err());
+    let holder = store.inspect(&claim.key).await.expect("memory answers");
+    assert!(holder.is_some(), "a failed release was executed");
+    assert_eq!((tap.count(Call::Acquire), tap.count(Call::Release)), (4, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_a_tap_loses_never_comes_and_the_next_one_does() {
+    let tap = Tap::new(Memory::new());
+    let claim = Claim::new("k".into(), Duration::from_secs(5));
+    tap.lose(Call::Acquire, 1);
+    let lost = tokio::time::timeout(Duration::from_hours(1), tap.try_acquire(&claim)).await;
+    assert!(lost.is_err(), "a lost answer came: {lost:?}");
+    let granted = tap.try_acquire(&claim).await.expect("memory answers");
+    assert!(matches!(granted, Attempt::Granted { .. }), "{granted:?}");
 }

@@ -36,6 +36,8 @@ pub struct Tap {
 struct State {
     counts: HashMap<Call, usize>,
     failing: Vec<Call>,
+    /// How many of the next calls are never answered.
+    losing: HashMap<Call, usize>,
 }
 
 impl Tap {
@@ -61,9 +63,17 @@ impl Tap {
         self.held_up.send_modify(|calls| calls.push(call));
     }
 
-    /// Lets everything through again.
+    /// The next so many such calls reach the backend, but their answers never come.
+    pub fn lose(&self, call: Call, answers: usize) {
+        self.state().losing.insert(call, answers);
+    }
+
+    /// Lets everything through again. Answers that are lost stay lost.
     pub fn heal(&self) {
-        self.state().failing.clear();
+        let mut state = self.state();
+        state.failing.clear();
+        state.losing.clear();
+        drop(state);
         self.held_up.send_modify(Vec::clear);
     }
 
@@ -93,23 +103,36 @@ impl Tap {
     fn pass<'a, T: Send + Unpin + 'a>(
         &'a self,
         call: Call,
-        answer: Answer<'a, Result<T, BackendError>>,
+        ask: impl FnOnce() -> Answer<'a, Result<T, BackendError>>,
     ) -> Answer<'a, Result<T, BackendError>> {
-        let mut state = self.state();
-        *state.counts.entry(call).or_default() += 1;
-        if state.failing.contains(&call) {
+        let (failing, lost) = self.state().note(call);
+        if failing {
             return Answer::ready(Err(BackendError::transient("failed on purpose")));
         }
-        drop(state);
-        if answer.is_ready() && !self.held_up.borrow().contains(&call) {
+        let answer = ask();
+        if !lost && answer.is_ready() && !self.held_up.borrow().contains(&call) {
             return answer;
         }
         let mut held_up = self.held_up.subscribe();
         Answer::from_future(async move {
             let answer = answer.await;
+            if lost {
+                std::future::pending::<()>().await;
+            }
             let _ = held_up.wait_for(|calls| !calls.contains(&call)).await;
             answer
         })
+    }
+}
+
+impl State {
+    /// Counts a call. Does it fail, and is its answer lost?
+    fn note(&mut self, call: Call) -> (bool, bool) {
+        *self.counts.entry(call).or_default() += 1;
+        let failing = self.failing.contains(&call);
+        let losing = self.losing.get_mut(&call).filter(|left| !failing && **left > 0);
+        let lost = losing.map(|left| *left -= 1).is_some();
+        (failing, lost)
     }
 }
 
@@ -123,25 +146,25 @@ impl Backend for Tap {
     }
 
     fn try_acquire<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Result<Attempt, BackendError>> {
-        self.pass(Call::Acquire, self.inner.try_acquire(claim))
+        self.pass(Call::Acquire, || self.inner.try_acquire(claim))
     }
 
     fn try_acquire_set<'a>(
         &'a self,
         claims: &'a [Claim],
     ) -> Answer<'a, Result<SetAttempt, BackendError>> {
-        self.pass(Call::Acquire, self.inner.try_acquire_set(claims))
+        self.pass(Call::Acquire, || self.inner.try_acquire_set(claims))
     }
 
     fn acquire_in_turn<'a>(
         &'a self,
         claim: &'a Claim,
     ) -> Answer<'a, Result<Attempt, BackendError>> {
-        self.pass(Call::Acquire, self.inner.acquire_in_turn(claim))
+        self.pass(Call::Acquire, || self.inner.acquire_in_turn(claim))
     }
 
     fn renew<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Result<Renewal, BackendError>> {
-        self.pass(Call::Renew, self.inner.renew(claim))
+        self.pass(Call::Renew, || self.inner.renew(claim))
     }
 
     fn release<'a>(
@@ -149,7 +172,7 @@ impl Backend for Tap {
         claim: &'a Claim,
         release: Release,
     ) -> Answer<'a, Result<Released, BackendError>> {
-        self.pass(Call::Release, self.inner.release(claim, release))
+        self.pass(Call::Release, || self.inner.release(claim, release))
     }
 
     fn watch<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<Box<dyn Watch>, BackendError>> {
