@@ -31,20 +31,17 @@ mod tap;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::future::{BoxFuture, join_all};
 
 pub use self::assumed::assume_locked;
 pub(crate) use self::assumed::is_assumed;
 pub use self::context::Context;
+use self::context::LIMIT;
 pub use self::steps::{Steps, step};
 pub use self::tap::{Call, Tap};
 use crate::backend::{Backend, Capabilities};
 use crate::error::BackendError;
-
-/// How long one rule may take.
-const LIMIT: Duration = Duration::from_mins(1);
 
 /// What a rule found: nothing, or what is wrong.
 pub(crate) type Finding = Result<(), String>;

@@ -1,6 +1,6 @@
 //! A memory backend with a defect that can be chosen: the suite must catch each of them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -34,6 +34,8 @@ pub enum Defect {
     RenewalRevives,
     /// The release of a given-up acquire does nothing.
     LeakOnCancel,
+    /// A given-up acquire that is executed after its release is granted.
+    LateAcquireGrants,
     /// A hold that was revoked is renewed.
     RevokedIsRenewed,
     /// A hold that is revoked is over at once.
@@ -54,6 +56,8 @@ struct State {
     last_token: u64,
     /// Tokens drawn too early, for [`Defect::TokenBeforeWait`].
     early: HashMap<OwnerId, u64>,
+    /// They were released before an acquire that may come late.
+    given_up: HashSet<OwnerId>,
 }
 
 #[derive(Clone, Debug)]
@@ -132,6 +136,9 @@ impl Faulty {
 
     /// Busy, if somebody else holds the key.
     fn look(&self, state: &mut State, claim: &Claim) -> Option<Attempt> {
+        if state.given_up.contains(&claim.owner) {
+            return Some(Attempt::busy(None));
+        }
         if self.has(Defect::TokenBeforeWait) && !state.early.contains_key(&claim.owner) {
             let token = state.draw();
             state.early.insert(claim.owner, token);
@@ -175,6 +182,9 @@ impl Faulty {
             return Released::NotHeld;
         }
         let mut state = self.state();
+        if release.late_acquire && !self.has(Defect::LateAcquireGrants) {
+            state.given_up.insert(claim.owner);
+        }
         let holds = state.live(&claim.key).is_some_and(|lease| lease.owner == Some(claim.owner));
         if !holds && !self.has(Defect::ReleaseWithoutOwnerCheck) {
             return Released::NotHeld;

@@ -24,6 +24,7 @@ use percent_encoding::percent_decode_str;
 pub use self::builder::EtcdBuilder;
 use self::calls::{Awaited, Calls, Kept, Place, Stored};
 use super::by_async_methods::backend_by_async_methods;
+use super::given_up::GivenUp;
 use super::standing::{Standing, holders, standing};
 use super::{
     Attempt, Capabilities, Claim, Holder, LockState, MOST_LISTED, Release, Released, Renewal,
@@ -58,6 +59,7 @@ struct Inner {
     /// How much longer than the true one a leader that was replaced may go on renewing leases.
     stale_leader: Duration,
     min_ttl: Duration,
+    given_up: GivenUp,
 }
 
 /// How long a lease surely lasts.
@@ -179,6 +181,9 @@ impl Etcd {
     }
 
     async fn try_acquire(&self, claim: &Claim) -> Result<Attempt, BackendError> {
+        if self.0.given_up.has(claim) {
+            return Ok(Attempt::busy(None));
+        }
         let asked = Moment::now();
         let names = self.names(claim);
         let (place, valid) = self.line_up(claim, &names).await?;
@@ -200,6 +205,9 @@ impl Etcd {
     }
 
     async fn acquire_in_turn(&self, claim: &Claim) -> Result<Attempt, BackendError> {
+        if self.0.given_up.has(claim) {
+            return Ok(Attempt::busy(None));
+        }
         let asked = Moment::now();
         let names = self.names(claim);
         let (place, valid) = self.line_up(claim, &names).await?;
@@ -287,6 +295,9 @@ impl Etcd {
     }
 
     async fn release(&self, claim: &Claim, release: Release) -> Result<Released, BackendError> {
+        if release.late_acquire {
+            self.0.given_up.note(claim);
+        }
         let names = self.names(claim);
         let calls = &self.0.calls;
         if release.late_acquire {

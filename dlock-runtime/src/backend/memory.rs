@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::entry::{Entry, Micros, Part, SetVerdict, Verdict, acquire_set, micros};
+use super::given_up::GivenUp;
 use super::{
     Answer, Attempt, Backend, Capabilities, Claim, Holder, LockState, MOST_LISTED, Release,
     Released, Renewal, SetAttempt, Watch,
@@ -42,6 +43,7 @@ struct State {
     /// One counter for all keys: it needs no entry per key, so nothing is left behind.
     last_token: u64,
     watches: HashMap<LockKey, Vec<Arc<Bell>>>,
+    given_up: GivenUp,
 }
 
 impl Default for Memory {
@@ -52,6 +54,7 @@ impl Default for Memory {
             sweep_at: 0,
             last_token: 0,
             watches: HashMap::new(),
+            given_up: GivenUp::default(),
         };
         Self { state: Arc::new(Mutex::new(state)) }
     }
@@ -88,6 +91,9 @@ impl State {
     }
 
     fn try_acquire(&mut self, claim: &Claim) -> Attempt {
+        if self.given_up.has(claim) {
+            return Attempt::busy(None);
+        }
         let now = self.now();
         // Nothing of another key is looked at on the way.
         if !self.entries.contains_key(&claim.key) {
@@ -110,6 +116,9 @@ impl State {
     }
 
     fn try_acquire_set(&mut self, claims: &[Claim]) -> SetAttempt {
+        if let Some(at) = self.given_up.first_of(claims) {
+            return SetAttempt::busy(at, None, false);
+        }
         let now = self.now();
         self.sweep(now);
         let taken = claims.iter().map(|claim| self.entries.remove(&claim.key).unwrap_or_default());
@@ -146,6 +155,9 @@ impl State {
     }
 
     fn release(&mut self, claim: &Claim, release: Release) -> Released {
+        if release.late_acquire {
+            self.given_up.note(claim);
+        }
         let now = self.now();
         let Some(entry) = self.entries.get_mut(&claim.key) else {
             return Released::NotHeld;

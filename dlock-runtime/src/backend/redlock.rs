@@ -43,6 +43,7 @@ use self::node::{Common, Node};
 use self::round::{Reply, Round, Verdict, Win, majority};
 use self::watch::QuorumWatch;
 use super::by_async_methods::backend_by_async_methods;
+use super::given_up::GivenUp;
 use super::redis::names::Names;
 use super::redis::scripts::{
     self, Acquired, AcquiredAnswer, InspectAnswer, Member, Proposal, Tombstone,
@@ -87,6 +88,7 @@ struct Inner {
     prefix: String,
     node_timeout: Duration,
     max_lease: Duration,
+    given_up: GivenUp,
 }
 
 impl Redlock {
@@ -129,6 +131,9 @@ impl Redlock {
     }
 
     async fn try_acquire(&self, claim: &Claim) -> Result<Attempt, BackendError> {
+        if self.0.given_up.has(claim) {
+            return Ok(Attempt::busy(None));
+        }
         let began = Instant::now();
         let mut round = 1;
         loop {
@@ -239,6 +244,9 @@ impl Redlock {
     }
 
     async fn release(&self, claim: &Claim, release: Release) -> Result<Released, BackendError> {
+        if release.late_acquire {
+            self.0.given_up.note(claim);
+        }
         let call = Call::new(self, claim);
         let (mut released, mut not_held, mut uncounted) = (0, 0, 0);
         let mut failures = Failures::default();

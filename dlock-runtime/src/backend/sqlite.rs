@@ -3,7 +3,8 @@
 //! Every operation is one statement, which is a transaction of its own: SQLite takes the write lock
 //! before such a statement reads anything (as `BEGIN IMMEDIATE` would), and there is never an open
 //! transaction that a dropped future could leave behind. One connection writes; since its requests
-//! run in the order they were made, a release always comes after an acquire that was given up.
+//! run in the order they were made, a release always comes after an acquire that was given up; one that is
+//! made afterwards all the same is refused in this process.
 //!
 //! Tokens come from one counter for the file, `max(last + 1, now in µs)`: the journal is in WAL mode
 //! without a flush per commit, so a power cut may take the last commits back (all holders died with
@@ -26,6 +27,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, Row};
 use tokio::sync::Mutex;
 
 use super::by_async_methods::backend_by_async_methods;
+use super::given_up::GivenUp;
 use super::lock_row::{self, Change, LockRow, LockRows, NewRow, Purpose};
 use super::{
     Answer, Attempt, Capabilities, Claim, Holder, LockState, MOST_LISTED, Release, Released,
@@ -58,6 +60,7 @@ struct Inner {
     /// Sees what the writer and other processes have committed.
     reader: Mutex<SqliteConnection>,
     swept: AtomicI64,
+    given_up: GivenUp,
 }
 
 impl Sqlite {
@@ -82,6 +85,7 @@ impl Sqlite {
                         writer: Mutex::new(writer),
                         reader: Mutex::new(reader),
                         swept: AtomicI64::new(0),
+                        given_up: GivenUp::default(),
                     })));
                 }
                 // Switching a new file to WAL fails at once while another process does the same.
@@ -111,6 +115,9 @@ impl Sqlite {
     }
 
     async fn try_acquire(&self, claim: &Claim) -> Result<Attempt, BackendError> {
+        if self.0.given_up.has(claim) {
+            return Ok(Attempt::busy(None));
+        }
         self.sweep().await?;
         if !claim.is_plain() {
             return lock_row::acquire(self, claim).await;
@@ -150,6 +157,9 @@ impl Sqlite {
     }
 
     async fn try_acquire_set(&self, claims: &[Claim]) -> Result<SetAttempt, BackendError> {
+        if let Some(at) = self.0.given_up.first_of(claims) {
+            return Ok(SetAttempt::busy(at, None, false));
+        }
         self.sweep().await?;
         lock_row::acquire_set(self, claims).await
     }
@@ -170,6 +180,9 @@ impl Sqlite {
     }
 
     async fn release(&self, claim: &Claim, release: Release) -> Result<Released, BackendError> {
+        if release.late_acquire {
+            self.0.given_up.note(claim);
+        }
         if claim.may_be_in_a_group() {
             return lock_row::release(self, claim, release).await;
         }

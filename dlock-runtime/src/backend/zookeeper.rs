@@ -32,6 +32,7 @@ pub use self::builder::ZooKeeperBuilder;
 use self::queue::Entry;
 use self::session::{Ensemble, Session};
 use super::by_async_methods::backend_by_async_methods;
+use super::given_up::GivenUp;
 use super::standing::{Standing, holders, standing};
 use super::{
     Attempt, Capabilities, Claim, Holder, LockState, MOST_LISTED, Release, Released, Renewal,
@@ -72,6 +73,7 @@ struct Inner {
     session: Mutex<Option<Arc<Session>>>,
     connecting: tokio::sync::Mutex<()>,
     places: Mutex<HashMap<OwnerId, Arc<Place>>>,
+    given_up: GivenUp,
 }
 
 /// A node in a queue.
@@ -340,6 +342,9 @@ impl ZooKeeper {
     }
 
     async fn try_acquire(&self, claim: &Claim) -> Result<Attempt, BackendError> {
+        if self.0.given_up.has(claim) {
+            return Ok(Attempt::busy(None));
+        }
         let began = Moment::now();
         let place = self.line_up(claim).await?;
         match self.standing(claim, &place).await? {
@@ -357,6 +362,9 @@ impl ZooKeeper {
     }
 
     async fn acquire_in_turn(&self, claim: &Claim) -> Result<Attempt, BackendError> {
+        if self.0.given_up.has(claim) {
+            return Ok(Attempt::busy(None));
+        }
         let began = Moment::now();
         loop {
             let place = self.line_up(claim).await?;
@@ -434,6 +442,9 @@ impl ZooKeeper {
     }
 
     async fn release(&self, claim: &Claim, release: Release) -> Result<Released, BackendError> {
+        if release.late_acquire {
+            self.0.given_up.note(claim);
+        }
         let place = self.places().get(&claim.owner).cloned();
         let released = match place {
             Some(place) if place.session.lives() => self.leave(claim, &place).await?,

@@ -9,11 +9,24 @@ use crate::owner::OwnerId;
 use crate::registry::Registry;
 use crate::token::FencingToken;
 
+/// Ends the rule with a finding unless the condition holds.
+macro_rules! ensure {
+    ($condition:expr, $($message:tt)+) => {
+        if !$condition {
+            return Err(format!($($message)+));
+        }
+    };
+}
+pub(crate) use ensure;
+
 /// A ttl so long that its end cannot stand in for cleaning up.
 pub(crate) const LONG: Duration = Duration::from_secs(30);
 
 /// Within this time a key must be free again that was cleaned up rather than left to expire.
 pub(crate) const SOON: Duration = Duration::from_secs(1);
+
+/// How long one rule may take.
+pub(crate) const LIMIT: Duration = Duration::from_mins(2);
 
 /// A patience for what must come but may be late on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -147,17 +160,14 @@ where
     finding
 }
 
+/// Ends the lease of a held key from outside.
+pub(crate) async fn force(operator: &Registry, key: &LockKey) -> Result<(), String> {
+    let forced = operator.lock(key).force_release().await.map_err(|error| error.to_string())?;
+    ensure!(forced, "there was no lease to end");
+    Ok(())
+}
+
 /// A holder's work, a few milliseconds of it.
 pub(crate) async fn work() {
     tokio::time::sleep(Duration::from_millis(5)).await;
 }
-
-/// Ends the rule with a finding unless the condition holds.
-macro_rules! ensure {
-    ($condition:expr, $($message:tt)+) => {
-        if !$condition {
-            return Err(format!($($message)+));
-        }
-    };
-}
-pub(crate) use ensure;

@@ -3,6 +3,7 @@
 mod cancellation;
 mod exclusion;
 mod fairness;
+mod late;
 mod loss;
 mod operators;
 mod ownership;
@@ -45,6 +46,7 @@ pub(super) fn batches() -> Vec<Vec<Rule>> {
         reentrancy::rules(),
         several::rules(),
         operators::rules(),
+        late::rules(),
     ];
     vec![
         plain.concat(),

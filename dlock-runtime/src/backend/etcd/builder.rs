@@ -8,6 +8,7 @@ use percent_encoding::percent_decode_str;
 
 use super::calls::{Calls, explain};
 use super::{Etcd, Inner};
+use crate::backend::given_up::GivenUp;
 use crate::backoff::Backoff;
 use crate::error::BackendError;
 use crate::owner::OwnerId;
@@ -105,7 +106,8 @@ impl EtcdBuilder {
         let stale_leader = self.election_timeout + self.election_timeout / 10;
         // Half of it at least is to be believed.
         let min_ttl = min_ttl.max(Duration::from_secs((stale_leader * 2).as_secs() + 1));
-        Ok(Etcd(Arc::new(Inner { calls, prefix: self.prefix, stale_leader, min_ttl })))
+        let given_up = GivenUp::default();
+        Ok(Etcd(Arc::new(Inner { calls, prefix: self.prefix, stale_leader, min_ttl, given_up })))
     }
 }
 

@@ -9,6 +9,7 @@ use super::gather::gather;
 use super::node::{Common, Node, Standing};
 use super::round::majority;
 use super::{Failures, Inner, Redlock};
+use crate::backend::given_up::GivenUp;
 use crate::backend::redis::RedisBuilder;
 use crate::backend::redis::address::{self, Address};
 use crate::backend::redis::scripts::Greeting;
@@ -151,6 +152,7 @@ impl RedlockBuilder {
             prefix,
             node_timeout: self.node_timeout,
             max_lease: self.max_lease,
+            given_up: GivenUp::default(),
         };
         let redlock = Redlock(Arc::new(inner));
         redlock.enter(self.bootstrap, self.node.limits().connect).await?;

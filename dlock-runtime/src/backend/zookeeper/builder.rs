@@ -9,6 +9,7 @@ use zookeeper_client::Acls;
 
 use super::session::Ensemble;
 use super::{Inner, ZooKeeper};
+use crate::backend::given_up::GivenUp;
 use crate::error::BackendError;
 
 /// How to reach a ZooKeeper ensemble; made by [`ZooKeeper::builder`].
@@ -74,6 +75,7 @@ impl ZooKeeperBuilder {
             ensemble,
             root,
             acls,
+            given_up: GivenUp::default(),
             timeout: session.timeout,
             session: Mutex::new(Some(session)),
             connecting: tokio::sync::Mutex::default(),

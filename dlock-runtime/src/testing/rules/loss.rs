@@ -6,12 +6,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::super::context::{Context, PATIENCE, ensure, is_free_soon, short};
+use super::super::context::{Context, PATIENCE, ensure, force, is_free_soon, short};
 use super::super::{Call, Finding, Rule};
 use super::rules;
 use crate::error::LockError;
 use crate::options::OnLost;
-use crate::registry::Registry;
 
 /// Long enough to be renewed in time on a busy machine.
 async fn ttl(context: &Context) -> Result<Duration, String> {
@@ -27,13 +26,6 @@ pub(super) fn rules() -> Vec<Rule> {
         no_body_runs_beyond_its_proof,
         an_unreachable_backend_is_no_error_of_a_finished_body,
     ]
-}
-
-/// Ends the lease from outside, then waits until the holder could know.
-async fn force(registry: &Registry, key: &crate::LockKey) -> Result<(), String> {
-    let forced = registry.lock(key).force_release().await.map_err(|error| error.to_string())?;
-    ensure!(forced, "there was no lease to end");
-    Ok(())
 }
 
 async fn a_body_is_stopped_when_its_lease_is_lost(context: Context) -> Finding {

@@ -1,0 +1,140 @@
+//! What comes late changes nothing: an acquire after its release, a grant after its validity, a renewal after
+//! the end of the proof.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use super::super::context::{
+    Context, LONG, PATIENCE, ensure, is_free_soon, releases, short, tries,
+};
+use super::super::{Call, Finding, Rule};
+use super::rules;
+use crate::backend::{Attempt, Backend, Claim, Release, SetAttempt};
+use crate::error::LockError;
+use crate::key::LockKey;
+
+pub(super) fn rules() -> Vec<Rule> {
+    let mut all = rules![
+        an_acquire_executed_after_its_release_grants_nothing,
+        a_late_acquire_in_turn_grants_nothing,
+        no_body_runs_on_a_grant_answered_after_its_validity,
+        a_late_renewal_revives_no_ended_proof,
+    ];
+    all.extend(rules![if |able| able.atomic_sets; a_late_set_grants_nothing]);
+    all
+}
+
+/// The release of an acquire that was given up; it overtook the acquire.
+async fn gives_up(backend: &dyn Backend, claim: &Claim) -> Finding {
+    let release = Release { keep_for: None, late_acquire: true };
+    backend.release(claim, release).await.map(|_| ()).map_err(|error| error.to_string())
+}
+
+/// The key is free: a claim of somebody else is granted, twice over.
+async fn is_anybodys(backend: &dyn Backend, key: &LockKey) -> Finding {
+    for _ in 0..2 {
+        let next = Claim::new(key.clone(), LONG);
+        ensure!(tries(backend, &next).await?, "a late acquire keeps others out");
+        ensure!(releases(backend, &next).await?, "the holder's release found nothing held");
+    }
+    Ok(())
+}
+
+async fn an_acquire_executed_after_its_release_grants_nothing(context: Context) -> Finding {
+    let backend = context.backend().await?;
+    let claim = Claim::new(context.key("k"), LONG);
+    gives_up(&backend, &claim).await?;
+    for _ in 0..2 {
+        ensure!(!tries(&backend, &claim).await?, "a given-up acquire that came late was granted");
+    }
+    is_anybodys(&backend, &claim.key).await?;
+    // Nor once somebody has held the key in between.
+    ensure!(!tries(&backend, &claim).await?, "a given-up acquire that came last was granted");
+    is_anybodys(&backend, &claim.key).await
+}
+
+async fn a_late_acquire_in_turn_grants_nothing(context: Context) -> Finding {
+    let backend = context.backend().await?;
+    if !backend.capabilities().queue {
+        return Ok(());
+    }
+    let claim = Claim::new(context.key("k"), LONG).with_patience(LONG);
+    gives_up(&backend, &claim).await?;
+    // It may stand in the queue for as long as its caller waits, so it is dropped.
+    let late = tokio::time::timeout(Duration::from_secs(1), backend.acquire_in_turn(&claim)).await;
+    ensure!(
+        !matches!(late, Ok(Ok(Attempt::Granted { .. }))),
+        "a given-up acquire that came late was granted in its turn"
+    );
+    gives_up(&backend, &claim).await?;
+    is_free_soon(&context, &claim.key).await
+}
+
+async fn a_late_set_grants_nothing(context: Context) -> Finding {
+    let backend = context.backend().await?;
+    let claims = ["a", "b"].map(|name| Claim::new(context.key(name), LONG));
+    for claim in &claims {
+        gives_up(&backend, claim).await?;
+    }
+    let late = backend.try_acquire_set(&claims).await.map_err(|error| error.to_string())?;
+    ensure!(matches!(late, SetAttempt::Busy { .. }), "a set that came late was granted: {late:?}");
+    for claim in &claims {
+        is_anybodys(&backend, &claim.key).await?;
+    }
+    Ok(())
+}
+
+async fn no_body_runs_on_a_grant_answered_after_its_validity(context: Context) -> Finding {
+    let (registry, tap) = context.tapped().await?;
+    let ttl = short(&tap, Duration::from_millis(300));
+    let key = context.key("k");
+    // With time left the call asks again; without any it fails.
+    for wait in [ttl + PATIENCE, Duration::from_millis(50)] {
+        tap.hold_up(Call::Acquire);
+        let asked = tap.count(Call::Acquire);
+        let asked_when_run = Arc::new(AtomicUsize::new(0));
+        let run = {
+            let (tap, asked_when_run) = (tap.clone(), Arc::clone(&asked_when_run));
+            registry.lock(&key).ttl(ttl).wait(wait).run(async move {
+                asked_when_run.store(tap.count(Call::Acquire) - asked, Ordering::SeqCst);
+            })
+        };
+        let late = async {
+            tap.reached(Call::Acquire, asked + 1).await;
+            tokio::time::sleep(ttl + Duration::from_millis(100)).await;
+            tap.heal();
+        };
+        let (ran, ()) = tokio::join!(run, late);
+        let asked_when_run = asked_when_run.load(Ordering::SeqCst);
+        match (ran, asked_when_run) {
+            (_, 1) => return Err("a body ran on a grant that was not valid any more".to_owned()),
+            (Ok(()), 2..) | (Err(LockError::Backend { .. }), 0) => {}
+            (ran, _) => return Err(format!("a call that was granted too late ended with {ran:?}")),
+        }
+        is_free_soon(&context, &key).await?;
+    }
+    Ok(())
+}
+
+/// Somebody sees that the proof has ended; then the answer comes.
+async fn a_late_renewal_revives_no_ended_proof(context: Context) -> Finding {
+    let (registry, tap) = context.tapped().await?;
+    let ttl = short(&tap, Duration::from_millis(900));
+    let key = context.key("k");
+    tap.hold_up(Call::Renew);
+    let guard = registry.lock(&key).ttl(ttl).acquire().await.map_err(|error| error.to_string())?;
+    let lost = tokio::time::timeout(ttl + PATIENCE, guard.lost()).await;
+    ensure!(lost.is_ok(), "a proof that was not renewed never ended");
+    ensure!(tap.count(Call::Renew) > 0, "a hold was never renewed");
+    tap.heal();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    ensure!(!guard.is_held(), "a late renewal revived a hold that had ended");
+    ensure!(guard.remaining().is_zero(), "a hold that had ended has {:?}", guard.remaining());
+    let released = guard.release().await;
+    ensure!(
+        released.as_ref().is_err_and(LockError::is_lost),
+        "a hold that had ended was released as {released:?}"
+    );
+    is_free_soon(&context, &key).await
+}
