@@ -1,13 +1,17 @@
-//! A store whose one defect is in how it takes shared locks, permits or fairness.
+//! A store whose one defect is in how it takes shared locks, permits or fairness, or in what it promises the
+//! engine.
 
+use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use dlock_runtime::backend::{
     Answer, Attempt, Backend, Capabilities, Claim, Holder, LockState, Memory, Release, Released,
     Renewal, SetAttempt, Sharing, Watch,
 };
-use dlock_runtime::{BackendError, LockKey};
+use dlock_runtime::{BackendError, LockKey, OwnerId};
+use tokio::runtime::{self, Handle};
 
 /// What it does not do as it should.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +34,22 @@ pub enum Carelessness {
     ForcesOne,
     /// Of a set that is refused it keeps what was free.
     SetsInParts,
+    /// A given-up acquire, or a set of them, that is executed after its release is granted.
+    LateAcquireGrants,
+    /// It calls a lease provably valid for longer than it lasts.
+    EndlessValidity,
+    /// A renewal that is sent again finds nothing held.
+    RenewsOnce,
+    /// A forced release says that it has ended a lease and does nothing.
+    ForcesNothing,
+    /// Its answers come only in the runtime in which the key was acquired.
+    BoundToItsRuntime,
+    /// It blocks the thread while it thinks.
+    BlocksItsThread,
 }
+
+/// How much too long.
+const ENDLESS: u32 = 100;
 
 /// The memory backend with one of these.
 #[derive(Clone, Debug)]
@@ -38,13 +57,21 @@ pub struct Careless {
     store: Memory,
     readers: Memory,
     how: Carelessness,
+    noted: Arc<Mutex<Noted>>,
+}
+
+/// What a defect has to remember.
+#[derive(Debug, Default)]
+struct Noted {
+    renewed: HashSet<OwnerId>,
+    runtimes: HashMap<OwnerId, runtime::Id>,
 }
 
 impl Careless {
     /// A new store.
     #[must_use]
     pub fn new(how: Carelessness) -> Self {
-        Self { store: Memory::new(), readers: Memory::new(), how }
+        Self { store: Memory::new(), readers: Memory::new(), how, noted: Arc::default() }
     }
 
     fn claim(&self, claim: &Claim) -> Claim {
@@ -62,6 +89,31 @@ impl Careless {
             (Carelessness::NoOrder, _) => claim.with_fair(false),
             _ => claim,
         }
+    }
+
+    fn noted(&self) -> MutexGuard<'_, Noted> {
+        self.noted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Is the claim known from another runtime than this one?
+    fn is_far_from(&self, claim: &Claim) -> bool {
+        let here = Handle::try_current().ok().map(|runtime| runtime.id());
+        let there = self.noted().runtimes.get(&claim.owner).copied();
+        self.how == Carelessness::BoundToItsRuntime && there.is_some() && there != here
+    }
+
+    async fn attempt(&self, claim: &Claim) -> Result<Attempt, BackendError> {
+        if self.how == Carelessness::BlocksItsThread {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        self.noted().runtimes.insert(claim.owner, Handle::current().id());
+        let attempt = self.store(claim).try_acquire(&self.claim(claim)).await?;
+        Ok(match attempt {
+            Attempt::Granted { token, .. } if self.how == Carelessness::EndlessValidity => {
+                Attempt::granted(token, claim.ttl * ENDLESS)
+            }
+            attempt => attempt,
+        })
     }
 
     fn store(&self, claim: &Claim) -> &Memory {
@@ -82,7 +134,7 @@ impl Backend for Careless {
     }
 
     fn try_acquire<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Result<Attempt, BackendError>> {
-        Answer::from_future(async { self.store(claim).try_acquire(&self.claim(claim)).await })
+        Answer::from_future(self.attempt(claim))
     }
 
     fn try_acquire_set<'a>(
@@ -108,14 +160,21 @@ impl Backend for Careless {
     }
 
     fn renew<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Result<Renewal, BackendError>> {
+        if self.how == Carelessness::RenewsOnce && !self.noted().renewed.insert(claim.owner) {
+            return Answer::ready(Ok(Renewal::NotHeld));
+        }
         self.store(claim).renew(claim)
     }
 
     fn release<'a>(
         &'a self,
         claim: &'a Claim,
-        release: Release,
+        mut release: Release,
     ) -> Answer<'a, Result<Released, BackendError>> {
+        if self.is_far_from(claim) {
+            return Answer::from_future(std::future::pending());
+        }
+        release.late_acquire &= self.how != Carelessness::LateAcquireGrants;
         if self.how == Carelessness::PlacesStay && claim.token.is_none() {
             return Answer::ready(Ok(Released::NotHeld));
         }
@@ -139,8 +198,10 @@ impl Backend for Careless {
     }
 
     fn force_release<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<bool, BackendError>> {
-        if self.how != Carelessness::ForcesOne {
-            return self.store.force_release(key);
+        match self.how {
+            Carelessness::ForcesOne => {}
+            Carelessness::ForcesNothing => return Answer::ready(Ok(true)),
+            _ => return self.store.force_release(key),
         }
         Answer::from_future(async move {
             let Some(holder) = self.store.inspect(key).await? else { return Ok(false) };

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::sync::oneshot;
+
 use super::{Connector, Finding, Tap};
 use crate::backend::{Attempt, Backend, Claim, Release, Released, Renewal};
 use crate::key::LockKey;
@@ -165,6 +167,31 @@ pub(crate) async fn force(operator: &Registry, key: &LockKey) -> Result<(), Stri
     let forced = operator.lock(key).force_release().await.map_err(|error| error.to_string())?;
     ensure!(forced, "there was no lease to end");
     Ok(())
+}
+
+/// Runs a future to its end in a runtime and a thread of its own. Both are gone when the answer is there.
+pub(crate) async fn in_another_runtime<T: Send + 'static>(
+    future: impl Future<Output = T> + Send + 'static,
+) -> Result<T, String> {
+    let (send, answer) = oneshot::channel();
+    std::thread::spawn(move || {
+        let value = a_runtime().map(|runtime| runtime.block_on(future));
+        // Nobody may wait for it any more.
+        let _ = send.send(value);
+    });
+    answer.await.map_err(|_| "panicked in another runtime".to_owned())?
+}
+
+fn a_runtime() -> Result<tokio::runtime::Runtime, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| format!("there is no other runtime: {error}"))
+}
+
+/// What is left in this process of locks that were taken through a registry.
+pub(crate) fn left_in(registry: &Registry) -> Option<String> {
+    let (queues, background) = (registry.0.queues.len(), registry.0.background.len());
+    let message = || format!("{queues} local queues, {background} holds and background releases");
+    (queues + background > 0).then(message)
 }
 
 /// A holder's work, a few milliseconds of it.

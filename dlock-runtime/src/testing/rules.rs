@@ -1,6 +1,7 @@
 //! The rules, a file for each concern.
 
 mod cancellation;
+mod crowds;
 mod exclusion;
 mod fairness;
 mod late;
@@ -9,6 +10,8 @@ mod operators;
 mod ownership;
 mod permits;
 mod reentrancy;
+mod residue;
+mod runtimes;
 mod several;
 mod sharing;
 mod timing;
@@ -47,12 +50,16 @@ pub(super) fn batches() -> Vec<Vec<Rule>> {
         several::rules(),
         operators::rules(),
         late::rules(),
+        runtimes::rules(),
     ];
-    vec![
+    let mut batches = vec![
         plain.concat(),
         sharing::rules(),
         permits::rules(),
         fairness::rules(),
+        residue::rules(),
         sharing::under_load(),
-    ]
+    ];
+    batches.extend(crowds::rules().into_iter().map(|rule| vec![rule]));
+    batches
 }

@@ -1,0 +1,145 @@
+//! Guards that move from one tokio runtime to another, also when the first one is gone.
+
+use std::time::Duration;
+
+use super::super::context::{
+    Context, LONG, PATIENCE, ensure, in_another_runtime, is_free_soon, short,
+};
+use super::super::{Call, Finding, Rule, Tap};
+use super::rules;
+use crate::guard::LockGuard;
+use crate::key::LockKey;
+use crate::registry::Registry;
+
+pub(super) fn rules() -> Vec<Rule> {
+    let mut all = rules![
+        a_guard_is_given_back_in_another_runtime,
+        a_guard_is_given_back_after_its_runtime,
+        a_guard_is_given_back_after_its_runtime_ended_in_mid_renewal,
+        a_guard_is_given_back_after_its_runtime_ended_in_mid_extension,
+    ];
+    all.extend(rules![if |able| !able.session;
+        a_guard_dropped_where_no_runtime_is_left_ends_with_its_lease,
+    ]);
+    all
+}
+
+async fn acquire(registry: Registry, key: LockKey, ttl: Duration) -> Result<LockGuard, String> {
+    registry.lock(&key).ttl(ttl).acquire().await.map_err(|error| error.to_string())
+}
+
+/// It has an answer, be it that the hold was lost together with its runtime.
+async fn is_released(guard: LockGuard) -> Finding {
+    match tokio::time::timeout(PATIENCE, guard.release()).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) if error.is_lost() => Ok(()),
+        Ok(Err(error)) => Err(format!("a release in another runtime failed: {error}")),
+        Err(_) => Err(format!("a release in another runtime has no answer after {PATIENCE:?}")),
+    }
+}
+
+async fn is_at_its_end(context: &Context, registry: &Registry, key: &LockKey) -> Finding {
+    is_free_soon(context, key).await?;
+    let done = registry.shutdown(PATIENCE).await;
+    done.map_err(|error| format!("a shutdown after another runtime was used: {error}"))
+}
+
+async fn a_guard_is_given_back_in_another_runtime(context: Context) -> Finding {
+    for drops in [false, true] {
+        let registry = context.registry().await?;
+        let key = context.key(if drops { "dropped" } else { "released" });
+        let (send, guard) = tokio::sync::oneshot::channel();
+        let (over, is_over) = tokio::sync::oneshot::channel::<()>();
+        let (inner, its_key) = (registry.clone(), key.clone());
+        let there = tokio::spawn(in_another_runtime(async move {
+            let _ = send.send(acquire(inner, its_key, LONG).await);
+            let _ = is_over.await;
+        }));
+        let guard = guard.await.map_err(|error| error.to_string())??;
+        if drops {
+            drop(guard);
+        } else {
+            is_released(guard).await?;
+        }
+        is_at_its_end(&context, &registry, &key).await?;
+        drop(over);
+        there.await.map_err(|error| error.to_string())??;
+    }
+    Ok(())
+}
+
+async fn a_guard_is_given_back_after_its_runtime(context: Context) -> Finding {
+    for drops in [false, true] {
+        let registry = context.registry().await?;
+        let key = context.key(if drops { "dropped" } else { "released" });
+        let acquiring = acquire(registry.clone(), key.clone(), LONG);
+        let guard = in_another_runtime(acquiring).await??;
+        if drops {
+            drop(guard);
+        } else {
+            is_released(guard).await?;
+        }
+        is_at_its_end(&context, &registry, &key).await?;
+    }
+    Ok(())
+}
+
+async fn a_guard_is_given_back_after_its_runtime_ended_in_mid_renewal(context: Context) -> Finding {
+    let (registry, tap) = context.tapped().await?;
+    let ttl = short(&tap, Duration::from_secs(3));
+    let key = context.key("k");
+    let (acquiring, inner) = (acquire(registry.clone(), key.clone(), ttl), tap.clone());
+    tap.hold_up(Call::Renew);
+    let guard = in_another_runtime(async move {
+        let guard = acquiring.await?;
+        inner.reached(Call::Renew, 1).await;
+        Ok::<_, String>(guard)
+    });
+    given_back_after(&context, &registry, &key, &tap, guard.await??).await
+}
+
+async fn a_guard_is_given_back_after_its_runtime_ended_in_mid_extension(
+    context: Context,
+) -> Finding {
+    let (registry, tap) = context.tapped().await?;
+    let key = context.key("k");
+    let (acquiring, inner) = (acquire(registry.clone(), key.clone(), LONG), tap.clone());
+    tap.hold_up(Call::Renew);
+    let guard = in_another_runtime(async move {
+        let guard = acquiring.await?;
+        tokio::select! {
+            _ = guard.extend(LONG) => return Err("an extension was not proved".to_owned()),
+            () = inner.reached(Call::Renew, 1) => {}
+        }
+        Ok::<_, String>(guard)
+    });
+    given_back_after(&context, &registry, &key, &tap, guard.await??).await
+}
+
+async fn given_back_after(
+    context: &Context,
+    registry: &Registry,
+    key: &LockKey,
+    tap: &Tap,
+    guard: LockGuard,
+) -> Finding {
+    tap.heal();
+    is_released(guard).await?;
+    is_at_its_end(context, registry, key).await
+}
+
+/// Nothing can be sent from there: the lease's end frees the key, as after a crash. What lasts as long as the
+/// process's session has no such end.
+async fn a_guard_dropped_where_no_runtime_is_left_ends_with_its_lease(context: Context) -> Finding {
+    let (registry, other) = (context.registry().await?, context.registry().await?);
+    let ttl = short(&context.backend().await?, Duration::from_millis(500));
+    let key = context.key("k");
+    let acquiring = acquire(registry.clone(), key.clone(), ttl);
+    let guard = in_another_runtime(acquiring).await??;
+    let dropped = std::thread::spawn(move || drop(guard));
+    ensure!(dropped.join().is_ok(), "dropping a guard outside of any runtime panicked");
+    let next = other.lock(&key).wait(ttl + PATIENCE).acquire().await;
+    let next = next.map_err(|error| format!("a hold of a runtime that is gone: {error}"))?;
+    next.release().await.map_err(|error| error.to_string())?;
+    is_at_its_end(&context, &registry, &key).await
+}
