@@ -30,7 +30,7 @@ async fn assert_caught(defect: Defect, rule: &str) {
 async fn a_sound_store_passes() {
     let report = check(Defect::None, None).await;
     report.assert_passed();
-    assert!(report.checked() >= 63, "only {} rules", report.checked());
+    assert!(report.checked() >= 64, "only {} rules", report.checked());
 }
 
 #[tokio::test]
@@ -125,6 +125,11 @@ async fn carelessness_with_the_engine_is_caught() {
         (Carelessness::PlacesStay, "nothing_is_left_behind"),
     ])
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blocked_thread_is_caught() {
+    assert_all_caught(&[(Carelessness::BlocksItsThread, "a_loop_of_calls_starves_nobody")]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

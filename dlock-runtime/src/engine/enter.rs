@@ -111,6 +111,8 @@ async fn take(
     want: &Want,
     face: Face,
 ) -> Result<LockGuard, LockError> {
+    // Before anything is asked for: a store that answers at once, or nobody at all, would never yield.
+    tokio::task::consume_budget().await;
     let around = match face {
         Face::Body => Inside::around(registry, want),
         Face::Bare => None,
@@ -138,6 +140,7 @@ pub(crate) async fn enter_set(
     if !first.backend.capabilities.atomic_sets || wants.iter().any(nested) {
         return None;
     }
+    tokio::task::consume_budget().await;
     let waiting = crate::telemetry::Waiting::begin(first);
     let mut acquiring = Box::pin(acquire_set(registry, wants));
     let acquiring = poll_fn(|cx| waiting.span().in_scope(|| acquiring.as_mut().poll(cx)));

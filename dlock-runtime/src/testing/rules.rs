@@ -12,6 +12,7 @@ mod permits;
 mod reentrancy;
 mod residue;
 mod runtimes;
+mod scheduling;
 mod several;
 mod sharing;
 mod timing;
@@ -60,6 +61,6 @@ pub(super) fn batches() -> Vec<Vec<Rule>> {
         residue::rules(),
         sharing::under_load(),
     ];
-    batches.extend(crowds::rules().into_iter().map(|rule| vec![rule]));
+    batches.extend(crowds::rules().into_iter().chain(scheduling::rules()).map(|rule| vec![rule]));
     batches
 }
