@@ -30,7 +30,7 @@ async fn assert_caught(defect: Defect, rule: &str) {
 async fn a_sound_store_passes() {
     let report = check(Defect::None, None).await;
     report.assert_passed();
-    assert!(report.checked() >= 64, "only {} rules", report.checked());
+    assert!(report.checked() >= 74, "only {} rules", report.checked());
 }
 
 #[tokio::test]
@@ -120,6 +120,7 @@ async fn carelessness_with_the_engine_is_caught() {
         (Carelessness::LateAcquireGrants, "a_late_set_grants_nothing"),
         (Carelessness::EndlessValidity, "no_body_runs_on_a_grant_answered_after_its_validity"),
         (Carelessness::EndlessValidity, "a_late_renewal_revives_no_ended_proof"),
+        (Carelessness::RenewsOnce, "one_lost_renewal_loses_no_lease"),
         (Carelessness::BoundToItsRuntime, "a_guard_is_given_back_in_another_runtime"),
         (Carelessness::BoundToItsRuntime, "a_guard_is_given_back_after_its_runtime"),
         (Carelessness::PlacesStay, "nothing_is_left_behind"),
@@ -128,8 +129,13 @@ async fn carelessness_with_the_engine_is_caught() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_blocked_thread_is_caught() {
-    assert_all_caught(&[(Carelessness::BlocksItsThread, "a_loop_of_calls_starves_nobody")]).await;
+async fn carelessness_with_neighbours_is_caught() {
+    assert_all_caught(&[
+        (Carelessness::ForcesNothing, "a_lost_hold_keeps_no_neighbour_out"),
+        (Carelessness::SetsInParts, "a_waiting_set_keeps_no_neighbour_out"),
+        (Carelessness::BlocksItsThread, "a_loop_of_calls_starves_nobody"),
+    ])
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

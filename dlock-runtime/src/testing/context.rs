@@ -1,5 +1,6 @@
 //! What a rule works with.
 
+use std::sync::mpsc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -182,9 +183,30 @@ pub(crate) async fn in_another_runtime<T: Send + 'static>(
     answer.await.map_err(|_| "panicked in another runtime".to_owned())?
 }
 
+/// The same in a runtime that is there until the sender is dropped, although nothing in it goes on.
+pub(crate) async fn in_a_runtime_that_stands_still<T: Send + 'static>(
+    future: impl Future<Output = T> + Send + 'static,
+) -> Result<(T, mpsc::Sender<()>), String> {
+    let (send, answer) = oneshot::channel();
+    let (over, is_over) = mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = a_runtime();
+        let _ = send
+            .send(runtime.as_ref().map(|runtime| runtime.block_on(future)).map_err(Clone::clone));
+        let _ = is_over.recv();
+    });
+    let value = answer.await.map_err(|_| "panicked in another runtime".to_owned())?;
+    Ok((value?, over))
+}
+
 fn a_runtime() -> Result<tokio::runtime::Runtime, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(|error| format!("there is no other runtime: {error}"))
+}
+
+/// What has this bound is done by then, also on a busy machine.
+pub(crate) fn on_time(bound: Duration) -> Duration {
+    bound + Duration::from_secs(5)
 }
 
 /// What is left in this process of locks that were taken through a registry.

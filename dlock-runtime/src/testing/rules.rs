@@ -2,14 +2,17 @@
 
 mod cancellation;
 mod crowds;
+mod durations;
 mod exclusion;
 mod fairness;
 mod late;
 mod loss;
+mod neighbours;
 mod operators;
 mod ownership;
 mod permits;
 mod reentrancy;
+mod renewal;
 mod residue;
 mod runtimes;
 mod scheduling;
@@ -51,7 +54,10 @@ pub(super) fn batches() -> Vec<Vec<Rule>> {
         several::rules(),
         operators::rules(),
         late::rules(),
+        renewal::rules(),
         runtimes::rules(),
+        neighbours::rules(),
+        durations::rules(),
     ];
     let mut batches = vec![
         plain.concat(),

@@ -1,7 +1,10 @@
 //! Nested calls enter; siblings, spawned tasks and bare acquires do not.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
+
+use tokio::sync::oneshot;
 
 use super::super::context::{Context, PATIENCE, ensure, is_free_soon};
 use super::super::{Call, Finding, Rule};
@@ -14,6 +17,7 @@ pub(super) fn rules() -> Vec<Rule> {
         siblings_under_one_hold_exclude_each_other,
         a_spawned_task_inherits_nothing,
         a_refused_nested_call_fails_at_once,
+        a_nested_body_ends_with_its_outer_hold,
     ]
 }
 
@@ -85,4 +89,49 @@ async fn a_refused_nested_call_fails_at_once(context: Context) -> Finding {
         "a nested call without reentrancy answered {answer:?}"
     );
     Ok(())
+}
+
+/// The nested call is kept outside of its outer body, and polled on when that is over.
+async fn a_nested_body_ends_with_its_outer_hold(context: Context) -> Finding {
+    let (registry, other) = (context.registry().await?, context.registry().await?);
+    let key = context.key("k");
+    let is_inside = AtomicBool::new(false);
+    let overlapped = AtomicBool::new(false);
+    let (enter, entered) = oneshot::channel();
+    let mut inner = pin!(registry.lock(&key).run(async {
+        let _ = enter.send(());
+        loop {
+            if is_inside.load(Ordering::SeqCst) {
+                overlapped.store(true, Ordering::SeqCst);
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }));
+    let outer = registry.lock(&key).run(async {
+        tokio::select! {
+            ended = &mut inner => Err(format!("a nested body without an end ended: {ended:?}")),
+            _ = entered => Ok(()),
+        }
+    });
+    outer.await.map_err(|error| format!("the outer call: {error}"))??;
+    let next = async {
+        let next = other.lock(&key).wait(PATIENCE).run(async {
+            is_inside.store(true, Ordering::SeqCst);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            is_inside.store(false, Ordering::SeqCst);
+        });
+        next.await.map_err(|error| format!("after the outer call: {error}"))
+    };
+    let inner = tokio::time::timeout(PATIENCE, inner);
+    let (ended, next): (Result<Result<(), LockError>, _>, _) = tokio::join!(inner, next);
+    next?;
+    ensure!(!overlapped.load(Ordering::SeqCst), "a nested body ran beside the next holder's");
+    match ended {
+        Ok(Err(LockError::Lost { completed: false, .. })) => {}
+        Ok(ended) => {
+            return Err(format!("a nested body that was left behind ended with {ended:?}"));
+        }
+        Err(_) => return Err("a nested body outlived its outer hold".to_owned()),
+    }
+    is_free_soon(&context, &key).await
 }

@@ -1,9 +1,11 @@
 //! Guards that move from one tokio runtime to another, also when the first one is gone.
 
+use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use super::super::context::{
-    Context, LONG, PATIENCE, ensure, in_another_runtime, is_free_soon, short,
+    Context, LONG, PATIENCE, ensure, in_a_runtime_that_stands_still, in_another_runtime,
+    is_free_soon, short,
 };
 use super::super::{Call, Finding, Rule, Tap};
 use super::rules;
@@ -17,6 +19,8 @@ pub(super) fn rules() -> Vec<Rule> {
         a_guard_is_given_back_after_its_runtime,
         a_guard_is_given_back_after_its_runtime_ended_in_mid_renewal,
         a_guard_is_given_back_after_its_runtime_ended_in_mid_extension,
+        a_guard_is_given_back_beside_a_runtime_that_stands_still,
+        a_guard_is_given_back_while_its_runtime_ends,
     ];
     all.extend(rules![if |able| !able.session;
         a_guard_dropped_where_no_runtime_is_left_ends_with_its_lease,
@@ -141,5 +145,41 @@ async fn a_guard_dropped_where_no_runtime_is_left_ends_with_its_lease(context: C
     let next = other.lock(&key).wait(ttl + PATIENCE).acquire().await;
     let next = next.map_err(|error| format!("a hold of a runtime that is gone: {error}"))?;
     next.release().await.map_err(|error| error.to_string())?;
+    is_at_its_end(&context, &registry, &key).await
+}
+
+/// A guard whose renewal is under way in a runtime that nobody drives any more; that ends with the second one.
+async fn renewed_where_all_stands_still(
+    context: &Context,
+) -> Result<(Registry, LockKey, LockGuard, Sender<()>), String> {
+    let (registry, tap) = context.tapped().await?;
+    let ttl = short(&tap, Duration::from_secs(15));
+    let key = context.key("k");
+    tap.hold_up(Call::Renew);
+    let (acquiring, inner) = (acquire(registry.clone(), key.clone(), ttl), tap.clone());
+    let (guard, over) = in_a_runtime_that_stands_still(async move {
+        let guard = acquiring.await?;
+        inner.reached(Call::Renew, 1).await;
+        Ok::<_, String>(guard)
+    })
+    .await?;
+    tap.heal();
+    Ok((registry, key, guard?, over))
+}
+
+async fn a_guard_is_given_back_beside_a_runtime_that_stands_still(context: Context) -> Finding {
+    let (registry, key, guard, over) = renewed_where_all_stands_still(&context).await?;
+    is_released(guard).await?;
+    is_at_its_end(&context, &registry, &key).await?;
+    drop(over);
+    Ok(())
+}
+
+async fn a_guard_is_given_back_while_its_runtime_ends(context: Context) -> Finding {
+    let (registry, key, guard, over) = renewed_where_all_stands_still(&context).await?;
+    let release = tokio::spawn(is_released(guard));
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    drop(over);
+    release.await.map_err(|error| error.to_string())??;
     is_at_its_end(&context, &registry, &key).await
 }
