@@ -23,7 +23,8 @@
 //!
 //! # What it costs
 //! Two round trips: one asks for the transaction's settings, one locks and draws the token. A wait
-//! limit ends with the call: no setting outlives it.
+//! limit ends with the call: no setting outlives it. A wait of more than a few seconds is several
+//! statements: one that was abandoned occupies its connection no longer than that.
 //!
 //! # Readers
 //! With [`mode(Mode::Shared)`](RowLockRequest::mode), or `mode = "shared"` at the attribute, transactions share
@@ -31,7 +32,10 @@
 //!
 //! # Tokens
 //! Each lock has a [`FencingToken`](crate::FencingToken), drawn after the lock was won, for resources outside the
-//! database. Inside it the transaction is protection enough.
+//! database. Inside it the transaction is protection enough. It is the database's time in microseconds, or one more
+//! than the last token where that is ahead. On MySQL the last token is kept in the row, within the transaction, and
+//! a reader keeps none: after a roll-back or a reader only the time makes the next token larger, so there the
+//! server's clock must not be set back.
 //!
 //! # A row lock and a lease of one name
 //! are two locks: they do not exclude each other. `install` warns of a template that is used in both
@@ -41,7 +45,7 @@
 //! On PostgreSQL the lock is a row of `dlock_rows` that is inserted and deleted again within the
 //! transaction: an equal insertion waits until that transaction has ended (the documentation of
 //! `INSERT … ON CONFLICT` and of unique indexes), and nothing is left behind. The token is the next
-//! value of the sequence `dlock_tokens`. Readers share `pg_advisory_xact_lock_shared` on a hash of the key, which
+//! value of the sequence `dlock_tokens`, which is raised to the time. Readers share `pg_advisory_xact_lock_shared` on a hash of the key, which
 //! writers take exclusively before the row. A savepoint keeps the earlier writes when the lock is busy.
 //! On MySQL and MariaDB it is `SELECT … FOR UPDATE` on a row of `dlock_rows`, bounded by the optimizer
 //! hint `MAX_EXECUTION_TIME` or by `SET STATEMENT max_statement_time`, and the row holds the last
@@ -52,6 +56,8 @@ use std::time::Duration;
 use crate::error::LockError;
 use crate::key::LockKey;
 
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+mod answer;
 #[cfg(feature = "mysql")]
 mod idle_rows;
 #[cfg(feature = "mysql")]
@@ -83,12 +89,16 @@ pub const DEFAULT_WAIT: Duration = Duration::from_secs(31);
 /// written is intact, and its commit commits it. [`LockError::Transaction`] for a connection without
 /// a transaction that was begun through sqlx, and for isolation above READ COMMITTED.
 /// [`LockError::Backend`] for what the database refuses; after a deadlock the transaction must be
-/// rolled back and begun again, and MySQL has rolled it back itself already.
+/// rolled back and begun again, and MySQL has rolled it back itself already. The same for a database
+/// that does not answer within a second after the wait, or, while there is time, within five seconds
+/// after it should have: the transaction must be rolled back then as well.
 /// [`LockError::InvalidKey`] before anything is sent.
 ///
 /// # Cancel safety
 /// Dropping the answer before it is there leaves the transaction in an unknown state, the lock held
-/// or not: roll it back (dropping it does).
+/// or not: roll it back (dropping it does). The database goes on with what it was asked for, for a few
+/// seconds at most: until then the connection hears no other statement, and its pool does not hand it
+/// out. The next statement may report the failure of the one that was dropped.
 pub fn lock<C: Transactional + ?Sized>(
     transaction: &mut C,
     key: impl Into<LockKey>,

@@ -2,13 +2,13 @@
 -- service finds its tables, or let `dlock_runtime::transaction::create_tables` do it. What the
 -- service's role needs:
 --   GRANT SELECT, INSERT, UPDATE, DELETE ON dlock_rows TO service;
---   GRANT USAGE ON SEQUENCE dlock_tokens TO service;
+--   GRANT USAGE, UPDATE ON SEQUENCE dlock_tokens TO service;
 -- A row lives no longer than the transaction that locks it.
 CREATE TABLE IF NOT EXISTS dlock_rows (
     lock_key text COLLATE "C" PRIMARY KEY
 );
 CREATE SEQUENCE IF NOT EXISTS dlock_tokens CACHE 1;
--- Tokens begin at the present time in microseconds, so that they go on growing should the sequence
--- ever be dropped and made again.
+-- Tokens are the time in microseconds, or the next number where that is more; the sequence is raised to each
+-- of them, for which a role needs UPDATE.
 SELECT setval('dlock_tokens', (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)
 FROM dlock_tokens WHERE NOT is_called;

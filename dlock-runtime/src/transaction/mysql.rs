@@ -3,18 +3,20 @@
 //! `SELECT … FOR UPDATE` waits, within a limit of its own: MySQL knows `MAX_EXECUTION_TIME` (an
 //! optimizer hint, to the millisecond, for `SELECT` only), MariaDB `SET STATEMENT max_statement_time`.
 //! Each reads the other's as a comment. `innodb_lock_wait_timeout` counts whole seconds, and may be
-//! set to roll the whole transaction back. The upsert behind it makes the row when there is none and
-//! draws the token.
+//! set to roll the whole transaction back. The upsert behind it makes the row when there is none; it may
+//! wait as well, and the values of an insertion are computed before that. The update behind that one draws
+//! the token: the time of a statement is the time when it begins.
 //!
-//! Readers take `LOCK IN SHARE MODE` on the row. They cannot write their token into it: writers draw every
-//! other number, and a reader's is the one after its row's. The first reader of a key that has no row makes
-//! it, and is alone until its transaction ends.
+//! Readers take `LOCK IN SHARE MODE` on the row. They cannot write their token into it: it is the time, or
+//! the number after its row's, and writers draw every other number. The first reader of a key that has no
+//! row makes it, and is alone until its transaction ends.
 
 use std::time::Duration;
 
 use sqlx::{Connection, MySql, MySqlConnection, Row};
 
 use super::Terms;
+use super::answer::{self, Failure, LATE, LONGEST_STATEMENT, answer, unanswered};
 use crate::error::{BackendError, LockError};
 use crate::key::LockKey;
 use crate::sql::{self, Reply, mysql};
@@ -24,11 +26,13 @@ use crate::token::FencingToken;
 /// In milliseconds.
 const LEAST: u64 = 30;
 
-/// How much longer than its limit the answer may take.
-const ANSWER: Duration = Duration::from_secs(5);
+/// The time of one that waits for nobody, and so has nothing but its own work to do. In milliseconds.
+const WITHOUT_WAIT: u64 = 400;
 
-/// MariaDB's largest `innodb_lock_wait_timeout`.
-const NO_LIMIT: u64 = 100_000_000;
+/// How often a row that is missing is made without a wait for others who make it. Of several insertions that
+/// wait for one that is rolled back, InnoDB ends all but one as deadlocks; locking reads can wait for it
+/// instead. The number ends where a gap lock lets nobody insert: then there is a deadlock to be told.
+const TRIES: u32 = 100;
 
 pub(super) async fn lock_rows(
     connection: &mut MySqlConnection,
@@ -58,6 +62,8 @@ struct Settings {
     isolation: String,
     /// Does a lock wait timeout roll the whole transaction back, and not only its statement?
     rollback_on_timeout: bool,
+    /// Can a statement be told to wait for nobody, and is that all that ends when it would have to?
+    may_refuse_to_wait: bool,
 }
 
 impl Settings {
@@ -67,13 +73,16 @@ impl Settings {
         terms: &Terms,
     ) -> Result<Self, LockError> {
         // MariaDB's name for it, and MySQL's.
-        let ask = "SELECT /*M! @@tx_isolation */ /*!80000 @@transaction_isolation */, @@innodb_rollback_on_timeout";
-        let reply = answer(connection, ask.to_owned(), terms).await;
-        let reply = reply.map_err(|failure| failure.explained(key, terms, false))?;
+        let ask = "SELECT /*M! @@tx_isolation */ /*!80000 @@transaction_isolation */, @@innodb_rollback_on_timeout, CAST(/*M! 1 + */ 0 AS SIGNED)";
+        let limit = answer::limit(terms, Duration::ZERO, LATE);
+        let reply = answer::<MySql>(connection, ask.to_owned(), limit).await;
+        let reply = reply.map_err(|failure| refusal(failure, key, terms, false))?;
         let read = || {
             let row = reply.row()?;
             let rollback_on_timeout = row.try_get::<i64, _>(1).ok()? != 0;
-            Some(Self { isolation: row.try_get(0).ok()?, rollback_on_timeout })
+            let is_mariadb = row.try_get::<i64, _>(2).ok()? != 0;
+            let may_refuse_to_wait = is_mariadb && !rollback_on_timeout;
+            Some(Self { isolation: row.try_get(0).ok()?, rollback_on_timeout, may_refuse_to_wait })
         };
         read().ok_or_else(|| unreadable(key))
     }
@@ -86,31 +95,33 @@ async fn lock_row(
     settings: &Settings,
 ) -> Result<FencingToken, LockError> {
     let mut shared = terms.shared;
+    let mut tries = 0;
     loop {
-        let left = terms.millis_left();
-        let statements = if shared { reading(key, left) } else { writing(key, left) };
-        let reply = match answer(connection, statements, terms).await {
+        let wait = terms.next_wait(LONGEST_STATEMENT);
+        let limits = Limits::new(wait, tries, settings);
+        let statements = if shared { reading(key, &limits) } else { writing(key, &limits) };
+        tries += 1;
+        let limit = answer::limit(terms, wait, LATE);
+        let reply = match answer::<MySql>(connection, statements, limit).await {
             Ok(reply) => reply,
-            // MySQL's own limit for a lock wait came before ours.
+            // The statement's limit came before that of the call. At the end of the wait it shows without
+            // a wait whether the key is held, or the server slow.
             Err(Failure::Sql(error))
-                if mysql::number(&error) == Some(1205)
-                    && !settings.rollback_on_timeout
-                    && terms.left().is_none_or(|left| !left.is_zero()) =>
+                if is_limit(&error, settings)
+                    && (!terms.is_over() || is_slow(&error, settings) && !wait.is_zero()) =>
             {
                 continue;
             }
+            Err(Failure::Sql(error)) if is_slow(&error, settings) => {
+                let what = "mysql: no answer in time to whether the lock is free";
+                return Err(failed(key, sql::explain(what, error, mysql::is_transient)));
+            }
             Err(failure) => {
-                return Err(failure.explained(key, terms, settings.rollback_on_timeout));
+                return Err(refusal(failure, key, terms, settings.rollback_on_timeout));
             }
         };
-        let token = |statement: usize| -> Option<u64> {
-            reply.rows.get(statement)?.first()?.try_get(0).ok()
-        };
-        // What the last holder left, as the locking read and as a plain read sees it.
-        if let (Some(locked), plain) = (token(0), token(1))
-            && plain != Some(locked)
-            && !terms.any_isolation
-        {
+        let Looked { locked, plain, now } = Looked::of(&reply).ok_or_else(|| unreadable(key))?;
+        if locked.is_some() && plain != locked && !terms.any_isolation {
             return Err(LockError::stale_reads(
                 key,
                 "a snapshot older than the lock",
@@ -118,11 +129,12 @@ async fn lock_row(
             ));
         }
         if shared {
-            let Some(token) = token(0) else {
+            let Some(token) = locked else {
                 shared = false;
                 continue;
             };
-            return Ok(FencingToken::new(token + 1));
+            // A writer that was rolled back has taken its token out of the row again.
+            return Ok(FencingToken::new(now.max(token + 1)));
         }
         return match reply.last.map(|result| result.last_insert_id()) {
             Some(token) if token > 0 => Ok(FencingToken::new(token)),
@@ -131,94 +143,123 @@ async fn lock_row(
     }
 }
 
-/// The locking read, and what a plain read sees of the same row.
-fn reading(key: &LockKey, left: Option<u64>) -> String {
-    look(key, left, "LOCK IN SHARE MODE")
+/// Has a limit of the statement ended it, and nothing but the statement?
+fn is_limit(error: &sqlx::Error, settings: &Settings) -> bool {
+    match mysql::number(error) {
+        Some(1969 | 3024) => true,
+        Some(1205) => !settings.rollback_on_timeout,
+        _ => false,
+    }
 }
 
-fn writing(key: &LockKey, left: Option<u64>) -> String {
-    let look = look(key, left, "FOR UPDATE");
-    let (limited, _) = limits(left);
+/// Was it the limit of its time, where it need not have been that of a wait?
+fn is_slow(error: &sqlx::Error, settings: &Settings) -> bool {
+    settings.may_refuse_to_wait && mysql::number(error) == Some(1969)
+}
+
+/// What the last holder left in the row, as the locking read and as a plain read sees it, and the time when
+/// the lock was won.
+struct Looked {
+    locked: Option<u64>,
+    plain: Option<u64>,
+    now: u64,
+}
+
+impl Looked {
+    fn of(reply: &Reply<MySql>) -> Option<Self> {
+        let locked = match reply.rows.first()?.first() {
+            Some(row) => Some(row.try_get(0).ok()?),
+            None => None,
+        };
+        let afterwards = reply.rows.get(1)?.first()?;
+        let now = afterwards.try_get::<i64, _>(1).ok()?.unsigned_abs();
+        Some(Self { locked, plain: afterwards.try_get(0).ok()?, now })
+    }
+}
+
+/// The locking read, and what a plain read sees of the same row.
+fn reading(key: &LockKey, limits: &Limits) -> String {
+    look(key, limits, "LOCK IN SHARE MODE")
+}
+
+fn writing(key: &LockKey, limits: &Limits) -> String {
+    let look = look(key, limits, "FOR UPDATE");
+    let (inserting, updating) = (limits.around(limits.insertion), limits.around(limits.read));
     let key = mysql::bytes(key.as_str().as_bytes());
     let now = mysql::NOW_MICROS;
     format!(
         "{look}; \
-         {limited} INSERT INTO dlock_rows (lock_key, token, used_at) \
-         SELECT {key}, LAST_INSERT_ID(GREATEST({now}, floor.token + 2)), UTC_TIMESTAMP(6) FROM dlock_rows AS floor WHERE floor.lock_key = '' \
-         ON DUPLICATE KEY UPDATE token = LAST_INSERT_ID(GREATEST({now}, dlock_rows.token + 2)), used_at = UTC_TIMESTAMP(6)"
+         {inserting} INSERT INTO dlock_rows (lock_key, token, used_at) \
+         SELECT {key}, floor.token, UTC_TIMESTAMP(6) FROM dlock_rows AS floor WHERE floor.lock_key = '' \
+         ON DUPLICATE KEY UPDATE token = dlock_rows.token; \
+         {updating} UPDATE dlock_rows SET token = LAST_INSERT_ID(GREATEST({now}, token + 2)), used_at = UTC_TIMESTAMP(6) \
+         WHERE lock_key = {key}"
     )
 }
 
-fn look(key: &LockKey, left: Option<u64>, strength: &str) -> String {
-    let (limited, millis) = limits(left);
+fn look(key: &LockKey, limits: &Limits, strength: &str) -> String {
+    let (limited, millis) = (limits.around(limits.read), limits.each);
     let key = mysql::bytes(key.as_str().as_bytes());
+    let now = mysql::NOW_MICROS;
     format!(
         "{limited} SELECT /*+ MAX_EXECUTION_TIME({millis}) */ token FROM dlock_rows WHERE lock_key = {key} {strength}; \
-         SELECT token FROM dlock_rows WHERE lock_key = {key}"
+         SELECT (SELECT token FROM dlock_rows WHERE lock_key = {key}), {now}"
     )
 }
 
-/// What bounds a statement of MariaDB, and the milliseconds of MySQL's own hint.
-fn limits(left: Option<u64>) -> (String, u64) {
-    let (millis, seconds) = match left.map(|left| left.max(LEAST)) {
-        None => (0, NO_LIMIT),
-        Some(limit) => (limit.min(u64::from(u32::MAX)), limit / 1000 + 1),
-    };
-    let limited = format!(
-        "/*M! SET STATEMENT max_statement_time = {}.{:03}, innodb_lock_wait_timeout = {} FOR */",
-        millis / 1000,
-        millis % 1000,
-        seconds.min(NO_LIMIT),
-    );
-    (limited, millis)
+/// What bounds the statements of one message.
+struct Limits {
+    /// How long each of them may take, in milliseconds.
+    each: u64,
+    /// How long a read and an insertion wait for a lock, in seconds; with zero they do not.
+    read: u64,
+    insertion: u64,
 }
 
-/// Why there is no answer.
-enum Failure {
-    Sql(sqlx::Error),
-    Unanswered,
-}
-
-async fn answer(
-    connection: &mut MySqlConnection,
-    statements: String,
-    terms: &Terms,
-) -> Result<Reply<MySql>, Failure> {
-    let sending = sql::send::<MySql>(connection, statements);
-    let answer = match terms.left() {
-        Some(left) => tokio::time::timeout(left.saturating_add(ANSWER), sending).await,
-        None => Ok(sending.await),
-    };
-    answer.map_err(|_| Failure::Unanswered)?.map_err(Failure::Sql)
-}
-
-impl Failure {
-    /// What it means to the caller.
-    fn explained(self, key: &LockKey, terms: &Terms, rollback_on_timeout: bool) -> LockError {
-        let Self::Sql(error) = self else {
-            return failed(key, BackendError::transient("mysql did not answer in time"));
-        };
-        let what = match mysql::number(&error) {
-            Some(1205) if rollback_on_timeout => {
-                "mysql: the lock stayed busy, and innodb_rollback_on_timeout has rolled the whole transaction back; begin it again"
-            }
-            // A statement's time limit (MariaDB, MySQL), or a lock wait timeout.
-            Some(1969 | 3024 | 1205) => return terms.busy(key),
-            Some(1213) => {
-                "mysql: deadlock with another transaction; mysql has rolled this whole transaction back, begin it again"
-            }
-            Some(1146) => {
-                "mysql: the table of row locks is missing; call `dlock_runtime::transaction::create_tables(&pool)` when the process starts, or run `sql/mysql/rows.sql` of dlock-runtime"
-            }
-            Some(1142 | 1044) => {
-                "mysql: this user lacks a privilege that `sql/mysql/rows.sql` of dlock-runtime names"
-            }
-            _ => "mysql",
-        };
-        let read_only = matches!(mysql::number(&error), Some(1290 | 1792 | 1836));
-        let transient = |error: &sqlx::Error| mysql::is_transient(error) && !read_only;
-        failed(key, sql::explain(what, error, transient))
+impl Limits {
+    fn new(wait: Duration, tries: u32, settings: &Settings) -> Self {
+        if wait.is_zero() && settings.may_refuse_to_wait {
+            return Self { each: WITHOUT_WAIT, read: 0, insertion: 0 };
+        }
+        let each = answer::millis(wait).clamp(LEAST, u64::from(u32::MAX));
+        let read = each / 1000 + 1;
+        let refuses = settings.may_refuse_to_wait && tries < TRIES;
+        Self { each, read, insertion: if refuses { 0 } else { read } }
     }
+
+    /// What stands in front of a statement of MariaDB.
+    fn around(&self, lock_wait: u64) -> String {
+        format!(
+            "/*M! SET STATEMENT max_statement_time = {}.{:03}, innodb_lock_wait_timeout = {lock_wait} FOR */",
+            self.each / 1000,
+            self.each % 1000,
+        )
+    }
+}
+
+/// What it means to the caller that there is no answer.
+fn refusal(failure: Failure, key: &LockKey, terms: &Terms, rollback_on_timeout: bool) -> LockError {
+    let Failure::Sql(error) = failure else { return unanswered("mysql", key) };
+    let what = match mysql::number(&error) {
+        Some(1205) if rollback_on_timeout => {
+            "mysql: the lock stayed busy, and innodb_rollback_on_timeout has rolled the whole transaction back; begin it again"
+        }
+        // A statement's time limit (MariaDB, MySQL), or a lock wait timeout.
+        Some(1969 | 3024 | 1205) => return terms.busy(key),
+        Some(1213) => {
+            "mysql: deadlock with another transaction; mysql has rolled this whole transaction back, begin it again"
+        }
+        Some(1146) => {
+            "mysql: the table of row locks is missing; call `dlock_runtime::transaction::create_tables(&pool)` when the process starts, or run `sql/mysql/rows.sql` of dlock-runtime"
+        }
+        Some(1142 | 1044) => {
+            "mysql: this user lacks a privilege that `sql/mysql/rows.sql` of dlock-runtime names"
+        }
+        _ => "mysql",
+    };
+    let read_only = matches!(mysql::number(&error), Some(1290 | 1792 | 1836));
+    let transient = |error: &sqlx::Error| mysql::is_transient(error) && !read_only;
+    failed(key, sql::explain(what, error, transient))
 }
 
 fn failed(key: &LockKey, source: BackendError) -> LockError {

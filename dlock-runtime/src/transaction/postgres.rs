@@ -6,15 +6,21 @@
 //!
 //! Readers share a transaction's advisory lock of the key (its number is a hash of it; two keys that share
 //! one merely wait for each other), which everybody else takes exclusively before the row.
+//!
+//! A token is the next number of a sequence, or the time in microseconds if that is more; then the sequence is
+//! raised to it. The time alone would repeat tokens when the clock is set back; the sequence alone would when
+//! the server crashes, which keeps a number on disk only with the commit behind it. Neither is undone by a
+//! roll-back.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::{Connection, PgConnection, Postgres, Row};
 
 use super::Terms;
+use super::answer::{self, Failure, LATE, LATEST, LONGEST_STATEMENT, answer, unanswered};
 use crate::error::{BackendError, LockError};
 use crate::key::LockKey;
-use crate::sql::{self, Reply, postgres};
+use crate::sql::{self, postgres};
 use crate::token::FencingToken;
 
 /// How much longer than the wait the locking statement may run. `lock_timeout` bounds each single
@@ -24,10 +30,7 @@ use crate::token::FencingToken;
 const GRACE: u64 = 25;
 
 /// The same where nothing is to be waited for: the statement itself may take a while.
-const GRACE_WITHOUT_WAIT: u64 = 1000;
-
-/// How much longer than that the answer may take.
-const ANSWER: Duration = Duration::from_secs(5);
+const GRACE_WITHOUT_WAIT: u64 = 400;
 
 pub(super) async fn lock_rows(
     connection: &mut PgConnection,
@@ -42,16 +45,17 @@ pub(super) async fn lock_rows(
     if settings.isolation != "read committed" && !terms.any_isolation {
         return Err(LockError::stale_reads(first, &settings.isolation, HOW_TO_BEGIN));
     }
-    let locked = lock_each(connection, keys, &terms, &settings).await;
-    if locked.is_err() {
-        // Gives back what was locked, keeps the caller's earlier writes, and restores the settings.
-        // If it fails the connection is gone, and the transaction with it.
-        let _ = sql::send::<Postgres>(connection, UNDO.to_owned()).await;
+    let mut tokens = Vec::with_capacity(keys.len());
+    for (index, key) in keys.iter().enumerate() {
+        match lock_key(connection, index, keys.len(), key, &terms, &settings).await {
+            Ok(token) => tokens.push(token),
+            // Behind a message without an answer there would be none to this one either.
+            Err(Refusal::Unanswered) => return Err(unanswered("postgres", key)),
+            Err(Refusal::Answered(error)) => return Err(undo(connection, error, key, &terms).await),
+        }
     }
-    locked
+    Ok(tokens)
 }
-
-const UNDO: &str = "ROLLBACK TO SAVEPOINT dlock; RELEASE SAVEPOINT dlock";
 
 const HOW_TO_BEGIN: &str =
     "begin it with `pool.begin_with(\"BEGIN ISOLATION LEVEL READ COMMITTED\")`";
@@ -61,7 +65,18 @@ struct Settings {
     isolation: String,
     lock_timeout: String,
     statement_timeout: String,
+    /// Can the server be asked to look whether its client is still there, and does it not do so already?
+    may_watch_client: bool,
+    /// How long one statement waits.
+    longest: Duration,
 }
+
+/// `client_connection_check_interval` came with version 14; on some systems it cannot be set. A statement that
+/// waits for longer than `deadlock_timeout` finds deadlocks, a shorter one does not.
+const ASK: &str = "SELECT current_setting('transaction_isolation'), current_setting('lock_timeout'), \
+    current_setting('statement_timeout'), \
+    version() LIKE '%linux%' AND coalesce(current_setting('client_connection_check_interval', true) = '0', false), \
+    (extract(epoch FROM current_setting('deadlock_timeout')::interval) * 1000)::bigint";
 
 impl Settings {
     async fn of(
@@ -69,76 +84,147 @@ impl Settings {
         key: &LockKey,
         terms: &Terms,
     ) -> Result<Self, LockError> {
-        let ask = "SELECT current_setting('transaction_isolation'), current_setting('lock_timeout'), current_setting('statement_timeout')";
-        let reply = answer(connection, ask.to_owned(), key, terms).await?;
+        let limit = answer::limit(terms, Duration::ZERO, LATE);
+        let reply = match answer::<Postgres>(connection, ASK.to_owned(), limit).await {
+            Ok(reply) => reply,
+            Err(Failure::Sql(error)) => return Err(refusal(error, key)),
+            Err(Failure::Unanswered) => return Err(unanswered("postgres", key)),
+        };
         let read = || {
             let row = reply.row()?;
+            let deadlock_timeout = row.try_get::<i64, _>(4).ok()?.unsigned_abs();
             Some(Self {
                 isolation: row.try_get(0).ok()?,
                 lock_timeout: row.try_get(1).ok()?,
                 statement_timeout: row.try_get(2).ok()?,
+                may_watch_client: row.try_get(3).ok()?,
+                longest: LONGEST_STATEMENT.saturating_add(Duration::from_millis(deadlock_timeout)),
             })
         };
         read().ok_or_else(|| unreadable(key))
     }
 }
 
-async fn lock_each(
-    connection: &mut PgConnection,
-    keys: &[LockKey],
-    terms: &Terms,
-    settings: &Settings,
-) -> Result<Vec<FencingToken>, LockError> {
-    let mut tokens = Vec::with_capacity(keys.len());
-    for (index, key) in keys.iter().enumerate() {
-        let is_first = index == 0;
-        let is_last = index + 1 == keys.len();
-        let statements = statements(key, terms, settings, is_first, is_last);
-        let reply = answer(connection, statements, key, terms).await?;
-        // The token's is the last one.
-        let row = reply.rows.iter().flatten().last().ok_or_else(|| unreadable(key))?;
-        let token = row.try_get::<i64, _>(0).map_err(|_| unreadable(key))?;
-        tokens.push(FencingToken::new(token.unsigned_abs()));
-    }
-    Ok(tokens)
+/// Why a key was not locked.
+enum Refusal {
+    Unanswered,
+    Answered(LockError),
 }
 
-fn statements(
+/// Locks one of the keys, in as many statements as the wait is long.
+async fn lock_key(
+    connection: &mut PgConnection,
+    index: usize,
+    count: usize,
     key: &LockKey,
     terms: &Terms,
     settings: &Settings,
-    is_first: bool,
-    is_last: bool,
-) -> String {
-    let (each, all) = limits(terms.millis_left());
-    let Settings { lock_timeout, statement_timeout, .. } = settings;
-    let begin = if is_first { "SAVEPOINT dlock; " } else { "" };
-    // The settings hold until the transaction ends unless they are set back.
-    let end = if is_last {
-        format!(
-            "; SET LOCAL lock_timeout = '{lock_timeout}'; SET LOCAL statement_timeout = '{statement_timeout}'; RELEASE SAVEPOINT dlock"
-        )
-    } else {
-        String::new()
-    };
-    let number = advisory(key);
-    let key = postgres::text(&postgres::stored(key));
-    let limits = format!("SET LOCAL lock_timeout = {each}; SET LOCAL statement_timeout = {all}");
-    if terms.shared {
-        return format!(
-            "{begin}{limits}; SELECT pg_advisory_xact_lock_shared({number}); \
-             SELECT nextval('dlock_tokens'){end}"
-        );
+) -> Result<FencingToken, Refusal> {
+    let mut is_again = false;
+    loop {
+        let wait = terms.next_wait(settings.longest);
+        let before = if is_again { "ROLLBACK TO SAVEPOINT" } else { "SAVEPOINT" };
+        let before = format!("{before} {}", savepoint(index));
+        let after = if index + 1 == count { release() } else { String::new() };
+        let statements = format!("{before}; {}{after}", locking(key, terms, settings, wait));
+        let began = Instant::now();
+        let limit = answer::limit(terms, wait, LATE);
+        let error = match answer::<Postgres>(connection, statements, limit).await {
+            Ok(reply) => {
+                // The token's is the last one.
+                let row = reply.rows.iter().flatten().last();
+                let token = row.and_then(|row| row.try_get::<i64, _>(0).ok());
+                let token = token.ok_or_else(|| Refusal::Answered(unreadable(key)))?;
+                return Ok(FencingToken::new(token.unsigned_abs()));
+            }
+            Err(Failure::Sql(error)) => error,
+            Err(Failure::Unanswered) => return Err(Refusal::Unanswered),
+        };
+        match postgres::sqlstate(&error) {
+            // lock_not_available
+            Some("55P03") if terms.is_over() => return Err(Refusal::Answered(terms.busy(key))),
+            Some("55P03") => {}
+            // query_canceled: by its own limit, or by somebody else. Whether the key is held, or the server
+            // slow, shows when one does not wait.
+            Some("57014") if began.elapsed() >= wait && !wait.is_zero() => {}
+            _ => return Err(Refusal::Answered(refusal(error, key))),
+        }
+        is_again = true;
     }
-    // `RETURNING` is computed when the row is there: the token is drawn after the lock is won.
+}
+
+/// Gives back what was locked, keeps the caller's earlier writes, and restores the settings. What comes of a
+/// call that has failed with this error.
+async fn undo(
+    connection: &mut PgConnection,
+    error: LockError,
+    key: &LockKey,
+    terms: &Terms,
+) -> LockError {
+    let undo = format!("ROLLBACK TO SAVEPOINT {}{}", savepoint(0), release());
+    let limit = answer::limit(terms, Duration::ZERO, LATEST);
+    match answer::<Postgres>(connection, undo, limit).await {
+        Ok(_) => error,
+        // A busy lock leaves a transaction that goes on, and this one does not.
+        Err(Failure::Unanswered) => unanswered("postgres", key),
+        Err(Failure::Sql(failure)) if error.is_busy() => failed(
+            key,
+            sql::explain(
+                "postgres: the lock was busy, and the transaction is lost: roll it back",
+                failure,
+                postgres::is_transient,
+            ),
+        ),
+        Err(Failure::Sql(_)) => error,
+    }
+}
+
+/// Each key has its own: a try that ends without the lock keeps the keys before it.
+fn savepoint(index: usize) -> String {
+    format!("dlock_{index}")
+}
+
+/// The first key's savepoint takes the others along.
+fn release() -> String {
+    format!("; RELEASE SAVEPOINT {}", savepoint(0))
+}
+
+/// What locks a key and answers its token. The settings hold until the transaction ends unless they are set
+/// back: each message does it, since the caller may hear no answer.
+fn locking(key: &LockKey, terms: &Terms, settings: &Settings, wait: Duration) -> String {
+    let Settings { lock_timeout, statement_timeout, may_watch_client, .. } = settings;
+    let watch = |interval: &str| {
+        let set = format!("SET LOCAL client_connection_check_interval = {interval}; ");
+        if *may_watch_client { set } else { String::new() }
+    };
+    let (begin_watch, end_watch) = (watch("1000"), watch("0"));
+    let (each, all) = limits(wait);
+    let number = advisory(key);
+    let lock = if terms.shared {
+        format!("SELECT pg_advisory_xact_lock_shared({number})")
+    } else {
+        let key = postgres::text(&postgres::stored(key));
+        format!(
+            "SELECT pg_advisory_xact_lock({number}); \
+             INSERT INTO dlock_rows (lock_key) VALUES ({key}) \
+             ON CONFLICT (lock_key) DO UPDATE SET lock_key = excluded.lock_key; \
+             DELETE FROM dlock_rows WHERE lock_key = {key}"
+        )
+    };
     format!(
-        "{begin}{limits}; SELECT pg_advisory_xact_lock({number}); \
-         INSERT INTO dlock_rows (lock_key) VALUES ({key}) \
-         ON CONFLICT (lock_key) DO UPDATE SET lock_key = excluded.lock_key \
-         RETURNING nextval('dlock_tokens'); \
-         DELETE FROM dlock_rows WHERE lock_key = {key}{end}"
+        "SET LOCAL lock_timeout = {each}; SET LOCAL statement_timeout = {all}; {begin_watch}\
+         {lock}; SET LOCAL lock_timeout = 0; {DRAW}; {end_watch}\
+         SET LOCAL lock_timeout = '{lock_timeout}'; SET LOCAL statement_timeout = '{statement_timeout}'"
     )
 }
+
+/// Draws a token when the lock is won. Nobody else may raise the sequence meanwhile, or it could be set to
+/// less than what another has drawn; the roll-back to the savepoint ends that lock, and undoes nothing else.
+const DRAW: &str = "SAVEPOINT dlock_draw; SELECT pg_advisory_xact_lock(1684827999, 1); \
+    SELECT CASE WHEN time > drawn THEN setval('dlock_tokens', time) ELSE drawn END \
+    FROM (SELECT nextval('dlock_tokens') AS drawn, \
+    (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS time OFFSET 0) AS next; \
+    ROLLBACK TO SAVEPOINT dlock_draw; RELEASE SAVEPOINT dlock_draw";
 
 /// The number of a key's advisory lock: FNV-1a over 64 bits, the same in every version of dlock.
 fn advisory(key: &LockKey) -> i64 {
@@ -148,41 +234,18 @@ fn advisory(key: &LockKey) -> i64 {
     bytes.fold(BASIS, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(PRIME)).cast_signed()
 }
 
-/// `lock_timeout` and `statement_timeout` in milliseconds; 0 is no limit.
-fn limits(left: Option<u64>) -> (i32, i32) {
+/// `lock_timeout` and `statement_timeout` in milliseconds.
+fn limits(wait: Duration) -> (i32, i32) {
     let most = |millis: u64| i32::try_from(millis).unwrap_or(i32::MAX);
-    match left {
-        None => (0, 0),
-        Some(0) => (1, most(GRACE_WITHOUT_WAIT)),
-        Some(left) => (most(left), most(left.saturating_add(GRACE))),
-    }
-}
-
-async fn answer(
-    connection: &mut PgConnection,
-    statements: String,
-    key: &LockKey,
-    terms: &Terms,
-) -> Result<Reply<Postgres>, LockError> {
-    let sending = sql::send::<Postgres>(connection, statements);
-    let answer = match terms.left() {
-        Some(left) => tokio::time::timeout(left.saturating_add(ANSWER), sending).await,
-        None => Ok(sending.await),
-    };
-    match answer {
-        Ok(Ok(reply)) => Ok(reply),
-        Ok(Err(error)) => Err(refusal(error, key, terms)),
-        Err(_) => Err(failed(key, BackendError::transient("postgres did not answer in time"))),
+    match answer::millis(wait) {
+        0 => (1, most(GRACE_WITHOUT_WAIT)),
+        wait => (most(wait), most(wait.saturating_add(GRACE))),
     }
 }
 
 /// What an error of a locking statement means to the caller.
-fn refusal(error: sqlx::Error, key: &LockKey, terms: &Terms) -> LockError {
-    let over = terms.left().is_some_and(|left| left.is_zero());
+fn refusal(error: sqlx::Error, key: &LockKey) -> LockError {
     let what = match postgres::sqlstate(&error) {
-        // lock_not_available; query_canceled: by us if the time is over, else by somebody else
-        Some("55P03") => return terms.busy(key),
-        Some("57014") if over => return terms.busy(key),
         // no_active_sql_transaction
         Some("25P01") => return LockError::no_transaction(key),
         // in_failed_sql_transaction

@@ -51,11 +51,27 @@ impl Terms {
         }
     }
 
-    /// In whole milliseconds, as the databases count it: never less than what is left.
+    /// What is left of the wait and so much more.
     #[cfg(any(feature = "postgres", feature = "mysql"))]
-    pub(super) fn millis_left(&self) -> Option<u64> {
-        let micros = self.left()?.as_micros();
-        Some(u64::try_from(micros.div_ceil(1000)).unwrap_or(u64::MAX))
+    pub(super) fn left_with(&self, more: Duration) -> Option<Duration> {
+        match self.wait {
+            Wait::UpTo(limit) => {
+                Some(limit.saturating_add(more).saturating_sub(self.began.elapsed()))
+            }
+            Wait::Forever => None,
+        }
+    }
+
+    /// Is the wait over?
+    #[cfg(any(feature = "postgres", feature = "mysql"))]
+    pub(super) fn is_over(&self) -> bool {
+        self.left().is_some_and(|left| left.is_zero())
+    }
+
+    /// How long the next statement may wait, which is no longer than `longest`.
+    #[cfg(any(feature = "postgres", feature = "mysql"))]
+    pub(super) fn next_wait(&self, longest: Duration) -> Duration {
+        self.left().map_or(longest, |left| left.min(longest))
     }
 
     #[cfg(any(feature = "postgres", feature = "mysql"))]

@@ -39,6 +39,13 @@ fn store<DB: Dialect>(pool: Pool<DB>) -> Store<DB> {
 #[cfg(feature = "postgres")]
 impl RowLockDatabase for sqlx::Postgres {}
 
+/// Fails as a statement would for which this role lacks the privilege: versions before did without.
+#[cfg(feature = "postgres")]
+const MAY_RAISE: &str = "DO $$ BEGIN \
+    IF NOT has_sequence_privilege('dlock_tokens', 'USAGE') OR NOT has_sequence_privilege('dlock_tokens', 'UPDATE') THEN \
+    RAISE insufficient_privilege USING MESSAGE = 'permission denied: USAGE and UPDATE on sequence dlock_tokens are needed'; \
+    END IF; END $$";
+
 #[cfg(feature = "postgres")]
 impl sealed::Tables for sqlx::Postgres {
     async fn create(pool: Pool<Self>) -> Result<(), BackendError> {
@@ -46,7 +53,9 @@ impl sealed::Tables for sqlx::Postgres {
             name: "dlock_rows",
             file: "sql/postgres/rows.sql",
             statements: include_str!("../../sql/postgres/rows.sql").to_owned(),
-            probe: "SELECT count(*), 'dlock_tokens'::regclass FROM dlock_rows".to_owned(),
+            probe: format!(
+                "SELECT count(*), 'dlock_tokens'::regclass FROM dlock_rows; {MAY_RAISE}"
+            ),
         };
         table.ensure(&store(pool)).await
     }

@@ -7,9 +7,13 @@ use dlock_runtime::transaction::{self, RowLock, RowLockDatabase};
 use dlock_runtime::{FencingToken, LockError, Mode, Wait};
 use sqlx::{AssertSqlSafe, MySql, Pool, Postgres, Row, Transaction};
 
+use crate::facts::Looks;
+
 /// What the tests need of both databases.
 pub trait Rows: RowLockDatabase {
     const CONNECTION_ID: &'static str;
+    /// How many connections wait for a lock.
+    const WAITING: &'static str;
     fn end_of(connection: i64) -> String;
 
     fn begin(pool: &Pool<Self>) -> impl Future<Output = Transaction<'static, Self>> + Send;
@@ -18,12 +22,25 @@ pub trait Rows: RowLockDatabase {
         connection: &mut Self::Connection,
         statements: &str,
     ) -> impl Future<Output = Option<i64>> + Send;
+
+    fn waiting(pool: &Pool<Self>) -> impl Future<Output = i64> + Send;
+
+    /// Waits until a connection waits for a lock.
+    fn until_one_waits(pool: &Pool<Self>) -> impl Future<Output = ()> + Send {
+        async {
+            let looks = Looks::at("a connection waits for a lock");
+            while Self::waiting(pool).await == 0 {
+                looks.again().await;
+            }
+        }
+    }
 }
 
 macro_rules! rows {
-    ($database:ty, $connection_id:literal, $before:literal, $behind:literal) => {
+    ($database:ty, $connection_id:literal, $waiting:literal, $before:literal, $behind:literal) => {
         impl Rows for $database {
             const CONNECTION_ID: &'static str = $connection_id;
+            const WAITING: &'static str = $waiting;
 
             fn end_of(connection: i64) -> String {
                 format!("{}{connection}{}", $before, $behind)
@@ -38,6 +55,11 @@ macro_rules! rows {
                 let rows = statements.fetch_all(connection).await.expect("the statements");
                 rows.last().map(|row| row.try_get_unchecked(0).expect("a number"))
             }
+
+            async fn waiting(pool: &Pool<Self>) -> i64 {
+                let mut connection = pool.acquire().await.expect("a connection");
+                Self::ask(&mut connection, Self::WAITING).await.expect("a number")
+            }
         }
     };
 }
@@ -45,10 +67,17 @@ macro_rules! rows {
 rows!(
     Postgres,
     "SELECT pg_backend_pid()::bigint",
+    "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'",
     "SELECT pg_terminate_backend(",
     ")::int::bigint"
 );
-rows!(MySql, "SELECT CAST(CONNECTION_ID() AS SIGNED)", "KILL CONNECTION ", "");
+rows!(
+    MySql,
+    "SELECT CAST(CONNECTION_ID() AS SIGNED)",
+    "SELECT CAST(variable_value AS SIGNED) FROM information_schema.global_status WHERE variable_name = 'INNODB_ROW_LOCK_CURRENT_WAITS'",
+    "KILL CONNECTION ",
+    ""
+);
 
 pub async fn lock<DB: Rows>(transaction: &mut Transaction<'_, DB>, key: &str) -> RowLock {
     transaction::lock(transaction, key).wait(Duration::from_secs(20)).await.expect("the lock")
@@ -121,6 +150,26 @@ pub async fn tokens_grow_with_every_lock<DB: Rows>(pool: &Pool<DB>) {
                 let before = std::mem::replace(&mut *last.lock().expect("no panic"), token);
                 assert!(token > before, "{token} follows {before}");
                 transaction.commit().await.expect("a commit");
+            }
+        })
+    });
+    for task in tasks.collect::<Vec<_>>() {
+        task.await.expect("no panic");
+    }
+}
+
+/// On MySQL the key has no row before one of them commits.
+pub async fn tokens_grow_with_every_roll_back<DB: Rows>(pool: &Pool<DB>) {
+    let last = Arc::new(Mutex::new(FencingToken::new(0)));
+    let tasks = (0..8).map(|_| {
+        let (pool, last) = (pool.clone(), Arc::clone(&last));
+        tokio::spawn(async move {
+            for _ in 0..20 {
+                let mut transaction = DB::begin(&pool).await;
+                let token = lock(&mut transaction, "k").await.fencing_token();
+                let before = std::mem::replace(&mut *last.lock().expect("no panic"), token);
+                assert!(token > before, "{token} follows {before}");
+                transaction.rollback().await.expect("a roll-back");
             }
         })
     });
@@ -327,6 +376,28 @@ pub async fn readers_share_and_exclude_a_writer<DB: Rows>(pool: &Pool<DB>) {
     let next = lock(&mut writer, "k").await;
     for reader in [first, second] {
         assert!(next.fencing_token() > reader.fencing_token(), "{next:?} after {reader:?}");
+    }
+}
+
+/// What a writer does outside of the database is done, though its transaction is rolled back.
+pub async fn a_reader_s_token_is_larger_than_that_of_a_writer_that_rolled_back<DB: Rows>(
+    pool: &Pool<DB>,
+) {
+    let mut writer = DB::begin(pool).await;
+    lock(&mut writer, "k").await;
+    writer.commit().await.expect("a commit");
+    for _ in 0..3 {
+        let mut writer = DB::begin(pool).await;
+        let written = lock(&mut writer, "k").await.fencing_token();
+        writer.rollback().await.expect("a roll-back");
+        let mut reader = DB::begin(pool).await;
+        let token = read(&mut reader, "k").await.fencing_token();
+        reader.commit().await.expect("a commit");
+        assert!(token > written, "the reader's {token} follows the writer's {written}");
+        let mut writer = DB::begin(pool).await;
+        let next = lock(&mut writer, "k").await.fencing_token();
+        writer.rollback().await.expect("a roll-back");
+        assert!(next > token, "the writer's {next} follows the reader's {token}");
     }
 }
 

@@ -4,9 +4,12 @@
 
 mod attribute;
 mod both;
+mod facts;
+mod hung;
 mod mysql;
 mod postgres;
 mod sent;
+mod tokens;
 
 use std::process::ExitCode;
 
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
         a_roll_back_frees,
         a_lost_connection_frees,
         tokens_grow_with_every_lock,
+        tokens_grow_with_every_roll_back,
         a_transaction_may_lock_twice,
         no_update_is_lost,
         a_wait_ends_in_time,
@@ -51,6 +55,7 @@ fn main() -> ExitCode {
         an_invalid_key_is_refused_before_anything_is_sent,
         a_call_is_two_round_trips,
         readers_share_and_exclude_a_writer,
+        a_reader_s_token_is_larger_than_that_of_a_writer_that_rolled_back,
         a_waiting_writer_goes_before_later_readers,
     );
     trials.needs("postgres", "postgres_it_locks_in_the_transaction", || async {
@@ -89,6 +94,47 @@ fn main() -> ExitCode {
         a_missing_table_is_told,
         the_documented_privileges_are_enough,
         one_connection_is_enough,
+    );
+    trials.needs("postgres", "postgres_tokens_are_the_time_or_more", || async {
+        let server = PostgresServer::start();
+        tokens::tokens_are_the_time_or_more(&postgres::pool(&server, 2).await).await;
+    });
+    trials.needs("mariadbd", "mysql_tokens_are_the_time_or_more", || async {
+        let server = MariaDbServer::start();
+        tokens::tokens_are_the_time_or_more(&mysql::pool(&server, 2).await).await;
+    });
+    macro_rules! in_full {
+        ($program:literal, $module:ident: $($test:ident),* $(,)?) => { $(
+            trials.needs($program, stringify!($test), $module::$test);
+        )* };
+    }
+    in_full!("postgres", tokens:
+        postgres_tokens_grow_over_a_crash,
+        postgres_tokens_grow_when_the_clock_is_set_back,
+        postgres_every_token_is_remembered,
+        postgres_tokens_grow_beside_an_older_process,
+    );
+    in_full!("mariadbd", tokens:
+        mysql_tokens_grow_over_a_crash,
+        mysql_a_token_is_drawn_after_the_wait,
+        mysql_a_token_is_drawn_after_the_wait_of_an_insertion,
+    );
+    in_full!("postgres", hung:
+        postgres_a_server_that_freezes_during_the_wait_is_told,
+        postgres_a_server_that_is_frozen_is_told,
+        postgres_a_call_that_is_given_up_frees_its_connection,
+        postgres_a_client_that_vanishes_leaves_no_statement,
+        postgres_a_slow_server_is_not_a_busy_lock,
+        postgres_a_server_that_hangs_behind_a_busy_lock_is_told,
+        postgres_a_grant_that_nobody_hears_of_ends_with_its_transaction,
+    );
+    in_full!("mariadbd", hung:
+        mysql_a_server_that_freezes_during_the_wait_is_told,
+        mysql_a_server_that_is_frozen_is_told,
+        mysql_a_call_that_is_given_up_frees_its_connection,
+        mysql_a_client_that_vanishes_leaves_no_statement,
+        mysql_a_slow_server_is_not_a_busy_lock,
+        mysql_a_grant_that_nobody_hears_of_ends_with_its_transaction,
     );
     trials.run()
 }

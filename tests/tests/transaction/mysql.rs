@@ -17,7 +17,7 @@ pub async fn pool(server: &MariaDbServer, connections: u32) -> MySqlPool {
     pool
 }
 
-async fn bare_pool(url: &str, connections: u32) -> MySqlPool {
+pub async fn bare_pool(url: &str, connections: u32) -> MySqlPool {
     let options =
         MySqlPoolOptions::new().max_connections(connections).after_connect(|connection, _| {
             Box::pin(async move {

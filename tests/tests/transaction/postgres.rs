@@ -16,7 +16,7 @@ pub async fn pool(server: &PostgresServer, connections: u32) -> PgPool {
     pool
 }
 
-async fn bare_pool(url: &str, connections: u32) -> PgPool {
+pub async fn bare_pool(url: &str, connections: u32) -> PgPool {
     let options = PgPoolOptions::new().max_connections(connections);
     options.connect(url).await.expect("the server runs")
 }
@@ -69,6 +69,7 @@ pub async fn no_setting_outlives_the_call() {
     let holders = self::pool(&server, 1).await;
     let settings =
         "SELECT current_setting('lock_timeout') || ' ' || current_setting('statement_timeout')";
+    let watched = "SELECT current_setting('client_connection_check_interval')";
     let mut connection = pool.acquire().await.expect("a connection");
     run(&mut connection, "SET lock_timeout = '7s'; SET statement_timeout = '11s'").await;
 
@@ -82,13 +83,20 @@ pub async fn no_setting_outlives_the_call() {
     run(&mut ours, "SET LOCAL lock_timeout = '1234ms'").await;
     lock(&mut ours, "free").await;
     assert_eq!(text(&mut ours, settings).await, "1234ms 11s");
+    assert_eq!(text(&mut ours, watched).await, "0");
     let mut holder = holders.begin().await.expect("a transaction");
     lock(&mut holder, "held").await;
     let busy = transaction::lock(&mut ours, "held").wait(QUICK).await;
     busy.expect_err("it is locked");
     assert_eq!(text(&mut ours, settings).await, "1234ms 11s");
+    assert_eq!(text(&mut ours, watched).await, "0");
     ours.commit().await.expect("a commit");
     assert_eq!(text(&mut connection, settings).await, "7s 11s");
+    // A server that watches its clients already goes on as it was told to.
+    run(&mut connection, "SET client_connection_check_interval = '3s'").await;
+    let mut ours = connection.begin().await.expect("a transaction");
+    lock(&mut ours, "free").await;
+    assert_eq!(text(&mut ours, watched).await, "3s");
 }
 
 pub async fn a_snapshot_is_refused() {
@@ -200,7 +208,18 @@ pub async fn the_documented_privileges_are_enough() {
     owner
         .execute("GRANT SELECT, INSERT, UPDATE, DELETE ON dlock_rows TO shop; GRANT USAGE ON SEQUENCE dlock_tokens TO shop")
         .await
-        .expect("privileges");
+        .expect("what earlier versions needed");
+    let refused = transaction::create_tables(&shop).await.expect_err("it may not raise tokens");
+    for part in ["UPDATE", "dlock_tokens", "sql/postgres/rows.sql"] {
+        assert!(refused.to_string().contains(part), "{part} is not in: {refused}");
+    }
+    let mut transaction = shop.begin().await.expect("a transaction");
+    let refused = transaction::lock(&mut transaction, "k").await.expect_err("no token");
+    assert!(refused.to_string().contains("sql/postgres/rows.sql"), "{refused}");
+    assert!(!is_busy(&owner, "k").await, "it is locked without a token");
+    transaction.rollback().await.expect("a roll-back");
+
+    owner.execute("GRANT UPDATE ON SEQUENCE dlock_tokens TO shop").await.expect("a privilege");
     transaction::create_tables(&shop).await.expect("it is there");
     let mut transaction = shop.begin().await.expect("a transaction");
     lock(&mut transaction, "k").await;

@@ -1,4 +1,4 @@
-//! How many messages sqlx sends to a server: it logs each one.
+//! How many messages sqlx sends to a server: it logs each one when it has heard the answer.
 
 use std::cell::Cell;
 
@@ -7,7 +7,10 @@ use tracing_subscriber::{Layer, Registry};
 
 tokio::task_local! {
     static SENT: Cell<u64>;
+    static LISTENER: Listener;
 }
+
+type Listener = Box<dyn Fn(u64) + Send>;
 
 struct Count;
 
@@ -15,7 +18,10 @@ impl Layer<Registry> for Count {
     fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, Registry>) {
         if event.metadata().target() == "sqlx::query" {
             // Outside of a count there is nothing to count.
-            let _ = SENT.try_with(|sent| sent.set(sent.get() + 1));
+            let _ = SENT.try_with(|sent| {
+                sent.set(sent.get() + 1);
+                let _ = LISTENER.try_with(|listener| listener(sent.get()));
+            });
         }
     }
 }
@@ -33,4 +39,18 @@ pub async fn counted<T>(work: impl Future<Output = T>) -> (T, u64) {
         (done, SENT.with(Cell::get))
     })
     .await
+}
+
+/// Runs a future, and does something between the answer to its nth message and the message after that.
+pub async fn after<T>(
+    nth: u64,
+    act: impl Fn() + Send + 'static,
+    work: impl Future<Output = T>,
+) -> T {
+    let listener = move |sent| {
+        if sent == nth {
+            act();
+        }
+    };
+    LISTENER.scope(Box::new(listener), counted(work)).await.0
 }

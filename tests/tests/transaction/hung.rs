@@ -1,0 +1,305 @@
+//! Servers that hang, callers that give up: each call has its answer in time, and nothing is left waiting.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dlock_runtime::transaction;
+use dlock_runtime::{LockError, Wait};
+use dlock_tests::proxy::Proxy;
+use dlock_tests::servers::{Kind, MariaDbServer, PostgresServer, Server};
+use sqlx::{MySql, Pool, Postgres, Transaction};
+
+use crate::both::{Rows, is_busy, lock};
+use crate::facts::Looks;
+use crate::{mysql, postgres, sent};
+
+const WAIT: Duration = Duration::from_secs(2);
+
+/// An answer is promised within a second after the wait; a busy machine adds to what is measured.
+const IN_TIME: Duration = Duration::from_secs(4);
+
+/// No answer at all.
+const NEVER: Duration = Duration::from_secs(30);
+
+/// Who gives up leaves nothing behind for longer.
+const SOON: Duration = Duration::from_secs(20);
+
+/// A wait that is longer than any test.
+const LONG: Duration = Duration::from_hours(1);
+
+fn assert_told(locked: Result<(), LockError>) {
+    let error = locked.expect_err("nobody can have answered");
+    assert!(error.is_transient() && !error.is_busy(), "{error:?}");
+    let told = error.to_string();
+    for part in ["did not answer", "roll"] {
+        assert!(told.contains(part), "{part} is not in: {told}");
+    }
+}
+
+#[derive(PartialEq)]
+enum Freeze {
+    BeforeTheCall,
+    DuringTheWait,
+}
+
+/// `waiters` has one connection.
+async fn a_frozen_server_is_told<DB: Rows, K: Kind>(
+    server: &mut Server<K>,
+    waiters: Pool<DB>,
+    holders: Pool<DB>,
+    freeze: Freeze,
+) where
+    for<'c> Transaction<'c, DB>: Send,
+{
+    let mut holder = DB::begin(&holders).await;
+    lock(&mut holder, "k").await;
+    let mut waiter = DB::begin(&waiters).await;
+    if freeze == Freeze::BeforeTheCall {
+        server.pause();
+    }
+    let began = Instant::now();
+    let waiting = tokio::spawn(async move {
+        let locked = transaction::lock(&mut waiter, "k").wait(WAIT).await.map(|_| ());
+        (waiter, locked, began.elapsed())
+    });
+    if freeze == Freeze::DuringTheWait {
+        DB::until_one_waits(&holders).await;
+        server.pause();
+    }
+    let answered = tokio::time::timeout(NEVER, waiting).await;
+    server.resume();
+    let (waiter, locked, took) = answered.expect("an answer").expect("no panic");
+    assert_told(locked);
+    assert!(took < IN_TIME, "a wait of {WAIT:?} took {took:?}");
+
+    // There is one connection only: it is in order, or it is another one.
+    drop(waiter);
+    let mut next = DB::begin(&waiters).await;
+    assert_eq!(DB::ask(&mut next, "SELECT 42").await, Some(42));
+    let busy = transaction::lock(&mut next, "k").wait(Duration::ZERO).await;
+    assert!(busy.as_ref().is_err_and(LockError::is_busy), "{busy:?}");
+    holder.rollback().await.expect("a roll-back");
+    lock(&mut next, "k").await;
+    next.commit().await.expect("a commit");
+    assert!(!is_busy(&holders, "k").await);
+}
+
+async fn postgres_frozen(freeze: Freeze) {
+    let mut server = PostgresServer::start();
+    let holders = postgres::pool(&server, 3).await;
+    let waiters = postgres::pool(&server, 1).await;
+    a_frozen_server_is_told::<Postgres, _>(&mut server, waiters, holders, freeze).await;
+}
+
+async fn mysql_frozen(freeze: Freeze) {
+    let mut server = MariaDbServer::start();
+    let holders = mysql::pool(&server, 3).await;
+    let waiters = mysql::pool(&server, 1).await;
+    a_frozen_server_is_told::<MySql, _>(&mut server, waiters, holders, freeze).await;
+}
+
+pub async fn postgres_a_server_that_freezes_during_the_wait_is_told() {
+    postgres_frozen(Freeze::DuringTheWait).await;
+}
+
+pub async fn postgres_a_server_that_is_frozen_is_told() {
+    postgres_frozen(Freeze::BeforeTheCall).await;
+}
+
+pub async fn mysql_a_server_that_freezes_during_the_wait_is_told() {
+    mysql_frozen(Freeze::DuringTheWait).await;
+}
+
+pub async fn mysql_a_server_that_is_frozen_is_told() {
+    mysql_frozen(Freeze::BeforeTheCall).await;
+}
+
+/// A future that is dropped while the server works for it, with any limit or with none.
+async fn a_call_that_is_given_up_frees_its_connection<DB: Rows>(
+    waiters: Pool<DB>,
+    holders: Pool<DB>,
+) where
+    for<'c> Transaction<'c, DB>: Send,
+{
+    let mut holder = DB::begin(&holders).await;
+    lock(&mut holder, "k").await;
+    for wait in [Wait::Forever, Wait::UpTo(LONG)] {
+        let mut waiter = DB::begin(&waiters).await;
+        let waiting = tokio::spawn(async move {
+            let _ = transaction::lock(&mut waiter, "k").wait(wait).await;
+        });
+        DB::until_one_waits(&holders).await;
+        waiting.abort();
+        let next = tokio::time::timeout(SOON, DB::begin(&waiters)).await;
+        let mut next = next.expect("the connection is free again, or another one has its place");
+        assert_eq!(DB::ask(&mut next, "SELECT 42").await, Some(42));
+        assert_eq!(DB::waiting(&holders).await, 0);
+    }
+    holder.rollback().await.expect("a roll-back");
+    assert!(!is_busy(&holders, "k").await);
+}
+
+pub async fn postgres_a_call_that_is_given_up_frees_its_connection() {
+    let server = PostgresServer::start();
+    let (waiters, holders) = (postgres::pool(&server, 1).await, postgres::pool(&server, 3).await);
+    a_call_that_is_given_up_frees_its_connection::<Postgres>(waiters, holders).await;
+}
+
+pub async fn mysql_a_call_that_is_given_up_frees_its_connection() {
+    let server = MariaDbServer::start();
+    let (waiters, holders) = (mysql::pool(&server, 1).await, mysql::pool(&server, 3).await);
+    a_call_that_is_given_up_frees_its_connection::<MySql>(waiters, holders).await;
+}
+
+/// A client whose connection ends, as that of a process does that dies.
+async fn a_client_that_vanishes_leaves_no_statement<DB: Rows>(
+    mut proxy: Proxy,
+    waiters: Pool<DB>,
+    holders: Pool<DB>,
+) where
+    for<'c> Transaction<'c, DB>: Send,
+{
+    let mut holder = DB::begin(&holders).await;
+    lock(&mut holder, "k").await;
+    let mut waiter = DB::begin(&waiters).await;
+    let waiting =
+        tokio::spawn(
+            async move { transaction::lock(&mut waiter, "k").wait(LONG).await.map(|_| ()) },
+        );
+    DB::until_one_waits(&holders).await;
+    proxy.cut().await;
+    waiting.await.expect("no panic").expect_err("the connection is gone");
+    let began = Instant::now();
+    let looks = Looks::at("nothing waits any more");
+    while DB::waiting(&holders).await > 0 {
+        looks.again().await;
+    }
+    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+    holder.rollback().await.expect("a roll-back");
+    assert!(!is_busy(&holders, "k").await);
+}
+
+pub async fn postgres_a_client_that_vanishes_leaves_no_statement() {
+    let server = PostgresServer::start();
+    let proxy = Proxy::start(server.port()).await;
+    let url = server.url().replace(&server.port().to_string(), &proxy.port().to_string());
+    let holders = postgres::pool(&server, 3).await;
+    let waiters = postgres::bare_pool(&url, 1).await;
+    a_client_that_vanishes_leaves_no_statement::<Postgres>(proxy, waiters, holders).await;
+}
+
+pub async fn mysql_a_client_that_vanishes_leaves_no_statement() {
+    let server = MariaDbServer::start();
+    let proxy = Proxy::start(server.port()).await;
+    let url = server.url().replace(&server.port().to_string(), &proxy.port().to_string());
+    let holders = mysql::pool(&server, 3).await;
+    let waiters = mysql::bare_pool(&url, 1).await;
+    a_client_that_vanishes_leaves_no_statement::<MySql>(proxy, waiters, holders).await;
+}
+
+/// A database that takes its time over a lock that nobody holds.
+async fn a_slow_server_is_not_a_busy_lock<DB: Rows>(pool: &Pool<DB>) {
+    for wait in [Duration::ZERO, Duration::from_millis(300)] {
+        let mut transaction = DB::begin(pool).await;
+        let began = Instant::now();
+        let error = transaction::lock(&mut transaction, "k").wait(wait).await.expect_err("slow");
+        assert!(error.is_transient() && !error.is_busy(), "{error:?}");
+        assert!(began.elapsed() < IN_TIME, "a wait of {wait:?} took {:?}", began.elapsed());
+    }
+}
+
+pub async fn postgres_a_slow_server_is_not_a_busy_lock() {
+    let server = PostgresServer::start();
+    let pool = postgres::pool(&server, 2).await;
+    let slow = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS \
+        'BEGIN PERFORM pg_sleep(5); RETURN NEW; END'; \
+        CREATE TRIGGER slow BEFORE INSERT ON dlock_rows FOR EACH ROW EXECUTE FUNCTION slow()";
+    Postgres::ask(&mut pool.acquire().await.expect("a connection"), slow).await;
+    a_slow_server_is_not_a_busy_lock(&pool).await;
+}
+
+pub async fn mysql_a_slow_server_is_not_a_busy_lock() {
+    let server = MariaDbServer::start();
+    let pool = mysql::pool(&server, 2).await;
+    let slow = "CREATE TRIGGER slow BEFORE INSERT ON dlock_rows FOR EACH ROW DO SLEEP(5)";
+    MySql::ask(&mut pool.acquire().await.expect("a connection"), slow).await;
+    a_slow_server_is_not_a_busy_lock(&pool).await;
+}
+
+/// The lock was busy, and the server hangs before it has heard to what it is to go back: a caller that is told
+/// of a busy lock would go on with a transaction that is lost.
+pub async fn postgres_a_server_that_hangs_behind_a_busy_lock_is_told() {
+    let server = PostgresServer::start();
+    let proxy = Proxy::start(server.port()).await;
+    let url = server.url().replace(&server.port().to_string(), &proxy.port().to_string());
+    let holders = postgres::pool(&server, 3).await;
+    let waiters = postgres::bare_pool(&url, 1).await;
+    let mut holder = holders.begin().await.expect("a transaction");
+    lock(&mut holder, "k").await;
+    let mut waiter = waiters.begin().await.expect("a transaction");
+    let proxy = Arc::new(proxy);
+    let stalled = Arc::clone(&proxy);
+    let wait = Duration::from_millis(300);
+    let began = Instant::now();
+    let locking = transaction::lock(&mut waiter, "k").wait(wait).into_future();
+    // It asks for the settings, it locks, and it goes back to its savepoint.
+    let locking = sent::after(2, move || stalled.stall(), locking);
+    let locked = tokio::time::timeout(NEVER, locking).await.expect("an answer");
+    assert!(began.elapsed() < IN_TIME, "a wait of {wait:?} took {:?}", began.elapsed());
+    assert_told(locked.map(|_| ()));
+    proxy.resume();
+    drop(waiter);
+    let mut next = waiters.begin().await.expect("a transaction");
+    assert_eq!(Postgres::ask(&mut next, "SELECT 42").await, Some(42));
+}
+
+/// The server grants the lock, and nobody hears of it: what the connection does next comes behind that.
+pub async fn postgres_a_grant_that_nobody_hears_of_ends_with_its_transaction() {
+    let server = PostgresServer::start();
+    let proxy = Proxy::start(server.port()).await;
+    let url = server.url().replace(&server.port().to_string(), &proxy.port().to_string());
+    a_grant_that_nobody_hears_of_ends_with_its_transaction::<Postgres>(
+        proxy,
+        postgres::bare_pool(&url, 1).await,
+        postgres::pool(&server, 3).await,
+    )
+    .await;
+}
+
+pub async fn mysql_a_grant_that_nobody_hears_of_ends_with_its_transaction() {
+    let server = MariaDbServer::start();
+    let proxy = Proxy::start(server.port()).await;
+    let url = server.url().replace(&server.port().to_string(), &proxy.port().to_string());
+    a_grant_that_nobody_hears_of_ends_with_its_transaction::<MySql>(
+        proxy,
+        mysql::bare_pool(&url, 1).await,
+        mysql::pool(&server, 3).await,
+    )
+    .await;
+}
+
+async fn a_grant_that_nobody_hears_of_ends_with_its_transaction<DB: Rows>(
+    proxy: Proxy,
+    waiters: Pool<DB>,
+    others: Pool<DB>,
+) where
+    for<'c> Transaction<'c, DB>: Send,
+{
+    let proxy = Arc::new(proxy);
+    let mut waiter = DB::begin(&waiters).await;
+    let stalled = Arc::clone(&proxy);
+    let locking = transaction::lock(&mut waiter, "k").wait(Duration::ZERO).into_future();
+    let locked = sent::after(1, move || stalled.stall_answers(), locking).await;
+    assert_told(locked.map(|_| ()));
+    let looks = Looks::at("the server has granted it");
+    while !is_busy(&others, "k").await {
+        looks.again().await;
+    }
+    proxy.resume();
+    drop(waiter);
+    let mut next = DB::begin(&waiters).await;
+    assert_eq!(DB::ask(&mut next, "SELECT 42").await, Some(42));
+    assert!(!is_busy(&others, "k").await, "it is still locked");
+    lock(&mut next, "k").await;
+    next.commit().await.expect("a commit");
+}

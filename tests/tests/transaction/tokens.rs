@@ -1,0 +1,202 @@
+//! Tokens of row locks grow whatever happens: a crash, a clock that is set back, a roll-back, a process of an
+//! older version beside this one.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use dlock_tests::servers::{MariaDbServer, PostgresServer};
+use sqlx::{MySql, Pool, Postgres};
+
+use crate::both::{Rows, lock};
+use crate::facts::Looks;
+use crate::{mysql, postgres};
+
+/// The clock in microseconds.
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is later than 1970");
+    u64::try_from(since.as_micros()).expect("it is not that late")
+}
+
+/// The token of a lock whose transaction is rolled back: it may have been shown to others all the same.
+async fn rolled_back<DB: Rows>(pool: &Pool<DB>, key: &str) -> u64 {
+    let mut transaction = DB::begin(pool).await;
+    let token = lock(&mut transaction, key).await.fencing_token();
+    transaction.rollback().await.expect("a roll-back");
+    token.get()
+}
+
+async fn committed<DB: Rows>(pool: &Pool<DB>, key: &str) -> u64 {
+    let mut transaction = DB::begin(pool).await;
+    let token = lock(&mut transaction, key).await.fencing_token();
+    transaction.commit().await.expect("a commit");
+    token.get()
+}
+
+/// The token of a lock whose holder is still at work.
+async fn held<DB: Rows>(pool: &Pool<DB>) -> u64 {
+    let mut transaction = DB::begin(pool).await;
+    let token = lock(&mut transaction, "k").await.fencing_token().get();
+    std::mem::forget(transaction);
+    token
+}
+
+pub async fn postgres_tokens_grow_over_a_crash() {
+    // What has not been committed reaches the disk only when the WAL writer comes by: not in this test.
+    let mut server = PostgresServer::start_with(&[("wal_writer_delay", "10000")]);
+    postgres::pool(&server, 1).await;
+    let mut last = 0;
+    for _ in 0..3 {
+        let pool = postgres::pool(&server, 4).await;
+        sqlx::raw_sql("CHECKPOINT").execute(&pool).await.expect("a checkpoint");
+        let token = held(&pool).await;
+        assert!(token > last, "{token} follows {last} after a crash");
+        last = token;
+        server.kill();
+        server.restart();
+    }
+}
+
+pub async fn mysql_tokens_grow_over_a_crash() {
+    let mut server = MariaDbServer::start();
+    let pool = mysql::pool(&server, 1).await;
+    let mut last = committed(&pool, "k").await;
+    for _ in 0..3 {
+        let pool = mysql::pool(&server, 4).await;
+        let token = held(&pool).await;
+        assert!(token > last, "{token} follows {last} after a crash");
+        last = token;
+        server.kill();
+        server.restart();
+    }
+}
+
+pub async fn tokens_are_the_time_or_more<DB: Rows>(pool: &Pool<DB>) {
+    for _ in 0..3 {
+        let before = now();
+        let token = committed(pool, "k").await;
+        assert!(token >= before, "{token} at {before}");
+    }
+}
+
+/// As far as the time goes, a sequence that is ahead of it is a clock that was set back.
+pub async fn postgres_tokens_grow_when_the_clock_is_set_back() {
+    let server = PostgresServer::start();
+    let pool = postgres::pool(&server, 4).await;
+    let mut last = now() + 1_000_000_000_000;
+    let ahead = format!("SELECT setval('dlock_tokens', {last})");
+    Postgres::ask(&mut pool.acquire().await.expect("a connection"), &ahead).await;
+    for _ in 0..3 {
+        for token in [rolled_back(&pool, "k").await, committed(&pool, "k").await] {
+            assert!(token > last, "{token} follows {last}");
+            last = token;
+        }
+    }
+}
+
+const REMEMBERED: &str = "SELECT last_value FROM dlock_tokens";
+
+/// Else the next token would be smaller if the clock were set back now.
+pub async fn postgres_every_token_is_remembered() {
+    let server = PostgresServer::start();
+    let pool = postgres::pool(&server, 12).await;
+    // A sequence that somebody made by hand.
+    let behind = "SELECT setval('dlock_tokens', 1)";
+    Postgres::ask(&mut pool.acquire().await.expect("a connection"), behind).await;
+    for token in [rolled_back(&pool, "k").await, committed(&pool, "k").await] {
+        let mut connection = pool.acquire().await.expect("a connection");
+        let last = Postgres::ask(&mut connection, REMEMBERED).await.expect("it");
+        assert!(last.unsigned_abs() >= token, "{token} was drawn, {last} is remembered");
+    }
+    // Locks of different keys do not wait for each other, and none undoes what another remembers.
+    let tasks = (0..8).map(|task| {
+        let pool = pool.clone();
+        tokio::spawn(async move {
+            for _ in 0..30 {
+                let mut transaction = pool.begin().await.expect("a transaction");
+                let token = lock(&mut transaction, &format!("k{task}")).await.fencing_token().get();
+                let last = Postgres::ask(&mut transaction, REMEMBERED).await.expect("it");
+                assert!(last.unsigned_abs() >= token, "{token} was drawn, {last} is remembered");
+            }
+        })
+    });
+    for task in tasks.collect::<Vec<_>>() {
+        task.await.expect("no panic");
+    }
+}
+
+/// A process of the version before draws the sequence's next number, which is all it knows.
+pub async fn postgres_tokens_grow_beside_an_older_process() {
+    let server = PostgresServer::start();
+    let pool = postgres::pool(&server, 4).await;
+    let old = "SELECT pg_advisory_xact_lock(1); \
+        INSERT INTO dlock_rows (lock_key) VALUES ('k') \
+        ON CONFLICT (lock_key) DO UPDATE SET lock_key = excluded.lock_key \
+        RETURNING nextval('dlock_tokens')";
+    let mut last = 0;
+    for _ in 0..10 {
+        let mut transaction = pool.begin().await.expect("a transaction");
+        let token = Postgres::ask(&mut transaction, old).await.expect("its token").unsigned_abs();
+        transaction.rollback().await.expect("a roll-back");
+        assert!(token > last, "the older process drew {token} after {last}");
+        last = token;
+        let token = committed(&pool, "k").await;
+        assert!(token > last, "{token} follows {last} of the older process");
+        last = token;
+    }
+}
+
+async fn until_at_gate(pool: &Pool<MySql>, id: i64) {
+    let question = format!(
+        "SELECT COUNT(*) FROM information_schema.processlist WHERE id = {id} AND state = 'User lock'"
+    );
+    let looks = Looks::at("it is at its gate");
+    let mut connection = pool.acquire().await.expect("a connection");
+    while MySql::ask(&mut connection, &question).await != Some(1) {
+        looks.again().await;
+    }
+}
+
+pub async fn mysql_a_token_is_drawn_after_the_wait() {
+    a_token_is_drawn_after_the_wait(MariaDbServer::start()).await;
+}
+
+/// There, it is the insertion itself that waits.
+pub async fn mysql_a_token_is_drawn_after_the_wait_of_an_insertion() {
+    let settings = [("innodb-rollback-on-timeout", "ON")];
+    a_token_is_drawn_after_the_wait(MariaDbServer::start_with(&settings)).await;
+}
+
+/// Both find no row, and both make it: only one can, and the other waits for it.
+async fn a_token_is_drawn_after_the_wait(server: MariaDbServer) {
+    let pool = mysql::pool(&server, 8).await;
+    let mut gates = pool.acquire().await.expect("a connection");
+    // A gate in front of the insertion, behind everything that it computes.
+    let gate = "CREATE TRIGGER gate BEFORE INSERT ON dlock_rows FOR EACH ROW BEGIN \
+        DO GET_LOCK(CONCAT('gate', CONNECTION_ID()), 60); \
+        DO RELEASE_LOCK(CONCAT('gate', CONNECTION_ID())); END";
+    MySql::ask(&mut gates, gate).await;
+    let (mut early, mut late) = (MySql::begin(&pool).await, MySql::begin(&pool).await);
+    let early_id = MySql::ask(&mut early, MySql::CONNECTION_ID).await.expect("its id");
+    let late_id = MySql::ask(&mut late, MySql::CONNECTION_ID).await.expect("its id");
+    for id in [early_id, late_id] {
+        MySql::ask(&mut gates, &format!("SELECT GET_LOCK('gate{id}', 0)")).await;
+    }
+    let locked = tokio::spawn(async move {
+        let token = lock(&mut early, "k").await.fencing_token();
+        early.rollback().await.expect("a roll-back");
+        token
+    });
+    until_at_gate(&pool, early_id).await;
+    let late = tokio::spawn(async move {
+        let token = lock(&mut late, "k").await.fencing_token();
+        (late, token)
+    });
+    until_at_gate(&pool, late_id).await;
+    // The later one wins the row, and the earlier one waits for it.
+    MySql::ask(&mut gates, &format!("SELECT RELEASE_LOCK('gate{late_id}')")).await;
+    let (late, first) = late.await.expect("no panic");
+    MySql::ask(&mut gates, &format!("SELECT RELEASE_LOCK('gate{early_id}')")).await;
+    MySql::until_one_waits(&pool).await;
+    late.rollback().await.expect("a roll-back");
+    let second = locked.await.expect("no panic");
+    assert!(second > first, "{second} was granted after {first}");
+}
