@@ -164,7 +164,6 @@ async fn undo(
     let undo = format!("ROLLBACK TO SAVEPOINT {}{}", savepoint(0), release());
     let limit = answer::limit(terms, Duration::ZERO, LATEST);
     match answer::<Postgres>(connection, undo, limit).await {
-        Ok(_) => error,
         // A busy lock leaves a transaction that goes on, and this one does not.
         Err(Failure::Unanswered) => unanswered("postgres", key),
         Err(Failure::Sql(failure)) if error.is_busy() => failed(
@@ -175,7 +174,7 @@ async fn undo(
                 postgres::is_transient,
             ),
         ),
-        Err(Failure::Sql(_)) => error,
+        Ok(_) | Err(Failure::Sql(_)) => error,
     }
 }
 

@@ -63,7 +63,8 @@ fn initialise(folder: &Path) {
     let install = program("mariadb-install-db").expect("MariaDB is installed");
     let mut install = run_as(USER, &install);
     install.args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"]);
-    complete(install.arg(format!("--datadir={}", folder.display())).current_dir(folder));
+    install.arg(format!("--datadir={}", folder.display()));
+    complete(install.env("TMPDIR", folder).current_dir(folder));
     // A directory with nothing in it is a database with nothing in it.
     complete(run_as(USER, Path::new("mkdir")).arg(folder.join("dlock")));
 }
@@ -74,6 +75,8 @@ impl Kind for MariaDb {
         let folder = folder.display();
         command.args(["--no-defaults", "--bind-address=127.0.0.1", "--skip-name-resolve"]);
         command.args([format!("--datadir={folder}"), format!("--socket={folder}/s.sock")]);
+        // A server that starts deletes the temporary tables of all others that share its directory for them.
+        command.arg(format!("--tmpdir={folder}"));
         command.args([&format!("--port={port}"), "--max-connections=500"]);
         // What is killed loses nothing that the kernel has.
         command.arg("--innodb-flush-log-at-trx-commit=2");
