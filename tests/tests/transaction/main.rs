@@ -17,6 +17,12 @@ use dlock_tests::servers::{MariaDbServer, PostgresServer};
 use dlock_tests::trials::Trials;
 use sqlx::{MySql, Postgres};
 
+macro_rules! in_full {
+    ($trials:ident, $program:literal, $module:ident: $($test:ident),* $(,)?) => { $(
+        $trials.needs($program, stringify!($test), $module::$test);
+    )* };
+}
+
 fn main() -> ExitCode {
     sent::listen();
     let mut trials = Trials::default();
@@ -95,6 +101,12 @@ fn main() -> ExitCode {
         the_documented_privileges_are_enough,
         one_connection_is_enough,
     );
+    add_tokens(&mut trials);
+    add_hung(&mut trials);
+    trials.run()
+}
+
+fn add_tokens(trials: &mut Trials) {
     trials.needs("postgres", "postgres_tokens_are_the_time_or_more", || async {
         let server = PostgresServer::start();
         tokens::tokens_are_the_time_or_more(&postgres::pool(&server, 2).await).await;
@@ -103,23 +115,21 @@ fn main() -> ExitCode {
         let server = MariaDbServer::start();
         tokens::tokens_are_the_time_or_more(&mysql::pool(&server, 2).await).await;
     });
-    macro_rules! in_full {
-        ($program:literal, $module:ident: $($test:ident),* $(,)?) => { $(
-            trials.needs($program, stringify!($test), $module::$test);
-        )* };
-    }
-    in_full!("postgres", tokens:
+    in_full!(trials, "postgres", tokens:
         postgres_tokens_grow_over_a_crash,
         postgres_tokens_grow_when_the_clock_is_set_back,
         postgres_every_token_is_remembered,
         postgres_tokens_grow_beside_an_older_process,
     );
-    in_full!("mariadbd", tokens:
+    in_full!(trials, "mariadbd", tokens:
         mysql_tokens_grow_over_a_crash,
         mysql_a_token_is_drawn_after_the_wait,
         mysql_a_token_is_drawn_after_the_wait_of_an_insertion,
     );
-    in_full!("postgres", hung:
+}
+
+fn add_hung(trials: &mut Trials) {
+    in_full!(trials, "postgres", hung:
         postgres_a_server_that_freezes_during_the_wait_is_told,
         postgres_a_server_that_is_frozen_is_told,
         postgres_a_call_that_is_given_up_frees_its_connection,
@@ -128,7 +138,7 @@ fn main() -> ExitCode {
         postgres_a_server_that_hangs_behind_a_busy_lock_is_told,
         postgres_a_grant_that_nobody_hears_of_ends_with_its_transaction,
     );
-    in_full!("mariadbd", hung:
+    in_full!(trials, "mariadbd", hung:
         mysql_a_server_that_freezes_during_the_wait_is_told,
         mysql_a_server_that_is_frozen_is_told,
         mysql_a_call_that_is_given_up_frees_its_connection,
@@ -136,5 +146,4 @@ fn main() -> ExitCode {
         mysql_a_slow_server_is_not_a_busy_lock,
         mysql_a_grant_that_nobody_hears_of_ends_with_its_transaction,
     );
-    trials.run()
 }
