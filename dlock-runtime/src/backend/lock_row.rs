@@ -7,6 +7,9 @@
 
 use std::time::Duration;
 
+mod row_owner;
+
+pub(crate) use self::row_owner::RowOwner;
 use super::entry::{self, Entry, Grant, Micros, Part, Verdict};
 use super::{
     Attempt, Claim, Holder, LockState, Release, Released, Renewal, SetAttempt, Sharing, validity_of,
@@ -14,7 +17,6 @@ use super::{
 use crate::claimant::Claimant;
 use crate::error::BackendError;
 use crate::key::LockKey;
-use crate::owner::OwnerId;
 use crate::token::FencingToken;
 
 /// How often a change is tried that others are faster with.
@@ -24,9 +26,7 @@ const TRIES: u32 = 200;
 #[derive(Clone, Debug)]
 pub(crate) struct LockRow {
     /// Whose lease it is; nobody's while a released key is kept locked, or is free.
-    pub(crate) owner: Option<OwnerId>,
-    /// Was the owner's hold revoked?
-    pub(crate) revoked: bool,
+    pub(crate) owner: RowOwner,
     /// Who the owner is, or was.
     pub(crate) claimant: Option<Claimant>,
     pub(crate) token: u64,
@@ -42,8 +42,7 @@ pub(crate) struct LockRow {
 /// What a row is to become.
 #[derive(Clone, Debug)]
 pub(crate) struct NewRow {
-    pub(crate) owner: Option<OwnerId>,
-    pub(crate) revoked: bool,
+    pub(crate) owner: RowOwner,
     pub(crate) claimant: Option<Claimant>,
     pub(crate) token: u64,
     pub(crate) expires: Micros,
@@ -109,16 +108,40 @@ impl LockRow {
     }
 
     /// Everything that stands in it, also what is over.
-    fn entry(&self) -> Entry {
+    fn entry(&self, key: &LockKey) -> Result<Entry, BackendError> {
         let group = self.group.as_deref().filter(|_| self.has_group());
-        let mut entry = group.map(Entry::from_text).unwrap_or_default();
+        let group = group.map(Entry::from_text).transpose();
+        let entry = group.map_err(|unreadable| unreadable.explain(key))?.unwrap_or_default();
+        Ok(self.with_owner_in(entry))
+    }
+
+    /// The same for whoever only looks, or ends it all: of a group that cannot be read it is known that it
+    /// excludes others until its end.
+    fn entry_as_seen(&self) -> Entry {
+        let group = self.group.as_deref().filter(|_| self.has_group());
+        let entry = group.map(Entry::from_text).transpose().unwrap_or_else(|_| {
+            let unknown = Grant {
+                owner: None,
+                sharing: Sharing::Exclusive,
+                token: self.token,
+                ends: self.group_until,
+                revoked: false,
+                claimant: None,
+            };
+            Some(Entry { granted: vec![unknown], ..Entry::default() })
+        });
+        self.with_owner_in(entry.unwrap_or_default())
+    }
+
+    /// The entry, and in it who holds the lease of the row itself.
+    fn with_owner_in(&self, mut entry: Entry) -> Entry {
         if self.expires > self.now {
             entry.granted.push(Grant {
-                owner: self.owner,
+                owner: self.owner.id(),
                 sharing: Sharing::Exclusive,
                 token: self.token,
                 ends: self.expires,
-                revoked: self.revoked,
+                revoked: self.owner.is_revoked(),
                 claimant: self.claimant.clone(),
             });
         }
@@ -133,8 +156,7 @@ impl LockRow {
         let group_until = entry.lasts_until(self.now);
         let group = (!entry.is_empty()).then(|| entry.to_text());
         let free = NewRow {
-            owner: None,
-            revoked: false,
+            owner: RowOwner::default(),
             claimant: None,
             token: last_token,
             expires: self.expires.min(self.now),
@@ -143,7 +165,8 @@ impl LockRow {
         };
         match alone {
             Some(Grant { owner, ends: expires, revoked, claimant, .. }) => {
-                NewRow { owner, revoked, claimant, expires, ..free }
+                let owner = self.owner.become_that_of(owner, revoked);
+                NewRow { owner, claimant, expires, ..free }
             }
             None => free,
         }
@@ -157,19 +180,19 @@ impl LockRow {
 
     /// Whoever holds the key, as far as one answer can tell.
     pub(crate) fn holder(&self) -> Option<Holder> {
-        let mut entry = self.entry();
+        let mut entry = self.entry_as_seen();
         entry.expire(self.now);
         Some(entry.granted.first()?.holder(self.now))
     }
 
     /// What an operator sees of it.
     pub(crate) fn state(&self, key: LockKey) -> LockState {
-        self.entry().state(key, self.now)
+        self.entry_as_seen().state(key, self.now)
     }
 
     /// Who holds the key: one of them less is worth a try.
     pub(crate) fn holders(&self) -> Vec<u64> {
-        let mut entry = self.entry();
+        let mut entry = self.entry_as_seen();
         entry.expire(self.now);
         entry.granted.iter().map(|grant| grant.token).collect()
     }
@@ -232,7 +255,8 @@ pub(crate) async fn acquire_set(
         if let Some(at) = looked_at.iter().position(|row| row.given_up) {
             return Ok(SetAttempt::busy(at, None, false));
         }
-        let before: Vec<Entry> = looked_at.iter().map(LockRow::entry).collect();
+        let before = looked_at.iter().zip(claims).map(|(row, claim)| row.entry(&claim.key));
+        let before = before.collect::<Result<Vec<Entry>, _>>()?;
         let mut entries = before.clone();
         let parts = entries.iter_mut().zip(&looked_at).map(|(entry, row)| {
             let next_token = row.now.max(row.token + 1);
@@ -299,7 +323,8 @@ pub(crate) async fn force_release(
             entry.expire(row.now);
             !std::mem::take(&mut entry.granted).is_empty()
         };
-        match change(rows, &nobody, &row, Purpose::Release, decide).await? {
+        let seen = row.entry_as_seen();
+        match change_from(seen, rows, &nobody, &row, Purpose::Release, decide).await? {
             Some(held) => return Ok(held),
             None => pause().await,
         }
@@ -329,7 +354,18 @@ async fn change<T>(
     purpose: Purpose,
     decide: impl FnOnce(&mut Entry) -> T,
 ) -> Result<Option<T>, BackendError> {
-    let before = row.entry();
+    change_from(row.entry(&claim.key)?, rows, claim, row, purpose, decide).await
+}
+
+/// The same, where something else is known to stand in the row.
+async fn change_from<T>(
+    before: Entry,
+    rows: &impl LockRows,
+    claim: &Claim,
+    row: &LockRow,
+    purpose: Purpose,
+    decide: impl FnOnce(&mut Entry) -> T,
+) -> Result<Option<T>, BackendError> {
     let mut entry = before.clone();
     let decision = decide(&mut entry);
     if entry == before {

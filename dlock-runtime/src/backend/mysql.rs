@@ -39,8 +39,7 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlQueryResult, MySqlRow};
 use sqlx::{ConnectOptions, Row};
 
 use super::by_async_methods::backend_by_async_methods;
-use super::entry::words;
-use super::lock_row::{self, Change, LockRow, LockRows, NewRow, Purpose};
+use super::lock_row::{self, Change, LockRow, LockRows, NewRow, Purpose, RowOwner};
 use super::sweeping::Sweeping;
 use super::{
     Answer, Attempt, Capabilities, Claim, Holder, LockState, Release, Released, Renewal,
@@ -381,12 +380,10 @@ fn is_affected(reply: &Reply<sqlx::MySql>) -> bool {
 }
 
 fn looked_at(row: &MySqlRow) -> Result<LockRow, BackendError> {
-    let owner = read::<Option<String>>(row, 0)?.and_then(|owner| words::read(&owner));
     let time =
         |column| Ok::<_, BackendError>(u64::try_from(read::<i64>(row, column)?).unwrap_or(0));
     Ok(LockRow {
-        owner: owner.map(|(owner, _)| owner),
-        revoked: owner.is_some_and(|(_, revoked)| revoked),
+        owner: RowOwner::read(read(row, 0)?),
         claimant: Claimant::parse(&read::<String>(row, 6)?),
         token: read(row, 1)?,
         expires: time(2)?,

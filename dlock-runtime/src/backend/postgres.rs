@@ -38,8 +38,7 @@ use sqlx::{ConnectOptions, Row};
 
 use self::notices::Notices;
 use super::by_async_methods::backend_by_async_methods;
-use super::entry::words;
-use super::lock_row::{self, Change, LockRow, LockRows, NewRow, Purpose};
+use super::lock_row::{self, Change, LockRow, LockRows, NewRow, Purpose, RowOwner};
 use super::sweeping::Sweeping;
 use super::topics::Interest;
 use super::{
@@ -359,12 +358,10 @@ fn options(url: &str) -> Result<PgConnectOptions, BackendError> {
 }
 
 fn looked_at(row: &PgRow) -> Result<LockRow, BackendError> {
-    let owner = read::<Option<String>>(row, 0)?.and_then(|owner| words::read(&owner));
     let number =
         |column| Ok::<u64, BackendError>(u64::try_from(read::<i64>(row, column)?).unwrap_or(0));
     Ok(LockRow {
-        owner: owner.map(|(owner, _)| owner),
-        revoked: owner.is_some_and(|(_, revoked)| revoked),
+        owner: RowOwner::read(read(row, 0)?),
         claimant: Claimant::parse(read(row, 6)?),
         token: number(1)?,
         expires: number(2)?,

@@ -28,7 +28,7 @@ use tokio::sync::Mutex;
 
 use super::by_async_methods::backend_by_async_methods;
 use super::given_up::GivenUp;
-use super::lock_row::{self, Change, LockRow, LockRows, NewRow, Purpose};
+use super::lock_row::{self, Change, LockRow, LockRows, NewRow, Purpose, RowOwner};
 use super::{
     Answer, Attempt, Capabilities, Claim, Holder, LockState, MOST_LISTED, Release, Released,
     Renewal, SetAttempt, Sharing, Watch, validity_of,
@@ -36,7 +36,6 @@ use super::{
 use crate::claimant::Claimant;
 use crate::error::BackendError;
 use crate::key::LockKey;
-use crate::owner::OwnerId;
 use crate::token::FencingToken;
 
 /// How long one statement waits for another process's write before it is tried again.
@@ -294,10 +293,8 @@ impl Sqlite {
         let looked_at = || -> Result<LockRow, sqlx::Error> {
             let number =
                 |column| Ok::<_, sqlx::Error>(row.try_get::<i64, _>(column)?.unsigned_abs());
-            let owner = row.try_get::<Vec<u8>, _>(0)?;
             Ok(LockRow {
-                owner: owner.first_chunk().copied().map(OwnerId::from_bytes),
-                revoked: owner.ends_with(REVOKED) && owner.len() > 16,
+                owner: RowOwner::from_blob(row.try_get_unchecked(0)?),
                 claimant: Claimant::parse(row.try_get(5)?),
                 token: number(1)?,
                 expires: number(2)?,
@@ -356,13 +353,11 @@ impl LockRows for Sqlite {
                     AND expires_us = ?4 AND lock_group IS ?5 RETURNING 1",
             )
         };
-        let query = query
-            .bind(claim.key.as_str())
-            .bind(blob(old.owner, old.revoked))
-            .bind(old.token.cast_signed());
+        let query =
+            query.bind(claim.key.as_str()).bind(old.owner.to_blob()).bind(old.token.cast_signed());
         let mut query = query.bind(old.expires.cast_signed()).bind(old.group.as_deref());
         if !new.is_idle(old.now) {
-            query = query.bind(blob(new.owner, new.revoked)).bind(new.token.cast_signed());
+            query = query.bind(new.owner.to_blob()).bind(new.token.cast_signed());
             query = query.bind(new.expires.cast_signed()).bind(new.group.as_deref());
             query = query.bind(new.group_until.cast_signed());
             query = query.bind(new.claimant.as_ref().map(Claimant::to_text).unwrap_or_default());
@@ -374,9 +369,9 @@ impl LockRows for Sqlite {
         let statement = exchange_all(changes.len());
         let mut query = sqlx::query(AssertSqlSafe(statement));
         for Change { claim, old, new } in changes {
-            query = query.bind(claim.key.as_str()).bind(blob(old.owner, old.revoked));
+            query = query.bind(claim.key.as_str()).bind(old.owner.to_blob());
             query = query.bind(old.token.cast_signed()).bind(old.expires.cast_signed());
-            query = query.bind(old.group.as_deref()).bind(blob(new.owner, new.revoked));
+            query = query.bind(old.group.as_deref()).bind(new.owner.to_blob());
             query = query.bind(new.token.cast_signed()).bind(new.expires.cast_signed());
             query = query.bind(new.group.as_deref()).bind(new.group_until.cast_signed());
             query = query.bind(new.claimant.as_ref().map(Claimant::to_text).unwrap_or_default());
@@ -384,9 +379,6 @@ impl LockRows for Sqlite {
         Ok(self.write(query).await?.is_some())
     }
 }
-
-/// What stands behind the owner of a hold that was revoked.
-const REVOKED: &[u8] = b"~";
 
 /// The rows of a change, `?` by `?`: the key, what stands there, what is to stand there.
 const CHANGE: &str = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
@@ -407,14 +399,6 @@ fn exchange_all(rows: usize) -> String {
                 AND present.lock_group IS change.old_group)
          RETURNING 1"
     )
-}
-
-fn blob(owner: Option<OwnerId>, revoked: bool) -> Vec<u8> {
-    let mut bytes = owner.map(|owner| owner.as_bytes().to_vec()).unwrap_or_default();
-    if revoked {
-        bytes.extend(REVOKED);
-    }
-    bytes
 }
 
 type Query<'q> = sqlx::query::Query<'q, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;

@@ -6,7 +6,7 @@ use crate::backend::Sharing;
 use crate::owner::OwnerId;
 
 /// Stands before the owner of a hold that was revoked.
-const REVOKED: char = '~';
+pub(crate) const REVOKED: char = '~';
 
 /// An owner as stores write it, that of a hold that was revoked in such a way that it is not found as its own.
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]

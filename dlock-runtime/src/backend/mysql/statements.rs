@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use super::Statements;
 use crate::backend::entry::Micros;
-use crate::backend::entry::words::written;
 use crate::backend::lock_row::{LockRow, NewRow, Purpose};
 use crate::backend::{Claim, MOST_LISTED, Release};
 use crate::claimant::Claimant;
@@ -145,8 +144,8 @@ impl Statements {
     ) -> String {
         let Self { table } = self;
         let (key, owner) = (bytes(claim.key.as_str().as_bytes()), claim.owner);
-        let old_owner = nullable(old.owner.map(|owner| written(owner, old.revoked)).as_deref());
-        let new_owner = nullable(new.owner.map(|owner| written(owner, new.revoked)).as_deref());
+        let [old_owner, new_owner] =
+            [&old.owner, &new.owner].map(|owner| nullable(owner.written().as_deref()));
         let claimant = new.claimant.as_ref().map(Claimant::to_text).unwrap_or_default();
         let [old_group, new_group] =
             [&old.group, &new.group].map(|group| nullable(group.as_deref()));
@@ -242,9 +241,9 @@ fn moment(micros: Micros) -> String {
     format!("TIMESTAMP'1970-01-01 00:00:00' + INTERVAL {micros} MICROSECOND")
 }
 
-/// Without quotes and backslashes.
-fn nullable(plain: Option<&str>) -> String {
-    plain.map_or_else(|| "NULL".to_owned(), |plain| format!("'{plain}'"))
+/// The columns are ASCII; whoever wrote what stands there may have used quotes and backslashes.
+fn nullable(text: Option<&str>) -> String {
+    text.map_or_else(|| "NULL".to_owned(), |text| format!("_ascii {}", bytes(text.as_bytes())))
 }
 
 fn after(duration: Duration) -> String {

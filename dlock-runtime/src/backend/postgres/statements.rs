@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use super::Statements;
 use crate::backend::entry::Micros;
-use crate::backend::entry::words::written;
 use crate::backend::lock_row::{LockRow, NewRow, Purpose};
 use crate::backend::{Claim, MOST_LISTED, Release};
 use crate::claimant::Claimant;
@@ -150,10 +149,8 @@ impl Statements {
         let Self { table } = self;
         let key = text(&stored(&claim.key));
         let owner = claim.owner;
-        let old_owner =
-            nullable_text(old.owner.map(|owner| written(owner, old.revoked)).as_deref());
-        let new_owner =
-            nullable_text(new.owner.map(|owner| written(owner, new.revoked)).as_deref());
+        let [old_owner, new_owner] =
+            [&old.owner, &new.owner].map(|owner| nullable_text(owner.written().as_deref()));
         let claimant = new.claimant.as_ref().map(Claimant::to_text).unwrap_or_default();
         let [old_group, new_group] =
             [&old.group, &new.group].map(|group| nullable_text(group.as_deref()));

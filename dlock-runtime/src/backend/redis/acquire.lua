@@ -16,7 +16,8 @@ local held = redis.call('GET', KEYS[1])
 if held then
     local owner, token, round = string.match(held, '^([^:]*):(%d+):(%d+):')
     if owner ~= ARGV[1] then
-        return {0, redis.call('PTTL', KEYS[1]), owner}
+        -- Without an owner it is somebody else's, who wrote another form.
+        return {0, redis.call('PTTL', KEYS[1]), owner or '-'}
     end
     -- A release of an earlier round that is executed late must not end this one.
     round = string.format('%.0f', math.max(tonumber(round), tonumber(ARGV[3])))

@@ -3,7 +3,7 @@
 -- ARGV: channel, tombstone in ms (0: none), its round.  Answers 1 if there was one.
 if KEYS[2] then
     local now = clock()
-    local group = read_group(KEYS[2], KEYS[1], now)
+    local group = read_group(KEYS[2], KEYS[1], now, true)
     expire(group, now)
     local held = #group.granted
     group.granted = {}

@@ -1,30 +1,68 @@
 -- Prelude of the scripts for keys that several hold, or for which somebody waits in order.  The group of a
--- key is one text, `seen|g owner kind token end claimant|…|w owner kind flags end claimant|…`: when the first
+-- key is one text, `v1|seen|g owner kind token end claimant|…|w owner kind flags end claimant|…`: when the first
 -- waiter was last seen, the holders and the waiters; times in microseconds of this server.  An owner whose hold
 -- was revoked has a `~` before it.  A kind is `x` (exclusive), `s` (shared) or `p` and a number (so many
 -- permits); a waiter's flags are `f` (fair) or `n`, and `a` if it is absent.  An exclusive holder stands in the
 -- lock itself.  The rules are those of `backend/entry.rs`.
 local ABSENT, KEPT, HEARTBEAT, LOOK = 400000, 10000000, 100000, 200000
 
-local function read_group(name, lock, now)
-    local group = {seen = 0, granted = {}, queue = {}}
-    for record in string.gmatch(name and redis.call('GET', name) or '', '[^|]+') do
+local VERSION = 'v1'
+
+local function is_owner(word)
+    return word == '-' or (#word == 32 and not string.find(word, '%X'))
+end
+
+-- Reads all of it, or answers false: of a text in another form nothing is believed. Before there were versions it
+-- began with `seen`.
+local function read_records(group, text)
+    local seen = false
+    for record in string.gmatch(text .. '|', '([^|]*)|') do
         local what, revoked, owner, kind, third, time, claimant =
-            string.match(record, '^(%l) (~?)(%S+) (%w+) (%w+) (%d+) (%S+)$')
+            string.match(record, '^([gw]) (~?)(%S+) (%w+) (%w+) (%d+) (%S+)$')
         local one = {owner = owner, kind = kind, ends = tonumber(time), claimant = claimant}
-        if what == 'g' then
+        local known = what and is_owner(owner) and (string.find(kind, '^[xs]$') or string.find(kind, '^p[1-9]%d*$'))
+        if not seen then
+            seen = string.find(record, '^%d+$') ~= nil
+            if not seen and not (record == VERSION and group.version == nil) then
+                return false
+            end
+            group.version, group.seen = record, seen and tonumber(record) or 0
+        elseif known and what == 'g' and string.find(third, '^%d+$') then
             one.token, one.revoked = third, revoked == '~'
             table.insert(group.granted, one)
-        elseif what == 'w' then
+        elseif known and what == 'w' and string.find(third, '^[fn]a?$') then
             one.fair, one.absent = string.sub(third, 1, 1), string.sub(third, 2) == 'a'
             table.insert(group.queue, one)
         else
-            group.seen = tonumber(record)
+            return false
         end
+    end
+    return seen
+end
+
+-- A group that cannot be read is an error for all but an operator who `looks` or ends it all: of it is known
+-- that it excludes others until its end.
+local function read_group(name, lock, now, looks)
+    local group = {seen = 0, granted = {}, queue = {}}
+    local stored = name and redis.call('GET', name)
+    if stored and not read_records(group, stored) then
+        if not looks then
+            local version = string.match(stored .. '|', '^(v%d+)|') or 'unknown'
+            error('lock `' .. lock .. '`: who shares it or waits for it was written by another version of dlock (`'
+                .. version .. '`, this one reads `' .. VERSION
+                .. '`): update this process, or end the holds with `force_release`', 0)
+        end
+        local ends = now + math.max(redis.call('PTTL', name), 1) * 1000
+        group.granted = {{owner = '-', kind = 'x', token = '0', ends = ends, claimant = '-'}}
+        group.queue = {}
     end
     local held = redis.call('GET', lock)
     if held then
         local revoked, owner, token, claimant = string.match(held, '^(~?)([^:]*):(%d+):%d+:(.*)$')
+        if not owner then
+            -- Somebody else's: it excludes others as any owner does.
+            revoked, owner, token, claimant = string.match(held, '^~?'), '?', '0', '-'
+        end
         local one = {owner = owner, kind = 'x', token = token, claimant = claimant, lock = true}
         one.revoked, one.ends = revoked == '~', now + math.max(redis.call('PTTL', lock), 1) * 1000
         table.insert(group.granted, one)
@@ -83,7 +121,7 @@ end
 -- Stores what has changed, for as long as it means something: a queue whose first waiter does not show
 -- itself is nobody's.
 local function write_group(name, group, now)
-    local records, last = {string.format('%.0f', group.seen)}, 0
+    local records, last = {VERSION, string.format('%.0f', group.seen)}, 0
     for _, one in ipairs(group.granted) do
         if not one.lock then
             local owner = (one.revoked and '~' or '') .. one.owner

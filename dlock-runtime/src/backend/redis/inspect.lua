@@ -2,7 +2,7 @@
 -- Answers the holders, {owner, kind, token, ms left, claimant} each, and the waiters, {owner, kind, claimant}
 -- each; the owner of a hold that was revoked has a `~` before it.
 local now = clock()
-local group = read_group(KEYS[2], KEYS[1], now)
+local group = read_group(KEYS[2], KEYS[1], now, true)
 expire(group, now)
 local holders, waiters = {}, {}
 for _, one in ipairs(group.granted) do

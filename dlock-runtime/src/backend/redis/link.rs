@@ -267,6 +267,10 @@ fn is_broken(error: &RedisError) -> bool {
 fn is_transient(error: &RedisError) -> bool {
     match error.kind() {
         ErrorKind::Io => true,
+        // A script that cannot read what another version has written: it passes with that one's holds.
+        ErrorKind::Server(ServerErrorKind::ResponseError) => {
+            error.detail().is_some_and(|told| told.contains("another version of dlock"))
+        }
         ErrorKind::Server(kind) => matches!(
             kind,
             ServerErrorKind::BusyLoading

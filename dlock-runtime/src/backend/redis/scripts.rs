@@ -279,8 +279,8 @@ pub(in crate::backend) fn state(key: LockKey, (holders, waiters): InspectAnswer)
 
 fn holder((owner, kind, token, left, claimant): HolderAnswer) -> Holder {
     let expires_in = Duration::from_millis(u64::try_from(left).unwrap_or(0));
-    let (owner, revoked) =
-        words::read(&owner).map_or((None, false), |(owner, is)| (Some(owner), is));
+    let revoked = owner.starts_with(words::REVOKED);
+    let owner = words::read(&owner).map(|(owner, _)| owner);
     Holder::new(owner, FencingToken::new(token), expires_in)
         .with_sharing(words::sharing(&kind).unwrap_or_default())
         .with_claimant(Claimant::parse(&claimant))
