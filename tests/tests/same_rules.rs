@@ -50,7 +50,40 @@ fn main() -> ExitCode {
         compare(&store).await;
         compare_sets(&store).await;
     });
+    trials.add("memory_moves_no_end_back", || async { move_no_end_back(&Memory::new()).await });
+    trials.add("sqlite_moves_no_end_back", || async {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        let url = format!("sqlite:{}", folder.path().join("locks.db").display());
+        move_no_end_back(&Sqlite::connect(&url).await.expect("a file")).await;
+    });
+    trials.needs("postgres", "postgres_moves_no_end_back", || async {
+        let server = PostgresServer::start();
+        move_no_end_back(&Postgres::connect(&server.url()).await.expect("it runs")).await;
+    });
+    trials.needs("mariadbd", "mysql_moves_no_end_back", || async {
+        let server = MariaDbServer::start();
+        move_no_end_back(&MySql::connect(&server.url()).await.expect("it runs")).await;
+    });
     trials.run()
+}
+
+/// A request may have been held up before it came to the row, with an end that it counted from its beginning: it
+/// comes sooner than that of one that was sent later and was faster.
+async fn move_no_end_back(store: &impl Backend) {
+    for sharing in [Sharing::Exclusive, Sharing::Shared] {
+        let key = format!("{sharing:?}");
+        let claim = Claim::new(key.clone().into(), LONG).with_sharing(sharing);
+        assert!(matches!(ask(store, &claim, Request::Acquire).await, Answer::Granted));
+        let mut held_up = claim.clone();
+        held_up.ttl = Duration::from_secs(1);
+        for request in [Request::Renew, Request::Acquire, Request::Renew] {
+            let answer = ask(store, &held_up, request).await;
+            assert!(matches!(answer, Answer::Held(true) | Answer::Granted), "{answer:?}");
+            let holder = store.inspect(&key.clone().into()).await.expect("it answers");
+            let left = holder.expect("it is held").expires_in;
+            assert!(left > LONG / 2, "{sharing:?}, {request:?}: only {left:?} are left");
+        }
+    }
 }
 
 /// What is asked.

@@ -208,7 +208,8 @@ impl Entry {
     fn enter(&mut self, claim: &Claim, now: Micros, next_token: impl FnOnce() -> u64) -> u64 {
         let ends = now + micros(claim.ttl);
         if let Some(own) = self.grant_of(&claim.owner) {
-            own.ends = ends;
+            // A request that was held up moves no end back.
+            own.ends = own.ends.max(ends);
             return own.token;
         }
         let token = next_token();
@@ -318,7 +319,7 @@ impl Entry {
         self.expire(now);
         match self.grant_of(&claim.owner) {
             Some(own) if !own.revoked => {
-                own.ends = now + micros(claim.ttl);
+                own.ends = own.ends.max(now + micros(claim.ttl));
                 true
             }
             Some(_) | None => false,

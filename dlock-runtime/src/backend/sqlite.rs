@@ -130,7 +130,7 @@ impl Sqlite {
                 token = iif(dlock_locks.owner = excluded.owner AND dlock_locks.expires_us > ?3,
                             dlock_locks.token, excluded.token),
                 owner = excluded.owner,
-                expires_us = excluded.expires_us,
+                expires_us = max(dlock_locks.expires_us, excluded.expires_us),
                 claimant = excluded.claimant,
                 lock_group = NULL
              WHERE (dlock_locks.owner = excluded.owner OR dlock_locks.expires_us <= ?3)
@@ -168,7 +168,7 @@ impl Sqlite {
             return lock_row::renew(self, claim).await;
         }
         let query = sqlx::query(
-            "UPDATE dlock_locks SET expires_us = ?3 + ?4
+            "UPDATE dlock_locks SET expires_us = max(expires_us, ?3 + ?4)
              WHERE key = ?1 AND owner = ?2 AND expires_us > ?3 RETURNING 1",
         );
         let row = self.write(about(query, claim).bind(now_us()).bind(micros(claim.ttl))).await?;

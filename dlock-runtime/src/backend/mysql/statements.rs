@@ -59,15 +59,18 @@ impl Statements {
                  LAST_INSERT_ID(IF({live}, {table}.token, GREATEST({NOW_MICROS}, {table}.token + 1))), \
                  {table}.token + LAST_INSERT_ID(0)), \
                owner = IF({grantable}, '{owner}', {table}.owner), \
-               expires_at = IF({table}.owner <=> '{owner}', {until}, {table}.expires_at)"
+               expires_at = IF({table}.owner <=> '{owner}', \
+                 GREATEST({table}.expires_at, {until}), {table}.expires_at)"
         )
     }
 
-    /// Affects a row if it was renewed.
+    /// Affects a row if it was renewed. It may have waited for the row longer than one that was sent after it:
+    /// no end is moved back.
     pub(super) fn renew(&self, claim: &Claim) -> String {
         let Self { table } = self;
         let until = after(claim.ttl);
-        format!("UPDATE {table} SET expires_at = {until} WHERE {}", held_by(claim))
+        let held = held_by(claim);
+        format!("UPDATE {table} SET expires_at = GREATEST(expires_at, {until}) WHERE {held}")
     }
 
     /// Affects a row if it was released.

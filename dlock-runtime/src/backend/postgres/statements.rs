@@ -43,7 +43,7 @@ impl Statements {
                  token = CASE WHEN lease.owner = '{owner}' AND lease.expires_at > clock_timestamp() \
                    THEN lease.token ELSE greatest({NOW_MICROS}, lease.token + 1) END, \
                  owner = excluded.owner, \
-                 expires_at = {until}, \
+                 expires_at = greatest(lease.expires_at, {until}), \
                  claimant = excluded.claimant, \
                  lock_group = NULL \
                WHERE (lease.owner = '{owner}' OR lease.expires_at <= clock_timestamp()) \
@@ -57,11 +57,14 @@ impl Statements {
         )
     }
 
-    /// A row if it was renewed.
+    /// A row if it was renewed. No end is moved back, whatever comes late.
     pub(super) fn renew(&self, claim: &Claim) -> String {
         let Self { table } = self;
         let until = after(claim.ttl);
-        format!("UPDATE {table} SET expires_at = {until} WHERE {} RETURNING 1", held_by(claim))
+        let held = held_by(claim);
+        format!(
+            "UPDATE {table} SET expires_at = greatest(expires_at, {until}) WHERE {held} RETURNING 1"
+        )
     }
 
     /// A row if it was released; announces it where somebody waits.
