@@ -11,6 +11,7 @@ use sqlx::{AssertSqlSafe, Database, Either, Executor};
 
 use crate::error::BackendError;
 
+pub(crate) mod lease_store;
 #[cfg(feature = "mysql")]
 pub(crate) mod mysql;
 pub(crate) mod poll;

@@ -17,6 +17,8 @@ use super::{
 use crate::claimant::Claimant;
 use crate::error::BackendError;
 use crate::key::LockKey;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+use crate::sql::lease_store::Lane;
 use crate::token::FencingToken;
 
 /// How often a change is tried that others are faster with.
@@ -69,6 +71,17 @@ pub(crate) enum Purpose {
     Release,
 }
 
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+impl Purpose {
+    /// Over which connections it goes.
+    pub(crate) fn lane(self) -> Lane {
+        match self {
+            Self::Acquire => Lane::Acquires,
+            Self::Renew | Self::Release => Lane::Holds,
+        }
+    }
+}
+
 /// A row of several that are changed together.
 pub(crate) struct Change<'a> {
     pub(crate) claim: &'a Claim,
@@ -79,7 +92,7 @@ pub(crate) struct Change<'a> {
 /// The rows of one table.
 pub(crate) trait LockRows {
     /// Looks at the claim's row.
-    async fn look(&self, claim: &Claim) -> Result<Option<LockRow>, BackendError>;
+    async fn look(&self, claim: &Claim, purpose: Purpose) -> Result<Option<LockRow>, BackendError>;
 
     /// Looks at the rows of all these claims.
     async fn look_at_all(&self, claims: &[Claim]) -> Result<Vec<Option<LockRow>>, BackendError>;
@@ -97,7 +110,7 @@ pub(crate) trait LockRows {
     ) -> Result<bool, BackendError>;
 
     /// Changes all of these rows for acquires, in their order, if each is as it was looked at; none and false
-    /// if not.
+    /// if not. Nothing is locked while the store waits for another word of this process, which may stand still.
     async fn exchange_all(&self, changes: &[Change<'_>]) -> Result<bool, BackendError>;
 }
 
@@ -201,13 +214,13 @@ impl LockRow {
 /// Who hold a key, by their tokens.
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 pub(crate) async fn holders(rows: &impl LockRows, claim: &Claim) -> Result<Vec<u64>, BackendError> {
-    Ok(rows.look(claim).await?.map(|row| row.holders()).unwrap_or_default())
+    Ok(rows.look(claim, Purpose::Acquire).await?.map(|row| row.holders()).unwrap_or_default())
 }
 
 /// Takes the key beside others, or a place in the queue.
 pub(crate) async fn acquire(rows: &impl LockRows, claim: &Claim) -> Result<Attempt, BackendError> {
     for _ in 0..TRIES {
-        let Some(row) = rows.look(claim).await? else {
+        let Some(row) = rows.look(claim, Purpose::Acquire).await? else {
             rows.make(&claim.key).await?;
             continue;
         };
@@ -283,7 +296,9 @@ pub(crate) async fn acquire_set(
 /// Extends the lease of one who shares the key.
 pub(crate) async fn renew(rows: &impl LockRows, claim: &Claim) -> Result<Renewal, BackendError> {
     for _ in 0..TRIES {
-        let Some(row) = rows.look(claim).await? else { return Ok(Renewal::NotHeld) };
+        let Some(row) = rows.look(claim, Purpose::Renew).await? else {
+            return Ok(Renewal::NotHeld);
+        };
         let decide = |entry: &mut Entry| entry.renew(claim, row.now);
         match change(rows, claim, &row, Purpose::Renew, decide).await? {
             Some(true) => return Ok(Renewal::Renewed { validity: validity_of(claim.ttl) }),
@@ -301,7 +316,9 @@ pub(crate) async fn release(
     release: Release,
 ) -> Result<Released, BackendError> {
     for _ in 0..TRIES {
-        let Some(row) = rows.look(claim).await? else { return Ok(Released::NotHeld) };
+        let Some(row) = rows.look(claim, Purpose::Release).await? else {
+            return Ok(Released::NotHeld);
+        };
         let decide = |entry: &mut Entry| entry.release(claim, release, row.now);
         match change(rows, claim, &row, Purpose::Release, decide).await? {
             Some(released) => return Ok(released),
@@ -318,7 +335,7 @@ pub(crate) async fn force_release(
 ) -> Result<bool, BackendError> {
     let nobody = Claim::new(key.clone(), Duration::ZERO);
     for _ in 0..TRIES {
-        let Some(row) = rows.look(&nobody).await? else { return Ok(false) };
+        let Some(row) = rows.look(&nobody, Purpose::Release).await? else { return Ok(false) };
         let decide = |entry: &mut Entry| {
             entry.expire(row.now);
             !std::mem::take(&mut entry.granted).is_empty()
@@ -336,7 +353,7 @@ pub(crate) async fn force_release(
 pub(crate) async fn revoke(rows: &impl LockRows, key: &LockKey) -> Result<bool, BackendError> {
     let nobody = Claim::new(key.clone(), Duration::ZERO);
     for _ in 0..TRIES {
-        let Some(row) = rows.look(&nobody).await? else { return Ok(false) };
+        let Some(row) = rows.look(&nobody, Purpose::Release).await? else { return Ok(false) };
         let decide = |entry: &mut Entry| entry.revoke(row.now);
         match change(rows, &nobody, &row, Purpose::Renew, decide).await? {
             Some(held) => return Ok(held),

@@ -48,12 +48,13 @@ use super::{
 use crate::claimant::Claimant;
 use crate::error::BackendError;
 use crate::key::LockKey;
+use crate::sql::lease_store::{Lane, LeaseStore};
 use crate::sql::store::failure;
 use crate::sql::tables::Table;
 use crate::sql::{self, Reply, poll};
 use crate::token::FencingToken;
 
-type Store = sql::store::Store<sqlx::MySql>;
+type Store = LeaseStore<sqlx::MySql>;
 
 /// Leases in a MySQL or MariaDB table.
 ///
@@ -66,6 +67,9 @@ struct Inner {
     statements: Statements,
     sweeping: Sweeping,
 }
+
+/// How many rows one statement changes at most: MySQL joins 61 tables.
+const MOST_JOINED: usize = 50;
 
 /// The SQL for one table.
 struct Statements {
@@ -131,22 +135,22 @@ impl MySql {
     /// Cancel safe: what was deleted is deleted.
     pub async fn delete_idle_rows(&self) -> Result<(), BackendError> {
         let store = &self.0.store;
-        let reply = store.run(self.sql().floor_if_settled()).await?;
+        let reply = store.run(Lane::Acquires, &self.sql().floor_if_settled()).await?;
         let Some(row) = reply.row() else { return Ok(()) };
         let floor = read::<u64>(row, 0)?;
         loop {
-            let reply = store.run(self.sql().idle_up_to(floor)).await?;
+            let reply = store.run(Lane::Acquires, &self.sql().idle_up_to(floor)).await?;
             let keys = reply.rows.iter().flatten().map(|row| read::<Vec<u8>>(row, 0));
             let keys = keys.map(|key| Ok(sql::mysql::bytes(&key?)));
             let keys = keys.collect::<Result<Vec<_>, BackendError>>()?;
             if keys.is_empty() {
                 break;
             }
-            store.run(self.sql().delete_idle(&keys.join(","), floor)).await?;
+            store.run(Lane::Acquires, &self.sql().delete_idle(&keys.join(","), floor)).await?;
         }
-        let reply = store.run(self.sql().largest_idle(floor)).await?;
+        let reply = store.run(Lane::Acquires, &self.sql().largest_idle(floor)).await?;
         if let Some(row) = reply.row() {
-            store.run(self.sql().raise_floor(read(row, 0)?)).await?;
+            store.run(Lane::Acquires, &self.sql().raise_floor(read(row, 0)?)).await?;
         }
         Ok(())
     }
@@ -160,7 +164,7 @@ impl MySql {
         if !claim.is_plain() {
             return lock_row::acquire(self, claim).await;
         }
-        let reply = self.0.store.run_repeatable(self.sql().acquire(claim)).await?;
+        let reply = self.0.store.run_repeatable(Lane::Acquires, &self.sql().acquire(claim)).await?;
         if reply.last.as_ref().is_none_or(|result| result.rows_affected() == 0) {
             // Nothing was inserted or found: the row without a key is not there.
             return Err(BackendError::permanent(format!(
@@ -171,7 +175,7 @@ impl MySql {
         if let token @ 1.. = said(&reply) {
             return Ok(Attempt::granted(FencingToken::new(token), validity_of(claim.ttl)));
         }
-        match self.look(claim).await? {
+        match self.look(claim, Purpose::Acquire).await? {
             Some(row) if row.has_group() => lock_row::acquire(self, claim).await,
             row => Ok(Attempt::busy(Some(row.map_or(Duration::ZERO, |row| row.left())))),
         }
@@ -186,7 +190,7 @@ impl MySql {
         if claim.sharing != Sharing::Exclusive {
             return lock_row::renew(self, claim).await;
         }
-        let reply = self.0.store.run_repeatable(self.sql().renew(claim)).await?;
+        let reply = self.0.store.run_repeatable(Lane::Holds, &self.sql().renew(claim)).await?;
         Ok(if is_affected(&reply) {
             Renewal::Renewed { validity: validity_of(claim.ttl) }
         } else {
@@ -197,14 +201,26 @@ impl MySql {
     async fn release(&self, claim: &Claim, release: Release) -> Result<Released, BackendError> {
         if claim.may_be_in_a_group() {
             if release.late_acquire {
-                self.0.store.run(self.sql().release_for_good(claim, release)).await?;
+                self.0.store.run(Lane::Holds, &self.sql().release_for_good(claim, release)).await?;
             }
             return lock_row::release(self, claim, release).await;
         }
         let released = if release.late_acquire {
-            said(&self.0.store.run(self.sql().release_for_good(claim, release)).await?) == 1
+            said(
+                &self
+                    .0
+                    .store
+                    .run(Lane::Holds, &self.sql().release_for_good(claim, release))
+                    .await?,
+            ) == 1
         } else {
-            is_affected(&self.0.store.run(self.sql().release(claim, release.keep_for)).await?)
+            is_affected(
+                &self
+                    .0
+                    .store
+                    .run(Lane::Holds, &self.sql().release(claim, release.keep_for))
+                    .await?,
+            )
         };
         if released {
             return Ok(Released::Released);
@@ -221,12 +237,13 @@ impl MySql {
     }
 
     async fn inspect(&self, key: &LockKey) -> Result<Option<Holder>, BackendError> {
-        let row = self.look(&Claim::new(key.clone(), Duration::ZERO)).await?;
+        let row = self.look(&Claim::new(key.clone(), Duration::ZERO), Purpose::Acquire).await?;
         Ok(row.and_then(|row| row.holder()))
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<LockState>, BackendError> {
-        let reply = self.0.store.run_repeatable(self.sql().list(&prefix.into())).await?;
+        let reply =
+            self.0.store.run_repeatable(Lane::Acquires, &self.sql().list(&prefix.into())).await?;
         let states = reply.rows.iter().flatten().map(|row| {
             let key = String::from_utf8_lossy(&read::<Vec<u8>>(row, 8)?).into_owned();
             Ok(looked_at(row)?.state(key.into()))
@@ -250,7 +267,7 @@ impl MySql {
                 let Some(inner) = mysql.upgrade() else { return Ok(()) };
                 Self(Arc::clone(&inner)).delete_idle_rows().await?;
                 // There may be no such table, if nobody locks rows.
-                let _ = crate::transaction::delete_idle_rows(&inner.store.pool).await;
+                let _ = crate::transaction::delete_idle_rows(inner.store.pool()).await;
                 Ok(())
             }
         });
@@ -291,7 +308,7 @@ impl MySqlBuilder {
         let (connections, limit) = (self.connections, self.limit);
         let pool = sql::store::connect::<sqlx::MySql>(options, &address, connections, limit);
         let pool = pool.await?;
-        self.with_pool(pool).await
+        self.over(pool, true).await
     }
 
     /// Uses a pool; see [`MySql::with_pool`].
@@ -302,8 +319,12 @@ impl MySqlBuilder {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn with_pool(self, pool: MySqlPool) -> Result<MySql, BackendError> {
+        self.over(pool, false).await
+    }
+
+    async fn over(self, pool: MySqlPool, is_own: bool) -> Result<MySql, BackendError> {
         sql::tables::check_name("mysql", &self.table)?;
-        let store = Store { pool, limit: self.limit };
+        let store = Store::new(pool, self.limit, is_own);
         let statements = Statements { table: self.table };
         let table = Table {
             name: &statements.table,
@@ -312,25 +333,26 @@ impl MySqlBuilder {
                 .replace("dlock_leases", &statements.table),
             probe: format!("SELECT claimant FROM {} WHERE lock_key = ''", statements.table),
         };
-        table.ensure(&store).await?;
+        table.ensure(store.plain()).await?;
         Ok(MySql(Arc::new(Inner { store, statements, sweeping: Sweeping::default() })))
     }
 }
 
 impl LockRows for MySql {
-    async fn look(&self, claim: &Claim) -> Result<Option<LockRow>, BackendError> {
-        let reply = self.0.store.run_repeatable(self.sql().look(claim)).await?;
+    async fn look(&self, claim: &Claim, purpose: Purpose) -> Result<Option<LockRow>, BackendError> {
+        let look = self.sql().look(claim);
+        let reply = self.0.store.run_repeatable(purpose.lane(), &look).await?;
         reply.row().map(looked_at).transpose()
     }
 
     async fn look_at_all(&self, claims: &[Claim]) -> Result<Vec<Option<LockRow>>, BackendError> {
         let looks: Vec<_> = claims.iter().map(|claim| self.sql().look(claim)).collect();
-        let reply = self.0.store.run_repeatable(looks.join("; ")).await?;
+        let reply = self.0.store.run_repeatable(Lane::Acquires, &looks.join("; ")).await?;
         reply.rows.iter().map(|rows| rows.first().map(looked_at).transpose()).collect()
     }
 
     async fn make(&self, key: &LockKey) -> Result<(), BackendError> {
-        self.0.store.run_repeatable(self.sql().make(key)).await.map(|_| ())
+        self.0.store.run_repeatable(Lane::Acquires, &self.sql().make(key)).await.map(|_| ())
     }
 
     async fn exchange(
@@ -342,19 +364,21 @@ impl LockRows for MySql {
     ) -> Result<bool, BackendError> {
         let statement = self.sql().exchange(claim, old, new, purpose);
         let reply = match purpose {
-            Purpose::Acquire | Purpose::Renew => self.0.store.run_repeatable(statement).await?,
-            Purpose::Release => self.0.store.run(statement).await?,
+            Purpose::Acquire | Purpose::Renew => {
+                self.0.store.run_repeatable(purpose.lane(), &statement).await?
+            }
+            Purpose::Release => self.0.store.run(purpose.lane(), &statement).await?,
         };
         Ok(is_affected(&reply))
     }
 
     async fn exchange_all(&self, changes: &[Change<'_>]) -> Result<bool, BackendError> {
-        let statements = changes.iter().map(|Change { claim, old, new }| {
-            let update = self.sql().exchange(claim, old, new, Purpose::Acquire);
-            // A row, if it was.
-            format!("{update}; SELECT 1 FROM DUAL WHERE ROW_COUNT() > 0")
-        });
-        self.0.store.run_all(&statements.collect::<Vec<_>>()).await
+        let store = &self.0.store;
+        if changes.len() > MOST_JOINED {
+            return store.run_in_one_message(&self.sql().exchange_one_by_one(changes)).await;
+        }
+        let statement = self.sql().exchange_all(changes);
+        Ok(is_affected(&store.run_repeatable(Lane::Acquires, &statement).await?))
     }
 }
 

@@ -48,12 +48,13 @@ use super::{
 use crate::claimant::Claimant;
 use crate::error::BackendError;
 use crate::key::LockKey;
+use crate::sql::lease_store::{Lane, LeaseStore};
 use crate::sql::store::failure;
 use crate::sql::tables::Table;
 use crate::sql::{self, poll};
 use crate::token::FencingToken;
 
-type Store = sql::store::Store<sqlx::Postgres>;
+type Store = LeaseStore<sqlx::Postgres>;
 
 /// How long a waiter lets the listening connection come up before it looks for itself.
 const LISTENING: Duration = Duration::from_millis(300);
@@ -131,7 +132,7 @@ impl Postgres {
     /// # Cancel safety
     /// Cancel safe: what was deleted is deleted.
     pub async fn delete_idle_rows(&self) -> Result<(), BackendError> {
-        self.0.store.run(self.sql().sweep()).await.map(|_| ())
+        self.0.store.run(Lane::Acquires, &self.sql().sweep()).await.map(|_| ())
     }
 
     fn sql(&self) -> &Statements {
@@ -143,7 +144,7 @@ impl Postgres {
         if !claim.is_plain() {
             return lock_row::acquire(self, claim).await;
         }
-        let reply = self.0.store.run_repeatable(self.sql().acquire(claim)).await?;
+        let reply = self.0.store.run_repeatable(Lane::Acquires, &self.sql().acquire(claim)).await?;
         let Some(row) = reply.row() else { return Ok(Attempt::busy(None)) };
         if let Some(token) = read::<Option<i64>>(row, 0)? {
             let token = FencingToken::new(token.unsigned_abs());
@@ -164,7 +165,7 @@ impl Postgres {
         if claim.sharing != Sharing::Exclusive {
             return lock_row::renew(self, claim).await;
         }
-        let reply = self.0.store.run_repeatable(self.sql().renew(claim)).await?;
+        let reply = self.0.store.run_repeatable(Lane::Holds, &self.sql().renew(claim)).await?;
         Ok(match reply.row() {
             Some(_) => Renewal::Renewed { validity: validity_of(claim.ttl) },
             None => Renewal::NotHeld,
@@ -174,11 +175,11 @@ impl Postgres {
     async fn release(&self, claim: &Claim, release: Release) -> Result<Released, BackendError> {
         if claim.may_be_in_a_group() {
             if release.late_acquire {
-                self.0.store.run(self.sql().release(claim, release)).await?;
+                self.0.store.run(Lane::Holds, &self.sql().release(claim, release)).await?;
             }
             return lock_row::release(self, claim, release).await;
         }
-        let reply = self.0.store.run(self.sql().release(claim, release)).await?;
+        let reply = self.0.store.run(Lane::Holds, &self.sql().release(claim, release)).await?;
         match reply.row() {
             Some(_) => Ok(Released::Released),
             // It is not there any more; or it was revoked.
@@ -195,12 +196,13 @@ impl Postgres {
     }
 
     async fn inspect(&self, key: &LockKey) -> Result<Option<Holder>, BackendError> {
-        let row = self.look(&Claim::new(key.clone(), Duration::ZERO)).await?;
+        let row = self.look(&Claim::new(key.clone(), Duration::ZERO), Purpose::Acquire).await?;
         Ok(row.and_then(|row| row.holder()))
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<LockState>, BackendError> {
-        let reply = self.0.store.run_repeatable(self.sql().list(&prefix.into())).await?;
+        let reply =
+            self.0.store.run_repeatable(Lane::Acquires, &self.sql().list(&prefix.into())).await?;
         let states = reply.rows.iter().flatten().map(|row| {
             let key = sql::postgres::read_key(&read::<String>(row, 8)?);
             Ok(looked_at(row)?.state(key))
@@ -219,7 +221,7 @@ impl Postgres {
 
     /// Has the key's release announced; false if nobody holds it.
     async fn want(&self, key: &LockKey) -> Result<bool, BackendError> {
-        let reply = self.0.store.run_repeatable(self.sql().want(key)).await?;
+        let reply = self.0.store.run_repeatable(Lane::Acquires, &self.sql().want(key)).await?;
         Ok(reply.row().is_some())
     }
 
@@ -272,7 +274,7 @@ impl PostgresBuilder {
         let (connections, limit) = (self.connections, self.limit);
         let pool = sql::store::connect::<sqlx::Postgres>(options, &address, connections, limit);
         let pool = pool.await?;
-        self.with_pool(pool).await
+        self.over(pool, true).await
     }
 
     /// Uses a pool; see [`Postgres::with_pool`].
@@ -283,8 +285,12 @@ impl PostgresBuilder {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn with_pool(self, pool: PgPool) -> Result<Postgres, BackendError> {
+        self.over(pool, false).await
+    }
+
+    async fn over(self, pool: PgPool, is_own: bool) -> Result<Postgres, BackendError> {
         sql::tables::check_name("postgres", &self.table)?;
-        let store = Arc::new(Store { pool, limit: self.limit });
+        let store = Arc::new(Store::new(pool, self.limit, is_own));
         let statements = Statements { table: self.table };
         statements.ensure_table(&store).await?;
         let notices = Notices::new(Arc::clone(&store));
@@ -302,24 +308,25 @@ impl Statements {
                 .replace("dlock_leases", &self.table),
             probe: format!("SELECT claimant FROM {} WHERE lock_key = ''", self.table),
         };
-        table.ensure(store).await
+        table.ensure(store.plain()).await
     }
 }
 
 impl LockRows for Postgres {
-    async fn look(&self, claim: &Claim) -> Result<Option<LockRow>, BackendError> {
-        let reply = self.0.store.run_repeatable(self.sql().look(claim)).await?;
+    async fn look(&self, claim: &Claim, purpose: Purpose) -> Result<Option<LockRow>, BackendError> {
+        let look = self.sql().look(claim);
+        let reply = self.0.store.run_repeatable(purpose.lane(), &look).await?;
         reply.row().map(looked_at).transpose()
     }
 
     async fn look_at_all(&self, claims: &[Claim]) -> Result<Vec<Option<LockRow>>, BackendError> {
         let looks: Vec<_> = claims.iter().map(|claim| self.sql().look(claim)).collect();
-        let reply = self.0.store.run_repeatable(looks.join("; ")).await?;
+        let reply = self.0.store.run_repeatable(Lane::Acquires, &looks.join("; ")).await?;
         reply.rows.iter().map(|rows| rows.first().map(looked_at).transpose()).collect()
     }
 
     async fn make(&self, key: &LockKey) -> Result<(), BackendError> {
-        self.0.store.run_repeatable(self.sql().make(key)).await.map(|_| ())
+        self.0.store.run_repeatable(Lane::Acquires, &self.sql().make(key)).await.map(|_| ())
     }
 
     async fn exchange(
@@ -331,17 +338,18 @@ impl LockRows for Postgres {
     ) -> Result<bool, BackendError> {
         let statement = self.sql().exchange(claim, old, new, purpose);
         let reply = match purpose {
-            Purpose::Acquire | Purpose::Renew => self.0.store.run_repeatable(statement).await?,
-            Purpose::Release => self.0.store.run(statement).await?,
+            Purpose::Acquire | Purpose::Renew => {
+                self.0.store.run_repeatable(purpose.lane(), &statement).await?
+            }
+            Purpose::Release => self.0.store.run(purpose.lane(), &statement).await?,
         };
         Ok(reply.row().is_some())
     }
 
     async fn exchange_all(&self, changes: &[Change<'_>]) -> Result<bool, BackendError> {
-        let statements = changes.iter().map(|Change { claim, old, new }| {
-            self.sql().exchange(claim, old, new, Purpose::Acquire)
-        });
-        self.0.store.run_all(&statements.collect::<Vec<_>>()).await
+        let statement = self.sql().exchange_all(changes);
+        let reply = self.0.store.run_repeatable(Lane::Acquires, &statement).await?;
+        Ok(reply.row().is_some())
     }
 }
 

@@ -311,7 +311,7 @@ impl Sqlite {
 
 impl LockRows for Sqlite {
     /// By the connection that writes: after an acquire that was given up and may be under way there.
-    async fn look(&self, claim: &Claim) -> Result<Option<LockRow>, BackendError> {
+    async fn look(&self, claim: &Claim, _: Purpose) -> Result<Option<LockRow>, BackendError> {
         let now = now_us();
         let row = self.write(sqlx::query(LOOK).bind(claim.key.as_str())).await?;
         row.map(|row| self.looked_at(&row, now)).transpose()
@@ -320,7 +320,7 @@ impl LockRows for Sqlite {
     async fn look_at_all(&self, claims: &[Claim]) -> Result<Vec<Option<LockRow>>, BackendError> {
         let mut rows = Vec::with_capacity(claims.len());
         for claim in claims {
-            rows.push(self.look(claim).await?);
+            rows.push(self.look(claim, Purpose::Acquire).await?);
         }
         Ok(rows)
     }

@@ -1,5 +1,7 @@
 //! What is particular to MySQL and MariaDB: their literals and their error numbers.
 
+use std::time::Duration;
+
 use sqlx::mysql::MySqlDatabaseError;
 
 use super::hex;
@@ -13,6 +15,24 @@ pub(crate) fn bytes(value: &[u8]) -> String {
 /// touches it.
 pub(crate) const NOW_MICROS: &str = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))";
 
+/// The statement, ended by the server after so long, or when it has waited for a row for so long (in whole seconds):
+/// MariaDB knows `SET STATEMENT`, MySQL hints in front of what follows the verb, and each reads the other's as a
+/// comment. Nothing is left of it in the session.
+pub(crate) fn bounded(statement: &str, limit: Duration) -> String {
+    let millis = limit.as_millis().max(1);
+    let seconds = millis.div_ceil(1_000);
+    let (verb, rest) = statement.split_once(' ').unwrap_or((statement, ""));
+    let hint = match verb {
+        "SELECT" => format!("MAX_EXECUTION_TIME({millis})"),
+        _ => format!("SET_VAR(innodb_lock_wait_timeout={seconds})"),
+    };
+    format!(
+        "/*M! SET STATEMENT max_statement_time = {}.{:03}, innodb_lock_wait_timeout = {seconds} FOR */ {verb} /*+ {hint} */ {rest}",
+        millis / 1_000,
+        millis % 1_000,
+    )
+}
+
 /// The error's number, see the server error references of MySQL and of MariaDB.
 pub(crate) fn number(error: &sqlx::Error) -> Option<u16> {
     let error = error.as_database_error()?.try_downcast_ref::<MySqlDatabaseError>()?;
@@ -23,14 +43,15 @@ pub(crate) fn number(error: &sqlx::Error) -> Option<u16> {
 /// that it may be sent again at once?
 pub(crate) fn is_undone(error: &sqlx::Error) -> bool {
     // lock wait timeout, deadlock, query interrupted, statement time limit (MariaDB, MySQL), row
-    // changed since it was read (MariaDB)
-    matches!(number(error), Some(1205 | 1213 | 1317 | 1969 | 3024 | 1020))
+    // changed since it was read (MariaDB), rolled back by another member of the group (MySQL)
+    matches!(number(error), Some(1205 | 1213 | 1317 | 1969 | 3024 | 1020 | 3101))
 }
 
 /// Is this connection of no more use: the server is going away, or is a replica by now?
 pub(crate) fn is_leaving(error: &sqlx::Error) -> bool {
-    // server shutdown, connection killed, read-only option, read-only transaction
-    matches!(number(error), Some(1053 | 1927 | 1290 | 1792 | 1836))
+    // server shutdown, connection killed, read-only option, read-only transaction; idle for too long (MySQL),
+    // not a member of its cluster at present (Galera)
+    matches!(number(error), Some(1053 | 1927 | 1290 | 1792 | 1836 | 4031 | 1047))
 }
 
 /// May the same statement succeed a little later?

@@ -1,5 +1,7 @@
 //! What is particular to PostgreSQL: its literals and its error codes.
 
+use std::time::Duration;
+
 use sqlx::postgres::PgDatabaseError;
 
 use super::hex;
@@ -26,6 +28,13 @@ pub(crate) fn read_key(text: &str) -> LockKey {
 /// A text literal that holds in every setting of `standard_conforming_strings` and every encoding.
 pub(crate) fn text(value: &str) -> String {
     format!("convert_from(decode('{}','hex'),'UTF8')", hex(value.as_bytes()))
+}
+
+/// The statements of a message, each ended by the server after so long. The setting ends with the transaction, which
+/// is the message; on a proxy that pools by transaction it meets nobody else.
+pub(crate) fn bounded(statements: &str, limit: Duration) -> String {
+    let limit = limit.as_millis().max(1);
+    format!("SET LOCAL statement_timeout = {limit}; {statements}")
 }
 
 /// The SQLSTATE, see "PostgreSQL Error Codes" in its documentation.

@@ -26,8 +26,19 @@ pub(crate) const DEFAULT_CONNECTIONS: u32 = 10;
 pub(crate) trait Dialect: Database {
     const KIND: &'static str;
 
+    /// Does [`bounded`](Self::bounded) put a statement of its own before the others?
+    const BOUND_IS_A_STATEMENT: bool;
+
+    /// The statements, which the server itself ends when they have not come to an end in time, or have waited for
+    /// a row for so long: who sent them may be gone. Nothing of it is left on the connection.
+    fn bounded(statements: &str, limit: Duration) -> String;
+
     /// Undone by the server for another transaction's sake, and worth sending again at once?
     fn is_undone(error: &sqlx::Error) -> bool;
+
+    /// Is a number too large?
+    #[cfg(feature = "mysql")]
+    fn is_out_of_range(error: &sqlx::Error) -> bool;
 
     /// Is the connection of no more use?
     fn is_leaving(error: &sqlx::Error) -> bool;
@@ -45,9 +56,20 @@ pub(crate) trait Dialect: Database {
 #[cfg(feature = "postgres")]
 impl Dialect for sqlx::Postgres {
     const KIND: &'static str = "postgres";
+    const BOUND_IS_A_STATEMENT: bool = true;
+
+    fn bounded(statements: &str, limit: Duration) -> String {
+        super::postgres::bounded(statements, limit)
+    }
 
     fn is_undone(error: &sqlx::Error) -> bool {
         super::postgres::is_undone(error)
+    }
+
+    #[cfg(feature = "mysql")]
+    fn is_out_of_range(error: &sqlx::Error) -> bool {
+        // numeric_value_out_of_range
+        super::postgres::sqlstate(error) == Some("22003")
     }
 
     fn is_leaving(error: &sqlx::Error) -> bool {
@@ -70,9 +92,19 @@ impl Dialect for sqlx::Postgres {
 #[cfg(feature = "mysql")]
 impl Dialect for sqlx::MySql {
     const KIND: &'static str = "mysql";
+    const BOUND_IS_A_STATEMENT: bool = false;
+
+    fn bounded(statements: &str, limit: Duration) -> String {
+        super::mysql::bounded(statements, limit)
+    }
 
     fn is_undone(error: &sqlx::Error) -> bool {
         super::mysql::is_undone(error)
+    }
+
+    fn is_out_of_range(error: &sqlx::Error) -> bool {
+        // value is out of range
+        super::mysql::number(error) == Some(1690)
     }
 
     fn is_leaving(error: &sqlx::Error) -> bool {
@@ -107,49 +139,28 @@ where
         self.try_run(&statements).await.map_err(failure::<DB>)
     }
 
-    /// The same for what may be executed twice without harm: it is sent again when the connection
-    /// turns out to be broken, which one in a pool may have been for long.
-    pub(crate) async fn run_repeatable(
-        &self,
-        statements: String,
-    ) -> Result<Reply<DB>, BackendError> {
-        let others = self.pool.options().get_max_connections();
-        self.in_time(self.send(&statements, others)).await.map_err(failure::<DB>)
-    }
-
     /// As [`run`](Self::run), with the error as it came.
     pub(crate) async fn try_run(&self, statements: &str) -> Result<Reply<DB>, sqlx::Error> {
-        self.in_time(self.send(statements, 0)).await
+        self.in_time(self.send(None, statements, 0)).await
     }
 
-    /// Runs these statements, each of which answers a row if it has done what it should, in one transaction;
-    /// false, and nothing is done, if one of them answers none. What others' transactions undo is nothing done
-    /// as well.
-    pub(crate) async fn run_all(&self, statements: &[String]) -> Result<bool, BackendError> {
-        self.in_time(self.try_run_all(statements)).await.or_else(|error| {
-            if DB::is_undone(&error) { Ok(false) } else { Err(failure::<DB>(error)) }
-        })
-    }
-
-    async fn try_run_all(&self, statements: &[String]) -> Result<bool, sqlx::Error> {
-        // Given up on the way it is closed, and the server takes everything back.
-        let mut connection = Checkout::new(self.pool.acquire().await?);
-        let begun = format!("BEGIN; {}", statements.join("; "));
-        let reply = send::<DB>(connection.get(), begun).await?;
-        let done = reply.rows.iter().filter(|rows| !rows.is_empty()).count();
-        let all = done == statements.len();
-        let end = if all { "COMMIT" } else { "ROLLBACK" };
-        send::<DB>(connection.get(), end.to_owned()).await?;
-        connection.give_back();
-        Ok(all)
-    }
-
-    async fn send(&self, statements: &str, spare: u32) -> Result<Reply<DB>, sqlx::Error> {
+    /// Over this connection at first, if there is one.
+    pub(super) async fn send(
+        &self,
+        first: Option<PoolConnection<DB>>,
+        statements: &str,
+        spare: u32,
+    ) -> Result<Reply<DB>, sqlx::Error> {
+        let mut first = first;
         let mut spare = spare;
         let mut repeats = REPEATS;
         let mut pauses = Backoff::new(Duration::from_millis(1), Duration::from_millis(50));
         loop {
-            let mut connection = Checkout::new(self.pool.acquire().await?);
+            let connection = match first.take() {
+                Some(connection) => connection,
+                None => self.pool.acquire().await?,
+            };
+            let mut connection = Checkout::new(connection);
             match send::<DB>(connection.get(), statements.to_owned()).await {
                 Ok(reply) => {
                     connection.give_back();
@@ -172,7 +183,7 @@ where
     }
 
     /// What comes of work on the pool, if it comes in time.
-    async fn in_time<T>(
+    pub(super) async fn in_time<T>(
         &self,
         work: impl Future<Output = Result<T, sqlx::Error>>,
     ) -> Result<T, sqlx::Error> {

@@ -11,6 +11,9 @@ use tokio::time::sleep;
 /// A kind of server, and how its backend is used.
 pub trait Database: Send + Sync + Sized + 'static {
     type Backend: Backend + Clone + std::fmt::Debug;
+    type Sqlx: sqlx::Database;
+    /// Has a row locked until it is dropped.
+    type RowLock: Send;
 
     fn start() -> Self;
     fn port(&self) -> u16;
@@ -28,6 +31,17 @@ pub trait Database: Send + Sync + Sized + 'static {
     ) -> impl Future<Output = Result<Self::Backend, BackendError>> + Send;
     /// Over a pool of the user's own.
     fn over_a_pool(url: &str) -> impl Future<Output = Self::Backend> + Send;
+    /// The same, over so many connections.
+    fn over_a_pool_of(
+        connections: u32,
+        url: &str,
+    ) -> impl Future<Output = (Self::Backend, sqlx::Pool<Self::Sqlx>)> + Send;
+    /// The settings of a pool's connection that bound a statement.
+    fn settings(pool: &sqlx::Pool<Self::Sqlx>) -> impl Future<Output = String> + Send;
+    /// Locks the row of a key as a transaction does that changes it.
+    fn lock_row(&self, key: &str) -> impl Future<Output = Self::RowLock> + Send;
+    /// How many statements wait for a row at present.
+    fn waiting(&self) -> impl Future<Output = i64> + Send;
     fn delete_idle_rows(backend: &Self::Backend) -> impl Future<Output = ()> + Send;
     /// Runs statements as the superuser, and gives the first number of the last.
     fn ask(&self, statements: &str) -> impl Future<Output = Option<i64>> + Send;

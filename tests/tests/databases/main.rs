@@ -2,6 +2,7 @@
 //! networks, privileges.
 
 mod both;
+mod connections;
 mod mysql;
 mod postgres;
 
@@ -13,10 +14,10 @@ use dlock_tests::trials::Trials;
 fn main() -> ExitCode {
     let mut trials = Trials::default();
     macro_rules! on_both {
-        ($($test:ident),* $(,)?) => { $(
-            let test = both::$test::<postgres::Postgres>;
+        ($module:ident: $($test:ident),* $(,)?) => { $(
+            let test = $module::$test::<postgres::Postgres>;
             trials.needs("postgres", concat!("postgres_", stringify!($test)), test);
-            let test = both::$test::<mysql::MySql>;
+            let test = $module::$test::<mysql::MySql>;
             trials.needs("mariadbd", concat!("mysql_", stringify!($test)), test);
         )* };
     }
@@ -26,7 +27,7 @@ fn main() -> ExitCode {
             trials.needs($program, name, $database::$test);
         )* };
     }
-    on_both!(
+    on_both!(both:
         an_uncontended_cycle_is_two_statements,
         contended_tasks_of_one_process_cost_two_statements_each,
         processes_hand_over_without_the_safety_net,
@@ -47,6 +48,14 @@ fn main() -> ExitCode {
         a_name_that_is_no_table_is_refused,
         a_password_is_never_shown,
         the_documented_privileges_are_enough,
+    );
+    on_both!(connections:
+        a_body_that_keeps_the_pools_only_connection_keeps_its_lock,
+        renewals_do_not_queue_behind_acquires,
+        a_statement_that_was_given_up_ends_on_the_server,
+        no_setting_is_left_on_a_pools_connections,
+        a_set_is_taken_without_another_word_of_its_process,
+        sets_of_any_size_exclude_each_other,
     );
     on_one!("postgres", postgres:
         notices_are_sent_only_where_somebody_waits,

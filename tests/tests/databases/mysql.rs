@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use dlock_runtime::{BackendError, Registry, Wait, backend};
 use dlock_tests::servers::MariaDbServer;
-use sqlx::mysql::MySqlPoolOptions;
+use sqlx::mysql::{MySqlPool, MySqlPoolOptions};
 use sqlx::{AssertSqlSafe, Connection, MySqlConnection, Row};
 
 use crate::both::{Database, Options, acquire, registry};
@@ -30,6 +30,8 @@ async fn ask(connection: &mut MySqlConnection, statements: &str) -> Option<i64> 
 
 impl Database for MySql {
     type Backend = backend::MySql;
+    type Sqlx = sqlx::MySql;
+    type RowLock = MySqlConnection;
 
     fn start() -> Self {
         Self(MariaDbServer::start(), AtomicI64::new(0))
@@ -70,8 +72,32 @@ impl Database for MySql {
     }
 
     async fn over_a_pool(url: &str) -> backend::MySql {
-        let pool = MySqlPoolOptions::new().max_connections(2).connect(url).await;
-        backend::MySql::with_pool(pool.expect("the server runs")).await.expect("the table")
+        Self::over_a_pool_of(2, url).await.0
+    }
+
+    async fn over_a_pool_of(connections: u32, url: &str) -> (backend::MySql, MySqlPool) {
+        let pool = MySqlPoolOptions::new().max_connections(connections).connect(url).await;
+        let pool = pool.expect("the server runs");
+        (backend::MySql::with_pool(pool.clone()).await.expect("the table"), pool)
+    }
+
+    async fn settings(pool: &MySqlPool) -> String {
+        let settings = "SELECT CONCAT(@@max_statement_time, ' ', @@innodb_lock_wait_timeout)";
+        sqlx::query_scalar(settings).fetch_one(pool).await.expect("a text")
+    }
+
+    async fn lock_row(&self, key: &str) -> MySqlConnection {
+        let mut connection =
+            MySqlConnection::connect(&self.0.url()).await.expect("the server runs");
+        let lock = format!("BEGIN; SELECT 1 FROM dlock_leases WHERE lock_key = '{key}' FOR UPDATE");
+        let lock = sqlx::raw_sql(AssertSqlSafe(lock)).fetch_all(&mut connection).await;
+        assert_eq!(lock.expect("the statements").len(), 1, "there is no such row");
+        connection
+    }
+
+    async fn waiting(&self) -> i64 {
+        let waiting = "SELECT CAST(VARIABLE_VALUE AS SIGNED) FROM information_schema.GLOBAL_STATUS WHERE VARIABLE_NAME = 'INNODB_ROW_LOCK_CURRENT_WAITS'";
+        self.ask(waiting).await.expect("a number")
     }
 
     async fn delete_idle_rows(backend: &backend::MySql) {

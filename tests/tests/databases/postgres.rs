@@ -8,7 +8,7 @@ use std::time::Duration;
 use dlock_runtime::testing::Suite;
 use dlock_runtime::{BackendError, Registry, Wait, backend};
 use dlock_tests::servers::{PostgresServer, free_port, program, run_as};
-use sqlx::postgres::{PgListener, PgPoolOptions};
+use sqlx::postgres::{PgListener, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 
 use crate::both::{Database, Options, acquire, registry};
@@ -24,6 +24,8 @@ impl Postgres {
 
 impl Database for Postgres {
     type Backend = backend::Postgres;
+    type Sqlx = sqlx::Postgres;
+    type RowLock = PgConnection;
 
     fn start() -> Self {
         Self(PostgresServer::start())
@@ -64,8 +66,32 @@ impl Database for Postgres {
     }
 
     async fn over_a_pool(url: &str) -> backend::Postgres {
-        let pool = PgPoolOptions::new().max_connections(2).connect(url).await;
-        backend::Postgres::with_pool(pool.expect("the server runs")).await.expect("the table")
+        Self::over_a_pool_of(2, url).await.0
+    }
+
+    async fn over_a_pool_of(connections: u32, url: &str) -> (backend::Postgres, PgPool) {
+        let pool = PgPoolOptions::new().max_connections(connections).connect(url).await;
+        let pool = pool.expect("the server runs");
+        (backend::Postgres::with_pool(pool.clone()).await.expect("the table"), pool)
+    }
+
+    async fn settings(pool: &PgPool) -> String {
+        let settings =
+            "SELECT current_setting('statement_timeout') || ' ' || current_setting('lock_timeout')";
+        sqlx::query_scalar(settings).fetch_one(pool).await.expect("a text")
+    }
+
+    async fn lock_row(&self, key: &str) -> PgConnection {
+        let mut connection = PgConnection::connect(&self.0.url()).await.expect("the server runs");
+        let lock = format!("BEGIN; SELECT 1 FROM dlock_leases WHERE lock_key = '{key}' FOR UPDATE");
+        let lock = sqlx::raw_sql(AssertSqlSafe(lock)).fetch_all(&mut connection).await;
+        assert_eq!(lock.expect("the statements").len(), 1, "there is no such row");
+        connection
+    }
+
+    async fn waiting(&self) -> i64 {
+        let waiting = "SELECT COUNT(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+        self.ask(waiting).await.expect("a number")
     }
 
     async fn delete_idle_rows(backend: &backend::Postgres) {

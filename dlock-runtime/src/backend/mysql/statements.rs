@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::Statements;
 use crate::backend::entry::Micros;
-use crate::backend::lock_row::{LockRow, NewRow, Purpose};
+use crate::backend::lock_row::{Change, LockRow, NewRow, Purpose};
 use crate::backend::{Claim, MOST_LISTED, Release};
 use crate::claimant::Claimant;
 use crate::key::LockKey;
@@ -146,27 +146,35 @@ impl Statements {
         purpose: Purpose,
     ) -> String {
         let Self { table } = self;
-        let (key, owner) = (bytes(claim.key.as_str().as_bytes()), claim.owner);
-        let [old_owner, new_owner] =
-            [&old.owner, &new.owner].map(|owner| nullable(owner.written().as_deref()));
-        let claimant = new.claimant.as_ref().map(Claimant::to_text).unwrap_or_default();
-        let [old_group, new_group] =
-            [&old.group, &new.group].map(|group| nullable(group.as_deref()));
-        let [expires, until] = [new.expires, new.group_until].map(moment);
-        let (new_token, old_token, old_expires) = (new.token, old.token, old.expires);
-        let mut statement = format!(
-            "UPDATE {table} SET owner = {new_owner}, token = {new_token}, expires_at = {expires}, \
-               lock_group = {new_group}, group_until = {until}, claimant = '{claimant}' \
-             WHERE lock_key = {key} AND owner <=> {old_owner} AND token = {old_token} \
-               AND {} = {old_expires} AND lock_group <=> {old_group}",
-            micros_of("expires_at"),
-        );
-        if purpose == Purpose::Acquire {
-            let not_given_up =
-                format!(" AND LOCATE('{owner}', gone) = 0 AND LOCATE('{owner}', gone_before) = 0");
-            statement.push_str(&not_given_up);
+        let changed = changed(table, new);
+        let unchanged = unchanged(table, claim, old, purpose);
+        format!("UPDATE {table} SET {changed} WHERE {unchanged}")
+    }
+
+    /// Changes all of these rows for acquires if each is still as it was looked at; affects them if all were. The
+    /// table stands there once for each row.
+    pub(super) fn exchange_all(&self, changes: &[Change<'_>]) -> String {
+        let Self { table } = self;
+        let (mut rows, mut sets, mut conditions) = (vec![], vec![], vec![]);
+        for (number, Change { claim, old, new }) in changes.iter().enumerate() {
+            let row = format!("row{number}");
+            sets.push(changed(&row, new));
+            conditions.push(unchanged(&row, claim, old, Purpose::Acquire));
+            rows.push(format!("{table} AS {row}"));
         }
-        statement
+        let (rows, sets) = (rows.join(", "), sets.join(", "));
+        format!("UPDATE {rows} SET {sets} WHERE {}", conditions.join(" AND "))
+    }
+
+    /// The same for more rows than can be joined, one after the other in one transaction and one message. Behind
+    /// each change stands a sum that is out of range if the row was another, and ends the message.
+    pub(super) fn exchange_one_by_one(&self, changes: &[Change<'_>]) -> String {
+        let mut message = "BEGIN; ".to_owned();
+        for Change { claim, old, new } in changes {
+            message += &self.exchange(claim, old, new, Purpose::Acquire);
+            message += "; SELECT 18446744073709551615 + (ROW_COUNT() < 1); ";
+        }
+        message + "COMMIT"
     }
 
     /// The largest token of deleted rows, if that was written long enough ago for every statement
@@ -242,6 +250,40 @@ fn micros_of(column: &str) -> String {
 
 fn moment(micros: Micros) -> String {
     format!("TIMESTAMP'1970-01-01 00:00:00' + INTERVAL {micros} MICROSECOND")
+}
+
+/// What a change writes.
+fn changed(row: &str, new: &NewRow) -> String {
+    let owner = nullable(new.owner.written().as_deref());
+    let group = nullable(new.group.as_deref());
+    let claimant = new.claimant.as_ref().map(Claimant::to_text).unwrap_or_default();
+    let [expires, until] = [new.expires, new.group_until].map(moment);
+    let token = new.token;
+    format!(
+        "{row}.owner = {owner}, {row}.token = {token}, {row}.expires_at = {expires}, \
+           {row}.lock_group = {group}, {row}.group_until = {until}, {row}.claimant = '{claimant}'"
+    )
+}
+
+/// Is the row still as it was looked at?
+fn unchanged(row: &str, claim: &Claim, old: &LockRow, purpose: Purpose) -> String {
+    let key = bytes(claim.key.as_str().as_bytes());
+    let owner = nullable(old.owner.written().as_deref());
+    let group = nullable(old.group.as_deref());
+    let (token, end) = (old.token, old.expires);
+    let old_end = micros_of(&format!("{row}.expires_at"));
+    let mut unchanged = format!(
+        "{row}.lock_key = {key} AND {row}.owner <=> {owner} AND {row}.token = {token} \
+           AND {old_end} = {end} AND {row}.lock_group <=> {group}"
+    );
+    if purpose == Purpose::Acquire {
+        let owner = claim.owner;
+        let not_given_up = format!(
+            " AND LOCATE('{owner}', {row}.gone) = 0 AND LOCATE('{owner}', {row}.gone_before) = 0"
+        );
+        unchanged.push_str(&not_given_up);
+    }
+    unchanged
 }
 
 /// The columns are ASCII; whoever wrote what stands there may have used quotes and backslashes.

@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use super::Store;
 use crate::backend::topics::{Interest, Topics};
 use crate::owner::OwnerId;
+use crate::sql::lease_store::Lane;
 use crate::sql::postgres::text;
 
 /// One channel for all keys: who listens hears of those that somebody waits for, and of no others.
@@ -104,7 +105,7 @@ impl Keeper {
 
     /// A connection of its own, that surely hears what is announced.
     async fn listen(&self) -> Result<PgListener, Silent> {
-        let options = PgConnectOptions::clone(&self.store.pool.connect_options());
+        let options = PgConnectOptions::clone(&self.store.pool().connect_options());
         let own = PgPoolOptions::new()
             .max_connections(1)
             .test_before_acquire(false)
@@ -114,7 +115,7 @@ impl Keeper {
         in_time(listener.listen(CHANNEL)).await?;
         let hello = hello();
         let say = format!("SELECT pg_notify('{CHANNEL}', {})", text(&hello));
-        self.store.run(say).await.map_err(|_| Silent::Broken)?;
+        self.store.run(Lane::Acquires, &say).await.map_err(|_| Silent::Broken)?;
         let heard = async {
             loop {
                 match listener.try_recv().await {

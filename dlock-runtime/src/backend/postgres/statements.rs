@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::Statements;
 use crate::backend::entry::Micros;
-use crate::backend::lock_row::{LockRow, NewRow, Purpose};
+use crate::backend::lock_row::{Change, LockRow, NewRow, Purpose};
 use crate::backend::{Claim, MOST_LISTED, Release};
 use crate::claimant::Claimant;
 use crate::key::LockKey;
@@ -150,31 +150,38 @@ impl Statements {
         purpose: Purpose,
     ) -> String {
         let Self { table } = self;
-        let key = text(&stored(&claim.key));
-        let owner = claim.owner;
-        let [old_owner, new_owner] =
-            [&old.owner, &new.owner].map(|owner| nullable_text(owner.written().as_deref()));
-        let claimant = new.claimant.as_ref().map(Claimant::to_text).unwrap_or_default();
-        let [old_group, new_group] =
-            [&old.group, &new.group].map(|group| nullable_text(group.as_deref()));
-        let [expires, until] = [new.expires, new.group_until].map(moment);
-        let mut changed = format!(
-            "UPDATE {table} SET owner = {new_owner}, token = {}, expires_at = {expires}, \
-               lock_group = {new_group}, group_until = {until}, claimant = '{claimant}', \
-               wanted = wanted AND {}, released = CASE WHEN wanted THEN 2 ELSE 1 END \
-             WHERE lock_key = {key} AND owner IS NOT DISTINCT FROM {old_owner} AND token = {} \
-               AND {} = {} AND lock_group IS NOT DISTINCT FROM {old_group}",
-            new.token,
-            purpose != Purpose::Release,
-            old.token,
-            micros_of("expires_at"),
-            old.expires,
-        );
-        if purpose == Purpose::Acquire {
-            let _ = write!(changed, " AND position('{owner}' IN gone || gone_before) = 0");
-        }
-        changed.push_str(" RETURNING released");
+        let (changed, unchanged) = (changed(new, purpose), unchanged(claim, old, purpose));
+        let changed = format!("UPDATE {table} SET {changed} WHERE {unchanged} RETURNING released");
         if purpose == Purpose::Release { announced(&changed, &claim.key) } else { changed }
+    }
+
+    /// Changes all of these rows for acquires if each is still as it was looked at; a row if all were.
+    ///
+    /// First they are locked, in their order, and looked at again. What they were then they are when they are
+    /// changed; were it otherwise the last part would divide by zero, which undoes the statement.
+    pub(super) fn exchange_all(&self, changes: &[Change<'_>]) -> String {
+        let Self { table } = self;
+        let all = changes.len();
+        let unchanged = changes.iter().map(|Change { claim, old, .. }| {
+            format!("({})", unchanged(claim, old, Purpose::Acquire))
+        });
+        let unchanged = unchanged.collect::<Vec<_>>().join(" OR ");
+        let same = format!("(SELECT count(*) FROM same) = {all}");
+        let mut statement = format!(
+            "WITH same AS (SELECT lock_key FROM {table} WHERE {unchanged} ORDER BY lock_key FOR UPDATE)"
+        );
+        for (number, Change { claim, new, .. }) in changes.iter().enumerate() {
+            let (key, changed) = (text(&stored(&claim.key)), changed(new, Purpose::Acquire));
+            let _ = write!(
+                statement,
+                ", changed{number} AS (UPDATE {table} SET {changed} \
+                   WHERE lock_key = {key} AND {same} RETURNING 1)"
+            );
+        }
+        let counts = (0..all).map(|number| format!("(SELECT count(*) FROM changed{number})"));
+        let counts = counts.collect::<Vec<_>>().join(" + ");
+        let _ = write!(statement, " SELECT 1 / ({counts} = {all})::int WHERE {same}");
+        statement
     }
 
     /// Says that the key's release is to be announced; a row if somebody holds it.
@@ -243,6 +250,39 @@ fn micros_of(column: &str) -> String {
 
 fn moment(micros: Micros) -> String {
     format!("timestamptz 'epoch' + interval '{micros} microseconds'")
+}
+
+/// What a change writes.
+fn changed(new: &NewRow, purpose: Purpose) -> String {
+    let owner = nullable_text(new.owner.written().as_deref());
+    let group = nullable_text(new.group.as_deref());
+    let claimant = new.claimant.as_ref().map(Claimant::to_text).unwrap_or_default();
+    let [expires, until] = [new.expires, new.group_until].map(moment);
+    format!(
+        "owner = {owner}, token = {}, expires_at = {expires}, \
+           lock_group = {group}, group_until = {until}, claimant = '{claimant}', \
+           wanted = wanted AND {}, released = CASE WHEN wanted THEN 2 ELSE 1 END",
+        new.token,
+        purpose != Purpose::Release,
+    )
+}
+
+/// Is the row still as it was looked at?
+fn unchanged(claim: &Claim, old: &LockRow, purpose: Purpose) -> String {
+    let key = text(&stored(&claim.key));
+    let owner = nullable_text(old.owner.written().as_deref());
+    let group = nullable_text(old.group.as_deref());
+    let mut unchanged = format!(
+        "lock_key = {key} AND owner IS NOT DISTINCT FROM {owner} AND token = {} \
+           AND {} = {} AND lock_group IS NOT DISTINCT FROM {group}",
+        old.token,
+        micros_of("expires_at"),
+        old.expires,
+    );
+    if purpose == Purpose::Acquire {
+        let _ = write!(unchanged, " AND position('{}' IN gone || gone_before) = 0", claim.owner);
+    }
+    unchanged
 }
 
 fn nullable_text(value: Option<&str>) -> String {
