@@ -20,6 +20,8 @@ mod guard;
 pub mod guide;
 mod key;
 mod lock;
+#[cfg(any(feature = "config", feature = "postgres", feature = "mysql"))]
+mod nearest;
 mod options;
 mod owner;
 mod registry;

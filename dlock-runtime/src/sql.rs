@@ -19,6 +19,7 @@ pub(crate) mod poll;
 pub(crate) mod postgres;
 pub(crate) mod store;
 pub(crate) mod tables;
+pub(crate) mod url;
 
 /// What one message to the server brought back.
 #[derive(Debug)]

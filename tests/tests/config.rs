@@ -112,6 +112,28 @@ fn the_environment_goes_before_a_file() {
 }
 
 #[test]
+fn misspelt_variables_are_told_from_those_of_others() {
+    for (name, meant) in [
+        ("DLOCK_DEFAULT_BACKENDS", "`DLOCK_DEFAULT_BACKEND`"),
+        ("DLOCK_DEFUALT_TTL", "`DLOCK_DEFAULT_TTL`"),
+        ("dlock_default_ttl", "`DLOCK_DEFAULT_TTL`"),
+        ("DLOCK_ALLOW_UNREGISTRED", "`DLOCK_ALLOW_UNREGISTERED`"),
+        ("DLOCK_BACKENDS_ORDERS", "`DLOCK_BACKEND_<NAME>`"),
+        ("DLOCK_BAKCEND_ORDERS", "`DLOCK_BACKEND_<NAME>`"),
+        ("DLOCK_BACKEND", "`DLOCK_BACKEND_<NAME>`"),
+    ] {
+        let told = variables(&[(name, URL)]).expect_err(name).to_string();
+        let expected = format!("environment variable `{name}` is not known; did you mean {meant}?");
+        assert_eq!(told, expected);
+    }
+    let told = variables(&[("DLOCK_BACKEND_", URL)]).expect_err("no name").to_string();
+    assert!(told.contains("names no backend") && !told.contains("secret"), "{told}");
+    for name in ["DLOCK_SOMEBODY_ELSE", "DLOCK_BACKUP_DIRECTORY", "DLOCKER_DEFAULT_TTL", "HOME"] {
+        assert_eq!(variables(&[(name, URL)]).expect(name), Config::default());
+    }
+}
+
+#[test]
 fn mistakes_are_named_by_their_place() {
     for (toml, expected) in [
         ("\n[backend]\na = 'memory:'", ":2:2: unknown field `backend`, expected one of `backends`"),

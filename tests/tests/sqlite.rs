@@ -96,3 +96,24 @@ async fn a_url_that_makes_no_sense_is_one_clear_line() {
         assert!(!error.contains("secret") && !error.contains('\n'), "{error}");
     }
 }
+
+#[tokio::test]
+async fn a_file_without_a_column_is_refused_when_it_is_opened() {
+    let (_folder, url) = file();
+    let create = format!("{url}?mode=rwc");
+    let mut older = SqliteConnection::connect(&create).await.expect("a file");
+    // As it was before it had the column `claimant`.
+    let schema = "CREATE TABLE dlock_locks (key TEXT PRIMARY KEY, owner BLOB NOT NULL, token INTEGER NOT NULL,
+            expires_us INTEGER NOT NULL, lock_group TEXT, group_until_us INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
+        CREATE TABLE dlock_token (id INTEGER PRIMARY KEY CHECK (id = 1), last INTEGER NOT NULL);
+        INSERT INTO dlock_token (id, last) VALUES (1, 0);
+        CREATE TRIGGER dlock_token_of_insert AFTER INSERT ON dlock_locks BEGIN
+            UPDATE dlock_token SET last = NEW.token WHERE last < NEW.token; END;
+        CREATE TRIGGER dlock_token_of_update AFTER UPDATE OF token ON dlock_locks BEGIN
+            UPDATE dlock_token SET last = NEW.token WHERE last < NEW.token; END";
+    sqlx::raw_sql(schema).execute(&mut older).await.expect("the schema");
+    let refused = Sqlite::connect(&url).await.expect_err("it has no column `claimant`");
+    let told = refused.to_string();
+    assert!(told.contains("claimant") && told.contains("another version of dlock"), "{told}");
+    assert!(!refused.is_transient());
+}

@@ -21,5 +21,5 @@ CREATE TABLE IF NOT EXISTS dlock_leases (
     -- Who the owner is, or was, for people.
     claimant    VARCHAR(1000) CHARACTER SET ascii COLLATE ascii_bin NOT NULL DEFAULT ''
 ) ENGINE = InnoDB;
--- The row without a key holds the largest token of all rows that were deleted.
-INSERT IGNORE INTO dlock_leases VALUES ('', NULL, 0, '1970-01-01', '', '', '1970-01-01', NULL, '1970-01-01', '');
+-- The row without a key holds the largest token of all rows that were deleted, and this table's version.
+INSERT IGNORE INTO dlock_leases VALUES ('', NULL, 0, '1970-01-01', '', '', '1970-01-01', NULL, '1970-01-01', 'v1');

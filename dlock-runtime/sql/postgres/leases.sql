@@ -25,5 +25,5 @@ CREATE TABLE IF NOT EXISTS dlock_leases (
     -- Who the owner is, or was, for people.
     claimant    text        NOT NULL DEFAULT ''
 ) WITH (fillfactor = 50);
--- The row without a key holds the largest token of all rows that were deleted.
-INSERT INTO dlock_leases (lock_key, token, expires_at) VALUES ('', 0, '-infinity') ON CONFLICT DO NOTHING;
+-- The row without a key holds the largest token of all rows that were deleted, and this table's version.
+INSERT INTO dlock_leases (lock_key, token, expires_at, claimant) VALUES ('', 0, '-infinity', 'v1') ON CONFLICT DO NOTHING;

@@ -71,6 +71,9 @@ struct Inner {
 /// How many rows one statement changes at most: MySQL joins 61 tables.
 const MOST_JOINED: usize = 50;
 
+/// All columns of the table.
+const COLUMNS: &str = "lock_key, owner, token, expires_at, gone, gone_before, gone_since, lock_group, group_until, claimant";
+
 /// The SQL for one table.
 struct Statements {
     table: String,
@@ -92,8 +95,9 @@ impl MySql {
     /// `mysql-rsa`).
     ///
     /// # Errors
-    /// A URL that cannot be read, a server that cannot be reached or refuses the credentials, a user
-    /// that may neither find nor make the table. No error shows the password.
+    /// A URL that cannot be read or has a parameter that nobody knows, a server that cannot be reached or refuses
+    /// the credentials, a user that may neither find nor make the table, a table of another version. No error
+    /// shows the password, or the value of a parameter.
     ///
     /// # Cancel safety
     /// Cancel safe: making the table is idempotent.
@@ -101,7 +105,10 @@ impl MySql {
         Self::builder().connect(url).await
     }
 
-    /// Uses connections of an existing pool.
+    /// Uses connections of an existing pool, and up to four more that are opened as the pool's are (its options and
+    /// hooks at the time included) for renewals and releases, so that work that keeps the pool's connections loses
+    /// no lock. No setting is left on any. Credentials that change are given to the pool, by its
+    /// `set_connect_options`.
     ///
     /// # Errors
     /// Those of [`connect`](Self::connect).
@@ -283,13 +290,14 @@ impl MySqlBuilder {
     }
 
     /// How long the server may take to answer a request, a wait for a connection of the pool
-    /// included; 5 s if not set, 30 s at most.
+    /// included; 5 s if not set, 30 s at most. The server itself ends a statement after so long.
     pub fn response_timeout(mut self, limit: Duration) -> Self {
         self.limit = limit.min(sql::store::LONGEST_LIMIT);
         self
     }
 
-    /// How many connections [`connect`](Self::connect) opens at most; 10 if not set.
+    /// How many connections [`connect`](Self::connect) opens at most, besides up to four that are kept for
+    /// renewals and releases; 10 if not set.
     pub fn max_connections(mut self, connections: u32) -> Self {
         self.connections = connections.max(1);
         self
@@ -331,9 +339,10 @@ impl MySqlBuilder {
             file: "sql/mysql/leases.sql",
             statements: include_str!("../../sql/mysql/leases.sql")
                 .replace("dlock_leases", &statements.table),
-            probe: format!("SELECT claimant FROM {} WHERE lock_key = ''", statements.table),
+            probe: format!("SELECT {COLUMNS} FROM {} WHERE lock_key = ''", statements.table),
         };
         table.ensure(store.plain()).await?;
+        sql::tables::refuse_later_version(&statements.table, store.plain()).await?;
         Ok(MySql(Arc::new(Inner { store, statements, sweeping: Sweeping::default() })))
     }
 }
@@ -382,7 +391,26 @@ impl LockRows for MySql {
     }
 }
 
+/// What sqlx understands in a URL.
+const PARAMETERS: &[&str] = &[
+    "sslmode",
+    "ssl-mode",
+    "sslca",
+    "ssl-ca",
+    "sslcert",
+    "ssl-cert",
+    "sslkey",
+    "ssl-key",
+    "charset",
+    "collation",
+    "statement-cache-capacity",
+    "socket",
+    "timezone",
+    "time-zone",
+];
+
 fn options(url: &str) -> Result<MySqlConnectOptions, BackendError> {
+    sql::url::check_parameters("mysql", url, PARAMETERS)?;
     match MySqlConnectOptions::from_str(url) {
         Ok(options) => Ok(options.disable_statement_logging()),
         Err(error) => {

@@ -72,6 +72,10 @@ struct Inner {
     sweeping: Sweeping,
 }
 
+/// All columns of the table.
+const COLUMNS: &str = "lock_key, owner, token, expires_at, wanted, released, gone, gone_before, gone_since, \
+    lock_group, group_until, claimant";
+
 /// The SQL for one table.
 struct Statements {
     table: String,
@@ -92,8 +96,9 @@ impl Postgres {
     /// features).
     ///
     /// # Errors
-    /// A URL that cannot be read, a server that cannot be reached or refuses the credentials, a role
-    /// that may neither find nor make the table. No error shows the password.
+    /// A URL that cannot be read or has a parameter that nobody knows, a server that cannot be reached or refuses
+    /// the credentials, a role that may neither find nor make the table, a table of another version. No error
+    /// shows the password, or the value of a parameter.
     ///
     /// # Cancel safety
     /// Cancel safe: making the table is idempotent.
@@ -101,7 +106,10 @@ impl Postgres {
         Self::builder().connect(url).await
     }
 
-    /// Uses connections of an existing pool, and one more of the same kind to listen.
+    /// Uses connections of an existing pool, and some more that are opened as the pool's are (its options and hooks
+    /// at the time included): one to listen, and up to four for renewals and releases, so that work that keeps the
+    /// pool's connections loses no lock. No setting is left on any. Credentials that change are given to the pool,
+    /// by its `set_connect_options`.
     ///
     /// # Errors
     /// Those of [`connect`](Self::connect).
@@ -248,14 +256,14 @@ impl PostgresBuilder {
     }
 
     /// How long the server may take to answer a request, a wait for a connection of the pool
-    /// included; 5 s if not set, 30 s at most.
+    /// included; 5 s if not set, 30 s at most. The server itself ends a statement after so long.
     pub fn response_timeout(mut self, limit: Duration) -> Self {
         self.limit = limit.min(sql::store::LONGEST_LIMIT);
         self
     }
 
-    /// How many connections [`connect`](Self::connect) opens at most, besides the one that listens;
-    /// 10 if not set.
+    /// How many connections [`connect`](Self::connect) opens at most, besides the one that listens and
+    /// up to four that are kept for renewals and releases; 10 if not set.
     pub fn max_connections(mut self, connections: u32) -> Self {
         self.connections = connections.max(1);
         self
@@ -306,9 +314,10 @@ impl Statements {
             file: "sql/postgres/leases.sql",
             statements: include_str!("../../sql/postgres/leases.sql")
                 .replace("dlock_leases", &self.table),
-            probe: format!("SELECT claimant FROM {} WHERE lock_key = ''", self.table),
+            probe: format!("SELECT {COLUMNS} FROM {} WHERE lock_key = ''", self.table),
         };
-        table.ensure(store.plain()).await
+        table.ensure(store.plain()).await?;
+        sql::tables::refuse_later_version(&self.table, store.plain()).await
     }
 }
 
@@ -353,7 +362,31 @@ impl LockRows for Postgres {
     }
 }
 
+/// What sqlx understands in a URL.
+const PARAMETERS: &[&str] = &[
+    "sslmode",
+    "ssl-mode",
+    "sslrootcert",
+    "ssl-root-cert",
+    "ssl-ca",
+    "sslcert",
+    "ssl-cert",
+    "sslkey",
+    "ssl-key",
+    "statement-cache-capacity",
+    "host",
+    "hostaddr",
+    "port",
+    "dbname",
+    "user",
+    "password",
+    "application_name",
+    "options",
+    "options[…]",
+];
+
 fn options(url: &str) -> Result<PgConnectOptions, BackendError> {
+    sql::url::check_parameters("postgres", url, PARAMETERS)?;
     match PgConnectOptions::from_str(url) {
         Ok(options) => Ok(options.disable_statement_logging()),
         Err(error) => {
@@ -418,7 +451,9 @@ struct RowWatch {
 
 impl RowWatch {
     async fn begin(&mut self) -> Result<(), BackendError> {
-        let _ = tokio::time::timeout(LISTENING, self.interest.live()).await;
+        if !self.postgres.0.notices.are_known_not_to_come() {
+            let _ = tokio::time::timeout(LISTENING, self.interest.live()).await;
+        }
         if self.interest.is_live() {
             self.announced = self.postgres.want(&self.key).await?;
         } else {

@@ -427,6 +427,10 @@ fn options(url: &str) -> Result<SqliteConnectOptions, BackendError> {
         .disable_statement_logging())
 }
 
+/// Fails if the table is not the one that the statements are for.
+const COLUMNS: &str = "SELECT key, owner, token, expires_us, claimant, lock_group, group_until_us
+     FROM dlock_locks LIMIT 0";
+
 async fn open(
     options: &SqliteConnectOptions,
 ) -> Result<(SqliteConnection, SqliteConnection), sqlx::Error> {
@@ -439,12 +443,16 @@ async fn open(
     if !ready {
         writer.execute(include_str!("sqlite/schema.sql")).await?;
     }
+    writer.execute(COLUMNS).await?;
     let reader = SqliteConnection::connect_with(options).await?;
     Ok((writer, reader))
 }
 
 fn explain(path: &str, error: sqlx::Error) -> BackendError {
-    let message = format!("sqlite file {path}: {error}");
+    let mut message = format!("sqlite file {path}: {error}");
+    if error.as_database_error().is_some_and(|error| error.message().contains("no such column")) {
+        message.push_str("; its table `dlock_locks` was made by another version of dlock: move the file away while no process uses it, and it is made anew");
+    }
     let explained = if is_contention(&error) {
         // The statement waited for the write lock and never began.
         BackendError::transient(message).not_sent()

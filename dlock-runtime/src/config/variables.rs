@@ -2,8 +2,12 @@
 
 use super::fields::{check_name, duration};
 use super::{Config, ConfigError, Source};
+use crate::nearest::nearest;
 
 const PREFIX: &str = "DLOCK_";
+
+/// What may stand behind it, besides `BACKEND_` and a name.
+const OPTIONS: &[&str] = &["DEFAULT_BACKEND", "DEFAULT_TTL", "ALLOW_UNREGISTERED"];
 
 impl Config {
     /// Reads the environment of this process:
@@ -15,11 +19,14 @@ impl Config {
     /// | `DLOCK_DEFAULT_TTL` | [`default_ttl`](Self::default_ttl), such as `30s` |
     /// | `DLOCK_ALLOW_UNREGISTERED` | [`allow_unregistered`](Self::allow_unregistered), names with commas between them |
     ///
+    /// A variable that begins with `DLOCK_` and is none of these is passed over with a warning; one that is
+    /// like one of these but for a slip is an error.
+    ///
     /// # Errors
-    /// A variable whose value means nothing.
+    /// A variable whose value means nothing, or whose name is misspelt. It is named, and its value is not shown.
     pub fn from_env() -> Result<Self, ConfigError> {
         let ours = std::env::vars_os().filter_map(|(name, value)| {
-            let name = name.into_string().ok().filter(|name| name.starts_with(PREFIX))?;
+            let name = name.into_string().ok().filter(|name| is_ours(name))?;
             Some((name, value))
         });
         let texts = ours.map(|(name, value)| match value.into_string() {
@@ -59,15 +66,41 @@ impl Config {
                 self.allow_unregistered.extend(names.map(str::to_owned));
             }
             Some(option) => {
-                // Whatever else begins so is somebody else's.
-                let Some(name) = option.strip_prefix("BACKEND_") else { return Ok(()) };
+                let Some(name) = option.strip_prefix("BACKEND_") else { return unknown(variable) };
+                if name.is_empty() {
+                    return Err("names no backend".to_owned());
+                }
                 let name = name.to_ascii_lowercase();
                 if self.backends.insert(name.clone(), Source::Url(value)).is_some() {
                     return Err(format!("names the backend `{name}` a second time"));
                 }
             }
-            None => {}
+            None => return unknown(variable),
         }
         Ok(())
     }
+}
+
+/// Whoever wrote it in lower case meant it as well.
+fn is_ours(variable: &str) -> bool {
+    let prefix = variable.get(..PREFIX.len());
+    prefix.is_some_and(|prefix| prefix.eq_ignore_ascii_case(PREFIX))
+}
+
+/// Somebody else's, or a slip, which would leave a service with other locks than it was told to use.
+fn unknown(variable: &str) -> Result<(), String> {
+    if !is_ours(variable) {
+        return Ok(());
+    }
+    let option = &variable[PREFIX.len()..];
+    if let Some(near) = nearest(option, OPTIONS) {
+        return Err(format!("is not known; did you mean `{PREFIX}{near}`?"));
+    }
+    // The family's own word, and the name of a backend behind it.
+    let family = option.split('_').next().unwrap_or_default();
+    if nearest(family, &["BACKEND"]).is_some() {
+        return Err(format!("is not known; did you mean `{PREFIX}BACKEND_<NAME>`?"));
+    }
+    tracing::warn!(target: "dlock", variable, "an environment variable that begins with `DLOCK_` is none of this crate's: it is passed over");
+    Ok(())
 }

@@ -40,6 +40,12 @@ impl Table<'_> {
             }
             refused = store.try_run(&self.statements).await.err();
         }
+        // It is there, and making it did not help.
+        if let Err(error) = store.try_run(&self.probe).await
+            && DB::is_table_missing(&error)
+        {
+            return Err(self.of_another_version::<DB>(error));
+        }
         Err(match refused {
             Some(error) => failure::<DB>(error),
             None => BackendError::permanent(format!(
@@ -58,12 +64,44 @@ impl Table<'_> {
         .with_source(error)
     }
 
+    fn of_another_version<DB: Dialect>(&self, error: sqlx::Error) -> BackendError {
+        let (kind, name, file) = (DB::KIND, self.name, self.file);
+        BackendError::permanent(format!(
+            "{kind}: the table `{name}` is not the one that this version of dlock uses ({error}); rename or drop it while no service uses it, and it is made anew, or let it become what `{file}` of dlock-runtime makes"
+        ))
+        .with_source(error)
+    }
+
     fn may_not_be_made<DB: Dialect>(&self, error: sqlx::Error) -> BackendError {
         let (kind, name, file) = (DB::KIND, self.name, self.file);
         BackendError::permanent(format!(
             "{kind}: the table `{name}` is missing and this role may not make it ({error}); let a role that may run `{file}` of dlock-runtime once"
         ))
         .with_source(error)
+    }
+}
+
+/// The version of the table of leases that this version of the crate uses: its row without a key says so where it
+/// would say whose row it is. Tables that were made before there were versions say nothing there.
+const VERSION: &str = "v1";
+
+/// Refuses a table that a later version has changed.
+pub(crate) async fn refuse_later_version<DB: Dialect>(
+    name: &str,
+    store: &Store<DB>,
+) -> Result<(), BackendError>
+where
+    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
+{
+    let later = format!(
+        "SELECT 1 FROM {name} WHERE lock_key = '' AND claimant <> '' AND claimant <> '{VERSION}'"
+    );
+    match store.run(later).await?.row() {
+        None => Ok(()),
+        Some(_) => Err(BackendError::permanent(format!(
+            "{}: the table `{name}` is of a later version of dlock than this one, which reads `{VERSION}`: update this service",
+            DB::KIND
+        ))),
     }
 }
 

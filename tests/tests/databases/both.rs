@@ -15,6 +15,13 @@ pub trait Database: Send + Sync + Sized + 'static {
     /// Has a row locked until it is dropped.
     type RowLock: Send;
 
+    /// Makes the table of leases as it was before it had the column `claimant`.
+    const TABLE_WITHOUT_CLAIMANT: &'static str;
+    /// Makes the table of leases as it was before it had a version, and in it a lease with the token 7 of the key
+    /// `alone`; the row without a key has the token 2^60.
+    const TABLE_WITHOUT_A_VERSION: &'static str;
+    const CONNECTIONS_OF_SHOP: &'static str;
+
     fn start() -> Self;
     fn port(&self) -> u16;
     /// The superuser's URL, through this port.
@@ -36,6 +43,8 @@ pub trait Database: Send + Sync + Sized + 'static {
         connections: u32,
         url: &str,
     ) -> impl Future<Output = (Self::Backend, sqlx::Pool<Self::Sqlx>)> + Send;
+    /// Has a pool open its connections as the user of this URL.
+    fn change_user(pool: &sqlx::Pool<Self::Sqlx>, url: &str);
     /// The settings of a pool's connection that bound a statement.
     fn settings(pool: &sqlx::Pool<Self::Sqlx>) -> impl Future<Output = String> + Send;
     /// Locks the row of a key as a transaction does that changes it.

@@ -5,6 +5,7 @@ mod both;
 mod connections;
 mod mysql;
 mod postgres;
+mod tables;
 
 use std::process::ExitCode;
 
@@ -57,6 +58,13 @@ fn main() -> ExitCode {
         a_set_is_taken_without_another_word_of_its_process,
         sets_of_any_size_exclude_each_other,
     );
+    on_both!(tables:
+        an_unknown_parameter_of_the_url_is_refused_by_its_name,
+        a_table_without_a_column_is_refused,
+        a_table_of_a_later_version_is_refused,
+        what_the_version_before_wrote_is_read,
+        credentials_that_the_pool_is_given_later_are_those_of_all_connections,
+    );
     on_one!("postgres", postgres:
         notices_are_sent_only_where_somebody_waits,
         every_isolation_of_the_database_will_do,
@@ -64,9 +72,11 @@ fn main() -> ExitCode {
     );
     on_one!(first_missing(&["pgbouncer", "postgres"]), postgres:
         a_proxy_that_pools_by_transaction_will_do,
+        behind_a_proxy_no_watch_waits_for_notices_that_do_not_come,
     );
     on_one!("mariadbd", mysql:
         a_deadlock_inside_an_acquire_is_no_error,
+        what_passes_by_itself_is_transient,
         every_isolation_of_the_server_will_do,
         a_replica_that_may_not_write_is_transient,
     );

@@ -3,8 +3,9 @@
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use dlock_runtime::backend::{Backend, Claim};
 use dlock_runtime::testing::Suite;
 use dlock_runtime::{BackendError, Registry, Wait, backend};
 use dlock_tests::servers::{PostgresServer, free_port, program, run_as};
@@ -26,6 +27,19 @@ impl Database for Postgres {
     type Backend = backend::Postgres;
     type Sqlx = sqlx::Postgres;
     type RowLock = PgConnection;
+
+    const TABLE_WITHOUT_CLAIMANT: &'static str = r#"CREATE TABLE dlock_leases (lock_key text COLLATE "C" PRIMARY KEY, owner text, token bigint NOT NULL, expires_at timestamptz NOT NULL,
+            wanted boolean NOT NULL DEFAULT false, released smallint NOT NULL DEFAULT 0,
+            gone text NOT NULL DEFAULT '', gone_before text NOT NULL DEFAULT '',
+            gone_since timestamptz NOT NULL DEFAULT '-infinity', lock_group text,
+            group_until timestamptz NOT NULL DEFAULT '-infinity') WITH (fillfactor = 50); INSERT INTO dlock_leases (lock_key, token, expires_at) VALUES ('', 0, '-infinity')"#;
+    const TABLE_WITHOUT_A_VERSION: &'static str = r#"CREATE TABLE dlock_leases (lock_key text COLLATE "C" PRIMARY KEY, owner text, token bigint NOT NULL, expires_at timestamptz NOT NULL,
+            wanted boolean NOT NULL DEFAULT false, released smallint NOT NULL DEFAULT 0,
+            gone text NOT NULL DEFAULT '', gone_before text NOT NULL DEFAULT '',
+            gone_since timestamptz NOT NULL DEFAULT '-infinity', lock_group text,
+            group_until timestamptz NOT NULL DEFAULT '-infinity', claimant text NOT NULL DEFAULT '') WITH (fillfactor = 50); INSERT INTO dlock_leases (lock_key, token, expires_at) VALUES ('', 1152921504606846976, '-infinity'); INSERT INTO dlock_leases (lock_key, owner, token, expires_at, claimant) VALUES ('alone', '0123456789abcdef0123456789abcdef', 7, now() + interval '1 minute', 'host,1,1,shop::price')"#;
+    const CONNECTIONS_OF_SHOP: &'static str =
+        "SELECT COUNT(*) FROM pg_stat_activity WHERE usename = 'shop'";
 
     fn start() -> Self {
         Self(PostgresServer::start())
@@ -73,6 +87,10 @@ impl Database for Postgres {
         let pool = PgPoolOptions::new().max_connections(connections).connect(url).await;
         let pool = pool.expect("the server runs");
         (backend::Postgres::with_pool(pool.clone()).await.expect("the table"), pool)
+    }
+
+    fn change_user(pool: &PgPool, url: &str) {
+        pool.set_connect_options(url.parse().expect("a URL"));
     }
 
     async fn settings(pool: &PgPool) -> String {
@@ -238,4 +256,24 @@ pub async fn a_proxy_that_pools_by_transaction_will_do() {
         async move { backend::Postgres::connect(&url).await }
     });
     suite.run().await.assert_passed();
+}
+
+pub async fn behind_a_proxy_no_watch_waits_for_notices_that_do_not_come() {
+    let server = Postgres::start();
+    let bouncer = PgBouncer::start(server.port());
+    let backend = backend::Postgres::connect(&server.url_by(bouncer.port)).await;
+    let backend = backend.expect("the proxy runs");
+    let claim = Claim::new("k".into(), Duration::from_mins(1));
+    backend.try_acquire(&claim).await.expect("an answer");
+    // It is found out soon after the first one has begun; from then on even the slowest of machines is quick once.
+    let began = Instant::now();
+    loop {
+        let asked = Instant::now();
+        drop(backend.watch(&claim.key).await.expect("an answer"));
+        let took = asked.elapsed();
+        if took < Duration::from_millis(200) {
+            break;
+        }
+        assert!(began.elapsed() < Duration::from_secs(15), "a watch still takes {took:?}");
+    }
 }

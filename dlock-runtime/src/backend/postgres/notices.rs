@@ -5,6 +5,7 @@
 //! so. So the task sends itself a notice through the pool first, and counts as deaf while none comes
 //! back; waiters then look for themselves.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use tokio::time::timeout;
 
 use super::Store;
 use crate::backend::topics::{Interest, Topics};
+use crate::backoff::Backoff;
 use crate::owner::OwnerId;
 use crate::sql::lease_store::Lane;
 use crate::sql::postgres::text;
@@ -28,8 +30,9 @@ const SILENCE: Duration = Duration::from_secs(5);
 /// How long connecting, or an answer, may take.
 const ANSWER: Duration = Duration::from_secs(2);
 
-/// Between two tries to listen.
+/// Between two tries to listen: at first, and while the server stays away. All processes that it left try again.
 const PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// The same after the server let it listen, but told it nothing.
 const PAUSE_WHEN_DEAF: Duration = Duration::from_secs(30);
@@ -42,12 +45,15 @@ fn hello() -> String {
 pub(super) struct Notices {
     store: Arc<Store>,
     topics: Arc<Topics>,
+    /// The server lets it listen, and tells it nothing.
+    is_deaf: Arc<AtomicBool>,
     task: Mutex<Option<AbortHandle>>,
 }
 
 impl Notices {
     pub(super) fn new(store: Arc<Store>) -> Self {
-        Self { store, topics: Arc::default(), task: Mutex::default() }
+        let (topics, is_deaf, task) = Default::default();
+        Self { store, topics, is_deaf, task }
     }
 
     /// Begins to hear of a key's releases, soon.
@@ -56,12 +62,20 @@ impl Notices {
         Interest::new(Arc::clone(&self.topics), key)
     }
 
+    /// Is it of no use to wait for the connection to come up?
+    pub(super) fn are_known_not_to_come(&self) -> bool {
+        self.is_deaf.load(Ordering::Relaxed)
+    }
+
     /// Starts the task at the first use, and again when the runtime it ran on has ended.
     fn ensure_task(&self) {
         let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
         if task.as_ref().is_none_or(AbortHandle::is_finished) {
-            let keeper =
-                Keeper { store: Arc::clone(&self.store), topics: Arc::clone(&self.topics) };
+            let keeper = Keeper {
+                store: Arc::clone(&self.store),
+                topics: Arc::clone(&self.topics),
+                is_deaf: Arc::clone(&self.is_deaf),
+            };
             *task = Some(tokio::spawn(keeper.run()).abort_handle());
         }
     }
@@ -79,6 +93,7 @@ impl Drop for Notices {
 struct Keeper {
     store: Arc<Store>,
     topics: Arc<Topics>,
+    is_deaf: Arc<AtomicBool>,
 }
 
 /// Why it does not listen (any more).
@@ -89,17 +104,25 @@ enum Silent {
 
 impl Keeper {
     async fn run(self) {
+        let mut pauses = Backoff::new(PAUSE, LONGEST_PAUSE);
         loop {
             let silent = match self.listen().await {
-                Ok(listener) => self.serve(listener).await,
+                Ok(listener) => {
+                    self.is_deaf.store(false, Ordering::Relaxed);
+                    pauses = Backoff::new(PAUSE, LONGEST_PAUSE);
+                    self.serve(listener).await
+                }
                 Err(silent) => silent,
             };
             self.topics.all_down();
             let pause = match silent {
-                Silent::Broken => PAUSE,
-                Silent::Deaf => PAUSE_WHEN_DEAF,
+                Silent::Broken => pauses.pause(),
+                Silent::Deaf => {
+                    self.is_deaf.store(true, Ordering::Relaxed);
+                    PAUSE_WHEN_DEAF.mul_f64(rand::random_range(0.5..=1.0))
+                }
             };
-            tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..=1.0))).await;
+            tokio::time::sleep(pause).await;
         }
     }
 

@@ -1,0 +1,52 @@
+//! Which known name was meant by one that is not known.
+
+/// The known name that differs from this one by the fewest slips, if it is like any: one letter in three may be
+/// wrong. Case and the difference between `-` and `_` count for nothing.
+pub(crate) fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+    let plain = |name: &str| name.to_ascii_lowercase().replace('-', "_");
+    let name = plain(name);
+    let slips = known.iter().map(|known| (distance(&name, &plain(known)), *known));
+    let (slips, known) = slips.min_by_key(|(slips, _)| *slips)?;
+    (slips * 3 <= name.len().min(known.len())).then_some(known)
+}
+
+/// How many bytes are missing, too many, wrong, or in the place of their neighbour.
+fn distance(one: &str, other: &str) -> usize {
+    let (one, other) = (one.as_bytes(), other.as_bytes());
+    let mut before = vec![];
+    let mut last: Vec<usize> = (0..=other.len()).collect();
+    for (row, byte) in one.iter().enumerate() {
+        let mut next = vec![row + 1];
+        for (column, against) in other.iter().enumerate() {
+            let wrong = last[column] + usize::from(byte != against);
+            let mut least = wrong.min(last[column + 1] + 1).min(next[column] + 1);
+            let swapped =
+                row > 0 && column > 0 && one[row - 1] == *against && other[column - 1] == *byte;
+            if swapped {
+                let before: &Vec<usize> = &before;
+                least = least.min(before[column - 1] + 1);
+            }
+            next.push(least);
+        }
+        before = std::mem::replace(&mut last, next);
+    }
+    last[other.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slips_are_told_from_other_names() {
+        let known = ["ssl-mode", "ssl-ca", "charset", "password"];
+        assert_eq!(nearest("ssl_mode", &known), Some("ssl-mode"));
+        assert_eq!(nearest("sslmdoe", &known), Some("ssl-mode"));
+        assert_eq!(nearest("pasword", &known), Some("password"));
+        assert_eq!(nearest("Charste", &known), Some("charset"));
+        assert_eq!(nearest("timeout", &known), None);
+        assert_eq!(nearest("", &known), None);
+        assert_eq!(distance("abcd", "badc"), 2);
+        assert_eq!(distance("", "abc"), 3);
+    }
+}

@@ -1,0 +1,85 @@
+//! What stands behind the `?` of a database's URL. sqlx passes over what it does not know, or logs it with its value:
+//! a connection without TLS, or a password in a log, for a slip of the pen.
+
+use percent_encoding::percent_decode_str;
+
+use crate::error::BackendError;
+use crate::nearest::nearest;
+
+/// Refuses a URL with a parameter that is none of these, by its name and without its value.
+pub(crate) fn check_parameters(kind: &str, url: &str, known: &[&str]) -> Result<(), BackendError> {
+    let Some((_, parameters)) = url.split_once('?') else { return Ok(()) };
+    let parameters = parameters.split_once('#').map_or(parameters, |(parameters, _)| parameters);
+    let refuse =
+        |problem: String| Err(BackendError::permanent(format!("{kind}: {problem}")).not_sent());
+    for parameter in parameters.split('&').filter(|parameter| !parameter.is_empty()) {
+        let name = parameter.split('=').next().unwrap_or_default();
+        let name = percent_decode_str(name).decode_utf8_lossy();
+        if known.iter().any(|known| is_called(&name, known)) {
+            continue;
+        }
+        // A `?` in a password makes parameters of its end.
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+        if parameters.contains('@') || name.len() > 32 || !name.bytes().all(is_name) {
+            return refuse(
+                "the URL has a parameter that is none; a `?` in its password is written `%3F`"
+                    .to_owned(),
+            );
+        }
+        return refuse(match nearest(&name, known) {
+            Some(near) => {
+                format!("the URL has an unknown parameter `{name}`; did you mean `{near}`?")
+            }
+            None => {
+                format!(
+                    "the URL has an unknown parameter `{name}`; there are: {}",
+                    known.join(", ")
+                )
+            }
+        });
+    }
+    Ok(())
+}
+
+/// `options[…]` is a family of names.
+fn is_called(name: &str, known: &str) -> bool {
+    match known.strip_suffix("[…]") {
+        Some(family) => {
+            let rest = name.strip_prefix(family).and_then(|rest| rest.strip_prefix('['));
+            rest.is_some_and(|rest| rest.ends_with(']'))
+        }
+        None => name == known,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KNOWN: &[&str] = &["sslmode", "application_name", "options", "options[…]"];
+
+    #[test]
+    fn known_parameters_pass() {
+        for url in [
+            "postgres://h/d",
+            "postgres://h/d?",
+            "postgres://h/d?sslmode=require&application_name=a%26b#x",
+            "postgres://h/d?options=-c%20a=b&options[search_path]=locks&options%5Ba%5D=b",
+        ] {
+            check_parameters("postgres", url, KNOWN).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_password_in_the_wrong_place_is_not_repeated() {
+        for url in [
+            "postgres://u:pa?s3cret@h/d",
+            "postgres://u:pa?s3cret=x@h/d?sslmode=require",
+            "postgres://h/d?s3cret%20s3cret=1",
+            "postgres://h/d?passwd=s3cret",
+        ] {
+            let told = check_parameters("postgres", url, KNOWN).unwrap_err().to_string();
+            assert!(!told.contains("s3cret"), "{told}");
+        }
+    }
+}
