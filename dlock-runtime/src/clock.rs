@@ -38,6 +38,12 @@ impl Moment {
         self.instant.saturating_duration_since(earlier.instant)
     }
 
+    /// So much later, for tests that walk through time.
+    #[cfg(all(test, feature = "zookeeper"))]
+    pub(crate) fn plus(&self, later: Duration) -> Self {
+        Self { instant: self.instant + later, suspended: self.suspended }
+    }
+
     /// The instant at which the age will be `age`, if the machine is not suspended until then; one in the far
     /// future for an age that no clock reaches.
     pub(crate) fn after(&self, age: Duration) -> Instant {

@@ -2,6 +2,7 @@
 
 mod curator;
 mod ensemble;
+mod load;
 mod one;
 
 use std::process::ExitCode;
@@ -30,10 +31,16 @@ fn main() -> ExitCode {
         a_dead_server_fails_callers_at_their_deadline_and_ends_the_hold,
         a_session_that_has_ended_is_followed_by_another,
         a_node_whose_creation_was_never_answered_is_not_left,
+        a_doubtful_creation_leaves_no_orphan_that_blocks_the_key,
+        a_doubtful_creation_that_is_given_up_leaves_nothing,
         nothing_is_left_behind,
         credentials_guard_the_nodes,
         locks_live_below_the_chroot,
         mistakes_are_one_clear_line,
+    );
+    add!(ZOOKEEPER, load:
+        a_thousand_holds_are_kept,
+        no_grant_of_busy_tasks_comes_too_late,
     );
     add!(ZOOKEEPER, ensemble:
         the_leader_is_killed_in_mid_hold_and_in_mid_wait,

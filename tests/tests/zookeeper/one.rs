@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use dlock_runtime::backend::ZooKeeper;
-use dlock_runtime::{LockError, Wait};
+use dlock_runtime::{LockError, Registry, Wait};
 use dlock_tests::proxy::Proxy;
 use dlock_tests::servers::ZooKeeperServer;
 use tokio::time::sleep;
@@ -165,6 +165,59 @@ pub(super) async fn a_node_whose_creation_was_never_answered_is_not_left() {
     let guard = late.await.expect("no panic").expect("the lock");
     assert_eq!(nodes(&server), 1, "one of them is an orphan");
     guard.release().await.expect("held to the end");
+}
+
+/// Which nodes of `k` there are that hold it or wait for it.
+fn queue_of_k(server: &ZooKeeperServer) -> Vec<String> {
+    server.ephemerals().into_iter().filter(|path| path.contains("/k/")).collect()
+}
+
+/// The server executes a creation, its answer is lost, and the network is away for so long that the look for it
+/// is given up as well.
+async fn lose_a_creation(server: &ZooKeeperServer, proxy: &mut Proxy, before: usize) {
+    until("it was created", || queue_of_k(server).len() == before + 1).await;
+    proxy.cut().await;
+    // A request is given half a session timeout.
+    sleep(Duration::from_millis(LONG / 2 + 300)).await;
+    proxy.heal().await;
+}
+
+/// A registry behind a proxy, for which the key `k` has a folder.
+async fn behind_a_proxy(server: &ZooKeeperServer) -> (Registry, Proxy) {
+    let proxy = Proxy::start(server.port()).await;
+    let url = server.url_with(LONG);
+    let url = url.replace(&server.port().to_string(), &proxy.port().to_string());
+    let registry = registry(&url).await;
+    acquire(&registry, "k").await.release().await.expect("held");
+    (registry, proxy)
+}
+
+pub(super) async fn a_doubtful_creation_leaves_no_orphan_that_blocks_the_key() {
+    let server = ZooKeeperServer::start_leaving_folders();
+    let (registry, mut proxy) = behind_a_proxy(&server).await;
+    proxy.stall_answers();
+    let late = tokio::spawn(registry.lock("k").wait(Wait::Forever).acquire());
+    lose_a_creation(&server, &mut proxy, 0).await;
+    let guard = tokio::time::timeout(Duration::from_secs(20), late).await;
+    let guard = guard.expect("its own orphan blocks it").expect("no panic").expect("the lock");
+    assert_eq!(queue_of_k(&server).len(), 1, "one of them is an orphan");
+    guard.release().await.expect("held to the end");
+    until("nothing is left", || queue_of_k(&server).is_empty()).await;
+}
+
+pub(super) async fn a_doubtful_creation_that_is_given_up_leaves_nothing() {
+    let server = ZooKeeperServer::start_leaving_folders();
+    let (registry, mut proxy) = behind_a_proxy(&server).await;
+    let other = self::registry(&server.url_with(LONG)).await;
+    let guard = acquire(&other, "k").await;
+    proxy.stall_answers();
+    let late = tokio::spawn(registry.lock("k").wait(Duration::from_secs(8)).acquire());
+    lose_a_creation(&server, &mut proxy, 1).await;
+    let answer = late.await.expect("no panic");
+    assert!(answer.is_err(), "somebody else holds it: {answer:?}");
+    until("only the holder is there", || queue_of_k(&server).len() == 1).await;
+    guard.release().await.expect("held to the end");
+    assert_eq!(queue_of_k(&server), Vec::<String>::new());
 }
 
 pub(super) async fn nothing_is_left_behind() {

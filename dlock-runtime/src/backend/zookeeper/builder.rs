@@ -1,6 +1,5 @@
 //! Connecting: the URL and its options.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -79,7 +78,7 @@ impl ZooKeeperBuilder {
             timeout: session.timeout,
             session: Mutex::new(Some(session)),
             connecting: tokio::sync::Mutex::default(),
-            places: Mutex::new(HashMap::new()),
+            claims: Mutex::default(),
         })))
     }
 }

@@ -7,6 +7,31 @@
 //! reported on the same connection before: it proves that the leader knows of what was answered a report's
 //! period earlier, and ends the session a timeout after that at the soonest. A new leader gives every
 //! session a whole timeout.
+//!
+//! # The invariant
+//!
+//! *The leader has heard of the session at `known` or later.* Then it ends the session at `known` plus the
+//! timeout at the soonest, whatever happens from now on, and this is what [`Proofs::remaining`] says.
+//!
+//! It holds at the beginning: the session was made by the leader after it was asked for. It is kept, since
+//! `known` becomes the moment *t* at which a request was sent only when there is a write such that
+//!
+//! 1. the request was answered at *a*, and the write was sent at *s*, with *a* + `report` ≤ *s*, and
+//! 2. the write was committed.
+//!
+//! The follower has noted the session by *a*, and reported it within a `report` of *a*: so before it passed on
+//! the write, which came to it after *s*. The two went the same way, so the leader had the report when it had
+//! the write. It has heard of the session after *t*, when the request was sent. If the client has changed to
+//! another follower between *a* and *s*, that one has asked the leader to confirm the session, which the leader
+//! counts as a sign of life after *a*.
+//!
+//! # What is remembered
+//!
+//! Of all requests answered in one slice of time only the latest sending and the latest answer: who proves the
+//! latest answer has proved each of them. A write takes away the slices that it proves, since all that they can
+//! ever say is in `known` then. Should there still be too many, the two oldest become one, of which less is
+//! believed. So what is kept is bounded by the *time* that it covers, longer than a timeout, and never by how
+//! many requests there were: whatever the rate, some slice is always a report old.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -14,10 +39,13 @@ use std::time::Duration;
 use crate::backend::validity_of;
 use crate::clock::Moment;
 
-/// A request that was answered.
+/// The requests that were answered in one slice of time.
 #[derive(Clone, Copy, Debug)]
-struct Touch {
+struct Slice {
+    began: Moment,
+    /// When the latest of them was sent.
     sent: Moment,
+    /// When the last of them was answered.
     answered: Moment,
 }
 
@@ -25,19 +53,20 @@ struct Touch {
 #[derive(Debug)]
 pub(super) struct Proofs {
     timeout: Duration,
-    /// Those of the last timeout, in the order of their answers.
-    touches: VecDeque<Touch>,
-    /// The leader knows that the session was used after this.
+    /// What no write has proved yet, in the order of the answers.
+    slices: VecDeque<Slice>,
+    /// The leader has heard of the session at this moment or later.
     known: Moment,
 }
 
-/// How many touches are remembered.
-const MOST_TOUCHES: usize = 64;
+/// How many slices a timeout has, and how many are remembered.
+const SLICES: u32 = 60;
+const MOST: usize = 64;
 
 impl Proofs {
     /// Of a new session: it was asked for at this moment, and the leader has made it.
     pub(super) fn new(timeout: Duration, asked_for: Moment) -> Self {
-        Self { timeout, touches: VecDeque::new(), known: asked_for }
+        Self { timeout, slices: VecDeque::with_capacity(MOST + 1), known: asked_for }
     }
 
     /// How long it may take until the leader knows of an answered request: half a tick, where a tick is at
@@ -53,23 +82,40 @@ impl Proofs {
 
     /// A request that was sent at this moment has been answered now, be it by a follower.
     pub(super) fn touched(&mut self, sent: Moment) {
-        self.touches.push_back(Touch { sent, answered: Moment::now() });
-        // The oldest but a few are of no use: a later one proves more.
-        if self.touches.len() > MOST_TOUCHES {
-            self.touches.pop_front();
-        }
+        self.answered(sent, Moment::now());
     }
 
     /// A write that was sent at this moment has been committed.
     pub(super) fn wrote(&mut self, sent: Moment) {
-        let report = self.report();
-        let reported = |touch: &&Touch| sent.since(&touch.answered) >= report;
-        if let Some(touch) = self.touches.iter().rfind(reported)
-            && touch.sent.since(&self.known) > Duration::ZERO
-        {
-            self.known = touch.sent;
-        }
+        self.committed(sent);
         self.touched(sent);
+    }
+
+    fn answered(&mut self, sent: Moment, answered: Moment) {
+        match self.slices.back_mut() {
+            Some(last) if answered.since(&last.began) < self.timeout / SLICES => {
+                last.sent = later(last.sent, sent);
+                last.answered = later(last.answered, answered);
+            }
+            _ => self.slices.push_back(Slice { began: answered, sent, answered }),
+        }
+        if self.slices.len() > MOST
+            && let Some(oldest) = self.slices.pop_front()
+            && let Some(next) = self.slices.front_mut()
+        {
+            // It counts when the later of the two does.
+            next.sent = later(next.sent, oldest.sent);
+        }
+    }
+
+    fn committed(&mut self, sent: Moment) {
+        let report = self.report();
+        while let Some(slice) = self.slices.front()
+            && sent.since(&slice.answered) >= report
+        {
+            self.known = later(self.known, slice.sent);
+            self.slices.pop_front();
+        }
     }
 
     /// How long the session surely lasts from now.
@@ -78,43 +124,9 @@ impl Proofs {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    async fn after(seconds: u64) -> Moment {
-        tokio::time::advance(SECOND * u32::try_from(seconds).unwrap()).await;
-        Moment::now()
-    }
-
-    /// But for what reading the clocks takes.
-    fn near(left: Duration, seconds: f64) -> bool {
-        (left.as_secs_f64() - seconds).abs() < 0.01
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_write_proves_what_was_answered_a_report_before_it() {
-        // 12 s less the allowance for drift are 11.878 s, and a report takes at most 4 s.
-        let mut proofs = Proofs::new(SECOND * 12, Moment::now());
-        assert!(near(proofs.remaining(), 11.878));
-        proofs.touched(after(2).await);
-        proofs.touched(after(3).await);
-        // At 7 s what was answered at 2 s has been reported; what was answered at 5 s perhaps not.
-        proofs.wrote(after(2).await);
-        assert!(near(proofs.remaining(), 11.878 - 5.0));
-        // At 10 s that of 5 s has been as well.
-        proofs.wrote(after(3).await);
-        assert!(near(proofs.remaining(), 11.878 - 5.0));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn answers_of_a_follower_alone_prove_nothing() {
-        let mut proofs = Proofs::new(SECOND * 12, Moment::now());
-        for _ in 0..20 {
-            proofs.touched(after(1).await);
-        }
-        assert_eq!(proofs.remaining(), Duration::ZERO);
-    }
+fn later(one: Moment, other: Moment) -> Moment {
+    if other.since(&one) > Duration::ZERO { other } else { one }
 }
+
+#[cfg(test)]
+mod tests;

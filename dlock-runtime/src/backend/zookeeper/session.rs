@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use zookeeper_client::{Client, Error, SessionState};
 
+use super::checks::Checks;
 use super::proofs::Proofs;
 use crate::clock::Moment;
 use crate::error::BackendError;
@@ -31,6 +32,7 @@ pub(super) struct Session {
     pub(super) client: Client,
     pub(super) timeout: Duration,
     proofs: Mutex<Proofs>,
+    pub(super) checks: Checks,
     /// The client has said so, without a state that would.
     closed: AtomicBool,
 }
@@ -62,7 +64,8 @@ impl Ensemble {
             .map_err(|error| self.explain("could not be reached", &error).not_sent())?;
         let timeout = client.session_timeout();
         let proofs = Mutex::new(Proofs::new(timeout, asked_for));
-        let session = Arc::new(Session { client, timeout, proofs, closed: AtomicBool::new(false) });
+        let (checks, closed) = (Checks::default(), AtomicBool::new(false));
+        let session = Arc::new(Session { client, timeout, proofs, checks, closed });
         tokio::spawn(beat(Arc::downgrade(&session)));
         Ok(session)
     }
@@ -88,6 +91,29 @@ impl Ensemble {
         };
         explained.with_source(error.clone())
     }
+}
+
+/// Has the server surely not done what it was asked to? Otherwise it may have done it, or may do it yet.
+pub(super) fn is_refusal(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::NoNode
+            | Error::NoAuth
+            | Error::BadArguments(_)
+            | Error::BadVersion
+            | Error::NoChildrenForEphemerals
+            | Error::NodeExists
+            | Error::NotEmpty
+            | Error::InvalidAcl
+            | Error::AuthFailed
+            | Error::SessionMoved
+            | Error::NotReadOnly
+            | Error::QuotaExceeded
+            | Error::Throttled
+            | Error::Unimplemented
+            | Error::UnexpectedErrorCode(_)
+            | Error::SessionExpired
+    )
 }
 
 /// Uses the session as long as somebody has it.
