@@ -43,6 +43,8 @@ pub mod postgres;
 pub mod redis;
 #[cfg(feature = "redis")]
 pub mod redlock;
+#[cfg(any(feature = "zookeeper", feature = "etcd"))]
+mod single_flight;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 #[cfg(any(feature = "zookeeper", feature = "etcd"))]

@@ -24,6 +24,11 @@ fn main() -> ExitCode {
         a_lease_shorter_than_the_servers_is_refused,
         nothing_is_left_behind,
         credentials_are_checked_and_not_shown,
+        a_forgotten_login_is_repeated,
+        a_hold_outlives_its_login,
+        a_watch_outlives_a_login,
+        one_login_for_all_who_find_theirs_forgotten,
+        a_password_that_changes_is_told_and_then_used,
         tls_with_an_authority_of_ones_own,
         mistakes_are_one_clear_line,
         the_leader_is_killed_in_mid_hold_and_in_mid_wait,
@@ -221,17 +226,7 @@ async fn nothing_is_left_behind() {
 
 async fn credentials_are_checked_and_not_shown() {
     let server = EtcdServer::start();
-    for words in [
-        &["user", "add", "root:right/word"][..],
-        &["user", "grant-role", "root", "root"],
-        &["user", "add", "locks:s3cret"],
-        &["role", "add", "locks"],
-        &["role", "grant-permission", "locks", "--prefix=true", "readwrite", "dlock/"],
-        &["user", "grant-role", "locks", "locks"],
-        &["auth", "enable"],
-    ] {
-        let _ = server.ctl(words);
-    }
+    server.enable_auth("s3cret");
     let url = server.url().replacen("://", "://locks:s3cret@", 1);
     let backend = Etcd::connect(&url).await.expect("the right password");
     assert!(!format!("{backend:?}").contains("s3cret"));
@@ -244,6 +239,94 @@ async fn credentials_are_checked_and_not_shown() {
         registry_over(Etcd::connect(&server.url()).await.expect("leases are for everybody"));
     let answer = nobody.lock("k").wait(Duration::from_secs(1)).acquire().await;
     assert!(answer.is_err_and(|error| !error.is_transient()), "keys are not");
+}
+
+/// With authentication, logged in; and where it is.
+async fn logged_in(server: &EtcdServer) -> (Registry, Etcd) {
+    server.enable_auth("s3cret");
+    let url = server.url().replacen("://", "://locks:s3cret@", 1);
+    let backend = Etcd::connect(&url).await.expect("the right password");
+    (registry_over(backend.clone()), backend)
+}
+
+/// How often somebody has logged in.
+fn logins(server: &EtcdServer) -> u64 {
+    server.statistic("grpc_server_handled_total{grpc_code=\"OK\",grpc_method=\"Authenticate\"")
+}
+
+async fn a_forgotten_login_is_repeated() {
+    let server = EtcdServer::start_forgetting_logins_after(1);
+    let (registry, _) = logged_in(&server).await;
+    for _ in 0..2 {
+        acquire(&registry, "k").await.release().await.expect("held to the end");
+        // Nobody asks for anything until the login is forgotten.
+        sleep(Duration::from_secs(3)).await;
+    }
+    let lock = registry.lock("k").wait(Duration::ZERO);
+    lock.acquire().await.expect("logged in again").release().await.expect("held to the end");
+}
+
+async fn a_hold_outlives_its_login() {
+    let server = EtcdServer::start_forgetting_logins_after(1);
+    let (registry, _) = logged_in(&server).await;
+    // Between two renewals it is forgotten.
+    let guard = registry.lock("k").ttl(TTL * 3).acquire().await.expect("the lock");
+    sleep(TTL * 5).await;
+    assert!(guard.is_held(), "it was not renewed");
+    guard.release().await.expect("held to the end");
+}
+
+async fn a_watch_outlives_a_login() {
+    let server = EtcdServer::start_forgetting_logins_after(1);
+    let (one, _) = logged_in(&server).await;
+    let url = server.url().replacen("://", "://locks:s3cret@", 1);
+    let other = registry(&url).await;
+    // The waiter's watch is made when nothing was asked for a while.
+    sleep(Duration::from_secs(3)).await;
+    let guard = one.lock("k").ttl(LONG).acquire().await.expect("the lock");
+    let waiter = tokio::spawn(other.lock("k").ttl(LONG).wait(Wait::Forever).acquire());
+    until("it waits", || server.statistic("etcd_debugging_mvcc_watcher_total") == 1).await;
+    sleep(Duration::from_secs(3)).await;
+    guard.release().await.expect("held to the end");
+    let next = waiter.await.expect("no panic").expect("the lock");
+    next.release().await.expect("held to the end");
+}
+
+async fn one_login_for_all_who_find_theirs_forgotten() {
+    let server = EtcdServer::start_forgetting_logins_after(1);
+    let (registry, _) = logged_in(&server).await;
+    sleep(Duration::from_secs(3)).await;
+    let before = logins(&server);
+    let lock = |number| registry.lock(format!("k{number}")).wait(Duration::from_secs(20)).acquire();
+    let guards = futures_util::future::try_join_all((0..100).map(lock)).await.expect("all of them");
+    assert_eq!(logins(&server) - before, 1);
+    for guard in guards {
+        guard.release().await.expect("held to the end");
+    }
+}
+
+async fn a_password_that_changes_is_told_and_then_used() {
+    let server = EtcdServer::start();
+    let (registry, backend) = logged_in(&server).await;
+    let guard = registry.lock("k").ttl(LONG).acquire().await.expect("the lock");
+    for words in [
+        &["user", "delete", "locks"][..],
+        &["user", "add", "locks:n3xt"],
+        &["user", "grant-role", "locks", "locks"],
+    ] {
+        let _ = server.ctl_as_root(words);
+    }
+    let answer = registry.lock("other").wait(Duration::from_secs(2)).acquire().await;
+    let error = answer.expect_err("the password is no longer the right one");
+    let shown = format!("{error} {error:?}");
+    assert!(!error.is_transient() && !error.is_busy(), "{shown}");
+    assert!(shown.contains("credentials") && !shown.contains("s3cret"), "{shown}");
+    let wrong = backend.update_credentials("locks", "wr0ng").await;
+    let error = wrong.expect_err("it is not this one either");
+    assert!(!error.is_transient() && !format!("{error:?}").contains("wr0ng"), "{error:?}");
+    backend.update_credentials("locks", "n3xt").await.expect("the new password");
+    acquire(&registry, "other").await.release().await.expect("held to the end");
+    guard.release().await.expect("held to the end");
 }
 
 async fn tls_with_an_authority_of_ones_own() {

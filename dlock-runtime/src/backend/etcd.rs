@@ -12,6 +12,7 @@
 
 mod builder;
 mod calls;
+mod login;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -108,6 +109,21 @@ impl Etcd {
     /// Options before connecting.
     pub fn builder() -> EtcdBuilder {
         EtcdBuilder::new()
+    }
+
+    /// Uses these credentials from now on, if the servers take them: for passwords that change while the process
+    /// runs. Clones use them as well.
+    ///
+    /// Holds are not touched: a lock belongs to its lease, whoever asks for it.
+    ///
+    /// # Errors
+    /// A permanent error if the servers refuse them, and a transient one if they do not answer: those before stay
+    /// in use then. No error shows the password.
+    ///
+    /// # Cancel safety
+    /// When it is dropped, either may be in use.
+    pub async fn update_credentials(&self, user: &str, password: &str) -> Result<(), BackendError> {
+        self.0.calls.login.update(user, password).await
     }
 
     fn capabilities(&self) -> Capabilities {

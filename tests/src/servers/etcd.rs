@@ -22,6 +22,8 @@ pub struct Etcd {
     cluster: String,
     /// Certificate and key, where clients are to use TLS.
     tls: Option<[String; 2]>,
+    /// How clients stay known once they have logged in, where it is not as by default.
+    tokens: Vec<String>,
 }
 
 impl EtcdServer {
@@ -37,7 +39,8 @@ impl EtcdServer {
 
     fn launch_named(name: &str, peer_port: u16, cluster: String) -> Self {
         let folder = tempfile::tempdir().expect("a temporary directory");
-        Self::launch(Etcd { name: name.to_owned(), peer_port, cluster, tls: None }, folder)
+        let (name, tokens) = (name.to_owned(), vec![]);
+        Self::launch(Etcd { name, peer_port, cluster, tls: None, tokens }, folder)
     }
 
     /// Starts one whose clients use TLS, with this certificate and key (PEM).
@@ -50,7 +53,49 @@ impl EtcdServer {
         let cluster = format!("one=http://127.0.0.1:{peer_port}");
         let tls = Some([certificate.to_owned(), key.to_owned()]);
         let folder = tempfile::tempdir().expect("a temporary directory");
-        Self::launch(Etcd { name: "one".to_owned(), peer_port, cluster, tls }, folder)
+        let (name, tokens) = ("one".to_owned(), vec![]);
+        Self::launch(Etcd { name, peer_port, cluster, tls, tokens }, folder)
+    }
+
+    /// Starts one that forgets a login so many seconds after its last use.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[must_use]
+    pub fn start_forgetting_logins_after(seconds: u64) -> Self {
+        let peer_port = free_port().expect("a free port");
+        let cluster = format!("one=http://127.0.0.1:{peer_port}");
+        let tokens = vec![format!("--auth-token-ttl={seconds}")];
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        let name = "one".to_owned();
+        Self::launch(Etcd { name, peer_port, cluster, tls: None, tokens }, folder)
+    }
+
+    /// From now on keys are for the user `locks` alone, with this password.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn enable_auth(&self, password: &str) {
+        for words in [
+            &["user", "add", "root:right/word"][..],
+            &["user", "grant-role", "root", "root"],
+            &["user", "add", &format!("locks:{password}")],
+            &["role", "add", "locks"],
+            &["role", "grant-permission", "locks", "--prefix=true", "readwrite", "dlock/"],
+            &["user", "grant-role", "locks", "locks"],
+            &["auth", "enable"],
+        ] {
+            let _ = self.ctl(words);
+        }
+    }
+
+    /// What `etcdctl` answers to these words of the administrator's, once there is one.
+    ///
+    /// # Panics
+    /// When it fails.
+    #[must_use]
+    pub fn ctl_as_root(&self, words: &[&str]) -> String {
+        self.ctl(&[&["--user", "root:right/word"][..], words].concat())
     }
 
     /// Its URL.
@@ -157,6 +202,7 @@ impl Kind for Etcd {
         command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
         command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
         command.args(["--initial-cluster", &self.cluster, "--unsafe-no-fsync"]);
+        command.args(&self.tokens);
         if let Some([certificate, key]) = &self.tls {
             for (name, option, pem) in
                 [("cert.pem", "--cert-file", certificate), ("key.pem", "--key-file", key)]

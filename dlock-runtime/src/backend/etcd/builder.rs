@@ -7,6 +7,7 @@ use etcd_client::{Client, ConnectOptions};
 use percent_encoding::percent_decode_str;
 
 use super::calls::{Calls, explain};
+use super::login::Login;
 use super::{Etcd, Inner};
 use crate::backend::given_up::GivenUp;
 use crate::backoff::Backoff;
@@ -84,6 +85,7 @@ impl EtcdBuilder {
             .with_connect_timeout(self.response_timeout)
             .with_keep_alive(self.election_timeout * 2, self.election_timeout * 2)
             .with_require_leader(true);
+        let has_credentials = credentials.is_some();
         if let Some((user, password)) = credentials {
             options = options.with_user(user, password);
         }
@@ -98,9 +100,12 @@ impl EtcdBuilder {
             let problem = format!("etcd at {hosts} could not be reached in time");
             BackendError::transient(problem).not_sent()
         })?;
-        let client =
-            connected.map_err(|error| explain(&hosts, "could not be reached", error).not_sent())?;
-        let calls = Calls { client, hosts, limit: self.response_timeout };
+        let client = connected.map_err(|error| {
+            explain(&hosts, "could not be reached", &error).with_source(error).not_sent()
+        })?;
+        let limit = self.response_timeout;
+        let login = Arc::new(Login::new(client.clone(), &hosts, limit * 3, has_credentials));
+        let calls = Calls { client, hosts, limit, login };
         let min_ttl = shortest_lease_within(&calls, self.response_timeout).await?;
         // A heartbeat more, of which there are ten in an election timeout.
         let stale_leader = self.election_timeout + self.election_timeout / 10;

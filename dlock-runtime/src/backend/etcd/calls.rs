@@ -1,5 +1,6 @@
 //! The requests, each with its answer in this crate's words and within its time.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use etcd_client::{
@@ -7,6 +8,7 @@ use etcd_client::{
     PutOptions, SortOrder, SortTarget, Txn, TxnOp, TxnOpResponse, WatchFilterType, WatchOptions,
 };
 
+use super::login::Login;
 use crate::error::BackendError;
 
 /// The numbers of gRPC's status codes.
@@ -25,6 +27,7 @@ pub(super) struct Calls {
     /// Hosts and ports: what messages show.
     pub(super) hosts: String,
     pub(super) limit: Duration,
+    pub(super) login: Arc<Login>,
 }
 
 /// A place in a queue.
@@ -56,15 +59,20 @@ pub(super) enum Kept {
     Gone,
 }
 
-/// Sends a request, and again when it was never sent: one of the servers cannot be reached, and another one
-/// is asked then.
+/// Sends a request, and again when it was surely not executed: one of the servers cannot be reached, and another
+/// one is asked then; or our login was forgotten.
 macro_rules! asked {
     ($calls:ident, $request:expr) => {{
         let mut tries = $calls.tries();
+        let mut may_log_in = $calls.login.has_credentials();
         loop {
-            tries -= 1;
+            let login = $calls.login.number();
             match $calls.in_time($request).await? {
-                Err(error) if tries > 0 && is_unreachable(&error) => {}
+                Err(error) if tries > 1 && is_unreachable(&error) => tries -= 1,
+                Err(error) if may_log_in && is_unknown_login(&error) => {
+                    may_log_in = false;
+                    $calls.login.again(login).await?;
+                }
                 answer => break answer,
             }
         }
@@ -94,7 +102,7 @@ impl Calls {
     }
 
     fn failed(&self, error: Error) -> BackendError {
-        explain(&self.hosts, "failed", error)
+        explain(&self.hosts, "failed", &error).with_source(error)
     }
 
     pub(super) fn lapsed(&self) -> BackendError {
@@ -329,24 +337,37 @@ fn is_unreachable(error: &Error) -> bool {
     status(error) == Some(code::UNAVAILABLE) && told(error).contains("connect error")
 }
 
-pub(super) fn explain(hosts: &str, what: &str, error: Error) -> BackendError {
-    let lasts = match &error {
-        Error::GRpcStatus(_) => matches!(
-            status(&error),
-            Some(
-                code::INVALID_ARGUMENT
-                    | code::PERMISSION_DENIED
-                    | code::UNIMPLEMENTED
-                    | code::UNAUTHENTICATED
-            )
-        ),
+/// Has the server forgotten our login, or is it older than the last change of users and roles? It has done nothing
+/// then.
+fn is_unknown_login(error: &Error) -> bool {
+    status(error) == Some(code::UNAUTHENTICATED)
+        || ["invalid auth token", "revision of auth store is old"]
+            .iter()
+            .any(|words| told(error).contains(words))
+}
+
+/// Is it of no use to ask again?
+pub(super) fn is_lasting(error: &Error) -> bool {
+    match error {
+        Error::GRpcStatus(_) => {
+            let refused = matches!(
+                status(error),
+                Some(code::INVALID_ARGUMENT | code::PERMISSION_DENIED | code::UNIMPLEMENTED)
+            );
+            refused && !is_unknown_login(error)
+        }
         Error::InvalidArgs(_) | Error::InvalidUri(_) | Error::InvalidMetadataValue(_) => true,
         _ => false,
-    };
-    let message = format!("etcd at {hosts} {what}: {}", told(&error));
-    let explained =
-        if lasts { BackendError::permanent(message) } else { BackendError::transient(message) };
-    explained.with_source(error)
+    }
+}
+
+pub(super) fn explain(hosts: &str, what: &str, error: &Error) -> BackendError {
+    let message = format!("etcd at {hosts} {what}: {}", told(error));
+    if is_lasting(error) {
+        BackendError::permanent(message)
+    } else {
+        BackendError::transient(message)
+    }
 }
 
 /// The server's own words; a status shows much else.
