@@ -36,6 +36,9 @@ fn main() -> ExitCode {
         a_token_ahead_of_the_clock_is_outgrown_and_outlived,
         a_server_that_evicts_is_refused,
         the_documented_permissions_are_enough,
+        where_subscribing_is_refused_waiters_poll_at_once,
+        a_refused_subscription_is_logged_once_and_leaves_nothing_behind,
+        a_new_waiter_wakes_nobody_else,
         a_wrong_password_is_an_error_without_the_password,
         tls_with_an_authority_of_ones_own,
     );
@@ -366,6 +369,122 @@ async fn the_documented_permissions_are_enough() {
     assert!(registry.lock("k").inspect().await.expect("allowed").is_some());
     assert!(registry.lock("k").force_release().await.expect("allowed"));
     assert!(guard.release().await.expect_err("released by force").is_lost());
+}
+
+/// A user who may do everything but hear messages and send them.
+async fn user_without_channels(server: &RedisServer) -> String {
+    let mut acl = redis::cmd("ACL");
+    acl.arg("SETUSER").arg("mute").arg("on").arg(">word");
+    acl.arg(&["resetchannels", "~dlock:*", "+@all"]);
+    let () = acl.query_async(&mut plain(server).await).await.expect("ACL SETUSER");
+    format!("redis://mute:word@127.0.0.1:{}/", server.port())
+}
+
+/// How often the server has run a script.
+fn scripts_run(server: &RedisServer) -> u64 {
+    let told = server.cli(&["INFO", "commandstats"]);
+    let line = told.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls="));
+    line.and_then(|line| line.split(',').next()?.parse().ok()).unwrap_or(0)
+}
+
+async fn where_subscribing_is_refused_waiters_poll_at_once() {
+    use dlock_runtime::backend::{Attempt, Claim, Release, Released};
+    let server = RedisServer::start();
+    let one = registry(&server).await;
+    let url = user_without_channels(&server).await;
+    let mute = registry_over(Redis::connect(&url).await.expect("a user"));
+    // A release that can tell nobody is a release all the same.
+    let backend = Redis::connect(&url).await.expect("a user");
+    let mut claim = Claim::new("warm".into(), Duration::from_secs(30));
+    let attempt = backend.try_acquire(&claim).await.expect("an answer");
+    let Attempt::Granted { token, .. } = attempt else { panic!("it is free: {attempt:?}") };
+    claim.token = Some(token);
+    let released = backend.release(&claim, Release::default()).await;
+    assert!(matches!(released, Ok(Released::Released)), "{released:?}");
+
+    let guard = one.lock("k").ttl(Duration::from_mins(1)).acquire().await.expect("the lock");
+    let before = scripts_run(&server);
+    let waiter = tokio::spawn(mute.lock("k").wait(Duration::from_mins(1)).acquire());
+    let began = Instant::now();
+    while scripts_run(&server) < before + 12 {
+        sleep(Duration::from_millis(5)).await;
+    }
+    let took = began.elapsed();
+    guard.release().await.expect("held");
+    waiter.await.expect("no panic").expect("the lock").release().await.expect("held");
+    // With a second before each look it would be twelve and more.
+    assert!(took < Duration::from_secs(8), "a dozen looks took {took:?}");
+}
+
+/// What is logged, line by line.
+#[derive(Clone, Default)]
+struct Lines(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("no panic").extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Lines {
+    fn with(&self, words: &str) -> usize {
+        let bytes = self.0.lock().expect("no panic").clone();
+        String::from_utf8_lossy(&bytes).lines().filter(|line| line.contains(words)).count()
+    }
+}
+
+async fn a_refused_subscription_is_logged_once_and_leaves_nothing_behind() {
+    let server = RedisServer::start();
+    let url = user_without_channels(&server).await;
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let looks = move || {
+        let subscriber =
+            tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone());
+        let _default = tracing::subscriber::set_default(subscriber.finish());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(async {
+            let (one, mute) =
+                (registry(&server).await, Redis::connect(&url).await.expect("a user"));
+            let shown = format!("{mute:?}");
+            assert!(shown.contains("wanted: 0, touched: 0"), "{shown}");
+            let others = registry_over(mute.clone());
+            for number in 0..200 {
+                let key = format!("k{number}");
+                let held = acquire(&one, &key).await;
+                let lock = others.lock(&key).wait(Duration::from_millis(20));
+                assert!(lock.acquire().await.expect_err("held by another").is_busy());
+                held.release().await.expect("held");
+            }
+            format!("{mute:?}")
+        })
+    };
+    let shown = tokio::task::spawn_blocking(looks).await.expect("no panic");
+    assert!(shown.contains("wanted: 0, touched: 0"), "something is left behind: {shown}");
+    assert_eq!(lines.with("waiters look for themselves"), 1, "told more than once, or never");
+}
+
+async fn a_new_waiter_wakes_nobody_else() {
+    let server = RedisServer::start();
+    let backend = Redis::connect(&server.url()).await.expect("the server runs");
+    let watch = async |key: &str| backend.watch(&key.into()).await.expect("a subscription");
+    let mut first = watch("k").await;
+    // The first subscription itself is news.
+    let _ = futures_util::FutureExt::now_or_never(first.changed());
+    let mut second = watch("k").await;
+    // Confirmed after all that was to be done for the second one.
+    let _third = watch("another").await;
+    let _fourth = watch("a third").await;
+    let woken = futures_util::FutureExt::now_or_never(first.changed());
+    assert!(woken.is_none(), "woken by another waiter");
+    let _: i64 = plain(&server).await.publish("dlock:{k}:free", "").await.expect("PUBLISH");
+    first.changed().await;
+    second.changed().await;
 }
 
 async fn a_wrong_password_is_an_error_without_the_password() {

@@ -193,6 +193,9 @@ backend_by_async_methods!(Redis, "redis", Redis::capabilities, sets);
 
 impl fmt::Debug for Redis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Redis").field("prefix", &self.0.prefix).finish_non_exhaustive()
+        f.debug_struct("Redis")
+            .field("prefix", &self.0.prefix)
+            .field("subscriptions", &self.0.subscriptions)
+            .finish_non_exhaustive()
     }
 }

@@ -9,7 +9,7 @@ if KEYS[2] then
     group.granted = {}
     write_group(KEYS[2], group, now)
     redis.call('DEL', KEYS[1])
-    redis.call('PUBLISH', ARGV[1], '')
+    redis.pcall('PUBLISH', ARGV[1], '')
     return held > 0 and 1 or 0
 end
 local held = redis.call('GET', KEYS[1])
@@ -17,7 +17,7 @@ if not held then
     return 0
 end
 redis.call('DEL', KEYS[1])
-redis.call('PUBLISH', ARGV[1], '')
+redis.pcall('PUBLISH', ARGV[1], '')
 if ARGV[2] ~= '0' then
     -- A node of several that lost a lease takes it again at a renewal: not this one.
     local owner = string.match(held, '^~?([^:]*):')

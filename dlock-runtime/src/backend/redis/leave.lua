@@ -26,6 +26,6 @@ elseif own then
 end
 write_group(KEYS[3], group, now)
 if own or #group.queue < queue then
-    redis.call('PUBLISH', ARGV[3], '')
+    redis.pcall('PUBLISH', ARGV[3], '')
 end
 return own and 1 or 0

@@ -24,7 +24,8 @@ if ARGV[3] ~= '0' then
 else
     redis.call('DEL', KEYS[1])
     if ARGV[4] ~= '' then
-        redis.call('PUBLISH', ARGV[4], '')
+        -- Where that is not allowed the lease has ended all the same.
+        redis.pcall('PUBLISH', ARGV[4], '')
     end
 end
 return 1

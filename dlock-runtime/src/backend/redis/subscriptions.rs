@@ -5,23 +5,32 @@
 //! (re)subscription the waiters are woken, since a message may have been missed before.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use redis::aio::{PubSubSink, PubSubStream};
+use redis::{ErrorKind, RedisError, RedisResult};
 use tokio::task::AbortHandle;
 
 use super::link::Link;
 use crate::backend::topics::{Interest, Topics};
 use crate::backend::{Answer, Watch};
+use crate::backoff::Backoff;
 use crate::error::BackendError;
 
 /// How long the connection may be silent before it is asked whether it still lives.
 const SILENCE: Duration = Duration::from_secs(5);
 
-/// Between two tries to connect.
+/// Before the next try when a connection that was of use broke, and when it never was.
 const PAUSE: Duration = Duration::from_millis(200);
+
+/// The longest pause when the server cannot be reached.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// The longest pause when it can be, and refuses.
+const LONGEST_PAUSE_WHEN_REFUSED: Duration = Duration::from_mins(1);
 
 pub(in crate::backend) struct Subscriptions {
     link: Arc<Link>,
@@ -34,7 +43,8 @@ impl Subscriptions {
         Self { link, topics: Arc::default(), task: Mutex::default() }
     }
 
-    /// Watches a channel; resolves when the subscription is confirmed.
+    /// Watches a channel; resolves when the subscription is confirmed, and fails when it is not. While it
+    /// is known that none is, it fails at once.
     pub(in crate::backend) async fn watch(
         &self,
         channel: String,
@@ -42,7 +52,8 @@ impl Subscriptions {
         self.ensure_task();
         let mut interest = Interest::new(Arc::clone(&self.topics), channel);
         match tokio::time::timeout(self.link.limits().connect, interest.live()).await {
-            Ok(()) => Ok(ChannelWatch(interest)),
+            Ok(true) => Ok(ChannelWatch(interest)),
+            Ok(false) => Err(BackendError::transient("redis confirms no subscriptions now")),
             Err(_) => Err(BackendError::transient("redis did not confirm a subscription in time")),
         }
     }
@@ -54,6 +65,12 @@ impl Subscriptions {
             let keeper = Keeper { link: Arc::clone(&self.link), topics: Arc::clone(&self.topics) };
             *task = Some(tokio::spawn(keeper.run()).abort_handle());
         }
+    }
+}
+
+impl fmt::Debug for Subscriptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.topics.size().fmt(f)
     }
 }
 
@@ -72,42 +89,64 @@ struct Keeper {
 }
 
 /// The connection is to be made again.
-struct Broken;
+struct Broken {
+    why: RedisError,
+    /// Did it carry a subscription before?
+    was_of_use: bool,
+}
 
 impl Keeper {
     async fn run(self) {
+        let (mut pauses, mut is_told) = (Pauses::new(), false);
         loop {
-            if let Ok(connection) = self.link.topology.listen(self.link.limits()).await {
-                let (sink, stream) = connection.split();
-                let Broken = self.serve(sink, stream).await;
-            }
+            let broken = match self.link.topology.listen(self.link.limits()).await {
+                Ok(connection) => {
+                    let (sink, stream) = connection.split();
+                    self.serve(sink, stream).await
+                }
+                Err(why) => Broken { why, was_of_use: false },
+            };
             self.topics.all_down();
-            tokio::time::sleep(PAUSE.mul_f64(rand::random_range(0.5..=1.0))).await;
+            if broken.was_of_use {
+                (pauses, is_told) = (Pauses::new(), false);
+            } else if !is_told {
+                is_told = true;
+                tracing::warn!(
+                    target: "dlock",
+                    address = self.link.address(),
+                    error = %broken.why,
+                    "redis confirms no subscription: until it does, waiters look for themselves"
+                );
+            }
+            tokio::time::sleep(pauses.after(&broken.why)).await;
         }
     }
 
+    /// Until the connection breaks, or the server refuses.
     async fn serve(&self, mut sink: PubSubSink, mut messages: PubSubStream) -> Broken {
         let mut subscribed = HashSet::new();
+        let mut was_of_use = false;
         let mut touched = self.topics.all();
         loop {
             for channel in touched {
-                if self.reconcile(&mut sink, &mut subscribed, channel).await.is_err() {
-                    return Broken;
+                if let Err(why) = self.reconcile(&mut sink, &mut subscribed, channel).await {
+                    return Broken { why, was_of_use };
                 }
+                was_of_use |= !subscribed.is_empty();
             }
             let message = tokio::select! {
                 message = messages.next() => Some(message),
                 () = self.topics.changed() => None,
                 () = tokio::time::sleep(SILENCE) => {
-                    if self.in_time(sink.ping::<redis::Value>()).await.is_err() {
-                        return Broken;
+                    if let Err(why) = self.in_time(sink.ping::<redis::Value>()).await {
+                        return Broken { why, was_of_use };
                     }
                     None
                 }
             };
             match message {
                 Some(Some(message)) => self.topics.tell(message.get_channel_name()),
-                Some(None) => return Broken,
+                Some(None) => return Broken { why: super::topology::closed(), was_of_use },
                 None => {}
             }
             touched = self.topics.touched();
@@ -119,7 +158,7 @@ impl Keeper {
         sink: &mut PubSubSink,
         subscribed: &mut HashSet<String>,
         channel: String,
-    ) -> Result<(), Broken> {
+    ) -> RedisResult<()> {
         if self.topics.is_wanted(&channel) {
             if !subscribed.contains(&channel) {
                 self.in_time(sink.subscribe(&channel)).await?;
@@ -132,12 +171,29 @@ impl Keeper {
         Ok(())
     }
 
-    async fn in_time<T>(
-        &self,
-        answer: impl Future<Output = redis::RedisResult<T>>,
-    ) -> Result<T, Broken> {
+    async fn in_time<T>(&self, answer: impl Future<Output = RedisResult<T>>) -> RedisResult<T> {
         let answer = tokio::time::timeout(self.link.limits().response, answer).await;
-        answer.ok().and_then(Result::ok).ok_or(Broken)
+        answer.unwrap_or_else(|_| Err(super::topology::late()))
+    }
+}
+
+/// Between two tries. They grow, and further where the server refuses: that takes a person to change.
+struct Pauses {
+    unreachable: Backoff,
+    refused: Backoff,
+}
+
+impl Pauses {
+    const fn new() -> Self {
+        Self {
+            unreachable: Backoff::new(PAUSE, LONGEST_PAUSE),
+            refused: Backoff::new(PAUSE, LONGEST_PAUSE_WHEN_REFUSED),
+        }
+    }
+
+    fn after(&mut self, why: &RedisError) -> Duration {
+        let is_refusal = matches!(why.kind(), ErrorKind::Server(_) | ErrorKind::Extension);
+        if is_refusal { self.refused.pause() } else { self.unreachable.pause() }
     }
 }
 

@@ -174,6 +174,10 @@ pub(in crate::backend) fn late() -> RedisError {
     std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer in time").into()
 }
 
+pub(in crate::backend) fn closed() -> RedisError {
+    std::io::Error::new(std::io::ErrorKind::ConnectionReset, "the connection was closed").into()
+}
+
 impl Connection {
     /// Waits until so many replicas have what this connection has written to the key's server, and
     /// says how many have.
