@@ -1,6 +1,7 @@
 //! A network that fails on demand: a proxy between a client and a server.
 
 use std::io;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -16,6 +17,8 @@ pub struct Proxy {
     port: u16,
     target: u16,
     flow: watch::Sender<Flow>,
+    /// How much longer what passes takes, in each direction.
+    delay: watch::Sender<Duration>,
     /// What serves; none while the network is cut.
     service: Option<Service>,
 }
@@ -35,6 +38,13 @@ enum Direction {
     ToClient,
 }
 
+/// How a connection is to pass things on.
+#[derive(Debug, Clone)]
+struct How {
+    flow: watch::Receiver<Flow>,
+    delay: watch::Receiver<Duration>,
+}
+
 #[derive(Debug)]
 struct Service {
     task: JoinHandle<()>,
@@ -48,12 +58,13 @@ impl Proxy {
     /// When it gets no port.
     pub async fn start(target: u16) -> Self {
         let (flow, _) = watch::channel(Flow::Everything);
+        let (delay, _) = watch::channel(Duration::ZERO);
         // Another process may take the port between the look and the start: then try the next.
         for _ in 0..5 {
             let port = free_port().expect("a free port");
             if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)).await {
-                let service = Some(Service::start(listener, target, &flow));
-                return Self { port, target, flow, service };
+                let service = Some(Service::start(listener, target, &flow, &delay));
+                return Self { port, target, flow, delay, service };
             }
         }
         panic!("the proxy got no port");
@@ -87,7 +98,7 @@ impl Proxy {
         if self.service.is_none() {
             let listener = TcpListener::bind(("127.0.0.1", self.port)).await;
             let listener = listener.expect("its port is still free");
-            self.service = Some(Service::start(listener, self.target, &self.flow));
+            self.service = Some(Service::start(listener, self.target, &self.flow, &self.delay));
         }
     }
 
@@ -101,6 +112,11 @@ impl Proxy {
     /// hears of it.
     pub fn stall_answers(&self) {
         self.flow.send_replace(Flow::Requests);
+    }
+
+    /// Makes everything take this much longer in each direction, as distance does.
+    pub fn delay(&self, delay: Duration) {
+        self.delay.send_replace(delay);
     }
 
     /// Passes everything again, first what was kept.
@@ -118,28 +134,29 @@ impl Drop for Proxy {
 }
 
 impl Service {
-    fn start(listener: TcpListener, target: u16, flow: &watch::Sender<Flow>) -> Self {
+    fn start(
+        listener: TcpListener,
+        target: u16,
+        flow: &watch::Sender<Flow>,
+        delay: &watch::Sender<Duration>,
+    ) -> Self {
         let (end, ended) = oneshot::channel();
-        Self { task: tokio::spawn(serve(listener, target, flow.subscribe(), ended)), end }
+        let how = How { flow: flow.subscribe(), delay: delay.subscribe() };
+        Self { task: tokio::spawn(serve(listener, target, how, ended)), end }
     }
 }
 
 /// Serves until it is told to end; then it closes everything before it returns.
-async fn serve(
-    listener: TcpListener,
-    target: u16,
-    flow: watch::Receiver<Flow>,
-    mut ended: oneshot::Receiver<()>,
-) {
+async fn serve(listener: TcpListener, target: u16, how: How, mut ended: oneshot::Receiver<()>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             _ = &mut ended => break,
             Some(_) = connections.join_next() => {}
             Ok((client, _)) = listener.accept() => {
-                let flow = flow.clone();
+                let how = how.clone();
                 // A connection that breaks has told both its sides.
-                connections.spawn(async move { connect(client, target, flow).await.ok() });
+                connections.spawn(async move { connect(client, target, how).await.ok() });
             }
         }
     }
@@ -148,20 +165,16 @@ async fn serve(
 }
 
 /// Passes what the two sides of a connection say until both have ended, or one breaks off.
-async fn connect(
-    client: TcpStream,
-    target: u16,
-    mut flow: watch::Receiver<Flow>,
-) -> io::Result<()> {
-    passes(&mut flow, Direction::ToServer).await;
+async fn connect(client: TcpStream, target: u16, mut how: How) -> io::Result<()> {
+    passes(&mut how.flow, Direction::ToServer).await;
     let server = TcpStream::connect(("127.0.0.1", target)).await?;
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
     tokio::try_join!(
-        pump(from_client, to_server, flow.clone(), Direction::ToServer),
-        pump(from_server, to_client, flow, Direction::ToClient),
+        pump(from_client, to_server, how.clone(), Direction::ToServer),
+        pump(from_server, to_client, how, Direction::ToClient),
     )?;
     Ok(())
 }
@@ -169,14 +182,18 @@ async fn connect(
 async fn pump(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
-    mut flow: watch::Receiver<Flow>,
+    mut how: How,
     direction: Direction,
 ) -> io::Result<()> {
     let mut buffer = vec![0; 16 * 1024];
     loop {
         let read = from.read(&mut buffer).await;
         // What came is kept here while nothing passes, and so is an end.
-        passes(&mut flow, direction).await;
+        passes(&mut how.flow, direction).await;
+        let delay = *how.delay.borrow();
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
         match read? {
             0 => return to.shutdown().await,
             length => to.write_all(&buffer[..length]).await?,

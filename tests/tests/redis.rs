@@ -2,6 +2,8 @@
 
 use std::num::NonZeroU32;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use dlock_runtime::backend::{Backend, Redis};
@@ -9,6 +11,7 @@ use dlock_runtime::{LockError, LockGuard, Mode, Registry, Wait};
 use dlock_tests::servers::RedisServer;
 use dlock_tests::trials::Trials;
 use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use redis::AsyncCommands;
 use redis::aio::MultiplexedConnection;
 use tokio::time::sleep;
@@ -39,6 +42,9 @@ fn main() -> ExitCode {
         where_subscribing_is_refused_waiters_poll_at_once,
         a_refused_subscription_is_logged_once_and_leaves_nothing_behind,
         a_new_waiter_wakes_nobody_else,
+        renewals_and_releases_overtake_a_flood_of_acquires,
+        a_restarted_server_is_not_stormed,
+        two_passwords_at_a_time_let_credentials_rotate,
         a_wrong_password_is_an_error_without_the_password,
         tls_with_an_authority_of_ones_own,
     );
@@ -485,6 +491,94 @@ async fn a_new_waiter_wakes_nobody_else() {
     let _: i64 = plain(&server).await.publish("dlock:{k}:free", "").await.expect("PUBLISH");
     first.changed().await;
     second.changed().await;
+}
+
+async fn renewals_and_releases_overtake_a_flood_of_acquires() {
+    use dlock_runtime::backend::{Claim, Release, Renewal};
+    const FLOOD: usize = 20_000;
+    let server = RedisServer::start();
+    let patient = Redis::builder().response_timeout(Duration::from_mins(2));
+    let backend = patient.connect(&server.url()).await.expect("the server runs");
+    let claim = |key: String| Claim::new(key.into(), Duration::from_mins(5));
+    let held = claim("held".to_owned());
+    backend.try_acquire(&held).await.expect("an answer");
+    backend.renew(&held).await.expect("an answer");
+
+    let (began, answered) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let flood = tokio::spawn({
+        let (backend, began, answered) = (backend.clone(), began.clone(), answered.clone());
+        async move {
+            let claims: Vec<_> = (0..FLOOD).map(|number| claim(format!("k{number}"))).collect();
+            let all = claims.iter().map(|claim| {
+                began.fetch_add(1, Ordering::Relaxed);
+                backend.try_acquire(claim)
+            });
+            let mut all: FuturesUnordered<_> = all.collect();
+            while let Some(answer) = all.next().await {
+                answer.expect("an answer");
+                answered.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    });
+    // All are on their way, and hardly any has arrived.
+    while began.load(Ordering::Relaxed) < FLOOD || answered.load(Ordering::Relaxed) == 0 {
+        tokio::task::yield_now().await;
+    }
+    let renewal = backend.renew(&held).await.expect("an answer");
+    backend.release(&held, Release::default()).await.expect("an answer");
+    let before = answered.load(Ordering::Relaxed);
+    assert!(matches!(renewal, Renewal::Renewed { .. }), "{renewal:?}");
+    assert!(before < FLOOD / 2, "{before} acquires of {FLOOD} went before a renewal and a release");
+    flood.await.expect("no panic");
+}
+
+/// By its own count; the test's own connections are a handful.
+async fn a_restarted_server_is_not_stormed() {
+    let mut server = RedisServer::start();
+    let registry = registry(&server).await;
+    acquire(&registry, "warm").await.release().await.expect("held");
+    server.kill();
+    let waiting: Vec<_> = (0..500)
+        .map(|number| registry.lock(format!("k{number}")).wait(Duration::from_mins(2)).acquire())
+        .map(tokio::spawn)
+        .collect();
+    // They have met the outage.
+    sleep(Duration::from_millis(500)).await;
+    server.restart();
+    for task in waiting {
+        task.await.expect("no panic").expect("the server is back").release().await.expect("held");
+    }
+    let told = server.cli(&["INFO", "stats"]);
+    let count = told.lines().find_map(|line| line.strip_prefix("total_connections_received:"));
+    let count: usize = count.and_then(|count| count.trim().parse().ok()).expect("a count");
+    assert!(count < 20, "{count} connections");
+}
+
+/// What the documentation of the Redis backend tells to do.
+async fn two_passwords_at_a_time_let_credentials_rotate() {
+    let server = RedisServer::start();
+    let mut admin = plain(&server).await;
+    let mut set = async |words: &[&str]| {
+        let mut acl = redis::cmd("ACL");
+        acl.arg("SETUSER").arg("locks").arg(words);
+        let () = acl.query_async(&mut admin).await.expect("ACL SETUSER");
+    };
+    let url = |password: &str| format!("redis://locks:{password}@127.0.0.1:{}/", server.port());
+    set(&["on", "~dlock:*", "&dlock:*", "+@all", ">old"]).await;
+    let before = registry_over(Redis::connect(&url("old")).await.expect("the old password"));
+    let held = before.lock("k").ttl(Duration::from_millis(1_500)).acquire().await.expect("free");
+
+    set(&[">new"]).await;
+    let after = registry_over(Redis::connect(&url("new")).await.expect("the new password"));
+    Redis::connect(&url("old")).await.expect("still valid");
+    let waiter = tokio::spawn(after.lock("k").wait(Duration::from_mins(1)).acquire());
+    set(&["<old"]).await;
+    Redis::connect(&url("old")).await.expect_err("no longer valid");
+    // Who has authenticated before goes on, and ends in order.
+    sleep(Duration::from_secs(2)).await;
+    assert!(held.is_held(), "renewed over a connection that was made before");
+    held.release().await.expect("held");
+    waiter.await.expect("no panic").expect("the lock").release().await.expect("held");
 }
 
 async fn a_wrong_password_is_an_error_without_the_password() {

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use dlock_runtime::backend::Redis;
 use dlock_runtime::{LockGuard, Registry, Wait};
+use dlock_tests::proxy::Proxy;
 use dlock_tests::servers::{RedisCluster, RedisSentinels, RedisServer};
 use dlock_tests::trials::Trials;
 use tokio::time::sleep;
@@ -19,12 +20,14 @@ fn main() -> ExitCode {
         cluster_processes_hand_over_by_messages,
         cluster_a_slot_moves_in_mid_hold,
         cluster_a_failover_in_mid_hold_and_in_mid_wait,
+        cluster_a_hung_node_leaves_the_others_alone,
         cluster_a_node_that_evicts_is_refused,
         sentinel_an_uncontended_cycle_is_two_commands,
         sentinel_a_master_is_demoted_in_mid_hold,
         sentinel_a_master_dies_in_mid_hold_and_in_mid_wait,
         sentinel_an_unknown_master_is_told,
         replicas_must_have_a_lock_before_it_counts,
+        replicas_are_waited_for_together,
         mistakes_in_urls_are_one_clear_line,
     );
     trials.run()
@@ -169,6 +172,66 @@ async fn cluster_a_failover_in_mid_hold_and_in_mid_wait() {
     next.release().await.expect("held to the end");
 }
 
+/// Nobody takes over for it, and nobody notices but by its silence.
+async fn cluster_a_hung_node_leaves_the_others_alone() {
+    let mut cluster = RedisCluster::start();
+    for node in &cluster.nodes {
+        let _ = node.cli(&["CONFIG", "SET", "cluster-replica-no-failover", "yes"]);
+        let _ = node.cli(&["CONFIG", "SET", "cluster-require-full-coverage", "no"]);
+    }
+    let hung = cluster.master_of("dlock:{k0}");
+    let keys: Vec<_> = (0..30).map(|number| format!("k{number}")).collect();
+    let is_there = |key: &&String| cluster.master_of(&format!("dlock:{{{key}}}")) == hung;
+    let (there, elsewhere): (Vec<&String>, Vec<&String>) = keys.iter().partition(is_there);
+    // Found by the node that hangs, first of all.
+    let port = |node: usize| cluster.nodes[node].port();
+    let others = (0..cluster.nodes.len()).filter(|node| *node != hung).take(2);
+    let nodes: Vec<_> = [hung].into_iter().chain(others).map(port).collect();
+    let nodes: Vec<_> = nodes.into_iter().map(|port| format!("127.0.0.1:{port}")).collect();
+    let url = format!("redis+cluster://{}", nodes.join(","));
+    let one = registry(&url).await;
+
+    let ttl = Duration::from_secs(3);
+    let lock = |key: &str| one.lock(key).ttl(ttl).wait(Wait::Forever);
+    let mut held = vec![];
+    for key in elsewhere.iter().take(4) {
+        held.push(lock(key).acquire().await.expect("free"));
+    }
+    let lost = lock(there[0]).acquire().await.expect("free");
+    cluster.nodes[hung].pause();
+    let began = Instant::now();
+    // Others go on asking the silent node.
+    let asking: Vec<_> = there[1..]
+        .iter()
+        .map(|key| one.lock(key.as_str()).wait(Duration::from_mins(1)).acquire())
+        .map(tokio::spawn)
+        .collect();
+    let two = Redis::connect(&url).await.expect("the other nodes answer");
+    let two = registry_over(two);
+    let mut slowest = Duration::ZERO;
+    while began.elapsed() < ttl * 3 {
+        for registry in [&one, &two] {
+            let asked = Instant::now();
+            let key = elsewhere.last().expect("some are elsewhere");
+            let lock = registry.lock(key.as_str()).ttl(ttl).wait(Duration::from_secs(5));
+            lock.acquire().await.expect("its node answers").release().await.expect("held");
+            slowest = slowest.max(asked.elapsed());
+        }
+        assert!(held.iter().all(LockGuard::is_held), "lost after {:?}", began.elapsed());
+        sleep(Duration::from_millis(20)).await;
+    }
+    // No cycle has waited for the silent node.
+    assert!(slowest < Duration::from_secs(1), "a cycle took {slowest:?}");
+    assert!(!lost.is_held(), "nobody has renewed it");
+    for guard in held {
+        guard.release().await.expect("held to the end");
+    }
+    cluster.nodes[hung].resume();
+    for waiter in asking {
+        waiter.await.expect("no panic").expect("the node is back").release().await.expect("held");
+    }
+}
+
 async fn cluster_a_node_that_evicts_is_refused() {
     let cluster = RedisCluster::start();
     let masters: Vec<_> =
@@ -257,8 +320,60 @@ async fn replicas_must_have_a_lock_before_it_counts() {
     all.servers[1].resume();
 }
 
+/// One after the other they would take as many round trips to the replica as there are locks.
+async fn replicas_are_waited_for_together() {
+    let master = RedisServer::start_with(&["--save", "", "--repl-diskless-sync-delay", "0"]);
+    let far = Proxy::start(master.port()).await;
+    let port = far.port().to_string();
+    let replica = RedisServer::start_with(&["--save", "", "--replicaof", "127.0.0.1", &port]);
+    let (master, replica) = tokio::task::spawn_blocking(move || {
+        master.wait_for_replicas(1);
+        (master, replica)
+    })
+    .await
+    .expect("no panic");
+    let patient = Redis::builder().replicas(1).response_timeout(Duration::from_secs(10));
+    let registry = registry_over(patient.connect(&master.url()).await.expect("it runs"));
+    acquire(&registry, "warm").await.release().await.expect("held");
+    far.delay(Duration::from_millis(30));
+
+    let mut one = Duration::MAX;
+    for round in 0..3 {
+        let began = Instant::now();
+        acquire(&registry, &format!("one {round}")).await.release().await.expect("held");
+        one = one.min(began.elapsed());
+    }
+    let began = Instant::now();
+    let all = (0..50).map(|number| {
+        let (registry, replica) = (registry.clone(), replica.url());
+        tokio::spawn(async move {
+            let key = format!("k{number}");
+            let guard = acquire(&registry, &key).await;
+            let took = began.elapsed();
+            // What counts is there.
+            let replica = redis::Client::open(replica).expect("a URL");
+            let mut replica = replica.get_multiplexed_async_connection().await.expect("it runs");
+            let stored = redis::cmd("EXISTS").arg(format!("dlock:{{{key}}}")).to_owned();
+            let stored: bool = stored.query_async(&mut replica).await.expect("EXISTS");
+            assert!(stored, "granted before the replica had it");
+            guard.release().await.expect("held");
+            took
+        })
+    });
+    let mut slowest = Duration::ZERO;
+    for task in all.collect::<Vec<_>>() {
+        slowest = slowest.max(task.await.expect("no panic"));
+    }
+    assert!(slowest < one * 10, "50 at once took {slowest:?}, one takes {one:?}");
+}
+
 async fn mistakes_in_urls_are_one_clear_line() {
     for (url, part) in [
+        ("redis://:secret@127.0.0.1:1/?colour=secret", "`colour`"),
+        ("redis://:secret@127.0.0.1:1?colour=secret", "`colour`"),
+        ("redlock://:secret@127.0.0.1:1,127.0.0.1:2,127.0.0.1:3?colour=secret", "`colour`"),
+        ("redis+sentinel://:secret@127.0.0.1:1/shop?colour=secret", "`colour`"),
+        ("redis://:secret@127.0.0.1:1/shop", "database"),
         ("redis+cluster://:secret@127.0.0.1", "host:port"),
         ("redis+cluster://:secret@127.0.0.1:1/3", "one database"),
         ("redis+cluster://:secret@127.0.0.1:1?colour=red", "`colour`"),

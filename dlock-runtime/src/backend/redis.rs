@@ -19,21 +19,27 @@
 
 pub(super) mod address;
 mod builder;
+mod cluster;
+mod copies;
+mod failure;
 pub(super) mod link;
 pub(super) mod names;
 pub(super) mod scripts;
+pub(super) mod server;
+pub(super) mod servers;
+mod slots;
 pub(super) mod subscriptions;
-pub(super) mod topology;
+mod topology;
 
 use std::fmt;
 use std::sync::Arc;
 
 pub use self::builder::RedisBuilder;
-use self::link::{Copies, Link};
 use self::names::Names;
 use self::scripts::{Acquired, AcquiredAnswer, EnteredAnswer, InspectAnswer};
+use self::server::{Care, Lane};
+use self::servers::Servers;
 use self::subscriptions::{ChannelWatch, Subscriptions};
-use self::topology::Topology;
 use super::by_async_methods::backend_by_async_methods;
 use super::{
     Attempt, Capabilities, Claim, Holder, LockState, Release, Released, Renewal, SetAttempt,
@@ -45,13 +51,14 @@ use crate::key::LockKey;
 /// Leases on a Redis server (5.0 or newer), on the master that Sentinels watch, or in a Cluster; or on
 /// what speaks the protocol.
 ///
-/// Requests share one multiplexed connection (in a Cluster one to each node), which is made again when
-/// it breaks; waiters are woken over another one. Clones share them.
+/// Requests share two multiplexed connections to each server, one for acquires and one for renewals and
+/// releases, which are made again when they break; with [`replicas`](RedisBuilder::replicas) there are two
+/// more for each of acquires and renewals. Waiters are woken over another one. Clones share them.
 #[derive(Clone)]
 pub struct Redis(Arc<Inner>);
 
 struct Inner {
-    link: Arc<Link>,
+    servers: Servers,
     subscriptions: Subscriptions,
     prefix: String,
     replicas: u32,
@@ -107,26 +114,28 @@ impl Redis {
 
     async fn try_acquire_set(&self, claims: &[Claim]) -> Result<SetAttempt, BackendError> {
         let names: Vec<_> = claims.iter().map(|claim| self.names(&claim.key)).collect();
-        let copies = Copies { key: &names[0].lock, replicas: self.0.replicas };
-        let is_granted = |(answer, ..): &EnteredAnswer| *answer == 1;
+        let care = self.copied(|(answer, ..): &EnteredAnswer| *answer == 1);
         let call = scripts::enter(&names, claims);
-        let answer = self.0.link.run_copied(&call, copies, is_granted).await?;
+        let answer = self.0.servers.run(&names[0].lock, Lane::Acquire, &call, care).await?;
         let ttl = claims.iter().map(|claim| claim.ttl).min().unwrap_or_default();
         Ok(scripts::entered(answer, validity_of(ttl)))
     }
 
     /// In a Cluster each key has a slot of its own.
     fn capabilities(&self) -> Capabilities {
-        let in_one_slot = !matches!(self.0.link.topology, Topology::Cluster(_));
-        Capabilities::SHARED_STORE.with_atomic_sets(in_one_slot)
+        Capabilities::SHARED_STORE.with_atomic_sets(!self.0.servers.is_cluster())
     }
 
     async fn try_acquire_alone(&self, claim: &Claim) -> Result<Acquired, BackendError> {
         let names = self.names(&claim.key);
         let call = scripts::acquire(&names, claim, None);
-        let copies = Copies { key: &names.lock, replicas: self.0.replicas };
-        let is_granted = |(answer, ..): &AcquiredAnswer| *answer == 1;
-        Ok(self.0.link.run_copied(&call, copies, is_granted).await?.into())
+        let care = self.copied(|(answer, ..): &AcquiredAnswer| *answer == 1);
+        Ok(self.0.servers.run(&names.lock, Lane::Acquire, &call, care).await?.into())
+    }
+
+    /// An answer that says that something was written counts when enough replicas have it.
+    fn copied<T>(&self, has_written: fn(&T) -> bool) -> Care<T> {
+        Care::Copied { replicas: self.0.replicas, has_written }
     }
 
     async fn renew(&self, claim: &Claim) -> Result<Renewal, BackendError> {
@@ -135,8 +144,8 @@ impl Redis {
             Sharing::Exclusive => scripts::renew(&names, claim, None),
             Sharing::Shared | Sharing::Permits(_) => scripts::stay(&names, claim),
         };
-        let copies = Copies { key: &names.lock, replicas: self.0.replicas };
-        match self.0.link.run_copied(&call, copies, |answer: &u8| *answer == 1).await? {
+        let care = self.copied(|answer: &u8| *answer == 1);
+        match self.0.servers.run(&names.lock, Lane::Keep, &call, care).await? {
             1 => Ok(Renewal::Renewed { validity: validity_of(claim.ttl) }),
             _ => Ok(Renewal::NotHeld),
         }
@@ -149,7 +158,7 @@ impl Redis {
         } else {
             scripts::release(&names, claim, release, None)
         };
-        match self.0.link.run(&call).await? {
+        match self.0.servers.run(&names.lock, Lane::Keep, &call, Care::Once).await? {
             1 => Ok(Released::Released),
             _ => Ok(Released::NotHeld),
         }
@@ -164,14 +173,17 @@ impl Redis {
     }
 
     async fn state(&self, key: LockKey) -> Result<LockState, BackendError> {
-        let call = scripts::inspect(&self.names(&key));
-        let answer: InspectAnswer = self.0.link.run_repeatable(&call).await?;
+        let names = self.names(&key);
+        let call = scripts::inspect(&names);
+        let servers = &self.0.servers;
+        let answer: InspectAnswer =
+            servers.run(&names.lock, Lane::Keep, &call, Care::Repeatable).await?;
         Ok(scripts::state(key, answer))
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<LockState>, BackendError> {
         let mut states = vec![];
-        for key in self.0.link.keys(&self.0.prefix, prefix).await? {
+        for key in self.0.servers.keys(&self.0.prefix, prefix).await? {
             let state = self.state(key).await?;
             if !state.is_idle() {
                 states.push(state);
@@ -181,11 +193,15 @@ impl Redis {
     }
 
     async fn revoke(&self, key: &LockKey) -> Result<bool, BackendError> {
-        self.0.link.run(&scripts::revoke(&self.names(key))).await
+        let names = self.names(key);
+        let call = scripts::revoke(&names);
+        self.0.servers.run(&names.lock, Lane::Keep, &call, Care::Once).await
     }
 
     async fn force_release(&self, key: &LockKey) -> Result<bool, BackendError> {
-        self.0.link.run(&scripts::force_release(&self.names(key), None)).await
+        let names = self.names(key);
+        let call = scripts::force_release(&names, None);
+        self.0.servers.run(&names.lock, Lane::Keep, &call, Care::Once).await
     }
 }
 

@@ -48,6 +48,7 @@ use super::redis::names::Names;
 use super::redis::scripts::{
     self, Acquired, AcquiredAnswer, InspectAnswer, Member, Proposal, Tombstone,
 };
+use super::redis::server::Lane;
 use super::{
     Attempt, Capabilities, Claim, Holder, LockState, MOST_LISTED, Release, Released, Renewal,
     validity_of,
@@ -160,7 +161,7 @@ impl Redlock {
         let proposal = Proposal { token: by_this_clock(), tolerance: self.0.common.tolerance };
         let mut round = Round::new(self.0.nodes.len());
         let mut failures = Failures::default();
-        let asks = call.each(move |names, claim, member| {
+        let asks = call.each(Lane::Acquire, move |names, claim, member| {
             scripts::acquire(names, claim, Some((member, proposal)))
         });
         failures.silent = gather(asks, call.limit, |node, answer: Result<AcquiredAnswer, _>| {
@@ -223,7 +224,8 @@ impl Redlock {
         let (mut renewed, mut not_held) = (0, 0);
         let mut failures = Failures::default();
         let nodes = self.0.nodes.len();
-        let asks = call.each(|names, claim, member| scripts::renew(names, claim, Some(member)));
+        let asks = call
+            .each(Lane::Keep, |names, claim, member| scripts::renew(names, claim, Some(member)));
         failures.silent = gather(asks, call.limit, |_, answer| {
             match answer {
                 Ok(1_u8) => renewed += 1,
@@ -342,7 +344,7 @@ impl Redlock {
         let mut failures = Failures::default();
         let asks = self.all(|node| {
             let names = Arc::clone(&names);
-            async move { node.run(|_| scripts::bar(&names, &owner, longest)).await }
+            async move { node.run(Lane::Keep, |_| scripts::bar(&names, &owner, longest)).await }
         });
         failures.silent = gather(asks, self.0.node_timeout, |_, answer: Result<usize, _>| {
             match answer {
@@ -364,7 +366,7 @@ impl Redlock {
         let mut failures = Failures::default();
         let asks = self.all(|node| {
             let names = Arc::clone(&names);
-            async move { node.run(|_| scripts::inspect(&names)).await }
+            async move { node.run(Lane::Keep, |_| scripts::inspect(&names)).await }
         });
         failures.silent =
             gather(asks, self.0.node_timeout, |_, answer: Result<InspectAnswer, _>| {
@@ -404,7 +406,7 @@ impl Redlock {
         let mut failures = Failures::default();
         let asks = self.all(|node| {
             let names = Arc::clone(&names);
-            async move { node.run(|_| scripts::force_release(&names, longest)).await }
+            async move { node.run(Lane::Keep, |_| scripts::force_release(&names, longest)).await }
         });
         failures.silent = gather(asks, self.0.node_timeout, |_, answer: Result<usize, _>| {
             match answer {
@@ -484,17 +486,22 @@ impl Call {
     }
 
     /// A request to every node.
-    fn each<T: FromRedisValue + Send>(self: &Arc<Self>, script: impl NodeScript) -> Vec<Ask<T>> {
-        (0..self.redlock.0.nodes.len()).map(|node| self.ask(node, script)).collect()
+    fn each<T: FromRedisValue + Send>(
+        self: &Arc<Self>,
+        lane: Lane,
+        script: impl NodeScript,
+    ) -> Vec<Ask<T>> {
+        (0..self.redlock.0.nodes.len()).map(|node| self.ask(node, lane, script)).collect()
     }
 
     fn ask<T: FromRedisValue + Send>(
         self: &Arc<Self>,
         node: usize,
+        lane: Lane,
         script: impl NodeScript,
     ) -> Ask<T> {
         let call = Arc::clone(self);
-        ask(node, async move { call.node(node).run(|run| call.invoke(script, run)).await })
+        ask(node, async move { call.node(node).run(lane, |run| call.invoke(script, run)).await })
     }
 
     /// A request that ends a lease. A node that does not answer it owes it: it may have another request
@@ -502,7 +509,7 @@ impl Call {
     fn ask_to_end(self: &Arc<Self>, node: usize, script: impl NodeScript) -> Ask<u8> {
         let call = Arc::clone(self);
         ask(node, async move {
-            let answer = call.node(node).run(|run| call.invoke(script, run)).await;
+            let answer = call.node(node).run(Lane::Keep, |run| call.invoke(script, run)).await;
             if answer.is_err() {
                 let lasts = call.claim.ttl + OWED;
                 let owed = Arc::clone(&call);
@@ -523,7 +530,7 @@ impl Call {
         let raise = move |names: &Names, claim: &Claim, member: Member<'_>| {
             scripts::raise(names, claim, token, member)
         };
-        let asks = win.behind().iter().map(|node| self.ask(*node, raise)).collect();
+        let asks = win.behind().iter().map(|node| self.ask(*node, Lane::Acquire, raise)).collect();
         gather(asks, self.limit, |_, stored| matches!(stored, Ok(1_u8)) && win.wrote()).await;
     }
 

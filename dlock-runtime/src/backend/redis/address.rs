@@ -11,8 +11,12 @@ pub(in crate::backend) struct Address {
     pub(in crate::backend) nodes: Vec<ConnectionInfo>,
     /// Behind the nodes, without its slash.
     pub(in crate::backend) path: String,
-    options: Vec<(String, String)>,
+    pub(in crate::backend) options: Options,
 }
+
+/// What stands behind the question mark; what is left over in the end is unknown.
+#[derive(Debug)]
+pub(in crate::backend) struct Options(Vec<(String, String)>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::backend) struct Scheme {
@@ -50,18 +54,7 @@ impl Address {
         let nodes = nodes.split(',').map(|node| connection(node, scheme.tls));
         let mut nodes = nodes.collect::<Result<Vec<_>, _>>()?;
         share_credentials(&mut nodes);
-        let options = query.split('&').filter(|option| !option.is_empty());
-        let options = options.map(|option| {
-            let (name, value) = option.split_once('=').unwrap_or((option, ""));
-            (name.to_owned(), value.to_owned())
-        });
-        Ok(Self { scheme, nodes, path: path.to_owned(), options: options.collect() })
-    }
-
-    /// The value of an option; what is left over in the end is unknown.
-    pub(in crate::backend) fn take(&mut self, name: &str) -> Option<String> {
-        let at = self.options.iter().position(|(known, _)| known == name)?;
-        Some(self.options.remove(at).1)
+        Ok(Self { scheme, nodes, path: path.to_owned(), options: Options::read(query) })
     }
 
     /// Sets the database whose number is the path.
@@ -77,9 +70,27 @@ impl Address {
         }
         Ok(())
     }
+}
 
+impl Options {
+    fn read(query: &str) -> Self {
+        let options = query.split('&').filter(|option| !option.is_empty());
+        let options = options.map(|option| {
+            let (name, value) = option.split_once('=').unwrap_or((option, ""));
+            (name.to_owned(), value.to_owned())
+        });
+        Self(options.collect())
+    }
+
+    /// The value of an option.
+    pub(in crate::backend) fn take(&mut self, name: &str) -> Option<String> {
+        let at = self.0.iter().position(|(known, _)| known == name)?;
+        Some(self.0.remove(at).1)
+    }
+
+    /// Refuses what is unknown by its name. Its value may be a secret.
     pub(in crate::backend) fn nothing_left(&self, known: &str) -> Result<(), BackendError> {
-        match self.options.first() {
+        match self.0.first() {
             None => Ok(()),
             Some((name, _)) => {
                 let problem = format!("a redis URL has no option `{name}` (there is {known})");
@@ -87,6 +98,12 @@ impl Address {
             }
         }
     }
+}
+
+/// The options of a URL that names one server.
+pub(in crate::backend) fn options(url: &str) -> Options {
+    let url = url.split_once('#').map_or(url, |(url, _)| url);
+    Options::read(url.split_once('?').map_or("", |(_, query)| query))
 }
 
 /// Its form, if the scheme is one of ours, and what stands behind it.
@@ -151,8 +168,8 @@ mod tests {
         let passwords = address.nodes.iter().map(|node| node.redis_settings().password());
         assert!(passwords.eq([Some("p/w"), Some("p/w")]));
         assert_eq!(address.path, "main");
-        assert_eq!(address.take("replicas").as_deref(), Some("2"));
-        address.nothing_left("").unwrap();
+        assert_eq!(address.options.take("replicas").as_deref(), Some("2"));
+        address.options.nothing_left("").unwrap();
     }
 
     #[test]
@@ -167,6 +184,8 @@ mod tests {
             assert!(!told.contains("secret"), "{told}");
         }
         let address = Address::parse("redis+cluster://a:1?colour=red").unwrap();
-        assert!(address.nothing_left("replicas").unwrap_err().to_string().contains("`colour`"));
+        assert!(
+            address.options.nothing_left("replicas").unwrap_err().to_string().contains("`colour`")
+        );
     }
 }

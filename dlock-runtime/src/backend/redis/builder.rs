@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::Client;
-use redis::cluster::ClusterClient;
 
-use super::address::{self, Address, Form, split_scheme};
-use super::link::{Limits, Link};
+use super::address::{self, Address, Form, Options, split_scheme};
+use super::cluster::Cluster;
+use super::link::Limits;
+use super::server::Server;
+use super::servers::Servers;
 use super::subscriptions::Subscriptions;
-use super::topology::{Cluster, Sentinels, Topology};
+use super::topology::{Sentinels, Template, Topology};
 use super::{Inner, Redis};
 use crate::error::BackendError;
 
@@ -84,19 +86,20 @@ impl RedisBuilder {
     /// Cancel safe: a connection under way is closed.
     pub async fn connect(mut self, url: &str) -> Result<Redis, BackendError> {
         self.checked_prefix()?;
-        let link = match split_scheme(url)?.0.form {
-            Form::Server => self.link(self.server(url)?),
-            Form::Cluster | Form::Sentinel => {
-                let (topology, address) = self.several(Address::parse(url)?)?;
-                Link::new(topology, address, self.limits)
+        let servers = match split_scheme(url)?.0.form {
+            Form::Server => {
+                let mut options = address::options(url);
+                self.take_replicas(&mut options)?;
+                let server = self.server(url, options)?;
+                Servers::One(Arc::new(Server::of(server, self.limits, self.replicas > 0)))
             }
+            Form::Cluster | Form::Sentinel => self.several(Address::parse(url)?)?,
             Form::Quorum => return Err(address::unreadable("`backend::Redlock` connects to that")),
         };
-        let link = Arc::new(link);
-        let subscriptions = Subscriptions::new(Arc::clone(&link));
-        let inner = Inner { link, subscriptions, prefix: self.prefix, replicas: self.replicas };
+        let subscriptions = Subscriptions::new(servers.clone());
+        let inner = Inner { servers, subscriptions, prefix: self.prefix, replicas: self.replicas };
         let redis = Redis(Arc::new(inner));
-        redis.0.link.refuse_eviction().await?;
+        redis.0.servers.connect().await?;
         Ok(redis)
     }
 }
@@ -114,14 +117,17 @@ impl RedisBuilder {
         self.limits
     }
 
-    /// The way to one server.
-    pub(in crate::backend) fn link(&self, client: Client) -> Link {
-        let address = client.get_connection_info().addr().to_string();
-        Link::new(Topology::Server(client), address, self.limits)
+    /// One of several independent servers.
+    pub(in crate::backend) fn node(&self, client: Client) -> Server {
+        Server::of(client, self.limits, false)
     }
 
-    /// The server of a URL that names one.
-    pub(in crate::backend) fn server(&self, url: &str) -> Result<Client, BackendError> {
+    /// The server of a URL that names one, whose options are these but for those that were taken.
+    pub(in crate::backend) fn server(
+        &self,
+        url: &str,
+        mut options: Options,
+    ) -> Result<Client, BackendError> {
         #[cfg(not(feature = "redis-tls"))]
         let _ = self;
         let unreadable = |error: redis::RedisError| address::unreadable(&error.to_string());
@@ -129,6 +135,9 @@ impl RedisBuilder {
         if scheme.form != Form::Server {
             return Err(address::unreadable("each node is a redis://host:port"));
         }
+        // That one is for the `redis` crate to read, which passes over what it does not know.
+        let _ = options.take("protocol");
+        options.nothing_left("`protocol`; for a server by itself `replicas`")?;
         if !scheme.tls {
             return Client::open(url).map_err(unreadable);
         }
@@ -156,42 +165,53 @@ impl RedisBuilder {
         self.clients(address)
     }
 
-    /// A form with several nodes, and what messages show of it.
-    fn several(&mut self, mut address: Address) -> Result<(Topology, String), BackendError> {
+    /// A form with several nodes.
+    fn several(&mut self, mut address: Address) -> Result<Servers, BackendError> {
         if address.scheme.tls {
             install_tls()?;
         }
-        if let Some(replicas) = address.take("replicas") {
+        self.take_replicas(&mut address.options)?;
+        let servers = match address.scheme.form {
+            Form::Sentinel => {
+                let shown = address::shown(&address.nodes);
+                let topology = Topology::Sentinels(Arc::new(self.sentinels(&mut address)?));
+                let server = Server::new(&topology, &shown, self.limits, self.replicas > 0);
+                Servers::One(Arc::new(server))
+            }
+            _ => Servers::Cluster(Arc::new(self.cluster(&address)?)),
+        };
+        let known = "`replicas`; for Sentinels `sentinel_username`, `sentinel_password`";
+        address.options.nothing_left(known)?;
+        Ok(servers)
+    }
+
+    fn take_replicas(&mut self, options: &mut Options) -> Result<(), BackendError> {
+        if let Some(replicas) = options.take("replicas") {
             let problem = "`replicas` is a number of servers";
             self.replicas = replicas.parse().map_err(|_| address::unreadable(problem))?;
         }
-        let shown = address::shown(&address.nodes);
-        let topology = match address.scheme.form {
-            Form::Sentinel => Topology::Sentinels(self.sentinels(&mut address)?),
-            _ => Topology::Cluster(self.cluster(&address)?),
-        };
-        address
-            .nothing_left("`replicas`; for Sentinels `sentinel_username`, `sentinel_password`")?;
-        Ok((topology, shown))
+        Ok(())
     }
 
     fn cluster(&self, address: &Address) -> Result<Cluster, BackendError> {
         if !address.path.is_empty() {
             return Err(address::unreadable("a Cluster has one database, without a number"));
         }
-        let builder = ClusterClient::builder(address.nodes.clone())
-            .connection_timeout(self.limits.connect)
-            .response_timeout(self.limits.response)
-            // Redirections and a new look at the slots; the engine tries again beyond that.
-            .retries(3)
-            .max_retry_wait(100);
-        #[cfg(feature = "redis-tls")]
-        let builder = match self.certificates() {
-            Some(certificates) if address.scheme.tls => builder.certs(certificates),
-            _ => builder,
-        };
-        let client = builder.build().map_err(|error| address::unreadable(&error.to_string()))?;
-        Ok(Cluster { client, nodes: self.clients(address)?, turn: 0.into() })
+        let is_copied = self.replicas > 0;
+        let seeds = self.clients(address)?.into_iter();
+        let seeds = seeds.map(|client| Server::of(client, self.limits, is_copied)).collect();
+        let template = self.template(address.nodes[0].clone(), address.scheme.tls);
+        Ok(Cluster::new(template, seeds, self.limits, is_copied))
+    }
+
+    fn template(&self, settings: redis::ConnectionInfo, tls: bool) -> Template {
+        #[cfg(not(feature = "redis-tls"))]
+        let _ = (self, tls);
+        Template {
+            settings,
+            #[cfg(feature = "redis-tls")]
+            certificates: self.certificates().filter(|_| tls),
+        }
     }
 
     fn sentinels(&self, address: &mut Address) -> Result<Sentinels, BackendError> {
@@ -210,10 +230,10 @@ impl RedisBuilder {
         let settings = address.nodes[0].clone().set_redis_settings(credentials);
         // The Sentinels' own credentials are others, or none.
         let mut own = redis::RedisConnectionInfo::default();
-        if let Some(user) = address.take("sentinel_username") {
+        if let Some(user) = address.options.take("sentinel_username") {
             own = own.set_username(user);
         }
-        if let Some(password) = address.take("sentinel_password") {
+        if let Some(password) = address.options.take("sentinel_password") {
             own = own.set_password(password);
         }
         for node in &mut address.nodes {
@@ -222,9 +242,7 @@ impl RedisBuilder {
         Ok(Sentinels {
             clients: self.clients(address)?,
             master,
-            settings,
-            #[cfg(feature = "redis-tls")]
-            certificates: self.certificates().filter(|_| address.scheme.tls),
+            template: self.template(settings, address.scheme.tls),
         })
     }
 

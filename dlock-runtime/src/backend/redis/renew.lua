@@ -13,6 +13,9 @@ elseif tonumber(redis.call('GET', KEYS[3]) or '-1') >= tonumber(ARGV[3]) then
 else
     local token = math.max(tonumber(redis.call('GET', KEYS[2]) or '0'), tonumber(ARGV[4]))
     remember_token(KEYS[2], token, clock())
+    -- The acquire that it replaces may still be on its way, over another connection: executed after the
+    -- release it must not grant.
+    redis.call('SET', KEYS[3], string.format('%.0f', ARGV[3] - 1), 'PX', ARGV[2] + 60000)
     redis.call('SET', KEYS[1], table.concat({ARGV[1], ARGV[4], ARGV[3], ARGV[6]}, ':'), 'PX', ARGV[2])
 end
 if KEYS[4] and may_count(KEYS[4], ARGV[5]) ~= true then

@@ -14,7 +14,7 @@ use redis::aio::{PubSubSink, PubSubStream};
 use redis::{ErrorKind, RedisError, RedisResult};
 use tokio::task::AbortHandle;
 
-use super::link::Link;
+use super::servers::Servers;
 use crate::backend::topics::{Interest, Topics};
 use crate::backend::{Answer, Watch};
 use crate::backoff::Backoff;
@@ -33,14 +33,14 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 const LONGEST_PAUSE_WHEN_REFUSED: Duration = Duration::from_mins(1);
 
 pub(in crate::backend) struct Subscriptions {
-    link: Arc<Link>,
+    servers: Servers,
     topics: Arc<Topics>,
     task: Mutex<Option<AbortHandle>>,
 }
 
 impl Subscriptions {
-    pub(in crate::backend) fn new(link: Arc<Link>) -> Self {
-        Self { link, topics: Arc::default(), task: Mutex::default() }
+    pub(in crate::backend) fn new(servers: Servers) -> Self {
+        Self { servers, topics: Arc::default(), task: Mutex::default() }
     }
 
     /// Watches a channel; resolves when the subscription is confirmed, and fails when it is not. While it
@@ -51,7 +51,7 @@ impl Subscriptions {
     ) -> Result<ChannelWatch, BackendError> {
         self.ensure_task();
         let mut interest = Interest::new(Arc::clone(&self.topics), channel);
-        match tokio::time::timeout(self.link.limits().connect, interest.live()).await {
+        match tokio::time::timeout(self.servers.limits().connect, interest.live()).await {
             Ok(true) => Ok(ChannelWatch(interest)),
             Ok(false) => Err(BackendError::transient("redis confirms no subscriptions now")),
             Err(_) => Err(BackendError::transient("redis did not confirm a subscription in time")),
@@ -62,7 +62,7 @@ impl Subscriptions {
     fn ensure_task(&self) {
         let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
         if task.as_ref().is_none_or(AbortHandle::is_finished) {
-            let keeper = Keeper { link: Arc::clone(&self.link), topics: Arc::clone(&self.topics) };
+            let keeper = Keeper { servers: self.servers.clone(), topics: Arc::clone(&self.topics) };
             *task = Some(tokio::spawn(keeper.run()).abort_handle());
         }
     }
@@ -84,7 +84,7 @@ impl Drop for Subscriptions {
 
 /// The task that keeps the connection and its subscriptions.
 struct Keeper {
-    link: Arc<Link>,
+    servers: Servers,
     topics: Arc<Topics>,
 }
 
@@ -99,7 +99,7 @@ impl Keeper {
     async fn run(self) {
         let (mut pauses, mut is_told) = (Pauses::new(), false);
         loop {
-            let broken = match self.link.topology.listen(self.link.limits()).await {
+            let broken = match self.servers.listen().await {
                 Ok(connection) => {
                     let (sink, stream) = connection.split();
                     self.serve(sink, stream).await
@@ -113,7 +113,7 @@ impl Keeper {
                 is_told = true;
                 tracing::warn!(
                     target: "dlock",
-                    address = self.link.address(),
+                    address = self.servers.address(),
                     error = %broken.why,
                     "redis confirms no subscription: until it does, waiters look for themselves"
                 );
@@ -172,7 +172,7 @@ impl Keeper {
     }
 
     async fn in_time<T>(&self, answer: impl Future<Output = RedisResult<T>>) -> RedisResult<T> {
-        let answer = tokio::time::timeout(self.link.limits().response, answer).await;
+        let answer = tokio::time::timeout(self.servers.limits().response, answer).await;
         answer.unwrap_or_else(|_| Err(super::topology::late()))
     }
 }

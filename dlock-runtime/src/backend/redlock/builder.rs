@@ -113,7 +113,8 @@ impl RedlockBuilder {
         self,
         urls: impl IntoIterator<Item = U>,
     ) -> Result<Redlock, BackendError> {
-        let servers = urls.into_iter().map(|url| self.node.server(url.as_ref()));
+        let server = |url: &str| self.node.server(url, address::options(url));
+        let servers = urls.into_iter().map(|url| server(url.as_ref()));
         let servers = servers.collect::<Result<_, _>>()?;
         self.start(servers).await
     }
@@ -129,13 +130,13 @@ impl RedlockBuilder {
     /// Cancel safe: connections under way are closed.
     pub async fn connect_url(mut self, url: &str) -> Result<Redlock, BackendError> {
         let mut address = Address::parse(url)?;
-        match address.take("bootstrap").as_deref() {
+        match address.options.take("bootstrap").as_deref() {
             None => {}
             Some("true") => self.bootstrap = true,
             Some("false") => self.bootstrap = false,
             Some(_) => return Err(address::unreadable("`bootstrap` is true or false")),
         }
-        address.nothing_left("`bootstrap`")?;
+        address.options.nothing_left("`bootstrap`")?;
         let servers = self.node.quorum(&mut address)?;
         self.start(servers).await
     }
@@ -145,7 +146,7 @@ impl RedlockBuilder {
         let prefix = self.node.checked_prefix()?.to_owned();
         let common = Common::new(format!("{prefix}mark"), self.tolerance, self.quarantine());
         let common = Arc::new(common);
-        let node = |server| Arc::new(Node::new(self.node.link(server), Arc::clone(&common)));
+        let node = |server| Arc::new(Node::new(self.node.node(server), Arc::clone(&common)));
         let inner = Inner {
             nodes: servers.into_iter().map(node).collect(),
             common: Arc::clone(&common),

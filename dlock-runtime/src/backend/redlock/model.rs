@@ -6,6 +6,9 @@ use std::collections::HashMap;
 /// An hour, in microseconds.
 const HOUR: u64 = 3_600_000_000;
 
+/// How much longer than a ttl a tombstone stays.
+const TOMBSTONE: u64 = 60_000_000;
+
 /// What a node answers to an acquire. Times are microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
@@ -177,6 +180,7 @@ impl Node {
             None => {
                 self.remember_token(self.last().max(token));
                 let Asker { owner, round, .. } = asker;
+                self.stored.gone.insert(owner, (round - 1, until + TOMBSTONE));
                 self.stored.lock = Some(Lock { owner, token, round, until });
             }
         }

@@ -9,6 +9,8 @@ use redis::{FromRedisValue, ScriptInvocation};
 
 use crate::backend::redis::link::{Link, Session};
 use crate::backend::redis::scripts::{self, Greeting};
+use crate::backend::redis::server::{Lane, Server};
+use crate::backend::redis::servers::Servers;
 use crate::backend::redis::subscriptions::{ChannelWatch, Subscriptions};
 use crate::error::BackendError;
 use crate::key::LockKey;
@@ -38,10 +40,11 @@ impl Common {
 
 /// A node.
 pub(super) struct Node {
-    link: Arc<Link>,
+    server: Arc<Server>,
     subscriptions: Subscriptions,
     common: Arc<Common>,
-    greeted: Mutex<Option<Greeted>>,
+    /// Over the connection for acquires, and over that for all else.
+    greeted: Mutex<[Option<Greeted>; 2]>,
     owed: Mutex<VecDeque<Owed>>,
 }
 
@@ -72,53 +75,76 @@ pub(super) enum Standing {
 }
 
 impl Node {
-    pub(super) fn new(link: Link, common: Arc<Common>) -> Self {
-        let link = Arc::new(link);
-        let subscriptions = Subscriptions::new(Arc::clone(&link));
-        Self { link, subscriptions, common, greeted: Mutex::default(), owed: Mutex::default() }
+    pub(super) fn new(server: Server, common: Arc<Common>) -> Self {
+        let server = Arc::new(server);
+        let subscriptions = Subscriptions::new(Servers::One(Arc::clone(&server)));
+        Self { server, subscriptions, common, greeted: Mutex::default(), owed: Mutex::default() }
     }
 
     /// Its host and port.
     pub(super) fn address(&self) -> &str {
-        self.link.address()
+        self.server.address()
     }
 
     /// Runs a script that is told which run of the server it is for.
     pub(super) async fn run<T: FromRedisValue>(
         &self,
+        lane: Lane,
         call: impl FnOnce(&str) -> ScriptInvocation<'static>,
     ) -> Result<T, BackendError> {
-        let session = self.link.session().await?;
-        let known = self.greeted().clone().filter(|known| known.generation == session.generation);
-        let run = match known {
+        // The script itself is not sent before this has succeeded.
+        let (session, run) = self.greeted_session(lane).await.map_err(BackendError::not_sent)?;
+        self.server.lane(lane).run_in(session, &call(&run)).await
+    }
+
+    /// A connection, and the run of the server that it leads to.
+    async fn greeted_session(&self, lane: Lane) -> Result<(Session, Arc<str>), BackendError> {
+        let session = self.server.lane(lane).session().await?;
+        let known = self.greeted()[place(lane)].clone();
+        let run = match known.filter(|known| known.generation == session.generation) {
             Some(known) => known.run,
-            // The script itself is not sent before this has succeeded.
-            None => self.enter(&session, Greeting::Enter).await.map_err(BackendError::not_sent)?.0,
+            None => self.enter(lane, &session, Greeting::Enter).await?.0,
         };
-        self.link.run_in(session, &call(&run)).await
+        Ok((session, run))
     }
 
     /// Greets the node at the start.
     pub(super) async fn greet(&self, greeting: Greeting) -> Result<Standing, BackendError> {
-        let session = self.link.session().await?;
+        let acquires = self.server.lane(Lane::Acquire);
+        let (session, acquires) = tokio::join!(self.server.link().session(), acquires.session());
+        let session = session?;
         if greeting == Greeting::Look {
             return Ok(self.ask(&session, greeting).await?.1);
         }
-        Ok(self.enter(&session, greeting).await?.1)
+        let (run, standing) = self.enter(Lane::Keep, &session, greeting).await?;
+        // It was made before the greeting: it leads to the run that was greeted, or nowhere.
+        if let Ok(Session { generation, .. }) = acquires {
+            self.greeted()[place(Lane::Acquire)] = Some(Greeted { generation, run });
+        }
+        Ok(standing)
     }
 
     /// It has no valid mark any more: it was emptied. It is greeted again before the next request.
     pub(super) fn forget_greeting(&self) {
-        *self.greeted() = None;
+        *self.greeted() = [None, None];
     }
 
     async fn enter(
         &self,
+        lane: Lane,
         session: &Session,
         greeting: Greeting,
     ) -> Result<(Arc<str>, Standing), BackendError> {
         let (run, standing) = self.ask(session, greeting).await?;
-        if let Standing::Quarantined(left) = standing {
+        let new = Greeted { generation: session.generation, run: Arc::clone(&run) };
+        let (is_known, before) = {
+            let mut greeted = self.greeted();
+            let is_known = greeted.iter().flatten().any(|known| known.run == run);
+            (is_known, greeted[place(lane)].replace(new))
+        };
+        if let Standing::Quarantined(left) = standing
+            && !is_known
+        {
             tracing::warn!(
                 target: "dlock",
                 node = self.address(),
@@ -126,12 +152,13 @@ impl Node {
                 "this redis node was restarted or emptied, or is new: until every lease and token that it may have forgotten is over, it counts towards no majority"
             );
         }
-        let greeted = Greeted { generation: session.generation, run: Arc::clone(&run) };
-        let before = self.greeted().replace(greeted);
-        let owed = std::mem::take(&mut *self.owed());
-        // What another run had not executed yet has gone with it.
-        if before.is_some_and(|before| before.run == run) && !owed.is_empty() {
-            tokio::spawn(settle(Arc::clone(&self.link), session.clone(), Arc::clone(&run), owed));
+        if lane == Lane::Keep {
+            let owed = std::mem::take(&mut *self.owed());
+            // What another run had not executed yet has gone with it.
+            if before.is_some_and(|before| before.run == run) && !owed.is_empty() {
+                let link = Arc::clone(self.server.link());
+                tokio::spawn(settle(link, session.clone(), Arc::clone(&run), owed));
+            }
         }
         Ok((run, standing))
     }
@@ -160,7 +187,7 @@ impl Node {
     ) -> Result<(Arc<str>, Standing), BackendError> {
         let call = scripts::greet(&self.common.mark, self.common.quarantine(), greeting);
         let (run, left, longest, clock): (String, i64, u64, u64) =
-            self.link.run_in(session.clone(), &call).await?;
+            self.server.link().run_in(session.clone(), &call).await?;
         self.common.quarantine.fetch_max(longest, Ordering::Relaxed);
         self.check_clock(Duration::from_millis(clock));
         let standing = match left {
@@ -184,7 +211,7 @@ impl Node {
         }
     }
 
-    fn greeted(&self) -> MutexGuard<'_, Option<Greeted>> {
+    fn greeted(&self) -> MutexGuard<'_, [Option<Greeted>; 2]> {
         self.greeted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -194,7 +221,7 @@ impl Node {
         prefix: &str,
         key_prefix: &str,
     ) -> Result<BTreeSet<LockKey>, BackendError> {
-        self.link.keys(prefix, key_prefix).await
+        self.server.keys(prefix, key_prefix).await
     }
 
     pub(super) async fn watch(&self, channel: String) -> Result<ChannelWatch, BackendError> {
@@ -202,7 +229,14 @@ impl Node {
     }
 
     pub(super) async fn refuse_eviction(&self) -> Result<(), BackendError> {
-        self.link.refuse_eviction().await
+        self.server.refuse_eviction().await
+    }
+}
+
+const fn place(lane: Lane) -> usize {
+    match lane {
+        Lane::Acquire => 0,
+        Lane::Keep => 1,
     }
 }
 

@@ -536,6 +536,18 @@ fn no_schedule_breaks_the_protocol(expiry: Expiry) {
     assert!(several > schedules / 4);
 }
 
+/// A renewal takes a lock that its node has not heard of, and the release gives it back, before the acquire
+/// arrives over another connection.
+#[test]
+fn an_acquire_that_its_renewal_and_release_overtook_is_not_granted() {
+    let mut node = Node::new(1, 1);
+    node.greet(0, true);
+    let asker = |round| Asker { owner: 7, round, run: 1 };
+    assert_eq!(node.renew(asker(2), TTL, 1), Renewed::Counts);
+    assert!(node.release(asker(3), Some((TTL, false))));
+    assert_eq!(node.acquire(asker(1), TTL, 1, 0), Answer::GivenUp);
+}
+
 #[test]
 fn no_schedule_breaks_it_when_leases_end_in_time() {
     no_schedule_breaks_the_protocol(Expiry::InTime);
