@@ -53,6 +53,8 @@ pub(super) fn batches() -> Vec<Vec<Rule>> {
         reentrancy::rules(),
         several::rules(),
         operators::rules(),
+    ];
+    let faults = [
         late::rules(),
         renewal::rules(),
         runtimes::rules(),
@@ -61,6 +63,7 @@ pub(super) fn batches() -> Vec<Vec<Rule>> {
     ];
     let mut batches = vec![
         plain.concat(),
+        faults.concat(),
         sharing::rules(),
         permits::rules(),
         fairness::rules(),
