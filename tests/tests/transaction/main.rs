@@ -119,6 +119,7 @@ fn add_tokens(trials: &mut Trials) {
         postgres_tokens_grow_over_a_crash,
         postgres_tokens_grow_when_the_clock_is_set_back,
         postgres_every_token_is_remembered,
+        postgres_the_sequence_is_raised_by_one_at_a_time,
         postgres_tokens_grow_beside_an_older_process,
     );
     in_full!(trials, "mariadbd", tokens:

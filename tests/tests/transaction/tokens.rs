@@ -1,8 +1,9 @@
 //! Tokens of row locks grow whatever happens: a crash, a clock that is set back, a roll-back, a process of an
 //! older version beside this one.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use dlock_runtime::transaction;
 use dlock_tests::servers::{MariaDbServer, PostgresServer};
 use sqlx::{MySql, Pool, Postgres};
 
@@ -121,6 +122,28 @@ pub async fn postgres_every_token_is_remembered() {
     for task in tasks.collect::<Vec<_>>() {
         task.await.expect("no panic");
     }
+}
+
+/// Two at once could set the sequence to less than what one of them has drawn. Who waits for that waits for no
+/// holder of its key.
+pub async fn postgres_the_sequence_is_raised_by_one_at_a_time() {
+    let server = PostgresServer::start();
+    let pool = postgres::pool(&server, 4).await;
+    let mut raising = pool.begin().await.expect("a transaction");
+    Postgres::ask(&mut raising, "SELECT 1 FROM pg_advisory_xact_lock(1684827999, 1)").await;
+    let mut waiter = pool.begin().await.expect("a transaction");
+    let wait = Duration::from_millis(300);
+    let slow = transaction::lock(&mut waiter, "k").wait(wait).await.expect_err("no token");
+    assert!(slow.is_transient() && !slow.is_busy(), "{slow:?}");
+    let waiting = tokio::spawn(async move {
+        lock(&mut waiter, "k").await;
+        waiter
+    });
+    Postgres::until_one_waits(&pool).await;
+    raising.rollback().await.expect("a roll-back");
+    let _holder = waiting.await.expect("no panic");
+    // It is over with the draw, and not with the transaction.
+    committed(&pool, "another").await;
 }
 
 /// A process of the version before draws the sequence's next number, which is all it knows.
