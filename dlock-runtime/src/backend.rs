@@ -37,12 +37,16 @@ mod lock_row;
 mod memory;
 #[cfg(feature = "mysql")]
 pub mod mysql;
+#[cfg(any(feature = "zookeeper", feature = "etcd"))]
+mod outage;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 #[cfg(feature = "redis")]
 pub mod redis;
 #[cfg(feature = "redis")]
 pub mod redlock;
+#[cfg(any(feature = "zookeeper", feature = "etcd"))]
+mod room;
 #[cfg(any(feature = "zookeeper", feature = "etcd"))]
 mod single_flight;
 #[cfg(feature = "sqlite")]
@@ -54,6 +58,8 @@ mod state;
 mod sweeping;
 #[cfg(any(feature = "redis", feature = "postgres"))]
 mod topics;
+#[cfg(any(feature = "zookeeper", feature = "etcd"))]
+mod url_options;
 #[cfg(feature = "zookeeper")]
 pub mod zookeeper;
 

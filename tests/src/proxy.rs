@@ -1,6 +1,8 @@
 //! A network that fails on demand: a proxy between a client and a server.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -19,6 +21,8 @@ pub struct Proxy {
     flow: watch::Sender<Flow>,
     /// How much longer what passes takes, in each direction.
     delay: watch::Sender<Duration>,
+    /// How many connections were made to it.
+    accepted: Arc<AtomicU64>,
     /// What serves; none while the network is cut.
     service: Option<Service>,
 }
@@ -63,8 +67,9 @@ impl Proxy {
         for _ in 0..5 {
             let port = free_port().expect("a free port");
             if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)).await {
-                let service = Some(Service::start(listener, target, &flow, &delay));
-                return Self { port, target, flow, delay, service };
+                let accepted = Arc::default();
+                let service = Some(Service::start(listener, target, &flow, &delay, &accepted));
+                return Self { port, target, flow, delay, accepted, service };
             }
         }
         panic!("the proxy got no port");
@@ -74,6 +79,12 @@ impl Proxy {
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// How many connections were made to it since it was started, whether the server took them or not.
+    #[must_use]
+    pub fn accepted(&self) -> u64 {
+        self.accepted.load(Ordering::Relaxed)
     }
 
     /// Closes every connection on both sides, and refuses new ones until [`heal`](Self::heal). What it
@@ -98,7 +109,9 @@ impl Proxy {
         if self.service.is_none() {
             let listener = TcpListener::bind(("127.0.0.1", self.port)).await;
             let listener = listener.expect("its port is still free");
-            self.service = Some(Service::start(listener, self.target, &self.flow, &self.delay));
+            let service =
+                Service::start(listener, self.target, &self.flow, &self.delay, &self.accepted);
+            self.service = Some(service);
         }
     }
 
@@ -139,21 +152,30 @@ impl Service {
         target: u16,
         flow: &watch::Sender<Flow>,
         delay: &watch::Sender<Duration>,
+        accepted: &Arc<AtomicU64>,
     ) -> Self {
         let (end, ended) = oneshot::channel();
         let how = How { flow: flow.subscribe(), delay: delay.subscribe() };
-        Self { task: tokio::spawn(serve(listener, target, how, ended)), end }
+        let serving = serve(listener, target, how, Arc::clone(accepted), ended);
+        Self { task: tokio::spawn(serving), end }
     }
 }
 
 /// Serves until it is told to end; then it closes everything before it returns.
-async fn serve(listener: TcpListener, target: u16, how: How, mut ended: oneshot::Receiver<()>) {
+async fn serve(
+    listener: TcpListener,
+    target: u16,
+    how: How,
+    accepted: Arc<AtomicU64>,
+    mut ended: oneshot::Receiver<()>,
+) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             _ = &mut ended => break,
             Some(_) = connections.join_next() => {}
             Ok((client, _)) = listener.accept() => {
+                accepted.fetch_add(1, Ordering::Relaxed);
                 let how = how.clone();
                 // A connection that breaks has told both its sides.
                 connections.spawn(async move { connect(client, target, how).await.ok() });

@@ -29,6 +29,8 @@ fn main() -> ExitCode {
         a_watch_outlives_a_login,
         one_login_for_all_who_find_theirs_forgotten,
         a_password_that_changes_is_told_and_then_used,
+        an_outage_is_met_with_few_connections,
+        a_hold_is_renewed_amid_a_flood_of_acquires,
         tls_with_an_authority_of_ones_own,
         mistakes_are_one_clear_line,
         the_leader_is_killed_in_mid_hold_and_in_mid_wait,
@@ -329,6 +331,46 @@ async fn a_password_that_changes_is_told_and_then_used() {
     guard.release().await.expect("held to the end");
 }
 
+/// How many tasks want a lock during an outage.
+const MANY: usize = 200;
+
+/// How many locks are asked for at one moment.
+const FLOOD: usize = 3_000;
+
+async fn a_hold_is_renewed_amid_a_flood_of_acquires() {
+    let server = EtcdServer::start();
+    let registry = registry(&server.url()).await;
+    let guard = acquire(&registry, "held").await;
+    let flood = (0..FLOOD).map(|number| {
+        let registry = registry.clone();
+        tokio::spawn(async move {
+            let lock = registry.lock(format!("k{number}")).ttl(LONG).wait(Wait::Forever);
+            lock.acquire().await?.release().await
+        })
+    });
+    for answer in futures_util::future::join_all(flood.collect::<Vec<_>>()).await {
+        answer.expect("no panic").expect("held to the end");
+    }
+    assert!(guard.is_held(), "its renewals waited behind the acquires");
+    guard.release().await.expect("held to the end");
+}
+
+async fn an_outage_is_met_with_few_connections() {
+    let mut server = EtcdServer::start();
+    let proxy = Proxy::start(server.port()).await;
+    let registry = registry(&format!("etcd://127.0.0.1:{}", proxy.port())).await;
+    acquire(&registry, "k").await.release().await.expect("held to the end");
+    server.kill();
+    let before = proxy.accepted();
+    let lock = |number| registry.lock(format!("k{number}")).wait(Duration::from_secs(4)).acquire();
+    let answers = futures_util::future::join_all((0..MANY).map(lock)).await;
+    assert!(answers.iter().all(Result::is_err), "nobody grants it");
+    let connections = proxy.accepted() - before;
+    assert!((1..=40).contains(&connections), "{connections} connections");
+    server.restart();
+    acquire(&registry, "k").await.release().await.expect("held to the end");
+}
+
 async fn tls_with_an_authority_of_ones_own() {
     let signed =
         rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()]);
@@ -346,6 +388,7 @@ async fn mistakes_are_one_clear_line() {
     for (url, part) in [
         ("etcd://u:secret@127.0.0.1", "host:port"),
         ("etcd://secret@127.0.0.1:1", "user:password"),
+        ("etcd://u:secret@127.0.0.1:1?colour=secret", "`colour`"),
         ("etcd://127.0.0.1:1,127.0.0.1:2", "127.0.0.1:1,127.0.0.1:2"),
     ] {
         let error = dlock_runtime::connect(url).await.expect_err(url);

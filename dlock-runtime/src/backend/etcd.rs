@@ -200,6 +200,7 @@ impl Etcd {
         if self.0.given_up.has(claim) {
             return Ok(Attempt::busy(None));
         }
+        let _room = self.0.calls.room.enter().await;
         let asked = Moment::now();
         let names = self.names(claim);
         let (place, valid) = self.line_up(claim, &names).await?;
@@ -224,6 +225,7 @@ impl Etcd {
         if self.0.given_up.has(claim) {
             return Ok(Attempt::busy(None));
         }
+        let room = self.0.calls.room.enter().await;
         let asked = Moment::now();
         let names = self.names(claim);
         let (place, valid) = self.line_up(claim, &names).await?;
@@ -235,6 +237,7 @@ impl Etcd {
         if behind.is_none() {
             return Ok(granted(&place, asked, valid).with_other_permits(other_permits));
         }
+        drop(room);
         while let Some((awaited, revision)) = behind {
             self.until_gone(claim, &names, awaited, revision).await?;
             behind = self.standing(claim, &names, &place).await?.behind;
@@ -314,6 +317,7 @@ impl Etcd {
         if release.late_acquire {
             self.0.given_up.note(claim);
         }
+        let _room = self.0.calls.room.enter().await;
         let names = self.names(claim);
         let calls = &self.0.calls;
         if release.late_acquire {

@@ -21,6 +21,7 @@ mod claims;
 mod operators;
 mod proofs;
 mod queue;
+mod reconnecting;
 mod session;
 
 use std::collections::HashMap;
@@ -34,9 +35,11 @@ use zookeeper_client::{Acls, Error};
 pub use self::builder::ZooKeeperBuilder;
 use self::claims::{Known, Place};
 use self::queue::Entry;
+use self::reconnecting::Reconnecting;
 use self::session::{Ensemble, Session};
 use super::by_async_methods::backend_by_async_methods;
 use super::given_up::GivenUp;
+use super::room::Room;
 use super::standing::{Standing, standing};
 use super::{Attempt, Capabilities, Claim, Release, Released, Renewal};
 use crate::clock::Moment;
@@ -64,7 +67,9 @@ struct Inner {
     /// What the server has granted, which may be more than was asked for.
     timeout: Duration,
     session: Mutex<Option<Arc<Session>>>,
-    connecting: tokio::sync::Mutex<()>,
+    reconnecting: Reconnecting,
+    /// Of acquires and releases.
+    room: Room,
     claims: Mutex<HashMap<OwnerId, Known>>,
     given_up: GivenUp,
 }
@@ -93,21 +98,6 @@ impl ZooKeeper {
     fn capabilities(&self) -> Capabilities {
         let able = Capabilities::ZOOKEEPER;
         able.with_ttl(self.0.timeout * TIMEOUTS, able.max_ttl)
-    }
-
-    /// The session there is, or a new one.
-    async fn session(&self) -> Result<Arc<Session>, BackendError> {
-        if let Some(session) = self.living() {
-            return Ok(session);
-        }
-        let _alone = self.0.connecting.lock().await;
-        if let Some(session) = self.living() {
-            return Ok(session);
-        }
-        let session = self.0.ensemble.connect().await?;
-        self.claims().retain(|_, known| known.lives());
-        *self.current() = Some(Arc::clone(&session));
-        Ok(session)
     }
 
     fn living(&self) -> Option<Arc<Session>> {
@@ -172,6 +162,7 @@ impl ZooKeeper {
         if self.0.given_up.has(claim) {
             return Ok(Attempt::busy(None));
         }
+        let _room = self.0.room.enter().await;
         let began = Moment::now();
         let place = self.line_up(claim).await?;
         match self.standing(claim, &place).await? {
@@ -194,6 +185,7 @@ impl ZooKeeper {
         }
         let began = Moment::now();
         loop {
+            let room = self.0.room.enter().await;
             let place = self.line_up(claim).await?;
             match self.standing(claim, &place).await? {
                 Some((Standing::Admitted, other_permits)) => {
@@ -202,9 +194,13 @@ impl ZooKeeper {
                 }
                 None => return Err(self.removed(claim, &place)),
                 Some((Standing::Behind(before), _)) => {
+                    drop(room);
                     self.until_gone(&place.session, &before).await?;
                 }
-                Some((Standing::Crowded, _)) => self.until_one_less(claim, &place).await?,
+                Some((Standing::Crowded, _)) => {
+                    drop(room);
+                    self.until_one_less(claim, &place).await?;
+                }
             }
         }
     }
@@ -261,6 +257,7 @@ impl ZooKeeper {
         if release.late_acquire {
             self.0.given_up.note(claim);
         }
+        let _room = self.0.room.enter().await;
         // Whether a creation may still be under way is known here.
         self.remove(claim).await
     }

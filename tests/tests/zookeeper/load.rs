@@ -7,7 +7,7 @@ use dlock_tests::servers::ZooKeeperServer;
 use futures_util::future::{join_all, try_join_all};
 use tokio::time::sleep;
 
-use super::{nodes, registry};
+use super::{acquire, nodes, registry};
 
 /// A session timeout in milliseconds, short so that much of it passes.
 const TIMEOUT: u64 = 4_000;
@@ -56,4 +56,25 @@ pub(super) async fn no_grant_of_busy_tasks_comes_too_late() {
     for answer in cycles {
         assert!(answer.expect("each grant in time") > 0);
     }
+}
+
+/// How many locks are asked for at one moment.
+const FLOOD: usize = 6_000;
+
+pub(super) async fn a_hold_is_renewed_amid_a_flood_of_acquires() {
+    let server = ZooKeeperServer::start();
+    let registry = registry(&server.url_with(TIMEOUT)).await;
+    let guard = acquire(&registry, "held").await;
+    let flood = (0..FLOOD).map(|number| {
+        let registry = registry.clone();
+        tokio::spawn(async move {
+            let lock = registry.lock(format!("k{number}")).wait(Wait::Forever);
+            lock.acquire().await?.release().await
+        })
+    });
+    for answer in join_all(flood.collect::<Vec<_>>()).await {
+        answer.expect("no panic").expect("held to the end");
+    }
+    assert!(guard.is_held(), "its renewals waited behind the acquires");
+    guard.release().await.expect("held to the end");
 }

@@ -35,12 +35,15 @@ fn main() -> ExitCode {
         a_doubtful_creation_that_is_given_up_leaves_nothing,
         nothing_is_left_behind,
         credentials_guard_the_nodes,
+        a_password_changes_while_services_run,
+        an_outage_is_met_with_few_connections,
         locks_live_below_the_chroot,
         mistakes_are_one_clear_line,
     );
     add!(ZOOKEEPER, load:
         a_thousand_holds_are_kept,
         no_grant_of_busy_tasks_comes_too_late,
+        a_hold_is_renewed_amid_a_flood_of_acquires,
     );
     add!(ZOOKEEPER, ensemble:
         the_leader_is_killed_in_mid_hold_and_in_mid_wait,

@@ -262,6 +262,62 @@ pub(super) async fn credentials_guard_the_nodes() {
     guard.release().await.expect("held to the end");
 }
 
+/// The old one, then both, then the new one: at no time there are two locks, and nobody is refused.
+pub(super) async fn a_password_changes_while_services_run() {
+    let server = ZooKeeperServer::start_leaving_folders();
+    let url = |password| server.url().replacen("://", &format!("://shop:{password}@"), 1);
+    let with_both = async || {
+        let builder = ZooKeeper::builder().also_credentials("shop", "n3w");
+        registry_over(builder.connect(&url("0ld")).await.expect("the server runs"))
+    };
+    // Each makes a folder that the others use, and they exclude each other.
+    let meet = async |one: &Registry, other: &Registry, key: &str| {
+        let guard = acquire(one, key).await;
+        let answer = other.lock(key).wait(Duration::ZERO).acquire().await;
+        assert!(answer.is_err_and(|error| error.is_busy()), "it is one lock");
+        guard.release().await.expect("held to the end");
+        acquire(other, key).await.release().await.expect("held to the end");
+    };
+    let old = registry(&url("0ld")).await;
+    acquire(&old, "first").await.release().await.expect("held to the end");
+    let both = with_both().await;
+    meet(&old, &both, "of the old one").await;
+    meet(&both, &old, "of both").await;
+    // With the last one that knows the old password alone.
+    drop(old);
+    let last = with_both().await;
+    let new = registry(&url("n3w")).await;
+    meet(&last, &new, "of the last").await;
+    meet(&new, &last, "of the new one").await;
+    drop((both, last));
+    for key in ["first", "of the old one", "of both", "of the last", "of the new one"] {
+        acquire(&new, key).await.release().await.expect("held to the end");
+    }
+}
+
+/// How many tasks want a lock during an outage.
+const MANY: usize = 200;
+
+pub(super) async fn an_outage_is_met_with_few_connections() {
+    let mut server = ZooKeeperServer::start();
+    let proxy = Proxy::start(server.port()).await;
+    let url = server.url().replace(&server.port().to_string(), &proxy.port().to_string());
+    let backend = ZooKeeper::connect(&url).await.expect("the server runs");
+    let registry = registry_over(backend);
+    acquire(&registry, "k").await.release().await.expect("held to the end");
+    server.kill();
+    // Longer than a session without its server.
+    sleep(Duration::from_secs(4)).await;
+    let before = proxy.accepted();
+    let lock = |number| registry.lock(format!("k{number}")).wait(Duration::from_secs(4)).acquire();
+    let answers = futures_util::future::join_all((0..MANY).map(lock)).await;
+    assert!(answers.iter().all(Result::is_err), "nobody grants it");
+    let connections = proxy.accepted() - before;
+    assert!((1..=40).contains(&connections), "{connections} connections");
+    server.restart();
+    acquire(&registry, "k").await.release().await.expect("held to the end");
+}
+
 pub(super) async fn locks_live_below_the_chroot() {
     let server = ZooKeeperServer::start();
     let url = server.url().replace('?', "/services/shop?");
@@ -281,6 +337,7 @@ pub(super) async fn mistakes_are_one_clear_line() {
     for (url, part) in [
         ("zookeeper://u:secret@127.0.0.1", "host:port"),
         ("zookeeper://u:secret@127.0.0.1:1?colour=red", "`colour`"),
+        ("zookeeper://u:secret@127.0.0.1:1?session_timeout_ms=1&colour=secret", "`colour`"),
         ("zookeeper://u:secret@127.0.0.1:1?session_timeout_ms=2s", "milliseconds"),
         (
             "zookeeper://u:secret@127.0.0.1:1,127.0.0.1:2",

@@ -10,9 +10,16 @@ use super::calls::{Calls, explain};
 use super::login::Login;
 use super::{Etcd, Inner};
 use crate::backend::given_up::GivenUp;
+use crate::backend::outage::Outage;
+use crate::backend::room::Room;
+use crate::backend::url_options::options;
 use crate::backoff::Backoff;
 use crate::error::BackendError;
 use crate::owner::OwnerId;
+
+/// Between attempts to reach servers of which none can be reached.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// How to reach an etcd cluster; made by [`Etcd::builder`].
 #[derive(Clone, Debug)]
@@ -105,7 +112,8 @@ impl EtcdBuilder {
         })?;
         let limit = self.response_timeout;
         let login = Arc::new(Login::new(client.clone(), &hosts, limit * 3, has_credentials));
-        let calls = Calls { client, hosts, limit, login };
+        let outage = Outage::new(FIRST_PAUSE, LONGEST_PAUSE);
+        let calls = Calls { client, hosts, limit, login, outage, room: Room::default() };
         let min_ttl = shortest_lease_within(&calls, self.response_timeout).await?;
         // A heartbeat more, of which there are ten in an election timeout.
         let stale_leader = self.election_timeout + self.election_timeout / 10;
@@ -165,6 +173,8 @@ impl Address {
         if !matches!(scheme, "etcd" | "etcds") {
             return Err(unreadable("it begins with etcd:// or etcds://"));
         }
+        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+        options("etcd", query, &[])?;
         let (credentials, hosts) = match rest.rsplit_once('@') {
             Some((credentials, hosts)) => (Some(pair(credentials)?), hosts),
             None => (None, rest),
@@ -212,7 +222,13 @@ mod tests {
 
     #[test]
     fn mistakes_are_told_without_the_password() {
-        for url in ["etcd://u:secret@a", "etcd://secret@a:1", "etcd://u:secret@a:1,b"] {
+        for url in [
+            "etcd://u:secret@a",
+            "etcd://secret@a:1",
+            "etcd://u:secret@a:1,b",
+            "etcd://u:secret@a:1?colour=secret",
+            "etcd://u:1?secret@a:1",
+        ] {
             let told = Address::parse(url).unwrap_err().to_string();
             assert!(!told.contains("secret"), "{told}");
         }

@@ -9,6 +9,8 @@ use etcd_client::{
 };
 
 use super::login::Login;
+use crate::backend::outage::{Failure, Outage};
+use crate::backend::room::Room;
 use crate::error::BackendError;
 
 /// The numbers of gRPC's status codes.
@@ -28,6 +30,9 @@ pub(super) struct Calls {
     pub(super) hosts: String,
     pub(super) limit: Duration,
     pub(super) login: Arc<Login>,
+    pub(super) outage: Outage,
+    /// Of acquires and releases.
+    pub(super) room: Room,
 }
 
 /// A place in a queue.
@@ -63,6 +68,7 @@ pub(super) enum Kept {
 /// one is asked then; or our login was forgotten.
 macro_rules! asked {
     ($calls:ident, $request:expr) => {{
+        $calls.outage.admit()?;
         let mut tries = $calls.tries();
         let mut may_log_in = $calls.login.has_credentials();
         loop {
@@ -73,7 +79,10 @@ macro_rules! asked {
                     may_log_in = false;
                     $calls.login.again(login).await?;
                 }
-                answer => break answer,
+                answer => {
+                    $calls.note(&answer);
+                    break answer;
+                }
             }
         }
     }};
@@ -87,6 +96,18 @@ impl Calls {
         tokio::time::timeout(self.limit, request).await.map_err(|_| {
             BackendError::transient(format!("etcd at {} did not answer in time", self.hosts))
         })
+    }
+
+    /// Is there a server that answers?
+    fn note<T>(&self, answer: &Result<T, Error>) {
+        match answer {
+            Err(error) if is_of_transport(error) => {
+                // Who is not let through has sent nothing.
+                let failure = explain(&self.hosts, "could not be reached", error).not_sent();
+                self.outage.failed(&Failure::from(&failure));
+            }
+            Ok(_) | Err(_) => self.outage.over(),
+        }
     }
 
     /// The client picks a server at random, and may pick the one that is away several times in a row.
@@ -335,6 +356,16 @@ fn status(error: &Error) -> Option<i32> {
 /// Was there no connection to send it over?
 fn is_unreachable(error: &Error) -> bool {
     status(error) == Some(code::UNAVAILABLE) && told(error).contains("connect error")
+}
+
+/// Is it no server's answer? A connection was not made, or broke.
+fn is_of_transport(error: &Error) -> bool {
+    match error {
+        // What a server says has no other error underneath.
+        Error::GRpcStatus(status) => std::error::Error::source(status).is_some(),
+        Error::TransportError(_) | Error::IoError(_) => true,
+        _ => false,
+    }
 }
 
 /// Has the server forgotten our login, or is it older than the last change of users and roles? It has done nothing

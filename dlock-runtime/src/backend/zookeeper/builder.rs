@@ -1,22 +1,28 @@
 //! Connecting: the URL and its options.
 
+use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
 use zookeeper_client::Acls;
 
+use super::reconnecting::Reconnecting;
 use super::session::Ensemble;
 use super::{Inner, ZooKeeper};
 use crate::backend::given_up::GivenUp;
+use crate::backend::room::Room;
+use crate::backend::url_options::options;
 use crate::error::BackendError;
 
 /// How to reach a ZooKeeper ensemble; made by [`ZooKeeper::builder`].
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[must_use = "a builder does nothing before `connect`"]
 pub struct ZooKeeperBuilder {
     root: String,
     session_timeout: Duration,
+    /// Beside those of the URL, each `user:password`.
+    credentials: Vec<String>,
 }
 
 /// What a URL says.
@@ -31,7 +37,8 @@ struct Address {
 
 impl ZooKeeperBuilder {
     pub(super) fn new() -> Self {
-        Self { root: "/dlock".to_owned(), session_timeout: Duration::from_secs(6) }
+        let (root, session_timeout) = ("/dlock".to_owned(), Duration::from_secs(6));
+        Self { root, session_timeout, credentials: vec![] }
     }
 
     /// The folder, below the chroot, in which every key has a folder of its own; `/dlock` if not set. A
@@ -51,6 +58,13 @@ impl ZooKeeperBuilder {
         self
     }
 
+    /// Uses these credentials as well as the URL's: nodes are for each of them then. This is how a password is
+    /// changed while services run, see the guide.
+    pub fn also_credentials(mut self, user: impl AsRef<str>, password: impl AsRef<str>) -> Self {
+        self.credentials.push(format!("{}:{}", user.as_ref(), password.as_ref()));
+        self
+    }
+
     /// Connects; see [`ZooKeeper::connect`].
     ///
     /// # Errors
@@ -64,22 +78,38 @@ impl ZooKeeperBuilder {
         if !root.starts_with('/') || root.contains("//") {
             return Err(unreadable("chroot and folder are paths such as /services and /dlock"));
         }
-        let acls =
-            if address.credentials.is_some() { Acls::creator_all() } else { Acls::anyone_all() };
         let timeout = address.session_timeout.unwrap_or(self.session_timeout);
         let Address { hosts, credentials, .. } = address;
+        let credentials: Vec<_> = credentials.into_iter().chain(self.credentials).collect();
+        let acls = if credentials.is_empty() { Acls::anyone_all() } else { Acls::creator_all() };
         let ensemble = Ensemble { hosts, credentials, timeout };
         let session = ensemble.first_connect().await?;
-        Ok(ZooKeeper(Arc::new(Inner {
+        let has_several = ensemble.credentials.len() > 1;
+        let store = ZooKeeper(Arc::new(Inner {
             ensemble,
             root,
             acls,
             given_up: GivenUp::default(),
             timeout: session.timeout,
             session: Mutex::new(Some(session)),
-            connecting: tokio::sync::Mutex::default(),
+            reconnecting: Reconnecting::default(),
+            room: Room::default(),
             claims: Mutex::default(),
-        })))
+        }));
+        if has_several {
+            store.open_folders(&acls).await?;
+        }
+        Ok(store)
+    }
+}
+
+/// Without the credentials.
+impl fmt::Debug for ZooKeeperBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ZooKeeperBuilder")
+            .field("root", &self.root)
+            .field("session_timeout", &self.session_timeout)
+            .finish_non_exhaustive()
     }
 }
 
@@ -122,18 +152,11 @@ fn decoded(credentials: &str) -> Result<String, BackendError> {
 }
 
 fn session_timeout(query: &str) -> Result<Option<Duration>, BackendError> {
-    match query.split_once('=') {
-        None if query.is_empty() => Ok(None),
-        Some(("session_timeout_ms", number)) => match number.parse() {
-            Ok(number) if number > 0 => Ok(Some(Duration::from_millis(number))),
-            _ => Err(unreadable("`session_timeout_ms` is a number of milliseconds")),
-        },
-        _ => {
-            let name = query.split('=').next().unwrap_or_default();
-            let problem =
-                format!("a zookeeper URL has no option `{name}` (there is `session_timeout_ms`)");
-            Err(BackendError::permanent(problem).not_sent())
-        }
+    let options = options("zookeeper", query, &["session_timeout_ms"])?;
+    let Some((_, number)) = options.first() else { return Ok(None) };
+    match number.parse() {
+        Ok(number) if number > 0 => Ok(Some(Duration::from_millis(number))),
+        _ => Err(unreadable("`session_timeout_ms` is a number of milliseconds")),
     }
 }
 
@@ -160,6 +183,12 @@ mod tests {
     }
 
     #[test]
+    fn credentials_are_not_shown() {
+        let builder = ZooKeeperBuilder::new().also_credentials("u", "secret");
+        assert!(!format!("{builder:?}").contains("secret"));
+    }
+
+    #[test]
     fn mistakes_are_told_without_the_password() {
         for url in [
             "zookeeper://u:secret@a",
@@ -167,6 +196,8 @@ mod tests {
             "zookeeper://secret@a:1",
             "zookeeper://u:secret@a:1?colour=red",
             "zookeeper://u:secret@a:1?session_timeout_ms=0",
+            "zookeeper://u:1?secret@a:1",
+            "zookeeper://u:p@a:1?session_timeout_ms=1000&colour=secret",
         ] {
             let told = Address::parse(url).unwrap_err().to_string();
             assert!(!told.contains("secret"), "{told}");

@@ -1,6 +1,7 @@
 //! For operators: who holds and who waits, and how a hold is ended from outside.
 
-use zookeeper_client::Error;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use zookeeper_client::{Acl, Error};
 
 use super::ZooKeeper;
 use super::queue::{self, Entry};
@@ -18,6 +19,9 @@ const REVOKED: char = '~';
 
 /// What Curator's `Revoker` writes into such a node.
 const CURATORS_REVOKED: &str = "__REVOKE__";
+
+/// How many folders are opened at once.
+const OPENED_AT_ONCE: usize = 32;
 
 impl ZooKeeper {
     /// Who hold a key, as the whole ensemble knows it, the first one first.
@@ -42,6 +46,33 @@ impl ZooKeeper {
             Err(Error::NoNode) => Ok(vec![]),
             Err(error) => Err(self.failed(&error)),
         }
+    }
+
+    /// Opens the root and the folders there are to all credentials of this session, where one of them may do that.
+    pub(super) async fn open_folders(&self, acls: &[Acl]) -> Result<(), BackendError> {
+        let session = self.session().await?;
+        let root = &self.0.root;
+        if root.is_empty() {
+            return Ok(());
+        }
+        let folders = session.read(Moment::now(), session.client.list_children(root)).await;
+        let folders = match folders {
+            Err(Error::NoNode) => return Ok(()),
+            answer => answer.map_err(|error| self.failed(&error))?,
+        };
+        let folders = folders.into_iter().map(|folder| format!("{root}/{folder}"));
+        let paths = std::iter::once(root.clone()).chain(folders);
+        let opened = stream::iter(paths).map(|path| {
+            let session = &session;
+            async move {
+                let set = session.client.set_acl(&path, acls, None);
+                match session.write(Moment::now(), set).await {
+                    Ok(_) | Err(Error::NoNode) => Ok(()),
+                    Err(error) => Err(self.failed(&error)),
+                }
+            }
+        });
+        opened.buffer_unordered(OPENED_AT_ONCE).try_collect().await
     }
 
     pub(super) async fn list(&self, prefix: &str) -> Result<Vec<LockState>, BackendError> {

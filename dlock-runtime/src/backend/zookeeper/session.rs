@@ -23,7 +23,8 @@ const PAUSE: Duration = Duration::from_millis(500);
 pub(super) struct Ensemble {
     /// Hosts and ports, with commas between them: what messages show.
     pub(super) hosts: String,
-    pub(super) credentials: Option<String>,
+    /// Each `user:password`.
+    pub(super) credentials: Vec<String>,
     pub(super) timeout: Duration,
 }
 
@@ -54,7 +55,7 @@ impl Ensemble {
     pub(super) async fn connect(&self) -> Result<Arc<Session>, BackendError> {
         let mut connector =
             Client::connector().with_session_timeout(self.timeout).with_fail_eagerly();
-        if let Some(credentials) = &self.credentials {
+        for credentials in &self.credentials {
             connector = connector.with_auth("digest", credentials.as_bytes());
         }
         let asked_for = Moment::now();
