@@ -147,9 +147,9 @@ async fn a_proof_ages() {
     tokio::time::advance(secs(1.0)).await;
     proofs.touched(Moment::now());
     tokio::time::advance(secs(2.5)).await;
-    assert!(near(proofs.remaining(), whole - secs(3.5)));
+    assert!(near(proofs.remaining(), whole.saturating_sub(secs(3.5))));
     proofs.wrote(Moment::now());
-    assert!(near(proofs.remaining(), whole - secs(2.5)));
+    assert!(near(proofs.remaining(), whole.saturating_sub(secs(2.5))));
     tokio::time::advance(secs(10.0)).await;
     assert_eq!(proofs.remaining(), Duration::ZERO);
 }
