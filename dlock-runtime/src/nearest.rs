@@ -19,14 +19,14 @@ fn distance(one: &str, other: &str) -> usize {
         let mut next = vec![row + 1];
         for (column, against) in other.iter().enumerate() {
             let wrong = last[column] + usize::from(byte != against);
-            let mut least = wrong.min(last[column + 1] + 1).min(next[column] + 1);
+            let mut fewest = wrong.min(last[column + 1] + 1).min(next[column] + 1);
             let swapped =
                 row > 0 && column > 0 && one[row - 1] == *against && other[column - 1] == *byte;
             if swapped {
                 let before: &Vec<usize> = &before;
-                least = least.min(before[column - 1] + 1);
+                fewest = fewest.min(before[column - 1] + 1);
             }
-            next.push(least);
+            next.push(fewest);
         }
         before = std::mem::replace(&mut last, next);
     }

@@ -174,21 +174,18 @@ impl Inside {
         let taken = if want.sharing == Sharing::Shared { 1 } else { ALONE };
         let refused = |ending| self.hold.error(ending, false);
         self.check().map_err(refused)?;
-        let permit = match self.entrance.try_acquire_many(taken) {
-            Ok(permit) => permit,
-            Err(_) => {
-                let entering = async {
-                    tokio::select! {
-                        biased;
-                        ending = self.ended() => Err(refused(ending)),
-                        permit = self.entrance.acquire_many(taken) => {
-                            permit.map_err(|_| deadline.busy(want, Whereabouts::ThisProcess))
-                        }
-                    }
-                };
-                let entered = deadline.bound(entering).await;
-                entered.unwrap_or_else(|| Err(deadline.busy(want, Whereabouts::ThisProcess)))?
-            }
+        let permit = if let Ok(permit) = self.entrance.try_acquire_many(taken) {
+            permit
+        } else {
+            let busy = || deadline.busy(want, Whereabouts::ThisProcess);
+            let entering = async {
+                tokio::select! {
+                    biased;
+                    ending = self.ended() => Err(refused(ending)),
+                    permit = self.entrance.acquire_many(taken) => permit.map_err(|_| busy()),
+                }
+            };
+            deadline.bound(entering).await.unwrap_or_else(|| Err(busy()))?
         };
         permit.forget();
         let bound = want.max_hold.map(|limit| (Moment::now(), limit));

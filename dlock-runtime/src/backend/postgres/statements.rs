@@ -171,10 +171,10 @@ impl Statements {
             "WITH same AS (SELECT lock_key FROM {table} WHERE {unchanged} ORDER BY lock_key FOR UPDATE)"
         );
         for (number, Change { claim, new, .. }) in changes.iter().enumerate() {
-            let (key, changed) = (text(&stored(&claim.key)), changed(new, Purpose::Acquire));
+            let (key, to) = (text(&stored(&claim.key)), changed(new, Purpose::Acquire));
             let _ = write!(
                 statement,
-                ", changed{number} AS (UPDATE {table} SET {changed} \
+                ", changed{number} AS (UPDATE {table} SET {to} \
                    WHERE lock_key = {key} AND {same} RETURNING 1)"
             );
         }
