@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use dlock_runtime::backend::{Attempt, Backend, Claim};
+use dlock_runtime::backend::{Attempt, Backend, Claim, Release};
 use dlock_runtime::{Mode, Wait};
 use dlock_tests::proxy::Proxy;
 use tokio::time::{sleep, timeout};
@@ -36,7 +36,7 @@ async fn make_rows(backend: &impl Backend, keys: &[&str]) {
     for key in keys {
         let claim = claim(key);
         backend.try_acquire(&claim).await.expect("an answer");
-        backend.release(&claim, Default::default()).await.expect("an answer");
+        backend.release(&claim, Release::default()).await.expect("an answer");
     }
 }
 

@@ -33,22 +33,22 @@ impl Database for MySql {
     type Sqlx = sqlx::MySql;
     type RowLock = MySqlConnection;
 
-    const TABLE_WITHOUT_CLAIMANT: &'static str = r#"CREATE TABLE dlock_leases (lock_key VARBINARY(512) NOT NULL PRIMARY KEY,
+    const TABLE_WITHOUT_CLAIMANT: &'static str = "CREATE TABLE dlock_leases (lock_key VARBINARY(512) NOT NULL PRIMARY KEY,
             owner VARCHAR(33) CHARACTER SET ascii COLLATE ascii_bin NULL,
             token BIGINT UNSIGNED NOT NULL, expires_at DATETIME(6) NOT NULL,
             gone MEDIUMTEXT CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
             gone_before MEDIUMTEXT CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
             gone_since DATETIME(6) NOT NULL,
             lock_group MEDIUMTEXT CHARACTER SET ascii COLLATE ascii_bin NULL,
-            group_until DATETIME(6) NOT NULL) ENGINE = InnoDB; INSERT INTO dlock_leases VALUES ('', NULL, 0, '1970-01-01', '', '', '1970-01-01', NULL, '1970-01-01')"#;
-    const TABLE_WITHOUT_A_VERSION: &'static str = r#"CREATE TABLE dlock_leases (lock_key VARBINARY(512) NOT NULL PRIMARY KEY,
+            group_until DATETIME(6) NOT NULL) ENGINE = InnoDB; INSERT INTO dlock_leases VALUES ('', NULL, 0, '1970-01-01', '', '', '1970-01-01', NULL, '1970-01-01')";
+    const TABLE_WITHOUT_A_VERSION: &'static str = "CREATE TABLE dlock_leases (lock_key VARBINARY(512) NOT NULL PRIMARY KEY,
             owner VARCHAR(33) CHARACTER SET ascii COLLATE ascii_bin NULL,
             token BIGINT UNSIGNED NOT NULL, expires_at DATETIME(6) NOT NULL,
             gone MEDIUMTEXT CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
             gone_before MEDIUMTEXT CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
             gone_since DATETIME(6) NOT NULL,
             lock_group MEDIUMTEXT CHARACTER SET ascii COLLATE ascii_bin NULL,
-            group_until DATETIME(6) NOT NULL, claimant VARCHAR(1000) CHARACTER SET ascii COLLATE ascii_bin NOT NULL DEFAULT '') ENGINE = InnoDB; INSERT INTO dlock_leases VALUES ('', NULL, 1152921504606846976, '1970-01-01', '', '', '1970-01-01', NULL, '1970-01-01', ''), ('alone', '0123456789abcdef0123456789abcdef', 7, UTC_TIMESTAMP(6) + INTERVAL 1 MINUTE, '', '', '1970-01-01', NULL, '1970-01-01', 'host,1,1,shop::price')"#;
+            group_until DATETIME(6) NOT NULL, claimant VARCHAR(1000) CHARACTER SET ascii COLLATE ascii_bin NOT NULL DEFAULT '') ENGINE = InnoDB; INSERT INTO dlock_leases VALUES ('', NULL, 1152921504606846976, '1970-01-01', '', '', '1970-01-01', NULL, '1970-01-01', ''), ('alone', '0123456789abcdef0123456789abcdef', 7, UTC_TIMESTAMP(6) + INTERVAL 1 MINUTE, '', '', '1970-01-01', NULL, '1970-01-01', 'host,1,1,shop::price')";
     const CONNECTIONS_OF_SHOP: &'static str =
         "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE USER = 'shop'";
 
