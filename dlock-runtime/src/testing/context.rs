@@ -22,6 +22,24 @@ macro_rules! ensure {
 }
 pub(crate) use ensure;
 
+/// Repeats what fails transiently, as the engine does.
+macro_rules! patiently {
+    ($call:expr) => {
+        patiently!("the backend failed", $call)
+    };
+    ($problem:literal, $call:expr) => {{
+        let began = tokio::time::Instant::now();
+        loop {
+            match $call.await {
+                Err(error) if error.is_transient() && began.elapsed() < PATIENCE => {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                answer => break answer.map_err(|error| format!("{}: {error}", $problem)),
+            }
+        }
+    }};
+}
+
 /// A ttl so long that its end cannot stand in for cleaning up.
 pub(crate) const LONG: Duration = Duration::from_secs(30);
 
@@ -61,7 +79,8 @@ impl Context {
 
     /// Another process's view of the store.
     pub(crate) async fn backend(&self) -> Result<Box<dyn Backend>, String> {
-        (self.connector)().await.map_err(|error| format!("could not connect: {error}"))
+        // All rules of a batch connect at once, which may be too much for a busy machine.
+        patiently!("could not connect", (self.connector)())
     }
 
     /// A registry over a backend of its own: what another process would have.
@@ -106,21 +125,6 @@ pub(crate) async fn granted(
 /// Tries once; true if it was granted.
 pub(crate) async fn tries(backend: &dyn Backend, claim: &Claim) -> Result<bool, String> {
     Ok(matches!(attempt(backend, claim).await?, Attempt::Granted { .. }))
-}
-
-/// Repeats what fails transiently, as the engine does.
-macro_rules! patiently {
-    ($call:expr) => {{
-        let began = tokio::time::Instant::now();
-        loop {
-            match $call.await {
-                Err(error) if error.is_transient() && began.elapsed() < PATIENCE => {
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                }
-                answer => break answer.map_err(|error| format!("the backend failed: {error}")),
-            }
-        }
-    }};
 }
 
 async fn attempt(backend: &dyn Backend, claim: &Claim) -> Result<Attempt, String> {

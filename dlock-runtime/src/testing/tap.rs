@@ -35,6 +35,8 @@ pub struct Tap {
 #[derive(Debug, Default)]
 struct State {
     counts: HashMap<Call, usize>,
+    /// How many the backend has answered.
+    answered: HashMap<Call, usize>,
     failing: Vec<Call>,
     /// How many of the next calls are never answered.
     losing: HashMap<Call, usize>,
@@ -84,6 +86,13 @@ impl Tap {
         }
     }
 
+    /// Resolves when the backend has answered this many such calls, be it that their answers are held up.
+    pub async fn answered(&self, call: Call, count: usize) {
+        while self.state().answered.get(&call).copied().unwrap_or(0) < count {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+    }
+
     /// Resolves when the first acquire through this tap waits for its turn: where it asks again and again, its
     /// first request has been answered when the second one is made; where the store has a queue, it has had
     /// time enough to take its place there.
@@ -110,12 +119,19 @@ impl Tap {
             return Answer::ready(Err(BackendError::transient("failed on purpose")));
         }
         let answer = ask();
+        if answer.is_ready() {
+            self.state().has_answered(call);
+        }
         if !lost && answer.is_ready() && !self.held_up.borrow().contains(&call) {
             return answer;
         }
         let mut held_up = self.held_up.subscribe();
         Answer::from_future(async move {
+            let was_ready = answer.is_ready();
             let answer = answer.await;
+            if !was_ready {
+                self.state().has_answered(call);
+            }
             if lost {
                 std::future::pending::<()>().await;
             }
@@ -126,6 +142,10 @@ impl Tap {
 }
 
 impl State {
+    fn has_answered(&mut self, call: Call) {
+        *self.answered.entry(call).or_default() += 1;
+    }
+
     /// Counts a call. Does it fail, and is its answer lost?
     fn note(&mut self, call: Call) -> (bool, bool) {
         *self.counts.entry(call).or_default() += 1;
