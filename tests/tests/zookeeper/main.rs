@@ -43,7 +43,7 @@ fn main() -> ExitCode {
     add!(ZOOKEEPER, load:
         a_thousand_holds_are_kept,
         no_grant_of_busy_tasks_comes_too_late,
-        a_hold_is_renewed_amid_a_flood_of_acquires,
+        of_a_flood_of_acquires_few_are_under_way,
     );
     add!(ZOOKEEPER, ensemble:
         the_leader_is_killed_in_mid_hold_and_in_mid_wait,
