@@ -320,7 +320,7 @@ mod failures {
 
     #[tokio::test(start_paused = true)]
     async fn a_store_that_is_down_is_never_a_skipped_job() {
-        for store in [Unreachable::AtOnce, Unreachable::AfterAWhile, Unreachable::Silent] {
+        for store in Unreachable::EACH {
             let locks = on(store);
             let all = join_all((0..10).map(|_| locks.scope(nightly()))).await;
             for outcome in all {
@@ -335,7 +335,7 @@ mod failures {
 
     #[tokio::test(start_paused = true)]
     async fn every_waiter_behind_a_failing_front_gets_the_failure() {
-        for store in [Unreachable::AtOnce, Unreachable::AfterAWhile, Unreachable::Silent] {
+        for store in Unreachable::EACH {
             let locks = on(store);
             let began = Instant::now();
             let waits = [0, 10, 500, 3_000, 10_000].map(Duration::from_millis);

@@ -220,11 +220,17 @@ impl<'a> Attempts<'a> {
         let mut watch: Option<Box<dyn Watch>> = None;
         let [mut failures, mut polls] = backoffs();
         loop {
-            let since = Moment::now();
-            let attempt = if in_turn {
-                self.attempt_in_turn(since, deadline).await
-            } else {
-                self.attempt(since, deadline).await
+            let mut since = Moment::now();
+            let in_its_turn =
+                if in_turn { self.attempt_in_turn(since, deadline).await } else { None };
+            let attempt = match in_its_turn {
+                Some(answer) => answer,
+                None => {
+                    // Its turn did not come within the wait: is the key busy, or does the store not answer?
+                    in_turn = false;
+                    since = Moment::now();
+                    self.attempt(since, deadline).await
+                }
             };
             match attempt {
                 Ok(Attempt::Granted { token, validity, .. }) if since.elapsed() < validity => {
@@ -302,12 +308,12 @@ impl<'a> Attempts<'a> {
         answer
     }
 
-    /// Takes a place in the store's own queue; busy when the time is over before its turn.
+    /// Takes a place in the store's own queue; `None` when the time is over before its turn.
     async fn attempt_in_turn(
         &mut self,
         since: Moment,
         deadline: &Deadline,
-    ) -> Result<Attempt, BackendError> {
+    ) -> Option<Result<Attempt, BackendError>> {
         self.in_flight = true;
         if let Some(place) = &self.place {
             place.asks(since.instant(), true);
@@ -329,7 +335,7 @@ impl<'a> Attempts<'a> {
         if let Some(answer) = &answer {
             self.pass_on(answer);
         }
-        answer.unwrap_or(Ok(Attempt::busy(None)))
+        answer
     }
 
     /// Those behind in the local queue learn what this one learns.

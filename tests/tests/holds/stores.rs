@@ -19,9 +19,13 @@ pub enum Unreachable {
     AfterAWhile,
     /// No answer ever comes.
     Silent,
+    /// The same from a store with a queue of its own.
+    SilentQueue,
 }
 
 impl Unreachable {
+    pub const EACH: [Self; 4] = [Self::AtOnce, Self::AfterAWhile, Self::Silent, Self::SilentQueue];
+
     fn answer<'a, T: Send + Unpin + 'a>(self) -> Answer<'a, Result<T, BackendError>> {
         let down = || Err(BackendError::transient("the store is down"));
         match self {
@@ -30,7 +34,7 @@ impl Unreachable {
                 tokio::time::sleep(Duration::from_millis(333)).await;
                 down()
             }),
-            Self::Silent => Answer::from_future(pending()),
+            Self::Silent | Self::SilentQueue => Answer::from_future(pending()),
         }
     }
 }
@@ -41,7 +45,7 @@ impl Backend for Unreachable {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Memory::new().capabilities()
+        Memory::new().capabilities().with_queue(matches!(self, Self::SilentQueue))
     }
 
     fn try_acquire<'a>(&'a self, _: &'a Claim) -> Answer<'a, Result<Attempt, BackendError>> {
