@@ -123,6 +123,10 @@ pub(super) async fn line_up(
         Entry::Front(place) => return Ok(Some(place)),
         Entry::Behind(turn) => turn,
     };
+    if deadline.no_waiting() {
+        // Not even for the millisecond that a timer takes.
+        return behind_until_known(registry, want, deadline, turn).await;
+    }
     match deadline.bound(&mut turn).await {
         Some(Ok(place)) => Ok(Some(place)),
         // The sender is dropped only together with the queue, and that only when it is empty.
