@@ -1,6 +1,8 @@
 //! What a hold promises while it lasts, while it ends and after: on the memory backend, mostly with time
 //! paused, so that what is asserted is exact.
 
+#![expect(clippy::async_yields_async, reason = "a task begun under a lock is awaited after it")]
+
 use std::future::pending;
 use std::pin::pin;
 use std::sync::Arc;
@@ -150,7 +152,7 @@ mod nested {
                 let other = on(store.clone()).lock("a").wait(Duration::ZERO).acquire().await;
                 assert!(matches!(other, Err(LockError::Busy { .. })), "{other:?}");
             });
-            a.await.expect("`a` is free")
+            a.await.expect("`a` is free");
         }));
         // `b` begins inside `a`, and goes on after it.
         let a = locks.lock("a").run(async { assert!(b.as_mut().now_or_never().is_none()) });
@@ -295,7 +297,7 @@ mod sets {
             tokio::spawn(async move {
                 for round in 0..5 {
                     let keys = [0, 1, 3].map(|step| format!("k{}", (task + round * step) % 7));
-                    let set = locks.lock_all(keys).wait(Duration::from_secs(60));
+                    let set = locks.lock_all(keys).wait(Duration::from_mins(1));
                     let set = set.acquire().await.expect("in turn");
                     tokio::task::yield_now().await;
                     set.release().await.expect("held");

@@ -227,14 +227,13 @@ impl<'a> Attempts<'a> {
             let mut since = Moment::now();
             let in_its_turn =
                 if in_turn { self.attempt_in_turn(since, deadline).await } else { None };
-            let attempt = match in_its_turn {
-                Some(answer) => answer,
-                None => {
-                    // Its turn did not come within the wait: is the key busy, or does the store not answer?
-                    in_turn = false;
-                    since = Moment::now();
-                    self.attempt(since, deadline).await
-                }
+            let attempt = if let Some(answer) = in_its_turn {
+                answer
+            } else {
+                // Its turn did not come within the wait: is the key busy, or does the store not answer?
+                in_turn = false;
+                since = Moment::now();
+                self.attempt(since, deadline).await
             };
             match attempt {
                 Ok(Attempt::Granted { token, validity, .. }) if since.elapsed() < validity => {
