@@ -51,6 +51,7 @@ enum Hearing {
 }
 
 /// How much is kept, for those who look for leaks.
+#[cfg(any(feature = "redis", test))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Size {
     pub(crate) wanted: usize,
