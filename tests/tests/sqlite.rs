@@ -117,3 +117,17 @@ async fn a_file_without_a_column_is_refused_when_it_is_opened() {
     assert!(told.contains("claimant") && told.contains("another version of dlock"), "{told}");
     assert!(!refused.is_transient());
 }
+
+#[tokio::test]
+async fn a_file_of_a_later_version_is_refused_and_left_as_it_is() {
+    let (_folder, url) = file();
+    drop(registry(&url).await);
+    let mut later = SqliteConnection::connect(&url).await.expect("a file");
+    later.execute("UPDATE dlock_version SET version = 2").await.expect("a row");
+    let refused = Sqlite::connect(&url).await.expect_err("its version is 2");
+    let told = refused.to_string();
+    assert!(told.contains("version 2") && told.contains("update"), "{told}");
+    assert!(!refused.is_transient());
+    let query = sqlx::query_scalar::<_, i64>("SELECT version FROM dlock_version");
+    assert_eq!(query.fetch_one(&mut later).await.expect("a row"), 2);
+}

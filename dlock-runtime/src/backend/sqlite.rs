@@ -78,7 +78,8 @@ impl Sqlite {
         let began = tokio::time::Instant::now();
         loop {
             match open(&options).await {
-                Ok((writer, reader)) => {
+                Ok((writer, mut reader)) => {
+                    refuse_other_version(&path, &mut reader).await?;
                     return Ok(Self(Arc::new(Inner {
                         path,
                         writer: Mutex::new(writer),
@@ -427,6 +428,9 @@ fn options(url: &str) -> Result<SqliteConnectOptions, BackendError> {
         .disable_statement_logging())
 }
 
+/// The form of the tables in `schema.sql`.
+const VERSION: i64 = 1;
+
 /// Fails if the table is not the one that the statements are for.
 const COLUMNS: &str = "SELECT key, owner, token, expires_us, claimant, lock_group, group_until_us
      FROM dlock_locks LIMIT 0";
@@ -436,7 +440,7 @@ async fn open(
 ) -> Result<(SqliteConnection, SqliteConnection), sqlx::Error> {
     let mut writer = SqliteConnection::connect_with(options).await?;
     // Only when something is missing: the statements take the write lock.
-    let ready = sqlx::query("SELECT count(*) = 4 FROM sqlite_schema WHERE name LIKE 'dlock\\_%' ESCAPE '\\' AND type IN ('table', 'trigger')")
+    let ready = sqlx::query("SELECT count(*) = 5 FROM sqlite_schema WHERE name LIKE 'dlock\\_%' ESCAPE '\\' AND type IN ('table', 'trigger')")
         .fetch_one(&mut writer)
         .await?
         .try_get::<bool, _>(0)?;
@@ -446,6 +450,21 @@ async fn open(
     writer.execute(COLUMNS).await?;
     let reader = SqliteConnection::connect_with(options).await?;
     Ok((writer, reader))
+}
+
+async fn refuse_other_version(
+    path: &str,
+    connection: &mut SqliteConnection,
+) -> Result<(), BackendError> {
+    let query = sqlx::query_scalar::<_, i64>("SELECT version FROM dlock_version");
+    let version = query.fetch_one(connection).await.map_err(|error| explain(path, error))?;
+    if version == VERSION {
+        return Ok(());
+    }
+    let problem = format!(
+        "sqlite file {path}: its tables have version {version}, and this version of dlock uses version {VERSION}; update the older services, or give each version a file of its own"
+    );
+    Err(BackendError::permanent(problem).not_sent())
 }
 
 fn explain(path: &str, error: sqlx::Error) -> BackendError {

@@ -21,3 +21,9 @@ END;
 CREATE TRIGGER IF NOT EXISTS dlock_token_of_update AFTER UPDATE OF token ON dlock_locks BEGIN
     UPDATE dlock_token SET last = NEW.token WHERE last < NEW.token;
 END;
+-- Which form of these tables is used. A process that does not know it uses none of them.
+CREATE TABLE IF NOT EXISTS dlock_version (
+    id      INTEGER PRIMARY KEY CHECK (id = 1),
+    version INTEGER NOT NULL
+);
+INSERT OR IGNORE INTO dlock_version (id, version) VALUES (1, 1);
