@@ -31,7 +31,7 @@ mod capabilities;
 mod entry;
 #[cfg(feature = "etcd")]
 pub mod etcd;
-mod given_up;
+pub(crate) mod given_up;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 mod lock_row;
 mod memory;

@@ -2,6 +2,7 @@
 
 pub mod careless;
 pub mod faulty;
+pub mod late;
 pub mod proxy;
 pub mod servers;
 pub mod trials;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use dlock_runtime::backend::{Backend, Redis};
 use dlock_runtime::{LockError, LockGuard, Mode, Registry, Wait};
+use dlock_tests::late::LateProxy;
 use dlock_tests::servers::RedisServer;
 use dlock_tests::trials::Trials;
 use futures_util::StreamExt;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         contended_tasks_of_one_process_cost_two_commands_each,
         an_acquire_that_a_stopped_server_executes_late_grants_nothing,
         a_release_that_overtakes_its_acquire_wins,
+        the_first_copy_of_an_acquire_that_was_sent_twice_grants_nothing_late,
         a_hung_server_fails_an_acquire_at_its_deadline,
         a_restart_with_data_keeps_the_hold,
         a_restart_without_data_loses_the_hold,
@@ -195,6 +197,22 @@ async fn an_acquire_that_a_stopped_server_executes_late_grants_nothing() {
         let held: bool = connection.exists("dlock:{k}").await.expect("EXISTS");
         assert!(!held, "a late acquire left a lock, round {round}");
     }
+}
+
+async fn the_first_copy_of_an_acquire_that_was_sent_twice_grants_nothing_late() {
+    let server = RedisServer::start();
+    let mut between = LateProxy::start(server.port()).await;
+    let backend = Redis::connect(&format!("redis://127.0.0.1:{}", between.port())).await;
+    let registry = registry_over(backend.expect("the server runs"));
+    acquire(&registry, "warm").await.release().await.expect("held");
+
+    between.keep_next("EVALSHA");
+    let guard = acquire(&registry, "k").await;
+    let first = between.kept().await;
+    guard.release().await.expect("held to the end");
+    first.deliver().await;
+    assert_eq!(server.cli(&["EXISTS", "dlock:{k}"]).trim(), "0");
+    acquire(&registry, "k").await.release().await.expect("free");
 }
 
 async fn a_hung_server_fails_an_acquire_at_its_deadline() {

@@ -16,7 +16,7 @@ const LATE: Duration = Duration::from_mins(1);
 /// them (because they run in order, or name a round or a lease that is over): there only a new request of the
 /// same claim could still be granted.
 #[derive(Debug, Default)]
-pub(super) struct GivenUp(Mutex<Table>);
+pub(crate) struct GivenUp(Mutex<Table>);
 
 #[derive(Debug, Default)]
 struct Table {
@@ -28,7 +28,7 @@ impl GivenUp {
     const SMALLEST: usize = 64;
 
     /// From now on this claim is granted nothing.
-    pub(super) fn note(&self, claim: &Claim) {
+    pub(crate) fn note(&self, claim: &Claim) {
         let now = Instant::now();
         let ttl = claim.ttl.min(Capabilities::LEASES.max_ttl);
         let mut table = self.table();
@@ -41,7 +41,7 @@ impl GivenUp {
     }
 
     /// Was it given up?
-    pub(super) fn has(&self, claim: &Claim) -> bool {
+    pub(crate) fn has(&self, claim: &Claim) -> bool {
         self.table().until.get(&claim.owner).is_some_and(|until| *until > Instant::now())
     }
 

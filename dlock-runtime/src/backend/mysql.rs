@@ -171,7 +171,7 @@ impl MySql {
         if !claim.is_plain() {
             return lock_row::acquire(self, claim).await;
         }
-        let reply = self.0.store.run_repeatable(Lane::Acquires, &self.sql().acquire(claim)).await?;
+        let reply = self.0.store.run_acquire(claim, &self.sql().acquire(claim)).await?;
         if reply.last.as_ref().is_none_or(|result| result.rows_affected() == 0) {
             // Nothing was inserted or found: the row without a key is not there.
             return Err(BackendError::permanent(format!(
@@ -205,7 +205,8 @@ impl MySql {
         })
     }
 
-    async fn release(&self, claim: &Claim, release: Release) -> Result<Released, BackendError> {
+    async fn release(&self, claim: &Claim, mut release: Release) -> Result<Released, BackendError> {
+        release.late_acquire |= self.0.store.was_resent(claim);
         if claim.may_be_in_a_group() {
             if release.late_acquire {
                 self.0.store.run(Lane::Holds, &self.sql().release_for_good(claim, release)).await?;

@@ -152,7 +152,7 @@ impl Postgres {
         if !claim.is_plain() {
             return lock_row::acquire(self, claim).await;
         }
-        let reply = self.0.store.run_repeatable(Lane::Acquires, &self.sql().acquire(claim)).await?;
+        let reply = self.0.store.run_acquire(claim, &self.sql().acquire(claim)).await?;
         let Some(row) = reply.row() else { return Ok(Attempt::busy(None)) };
         if let Some(token) = read::<Option<i64>>(row, 0)? {
             let token = FencingToken::new(token.unsigned_abs());
@@ -180,7 +180,8 @@ impl Postgres {
         })
     }
 
-    async fn release(&self, claim: &Claim, release: Release) -> Result<Released, BackendError> {
+    async fn release(&self, claim: &Claim, mut release: Release) -> Result<Released, BackendError> {
+        release.late_acquire |= self.0.store.was_resent(claim);
         if claim.may_be_in_a_group() {
             if release.late_acquire {
                 self.0.store.run(Lane::Holds, &self.sql().release(claim, release)).await?;

@@ -33,6 +33,7 @@ mod topology;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 pub use self::builder::RedisBuilder;
 use self::names::Names;
@@ -41,6 +42,7 @@ use self::server::{Care, Lane};
 use self::servers::Servers;
 use self::subscriptions::{ChannelWatch, Subscriptions};
 use super::by_async_methods::backend_by_async_methods;
+use super::given_up::GivenUp;
 use super::{
     Attempt, Capabilities, Claim, Holder, LockState, Release, Released, Renewal, SetAttempt,
     Sharing, validity_of,
@@ -62,6 +64,9 @@ struct Inner {
     subscriptions: Subscriptions,
     prefix: String,
     replicas: u32,
+    /// Claims whose acquire was sent again over a new connection: the first copy may be executed after the
+    /// release.
+    resent: GivenUp,
 }
 
 impl Redis {
@@ -114,9 +119,16 @@ impl Redis {
 
     async fn try_acquire_set(&self, claims: &[Claim]) -> Result<SetAttempt, BackendError> {
         let names: Vec<_> = claims.iter().map(|claim| self.names(&claim.key)).collect();
-        let care = self.copied(|(answer, ..): &EnteredAnswer| *answer == 1);
+        let resent = AtomicBool::new(false);
+        let care = self.copied(|(answer, ..): &EnteredAnswer| *answer == 1, &resent);
         let call = scripts::enter(&names, claims);
-        let answer = self.0.servers.run(&names[0].lock, Lane::Acquire, &call, care).await?;
+        let answer = self.0.servers.run(&names[0].lock, Lane::Acquire, &call, care).await;
+        if resent.into_inner() {
+            for claim in claims {
+                self.0.resent.note(claim);
+            }
+        }
+        let answer = answer?;
         let ttl = claims.iter().map(|claim| claim.ttl).min().unwrap_or_default();
         Ok(scripts::entered(answer, validity_of(ttl)))
     }
@@ -129,13 +141,18 @@ impl Redis {
     async fn try_acquire_alone(&self, claim: &Claim) -> Result<Acquired, BackendError> {
         let names = self.names(&claim.key);
         let call = scripts::acquire(&names, claim, None);
-        let care = self.copied(|(answer, ..): &AcquiredAnswer| *answer == 1);
-        Ok(self.0.servers.run(&names.lock, Lane::Acquire, &call, care).await?.into())
+        let resent = AtomicBool::new(false);
+        let care = self.copied(|(answer, ..): &AcquiredAnswer| *answer == 1, &resent);
+        let answer = self.0.servers.run(&names.lock, Lane::Acquire, &call, care).await;
+        if resent.into_inner() {
+            self.0.resent.note(claim);
+        }
+        Ok(answer?.into())
     }
 
     /// An answer that says that something was written counts when enough replicas have it.
-    fn copied<T>(&self, has_written: fn(&T) -> bool) -> Care<T> {
-        Care::Copied { replicas: self.0.replicas, has_written }
+    fn copied<'a, T>(&self, has_written: fn(&T) -> bool, resent: &'a AtomicBool) -> Care<'a, T> {
+        Care::Copied { replicas: self.0.replicas, has_written, resent }
     }
 
     async fn renew(&self, claim: &Claim) -> Result<Renewal, BackendError> {
@@ -144,14 +161,17 @@ impl Redis {
             Sharing::Exclusive => scripts::renew(&names, claim, None),
             Sharing::Shared | Sharing::Permits(_) => scripts::stay(&names, claim),
         };
-        let care = self.copied(|answer: &u8| *answer == 1);
+        // A renewal that is executed late finds nothing to renew.
+        let resent = AtomicBool::new(false);
+        let care = self.copied(|answer: &u8| *answer == 1, &resent);
         match self.0.servers.run(&names.lock, Lane::Keep, &call, care).await? {
             1 => Ok(Renewal::Renewed { validity: validity_of(claim.ttl) }),
             _ => Ok(Renewal::NotHeld),
         }
     }
 
-    async fn release(&self, claim: &Claim, release: Release) -> Result<Released, BackendError> {
+    async fn release(&self, claim: &Claim, mut release: Release) -> Result<Released, BackendError> {
+        release.late_acquire |= self.0.resent.has(claim);
         let names = self.names(&claim.key);
         let call = if claim.may_be_in_a_group() {
             scripts::leave(&names, claim, release)

@@ -1,6 +1,7 @@
 //! The connections of a backend that keeps leases in a table: those that acquires use, and some that are kept for
 //! the holds there are, so that nothing that waits can starve a renewal.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +13,8 @@ use super::send;
 #[cfg(feature = "mysql")]
 use super::store::Checkout;
 use super::store::{Dialect, Store, failure};
+use crate::backend::Claim;
+use crate::backend::given_up::GivenUp;
 use crate::error::BackendError;
 
 /// How many connections the holds have at most to themselves. One that waits for its row does not keep all others
@@ -37,6 +40,9 @@ pub(crate) struct LeaseStore<DB: Database> {
     is_own: bool,
     /// What the connections of the holds are opened with.
     options: Mutex<Arc<Options<DB>>>,
+    /// Claims whose acquire was sent again over another connection: the first copy may be executed after the
+    /// release.
+    resent: GivenUp,
 }
 
 impl<DB: Dialect> LeaseStore<DB>
@@ -58,6 +64,7 @@ where
             holds: Store { pool: holds, limit },
             is_own,
             options: Mutex::new(options),
+            resent: GivenUp::default(),
         }
     }
 
@@ -76,7 +83,7 @@ where
         lane: Lane,
         statements: &str,
     ) -> Result<Reply<DB>, BackendError> {
-        self.send(lane, statements, 0).await
+        self.send(lane, statements, 0, &AtomicBool::new(false)).await
     }
 
     /// The same for what may be executed twice without harm: it is sent again when the connection
@@ -86,9 +93,34 @@ where
         lane: Lane,
         statements: &str,
     ) -> Result<Reply<DB>, BackendError> {
+        self.send(lane, statements, self.others(lane), &AtomicBool::new(false)).await
+    }
+
+    /// The same for the acquire of a claim. Its release has to know [whether it was sent
+    /// again](Self::was_resent).
+    pub(crate) async fn run_acquire(
+        &self,
+        claim: &Claim,
+        statements: &str,
+    ) -> Result<Reply<DB>, BackendError> {
+        let resent = AtomicBool::new(false);
+        let lane = Lane::Acquires;
+        let reply = self.send(lane, statements, self.others(lane), &resent).await;
+        if resent.into_inner() {
+            self.resent.note(claim);
+        }
+        reply
+    }
+
+    /// May an acquire of this claim still be executed, although another copy of it was answered?
+    pub(crate) fn was_resent(&self, claim: &Claim) -> bool {
+        self.resent.has(claim)
+    }
+
+    /// How many connections may turn out to be broken.
+    fn others(&self, lane: Lane) -> u32 {
         let others = self.pool().options().get_max_connections();
-        let others = if lane == Lane::Holds { others.saturating_add(FOR_HOLDS) } else { others };
-        self.send(lane, statements, others).await
+        if lane == Lane::Holds { others.saturating_add(FOR_HOLDS) } else { others }
     }
 
     async fn send(
@@ -96,6 +128,7 @@ where
         lane: Lane,
         statements: &str,
         others: u32,
+        resent: &AtomicBool,
     ) -> Result<Reply<DB>, BackendError> {
         let (store, first) = match lane {
             Lane::Acquires => (&self.acquires, None),
@@ -107,7 +140,7 @@ where
             }
         };
         let bounded = DB::bounded(statements, store.limit);
-        let reply = store.in_time(store.send(first, &bounded, others)).await;
+        let reply = store.in_time(store.send(first, &bounded, others, resent)).await;
         let mut reply = reply.map_err(failure::<DB>)?;
         if DB::BOUND_IS_A_STATEMENT && !reply.rows.is_empty() {
             reply.rows.remove(0);

@@ -37,6 +37,7 @@ fn main() -> ExitCode {
         a_hung_server_fails_an_acquire_at_its_deadline,
         an_acquire_that_a_stopped_server_executes_late_grants_nothing,
         a_release_that_overtakes_its_acquire_wins,
+        the_first_copy_of_an_acquire_that_was_sent_twice_grants_nothing_late,
         a_cut_connection_is_replaced_in_mid_hold,
         a_holder_that_is_cut_off_loses_in_time,
         a_half_open_connection_does_not_keep_a_hold,

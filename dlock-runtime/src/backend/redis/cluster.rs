@@ -94,7 +94,7 @@ impl Cluster {
         name: &str,
         lane: Lane,
         script: &ScriptInvocation<'_>,
-        care: Care<T>,
+        care: Care<'_, T>,
     ) -> Result<T, BackendError> {
         let slot = Slot::for_key(name);
         let mut asked: Option<Arc<Server>> = None;

@@ -99,11 +99,13 @@ impl Link {
         self: &Arc<Self>,
         script: &ScriptInvocation<'_>,
         asking: bool,
+        resends: impl FnOnce(),
     ) -> Result<T, Failed> {
         let mut session = self.session().await?;
         match invoke(&mut session.connection, script, asking).await {
             Ok(answer) => Ok(answer),
             Err(error) if is_broken(&error) && !error.is_timeout() => {
+                resends();
                 // The failure is noted, so that the next connection is a new one.
                 let _ = self.failed(session.generation, error);
                 self.run(script, asking).await

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use redis::{Client, FromRedisValue, ScriptInvocation};
 
@@ -37,23 +38,24 @@ pub(in crate::backend) enum Lane {
 }
 
 /// What is done for the answer of a request.
-pub(in crate::backend) enum Care<T> {
+pub(in crate::backend) enum Care<'a, T> {
     /// It is sent once.
     Once,
     /// It may be executed twice without harm: it is sent again over a new connection when the old one
     /// turns out broken.
     Repeatable,
     /// An answer for which `has_written` holds counts only when so many replicas have what was written.
-    Copied { replicas: u32, has_written: fn(&T) -> bool },
+    /// Without replicas it is [`Repeatable`](Self::Repeatable), and `resent` says whether it was.
+    Copied { replicas: u32, has_written: fn(&T) -> bool, resent: &'a AtomicBool },
 }
 
-impl<T> Clone for Care<T> {
+impl<T> Clone for Care<'_, T> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<T> Copy for Care<T> {}
+impl<T> Copy for Care<'_, T> {}
 
 impl Server {
     pub(super) fn new(topology: &Topology, address: &str, limits: Limits, is_copied: bool) -> Self {
@@ -108,16 +110,18 @@ impl Server {
         &self,
         lane: Lane,
         script: &ScriptInvocation<'_>,
-        care: Care<T>,
+        care: Care<'_, T>,
         asking: bool,
     ) -> Result<T, Failed> {
         let link = self.lane(lane);
         match care {
             Care::Once => link.run(script, asking).await,
-            Care::Repeatable | Care::Copied { replicas: 0, .. } => {
-                link.run_repeatable(script, asking).await
+            Care::Repeatable => link.run_repeatable(script, asking, || ()).await,
+            Care::Copied { replicas: 0, resent, .. } => {
+                let resends = || resent.store(true, Ordering::Relaxed);
+                link.run_repeatable(script, asking, resends).await
             }
-            Care::Copied { replicas, has_written } => {
+            Care::Copied { replicas, has_written, .. } => {
                 let copied = match lane {
                     Lane::Acquire => &self.copied_acquires,
                     Lane::Keep => &self.copied_keeps,

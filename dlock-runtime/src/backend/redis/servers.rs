@@ -36,7 +36,7 @@ impl Servers {
         name: &str,
         lane: Lane,
         script: &ScriptInvocation<'_>,
-        care: Care<T>,
+        care: Care<'_, T>,
     ) -> Result<T, BackendError> {
         match self {
             Self::One(server) => Ok(server.run(lane, script, care, false).await?),
