@@ -106,7 +106,7 @@ async fn pass(
     mut server: TcpStream,
     wanted: &Wanted,
 ) -> Option<KeptRequest> {
-    let (mut asked, mut answered) = ([0; 16 * 1024], [0; 16 * 1024]);
+    let (mut asked, mut answered) = (vec![0; 16 * 1024], vec![0; 16 * 1024]);
     loop {
         tokio::select! {
             read = client.read(&mut asked) => {
