@@ -28,10 +28,12 @@ use crate::token::FencingToken;
 ))]
 mod by_async_methods;
 mod capabilities;
+#[cfg(any(feature = "redis", feature = "postgres", feature = "mysql"))]
+pub(crate) mod doubt;
 mod entry;
 #[cfg(feature = "etcd")]
 pub mod etcd;
-pub(crate) mod given_up;
+mod given_up;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 mod lock_row;
 mod memory;
@@ -310,6 +312,8 @@ pub enum Attempt {
         validity: Duration,
         /// Another number of permits, by which somebody else counts who holds the key or waits for it.
         other_permits: Option<NonZeroU32>,
+        /// See [`with_in_doubt`](Attempt::with_in_doubt).
+        in_doubt: bool,
     },
     /// Somebody else's.
     #[non_exhaustive]
@@ -321,6 +325,8 @@ pub enum Attempt {
         queued: bool,
         /// As with a grant.
         other_permits: Option<NonZeroU32>,
+        /// As with a grant.
+        in_doubt: bool,
     },
 }
 
@@ -328,19 +334,19 @@ impl Attempt {
     /// A grant.
     #[must_use]
     pub const fn granted(token: FencingToken, validity: Duration) -> Self {
-        Self::Granted { token, validity, other_permits: None }
+        Self::Granted { token, validity, other_permits: None, in_doubt: false }
     }
 
     /// A refusal.
     #[must_use]
     pub const fn busy(expires_in: Option<Duration>) -> Self {
-        Self::Busy { expires_in, queued: false, other_permits: None }
+        Self::Busy { expires_in, queued: false, other_permits: None, in_doubt: false }
     }
 
     /// A refusal, with a place in the store's queue.
     #[must_use]
     pub const fn queued(look_in: Option<Duration>) -> Self {
-        Self::Busy { expires_in: look_in, queued: true, other_permits: None }
+        Self::Busy { expires_in: look_in, queued: true, other_permits: None, in_doubt: false }
     }
 
     /// The same, with the number by which somebody else counts.
@@ -352,6 +358,38 @@ impl Attempt {
             }
         }
         self
+    }
+
+    /// The same, where another copy of this request may still be executed: the store sent it again over another
+    /// connection. Its [release](Release) then sets [`late_acquire`](Release::late_acquire), whether it was granted or
+    /// its caller gives up.
+    #[must_use]
+    pub const fn with_in_doubt(mut self, is_in_doubt: bool) -> Self {
+        match &mut self {
+            Self::Granted { in_doubt, .. } | Self::Busy { in_doubt, .. } => *in_doubt = is_in_doubt,
+        }
+        self
+    }
+
+    /// May another copy of the request still be executed?
+    pub(crate) const fn in_doubt(&self) -> bool {
+        match self {
+            Self::Granted { in_doubt, .. } | Self::Busy { in_doubt, .. } => *in_doubt,
+        }
+    }
+
+    /// The other number of permits that somebody counts by.
+    pub(crate) const fn other_permits(&self) -> Option<NonZeroU32> {
+        match self {
+            Self::Granted { other_permits, .. } | Self::Busy { other_permits, .. } => {
+                *other_permits
+            }
+        }
+    }
+
+    /// Has the claim a place in the store's queue?
+    pub(crate) const fn is_queued(&self) -> bool {
+        matches!(self, Self::Busy { queued: true, .. })
     }
 }
 
@@ -368,6 +406,8 @@ pub enum SetAttempt {
         validity: Duration,
         /// As with one key.
         other_permits: Option<NonZeroU32>,
+        /// As with one key.
+        in_doubt: bool,
     },
     /// One of them is somebody else's.
     #[non_exhaustive]
@@ -380,6 +420,8 @@ pub enum SetAttempt {
         queued: bool,
         /// As with one key.
         other_permits: Option<NonZeroU32>,
+        /// As with one key.
+        in_doubt: bool,
     },
 }
 
@@ -387,13 +429,13 @@ impl SetAttempt {
     /// A grant.
     #[must_use]
     pub const fn granted(tokens: Vec<FencingToken>, validity: Duration) -> Self {
-        Self::Granted { tokens, validity, other_permits: None }
+        Self::Granted { tokens, validity, other_permits: None, in_doubt: false }
     }
 
     /// A refusal because of this one.
     #[must_use]
     pub const fn busy(at: usize, expires_in: Option<Duration>, queued: bool) -> Self {
-        Self::Busy { at, expires_in, queued, other_permits: None }
+        Self::Busy { at, expires_in, queued, other_permits: None, in_doubt: false }
     }
 
     /// The same, with the number by which somebody else counts.
@@ -407,16 +449,48 @@ impl SetAttempt {
         self
     }
 
+    /// The same, where another copy of this request may still be executed: the store sent it again over another
+    /// connection. Its [release](Release) then sets [`late_acquire`](Release::late_acquire), whether it was granted or
+    /// its caller gives up.
+    #[must_use]
+    pub const fn with_in_doubt(mut self, is_in_doubt: bool) -> Self {
+        match &mut self {
+            Self::Granted { in_doubt, .. } | Self::Busy { in_doubt, .. } => *in_doubt = is_in_doubt,
+        }
+        self
+    }
+
+    /// May another copy of the request still be executed?
+    pub(crate) const fn in_doubt(&self) -> bool {
+        match self {
+            Self::Granted { in_doubt, .. } | Self::Busy { in_doubt, .. } => *in_doubt,
+        }
+    }
+
+    /// The other number of permits that somebody counts by.
+    pub(crate) const fn other_permits(&self) -> Option<NonZeroU32> {
+        match self {
+            Self::Granted { other_permits, .. } | Self::Busy { other_permits, .. } => {
+                *other_permits
+            }
+        }
+    }
+
+    /// Has the claim a place in the store's queue?
+    pub(crate) const fn is_queued(&self) -> bool {
+        matches!(self, Self::Busy { queued: true, .. })
+    }
+
     /// The answer to a try for one key alone.
     #[cfg(feature = "redis")]
     pub(crate) fn of_one(self) -> Attempt {
         match self {
-            Self::Granted { tokens, validity, other_permits } => {
+            Self::Granted { tokens, validity, other_permits, in_doubt } => {
                 let token = tokens.first().copied().unwrap_or(FencingToken::new(0));
-                Attempt::Granted { token, validity, other_permits }
+                Attempt::Granted { token, validity, other_permits, in_doubt }
             }
-            Self::Busy { expires_in, queued, other_permits, .. } => {
-                Attempt::Busy { expires_in, queued, other_permits }
+            Self::Busy { expires_in, queued, other_permits, in_doubt, .. } => {
+                Attempt::Busy { expires_in, queued, other_permits, in_doubt }
             }
         }
     }

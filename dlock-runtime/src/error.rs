@@ -273,6 +273,13 @@ impl BackendError {
         self
     }
 
+    /// Says that an earlier copy of the request may have been executed.
+    #[cfg(any(feature = "redis", feature = "postgres", feature = "mysql"))]
+    pub(crate) fn maybe_sent(mut self) -> Self {
+        Arc::make_mut(&mut self.0).sent = true;
+        self
+    }
+
     /// Keeps the error underneath.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {

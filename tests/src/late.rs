@@ -1,5 +1,6 @@
 //! A network that delivers a request after its connection is gone.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -13,6 +14,7 @@ use tokio::task::JoinHandle;
 pub struct LateProxy {
     port: u16,
     wanted: Wanted,
+    refuses: Arc<AtomicBool>,
     kept: mpsc::Receiver<KeptRequest>,
     service: JoinHandle<()>,
 }
@@ -36,9 +38,12 @@ impl LateProxy {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
         let port = listener.local_addr().expect("it is bound").port();
         let wanted = Wanted::default();
+        let refuses = Arc::new(AtomicBool::new(false));
         let (keep, kept) = mpsc::channel(1);
-        let service = tokio::spawn(serve(listener, target, Arc::clone(&wanted), keep));
-        Self { port, wanted, kept, service }
+        let gate =
+            Gate { target, wanted: Arc::clone(&wanted), refuses: Arc::clone(&refuses), keep };
+        let service = tokio::spawn(gate.serve(listener));
+        Self { port, wanted, refuses, kept, service }
     }
 
     /// Its port, to be used in place of the server's.
@@ -53,6 +58,11 @@ impl LateProxy {
     /// When the proxy has panicked.
     pub fn keep_next(&self, part: &'static str) {
         *self.wanted.lock().expect("no panic") = Some(part);
+    }
+
+    /// Closes new connections at once, or serves them again.
+    pub fn refuse_connections(&self, refuses: bool) {
+        self.refuses.store(refuses, Ordering::Relaxed);
     }
 
     /// The request that was kept, as soon as there is one.
@@ -82,21 +92,29 @@ impl KeptRequest {
     }
 }
 
-async fn serve(
-    listener: TcpListener,
+/// What the proxy's task needs.
+struct Gate {
     target: u16,
     wanted: Wanted,
+    refuses: Arc<AtomicBool>,
     keep: mpsc::Sender<KeptRequest>,
-) {
-    while let Ok((client, _)) = listener.accept().await {
-        let Ok(server) = TcpStream::connect(("127.0.0.1", target)).await else { continue };
-        let (wanted, keep) = (Arc::clone(&wanted), keep.clone());
-        tokio::spawn(async move {
-            if let Some(kept) = pass(client, server, &wanted).await {
-                // The test may be over.
-                let _ = keep.send(kept).await;
+}
+
+impl Gate {
+    async fn serve(self, listener: TcpListener) {
+        while let Ok((client, _)) = listener.accept().await {
+            if self.refuses.load(Ordering::Relaxed) {
+                continue;
             }
-        });
+            let Ok(server) = TcpStream::connect(("127.0.0.1", self.target)).await else { continue };
+            let (wanted, keep) = (Arc::clone(&self.wanted), self.keep.clone());
+            tokio::spawn(async move {
+                if let Some(kept) = pass(client, server, &wanted).await {
+                    // The test may be over.
+                    let _ = keep.send(kept).await;
+                }
+            });
+        }
     }
 }
 

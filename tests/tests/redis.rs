@@ -31,6 +31,8 @@ fn main() -> ExitCode {
         an_acquire_that_a_stopped_server_executes_late_grants_nothing,
         a_release_that_overtakes_its_acquire_wins,
         the_first_copy_of_an_acquire_that_was_sent_twice_grants_nothing_late,
+        the_first_copy_of_an_acquire_that_was_given_up_grants_nothing_late,
+        the_first_copy_of_an_acquire_grants_nothing_late_without_a_second_one,
         a_hung_server_fails_an_acquire_at_its_deadline,
         a_restart_with_data_keeps_the_hold,
         a_restart_without_data_loses_the_hold,
@@ -213,6 +215,52 @@ async fn the_first_copy_of_an_acquire_that_was_sent_twice_grants_nothing_late() 
     first.deliver().await;
     assert_eq!(server.cli(&["EXISTS", "dlock:{k}"]).trim(), "0");
     acquire(&registry, "k").await.release().await.expect("free");
+}
+
+/// The second copy heard that the key is held; the first one is executed when it is free.
+async fn the_first_copy_of_an_acquire_that_was_given_up_grants_nothing_late() {
+    let server = RedisServer::start();
+    let holder = registry(&server).await;
+    let mut between = LateProxy::start(server.port()).await;
+    let backend = Redis::connect(&format!("redis://127.0.0.1:{}", between.port())).await;
+    let backend = backend.expect("the server runs");
+    for mode in [Mode::Exclusive, Mode::Shared] {
+        let waiter = registry_over(backend.clone());
+        let lock = waiter.lock("k").mode(mode).wait(Duration::ZERO);
+        lock.clone().acquire().await.expect("free").release().await.expect("held");
+
+        let held = acquire(&holder, "k").await;
+        between.keep_next("EVALSHA");
+        let answer = lock.acquire().await;
+        assert!(answer.as_ref().is_err_and(LockError::is_busy), "{answer:?}");
+        let first = between.kept().await;
+        held.release().await.expect("held to the end");
+        waiter.shutdown(Duration::from_secs(20)).await.expect("the acquire is undone");
+        first.deliver().await;
+        let next = holder.lock("k").wait(Duration::ZERO).acquire().await;
+        next.expect("nobody holds it").release().await.expect("held");
+    }
+}
+
+/// The second copy had no connection: its caller is told so, but the first one was sent.
+async fn the_first_copy_of_an_acquire_grants_nothing_late_without_a_second_one() {
+    let server = RedisServer::start();
+    let holder = registry(&server).await;
+    let mut between = LateProxy::start(server.port()).await;
+    let backend = Redis::connect(&format!("redis://127.0.0.1:{}", between.port())).await;
+    let waiter = registry_over(backend.expect("the server runs"));
+    acquire(&waiter, "k").await.release().await.expect("held");
+
+    between.refuse_connections(true);
+    between.keep_next("EVALSHA");
+    let answer = waiter.lock("k").wait(Duration::ZERO).acquire().await;
+    assert!(matches!(answer, Err(LockError::Backend { .. })), "{answer:?}");
+    let first = between.kept().await;
+    between.refuse_connections(false);
+    waiter.shutdown(Duration::from_secs(20)).await.expect("the acquire is undone");
+    first.deliver().await;
+    let next = holder.lock("k").wait(Duration::ZERO).acquire().await;
+    next.expect("nobody holds it").release().await.expect("held");
 }
 
 async fn a_hung_server_fails_an_acquire_at_its_deadline() {

@@ -123,11 +123,17 @@ async fn a_file_of_a_later_version_is_refused_and_left_as_it_is() {
     let (_folder, url) = file();
     drop(registry(&url).await);
     let mut later = SqliteConnection::connect(&url).await.expect("a file");
-    later.execute("UPDATE dlock_version SET version = 2").await.expect("a row");
+    // It has no such trigger any more.
+    let changes = "UPDATE dlock_version SET version = 2; DROP TRIGGER dlock_token_of_update";
+    later.execute(changes).await.expect("a row");
+    let contents = "SELECT coalesce(group_concat(name || sql, ';'), '') FROM sqlite_schema";
+    let before: String = sqlx::query_scalar(contents).fetch_one(&mut later).await.expect("a row");
     let refused = Sqlite::connect(&url).await.expect_err("its version is 2");
     let told = refused.to_string();
     assert!(told.contains("version 2") && told.contains("update"), "{told}");
     assert!(!refused.is_transient());
-    let query = sqlx::query_scalar::<_, i64>("SELECT version FROM dlock_version");
-    assert_eq!(query.fetch_one(&mut later).await.expect("a row"), 2);
+    let version = sqlx::query_scalar::<_, i64>("SELECT version FROM dlock_version");
+    assert_eq!(version.fetch_one(&mut later).await.expect("a row"), 2);
+    let after: String = sqlx::query_scalar(contents).fetch_one(&mut later).await.expect("a row");
+    assert_eq!(before, after);
 }

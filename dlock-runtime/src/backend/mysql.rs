@@ -39,6 +39,7 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlQueryResult, MySqlRow};
 use sqlx::{ConnectOptions, Row};
 
 use super::by_async_methods::backend_by_async_methods;
+use super::doubt::Doubt;
 use super::lock_row::{self, Change, LockRow, LockRows, NewRow, Purpose, RowOwner};
 use super::sweeping::Sweeping;
 use super::{
@@ -168,10 +169,20 @@ impl MySql {
 
     async fn try_acquire(&self, claim: &Claim) -> Result<Attempt, BackendError> {
         self.sweep_if_due();
+        let rows = Rows::of(self);
+        let answer = self.try_acquire_in(&rows, claim).await;
+        rows.doubt.mark(answer, Attempt::with_in_doubt)
+    }
+
+    async fn try_acquire_in(
+        &self,
+        rows: &Rows<'_>,
+        claim: &Claim,
+    ) -> Result<Attempt, BackendError> {
         if !claim.is_plain() {
-            return lock_row::acquire(self, claim).await;
+            return lock_row::acquire(rows, claim).await;
         }
-        let reply = self.0.store.run_acquire(claim, &self.sql().acquire(claim)).await?;
+        let reply = self.0.store.run_acquire(&rows.doubt, &self.sql().acquire(claim)).await?;
         if reply.last.as_ref().is_none_or(|result| result.rows_affected() == 0) {
             // Nothing was inserted or found: the row without a key is not there.
             return Err(BackendError::permanent(format!(
@@ -182,20 +193,22 @@ impl MySql {
         if let token @ 1.. = said(&reply) {
             return Ok(Attempt::granted(FencingToken::new(token), validity_of(claim.ttl)));
         }
-        match self.look(claim, Purpose::Acquire).await? {
-            Some(row) if row.has_group() => lock_row::acquire(self, claim).await,
+        match Rows::of(self).look(claim, Purpose::Acquire).await? {
+            Some(row) if row.has_group() => lock_row::acquire(rows, claim).await,
             row => Ok(Attempt::busy(Some(row.map_or(Duration::ZERO, |row| row.left())))),
         }
     }
 
     async fn try_acquire_set(&self, claims: &[Claim]) -> Result<SetAttempt, BackendError> {
         self.sweep_if_due();
-        lock_row::acquire_set(self, claims).await
+        let rows = Rows::of(self);
+        let answer = lock_row::acquire_set(&rows, claims).await;
+        rows.doubt.mark(answer, SetAttempt::with_in_doubt)
     }
 
     async fn renew(&self, claim: &Claim) -> Result<Renewal, BackendError> {
         if claim.sharing != Sharing::Exclusive {
-            return lock_row::renew(self, claim).await;
+            return lock_row::renew(&Rows::of(self), claim).await;
         }
         let reply = self.0.store.run_repeatable(Lane::Holds, &self.sql().renew(claim)).await?;
         Ok(if is_affected(&reply) {
@@ -205,13 +218,12 @@ impl MySql {
         })
     }
 
-    async fn release(&self, claim: &Claim, mut release: Release) -> Result<Released, BackendError> {
-        release.late_acquire |= self.0.store.was_resent(claim);
+    async fn release(&self, claim: &Claim, release: Release) -> Result<Released, BackendError> {
         if claim.may_be_in_a_group() {
             if release.late_acquire {
                 self.0.store.run(Lane::Holds, &self.sql().release_for_good(claim, release)).await?;
             }
-            return lock_row::release(self, claim, release).await;
+            return lock_row::release(&Rows::of(self), claim, release).await;
         }
         let released = if release.late_acquire {
             said(
@@ -234,18 +246,19 @@ impl MySql {
             return Ok(Released::Released);
         }
         // It is not there any more; or it was revoked.
-        lock_row::release(self, claim, release).await
+        lock_row::release(&Rows::of(self), claim, release).await
     }
 
     /// A release from here on is seen.
     async fn watch(&self, key: &LockKey) -> Result<RowWatch, BackendError> {
         let claim = Claim::new(key.clone(), Duration::ZERO);
-        let seen = lock_row::holders(self, &claim).await?;
+        let seen = lock_row::holders(&Rows::of(self), &claim).await?;
         Ok(RowWatch { mysql: self.clone(), claim, seen })
     }
 
     async fn inspect(&self, key: &LockKey) -> Result<Option<Holder>, BackendError> {
-        let row = self.look(&Claim::new(key.clone(), Duration::ZERO), Purpose::Acquire).await?;
+        let claim = Claim::new(key.clone(), Duration::ZERO);
+        let row = Rows::of(self).look(&claim, Purpose::Acquire).await?;
         Ok(row.and_then(|row| row.holder()))
     }
 
@@ -261,11 +274,11 @@ impl MySql {
     }
 
     async fn revoke(&self, key: &LockKey) -> Result<bool, BackendError> {
-        lock_row::revoke(self, key).await
+        lock_row::revoke(&Rows::of(self), key).await
     }
 
     async fn force_release(&self, key: &LockKey) -> Result<bool, BackendError> {
-        lock_row::force_release(self, key).await
+        lock_row::force_release(&Rows::of(self), key).await
     }
 
     fn sweep_if_due(&self) {
@@ -348,21 +361,37 @@ impl MySqlBuilder {
     }
 }
 
-impl LockRows for MySql {
+/// The rows, for one operation.
+struct Rows<'a> {
+    backend: &'a MySql,
+    doubt: Doubt,
+}
+
+impl<'a> Rows<'a> {
+    fn of(backend: &'a MySql) -> Self {
+        Self { backend, doubt: Doubt::default() }
+    }
+
+    fn store(&self) -> &'a Store {
+        &self.backend.0.store
+    }
+}
+
+impl LockRows for Rows<'_> {
     async fn look(&self, claim: &Claim, purpose: Purpose) -> Result<Option<LockRow>, BackendError> {
-        let look = self.sql().look(claim);
-        let reply = self.0.store.run_repeatable(purpose.lane(), &look).await?;
+        let look = self.backend.sql().look(claim);
+        let reply = self.store().run_repeatable(purpose.lane(), &look).await?;
         reply.row().map(looked_at).transpose()
     }
 
     async fn look_at_all(&self, claims: &[Claim]) -> Result<Vec<Option<LockRow>>, BackendError> {
-        let looks: Vec<_> = claims.iter().map(|claim| self.sql().look(claim)).collect();
-        let reply = self.0.store.run_repeatable(Lane::Acquires, &looks.join("; ")).await?;
+        let looks: Vec<_> = claims.iter().map(|claim| self.backend.sql().look(claim)).collect();
+        let reply = self.store().run_repeatable(Lane::Acquires, &looks.join("; ")).await?;
         reply.rows.iter().map(|rows| rows.first().map(looked_at).transpose()).collect()
     }
 
     async fn make(&self, key: &LockKey) -> Result<(), BackendError> {
-        self.0.store.run_repeatable(Lane::Acquires, &self.sql().make(key)).await.map(|_| ())
+        self.store().run_repeatable(Lane::Acquires, &self.backend.sql().make(key)).await.map(|_| ())
     }
 
     async fn exchange(
@@ -372,23 +401,24 @@ impl LockRows for MySql {
         new: &NewRow,
         purpose: Purpose,
     ) -> Result<bool, BackendError> {
-        let statement = self.sql().exchange(claim, old, new, purpose);
+        let statement = self.backend.sql().exchange(claim, old, new, purpose);
         let reply = match purpose {
-            Purpose::Acquire | Purpose::Renew => {
-                self.0.store.run_repeatable(purpose.lane(), &statement).await?
-            }
-            Purpose::Release => self.0.store.run(purpose.lane(), &statement).await?,
+            Purpose::Acquire => self.store().run_acquire(&self.doubt, &statement).await?,
+            Purpose::Renew => self.store().run_repeatable(purpose.lane(), &statement).await?,
+            Purpose::Release => self.store().run(purpose.lane(), &statement).await?,
         };
         Ok(is_affected(&reply))
     }
 
     async fn exchange_all(&self, changes: &[Change<'_>]) -> Result<bool, BackendError> {
-        let store = &self.0.store;
+        let store = self.store();
         if changes.len() > MOST_JOINED {
-            return store.run_in_one_message(&self.sql().exchange_one_by_one(changes)).await;
+            return store
+                .run_in_one_message(&self.backend.sql().exchange_one_by_one(changes))
+                .await;
         }
-        let statement = self.sql().exchange_all(changes);
-        Ok(is_affected(&store.run_repeatable(Lane::Acquires, &statement).await?))
+        let statement = self.backend.sql().exchange_all(changes);
+        Ok(is_affected(&store.run_acquire(&self.doubt, &statement).await?))
     }
 }
 
@@ -472,7 +502,9 @@ struct RowWatch {
 impl Watch for RowWatch {
     fn changed(&mut self) -> Answer<'_, ()> {
         let Self { mysql, claim, seen } = self;
-        let holders = || lock_row::holders(&*mysql, &*claim);
-        Answer::from_future(poll::until_one_less(seen, holders))
+        Answer::from_future(async {
+            let rows = Rows::of(mysql);
+            poll::until_one_less(seen, || lock_row::holders(&rows, claim)).await;
+        })
     }
 }

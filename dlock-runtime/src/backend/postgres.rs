@@ -38,6 +38,7 @@ use sqlx::{ConnectOptions, Row};
 
 use self::notices::Notices;
 use super::by_async_methods::backend_by_async_methods;
+use super::doubt::Doubt;
 use super::lock_row::{self, Change, LockRow, LockRows, NewRow, Purpose, RowOwner};
 use super::sweeping::Sweeping;
 use super::topics::Interest;
@@ -149,29 +150,41 @@ impl Postgres {
 
     async fn try_acquire(&self, claim: &Claim) -> Result<Attempt, BackendError> {
         self.sweep_if_due();
+        let rows = Rows::of(self);
+        let answer = self.try_acquire_in(&rows, claim).await;
+        rows.doubt.mark(answer, Attempt::with_in_doubt)
+    }
+
+    async fn try_acquire_in(
+        &self,
+        rows: &Rows<'_>,
+        claim: &Claim,
+    ) -> Result<Attempt, BackendError> {
         if !claim.is_plain() {
-            return lock_row::acquire(self, claim).await;
+            return lock_row::acquire(rows, claim).await;
         }
-        let reply = self.0.store.run_acquire(claim, &self.sql().acquire(claim)).await?;
+        let reply = self.0.store.run_acquire(&rows.doubt, &self.sql().acquire(claim)).await?;
         let Some(row) = reply.row() else { return Ok(Attempt::busy(None)) };
         if let Some(token) = read::<Option<i64>>(row, 0)? {
             let token = FencingToken::new(token.unsigned_abs());
             return Ok(Attempt::granted(token, validity_of(claim.ttl)));
         }
         if read(row, 2)? {
-            return lock_row::acquire(self, claim).await;
+            return lock_row::acquire(rows, claim).await;
         }
         Ok(Attempt::busy(Some(micros(read(row, 1)?))))
     }
 
     async fn try_acquire_set(&self, claims: &[Claim]) -> Result<SetAttempt, BackendError> {
         self.sweep_if_due();
-        lock_row::acquire_set(self, claims).await
+        let rows = Rows::of(self);
+        let answer = lock_row::acquire_set(&rows, claims).await;
+        rows.doubt.mark(answer, SetAttempt::with_in_doubt)
     }
 
     async fn renew(&self, claim: &Claim) -> Result<Renewal, BackendError> {
         if claim.sharing != Sharing::Exclusive {
-            return lock_row::renew(self, claim).await;
+            return lock_row::renew(&Rows::of(self), claim).await;
         }
         let reply = self.0.store.run_repeatable(Lane::Holds, &self.sql().renew(claim)).await?;
         Ok(match reply.row() {
@@ -180,19 +193,18 @@ impl Postgres {
         })
     }
 
-    async fn release(&self, claim: &Claim, mut release: Release) -> Result<Released, BackendError> {
-        release.late_acquire |= self.0.store.was_resent(claim);
+    async fn release(&self, claim: &Claim, release: Release) -> Result<Released, BackendError> {
         if claim.may_be_in_a_group() {
             if release.late_acquire {
                 self.0.store.run(Lane::Holds, &self.sql().release(claim, release)).await?;
             }
-            return lock_row::release(self, claim, release).await;
+            return lock_row::release(&Rows::of(self), claim, release).await;
         }
         let reply = self.0.store.run(Lane::Holds, &self.sql().release(claim, release)).await?;
         match reply.row() {
             Some(_) => Ok(Released::Released),
             // It is not there any more; or it was revoked.
-            None => lock_row::release(self, claim, release).await,
+            None => lock_row::release(&Rows::of(self), claim, release).await,
         }
     }
 
@@ -205,7 +217,8 @@ impl Postgres {
     }
 
     async fn inspect(&self, key: &LockKey) -> Result<Option<Holder>, BackendError> {
-        let row = self.look(&Claim::new(key.clone(), Duration::ZERO), Purpose::Acquire).await?;
+        let claim = Claim::new(key.clone(), Duration::ZERO);
+        let row = Rows::of(self).look(&claim, Purpose::Acquire).await?;
         Ok(row.and_then(|row| row.holder()))
     }
 
@@ -221,11 +234,11 @@ impl Postgres {
     }
 
     async fn revoke(&self, key: &LockKey) -> Result<bool, BackendError> {
-        lock_row::revoke(self, key).await
+        lock_row::revoke(&Rows::of(self), key).await
     }
 
     async fn force_release(&self, key: &LockKey) -> Result<bool, BackendError> {
-        lock_row::force_release(self, key).await
+        lock_row::force_release(&Rows::of(self), key).await
     }
 
     /// Has the key's release announced; false if nobody holds it.
@@ -322,21 +335,37 @@ impl Statements {
     }
 }
 
-impl LockRows for Postgres {
+/// The rows, for one operation.
+struct Rows<'a> {
+    backend: &'a Postgres,
+    doubt: Doubt,
+}
+
+impl<'a> Rows<'a> {
+    fn of(backend: &'a Postgres) -> Self {
+        Self { backend, doubt: Doubt::default() }
+    }
+
+    fn store(&self) -> &'a Store {
+        &self.backend.0.store
+    }
+}
+
+impl LockRows for Rows<'_> {
     async fn look(&self, claim: &Claim, purpose: Purpose) -> Result<Option<LockRow>, BackendError> {
-        let look = self.sql().look(claim);
-        let reply = self.0.store.run_repeatable(purpose.lane(), &look).await?;
+        let look = self.backend.sql().look(claim);
+        let reply = self.store().run_repeatable(purpose.lane(), &look).await?;
         reply.row().map(looked_at).transpose()
     }
 
     async fn look_at_all(&self, claims: &[Claim]) -> Result<Vec<Option<LockRow>>, BackendError> {
-        let looks: Vec<_> = claims.iter().map(|claim| self.sql().look(claim)).collect();
-        let reply = self.0.store.run_repeatable(Lane::Acquires, &looks.join("; ")).await?;
+        let looks: Vec<_> = claims.iter().map(|claim| self.backend.sql().look(claim)).collect();
+        let reply = self.store().run_repeatable(Lane::Acquires, &looks.join("; ")).await?;
         reply.rows.iter().map(|rows| rows.first().map(looked_at).transpose()).collect()
     }
 
     async fn make(&self, key: &LockKey) -> Result<(), BackendError> {
-        self.0.store.run_repeatable(Lane::Acquires, &self.sql().make(key)).await.map(|_| ())
+        self.store().run_repeatable(Lane::Acquires, &self.backend.sql().make(key)).await.map(|_| ())
     }
 
     async fn exchange(
@@ -346,19 +375,18 @@ impl LockRows for Postgres {
         new: &NewRow,
         purpose: Purpose,
     ) -> Result<bool, BackendError> {
-        let statement = self.sql().exchange(claim, old, new, purpose);
+        let statement = self.backend.sql().exchange(claim, old, new, purpose);
         let reply = match purpose {
-            Purpose::Acquire | Purpose::Renew => {
-                self.0.store.run_repeatable(purpose.lane(), &statement).await?
-            }
-            Purpose::Release => self.0.store.run(purpose.lane(), &statement).await?,
+            Purpose::Acquire => self.store().run_acquire(&self.doubt, &statement).await?,
+            Purpose::Renew => self.store().run_repeatable(purpose.lane(), &statement).await?,
+            Purpose::Release => self.store().run(purpose.lane(), &statement).await?,
         };
         Ok(reply.row().is_some())
     }
 
     async fn exchange_all(&self, changes: &[Change<'_>]) -> Result<bool, BackendError> {
-        let statement = self.sql().exchange_all(changes);
-        let reply = self.0.store.run_repeatable(Lane::Acquires, &statement).await?;
+        let statement = self.backend.sql().exchange_all(changes);
+        let reply = self.store().run_acquire(&self.doubt, &statement).await?;
         Ok(reply.row().is_some())
     }
 }
@@ -459,7 +487,7 @@ impl RowWatch {
             self.announced = self.postgres.want(&self.key).await?;
         } else {
             let claim = Claim::new(self.key.clone(), Duration::ZERO);
-            self.seen = lock_row::holders(&self.postgres, &claim).await?;
+            self.seen = lock_row::holders(&Rows::of(&self.postgres), &claim).await?;
         }
         Ok(())
     }
@@ -470,7 +498,8 @@ impl RowWatch {
         if !self.interest.is_live() {
             let Self { postgres, key, interest, seen, .. } = self;
             let claim = Claim::new(key.clone(), Duration::ZERO);
-            let holders = || lock_row::holders(&*postgres, &claim);
+            let rows = Rows::of(postgres);
+            let holders = || lock_row::holders(&rows, &claim);
             tokio::select! {
                 () = poll::until_one_less(seen, holders) => {}
                 () = interest.news() => {}

@@ -33,7 +33,6 @@ mod topology;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 pub use self::builder::RedisBuilder;
 use self::names::Names;
@@ -42,7 +41,7 @@ use self::server::{Care, Lane};
 use self::servers::Servers;
 use self::subscriptions::{ChannelWatch, Subscriptions};
 use super::by_async_methods::backend_by_async_methods;
-use super::given_up::GivenUp;
+use super::doubt::Doubt;
 use super::{
     Attempt, Capabilities, Claim, Holder, LockState, Release, Released, Renewal, SetAttempt,
     Sharing, validity_of,
@@ -64,9 +63,6 @@ struct Inner {
     subscriptions: Subscriptions,
     prefix: String,
     replicas: u32,
-    /// Claims whose acquire was sent again over a new connection: the first copy may be executed after the
-    /// release.
-    resent: GivenUp,
 }
 
 impl Redis {
@@ -102,8 +98,20 @@ impl Redis {
     }
 
     async fn try_acquire(&self, claim: &Claim) -> Result<Attempt, BackendError> {
+        let doubt = Doubt::default();
+        let answer = self.try_acquire_one(claim, &doubt).await;
+        doubt.mark(answer, Attempt::with_in_doubt)
+    }
+
+    async fn try_acquire_set(&self, claims: &[Claim]) -> Result<SetAttempt, BackendError> {
+        let doubt = Doubt::default();
+        let answer = self.enter(claims, &doubt).await;
+        doubt.mark(answer, SetAttempt::with_in_doubt)
+    }
+
+    async fn try_acquire_one(&self, claim: &Claim, doubt: &Doubt) -> Result<Attempt, BackendError> {
         if claim.is_plain() {
-            match self.try_acquire_alone(claim).await? {
+            match self.try_acquire_alone(claim, doubt).await? {
                 Acquired::Granted(token) => {
                     return Ok(Attempt::granted(token, validity_of(claim.ttl)));
                 }
@@ -114,21 +122,15 @@ impl Redis {
                 }
             }
         }
-        Ok(self.try_acquire_set(std::slice::from_ref(claim)).await?.of_one())
+        Ok(self.enter(std::slice::from_ref(claim), doubt).await?.of_one())
     }
 
-    async fn try_acquire_set(&self, claims: &[Claim]) -> Result<SetAttempt, BackendError> {
+    /// Takes all of these keys or none, beside others or in a queue.
+    async fn enter(&self, claims: &[Claim], doubt: &Doubt) -> Result<SetAttempt, BackendError> {
         let names: Vec<_> = claims.iter().map(|claim| self.names(&claim.key)).collect();
-        let resent = AtomicBool::new(false);
-        let care = self.copied(|(answer, ..): &EnteredAnswer| *answer == 1, &resent);
+        let care = self.copied(|(answer, ..): &EnteredAnswer| *answer == 1, doubt);
         let call = scripts::enter(&names, claims);
-        let answer = self.0.servers.run(&names[0].lock, Lane::Acquire, &call, care).await;
-        if resent.into_inner() {
-            for claim in claims {
-                self.0.resent.note(claim);
-            }
-        }
-        let answer = answer?;
+        let answer = self.0.servers.run(&names[0].lock, Lane::Acquire, &call, care).await?;
         let ttl = claims.iter().map(|claim| claim.ttl).min().unwrap_or_default();
         Ok(scripts::entered(answer, validity_of(ttl)))
     }
@@ -138,21 +140,20 @@ impl Redis {
         Capabilities::SHARED_STORE.with_atomic_sets(!self.0.servers.is_cluster())
     }
 
-    async fn try_acquire_alone(&self, claim: &Claim) -> Result<Acquired, BackendError> {
+    async fn try_acquire_alone(
+        &self,
+        claim: &Claim,
+        doubt: &Doubt,
+    ) -> Result<Acquired, BackendError> {
         let names = self.names(&claim.key);
         let call = scripts::acquire(&names, claim, None);
-        let resent = AtomicBool::new(false);
-        let care = self.copied(|(answer, ..): &AcquiredAnswer| *answer == 1, &resent);
-        let answer = self.0.servers.run(&names.lock, Lane::Acquire, &call, care).await;
-        if resent.into_inner() {
-            self.0.resent.note(claim);
-        }
-        Ok(answer?.into())
+        let care = self.copied(|(answer, ..): &AcquiredAnswer| *answer == 1, doubt);
+        Ok(self.0.servers.run(&names.lock, Lane::Acquire, &call, care).await?.into())
     }
 
     /// An answer that says that something was written counts when enough replicas have it.
-    fn copied<'a, T>(&self, has_written: fn(&T) -> bool, resent: &'a AtomicBool) -> Care<'a, T> {
-        Care::Copied { replicas: self.0.replicas, has_written, resent }
+    fn copied<'a, T>(&self, has_written: fn(&T) -> bool, doubt: &'a Doubt) -> Care<'a, T> {
+        Care::Copied { replicas: self.0.replicas, has_written, doubt }
     }
 
     async fn renew(&self, claim: &Claim) -> Result<Renewal, BackendError> {
@@ -162,16 +163,15 @@ impl Redis {
             Sharing::Shared | Sharing::Permits(_) => scripts::stay(&names, claim),
         };
         // A renewal that is executed late finds nothing to renew.
-        let resent = AtomicBool::new(false);
-        let care = self.copied(|answer: &u8| *answer == 1, &resent);
+        let doubt = Doubt::default();
+        let care = self.copied(|answer: &u8| *answer == 1, &doubt);
         match self.0.servers.run(&names.lock, Lane::Keep, &call, care).await? {
             1 => Ok(Renewal::Renewed { validity: validity_of(claim.ttl) }),
             _ => Ok(Renewal::NotHeld),
         }
     }
 
-    async fn release(&self, claim: &Claim, mut release: Release) -> Result<Released, BackendError> {
-        release.late_acquire |= self.0.resent.has(claim);
+    async fn release(&self, claim: &Claim, release: Release) -> Result<Released, BackendError> {
         let names = self.names(&claim.key);
         let call = if claim.may_be_in_a_group() {
             scripts::leave(&names, claim, release)

@@ -78,8 +78,7 @@ impl Sqlite {
         let began = tokio::time::Instant::now();
         loop {
             match open(&options).await {
-                Ok((writer, mut reader)) => {
-                    refuse_other_version(&path, &mut reader).await?;
+                Ok((writer, reader)) => {
                     return Ok(Self(Arc::new(Inner {
                         path,
                         writer: Mutex::new(writer),
@@ -89,10 +88,13 @@ impl Sqlite {
                     })));
                 }
                 // Switching a new file to WAL fails at once while another process does the same.
-                Err(error) if is_contention(&error) && began.elapsed() < OPENING => {
+                Err(Refused::Failed(error))
+                    if is_contention(&error) && began.elapsed() < OPENING =>
+                {
                     tokio::time::sleep(Duration::from_millis(rand::random_range(5..30))).await;
                 }
-                Err(error) => return Err(explain(&path, error).not_sent()),
+                Err(Refused::Failed(error)) => return Err(explain(&path, error).not_sent()),
+                Err(Refused::OtherVersion(version)) => return Err(other_version(&path, version)),
             }
         }
     }
@@ -435,10 +437,24 @@ const VERSION: i64 = 1;
 const COLUMNS: &str = "SELECT key, owner, token, expires_us, claimant, lock_group, group_until_us
      FROM dlock_locks LIMIT 0";
 
+/// Why a file is not opened.
+enum Refused {
+    OtherVersion(i64),
+    Failed(sqlx::Error),
+}
+
+impl From<sqlx::Error> for Refused {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
 async fn open(
     options: &SqliteConnectOptions,
-) -> Result<(SqliteConnection, SqliteConnection), sqlx::Error> {
+) -> Result<(SqliteConnection, SqliteConnection), Refused> {
     let mut writer = SqliteConnection::connect_with(options).await?;
+    // The tables of another version are left as they are.
+    refuse_other_version(&mut writer).await?;
     // Only when something is missing: the statements take the write lock.
     let ready = sqlx::query("SELECT count(*) = 5 FROM sqlite_schema WHERE name LIKE 'dlock\\_%' ESCAPE '\\' AND type IN ('table', 'trigger')")
         .fetch_one(&mut writer)
@@ -446,25 +462,32 @@ async fn open(
         .try_get::<bool, _>(0)?;
     if !ready {
         writer.execute(include_str!("sqlite/schema.sql")).await?;
+        // Another process may have been faster.
+        refuse_other_version(&mut writer).await?;
     }
     writer.execute(COLUMNS).await?;
     let reader = SqliteConnection::connect_with(options).await?;
     Ok((writer, reader))
 }
 
-async fn refuse_other_version(
-    path: &str,
-    connection: &mut SqliteConnection,
-) -> Result<(), BackendError> {
-    let query = sqlx::query_scalar::<_, i64>("SELECT version FROM dlock_version");
-    let version = query.fetch_one(connection).await.map_err(|error| explain(path, error))?;
-    if version == VERSION {
+/// A file without a version is new, or older than versions are.
+async fn refuse_other_version(connection: &mut SqliteConnection) -> Result<(), Refused> {
+    let table = sqlx::query("SELECT 1 FROM sqlite_schema WHERE name = 'dlock_version'");
+    if table.fetch_optional(&mut *connection).await?.is_none() {
         return Ok(());
     }
+    let query = sqlx::query_scalar::<_, i64>("SELECT version FROM dlock_version");
+    match query.fetch_optional(connection).await? {
+        Some(other) if other != VERSION => Err(Refused::OtherVersion(other)),
+        _ => Ok(()),
+    }
+}
+
+fn other_version(path: &str, version: i64) -> BackendError {
     let problem = format!(
         "sqlite file {path}: its tables have version {version}, and this version of dlock uses version {VERSION}; update the older services, or give each version a file of its own"
     );
-    Err(BackendError::permanent(problem).not_sent())
+    BackendError::permanent(problem).not_sent()
 }
 
 fn explain(path: &str, error: sqlx::Error) -> BackendError {

@@ -185,7 +185,7 @@ struct Attempts<'a> {
     place: Option<Place>,
     /// A request was sent whose answer is not known yet.
     in_flight: bool,
-    /// An earlier request failed without saying whether it was executed.
+    /// An earlier request may still be executed: it failed without saying whether it was, or was sent twice.
     in_doubt: bool,
     /// The claim has a place in the store's queue.
     queued: bool,
@@ -298,13 +298,10 @@ impl<'a> Attempts<'a> {
         self.in_flight = false;
         self.pass_on(&answer);
         match &answer {
-            Ok(Attempt::Busy { queued, other_permits, .. }) => {
-                self.queued = *queued;
-                compare_permits(self.registry, self.want, *other_permits);
-            }
-            Ok(Attempt::Granted { other_permits, .. }) => {
-                self.queued = false;
-                compare_permits(self.registry, self.want, *other_permits);
+            Ok(attempt) => {
+                self.queued = attempt.is_queued();
+                self.in_doubt |= attempt.in_doubt();
+                compare_permits(self.registry, self.want, attempt.other_permits());
             }
             Err(error) => self.in_doubt |= error.may_have_been_sent(),
         }
@@ -326,11 +323,9 @@ impl<'a> Attempts<'a> {
         self.in_flight = false;
         // Unanswered, it still stands in the queue.
         self.in_doubt |= match &answer {
-            Some(Ok(
-                Attempt::Granted { other_permits, .. } | Attempt::Busy { other_permits, .. },
-            )) => {
-                compare_permits(self.registry, self.want, *other_permits);
-                false
+            Some(Ok(attempt)) => {
+                compare_permits(self.registry, self.want, attempt.other_permits());
+                attempt.in_doubt()
             }
             Some(Err(error)) => error.may_have_been_sent(),
             None => true,

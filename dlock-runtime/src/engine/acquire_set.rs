@@ -47,7 +47,7 @@ struct Attempts<'a> {
     place: Option<(usize, Place)>,
     /// A request was sent whose answer is not known yet.
     in_flight: bool,
-    /// An earlier request failed without saying whether it was executed.
+    /// An earlier request may still be executed: it failed without saying whether it was, or was sent twice.
     in_doubt: bool,
     /// A claim has a place in the store's queue.
     queued: bool,
@@ -175,13 +175,10 @@ impl<'a> Attempts<'a> {
         self.in_flight = false;
         self.pass_on(&answer);
         match &answer {
-            Ok(SetAttempt::Busy { queued, other_permits, .. }) => {
-                self.queued = *queued;
-                compare_permits(self.registry, &self.wants[0], *other_permits);
-            }
-            Ok(SetAttempt::Granted { other_permits, .. }) => {
-                self.queued = false;
-                compare_permits(self.registry, &self.wants[0], *other_permits);
+            Ok(attempt) => {
+                self.queued = attempt.is_queued();
+                self.in_doubt |= attempt.in_doubt();
+                compare_permits(self.registry, &self.wants[0], attempt.other_permits());
             }
             Err(error) => self.in_doubt |= error.may_have_been_sent(),
         }

@@ -1,7 +1,6 @@
 //! The connections of a backend that keeps leases in a table: those that acquires use, and some that are kept for
 //! the holds there are, so that nothing that waits can starve a renewal.
 
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,8 +12,7 @@ use super::send;
 #[cfg(feature = "mysql")]
 use super::store::Checkout;
 use super::store::{Dialect, Store, failure};
-use crate::backend::Claim;
-use crate::backend::given_up::GivenUp;
+use crate::backend::doubt::Doubt;
 use crate::error::BackendError;
 
 /// How many connections the holds have at most to themselves. One that waits for its row does not keep all others
@@ -40,9 +38,6 @@ pub(crate) struct LeaseStore<DB: Database> {
     is_own: bool,
     /// What the connections of the holds are opened with.
     options: Mutex<Arc<Options<DB>>>,
-    /// Claims whose acquire was sent again over another connection: the first copy may be executed after the
-    /// release.
-    resent: GivenUp,
 }
 
 impl<DB: Dialect> LeaseStore<DB>
@@ -64,7 +59,6 @@ where
             holds: Store { pool: holds, limit },
             is_own,
             options: Mutex::new(options),
-            resent: GivenUp::default(),
         }
     }
 
@@ -83,7 +77,7 @@ where
         lane: Lane,
         statements: &str,
     ) -> Result<Reply<DB>, BackendError> {
-        self.send(lane, statements, 0, &AtomicBool::new(false)).await
+        self.send(lane, statements, 0, None).await
     }
 
     /// The same for what may be executed twice without harm: it is sent again when the connection
@@ -93,28 +87,17 @@ where
         lane: Lane,
         statements: &str,
     ) -> Result<Reply<DB>, BackendError> {
-        self.send(lane, statements, self.others(lane), &AtomicBool::new(false)).await
+        self.send(lane, statements, self.others(lane), None).await
     }
 
-    /// The same for the acquire of a claim. Its release has to know [whether it was sent
-    /// again](Self::was_resent).
+    /// The same for an acquire: that it was sent again is noted in `doubt`.
     pub(crate) async fn run_acquire(
         &self,
-        claim: &Claim,
+        doubt: &Doubt,
         statements: &str,
     ) -> Result<Reply<DB>, BackendError> {
-        let resent = AtomicBool::new(false);
         let lane = Lane::Acquires;
-        let reply = self.send(lane, statements, self.others(lane), &resent).await;
-        if resent.into_inner() {
-            self.resent.note(claim);
-        }
-        reply
-    }
-
-    /// May an acquire of this claim still be executed, although another copy of it was answered?
-    pub(crate) fn was_resent(&self, claim: &Claim) -> bool {
-        self.resent.has(claim)
+        self.send(lane, statements, self.others(lane), Some(doubt)).await
     }
 
     /// How many connections may turn out to be broken.
@@ -128,7 +111,7 @@ where
         lane: Lane,
         statements: &str,
         others: u32,
-        resent: &AtomicBool,
+        doubt: Option<&Doubt>,
     ) -> Result<Reply<DB>, BackendError> {
         let (store, first) = match lane {
             Lane::Acquires => (&self.acquires, None),
@@ -140,7 +123,7 @@ where
             }
         };
         let bounded = DB::bounded(statements, store.limit);
-        let reply = store.in_time(store.send(first, &bounded, others, resent)).await;
+        let reply = store.in_time(store.send(first, &bounded, others, doubt)).await;
         let mut reply = reply.map_err(failure::<DB>)?;
         if DB::BOUND_IS_A_STATEMENT && !reply.rows.is_empty() {
             reply.rows.remove(0);

@@ -1,13 +1,13 @@
 //! A pool of connections as the lease backends use it: every request bounded in time, and no
 //! connection given back while anything of a request is left on it.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sqlx::pool::{PoolConnection, PoolOptions};
 use sqlx::{Connection, Database, Executor, Pool};
 
 use super::{Reply, explain, is_broken, is_unsent, send};
+use crate::backend::doubt::Doubt;
 use crate::backoff::Backoff;
 use crate::error::BackendError;
 
@@ -142,16 +142,16 @@ where
 
     /// As [`run`](Self::run), with the error as it came.
     pub(crate) async fn try_run(&self, statements: &str) -> Result<Reply<DB>, sqlx::Error> {
-        self.in_time(self.send(None, statements, 0, &AtomicBool::new(false))).await
+        self.in_time(self.send(None, statements, 0, None)).await
     }
 
-    /// Over this connection at first, if there is one. `resent` tells whether it was sent over another one then.
+    /// Over this connection at first, if there is one. That it was sent over another one then is noted in `doubt`.
     pub(super) async fn send(
         &self,
         first: Option<PoolConnection<DB>>,
         statements: &str,
         spare: u32,
-        resent: &AtomicBool,
+        doubt: Option<&Doubt>,
     ) -> Result<Reply<DB>, sqlx::Error> {
         let mut first = first;
         let mut spare = spare;
@@ -171,7 +171,9 @@ where
                 Err(error) if is_broken(&error) || DB::is_leaving(&error) => {
                     drop(connection);
                     spare = spare.checked_sub(1).ok_or(error)?;
-                    resent.store(true, Ordering::Relaxed);
+                    if let Some(doubt) = doubt {
+                        doubt.note();
+                    }
                 }
                 Err(error) => {
                     connection.give_back();

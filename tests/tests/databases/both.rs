@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use dlock_runtime::backend::{Attempt, Backend, Claim, Release, Sharing};
 use dlock_runtime::{BackendError, FencingToken, LockError, LockGuard, Registry, Wait};
-use dlock_tests::late::LateProxy;
 use dlock_tests::proxy::Proxy;
 use tokio::time::sleep;
 
@@ -82,7 +81,7 @@ fn url<D: Database>(server: &D) -> String {
     server.url_by(server.port())
 }
 
-async fn backend<D: Database>(server: &D) -> D::Backend {
+pub async fn backend<D: Database>(server: &D) -> D::Backend {
     D::connect(Options::new(url(server))).await.expect("the server runs")
 }
 
@@ -247,22 +246,6 @@ pub async fn a_release_that_overtakes_its_acquire_wins<D: Database>() {
         assert!(matches!(answer, Attempt::Busy { .. }), "a given-up acquire: {answer:?}");
         backend.release(&another, Release::default()).await.expect("an answer");
     }
-}
-
-pub async fn the_first_copy_of_an_acquire_that_was_sent_twice_grants_nothing_late<D: Database>() {
-    let server = D::start();
-    let mut between = LateProxy::start(server.port()).await;
-    let backend = D::connect(Options::new(server.url_by(between.port()))).await.expect("it runs");
-    let registry = registry(backend);
-    acquire(&registry, "k").await.release().await.expect("held");
-
-    between.keep_next("INTO dlock_leases");
-    let guard = acquire(&registry, "k").await;
-    let first = between.kept().await;
-    guard.release().await.expect("held to the end");
-    first.deliver().await;
-    let answer = registry.lock("k").wait(Duration::ZERO).acquire().await;
-    answer.expect("nobody holds it").release().await.expect("held");
 }
 
 pub async fn a_cut_connection_is_replaced_in_mid_hold<D: Database>() {

@@ -3,6 +3,7 @@
 
 mod both;
 mod connections;
+mod copies;
 mod mysql;
 mod postgres;
 mod tables;
@@ -37,7 +38,6 @@ fn main() -> ExitCode {
         a_hung_server_fails_an_acquire_at_its_deadline,
         an_acquire_that_a_stopped_server_executes_late_grants_nothing,
         a_release_that_overtakes_its_acquire_wins,
-        the_first_copy_of_an_acquire_that_was_sent_twice_grants_nothing_late,
         a_cut_connection_is_replaced_in_mid_hold,
         a_holder_that_is_cut_off_loses_in_time,
         a_half_open_connection_does_not_keep_a_hold,
@@ -58,6 +58,11 @@ fn main() -> ExitCode {
         no_setting_is_left_on_a_pools_connections,
         a_set_is_taken_without_another_word_of_its_process,
         sets_of_any_size_exclude_each_other,
+    );
+    on_both!(copies:
+        the_first_copy_of_an_acquire_that_was_sent_twice_grants_nothing_late,
+        the_first_copy_of_an_acquire_that_was_given_up_grants_nothing_late,
+        the_first_copy_of_an_acquire_grants_nothing_late_without_a_second_one,
     );
     on_both!(tables:
         an_unknown_parameter_of_the_url_is_refused_by_its_name,

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use dlock_runtime::backend::ZooKeeper;
-use dlock_runtime::{LockError, Registry, Wait};
+use dlock_runtime::{LockError, LockGuard, Registry, Wait};
 use dlock_tests::proxy::Proxy;
 use dlock_tests::servers::ZooKeeperServer;
 use tokio::time::sleep;
@@ -298,6 +298,11 @@ pub(super) async fn a_password_changes_while_services_run() {
 /// How many tasks want a lock during an outage.
 const MANY: usize = 200;
 
+/// Nobody takes an outage for a holder.
+fn is_failure(answer: &Result<LockGuard, LockError>) -> bool {
+    matches!(answer, Err(LockError::Backend { .. }))
+}
+
 pub(super) async fn an_outage_is_met_with_few_connections() {
     let mut server = ZooKeeperServer::start();
     let proxy = Proxy::start(server.port()).await;
@@ -311,7 +316,7 @@ pub(super) async fn an_outage_is_met_with_few_connections() {
     let before = proxy.accepted();
     let lock = |number| registry.lock(format!("k{number}")).wait(Duration::from_secs(4)).acquire();
     let answers = futures_util::future::join_all((0..MANY).map(lock)).await;
-    assert!(answers.iter().all(Result::is_err), "nobody grants it");
+    assert!(answers.iter().all(is_failure), "{answers:?}");
     let connections = proxy.accepted() - before;
     assert!((1..=40).contains(&connections), "{connections} connections");
     server.restart();

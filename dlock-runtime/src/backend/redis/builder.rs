@@ -13,7 +13,6 @@ use super::servers::Servers;
 use super::subscriptions::Subscriptions;
 use super::topology::{Sentinels, Template, Topology};
 use super::{Inner, Redis};
-use crate::backend::given_up::GivenUp;
 use crate::error::BackendError;
 
 /// How to reach a Redis server; made by [`Redis::builder`].
@@ -98,13 +97,7 @@ impl RedisBuilder {
             Form::Quorum => return Err(address::unreadable("`backend::Redlock` connects to that")),
         };
         let subscriptions = Subscriptions::new(servers.clone());
-        let inner = Inner {
-            servers,
-            subscriptions,
-            prefix: self.prefix,
-            replicas: self.replicas,
-            resent: GivenUp::default(),
-        };
+        let inner = Inner { servers, subscriptions, prefix: self.prefix, replicas: self.replicas };
         let redis = Redis(Arc::new(inner));
         redis.0.servers.connect().await?;
         Ok(redis)

@@ -7,7 +7,6 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use redis::{Client, FromRedisValue, ScriptInvocation};
 
@@ -17,6 +16,7 @@ use super::link::{Limits, Link};
 use super::names::Names;
 use super::topology::{self, Topology};
 use crate::backend::MOST_LISTED;
+use crate::backend::doubt::Doubt;
 use crate::error::BackendError;
 use crate::key::LockKey;
 
@@ -45,8 +45,8 @@ pub(in crate::backend) enum Care<'a, T> {
     /// turns out broken.
     Repeatable,
     /// An answer for which `has_written` holds counts only when so many replicas have what was written.
-    /// Without replicas it is [`Repeatable`](Self::Repeatable), and `resent` says whether it was.
-    Copied { replicas: u32, has_written: fn(&T) -> bool, resent: &'a AtomicBool },
+    /// Without replicas it is [`Repeatable`](Self::Repeatable), and that it was repeated is noted in `doubt`.
+    Copied { replicas: u32, has_written: fn(&T) -> bool, doubt: &'a Doubt },
 }
 
 impl<T> Clone for Care<'_, T> {
@@ -117,9 +117,8 @@ impl Server {
         match care {
             Care::Once => link.run(script, asking).await,
             Care::Repeatable => link.run_repeatable(script, asking, || ()).await,
-            Care::Copied { replicas: 0, resent, .. } => {
-                let resends = || resent.store(true, Ordering::Relaxed);
-                link.run_repeatable(script, asking, resends).await
+            Care::Copied { replicas: 0, doubt, .. } => {
+                link.run_repeatable(script, asking, || doubt.note()).await
             }
             Care::Copied { replicas, has_written, .. } => {
                 let copied = match lane {

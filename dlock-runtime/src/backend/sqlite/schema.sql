@@ -1,3 +1,5 @@
+-- All of it or nothing: nobody sees tables without their version.
+BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS dlock_locks (
     key            TEXT    PRIMARY KEY,
     -- 16 bytes, and one more if its hold was revoked; none while a released key is kept locked.
@@ -27,3 +29,4 @@ CREATE TABLE IF NOT EXISTS dlock_version (
     version INTEGER NOT NULL
 );
 INSERT OR IGNORE INTO dlock_version (id, version) VALUES (1, 1);
+COMMIT;
