@@ -6,12 +6,10 @@ use std::sync::LazyLock;
 use redis::aio::MultiplexedConnection;
 use redis::{RedisResult, Script};
 
-static ACQUIRE: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(include_str!("../../dlock-runtime/src/backend/redis/acquire.lua"))
-});
-static RELEASE: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(include_str!("../../dlock-runtime/src/backend/redis/release.lua"))
-});
+static ACQUIRE: LazyLock<Script> =
+    LazyLock::new(|| Script::new(include_str!("../../dlock-runtime/src/stores/redis/acquire.lua")));
+static RELEASE: LazyLock<Script> =
+    LazyLock::new(|| Script::new(include_str!("../../dlock-runtime/src/stores/redis/release.lua")));
 
 /// One acquire and one release of a key that nobody else wants.
 ///

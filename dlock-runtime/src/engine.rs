@@ -3,18 +3,19 @@
 
 mod acquire;
 mod acquire_set;
-mod critical;
-mod enter;
 mod hold;
-mod queue;
-mod reentrancy;
+mod local_queue;
+mod nesting;
 mod release;
+mod request;
+mod run_guarded;
+pub(crate) mod telemetry;
 mod watchdog;
 
-pub(crate) use critical::run_guarded;
-pub(crate) use enter::{Face, Want, enter, enter_set};
 pub(crate) use hold::{Ending, Hold};
-pub(crate) use queue::LocalQueues;
-pub(crate) use reentrancy::{Inside, Nested};
+pub(crate) use local_queue::LocalQueues;
+pub(crate) use nesting::{Inside, Nested};
 pub(crate) use release::{give_back, give_back_later};
+pub(crate) use request::{Face, Want, enter, enter_set};
+pub(crate) use run_guarded::run_guarded;
 pub(crate) use watchdog::Watchdogs;

@@ -8,7 +8,7 @@
 pub mod __private;
 pub mod backend;
 mod backoff;
-mod claimant;
+mod client_info;
 mod clock;
 #[cfg(feature = "config")]
 pub mod config;
@@ -20,15 +20,14 @@ mod guard;
 pub mod guide;
 mod key;
 mod lock;
+mod lock_table;
 #[cfg(any(feature = "config", feature = "postgres", feature = "mysql"))]
 mod nearest;
 mod options;
 mod owner;
 mod registry;
 mod site;
-#[cfg(any(feature = "postgres", feature = "mysql"))]
-mod sql;
-mod telemetry;
+mod stores;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod token;
@@ -36,7 +35,7 @@ pub mod transaction;
 
 #[doc(inline)]
 pub use backend::Backend;
-pub use claimant::Claimant;
+pub use client_info::Claimant;
 pub use connect::connect;
 pub use dlock_macros::{assert_locked, distributed_lock};
 pub use error::{BackendError, LockError, Loss, Whereabouts};

@@ -10,14 +10,15 @@ use once_cell::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::backend::{Backend, Capabilities, OF_KINDS, Sharing};
+use crate::backend::{Backend, Capabilities, Sharing};
+use crate::engine::telemetry::Failures;
 use crate::engine::{LocalQueues, Watchdogs};
 use crate::error::LockError;
 use crate::key::LockKey;
 use crate::lock::Lock;
 use crate::options::LockOptions;
 use crate::site::Site;
-use crate::telemetry::Failures;
+use crate::stores::STORES;
 
 mod install;
 mod operators;
@@ -231,8 +232,8 @@ fn refuses(able: &Capabilities, ttl: Duration, options: &LockOptions) -> Option<
 
 /// The kinds of backends that come with dlock and can honour these options, in a list for people.
 fn able_kinds(ttl: Duration, options: &LockOptions) -> String {
-    let able = OF_KINDS.iter().filter(|(_, able)| refuses(able, ttl, options).is_none());
-    able.map(|(kind, _)| *kind).collect::<Vec<_>>().join(", ")
+    let able = STORES.iter().filter(|store| refuses(&store.capabilities, ttl, options).is_none());
+    able.map(|store| store.kind).collect::<Vec<_>>().join(", ")
 }
 
 /// Collects backends and defaults for a [`Registry`].

@@ -57,20 +57,14 @@ use crate::error::LockError;
 use crate::key::LockKey;
 
 #[cfg(any(feature = "postgres", feature = "mysql"))]
-mod answer;
-#[cfg(feature = "mysql")]
-mod idle_rows;
-#[cfg(feature = "mysql")]
-mod mysql;
-#[cfg(feature = "postgres")]
-mod postgres;
+pub(crate) mod answer;
 mod request;
 mod row_lock;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
-mod tables;
+pub(crate) mod tables;
 
 #[cfg(feature = "mysql")]
-pub use idle_rows::delete_idle_rows;
+pub use crate::stores::mysql::idle_rows::delete_idle_rows;
 pub use request::{RowLockRequest, RowLocksRequest};
 pub(crate) use request::{Terms, lock_valid};
 pub use row_lock::{RowLock, RowLocks};
@@ -150,20 +144,6 @@ pub(crate) mod sealed {
         fn lock_rows<'a>(&'a mut self, keys: &'a [LockKey], terms: Terms) -> Locking<'a>;
     }
 
-    #[cfg(feature = "postgres")]
-    impl LockRows for sqlx::PgConnection {
-        fn lock_rows<'a>(&'a mut self, keys: &'a [LockKey], terms: Terms) -> Locking<'a> {
-            Box::pin(super::postgres::lock_rows(self, keys, terms))
-        }
-    }
-
-    #[cfg(feature = "mysql")]
-    impl LockRows for sqlx::MySqlConnection {
-        fn lock_rows<'a>(&'a mut self, keys: &'a [LockKey], terms: Terms) -> Locking<'a> {
-            Box::pin(super::mysql::lock_rows(self, keys, terms))
-        }
-    }
-
     #[cfg(any(feature = "postgres", feature = "mysql"))]
     impl<DB: super::RowLockDatabase> LockRows for sqlx::Transaction<'_, DB> {
         fn lock_rows<'a>(&'a mut self, keys: &'a [LockKey], terms: Terms) -> Locking<'a> {
@@ -171,12 +151,6 @@ pub(crate) mod sealed {
         }
     }
 }
-
-#[cfg(feature = "postgres")]
-impl Transactional for sqlx::PgConnection {}
-
-#[cfg(feature = "mysql")]
-impl Transactional for sqlx::MySqlConnection {}
 
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 impl<DB: RowLockDatabase> Transactional for sqlx::Transaction<'_, DB> {}

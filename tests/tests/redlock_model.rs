@@ -1,7 +1,7 @@
 //! The node of Redlock's simulation and the scripts on a real server, side by side: whatever is asked, both
 //! answer the same.
 
-#[path = "../../dlock-runtime/src/backend/redlock/model.rs"]
+#[path = "../../dlock-runtime/src/stores/redlock/model.rs"]
 #[allow(dead_code, reason = "the simulation uses more of it")]
 mod model;
 
@@ -26,7 +26,7 @@ const CLAIMANT: &str = "host 1 0 test";
 
 macro_rules! script {
     ($($file:literal),+) => {
-        Script::new(concat!($(include_str!(concat!("../../dlock-runtime/src/backend/redis/", $file))),+))
+        Script::new(concat!($(include_str!(concat!("../../dlock-runtime/src/stores/redis/", $file))),+))
     };
 }
 

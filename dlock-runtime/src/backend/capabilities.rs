@@ -37,46 +37,6 @@ pub struct Capabilities {
     pub atomic_sets: bool,
 }
 
-/// What the backends that come with dlock can honour, by their kind, with the settings they have by default.
-/// The guide's table is checked against it.
-pub(crate) const OF_KINDS: [(&str, Capabilities); 8] = [
-    ("memory", Capabilities::MEMORY),
-    ("sqlite", Capabilities::SHARED_STORE),
-    ("redis", Capabilities::SHARED_STORE),
-    ("redlock", Capabilities::REDLOCK),
-    ("postgres", Capabilities::SHARED_STORE),
-    ("mysql", Capabilities::SHARED_STORE),
-    ("zookeeper", Capabilities::ZOOKEEPER),
-    ("etcd", Capabilities::ETCD),
-];
-
-/// The backends that come with dlock.
-impl Capabilities {
-    pub(crate) const MEMORY: Self = Self::SHARED_STORE.with_shared_by_processes(false);
-
-    /// SQLite, Redis, PostgreSQL and MySQL.
-    pub(crate) const SHARED_STORE: Self = Self::LEASES.with_every_kind().with_atomic_sets(true);
-
-    /// A majority of nodes preserves neither a count nor an order, and no reader's part of a token.
-    pub(crate) const REDLOCK: Self =
-        Self::LEASES.with_ttl(Duration::from_millis(50), Duration::from_mins(3));
-
-    /// A lock ends with its session: nobody can keep it for the rest of a `min_hold`.
-    pub(crate) const ZOOKEEPER: Self = Self::LEASES
-        .with_ttl(Duration::from_secs(18), Self::LEASES.max_ttl)
-        .with_min_hold(false)
-        .with_push(false)
-        .with_queue(true)
-        .with_session(true)
-        .with_every_kind();
-
-    pub(crate) const ETCD: Self = Self::LEASES
-        .with_ttl(Duration::from_secs(3), Self::LEASES.max_ttl)
-        .with_push(false)
-        .with_queue(true)
-        .with_every_kind();
-}
-
 impl Capabilities {
     /// What a plain lease store can do: any ttl from 1 ms to a day, `min_hold`, push, many processes;
     /// one holder at a time, and waiters in no order.
@@ -151,44 +111,5 @@ impl Capabilities {
     pub const fn with_shared_by_processes(mut self, shared: bool) -> Self {
         self.shared_by_processes = shared;
         self
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn shown(duration: Duration) -> String {
-        match duration {
-            hours if hours >= Duration::from_hours(1) => format!("{} h", hours.as_secs() / 3600),
-            minutes if minutes >= Duration::from_mins(1) => {
-                format!("{} min", minutes.as_secs() / 60)
-            }
-            seconds if seconds >= Duration::from_secs(1) => format!("{} s", seconds.as_secs()),
-            millis => format!("{} ms", millis.as_millis()),
-        }
-    }
-
-    #[test]
-    fn the_guide_shows_what_each_backend_can_do() {
-        let guide = include_str!("../guide/backends.md");
-        for (kind, able) in OF_KINDS {
-            let answers = [
-                able.shared,
-                able.permits,
-                able.fair,
-                able.atomic_sets,
-                able.min_hold,
-                able.shared_by_processes,
-                able.push,
-                able.queue,
-                able.session,
-            ];
-            let mut cells: Vec<String> =
-                answers.map(|yes| if yes { "yes" } else { "no" }.to_owned()).to_vec();
-            cells.extend([able.min_ttl, able.max_ttl].map(shown));
-            let row = format!("| {kind} | {} |", cells.join(" | "));
-            assert!(guide.lines().any(|line| line == row), "not in the guide:\n{row}");
-        }
     }
 }

@@ -9,10 +9,10 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::enter::Want;
 use super::hold::{Hold, Terms};
-use super::queue::{Entry, Known, Place};
+use super::local_queue::{Entry, Known, Place};
 use super::release::{Abandoned, abandon_later};
+use super::request::Want;
 use crate::backend::{Answer, Attempt, Backend, Claim, Sharing, Watch};
 use crate::backoff::Backoff;
 use crate::clock::Moment;
@@ -264,7 +264,7 @@ impl<'a> Attempts<'a> {
                     deadline.bound(changed_within(watch.as_mut(), pause)).await;
                 }
                 Err(error) if error.is_transient() && !deadline.is_over() => {
-                    crate::telemetry::acquire_failed(self.want, &error);
+                    crate::engine::telemetry::acquire_failed(self.want, &error);
                     // Failures may have broken the watch as well; it is made anew.
                     watch = None;
                     deadline.bound(tokio::time::sleep(failures.pause())).await;
@@ -407,7 +407,7 @@ pub(super) fn compare_permits(registry: &RegistryInner, want: &Want, other: Opti
     if let Some(other) = other
         && registry.disagreements.note(want.backend.index, want.template)
     {
-        crate::telemetry::permits_disagree(want, other);
+        crate::engine::telemetry::permits_disagree(want, other);
     }
 }
 
@@ -426,7 +426,7 @@ pub(super) async fn watch_key(
     match deadline.bound(watching).await?? {
         Ok(watch) => Some(watch),
         Err(error) => {
-            crate::telemetry::watch_failed(want, &error);
+            crate::engine::telemetry::watch_failed(want, &error);
             None
         }
     }

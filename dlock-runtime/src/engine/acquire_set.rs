@@ -10,10 +10,10 @@ use super::acquire::{
     Deadline, Granted, answered, backoffs, changed_within, compare_permits, failed, hold, line_up,
     pause, too_late, watch_key,
 };
-use super::enter::Want;
 use super::hold::Hold;
-use super::queue::Place;
+use super::local_queue::Place;
 use super::release::{Abandoned, abandon_later};
+use super::request::Want;
 use crate::backend::{Backend, Claim, SetAttempt, Sharing, Watch};
 use crate::clock::Moment;
 use crate::error::{BackendError, LockError, Whereabouts};
@@ -108,7 +108,7 @@ impl<'a> Attempts<'a> {
                     deadline.bound(changed_within(watch, pause)).await;
                 }
                 Err(error) if error.is_transient() && !deadline.is_over() => {
-                    crate::telemetry::acquire_failed(&self.wants[0], &error);
+                    crate::engine::telemetry::acquire_failed(&self.wants[0], &error);
                     // Failures may have broken the watch as well; it is made anew.
                     watched = None;
                     deadline.bound(tokio::time::sleep(failures.pause())).await;

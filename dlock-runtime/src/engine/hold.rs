@@ -11,7 +11,7 @@ use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::queue::Place;
+use super::local_queue::Place;
 use super::release::{Abandoned, abandon_later};
 use super::watchdog::Watchdog;
 use crate::backend::{Claim, validity_of};
@@ -216,7 +216,7 @@ impl Hold {
             abandon_later(&self.registry, &self.backend, abandoned, &self.runtime, None);
         }
         if let Ending::Lost(loss) = ending {
-            crate::telemetry::lost(self, loss);
+            crate::engine::telemetry::lost(self, loss);
         }
     }
 

@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::hold::{Ending, Hold};
-use super::queue::Place;
+use super::local_queue::Place;
 use crate::backend::{Backend, Claim, Release, Released};
 use crate::backoff::Backoff;
 use crate::error::{BackendError, LockError, Loss};
@@ -42,7 +42,7 @@ pub(crate) async fn give_back(hold: Arc<Hold>) -> Result<(), LockError> {
     };
     match answer {
         Ok(Released::Released) => {
-            crate::telemetry::released(&hold);
+            crate::engine::telemetry::released(&hold);
             hold.untrack();
             lost_before()
         }
@@ -51,17 +51,17 @@ pub(crate) async fn give_back(hold: Arc<Hold>) -> Result<(), LockError> {
                 // It was released when it ended.
                 Err(ended) if hold.backend.capabilities.session => ended,
                 Err(Ending::HeldTooLong(_)) | Ok(()) => {
-                    crate::telemetry::lost(&hold, Loss::NotHeld);
+                    crate::engine::telemetry::lost(&hold, Loss::NotHeld);
                     Ending::Lost(Loss::NotHeld)
                 }
                 Err(lost) => lost,
             };
-            crate::telemetry::released(&hold);
+            crate::engine::telemetry::released(&hold);
             hold.untrack();
             Err(hold.error(ending, true))
         }
         Err(error) => {
-            crate::telemetry::release_delayed(&hold, &error);
+            crate::engine::telemetry::release_delayed(&hold, &error);
             // The next task in the local queue may try: the backend decides.
             drop(place);
             spawn(Arc::clone(&hold), None, true);
@@ -176,12 +176,12 @@ fn spawn(hold: Arc<Hold>, place: Option<Place>, tried: bool) {
             let answer = Errand::of(&hold).until_answered(hold.claim.ttl, place).await;
             match answer {
                 Some((Released::NotHeld, repeated)) if !(tried || repeated || ended_before) => {
-                    crate::telemetry::lost(&hold, Loss::NotHeld);
+                    crate::engine::telemetry::lost(&hold, Loss::NotHeld);
                 }
                 Some(_) => {}
-                None => crate::telemetry::release_given_up(&hold),
+                None => crate::engine::telemetry::release_given_up(&hold),
             }
-            crate::telemetry::released(&hold);
+            crate::engine::telemetry::released(&hold);
             hold.untrack();
         },
         &runtime,
@@ -210,7 +210,7 @@ pub(super) fn abandon_later(
             let errand = Errand { backend: &backend, claim: &claim, hold: None, late_acquire };
             let answer = errand.until_answered(claim.ttl + LATE, place).await;
             if answer.is_none() {
-                crate::telemetry::abandon_given_up(&backend, &claim);
+                crate::engine::telemetry::abandon_given_up(&backend, &claim);
             }
         },
         &runtime,

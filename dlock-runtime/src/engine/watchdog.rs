@@ -228,7 +228,7 @@ async fn renew(hold: Arc<Hold>, in_flight: InFlight) -> (Arc<Hold>, Step) {
         Ok(Renewal::Renewed { validity }) => Renewed::For(validity),
         Ok(Renewal::NotHeld) => Renewed::NotHeld,
         Err(error) => {
-            crate::telemetry::renewal_failed(&hold, &error);
+            crate::engine::telemetry::renewal_failed(&hold, &error);
             Renewed::Failed { executed: error.may_have_been_sent() }
         }
     };

@@ -10,10 +10,10 @@ use tokio_util::task::TaskTracker;
 
 use super::{Disagreements, INSTALLED, Registered, Registry, RegistryBuilder, RegistryInner};
 use crate::backend::Sharing;
+use crate::engine::telemetry::Failures;
 use crate::engine::{LocalQueues, Watchdogs};
 use crate::options::LockOptions;
 use crate::site::Site;
-use crate::telemetry::Failures;
 
 const DEFAULT_TTL: Duration = Duration::from_secs(30);
 

@@ -11,31 +11,31 @@ use sqlx::{Database, Executor};
 use super::Terms;
 use crate::error::{BackendError, LockError};
 use crate::key::LockKey;
-use crate::sql::{self, Reply};
+use crate::stores::shared::sql::{self, Reply};
 
 /// How long a statement waits for a lock at most. A longer wait is several statements: one that was abandoned
 /// occupies its connection no longer than this.
-pub(super) const LONGEST_STATEMENT: Duration = Duration::from_secs(5);
+pub(crate) const LONGEST_STATEMENT: Duration = Duration::from_secs(5);
 
 /// How much longer than its own limit the answer to a statement may take, while there is time for it.
 const ANSWER: Duration = Duration::from_secs(5);
 
 /// How much later than the end of the wait the answer may come.
-pub(super) const LATE: Duration = Duration::from_millis(600);
+pub(crate) const LATE: Duration = Duration::from_millis(600);
 
 /// The same for what brings the transaction back into order. A call ends within a second after its wait.
 #[cfg(feature = "postgres")]
-pub(super) const LATEST: Duration = Duration::from_millis(900);
+pub(crate) const LATEST: Duration = Duration::from_millis(900);
 
 /// Why there is no answer.
-pub(super) enum Failure {
+pub(crate) enum Failure {
     Sql(sqlx::Error),
     /// Whatever was sent may be done yet, and the connection hears of it before anything else.
     Unanswered,
 }
 
 /// Sends statements in one message, and awaits the answer for so long.
-pub(super) async fn answer<DB>(
+pub(crate) async fn answer<DB>(
     connection: &mut DB::Connection,
     statements: String,
     limit: Duration,
@@ -50,13 +50,13 @@ where
 }
 
 /// How long the answer may take to a statement that the database ends after `statement`.
-pub(super) fn limit(terms: &Terms, statement: Duration, late: Duration) -> Duration {
+pub(crate) fn limit(terms: &Terms, statement: Duration, late: Duration) -> Duration {
     let limit = statement.saturating_add(ANSWER);
     terms.left_with(late).map_or(limit, |left| left.min(limit))
 }
 
 /// What the caller hears when there was no answer.
-pub(super) fn unanswered(kind: &str, key: &LockKey) -> LockError {
+pub(crate) fn unanswered(kind: &str, key: &LockKey) -> LockError {
     let told = format!(
         "{kind} did not answer in time; whether the lock is held is unknown, so roll this transaction back"
     );
@@ -64,6 +64,6 @@ pub(super) fn unanswered(kind: &str, key: &LockKey) -> LockError {
 }
 
 /// In whole milliseconds, as the databases count: never less.
-pub(super) fn millis(duration: Duration) -> u64 {
+pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros().div_ceil(1000)).unwrap_or(u64::MAX)
 }

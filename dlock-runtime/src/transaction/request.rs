@@ -10,12 +10,12 @@ use tracing::Instrument;
 
 use super::row_lock::{RowLock, RowLocks};
 use super::{DEFAULT_WAIT, Transactional};
+use crate::engine::telemetry::Waiting;
 use crate::error::LockError;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 use crate::error::Whereabouts;
 use crate::key::LockKey;
 use crate::options::{Mode, Wait};
-use crate::telemetry::Waiting;
 
 /// On what terms rows are locked.
 #[derive(Clone, Copy, Debug)]
@@ -44,7 +44,7 @@ impl Terms {
 
     /// What is left of the wait; `None` without a limit.
     #[cfg(any(feature = "postgres", feature = "mysql"))]
-    pub(super) fn left(&self) -> Option<Duration> {
+    pub(crate) fn left(&self) -> Option<Duration> {
         match self.wait {
             Wait::UpTo(limit) => Some(limit.saturating_sub(self.began.elapsed())),
             Wait::Forever => None,
@@ -53,7 +53,7 @@ impl Terms {
 
     /// What is left of the wait and so much more.
     #[cfg(any(feature = "postgres", feature = "mysql"))]
-    pub(super) fn left_with(&self, more: Duration) -> Option<Duration> {
+    pub(crate) fn left_with(&self, more: Duration) -> Option<Duration> {
         match self.wait {
             Wait::UpTo(limit) => {
                 Some(limit.saturating_add(more).saturating_sub(self.began.elapsed()))
@@ -64,18 +64,18 @@ impl Terms {
 
     /// Is the wait over?
     #[cfg(any(feature = "postgres", feature = "mysql"))]
-    pub(super) fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.left().is_some_and(|left| left.is_zero())
     }
 
     /// How long the next statement may wait, which is no longer than `longest`.
     #[cfg(any(feature = "postgres", feature = "mysql"))]
-    pub(super) fn next_wait(&self, longest: Duration) -> Duration {
+    pub(crate) fn next_wait(&self, longest: Duration) -> Duration {
         self.left().map_or(longest, |left| left.min(longest))
     }
 
     #[cfg(any(feature = "postgres", feature = "mysql"))]
-    pub(super) fn busy(&self, key: &LockKey) -> LockError {
+    pub(crate) fn busy(&self, key: &LockKey) -> LockError {
         let waited = self.began.elapsed();
         LockError::Busy { key: key.clone(), waited, holder: Whereabouts::Elsewhere }
     }
@@ -99,7 +99,7 @@ pub struct RowLocksRequest<'a, C: ?Sized> {
 }
 
 impl<'a, C: Transactional + ?Sized> RowLockRequest<'a, C> {
-    pub(super) fn new(transaction: &'a mut C, key: LockKey) -> Self {
+    pub(crate) fn new(transaction: &'a mut C, key: LockKey) -> Self {
         Self(RowLocksRequest::new(transaction, vec![key]))
     }
 
@@ -128,7 +128,7 @@ impl<'a, C: Transactional + ?Sized> RowLockRequest<'a, C> {
 }
 
 impl<'a, C: Transactional + ?Sized> RowLocksRequest<'a, C> {
-    pub(super) fn new(transaction: &'a mut C, keys: Vec<LockKey>) -> Self {
+    pub(crate) fn new(transaction: &'a mut C, keys: Vec<LockKey>) -> Self {
         let wait = DEFAULT_WAIT.into();
         let (template, mode) = ("(manual)", Mode::Exclusive);
         Self { transaction, keys, template, wait, mode, any_isolation: false }

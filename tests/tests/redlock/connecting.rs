@@ -69,7 +69,7 @@ const PERMISSIONS: &str = "~dlock:* &dlock:* -@all +evalsha +script|load +get +s
                            +time +info +publish +subscribe +unsubscribe +ping";
 
 pub(super) async fn the_documented_permissions_are_enough() {
-    let guide = include_str!("../../../dlock-runtime/src/guide/redlock.md");
+    let guide = include_str!("../../../dlock-runtime/src/stores/redlock/guide.md");
     let words: Vec<_> = guide.split_whitespace().collect();
     assert!(words.join(" ").contains(PERMISSIONS), "the guide names others");
     let nodes = RedisNodes::start();

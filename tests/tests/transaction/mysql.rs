@@ -206,7 +206,7 @@ pub async fn a_missing_table_is_told() {
     run(&mut transaction, "INSERT INTO audit VALUES ('before')").await;
     let error = transaction::lock(&mut transaction, "k").await.expect_err("no table");
     let told = error.to_string();
-    for part in ["create_tables", "sql/mysql/rows.sql"] {
+    for part in ["create_tables", "src/stores/mysql/rows.sql"] {
         assert!(told.contains(part), "{part} is not in: {told}");
     }
     assert!(!error.is_transient());
@@ -222,7 +222,7 @@ pub async fn the_documented_privileges_are_enough() {
     owner.execute("GRANT SELECT, UPDATE ON products TO shop").await.expect("a privilege");
     let shop = bare_pool(&server.url_of("shop", None, "dlock"), 2).await;
     let refused = transaction::create_tables(&shop).await.expect_err("it may not");
-    assert!(refused.to_string().contains("sql/mysql/rows.sql"), "{refused}");
+    assert!(refused.to_string().contains("src/stores/mysql/rows.sql"), "{refused}");
 
     transaction::create_tables(&owner).await.expect("the owner may");
     let refused = transaction::create_tables(&shop).await.expect_err("it may not use it");

@@ -182,7 +182,7 @@ pub async fn a_missing_table_is_told() {
     run(&mut transaction, "INSERT INTO audit VALUES ('before')").await;
     let error = transaction::lock(&mut transaction, "k").await.expect_err("no table");
     let told = error.to_string();
-    for part in ["create_tables", "sql/postgres/rows.sql"] {
+    for part in ["create_tables", "src/stores/postgres/rows.sql"] {
         assert!(told.contains(part), "{part} is not in: {told}");
     }
     assert!(!error.is_transient());
@@ -200,7 +200,7 @@ pub async fn the_documented_privileges_are_enough() {
         .expect("a role");
     let shop = bare_pool(&server.url_of("shop", None, "postgres"), 2).await;
     let refused = transaction::create_tables(&shop).await.expect_err("it may not");
-    assert!(refused.to_string().contains("sql/postgres/rows.sql"), "{refused}");
+    assert!(refused.to_string().contains("src/stores/postgres/rows.sql"), "{refused}");
 
     transaction::create_tables(&owner).await.expect("the owner may");
     let refused = transaction::create_tables(&shop).await.expect_err("it may not use it");
@@ -210,12 +210,12 @@ pub async fn the_documented_privileges_are_enough() {
         .await
         .expect("what earlier versions needed");
     let refused = transaction::create_tables(&shop).await.expect_err("it may not raise tokens");
-    for part in ["UPDATE", "dlock_tokens", "sql/postgres/rows.sql"] {
+    for part in ["UPDATE", "dlock_tokens", "src/stores/postgres/rows.sql"] {
         assert!(refused.to_string().contains(part), "{part} is not in: {refused}");
     }
     let mut transaction = shop.begin().await.expect("a transaction");
     let refused = transaction::lock(&mut transaction, "k").await.expect_err("no token");
-    assert!(refused.to_string().contains("sql/postgres/rows.sql"), "{refused}");
+    assert!(refused.to_string().contains("src/stores/postgres/rows.sql"), "{refused}");
     assert!(!is_busy(&owner, "k").await, "it is locked without a token");
     transaction.rollback().await.expect("a roll-back");
 

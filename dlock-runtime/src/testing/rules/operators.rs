@@ -9,7 +9,7 @@ use super::super::context::{
 use super::super::{Finding, Rule};
 use super::rules;
 use crate::backend::{Backend, Claim, LockState, Sharing};
-use crate::claimant::Claimant;
+use crate::client_info::Claimant;
 use crate::error::LockError;
 
 pub(super) fn rules() -> Vec<Rule> {

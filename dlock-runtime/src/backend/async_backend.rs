@@ -1,0 +1,190 @@
+//! The trait by plain async methods.
+
+use super::{
+    Answer, Attempt, Backend, Capabilities, Claim, Holder, LockState, Release, Released, Renewal,
+    SetAttempt, Watch,
+};
+use crate::error::BackendError;
+use crate::key::LockKey;
+
+/// [`Backend`] with plain `async fn`s: the form to implement for a store that is reached over a network.
+///
+/// Whatever implements this is a [`Backend`]; each method means what its namesake there says. A store that always has
+/// its answer at once, without awaiting anything, implements [`Backend`] itself and saves one allocation for each
+/// request.
+///
+/// ```
+/// use dlock_runtime::backend::{
+///     AsyncBackend, Attempt, Capabilities, Claim, Holder, LockState, Release, Released, Renewal, Watch,
+/// };
+/// use dlock_runtime::{BackendError, LockKey};
+///
+/// struct MyStore;
+///
+/// impl AsyncBackend for MyStore {
+///     fn kind(&self) -> &'static str {
+///         "mystore"
+///     }
+///     fn capabilities(&self) -> Capabilities {
+///         Capabilities::LEASES
+///     }
+///     async fn try_acquire(&self, claim: &Claim) -> Result<Attempt, BackendError> {
+///         todo!("one atomic request")
+///     }
+///     async fn renew(&self, claim: &Claim) -> Result<Renewal, BackendError> {
+///         todo!("extend the lease if this owner has it")
+///     }
+///     async fn release(&self, claim: &Claim, release: Release) -> Result<Released, BackendError> {
+///         todo!("delete the lease if this owner has it")
+///     }
+///     async fn watch(&self, key: &LockKey) -> Result<Box<dyn Watch>, BackendError> {
+///         todo!("subscribe to releases of the key")
+///     }
+///     async fn inspect(&self, key: &LockKey) -> Result<Option<Holder>, BackendError> {
+///         todo!("read the lease")
+///     }
+///     async fn list(&self, prefix: &str) -> Result<Vec<LockState>, BackendError> {
+///         todo!("read the leases")
+///     }
+///     async fn revoke(&self, key: &LockKey) -> Result<bool, BackendError> {
+///         todo!("refuse renewals from now on")
+///     }
+///     async fn force_release(&self, key: &LockKey) -> Result<bool, BackendError> {
+///         todo!("delete the lease")
+///     }
+/// }
+/// # let registry = dlock_runtime::Registry::builder().backend("mine", MyStore).build();
+/// ```
+pub trait AsyncBackend: Send + Sync + 'static {
+    /// See [`Backend::kind`].
+    fn kind(&self) -> &'static str;
+
+    /// See [`Backend::capabilities`].
+    fn capabilities(&self) -> Capabilities;
+
+    /// See [`Backend::try_acquire`].
+    fn try_acquire(
+        &self,
+        claim: &Claim,
+    ) -> impl Future<Output = Result<Attempt, BackendError>> + Send;
+
+    /// See [`Backend::try_acquire_set`].
+    fn try_acquire_set(
+        &self,
+        claims: &[Claim],
+    ) -> impl Future<Output = Result<SetAttempt, BackendError>> + Send {
+        let _ = claims;
+        let refused = no_sets(AsyncBackend::kind(self));
+        async { Err(refused) }
+    }
+
+    /// See [`Backend::acquire_in_turn`].
+    fn acquire_in_turn(
+        &self,
+        claim: &Claim,
+    ) -> impl Future<Output = Result<Attempt, BackendError>> + Send {
+        AsyncBackend::try_acquire(self, claim)
+    }
+
+    /// See [`Backend::renew`].
+    fn renew(&self, claim: &Claim) -> impl Future<Output = Result<Renewal, BackendError>> + Send;
+
+    /// See [`Backend::release`].
+    fn release(
+        &self,
+        claim: &Claim,
+        release: Release,
+    ) -> impl Future<Output = Result<Released, BackendError>> + Send;
+
+    /// See [`Backend::watch`].
+    fn watch(
+        &self,
+        key: &LockKey,
+    ) -> impl Future<Output = Result<Box<dyn Watch>, BackendError>> + Send;
+
+    /// See [`Backend::inspect`].
+    fn inspect(
+        &self,
+        key: &LockKey,
+    ) -> impl Future<Output = Result<Option<Holder>, BackendError>> + Send;
+
+    /// See [`Backend::list`].
+    fn list(
+        &self,
+        prefix: &str,
+    ) -> impl Future<Output = Result<Vec<LockState>, BackendError>> + Send;
+
+    /// See [`Backend::revoke`].
+    fn revoke(&self, key: &LockKey) -> impl Future<Output = Result<bool, BackendError>> + Send;
+
+    /// See [`Backend::force_release`].
+    fn force_release(
+        &self,
+        key: &LockKey,
+    ) -> impl Future<Output = Result<bool, BackendError>> + Send;
+}
+
+impl<B: AsyncBackend> Backend for B {
+    fn kind(&self) -> &'static str {
+        AsyncBackend::kind(self)
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        AsyncBackend::capabilities(self)
+    }
+
+    fn try_acquire<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Result<Attempt, BackendError>> {
+        Answer::from_future(AsyncBackend::try_acquire(self, claim))
+    }
+
+    fn try_acquire_set<'a>(
+        &'a self,
+        claims: &'a [Claim],
+    ) -> Answer<'a, Result<SetAttempt, BackendError>> {
+        Answer::from_future(AsyncBackend::try_acquire_set(self, claims))
+    }
+
+    fn acquire_in_turn<'a>(
+        &'a self,
+        claim: &'a Claim,
+    ) -> Answer<'a, Result<Attempt, BackendError>> {
+        Answer::from_future(AsyncBackend::acquire_in_turn(self, claim))
+    }
+
+    fn renew<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Result<Renewal, BackendError>> {
+        Answer::from_future(AsyncBackend::renew(self, claim))
+    }
+
+    fn release<'a>(
+        &'a self,
+        claim: &'a Claim,
+        release: Release,
+    ) -> Answer<'a, Result<Released, BackendError>> {
+        Answer::from_future(AsyncBackend::release(self, claim, release))
+    }
+
+    fn watch<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<Box<dyn Watch>, BackendError>> {
+        Answer::from_future(AsyncBackend::watch(self, key))
+    }
+
+    fn inspect<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<Option<Holder>, BackendError>> {
+        Answer::from_future(AsyncBackend::inspect(self, key))
+    }
+
+    fn list<'a>(&'a self, prefix: &'a str) -> Answer<'a, Result<Vec<LockState>, BackendError>> {
+        Answer::from_future(AsyncBackend::list(self, prefix))
+    }
+
+    fn revoke<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<bool, BackendError>> {
+        Answer::from_future(AsyncBackend::revoke(self, key))
+    }
+
+    fn force_release<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<bool, BackendError>> {
+        Answer::from_future(AsyncBackend::force_release(self, key))
+    }
+}
+
+/// What a backend answers that takes one key at a time.
+pub(super) fn no_sets(kind: &str) -> BackendError {
+    BackendError::permanent(format!("{kind} takes one key at a time")).not_sent()
+}

@@ -1,0 +1,82 @@
+//! A pointer to a backend is a backend.
+
+use std::sync::Arc;
+
+use super::{
+    Answer, Attempt, Backend, Capabilities, Claim, Holder, LockState, Release, Released, Renewal,
+    SetAttempt, Watch,
+};
+use crate::error::BackendError;
+use crate::key::LockKey;
+
+macro_rules! delegate {
+    ([$($generics:tt)*] $pointer:ty) => {
+        impl<$($generics)*> Backend for $pointer {
+            fn kind(&self) -> &'static str {
+                (**self).kind()
+            }
+            fn capabilities(&self) -> Capabilities {
+                (**self).capabilities()
+            }
+            fn try_acquire<'a>(
+                &'a self,
+                claim: &'a Claim,
+            ) -> Answer<'a, Result<Attempt, BackendError>> {
+                (**self).try_acquire(claim)
+            }
+            fn try_acquire_set<'a>(
+                &'a self,
+                claims: &'a [Claim],
+            ) -> Answer<'a, Result<SetAttempt, BackendError>> {
+                (**self).try_acquire_set(claims)
+            }
+            fn acquire_in_turn<'a>(
+                &'a self,
+                claim: &'a Claim,
+            ) -> Answer<'a, Result<Attempt, BackendError>> {
+                (**self).acquire_in_turn(claim)
+            }
+            fn renew<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Result<Renewal, BackendError>> {
+                (**self).renew(claim)
+            }
+            fn release<'a>(
+                &'a self,
+                claim: &'a Claim,
+                release: Release,
+            ) -> Answer<'a, Result<Released, BackendError>> {
+                (**self).release(claim, release)
+            }
+            fn watch<'a>(
+                &'a self,
+                key: &'a LockKey,
+            ) -> Answer<'a, Result<Box<dyn Watch>, BackendError>> {
+                (**self).watch(key)
+            }
+            fn inspect<'a>(
+                &'a self,
+                key: &'a LockKey,
+            ) -> Answer<'a, Result<Option<Holder>, BackendError>> {
+                (**self).inspect(key)
+            }
+            fn list<'a>(
+                &'a self,
+                prefix: &'a str,
+            ) -> Answer<'a, Result<Vec<LockState>, BackendError>> {
+                (**self).list(prefix)
+            }
+            fn revoke<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<bool, BackendError>> {
+                (**self).revoke(key)
+            }
+            fn force_release<'a>(
+                &'a self,
+                key: &'a LockKey,
+            ) -> Answer<'a, Result<bool, BackendError>> {
+                (**self).force_release(key)
+            }
+        }
+    };
+}
+
+// Not for every `Box<B>`: another crate might implement `AsyncBackend` for a box of its own type.
+delegate!([] Box<dyn Backend>);
+delegate!([B: Backend + ?Sized] Arc<B>);

@@ -1,0 +1,169 @@
+//! The way in for every call: nested under a hold of this task, or by a lease of one's own.
+
+use std::borrow::Cow;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use super::acquire::{Deadline, acquire};
+use super::acquire_set::acquire_set;
+use super::nesting::Inside;
+use crate::backend::{Claim, Sharing};
+use crate::client_info::Claimant;
+use crate::error::{LockError, Whereabouts};
+use crate::guard::LockGuard;
+use crate::key::LockKey;
+use crate::options::{LockOptions, OnLost, Wait};
+use crate::registry::{Registered, RegistryInner};
+
+/// A lock that is wanted, with every option settled.
+#[derive(Debug)]
+pub(crate) struct Want {
+    pub(crate) backend: Arc<Registered>,
+    pub(crate) key: LockKey,
+    pub(crate) template: &'static str,
+    /// What operators see of it.
+    pub(crate) label: Cow<'static, str>,
+    pub(crate) ttl: Duration,
+    pub(crate) wait: Wait,
+    pub(crate) renew: bool,
+    pub(crate) max_hold: Option<Duration>,
+    pub(crate) min_hold: Option<Duration>,
+    pub(crate) on_lost: OnLost,
+    pub(crate) reentrant: bool,
+    pub(crate) sharing: Sharing,
+    pub(crate) fair: bool,
+}
+
+impl Want {
+    /// Fills in the registry's defaults and checks what can be checked without asking anybody.
+    pub(crate) fn new(
+        registry: &RegistryInner,
+        key: LockKey,
+        template: &'static str,
+        label: Cow<'static, str>,
+        options: &LockOptions,
+        backend: Option<&str>,
+    ) -> Result<Self, LockError> {
+        key.check()?;
+        let backend = registry.find(backend)?;
+        let ttl = options.ttl.unwrap_or(registry.default_ttl);
+        if let Some(problem) = backend.refuses(ttl, options) {
+            return Err(LockError::Unsupported {
+                backend: (&*backend.name).into(),
+                option: problem.into(),
+            });
+        }
+        Ok(Self {
+            backend: Arc::clone(backend),
+            key,
+            template,
+            label,
+            ttl,
+            // Outlives a holder that crashed just after a renewal.
+            wait: options.wait.unwrap_or(Wait::UpTo(ttl + Duration::from_secs(1))),
+            renew: options.renew,
+            max_hold: options.max_hold,
+            min_hold: options.min_hold,
+            on_lost: options.on_lost,
+            reentrant: options.reentrant,
+            sharing: options.sharing,
+            fair: options.fair,
+        })
+    }
+
+    /// A claim of a new owner.
+    pub(super) fn claim(&self) -> Claim {
+        Claim::new(self.key.clone(), self.ttl)
+            .with_sharing(self.sharing)
+            .with_fair(self.fair)
+            .with_claimant(Claimant::new(self.label.clone()))
+    }
+}
+
+/// Whose context a call may enter under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Face {
+    /// The attribute and `.run()`: they run a body and can be nested in another.
+    Body,
+    /// A bare `acquire()`: its guard may outlive any body, so it never nests.
+    Bare,
+}
+
+/// Takes the lock that is wanted.
+pub(crate) async fn enter(
+    registry: &Arc<RegistryInner>,
+    want: &Want,
+    face: Face,
+) -> Result<LockGuard, LockError> {
+    let waiting = crate::engine::telemetry::Waiting::begin(want);
+    // Pinned and polled in place: an adapter would move these large futures about.
+    let mut taking = pin!(take(registry, want, face));
+    let entered = poll_fn(|cx| waiting.span().in_scope(|| taking.as_mut().poll(cx))).await;
+    waiting.end(entered.as_ref().map(LockGuard::fencing_token));
+    entered
+}
+
+async fn take(
+    registry: &Arc<RegistryInner>,
+    want: &Want,
+    face: Face,
+) -> Result<LockGuard, LockError> {
+    // Before anything is asked for: a store that answers at once, or nobody at all, would never yield.
+    tokio::task::consume_budget().await;
+    let around = match face {
+        Face::Body => Inside::around(registry, want),
+        Face::Bare => None,
+    };
+    if let Some(inside) = around {
+        if want.reentrant {
+            return inside.enter(want).await.map(LockGuard::nested);
+        }
+        // The holder is an enclosing body of this very call: it cannot end before this returns.
+        return Err(Deadline::new(want.wait).busy(want, Whereabouts::ThisTask));
+    }
+    let hold = unless_shut_down(registry, want, pin!(acquire(registry, want))).await?;
+    Ok(LockGuard::leased(hold))
+}
+
+/// Takes several locks in one step, which stand in the order of their keys. `None`: they are to be taken one
+/// after the other, because the store can do no other or an enclosing body of this task holds some of them.
+pub(crate) async fn enter_set(
+    registry: &Arc<RegistryInner>,
+    wants: &[Want],
+    face: Face,
+) -> Option<Result<Vec<LockGuard>, LockError>> {
+    let [first, _, ..] = wants else { return None };
+    let nested = |want| face == Face::Body && Inside::around(registry, want).is_some();
+    if !first.backend.capabilities.atomic_sets || wants.iter().any(nested) {
+        return None;
+    }
+    tokio::task::consume_budget().await;
+    let waiting = crate::engine::telemetry::Waiting::begin(first);
+    let mut acquiring = Box::pin(acquire_set(registry, wants));
+    let acquiring = poll_fn(|cx| waiting.span().in_scope(|| acquiring.as_mut().poll(cx)));
+    let entered = unless_shut_down(registry, first, pin!(acquiring)).await;
+    let entered = entered.map(|holds| holds.into_iter().map(LockGuard::leased).collect::<Vec<_>>());
+    waiting.end(entered.as_ref().map(|guards| guards[0].fencing_token()));
+    Some(entered)
+}
+
+/// Awaits this, unless the registry is shut down before it is there.
+async fn unless_shut_down<T>(
+    registry: &RegistryInner,
+    want: &Want,
+    mut acquiring: Pin<&mut impl Future<Output = Result<T, LockError>>>,
+) -> Result<T, LockError> {
+    let refused = || LockError::ShutDown { key: want.key.clone() };
+    if registry.shut_down.is_cancelled() {
+        return Err(refused());
+    }
+    let mut shutting_down = pin!(registry.shut_down.cancelled());
+    poll_fn(|cx| match acquiring.as_mut().poll(cx) {
+        Poll::Pending => shutting_down.as_mut().poll(cx).map(|()| Err(refused())),
+        ready @ Poll::Ready(_) => ready,
+    })
+    .await
+}

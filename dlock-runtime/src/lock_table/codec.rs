@@ -1,0 +1,192 @@
+//! An entry as one text: `v1|seen|g owner kind token end claimant|…|w owner kind flags end claimant|…`. The owner of
+//! a hold that was revoked has a `~` before it; a kind is `x`, `s` or `p` and the number of permits; a waiter's
+//! flags are `f` (fair) or `n`, and `a` if it is absent.
+//!
+//! What a later version adds changes the version in front, or does not look like this: then nothing of it is
+//! believed. Before there were versions the text began with `seen`.
+//!
+//! The scripts of Redis write the same.
+
+use std::fmt::Write as _;
+
+use super::record::{Entry, Grant, Waiter};
+use crate::client_info::Claimant;
+use crate::error::BackendError;
+use crate::key::LockKey;
+use crate::lock_table::words::{read, sharing, written};
+use crate::owner::OwnerId;
+
+/// Stands before what is written.
+const VERSION: &str = "v1";
+
+/// Stands for nobody: a place that is kept for the rest of a `min_hold`, or a claimant that is not known.
+const NOBODY: &str = "-";
+
+/// A text that this version cannot read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Unreadable {
+    /// The version that it says it has.
+    version: Option<String>,
+}
+
+impl Unreadable {
+    fn new(text: &str) -> Self {
+        let first = text.split('|').next().unwrap_or_default();
+        let is_version = first.strip_prefix('v').is_some_and(|number| {
+            (1..=9).contains(&number.len()) && number.bytes().all(|digit| digit.is_ascii_digit())
+        });
+        Self { version: is_version.then(|| first.to_owned()) }
+    }
+
+    /// What to tell whoever wanted to change it. It passes with the holds that it tells of.
+    pub(crate) fn explain(&self, key: &LockKey) -> BackendError {
+        let version = self.version.as_deref().unwrap_or("unknown");
+        BackendError::transient(format!(
+            "lock `{key}`: who shares it or waits for it was written by another version of dlock (`{version}`, this one reads `{VERSION}`): update this process, or end the holds with `force_release`"
+        ))
+        .not_sent()
+    }
+}
+
+impl Entry {
+    /// Reads what [`to_text`](Self::to_text) has written: all of it, or nothing.
+    pub(crate) fn from_text(text: &str) -> Result<Self, Unreadable> {
+        Self::read(text).ok_or_else(|| Unreadable::new(text))
+    }
+
+    fn read(text: &str) -> Option<Self> {
+        let mut records = text.split('|');
+        let mut first = records.next()?;
+        if first == VERSION {
+            first = records.next()?;
+        }
+        let mut entry = Self { head_seen: first.parse().ok()?, ..Self::default() };
+        for record in records {
+            let words: Vec<&str> = record.split(' ').collect();
+            match words[..] {
+                ["g", owner, kind, token, ends, claimant] => {
+                    entry.granted.push(grant([owner, kind, token, ends], claimant)?);
+                }
+                ["w", owner, kind, flags, ends, claimant] => {
+                    entry.queue.push(waiter([owner, kind, flags, ends], claimant)?);
+                }
+                _ => return None,
+            }
+        }
+        Some(entry)
+    }
+
+    /// Writes it down.
+    pub(crate) fn to_text(&self) -> String {
+        let mut text = format!("{VERSION}|{}", self.head_seen);
+        for Grant { owner, sharing, token, ends, revoked, claimant } in &self.granted {
+            let owner = owner.map_or_else(|| NOBODY.to_owned(), |owner| written(owner, *revoked));
+            let claimant = word(claimant.as_ref());
+            let _ = write!(text, "|g {owner} {} {token} {ends} {claimant}", sharing.code());
+        }
+        for Waiter { owner, sharing, fair, absent, gives_up, claimant } in &self.queue {
+            let claimant = word(claimant.as_ref());
+            let fair = if *fair { 'f' } else { 'n' };
+            let absent = if *absent { "a" } else { "" };
+            let kind = sharing.code();
+            let _ = write!(text, "|w {owner} {kind} {fair}{absent} {gives_up} {claimant}");
+        }
+        text
+    }
+}
+
+fn word(claimant: Option<&Claimant>) -> String {
+    claimant.map_or_else(|| NOBODY.to_owned(), Claimant::to_text)
+}
+
+fn grant([owner, kind, token, ends]: [&str; 4], claimant: &str) -> Option<Grant> {
+    let (owner, revoked) = match owner {
+        NOBODY => (None, false),
+        owner => read(owner).map(|(owner, revoked)| (Some(owner), revoked))?,
+    };
+    let (token, ends) = (token.parse().ok()?, ends.parse().ok()?);
+    let claimant = Claimant::parse(claimant);
+    Some(Grant { owner, sharing: sharing(kind)?, token, ends, revoked, claimant })
+}
+
+fn waiter([owner, kind, flags, ends]: [&str; 4], claimant: &str) -> Option<Waiter> {
+    let (owner, gives_up) = (OwnerId::parse(owner)?, ends.parse().ok()?);
+    let (fair, absent) = match flags {
+        "f" => (true, false),
+        "fa" => (true, true),
+        "n" => (false, false),
+        "na" => (false, true),
+        _ => return None,
+    };
+    let claimant = Claimant::parse(claimant);
+    Some(Waiter { owner, sharing: sharing(kind)?, fair, absent, gives_up, claimant })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use super::*;
+    use crate::backend::Sharing;
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let permits = Sharing::Permits(NonZeroU32::MIN.saturating_add(4));
+        let owner = OwnerId::random();
+        let known = Claimant::parse("host,7,1000,shop::purchase");
+        assert!(known.is_some());
+        let grant = |owner, sharing, revoked, claimant: &Option<Claimant>| Grant {
+            owner,
+            sharing,
+            token: 7,
+            ends: 1 << 52,
+            revoked,
+            claimant: claimant.clone(),
+        };
+        let waiter = |sharing, fair, absent, claimant: &Option<Claimant>| Waiter {
+            owner,
+            sharing,
+            fair,
+            absent,
+            gives_up: 3,
+            claimant: claimant.clone(),
+        };
+        let entry = Entry {
+            granted: vec![
+                grant(Some(owner), Sharing::Shared, false, &known),
+                grant(Some(owner), Sharing::Shared, true, &None),
+                grant(None, permits, false, &known),
+            ],
+            queue: vec![
+                waiter(Sharing::Exclusive, true, true, &known),
+                waiter(permits, false, false, &None),
+            ],
+            head_seen: 12,
+        };
+        assert_eq!(Entry::from_text(&entry.to_text()), Ok(entry.clone()));
+        assert_eq!(Entry::from_text(&Entry::default().to_text()), Ok(Entry::default()));
+        assert!(entry.to_text().starts_with("v1|12|g "), "{}", entry.to_text());
+        // As the version before wrote it.
+        let without_version = entry.to_text().replacen("v1|", "", 1);
+        assert_eq!(Entry::from_text(&without_version), Ok(entry));
+    }
+
+    #[test]
+    fn what_is_not_understood_is_not_half_understood() {
+        let owner = OwnerId::random();
+        for text in [
+            format!("v2|5|g {owner} s 7 9 -"),
+            format!("v1|5|g {owner} s 7 9 - more"),
+            format!("5|g {owner} s 7 9 -|"),
+            format!("5|g {owner} z 7 9 -"),
+            format!("5|h {owner} s 7 9 -"),
+            format!("5|w {owner} s fx 9 -"),
+            format!("g {owner} s 7 9 -"),
+            String::new(),
+        ] {
+            assert!(Entry::from_text(&text).is_err(), "{text}");
+        }
+        assert_eq!(Unreadable::new("v2|5").version.as_deref(), Some("v2"));
+        assert_eq!(Unreadable::new("volatile|5").version, None);
+    }
+}

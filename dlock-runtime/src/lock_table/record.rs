@@ -1,0 +1,602 @@
+//! The entry of one key in a lock table: who holds it, who waits for it, and who may enter.
+//!
+//! It is the "granted group" and the "waiting queue" of a lock manager (Gray and Reuter, *Transaction
+//! Processing: Concepts and Techniques*, chapter 8), with two changes that leases ask for: a holder has
+//! an end, and the first waiter must show itself now and then, since one that died would stop
+//! everybody behind it.
+//!
+//! Stores that keep locks as data decide by it; time is the store's own, in microseconds.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use crate::backend::{Claim, Holder, LockState, Release, Released, Sharing, Waiter as Seen};
+use crate::client_info::Claimant;
+use crate::key::LockKey;
+use crate::owner::OwnerId;
+use crate::token::FencingToken;
+
+/// A moment of the store's clock, in microseconds.
+pub(crate) type Micros = u64;
+
+/// The first waiter counts as absent when it has not shown itself for so long: others pass it then.
+const ABSENT: Micros = 400_000;
+
+/// An absent waiter keeps its place for so long, should it show itself again.
+const KEPT: Micros = 10_000_000;
+
+/// How often the first waiter shows itself.
+const HEARTBEAT: Micros = 100_000;
+
+/// After so long without a sign of the first waiter all who wait are taken to be gone.
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+const FORGOTTEN: Micros = 2_000_000;
+
+/// How often the others look whether they are first by now.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// The holders of one key and the queue before it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) granted: Vec<Grant>,
+    pub(crate) queue: Vec<Waiter>,
+    /// When the first waiter that is not absent last showed itself, or became the first.
+    pub(crate) head_seen: Micros,
+}
+
+/// A holder's lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Grant {
+    /// `None` while a released place is kept for the rest of its `min_hold`.
+    pub(crate) owner: Option<OwnerId>,
+    pub(crate) sharing: Sharing,
+    pub(crate) token: u64,
+    pub(crate) ends: Micros,
+    /// It is not renewed any more.
+    pub(crate) revoked: bool,
+    pub(crate) claimant: Option<Claimant>,
+}
+
+/// Somebody who waits in the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Waiter {
+    pub(crate) owner: OwnerId,
+    pub(crate) sharing: Sharing,
+    /// Nobody overtakes it. One that is not fair is a writer, whom only those wait for that could share.
+    pub(crate) fair: bool,
+    /// It has not shown itself when it was the first.
+    pub(crate) absent: bool,
+    pub(crate) gives_up: Micros,
+    pub(crate) claimant: Option<Claimant>,
+}
+
+/// What a try came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// With this token.
+    Granted(u64),
+    /// When to look again although nobody tells, and is there a place in the queue?
+    Busy { look_in: Option<Duration>, queued: bool },
+}
+
+/// What is offered to a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Offer {
+    /// It may enter, or is inside.
+    Open,
+    Closed,
+    /// It was inside, and what is left of its lease is not for it.
+    Revoked(Duration),
+}
+
+/// What a try for several keys came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum SetVerdict {
+    /// With these tokens.
+    Granted(Vec<u64>),
+    Busy {
+        /// Which key is in the way.
+        at: usize,
+        look_in: Option<Duration>,
+        queued: bool,
+    },
+}
+
+/// An entry among several, its moment, and the token that it would grant.
+pub(crate) struct Part<'a> {
+    pub(crate) entry: &'a mut Entry,
+    pub(crate) now: Micros,
+    pub(crate) next_token: u64,
+}
+
+/// Takes all of these keys, which stand in their order, or none.
+///
+/// A claim that waits in queues takes its place in that of the first key that is closed to it, and keeps those
+/// before it for itself by a place there: as if it took one key after the other, but without a lease. So two
+/// that wait never wait for each other.
+pub(crate) fn acquire_set(parts: &mut [Part<'_>], claims: &[Claim]) -> SetVerdict {
+    let each = parts.iter_mut().zip(claims);
+    let offers: Vec<_> = each.map(|(part, claim)| part.entry.offer(claim, part.now)).collect();
+    let each = parts.iter_mut().zip(claims);
+    let Some(at) = offers.iter().position(|offer| *offer != Offer::Open) else {
+        let tokens = each.map(|(part, claim)| {
+            let next_token = part.next_token;
+            part.entry.enter(claim, part.now, || next_token)
+        });
+        return SetVerdict::Granted(tokens.collect());
+    };
+    let mut look_in = match offers[at] {
+        Offer::Revoked(left) => Some(left),
+        Offer::Open | Offer::Closed => None,
+    };
+    let mut queued = false;
+    for (part, claim) in each.take(at + 1) {
+        if part.entry.grant_of(&claim.owner).is_none()
+            && let Verdict::Busy { look_in: look, queued: place } = part.entry.wait(claim, part.now)
+        {
+            look_in = look_in.into_iter().chain(look).min();
+            queued |= place;
+        }
+    }
+    SetVerdict::Busy { at, look_in, queued }
+}
+
+/// May one more enter beside the others?
+pub(crate) fn fits(sharing: Sharing, mut others: impl Iterator<Item = Sharing>) -> bool {
+    match sharing {
+        Sharing::Exclusive => others.next().is_none(),
+        Sharing::Shared => others.all(|other| other == Sharing::Shared),
+        Sharing::Permits(limit) => {
+            let mut taken = 0;
+            others.all(|other| {
+                taken += 1;
+                matches!(other, Sharing::Permits(_)) && taken < limit.get()
+            })
+        }
+    }
+}
+
+impl Grant {
+    pub(crate) fn holder(&self, now: Micros) -> Holder {
+        let left = Duration::from_micros(self.ends.saturating_sub(now));
+        Holder::new(self.owner, FencingToken::new(self.token), left)
+            .with_sharing(self.sharing)
+            .with_claimant(self.claimant.clone())
+            .with_revoked(self.revoked)
+    }
+}
+
+impl Waiter {
+    /// Does this claim, if it comes later, have to let it go first?
+    fn goes_before(&self, claim: &Claim) -> bool {
+        !self.absent && (self.fair || claim.sharing != Sharing::Exclusive)
+    }
+}
+
+impl Entry {
+    /// Takes the key, or a place in the queue if the claim is one that waits there.
+    pub(crate) fn acquire(
+        &mut self,
+        claim: &Claim,
+        now: Micros,
+        next_token: impl FnOnce() -> u64,
+    ) -> Verdict {
+        match self.offer(claim, now) {
+            Offer::Open => Verdict::Granted(self.enter(claim, now, next_token)),
+            Offer::Revoked(left) => Verdict::Busy { look_in: Some(left), queued: false },
+            Offer::Closed => self.wait(claim, now),
+        }
+    }
+
+    /// What would come of a try.
+    fn offer(&mut self, claim: &Claim, now: Micros) -> Offer {
+        self.expire(now);
+        if let Some(own) = self.grant_of(&claim.owner) {
+            let left = Duration::from_micros(own.ends - now);
+            return if own.revoked { Offer::Revoked(left) } else { Offer::Open };
+        }
+        let place = self.show(claim, now);
+        if self.may_enter(claim, place) { Offer::Open } else { Offer::Closed }
+    }
+
+    /// Grants what is [open](Offer::Open): again with the same token, or with this one.
+    fn enter(&mut self, claim: &Claim, now: Micros, next_token: impl FnOnce() -> u64) -> u64 {
+        let ends = now + micros(claim.ttl);
+        if let Some(own) = self.grant_of(&claim.owner) {
+            // A request that was held up moves no end back.
+            own.ends = own.ends.max(ends);
+            return own.token;
+        }
+        let token = next_token();
+        self.leave_queue(&claim.owner, now);
+        self.granted.push(Grant {
+            owner: Some(claim.owner),
+            sharing: claim.sharing,
+            token,
+            ends,
+            revoked: false,
+            claimant: Some(claim.claimant.clone()),
+        });
+        token
+    }
+
+    /// Takes a place in the queue if the claim is one that waits there, and shows itself.
+    fn wait(&mut self, claim: &Claim, now: Micros) -> Verdict {
+        let place = self.queue.iter().position(|waiter| waiter.owner == claim.owner);
+        let place = self.line_up(claim, place, now);
+        Verdict::Busy { look_in: self.look_in(place, now), queued: place.is_some() }
+    }
+
+    /// Who stands before it in the queue counts as if they had entered.
+    fn may_enter(&self, claim: &Claim, place: Option<usize>) -> bool {
+        let ahead = &self.queue[..place.unwrap_or(self.queue.len())];
+        let ahead = ahead.iter().filter(|waiter| waiter.goes_before(claim));
+        let held = self.granted.iter().map(|grant| grant.sharing);
+        fits(claim.sharing, held.chain(ahead.map(|waiter| waiter.sharing)))
+    }
+
+    /// The claim's place in the queue, if it has one; it is there again if it was absent.
+    fn show(&mut self, claim: &Claim, now: Micros) -> Option<usize> {
+        let place = self.queue.iter().position(|waiter| waiter.owner == claim.owner)?;
+        if std::mem::take(&mut self.queue[place].absent) {
+            self.queue[place].gives_up = now + micros(claim.patience);
+            if self.head() == Some(place) {
+                self.head_seen = now;
+            }
+        }
+        Some(place)
+    }
+
+    /// Its place in the queue from now on, if it has one.
+    fn line_up(&mut self, claim: &Claim, place: Option<usize>, now: Micros) -> Option<usize> {
+        if claim.patience.is_zero() {
+            self.leave_queue(&claim.owner, now);
+            return None;
+        }
+        // A writer behind readers would wait for ever, if others kept coming.
+        let shared = self.granted.iter().any(|grant| grant.sharing != Sharing::Exclusive);
+        let is_writer = claim.sharing == Sharing::Exclusive && shared;
+        let place = match place {
+            None if claim.fair || is_writer => {
+                if self.head().is_none() {
+                    self.head_seen = now;
+                }
+                self.queue.push(Waiter {
+                    owner: claim.owner,
+                    sharing: claim.sharing,
+                    fair: claim.fair,
+                    absent: false,
+                    gives_up: now + micros(claim.patience),
+                    claimant: Some(claim.claimant.clone()),
+                });
+                Some(self.queue.len() - 1)
+            }
+            place => place,
+        };
+        if self.is_head(place) && now.saturating_sub(self.head_seen) >= HEARTBEAT {
+            self.head_seen = now;
+        }
+        place
+    }
+
+    fn head(&self) -> Option<usize> {
+        self.queue.iter().position(|waiter| !waiter.absent)
+    }
+
+    fn is_head(&self, place: Option<usize>) -> bool {
+        place.is_some() && self.head() == place
+    }
+
+    /// When to look again although nobody tells: when a lease ends, when the first waiter may be passed
+    /// over, when it is time to show oneself.
+    fn look_in(&self, place: Option<usize>, now: Micros) -> Option<Duration> {
+        let lease = self.granted.iter().map(|grant| grant.ends.saturating_sub(now)).min();
+        let lease = lease.map(Duration::from_micros);
+        let queue = if self.head().is_none() {
+            None
+        } else if self.is_head(place) {
+            Some(Duration::from_micros(HEARTBEAT))
+        } else {
+            let passed = (self.head_seen + ABSENT).saturating_sub(now);
+            Some(LOOK.min(Duration::from_micros(passed)))
+        };
+        lease.into_iter().chain(queue).min()
+    }
+
+    /// By how many permits somebody else counts, if not by the claim's number.
+    pub(crate) fn other_permits(&self, claim: &Claim) -> Option<NonZeroU32> {
+        let held = self.granted.iter().map(|grant| grant.sharing);
+        claim.sharing.other_permits(held.chain(self.queue.iter().map(|waiter| waiter.sharing)))
+    }
+
+    /// Extends the lease; false if this owner has none.
+    pub(crate) fn renew(&mut self, claim: &Claim, now: Micros) -> bool {
+        self.expire(now);
+        match self.grant_of(&claim.owner) {
+            Some(own) if !own.revoked => {
+                own.ends = own.ends.max(now + micros(claim.ttl));
+                true
+            }
+            Some(_) | None => false,
+        }
+    }
+
+    /// Has all leases end without a renewal; false if there is none that could be renewed.
+    pub(crate) fn revoke(&mut self, now: Micros) -> bool {
+        self.expire(now);
+        let mut held = false;
+        for grant in self.granted.iter_mut().filter(|grant| grant.owner.is_some()) {
+            grant.revoked = true;
+            held = true;
+        }
+        held
+    }
+
+    /// What an operator sees of it.
+    pub(crate) fn state(&mut self, key: LockKey, now: Micros) -> LockState {
+        self.expire(now);
+        let holders = self.granted.iter().map(|grant| grant.holder(now)).collect();
+        let waiters = self
+            .queue
+            .iter()
+            .map(|waiter| Seen::new(Some(waiter.owner), waiter.sharing, waiter.claimant.clone()));
+        LockState::new(key, holders, waiters.collect())
+    }
+
+    /// Gives the lease back, or a place in the queue up.
+    pub(crate) fn release(&mut self, claim: &Claim, release: Release, now: Micros) -> Released {
+        self.expire(now);
+        self.leave_queue(&claim.owner, now);
+        let is_own = |grant: &Grant| grant.owner == Some(claim.owner);
+        let Some(index) = self.granted.iter().position(is_own) else {
+            return Released::NotHeld;
+        };
+        match release.keep_for {
+            Some(rest) => {
+                let own = &mut self.granted[index];
+                own.owner = None;
+                own.revoked = false;
+                own.ends = now + micros(rest);
+            }
+            None => {
+                self.granted.remove(index);
+            }
+        }
+        Released::Released
+    }
+
+    /// Forgets holders whose lease is over and waiters whose time is over; the first one is absent if it has
+    /// not shown itself.
+    pub(crate) fn expire(&mut self, now: Micros) {
+        self.granted.retain(|grant| grant.ends > now);
+        let head = self.head().map(|head| self.queue[head].owner);
+        self.queue.retain(|waiter| waiter.gives_up > now);
+        let Some(place) = self.head() else { return };
+        if head != Some(self.queue[place].owner) {
+            self.head_seen = now;
+        } else if now.saturating_sub(self.head_seen) >= ABSENT {
+            let waiter = &mut self.queue[place];
+            waiter.absent = true;
+            waiter.gives_up = waiter.gives_up.min(now + KEPT);
+            self.head_seen = now;
+        }
+    }
+
+    /// Until when it means something: a queue whose first waiter does not show itself is nobody's.
+    #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+    pub(crate) fn lasts_until(&self, now: Micros) -> Micros {
+        let held = self.granted.iter().map(|grant| grant.ends);
+        let waited = self.queue.iter().map(|waiter| waiter.gives_up.min(now + FORGOTTEN));
+        held.chain(waited).max().unwrap_or(now)
+    }
+
+    /// Is nobody here?
+    pub(crate) fn is_empty(&self) -> bool {
+        self.granted.is_empty() && self.queue.is_empty()
+    }
+
+    pub(crate) fn grant_of(&mut self, owner: &OwnerId) -> Option<&mut Grant> {
+        self.granted.iter_mut().find(|grant| grant.owner == Some(*owner))
+    }
+
+    fn leave_queue(&mut self, owner: &OwnerId, now: Micros) {
+        if let Some(place) = self.queue.iter().position(|waiter| waiter.owner == *owner) {
+            let was_head = self.is_head(Some(place));
+            self.queue.remove(place);
+            if was_head {
+                self.head_seen = now;
+            }
+        }
+    }
+}
+
+pub(crate) fn micros(duration: Duration) -> Micros {
+    // No wait is longer, and a time with it added is a whole number in floating point, too.
+    const FOREVER: Micros = 1 << 52;
+    Micros::try_from(duration.as_micros()).unwrap_or(FOREVER).min(FOREVER)
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+
+    use super::*;
+
+    const SECOND: Micros = 1_000_000;
+    const TTL: Duration = Duration::from_secs(5);
+
+    fn claim(sharing: Sharing, fair: bool, patience: Duration) -> Claim {
+        let claim = Claim::new("k".into(), TTL).with_sharing(sharing);
+        claim.with_fair(fair).with_patience(patience)
+    }
+
+    fn any_claim(random: &mut StdRng) -> Claim {
+        let permits = NonZeroU32::new(random.random_range(2..4)).unwrap();
+        let kinds = [Sharing::Exclusive, Sharing::Shared, Sharing::Permits(permits)];
+        let patience = Duration::from_millis(random.random_range(0..3_000));
+        claim(kinds[random.random_range(0..3)], random.random_bool(0.5), patience)
+    }
+
+    /// May all of these hold the key together?
+    fn fit_together(granted: &[Grant]) -> bool {
+        let all = |is: fn(&Sharing) -> bool| granted.iter().all(|grant| is(&grant.sharing));
+        granted.len() <= 1
+            || all(|sharing| *sharing == Sharing::Shared)
+            || all(|sharing| matches!(sharing, Sharing::Permits(_)))
+    }
+
+    /// Nobody is ever beside somebody it excludes, no number of permits is exceeded by who counts by it,
+    /// tokens grow, and whoever is left behind dead does not lock the others out.
+    #[test]
+    fn whatever_is_asked_the_rules_hold_and_nobody_is_locked_out() {
+        let mut random = StdRng::seed_from_u64(5);
+        for _ in 0..2_000 {
+            let (mut entry, mut now, mut last) = (Entry::default(), SECOND, 0);
+            let claims: Vec<_> = (0..6).map(|_| any_claim(&mut random)).collect();
+            for _ in 0..60 {
+                now += random.random_range(0..SECOND / 2);
+                let claim = &claims[random.random_range(0..claims.len())];
+                match random.random_range(0..6) {
+                    0..4 => {
+                        entry.expire(now);
+                        let held = entry.grant_of(&claim.owner).is_some();
+                        let before = entry.granted.len();
+                        let verdict = entry.acquire(claim, now, || now.max(last + 1));
+                        if let (Verdict::Granted(token), false) = (verdict, held) {
+                            assert!(token > last);
+                            last = token;
+                            if let Sharing::Permits(limit) = claim.sharing {
+                                assert!(before < limit.get() as usize);
+                            }
+                        }
+                    }
+                    4 if random.random_bool(0.1) => drop(entry.revoke(now)),
+                    4 => drop(entry.renew(claim, now)),
+                    _ => drop(entry.release(claim, Release::default(), now)),
+                }
+                assert!(fit_together(&entry.granted), "{entry:?}");
+            }
+            // All others are dead from here on.
+            let patient = claim(Sharing::Exclusive, false, Duration::from_mins(10));
+            let began = now;
+            while !matches!(entry.acquire(&patient, now, || last + 1), Verdict::Granted(_)) {
+                now += SECOND / 10;
+                assert!(now - began < 9 * SECOND, "locked out by {entry:?}");
+            }
+        }
+    }
+
+    fn granted(entry: &mut Entry, claim: &Claim, now: Micros) -> bool {
+        matches!(entry.acquire(claim, now, || now), Verdict::Granted(_))
+    }
+
+    #[test]
+    fn of_several_dead_waiters_each_costs_less_than_half_a_second() {
+        let long = Duration::from_hours(1);
+        let (mut entry, mut now) = (Entry::default(), SECOND);
+        let holder = claim(Sharing::Exclusive, false, Duration::ZERO);
+        assert!(granted(&mut entry, &holder, now));
+        for _ in 0..3 {
+            assert!(!granted(&mut entry, &claim(Sharing::Exclusive, true, long), now));
+        }
+        let alive = claim(Sharing::Exclusive, true, long);
+        assert!(!granted(&mut entry, &alive, now));
+        entry.release(&holder, Release::default(), now);
+        let began = now;
+        loop {
+            match entry.acquire(&alive, now, || now) {
+                Verdict::Granted(_) => break,
+                Verdict::Busy { look_in, .. } => now += micros(look_in.unwrap()).max(1),
+            }
+        }
+        assert!(now - began <= 3 * SECOND / 2, "three dead waiters cost {} us", now - began);
+    }
+
+    #[test]
+    fn what_is_given_up_leaves_nothing() {
+        let mut entry = Entry::default();
+        let reader = claim(Sharing::Shared, false, Duration::ZERO);
+        let writer = claim(Sharing::Exclusive, false, TTL);
+        assert!(granted(&mut entry, &reader, 0));
+        assert!(!granted(&mut entry, &writer, 0));
+        assert!(!granted(&mut entry, &claim(Sharing::Shared, false, Duration::ZERO), 0));
+        entry.release(&writer, Release::default(), 0);
+        assert!(granted(&mut entry, &claim(Sharing::Shared, false, Duration::ZERO), 0));
+        assert!(entry.queue.is_empty());
+    }
+
+    /// Asks for a set at this moment, and checks that it is inside everywhere or nowhere.
+    fn ask(entries: &mut [Entry], keys: &[usize], claims: &[Claim], now: Micros) -> bool {
+        let chosen = entries.iter_mut().enumerate().filter(|(index, _)| keys.contains(index));
+        let parts = chosen.map(|(_, entry)| Part { entry, now, next_token: now });
+        let verdict = acquire_set(&mut parts.collect::<Vec<_>>(), claims);
+        let inside = keys.iter().zip(claims).filter(|(key, claim)| {
+            entries[**key].granted.iter().any(|grant| grant.owner == Some(claim.owner))
+        });
+        let inside = inside.count();
+        let granted = matches!(verdict, SetVerdict::Granted(_));
+        assert_eq!(inside, if granted { keys.len() } else { 0 }, "{entries:?}");
+        granted
+    }
+
+    fn leave(entries: &mut [Entry], keys: &[usize], claims: &[Claim], now: Micros) {
+        for (key, claim) in keys.iter().zip(claims) {
+            entries[*key].release(claim, Release::default(), now);
+        }
+    }
+
+    /// Sets that overlap, of every kind, each asked for again and again until it is granted: all are, and
+    /// nobody is ever beside somebody it excludes.
+    #[test]
+    fn sets_that_overlap_all_get_through() {
+        let mut random = StdRng::seed_from_u64(7);
+        let all_keys: [&[usize]; 5] = [&[0, 1], &[1, 2], &[0, 2], &[0, 1, 2], &[1]];
+        for _ in 0..500 {
+            let fair = random.random_bool(0.7);
+            let mut entries = vec![Entry::default(); 3];
+            let mut now = SECOND;
+            let mut waiting: Vec<(&[usize], Vec<Claim>)> = (0..8)
+                .map(|_| {
+                    let keys = all_keys[random.random_range(0..all_keys.len())];
+                    let kind = any_claim(&mut random).sharing;
+                    let claims = keys.iter().map(|_| claim(kind, fair, Duration::from_hours(1)));
+                    (keys, claims.collect())
+                })
+                .collect();
+            let mut inside: Vec<(&[usize], Vec<Claim>)> = vec![];
+            let mut asked = 0;
+            while !waiting.is_empty() {
+                // Often enough for those in front to show themselves.
+                now += SECOND / 200;
+                let index = random.random_range(0..waiting.len());
+                let (keys, claims) = &waiting[index];
+                if ask(&mut entries, keys, claims, now) {
+                    inside.push(waiting.swap_remove(index));
+                } else if random.random_bool(0.3) && !inside.is_empty() {
+                    let (keys, claims) = inside.swap_remove(0);
+                    leave(&mut entries, keys, &claims, now);
+                }
+                assert!(entries.iter().all(|entry| fit_together(&entry.granted)), "{entries:?}");
+                asked += 1;
+                assert!(asked < 5_000, "{waiting:?} wait for each other: {entries:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_set_that_waits_stands_in_front_of_those_that_come_later() {
+        let long = Duration::from_hours(1);
+        let mut entries = vec![Entry::default(); 2];
+        let [holder, later] = [(); 2].map(|()| claim(Sharing::Exclusive, false, long));
+        let set = [(); 2].map(|()| claim(Sharing::Exclusive, true, long));
+        assert!(granted(&mut entries[1], &holder, 0));
+        assert!(!ask(&mut entries, &[0, 1], &set, 0));
+        // The first key is free, but not for who comes later.
+        assert!(!granted(&mut entries[0], &later, 1));
+        entries[1].release(&holder, Release::default(), 2);
+        assert!(ask(&mut entries, &[0, 1], &set, 3));
+        leave(&mut entries, &[0, 1], &set, 4);
+        assert!(granted(&mut entries[0], &later, 5));
+    }
+}

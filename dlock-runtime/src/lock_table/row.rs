@@ -1,0 +1,389 @@
+//! A key's row in a database: a lease, and beside it the group of those who share the key or wait for it
+//! in order.
+//!
+//! One statement takes a lease where there is no group. Everything else is a look at the row, the decision
+//! of [`Entry`], and one statement that changes the row if it is still as it was looked at: nothing is
+//! locked in between, so that a process that stands still there stops nobody.
+
+use std::time::Duration;
+
+mod owner;
+
+pub(crate) use self::owner::RowOwner;
+use crate::backend::{
+    Attempt, Claim, Holder, LockState, Release, Released, Renewal, SetAttempt, Sharing, validity_of,
+};
+use crate::client_info::Claimant;
+use crate::error::BackendError;
+use crate::key::LockKey;
+use crate::lock_table::record::{self, Entry, Grant, Micros, Part, Verdict};
+use crate::token::FencingToken;
+
+/// How often a change is tried that others are faster with.
+const TRIES: u32 = 200;
+
+/// A row as it was looked at.
+#[derive(Clone, Debug)]
+pub(crate) struct LockRow {
+    /// Whose lease it is; nobody's while a released key is kept locked, or is free.
+    pub(crate) owner: RowOwner,
+    /// Who the owner is, or was.
+    pub(crate) claimant: Option<Claimant>,
+    pub(crate) token: u64,
+    pub(crate) expires: Micros,
+    pub(crate) group: Option<String>,
+    pub(crate) group_until: Micros,
+    /// When it was looked at, by the database's clock.
+    pub(crate) now: Micros,
+    /// Was the acquire given up for whose owner it was looked at?
+    pub(crate) given_up: bool,
+}
+
+/// What a row is to become.
+#[derive(Clone, Debug)]
+pub(crate) struct NewRow {
+    pub(crate) owner: RowOwner,
+    pub(crate) claimant: Option<Claimant>,
+    pub(crate) token: u64,
+    pub(crate) expires: Micros,
+    pub(crate) group: Option<String>,
+    pub(crate) group_until: Micros,
+}
+
+impl NewRow {
+    /// Is nothing left in it but its token?
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn is_idle(&self, now: Micros) -> bool {
+        self.expires <= now && self.group.is_none()
+    }
+}
+
+/// What a row is changed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Not if it was given up meanwhile.
+    Acquire,
+    Renew,
+    /// To be announced to who waits. An answer that says "no" because an earlier sending was executed
+    /// would be taken for a loss: it is sent once.
+    Release,
+}
+
+/// A row of several that are changed together.
+pub(crate) struct Change<'a> {
+    pub(crate) claim: &'a Claim,
+    pub(crate) old: &'a LockRow,
+    pub(crate) new: NewRow,
+}
+
+/// The rows of one table.
+pub(crate) trait LockRows {
+    /// Looks at the claim's row.
+    async fn look(&self, claim: &Claim, purpose: Purpose) -> Result<Option<LockRow>, BackendError>;
+
+    /// Looks at the rows of all these claims.
+    async fn look_at_all(&self, claims: &[Claim]) -> Result<Vec<Option<LockRow>>, BackendError>;
+
+    /// Makes a row that is missing.
+    async fn make(&self, key: &LockKey) -> Result<(), BackendError>;
+
+    /// Changes the row if it is as it was looked at; false if not.
+    async fn exchange(
+        &self,
+        claim: &Claim,
+        old: &LockRow,
+        new: &NewRow,
+        purpose: Purpose,
+    ) -> Result<bool, BackendError>;
+
+    /// Changes all of these rows for acquires, in their order, if each is as it was looked at; none and false
+    /// if not. Nothing is locked while the store waits for another word of this process, which may stand still.
+    async fn exchange_all(&self, changes: &[Change<'_>]) -> Result<bool, BackendError>;
+}
+
+impl LockRow {
+    /// Does somebody share the key, or wait for it in order?
+    pub(crate) fn has_group(&self) -> bool {
+        self.group.is_some() && self.group_until > self.now
+    }
+
+    /// Everything that stands in it, also what is over.
+    fn entry(&self, key: &LockKey) -> Result<Entry, BackendError> {
+        let group = self.group.as_deref().filter(|_| self.has_group());
+        let group = group.map(Entry::from_text).transpose();
+        let entry = group.map_err(|unreadable| unreadable.explain(key))?.unwrap_or_default();
+        Ok(self.with_owner_in(entry))
+    }
+
+    /// The same for whoever only looks, or ends it all: of a group that cannot be read it is known that it
+    /// excludes others until its end.
+    fn entry_as_seen(&self) -> Entry {
+        let group = self.group.as_deref().filter(|_| self.has_group());
+        let entry = group.map(Entry::from_text).transpose().unwrap_or_else(|_| {
+            let unknown = Grant {
+                owner: None,
+                sharing: Sharing::Exclusive,
+                token: self.token,
+                ends: self.group_until,
+                revoked: false,
+                claimant: None,
+            };
+            Some(Entry { granted: vec![unknown], ..Entry::default() })
+        });
+        self.with_owner_in(entry.unwrap_or_default())
+    }
+
+    /// The entry, and in it who holds the lease of the row itself.
+    fn with_owner_in(&self, mut entry: Entry) -> Entry {
+        if self.expires > self.now {
+            entry.granted.push(Grant {
+                owner: self.owner.id(),
+                sharing: Sharing::Exclusive,
+                token: self.token,
+                ends: self.expires,
+                revoked: self.owner.is_revoked(),
+                claimant: self.claimant.clone(),
+            });
+        }
+        entry
+    }
+
+    /// The row with this entry in it.
+    fn with(&self, mut entry: Entry) -> NewRow {
+        let last_token = entry.granted.iter().map(|grant| grant.token).fold(self.token, u64::max);
+        let alone = entry.granted.iter().position(|grant| grant.sharing == Sharing::Exclusive);
+        let alone = alone.map(|index| entry.granted.remove(index));
+        let group_until = entry.lasts_until(self.now);
+        let group = (!entry.is_empty()).then(|| entry.to_text());
+        let free = NewRow {
+            owner: RowOwner::default(),
+            claimant: None,
+            token: last_token,
+            expires: self.expires.min(self.now),
+            group,
+            group_until,
+        };
+        match alone {
+            Some(Grant { owner, ends: expires, revoked, claimant, .. }) => {
+                let owner = self.owner.become_that_of(owner, revoked);
+                NewRow { owner, claimant, expires, ..free }
+            }
+            None => free,
+        }
+    }
+
+    /// What there is left of its lease.
+    #[cfg(any(feature = "sqlite", feature = "mysql"))]
+    pub(crate) fn left(&self) -> Duration {
+        Duration::from_micros(self.expires.saturating_sub(self.now))
+    }
+
+    /// Whoever holds the key, as far as one answer can tell.
+    pub(crate) fn holder(&self) -> Option<Holder> {
+        let mut entry = self.entry_as_seen();
+        entry.expire(self.now);
+        Some(entry.granted.first()?.holder(self.now))
+    }
+
+    /// What an operator sees of it.
+    pub(crate) fn state(&self, key: LockKey) -> LockState {
+        self.entry_as_seen().state(key, self.now)
+    }
+
+    /// Who holds the key: one of them less is worth a try.
+    pub(crate) fn holders(&self) -> Vec<u64> {
+        let mut entry = self.entry_as_seen();
+        entry.expire(self.now);
+        entry.granted.iter().map(|grant| grant.token).collect()
+    }
+}
+
+/// Who hold a key, by their tokens.
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+pub(crate) async fn holders(rows: &impl LockRows, claim: &Claim) -> Result<Vec<u64>, BackendError> {
+    Ok(rows.look(claim, Purpose::Acquire).await?.map(|row| row.holders()).unwrap_or_default())
+}
+
+/// Takes the key beside others, or a place in the queue.
+pub(crate) async fn acquire(rows: &impl LockRows, claim: &Claim) -> Result<Attempt, BackendError> {
+    for _ in 0..TRIES {
+        let Some(row) = rows.look(claim, Purpose::Acquire).await? else {
+            rows.make(&claim.key).await?;
+            continue;
+        };
+        if row.given_up {
+            return Ok(Attempt::busy(None));
+        }
+        let next_token = || row.now.max(row.token + 1);
+        let decide = |entry: &mut Entry| {
+            let verdict = entry.acquire(claim, row.now, next_token);
+            (verdict, entry.other_permits(claim))
+        };
+        let decided = change(rows, claim, &row, Purpose::Acquire, decide).await?;
+        let Some((verdict, other_permits)) = decided else {
+            pause().await;
+            continue;
+        };
+        let attempt = match verdict {
+            Verdict::Granted(token) => {
+                Attempt::granted(FencingToken::new(token), validity_of(claim.ttl))
+            }
+            Verdict::Busy { look_in, queued: true } => Attempt::queued(look_in),
+            Verdict::Busy { look_in, queued: false } => Attempt::busy(look_in),
+        };
+        return Ok(attempt.with_other_permits(other_permits));
+    }
+    Err(contended(&claim.key))
+}
+
+/// Takes all of these keys, which stand in their order, or none.
+pub(crate) async fn acquire_set(
+    rows: &impl LockRows,
+    claims: &[Claim],
+) -> Result<SetAttempt, BackendError> {
+    for _ in 0..TRIES {
+        let mut looked_at = Vec::with_capacity(claims.len());
+        for (row, claim) in rows.look_at_all(claims).await?.into_iter().zip(claims) {
+            match row {
+                Some(row) => looked_at.push(row),
+                None => rows.make(&claim.key).await?,
+            }
+        }
+        if looked_at.len() < claims.len() {
+            continue;
+        }
+        if let Some(at) = looked_at.iter().position(|row| row.given_up) {
+            return Ok(SetAttempt::busy(at, None, false));
+        }
+        let before = looked_at.iter().zip(claims).map(|(row, claim)| row.entry(&claim.key));
+        let before = before.collect::<Result<Vec<Entry>, _>>()?;
+        let mut entries = before.clone();
+        let parts = entries.iter_mut().zip(&looked_at).map(|(entry, row)| {
+            let next_token = row.now.max(row.token + 1);
+            Part { entry, now: row.now, next_token }
+        });
+        let verdict = record::acquire_set(&mut parts.collect::<Vec<_>>(), claims);
+        let mut both = entries.iter().zip(claims);
+        let other_permits = both.find_map(|(entry, claim)| entry.other_permits(claim));
+        let all = entries.into_iter().zip(before).zip(looked_at.iter().zip(claims));
+        let different = all.filter(|((entry, before), _)| entry != before);
+        let changes: Vec<_> = different
+            .map(|((entry, _), (old, claim))| Change { claim, old, new: old.with(entry) })
+            .collect();
+        if changes.is_empty() || rows.exchange_all(&changes).await? {
+            let ttl = claims.iter().map(|claim| claim.ttl).min().unwrap_or_default();
+            let attempt = SetAttempt::of(verdict, validity_of(ttl));
+            return Ok(attempt.with_other_permits(other_permits));
+        }
+        pause().await;
+    }
+    Err(contended(&claims[0].key))
+}
+
+/// Extends the lease of one who shares the key.
+pub(crate) async fn renew(rows: &impl LockRows, claim: &Claim) -> Result<Renewal, BackendError> {
+    for _ in 0..TRIES {
+        let Some(row) = rows.look(claim, Purpose::Renew).await? else {
+            return Ok(Renewal::NotHeld);
+        };
+        let decide = |entry: &mut Entry| entry.renew(claim, row.now);
+        match change(rows, claim, &row, Purpose::Renew, decide).await? {
+            Some(true) => return Ok(Renewal::Renewed { validity: validity_of(claim.ttl) }),
+            Some(false) => return Ok(Renewal::NotHeld),
+            None => pause().await,
+        }
+    }
+    Err(contended(&claim.key))
+}
+
+/// Ends the lease of one who shares the key, or gives a place in the queue up.
+pub(crate) async fn release(
+    rows: &impl LockRows,
+    claim: &Claim,
+    release: Release,
+) -> Result<Released, BackendError> {
+    for _ in 0..TRIES {
+        let Some(row) = rows.look(claim, Purpose::Release).await? else {
+            return Ok(Released::NotHeld);
+        };
+        let decide = |entry: &mut Entry| entry.release(claim, release, row.now);
+        match change(rows, claim, &row, Purpose::Release, decide).await? {
+            Some(released) => return Ok(released),
+            None => pause().await,
+        }
+    }
+    Err(contended(&claim.key))
+}
+
+/// Ends all leases of the key; false if there was none.
+pub(crate) async fn force_release(
+    rows: &impl LockRows,
+    key: &LockKey,
+) -> Result<bool, BackendError> {
+    let nobody = Claim::new(key.clone(), Duration::ZERO);
+    for _ in 0..TRIES {
+        let Some(row) = rows.look(&nobody, Purpose::Release).await? else { return Ok(false) };
+        let decide = |entry: &mut Entry| {
+            entry.expire(row.now);
+            !std::mem::take(&mut entry.granted).is_empty()
+        };
+        let seen = row.entry_as_seen();
+        match change_from(seen, rows, &nobody, &row, Purpose::Release, decide).await? {
+            Some(held) => return Ok(held),
+            None => pause().await,
+        }
+    }
+    Err(contended(key))
+}
+
+/// Has all leases of the key end without a renewal; false if there was none.
+pub(crate) async fn revoke(rows: &impl LockRows, key: &LockKey) -> Result<bool, BackendError> {
+    let nobody = Claim::new(key.clone(), Duration::ZERO);
+    for _ in 0..TRIES {
+        let Some(row) = rows.look(&nobody, Purpose::Release).await? else { return Ok(false) };
+        let decide = |entry: &mut Entry| entry.revoke(row.now);
+        match change(rows, &nobody, &row, Purpose::Renew, decide).await? {
+            Some(held) => return Ok(held),
+            None => pause().await,
+        }
+    }
+    Err(contended(key))
+}
+
+/// Decides, and writes down what that changes; `None` if somebody else was faster.
+async fn change<T>(
+    rows: &impl LockRows,
+    claim: &Claim,
+    row: &LockRow,
+    purpose: Purpose,
+    decide: impl FnOnce(&mut Entry) -> T,
+) -> Result<Option<T>, BackendError> {
+    change_from(row.entry(&claim.key)?, rows, claim, row, purpose, decide).await
+}
+
+/// The same, where something else is known to stand in the row.
+async fn change_from<T>(
+    before: Entry,
+    rows: &impl LockRows,
+    claim: &Claim,
+    row: &LockRow,
+    purpose: Purpose,
+    decide: impl FnOnce(&mut Entry) -> T,
+) -> Result<Option<T>, BackendError> {
+    let mut entry = before.clone();
+    let decision = decide(&mut entry);
+    if entry == before {
+        return Ok(Some(decision));
+    }
+    let written = rows.exchange(claim, row, &row.with(entry), purpose).await?;
+    Ok(written.then_some(decision))
+}
+
+/// Others are at it: so that not all come back at once.
+async fn pause() {
+    tokio::time::sleep(Duration::from_micros(rand::random_range(0..2_000))).await;
+}
+
+fn contended(key: &LockKey) -> BackendError {
+    BackendError::transient(format!("lock `{key}`: others changed its row {TRIES} times in a row"))
+}

@@ -1,0 +1,120 @@
+//! What stands in a row as its owner.
+
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+use crate::lock_table::words;
+use crate::owner::OwnerId;
+
+/// Stands in for an owner whose form is not known: no claim draws it.
+const FOREIGN: OwnerId = OwnerId::from_bytes([0xff; 16]);
+
+/// Who holds a row's lease, as it is stored: nobody, an owner, or something that is none, written by somebody else
+/// or by another version. That excludes others as an owner does, until its end, and can be revoked and released by
+/// force.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RowOwner {
+    id: Option<OwnerId>,
+    revoked: bool,
+    /// What is no owner, without the mark of a revoked hold.
+    foreign: Option<Vec<u8>>,
+}
+
+impl RowOwner {
+    pub(crate) fn id(&self) -> Option<OwnerId> {
+        self.id
+    }
+
+    pub(crate) fn is_revoked(&self) -> bool {
+        self.revoked
+    }
+
+    /// The one that a grant of this owner has, which may be the one that is there.
+    pub(crate) fn become_that_of(&self, id: Option<OwnerId>, revoked: bool) -> Self {
+        let foreign = if id == Some(FOREIGN) { self.foreign.clone() } else { None };
+        Self { id, revoked, foreign }
+    }
+
+    fn foreign(bytes: &[u8], revoked: bool) -> Self {
+        Self { id: Some(FOREIGN), revoked, foreign: Some(bytes.to_vec()) }
+    }
+}
+
+/// As text: 32 hexadecimal digits, after a `~` if the hold was revoked.
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+impl RowOwner {
+    pub(crate) fn read(text: Option<&str>) -> Self {
+        let Some(text) = text else { return Self::default() };
+        match (words::read(text), text.strip_prefix(words::REVOKED)) {
+            (Some((id, revoked)), _) => Self { id: Some(id), revoked, foreign: None },
+            (None, Some(foreign)) => Self::foreign(foreign.as_bytes(), true),
+            (None, None) => Self::foreign(text.as_bytes(), false),
+        }
+    }
+
+    pub(crate) fn written(&self) -> Option<String> {
+        let id = self.id?;
+        Some(match &self.foreign {
+            None => words::written(id, self.revoked),
+            Some(foreign) => {
+                let mut text = String::from_utf8_lossy(foreign).into_owned();
+                if self.revoked {
+                    text.insert(0, words::REVOKED);
+                }
+                text
+            }
+        })
+    }
+}
+
+/// What stands behind the bytes of an owner whose hold was revoked.
+#[cfg(feature = "sqlite")]
+const REVOKED: &[u8] = b"~";
+
+/// As bytes: none for nobody, sixteen for an owner.
+#[cfg(feature = "sqlite")]
+impl RowOwner {
+    pub(crate) fn from_blob(bytes: &[u8]) -> Self {
+        let (owner, revoked) = match bytes.strip_suffix(REVOKED) {
+            // The last one of an owner's bytes may be that as well.
+            Some(owner) if bytes.len() != 16 => (owner, true),
+            _ => (bytes, false),
+        };
+        match <[u8; 16]>::try_from(owner) {
+            Ok(id) => Self { id: Some(OwnerId::from_bytes(id)), revoked, foreign: None },
+            Err(_) if bytes.is_empty() => Self::default(),
+            Err(_) => Self::foreign(owner, revoked),
+        }
+    }
+
+    pub(crate) fn to_blob(&self) -> Vec<u8> {
+        let mut bytes = match (&self.foreign, self.id) {
+            (Some(foreign), _) => foreign.clone(),
+            (None, Some(id)) => id.as_bytes().to_vec(),
+            (None, None) => vec![],
+        };
+        if self.revoked {
+            bytes.extend(REVOKED);
+        }
+        bytes
+    }
+}
+
+#[cfg(all(test, feature = "sqlite", feature = "postgres"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let mut id = *OwnerId::random().as_bytes();
+        id[15] = b'~';
+        for owner in [
+            RowOwner::default(),
+            RowOwner::default().become_that_of(Some(OwnerId::from_bytes(id)), false),
+            RowOwner::default().become_that_of(Some(OwnerId::from_bytes(id)), true),
+            RowOwner::foreign(b"maintenance", false),
+            RowOwner::foreign(b"maintenance", true),
+        ] {
+            assert_eq!(RowOwner::from_blob(&owner.to_blob()), owner);
+            assert_eq!(RowOwner::read(owner.written().as_deref()), owner);
+        }
+    }
+}

@@ -1,0 +1,353 @@
+//! Locks inside one process: for tests, single-process services, and as the plainest reading of
+//! the backend contract.
+
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::backend::{
+    Answer, Attempt, Backend, Capabilities, Claim, Holder, LockState, MOST_LISTED, Release,
+    Released, Renewal, SetAttempt, Watch,
+};
+use crate::error::BackendError;
+use crate::key::LockKey;
+use crate::lock_table::record::{Entry, Micros, Part, SetVerdict, Verdict, acquire_set, micros};
+use crate::stores::shared::tombstones::GivenUp;
+use crate::token::FencingToken;
+
+/// The entries' times are whole microseconds.
+const CLOCK_STEP: Duration = Duration::from_micros(1);
+
+/// Leases in a map of this process.
+///
+/// Clones share their locks, so that two registries over clones of one `Memory` exclude each other
+/// as two processes over one server would. Its time is tokio's: with a paused clock every lease is
+/// exact.
+///
+/// Nothing survives the process, tokens included: they are comparable only within its life.
+#[derive(Clone, Debug)]
+pub struct Memory {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// What the entries' times are counted from.
+    began: Instant,
+    entries: HashMap<LockKey, Entry>,
+    sweep_at: usize,
+    /// One counter for all keys: it needs no entry per key, so nothing is left behind.
+    last_token: u64,
+    watches: HashMap<LockKey, Vec<Arc<Bell>>>,
+    given_up: GivenUp,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        let state = State {
+            began: Instant::now(),
+            entries: HashMap::new(),
+            sweep_at: 0,
+            last_token: 0,
+            watches: HashMap::new(),
+            given_up: GivenUp::default(),
+        };
+        Self { state: Arc::new(Mutex::new(state)) }
+    }
+}
+
+impl Memory {
+    /// An empty store.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The same as [`Memory::new`], in the form that every backend has; the URL is `memory:`.
+    ///
+    /// # Errors
+    /// A permanent error if the URL is of another scheme or names anything behind it.
+    #[allow(clippy::unused_async, reason = "every backend connects in one form")]
+    pub async fn connect(url: &str) -> Result<Self, BackendError> {
+        match url {
+            "memory:" | "memory://" => Ok(Self::new()),
+            _ => Err(BackendError::permanent("a memory backend's URL is `memory:`, nothing more")
+                .not_sent()),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn now(&self) -> Micros {
+        micros(self.began.elapsed())
+    }
+
+    fn try_acquire(&mut self, claim: &Claim) -> Attempt {
+        if self.given_up.has(claim) {
+            return Attempt::busy(None);
+        }
+        let now = self.now();
+        // Nothing of another key is looked at on the way.
+        if !self.entries.contains_key(&claim.key) {
+            self.sweep(now);
+        }
+        let entry = self.entries.entry(claim.key.clone()).or_default();
+        let last_token = &mut self.last_token;
+        let next_token = || {
+            *last_token += 1;
+            *last_token
+        };
+        let attempt = match entry.acquire(claim, now, next_token) {
+            Verdict::Granted(token) => {
+                Attempt::granted(FencingToken::new(token), claim.ttl.saturating_sub(CLOCK_STEP))
+            }
+            Verdict::Busy { look_in, queued: true } => Attempt::queued(look_in),
+            Verdict::Busy { look_in, queued: false } => Attempt::busy(look_in),
+        };
+        attempt.with_other_permits(entry.other_permits(claim))
+    }
+
+    fn try_acquire_set(&mut self, claims: &[Claim]) -> SetAttempt {
+        if let Some(at) = self.given_up.first_of(claims) {
+            return SetAttempt::busy(at, None, false);
+        }
+        let now = self.now();
+        self.sweep(now);
+        let taken = claims.iter().map(|claim| self.entries.remove(&claim.key).unwrap_or_default());
+        let mut entries: Vec<Entry> = taken.collect();
+        let numbered = entries.iter_mut().zip(1..);
+        let parts = numbered.map(|(entry, number)| {
+            let next_token = self.last_token + number;
+            Part { entry, now, next_token }
+        });
+        let verdict = acquire_set(&mut parts.collect::<Vec<_>>(), claims);
+        if let SetVerdict::Granted(tokens) = &verdict {
+            self.last_token = tokens.iter().copied().fold(self.last_token, u64::max);
+        }
+        let mut both = entries.iter().zip(claims);
+        let other_permits = both.find_map(|(entry, claim)| entry.other_permits(claim));
+        for (entry, claim) in entries.into_iter().zip(claims) {
+            if !entry.is_empty() {
+                self.entries.insert(claim.key.clone(), entry);
+            }
+        }
+        let validity = claims.iter().map(|claim| claim.ttl).min().unwrap_or_default();
+        SetAttempt::of(verdict, validity.saturating_sub(CLOCK_STEP))
+            .with_other_permits(other_permits)
+    }
+
+    fn renew(&mut self, claim: &Claim) -> Renewal {
+        let now = self.now();
+        let entry = self.entries.get_mut(&claim.key);
+        if entry.is_some_and(|entry| entry.renew(claim, now)) {
+            Renewal::Renewed { validity: claim.ttl.saturating_sub(CLOCK_STEP) }
+        } else {
+            Renewal::NotHeld
+        }
+    }
+
+    fn release(&mut self, claim: &Claim, release: Release) -> Released {
+        if release.late_acquire {
+            self.given_up.note(claim);
+        }
+        let now = self.now();
+        let Some(entry) = self.entries.get_mut(&claim.key) else {
+            return Released::NotHeld;
+        };
+        let released = entry.release(claim, release, now);
+        self.tell(&claim.key);
+        released
+    }
+
+    fn inspect(&mut self, key: &LockKey) -> Option<Holder> {
+        let now = self.now();
+        let entry = self.entries.get_mut(key)?;
+        entry.expire(now);
+        Some(entry.granted.first()?.holder(now))
+    }
+
+    fn list(&mut self, prefix: &str) -> Vec<LockState> {
+        let now = self.now();
+        let found = self.entries.iter_mut().filter(|(key, _)| key.as_str().starts_with(prefix));
+        let states = found.map(|(key, entry)| entry.state(key.clone(), now));
+        let mut states: Vec<_> = states.filter(|state| !state.is_idle()).collect();
+        states.sort_by(|one, other| one.key.cmp(&other.key));
+        states.truncate(MOST_LISTED);
+        states
+    }
+
+    fn revoke(&mut self, key: &LockKey) -> bool {
+        let now = self.now();
+        self.entries.get_mut(key).is_some_and(|entry| entry.revoke(now))
+    }
+
+    fn force_release(&mut self, key: &LockKey) -> bool {
+        let now = self.now();
+        let Some(entry) = self.entries.get_mut(key) else { return false };
+        entry.expire(now);
+        let held = !entry.granted.is_empty();
+        entry.granted.clear();
+        self.tell(key);
+        held
+    }
+
+    /// An entry has changed: whoever waits looks at it again, and it goes if nobody is in it.
+    fn tell(&mut self, key: &LockKey) {
+        if self.entries.get(key).is_some_and(Entry::is_empty) {
+            self.entries.remove(key);
+        }
+        for bell in self.watches.get(key).into_iter().flatten() {
+            bell.ring();
+        }
+    }
+
+    /// Throws out what has expired, whenever the map has doubled since the last time: it stays within
+    /// twice what is held.
+    fn sweep(&mut self, now: Micros) {
+        const SMALLEST: usize = 64;
+        if self.entries.len() >= self.sweep_at.max(SMALLEST) {
+            self.entries.retain(|_, entry| {
+                entry.expire(now);
+                !entry.is_empty()
+            });
+            self.sweep_at = self.entries.len() * 2;
+        }
+    }
+}
+
+impl Backend for Memory {
+    fn kind(&self) -> &'static str {
+        "memory"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::MEMORY
+    }
+
+    fn try_acquire<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Result<Attempt, BackendError>> {
+        Answer::ready(Ok(self.lock().try_acquire(claim)))
+    }
+
+    fn try_acquire_set<'a>(
+        &'a self,
+        claims: &'a [Claim],
+    ) -> Answer<'a, Result<SetAttempt, BackendError>> {
+        Answer::ready(Ok(self.lock().try_acquire_set(claims)))
+    }
+
+    fn renew<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Result<Renewal, BackendError>> {
+        Answer::ready(Ok(self.lock().renew(claim)))
+    }
+
+    fn release<'a>(
+        &'a self,
+        claim: &'a Claim,
+        release: Release,
+    ) -> Answer<'a, Result<Released, BackendError>> {
+        Answer::ready(Ok(self.lock().release(claim, release)))
+    }
+
+    fn watch<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<Box<dyn Watch>, BackendError>> {
+        let bell = Arc::new(Bell::default());
+        self.lock().watches.entry(key.clone()).or_default().push(Arc::clone(&bell));
+        Answer::ready(Ok(Box::new(MemoryWatch { memory: self.clone(), key: key.clone(), bell })))
+    }
+
+    fn inspect<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<Option<Holder>, BackendError>> {
+        Answer::ready(Ok(self.lock().inspect(key)))
+    }
+
+    fn list<'a>(&'a self, prefix: &'a str) -> Answer<'a, Result<Vec<LockState>, BackendError>> {
+        Answer::ready(Ok(self.lock().list(prefix)))
+    }
+
+    fn revoke<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<bool, BackendError>> {
+        Answer::ready(Ok(self.lock().revoke(key)))
+    }
+
+    fn force_release<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<bool, BackendError>> {
+        Answer::ready(Ok(self.lock().force_release(key)))
+    }
+}
+
+/// Rings once for any number of changes until it is heard.
+#[derive(Debug, Default)]
+struct Bell(Mutex<(bool, Option<Waker>)>);
+
+impl Bell {
+    fn ring(&self) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.0 = true;
+        if let Some(waker) = state.1.take() {
+            waker.wake();
+        }
+    }
+
+    fn poll_heard(&self, waker: &Waker) -> Poll<()> {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if std::mem::take(&mut state.0) {
+            return Poll::Ready(());
+        }
+        state.1 = Some(waker.clone());
+        Poll::Pending
+    }
+}
+
+struct MemoryWatch {
+    memory: Memory,
+    key: LockKey,
+    bell: Arc<Bell>,
+}
+
+impl Watch for MemoryWatch {
+    fn changed(&mut self) -> Answer<'_, ()> {
+        Answer::from_future(poll_fn(|cx| self.bell.poll_heard(cx.waker())))
+    }
+}
+
+impl Drop for MemoryWatch {
+    fn drop(&mut self) {
+        let mut state = self.memory.lock();
+        if let Some(bells) = state.watches.get_mut(&self.key) {
+            bells.retain(|bell| !Arc::ptr_eq(bell, &self.bell));
+            if bells.is_empty() {
+                state.watches.remove(&self.key);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_stays_behind_after_a_release() {
+        let memory = Memory::new();
+        let claim = Claim::new("k".into(), Duration::from_secs(5));
+        memory.try_acquire(&claim).await.unwrap();
+        drop(memory.watch(&claim.key).await.unwrap());
+        memory.release(&claim, Release::default()).await.unwrap();
+        let state = memory.lock();
+        assert!(state.entries.is_empty() && state.watches.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn expired_leases_do_not_pile_up() {
+        let memory = Memory::new();
+        for number in 0..1_000 {
+            let claim = Claim::new(format!("k{number}").into(), Duration::from_millis(1));
+            memory.try_acquire(&claim).await.unwrap();
+            tokio::time::advance(Duration::from_millis(1)).await;
+        }
+        assert!(memory.lock().entries.len() <= 130);
+    }
+}

@@ -1,0 +1,369 @@
+//! The SQL of each operation: one statement, and with it one transaction.
+//!
+//! `ON CONFLICT DO UPDATE` and `UPDATE` lock the row before they compute anything of it, and work on
+//! its latest version: two operations on one key take effect one after the other. Under an isolation
+//! above READ COMMITTED the later one fails instead, and is sent again.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use super::Statements;
+use crate::backend::{Claim, MOST_LISTED, Release};
+use crate::client_info::Claimant;
+use crate::key::LockKey;
+use crate::lock_table::record::Micros;
+use crate::lock_table::row::{Change, LockRow, NewRow, Purpose};
+use crate::stores::postgres::dialect::{stored, text};
+
+/// The present, in microseconds since 1970. Not `now()`: that is when the transaction began.
+const NOW_MICROS: &str = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
+
+/// How long an acquire that was given up is remembered: what a stopped server still has in its
+/// buffers is executed when it goes on, together with the release that comes behind it.
+const TOMBSTONE: &str = "interval '2 minutes'";
+
+/// How long a row is kept after its last use: longer than any statement can be under way. A row that
+/// were deleted sooner could be made again by a statement that drew its token before.
+const RETENTION: &str = "interval '1 minute'";
+
+impl Statements {
+    /// Answers `(token, NULL, NULL)` when it was granted, else `(NULL, µs left, is there a group)`.
+    pub(super) fn acquire(&self, claim: &Claim) -> String {
+        let Self { table } = self;
+        let key = text(&stored(&claim.key));
+        let owner = claim.owner;
+        let until = after(claim.ttl);
+        let first_token = self.first_token();
+        let claimant = claim.claimant.to_text();
+        format!(
+            "WITH granted AS (\
+               INSERT INTO {table} AS lease (lock_key, owner, token, expires_at, claimant) \
+               VALUES ({key}, '{owner}', {first_token}, {until}, '{claimant}') \
+               ON CONFLICT (lock_key) DO UPDATE SET \
+                 token = CASE WHEN lease.owner = '{owner}' AND lease.expires_at > clock_timestamp() \
+                   THEN lease.token ELSE greatest({NOW_MICROS}, lease.token + 1) END, \
+                 owner = excluded.owner, \
+                 expires_at = greatest(lease.expires_at, {until}), \
+                 claimant = excluded.claimant, \
+                 lock_group = NULL \
+               WHERE (lease.owner = '{owner}' OR lease.expires_at <= clock_timestamp()) \
+                 AND (lease.lock_group IS NULL OR lease.group_until <= clock_timestamp()) \
+                 AND position('{owner}' IN lease.gone || lease.gone_before) = 0 \
+               RETURNING token) \
+             SELECT token, NULL::bigint, NULL::boolean FROM granted \
+             UNION ALL \
+             SELECT NULL, {LEFT}, {GROUPED} FROM {table} \
+             WHERE lock_key = {key} AND NOT EXISTS (SELECT FROM granted)"
+        )
+    }
+
+    /// A row if it was renewed. No end is moved back, whatever comes late.
+    pub(super) fn renew(&self, claim: &Claim) -> String {
+        let Self { table } = self;
+        let until = after(claim.ttl);
+        let held = held_by(claim);
+        format!(
+            "UPDATE {table} SET expires_at = greatest(expires_at, {until}) WHERE {held} RETURNING 1"
+        )
+    }
+
+    /// A row if it was released; announces it where somebody waits.
+    pub(super) fn release(&self, claim: &Claim, release: Release) -> String {
+        if release.late_acquire {
+            return self.release_for_good(claim, release);
+        }
+        let Self { table } = self;
+        let changes = freed(release.keep_for);
+        let freed =
+            format!("UPDATE {table} SET {changes} WHERE {} RETURNING released", held_by(claim));
+        announced(&freed, &claim.key)
+    }
+
+    /// The same, and an acquire of this owner that is executed later does not grant.
+    fn release_for_good(&self, claim: &Claim, release: Release) -> String {
+        let Self { table } = self;
+        let key = text(&stored(&claim.key));
+        let owner = claim.owner;
+        let first_token = self.first_token();
+        let ours = format!("lease.owner = '{owner}' AND lease.expires_at > clock_timestamp()");
+        let keep = release.keep_for.unwrap_or_default();
+        // A key that is kept locked is not worth waking anybody for.
+        let woken =
+            if keep.is_zero() { format!("{ours} AND lease.wanted") } else { "false".to_owned() };
+        let until = after(keep);
+        let old = format!("lease.gone_since < clock_timestamp() - {TOMBSTONE}");
+        let freed = format!(
+            "INSERT INTO {table} AS lease (lock_key, token, expires_at, gone, gone_since) \
+             VALUES ({key}, {first_token}, clock_timestamp(), '{owner}', clock_timestamp()) \
+             ON CONFLICT (lock_key) DO UPDATE SET \
+               released = CASE WHEN {woken} THEN 2 WHEN {ours} THEN 1 ELSE 0 END, \
+               wanted = lease.wanted AND NOT ({woken}), \
+               expires_at = CASE WHEN {ours} THEN {until} ELSE lease.expires_at END, \
+               owner = CASE WHEN lease.owner = '{owner}' THEN NULL ELSE lease.owner END, \
+               gone_before = CASE WHEN {old} THEN lease.gone ELSE lease.gone_before END, \
+               gone = CASE WHEN {old} THEN '' ELSE lease.gone END || excluded.gone, \
+               gone_since = CASE WHEN {old} THEN clock_timestamp() ELSE lease.gone_since END \
+             RETURNING released"
+        );
+        announced(&freed, &claim.key)
+    }
+
+    /// The row: owner, token, the lease's end, the group and its end, the present (all in µs since 1970),
+    /// who the owner is, and whether this owner's acquire was given up.
+    pub(super) fn look(&self, claim: &Claim) -> String {
+        let Self { table } = self;
+        let (key, owner, row) = (text(&stored(&claim.key)), claim.owner, row());
+        format!(
+            "SELECT {row}, position('{owner}' IN gone || gone_before) > 0 \
+             FROM {table} WHERE lock_key = {key}"
+        )
+    }
+
+    /// The rows of the keys that begin so and are held or waited for: as [`look`](Self::look), and the key.
+    pub(super) fn list(&self, prefix: &LockKey) -> String {
+        let Self { table } = self;
+        let (prefix, row) = (text(&stored(prefix)), row());
+        format!(
+            "SELECT {row}, false, lock_key FROM {table} \
+             WHERE left(lock_key, length({prefix})) = {prefix} AND lock_key <> '' \
+               AND (expires_at > clock_timestamp() OR {GROUPED}) \
+             ORDER BY lock_key LIMIT {MOST_LISTED}"
+        )
+    }
+
+    /// Makes a row that nobody holds.
+    pub(super) fn make(&self, key: &LockKey) -> String {
+        let Self { table } = self;
+        let (key, first_token) = (text(&stored(key)), self.first_token());
+        format!(
+            "INSERT INTO {table} (lock_key, token, expires_at) \
+             VALUES ({key}, {first_token}, clock_timestamp()) ON CONFLICT DO NOTHING"
+        )
+    }
+
+    /// Changes the row if it is still as it was looked at; a row if it was.
+    pub(super) fn exchange(
+        &self,
+        claim: &Claim,
+        old: &LockRow,
+        new: &NewRow,
+        purpose: Purpose,
+    ) -> String {
+        let Self { table } = self;
+        let (changed, unchanged) = (changed(new, purpose), unchanged(claim, old, purpose));
+        let changed = format!("UPDATE {table} SET {changed} WHERE {unchanged} RETURNING released");
+        if purpose == Purpose::Release { announced(&changed, &claim.key) } else { changed }
+    }
+
+    /// Changes all of these rows for acquires if each is still as it was looked at; a row if all were.
+    ///
+    /// First they are locked, in their order, and looked at again. What they were then they are when they are
+    /// changed; were it otherwise the last part would divide by zero, which undoes the statement.
+    pub(super) fn exchange_all(&self, changes: &[Change<'_>]) -> String {
+        let Self { table } = self;
+        let all = changes.len();
+        let unchanged = changes.iter().map(|Change { claim, old, .. }| {
+            format!("({})", unchanged(claim, old, Purpose::Acquire))
+        });
+        let unchanged = unchanged.collect::<Vec<_>>().join(" OR ");
+        let same = format!("(SELECT count(*) FROM same) = {all}");
+        let mut statement = format!(
+            "WITH same AS (SELECT lock_key FROM {table} WHERE {unchanged} ORDER BY lock_key FOR UPDATE)"
+        );
+        for (number, Change { claim, new, .. }) in changes.iter().enumerate() {
+            let (key, to) = (text(&stored(&claim.key)), changed(new, Purpose::Acquire));
+            let _ = write!(
+                statement,
+                ", changed{number} AS (UPDATE {table} SET {to} \
+                   WHERE lock_key = {key} AND {same} RETURNING 1)"
+            );
+        }
+        let counts = (0..all).map(|number| format!("(SELECT count(*) FROM changed{number})"));
+        let counts = counts.collect::<Vec<_>>().join(" + ");
+        let _ = write!(statement, " SELECT 1 / ({counts} = {all})::int WHERE {same}");
+        statement
+    }
+
+    /// Says that the key's release is to be announced; a row if somebody holds it.
+    ///
+    /// Where it was said before nothing is written: the release that clears it is announced as well.
+    pub(super) fn want(&self, key: &LockKey) -> String {
+        let Self { table } = self;
+        let held = format!(
+            "lock_key = {} AND (expires_at > clock_timestamp() OR {GROUPED})",
+            text(&stored(key))
+        );
+        format!(
+            "WITH told AS (UPDATE {table} SET wanted = true WHERE {held} AND NOT wanted RETURNING 1) \
+             SELECT 1 WHERE EXISTS (SELECT FROM told) \
+               OR EXISTS (SELECT FROM {table} WHERE {held} AND wanted)"
+        )
+    }
+
+    /// Deletes rows that were not used for a while, in two steps a while apart: the row without a key
+    /// first takes their largest token, so that no later grant can come out smaller.
+    pub(super) fn sweep(&self) -> String {
+        let Self { table } = self;
+        let idle = format!(
+            "lock_key <> '' AND expires_at < clock_timestamp() - {RETENTION} \
+             AND group_until < clock_timestamp() - {RETENTION} \
+             AND gone_since < clock_timestamp() - 2 * {TOMBSTONE}"
+        );
+        let ready = format!(
+            "(SELECT token FROM {table} WHERE lock_key = '' \
+              AND expires_at < clock_timestamp() - {RETENTION})"
+        );
+        format!(
+            "DELETE FROM {table} WHERE {idle} AND token <= {ready}; \
+             UPDATE {table} SET expires_at = clock_timestamp(), \
+               token = greatest(token, (SELECT max(token) FROM {table} WHERE {idle})) \
+             WHERE lock_key = '' AND expires_at < clock_timestamp() - {RETENTION} \
+               AND EXISTS (SELECT FROM {table} WHERE {idle})"
+        )
+    }
+
+    /// For a key without a row. It is computed before the row is there, which is safe because rows
+    /// are kept for a while.
+    fn first_token(&self) -> String {
+        let Self { table } = self;
+        format!("greatest({NOW_MICROS}, (SELECT token + 1 FROM {table} WHERE lock_key = ''))")
+    }
+}
+
+const LEFT: &str = "(extract(epoch FROM expires_at - clock_timestamp()) * 1000000)::bigint";
+
+/// Does somebody share the key, or wait for it in order?
+const GROUPED: &str = "(lock_group IS NOT NULL AND group_until > clock_timestamp())";
+
+fn row() -> String {
+    let [expires, until] = ["expires_at", "group_until"].map(micros_of);
+    format!(
+        "owner, token, {expires}, lock_group, \
+           CASE WHEN lock_group IS NULL THEN 0 ELSE {until} END, {NOW_MICROS}, claimant"
+    )
+}
+
+/// Microseconds since 1970.
+fn micros_of(column: &str) -> String {
+    format!("(extract(epoch FROM {column}) * 1000000)::bigint")
+}
+
+fn moment(micros: Micros) -> String {
+    format!("timestamptz 'epoch' + interval '{micros} microseconds'")
+}
+
+/// What a change writes.
+fn changed(new: &NewRow, purpose: Purpose) -> String {
+    let owner = nullable_text(new.owner.written().as_deref());
+    let group = nullable_text(new.group.as_deref());
+    let claimant = new.claimant.as_ref().map(Claimant::to_text).unwrap_or_default();
+    let [expires, until] = [new.expires, new.group_until].map(moment);
+    format!(
+        "owner = {owner}, token = {}, expires_at = {expires}, \
+           lock_group = {group}, group_until = {until}, claimant = '{claimant}', \
+           wanted = wanted AND {}, released = CASE WHEN wanted THEN 2 ELSE 1 END",
+        new.token,
+        purpose != Purpose::Release,
+    )
+}
+
+/// Is the row still as it was looked at?
+fn unchanged(claim: &Claim, old: &LockRow, purpose: Purpose) -> String {
+    let key = text(&stored(&claim.key));
+    let owner = nullable_text(old.owner.written().as_deref());
+    let group = nullable_text(old.group.as_deref());
+    let mut unchanged = format!(
+        "lock_key = {key} AND owner IS NOT DISTINCT FROM {owner} AND token = {} \
+           AND {} = {} AND lock_group IS NOT DISTINCT FROM {group}",
+        old.token,
+        micros_of("expires_at"),
+        old.expires,
+    );
+    if purpose == Purpose::Acquire {
+        let _ = write!(unchanged, " AND position('{}' IN gone || gone_before) = 0", claim.owner);
+    }
+    unchanged
+}
+
+fn nullable_text(value: Option<&str>) -> String {
+    value.map_or_else(|| "NULL".to_owned(), text)
+}
+
+fn after(duration: Duration) -> String {
+    format!("clock_timestamp() + interval '{} microseconds'", duration.as_micros())
+}
+
+fn held(key: &LockKey) -> String {
+    format!("lock_key = {} AND expires_at > clock_timestamp()", text(&stored(key)))
+}
+
+fn held_by(claim: &Claim) -> String {
+    format!("{} AND owner = '{}'", held(&claim.key), claim.owner)
+}
+
+/// Frees a row, at once or after a while in which nobody holds it.
+fn freed(keep_for: Option<Duration>) -> String {
+    match keep_for {
+        None => "owner = NULL, expires_at = clock_timestamp(), wanted = false, released = CASE WHEN wanted THEN 2 ELSE 1 END".to_owned(),
+        Some(rest) => format!("owner = NULL, expires_at = {}, released = 1", after(rest)),
+    }
+}
+
+/// `NOTIFY` takes a lock of the whole database at commit: it is sent only where somebody waits.
+fn announced(freed: &str, key: &LockKey) -> String {
+    let key = text(&stored(key));
+    format!(
+        "WITH freed AS ({freed}) \
+         SELECT CASE WHEN released = 2 THEN pg_notify('{CHANNEL}', {key})::text END \
+         FROM freed WHERE released > 0",
+        CHANNEL = super::notices::CHANNEL,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The statement as the guide shows it: names for values.
+    fn shown(statement: &str, claim: &Claim) -> String {
+        let key = text(&stored(&claim.key));
+        let micros =
+            |duration: Duration| format!("interval '{} microseconds'", duration.as_micros());
+        let shown = statement.replace(&key, "$key").replace(&claim.owner.to_string(), "$owner");
+        let shown = shown.replace(&claim.claimant.to_text(), "$claimant");
+        let shown = shown.replace(&micros(claim.ttl), "$ttl").replace(&micros(KEEP), "$rest");
+        shown.replace(&micros(Duration::ZERO), "$rest")
+    }
+
+    const KEEP: Duration = Duration::from_secs(7);
+
+    fn without_blanks(text: &str) -> String {
+        text.split_whitespace().collect()
+    }
+
+    #[test]
+    fn the_guide_shows_every_statement() {
+        let sql = Statements { table: "dlock_leases".to_owned() };
+        let claim = Claim::new("k".into(), Duration::from_secs(5));
+        let release =
+            |keep_for, late_acquire| sql.release(&claim, Release { keep_for, late_acquire });
+        let guide = include_str!("guide.md");
+        let guide = without_blanks(guide);
+        for statement in [
+            sql.acquire(&claim),
+            sql.renew(&claim),
+            release(None, false),
+            release(Some(KEEP), false),
+            release(None, true),
+            sql.want(&claim.key),
+            sql.look(&claim),
+            sql.list(&claim.key),
+            sql.make(&claim.key),
+            sql.sweep(),
+        ] {
+            let statement = shown(&statement, &claim);
+            let is_shown = guide.contains(&without_blanks(&statement));
+            assert!(is_shown, "not in the guide:\n{statement}");
+        }
+    }
+}

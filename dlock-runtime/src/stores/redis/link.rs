@@ -1,0 +1,208 @@
+//! One connection for requests to one server that is made again when it breaks.
+//!
+//! A connection counts as broken when a request on it fails below the protocol or is not answered in
+//! time: a peer that vanished is noticed only so. What may be executed twice without harm is then
+//! sent once more: the connection may have been dead long before, without anybody noticing.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared};
+use redis::aio::MultiplexedConnection;
+use redis::{FromRedisValue, RedisError, RedisResult, ScriptInvocation};
+
+use super::failure::{Failed, is_broken};
+use super::topology::{Asking, Topology};
+use crate::backoff::Backoff;
+use crate::error::BackendError;
+
+/// Before a connection is tried again after a failure: the first pause and the longest. However many
+/// want it, one try is under way at a time.
+const PAUSES: Backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(250));
+
+pub(in crate::stores) struct Link {
+    topology: Topology,
+    /// Host and port: what error messages show. The URL may hold a password.
+    address: String,
+    limits: Limits,
+    current: Mutex<Current>,
+}
+
+/// How long the server may take.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::stores) struct Limits {
+    pub(in crate::stores) connect: Duration,
+    pub(in crate::stores) response: Duration,
+}
+
+#[derive(Default)]
+struct Current {
+    /// Counts connections, so that a late failure of an old one does not discard its successor.
+    generation: u64,
+    connection: Option<MultiplexedConnection>,
+    /// Many callers share one new connection, and none of them ends it by going away.
+    connecting: Option<Connecting>,
+    /// The pauses between tries, since the first that failed.
+    pauses: Option<Backoff>,
+}
+
+type Connecting = Shared<BoxFuture<'static, RedisResult<Session>>>;
+
+/// One connection, as long as it lasts: to one run of a server.
+#[derive(Clone)]
+pub(in crate::stores) struct Session {
+    pub(in crate::stores) generation: u64,
+    pub(in crate::stores) connection: MultiplexedConnection,
+}
+
+impl Link {
+    pub(in crate::stores) fn new(topology: Topology, address: String, limits: Limits) -> Self {
+        Self { topology, address, limits, current: Mutex::default() }
+    }
+
+    pub(in crate::stores) fn topology(&self) -> &Topology {
+        &self.topology
+    }
+
+    pub(in crate::stores) fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    pub(in crate::stores) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Runs a script by its hash, loading it where the server does not know it.
+    pub(in crate::stores) async fn run<T: FromRedisValue>(
+        self: &Arc<Self>,
+        script: &ScriptInvocation<'_>,
+        asking: bool,
+    ) -> Result<T, Failed> {
+        let mut session = self.session().await?;
+        let answer = invoke(&mut session.connection, script, asking).await;
+        answer.map_err(|error| self.failed(session.generation, error))
+    }
+
+    /// As [`run`](Self::run), over this connection.
+    pub(in crate::stores) async fn run_in<T: FromRedisValue>(
+        &self,
+        mut session: Session,
+        script: &ScriptInvocation<'_>,
+    ) -> Result<T, BackendError> {
+        let answer = script.invoke_async(&mut session.connection).await;
+        answer.map_err(|error| self.failed(session.generation, error).error)
+    }
+
+    /// As [`run`](Self::run), and once more over a new connection when the old one turns out broken.
+    pub(in crate::stores) async fn run_repeatable<T: FromRedisValue>(
+        self: &Arc<Self>,
+        script: &ScriptInvocation<'_>,
+        asking: bool,
+        resends: impl FnOnce(),
+    ) -> Result<T, Failed> {
+        let mut session = self.session().await?;
+        match invoke(&mut session.connection, script, asking).await {
+            Ok(answer) => Ok(answer),
+            Err(error) if is_broken(&error) && !error.is_timeout() => {
+                resends();
+                // The failure is noted, so that the next connection is a new one.
+                let _ = self.failed(session.generation, error);
+                self.run(script, asking).await
+            }
+            Err(error) => Err(self.failed(session.generation, error)),
+        }
+    }
+
+    /// What a question comes to that is asked over the connection there is.
+    pub(in crate::stores) async fn ask<T, F>(
+        self: &Arc<Self>,
+        question: impl FnOnce(MultiplexedConnection) -> F,
+    ) -> Result<T, BackendError>
+    where
+        F: Future<Output = RedisResult<T>>,
+    {
+        let Session { generation, connection } = self.session().await?;
+        question(connection).await.map_err(|error| self.failed(generation, error).error)
+    }
+
+    /// The connection there is, or a new one.
+    ///
+    /// Cancel safe: a connection under way is completed for the next caller.
+    pub(in crate::stores) async fn session(self: &Arc<Self>) -> Result<Session, BackendError> {
+        let connecting = {
+            let mut current = self.current();
+            if let Some(connection) = &current.connection {
+                let connection = connection.clone();
+                return Ok(Session { generation: current.generation, connection });
+            }
+            let pause = current.pauses.as_mut().map(Backoff::pause);
+            current.connecting.get_or_insert_with(|| self.connect(pause)).clone()
+        };
+        let made = connecting.clone().await;
+        made.map_err(|error| {
+            // It may have ended with its runtime, without a word.
+            let mut current = self.current();
+            current.connecting.take_if(|other| other.ptr_eq(&connecting));
+            drop(current);
+            Failed::new(&self.address, "could not be reached", error).error.not_sent()
+        })
+    }
+
+    fn connect(self: &Arc<Self>, pause: Option<Duration>) -> Connecting {
+        let link = Arc::clone(self);
+        let task = tokio::spawn(async move {
+            if let Some(pause) = pause {
+                tokio::time::sleep(pause).await;
+            }
+            let made = link.topology.connect(link.limits).await;
+            link.connected(made)
+        });
+        async move { task.await.unwrap_or_else(|_| Err(super::topology::late())) }.boxed().shared()
+    }
+
+    fn connected(&self, made: RedisResult<MultiplexedConnection>) -> RedisResult<Session> {
+        let mut current = self.current();
+        current.connecting = None;
+        match made {
+            Ok(connection) => {
+                current.pauses = None;
+                current.generation += 1;
+                current.connection = Some(connection.clone());
+                Ok(Session { generation: current.generation, connection })
+            }
+            Err(error) => {
+                current.pauses.get_or_insert(PAUSES);
+                Err(error)
+            }
+        }
+    }
+
+    fn current(&self) -> MutexGuard<'_, Current> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a failure comes to. A broken connection is done without from now on.
+    pub(in crate::stores) fn failed(&self, generation: u64, error: RedisError) -> Failed {
+        if is_broken(&error) {
+            let mut current = self.current();
+            if current.generation == generation {
+                current.connection = None;
+            }
+        }
+        let what = if error.is_timeout() { "did not answer in time" } else { "failed" };
+        Failed::new(&self.address, what, error)
+    }
+}
+
+pub(super) async fn invoke<T: FromRedisValue>(
+    connection: &mut MultiplexedConnection,
+    script: &ScriptInvocation<'_>,
+    asking: bool,
+) -> RedisResult<T> {
+    if asking {
+        script.invoke_async(&mut Asking(connection)).await
+    } else {
+        script.invoke_async(connection).await
+    }
+}

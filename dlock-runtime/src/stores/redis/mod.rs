@@ -1,0 +1,240 @@
+//! Leases in Redis: on one server, on the master that Sentinels watch, or in a Cluster.
+//!
+//! | name | what it holds | how long |
+//! |---|---|---|
+//! | `dlock:{key}` | `owner:token:round:claimant` | the lease |
+//! | `dlock:{key}:token` | the last token | an hour after it was drawn |
+//! | `dlock:{key}:group` | who share the lock, and who wait for it in order | the longest of them |
+//! | `dlock:{key}:gone:owner` | an acquire that was given up | a ttl and a minute |
+//! | `dlock:{key}:free` (channel) | "look again" | – |
+//!
+//! Each operation is one Lua script, so that comparison and change are one step; this is the pattern
+//! of the `SET` command's documentation ("Patterns: locking with SET NX"), with fencing tokens.
+//! Scripts run by their hash (`EVALSHA`); a server that does not know one is sent it once.
+//!
+//! # What it does not promise
+//! A replica that is promoted before it has heard of a grant grants again, and so does a server that
+//! restarts without its data within a lease. Tokens grow in both cases as long as the servers' clocks
+//! agree: only a fenced resource is safe then.
+
+pub(super) mod address;
+mod builder;
+mod cluster;
+mod copies;
+mod failure;
+pub(super) mod link;
+pub(super) mod names;
+pub(super) mod scripts;
+pub(super) mod server;
+pub(super) mod servers;
+mod slots;
+pub(super) mod subscriptions;
+mod topology;
+
+use std::fmt;
+use std::sync::Arc;
+
+pub use self::builder::RedisBuilder;
+use self::names::Names;
+use self::scripts::{Acquired, AcquiredAnswer, EnteredAnswer, InspectAnswer};
+use self::server::{Care, Lane};
+use self::servers::Servers;
+use self::subscriptions::Subscriptions;
+use crate::backend::{
+    AsyncBackend, Attempt, Capabilities, Claim, Holder, LockState, Release, Released, Renewal,
+    SetAttempt, Sharing, Watch, validity_of,
+};
+use crate::error::BackendError;
+use crate::key::LockKey;
+use crate::stores::shared::doubt::Doubt;
+
+/// Leases on a Redis server (5.0 or newer), on the master that Sentinels watch, or in a Cluster; or on
+/// what speaks the protocol.
+///
+/// Requests share two multiplexed connections to each server, one for acquires and one for renewals and
+/// releases, which are made again when they break; with [`replicas`](RedisBuilder::replicas) there are two
+/// more for each of acquires and renewals. Waiters are woken over another one. Clones share them.
+#[derive(Clone)]
+pub struct Redis(Arc<Inner>);
+
+struct Inner {
+    servers: Servers,
+    subscriptions: Subscriptions,
+    prefix: String,
+    replicas: u32,
+}
+
+impl Redis {
+    /// Connects to one of
+    ///
+    /// - `redis://[user:password@]host[:port][/db]`, a server;
+    /// - `redis+cluster://[user:password@]host:port,host:port,…`, a Cluster, by some of its nodes;
+    /// - `redis+sentinel://[user:password@]host:port,host:port,…/master-name[/db]`, the master that these
+    ///   Sentinels watch; the credentials are those of the master, and with
+    ///   `?sentinel_username=…&sentinel_password=…` the Sentinels have their own;
+    ///
+    /// or, with the feature `redis-tls`, to the same over TLS: `rediss://…`, `rediss+cluster://…`,
+    /// `rediss+sentinel://…`. The latter two know the option `?replicas=n`, see
+    /// [`RedisBuilder::replicas`].
+    ///
+    /// # Errors
+    /// A URL that cannot be read, a server that cannot be reached or refuses the credentials, or one
+    /// whose `maxmemory-policy` evicts keys, and with them locks. No error shows the password.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: a connection under way is closed.
+    pub async fn connect(url: &str) -> Result<Self, BackendError> {
+        Self::builder().connect(url).await
+    }
+
+    /// Options before connecting.
+    pub fn builder() -> RedisBuilder {
+        RedisBuilder::new()
+    }
+
+    fn names(&self, key: &LockKey) -> Names {
+        Names::new(&self.0.prefix, key)
+    }
+
+    async fn try_acquire_one(&self, claim: &Claim, doubt: &Doubt) -> Result<Attempt, BackendError> {
+        if claim.is_plain() {
+            match self.try_acquire_alone(claim, doubt).await? {
+                Acquired::Granted(token) => {
+                    return Ok(Attempt::granted(token, validity_of(claim.ttl)));
+                }
+                Acquired::Busy { left, .. } => return Ok(Attempt::busy(left)),
+                Acquired::Grouped => {}
+                Acquired::GivenUp | Acquired::Quarantined(_) | Acquired::Unmarked => {
+                    return Ok(Attempt::busy(None));
+                }
+            }
+        }
+        Ok(self.enter(std::slice::from_ref(claim), doubt).await?.of_one())
+    }
+
+    /// Takes all of these keys or none, beside others or in a queue.
+    async fn enter(&self, claims: &[Claim], doubt: &Doubt) -> Result<SetAttempt, BackendError> {
+        let names: Vec<_> = claims.iter().map(|claim| self.names(&claim.key)).collect();
+        let care = self.copied(|(answer, ..): &EnteredAnswer| *answer == 1, doubt);
+        let call = scripts::enter(&names, claims);
+        let answer = self.0.servers.run(&names[0].lock, Lane::Acquire, &call, care).await?;
+        let ttl = claims.iter().map(|claim| claim.ttl).min().unwrap_or_default();
+        Ok(scripts::entered(answer, validity_of(ttl)))
+    }
+
+    async fn try_acquire_alone(
+        &self,
+        claim: &Claim,
+        doubt: &Doubt,
+    ) -> Result<Acquired, BackendError> {
+        let names = self.names(&claim.key);
+        let call = scripts::acquire(&names, claim, None);
+        let care = self.copied(|(answer, ..): &AcquiredAnswer| *answer == 1, doubt);
+        Ok(self.0.servers.run(&names.lock, Lane::Acquire, &call, care).await?.into())
+    }
+
+    /// An answer that says that something was written counts when enough replicas have it.
+    fn copied<'a, T>(&self, has_written: fn(&T) -> bool, doubt: &'a Doubt) -> Care<'a, T> {
+        Care::Copied { replicas: self.0.replicas, has_written, doubt }
+    }
+
+    async fn state(&self, key: LockKey) -> Result<LockState, BackendError> {
+        let names = self.names(&key);
+        let call = scripts::inspect(&names);
+        let servers = &self.0.servers;
+        let answer: InspectAnswer =
+            servers.run(&names.lock, Lane::Keep, &call, Care::Repeatable).await?;
+        Ok(scripts::state(key, answer))
+    }
+}
+
+impl AsyncBackend for Redis {
+    fn kind(&self) -> &'static str {
+        "redis"
+    }
+
+    /// In a Cluster each key has a slot of its own.
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::SHARED_STORE.with_atomic_sets(!self.0.servers.is_cluster())
+    }
+
+    async fn try_acquire(&self, claim: &Claim) -> Result<Attempt, BackendError> {
+        let doubt = Doubt::default();
+        let answer = self.try_acquire_one(claim, &doubt).await;
+        doubt.mark(answer, Attempt::with_in_doubt)
+    }
+
+    async fn try_acquire_set(&self, claims: &[Claim]) -> Result<SetAttempt, BackendError> {
+        let doubt = Doubt::default();
+        let answer = self.enter(claims, &doubt).await;
+        doubt.mark(answer, SetAttempt::with_in_doubt)
+    }
+
+    async fn renew(&self, claim: &Claim) -> Result<Renewal, BackendError> {
+        let names = self.names(&claim.key);
+        let call = match claim.sharing {
+            Sharing::Exclusive => scripts::renew(&names, claim, None),
+            Sharing::Shared | Sharing::Permits(_) => scripts::stay(&names, claim),
+        };
+        // A renewal that is executed late finds nothing to renew.
+        let doubt = Doubt::default();
+        let care = self.copied(|answer: &u8| *answer == 1, &doubt);
+        match self.0.servers.run(&names.lock, Lane::Keep, &call, care).await? {
+            1 => Ok(Renewal::Renewed { validity: validity_of(claim.ttl) }),
+            _ => Ok(Renewal::NotHeld),
+        }
+    }
+
+    async fn release(&self, claim: &Claim, release: Release) -> Result<Released, BackendError> {
+        let names = self.names(&claim.key);
+        let call = if claim.may_be_in_a_group() {
+            scripts::leave(&names, claim, release)
+        } else {
+            scripts::release(&names, claim, release, None)
+        };
+        match self.0.servers.run(&names.lock, Lane::Keep, &call, Care::Once).await? {
+            1 => Ok(Released::Released),
+            _ => Ok(Released::NotHeld),
+        }
+    }
+
+    async fn watch(&self, key: &LockKey) -> Result<Box<dyn Watch>, BackendError> {
+        Ok(Box::new(self.0.subscriptions.watch(self.names(key).channel()).await?))
+    }
+
+    async fn inspect(&self, key: &LockKey) -> Result<Option<Holder>, BackendError> {
+        Ok(self.state(key.clone()).await?.holders.into_iter().next())
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<LockState>, BackendError> {
+        let mut states = vec![];
+        for key in self.0.servers.keys(&self.0.prefix, prefix).await? {
+            let state = self.state(key).await?;
+            if !state.is_idle() {
+                states.push(state);
+            }
+        }
+        Ok(states)
+    }
+
+    async fn revoke(&self, key: &LockKey) -> Result<bool, BackendError> {
+        let names = self.names(key);
+        let call = scripts::revoke(&names);
+        self.0.servers.run(&names.lock, Lane::Keep, &call, Care::Once).await
+    }
+
+    async fn force_release(&self, key: &LockKey) -> Result<bool, BackendError> {
+        let names = self.names(key);
+        let call = scripts::force_release(&names, None);
+        self.0.servers.run(&names.lock, Lane::Keep, &call, Care::Once).await
+    }
+}
+
+impl fmt::Debug for Redis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Redis")
+            .field("prefix", &self.0.prefix)
+            .field("subscriptions", &self.0.subscriptions)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,167 @@
+//! One server and the connections to it. Renewals and releases have one of their own, so that no flood of
+//! acquires, and no acquire that hangs, holds them up.
+//!
+//! What is sent over one connection may overtake what was sent over another before. A release does so only
+//! with an acquire that has not been answered, and leaves a tombstone for it then; a renewal that comes
+//! after its release finds nothing to renew.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use redis::{Client, FromRedisValue, ScriptInvocation};
+
+use super::copies::CopiedWrites;
+use super::failure::Failed;
+use super::link::{Limits, Link};
+use super::names::Names;
+use super::topology::{self, Topology};
+use crate::backend::MOST_LISTED;
+use crate::error::BackendError;
+use crate::key::LockKey;
+use crate::stores::shared::doubt::Doubt;
+
+pub(in crate::stores) struct Server {
+    acquires: Arc<Link>,
+    keeps: Arc<Link>,
+    copied_acquires: CopiedWrites,
+    copied_keeps: CopiedWrites,
+    /// Are acquires and renewals copied to replicas?
+    is_copied: bool,
+}
+
+/// What a request is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::stores) enum Lane {
+    Acquire,
+    /// Renewals, releases, and what operators ask.
+    Keep,
+}
+
+/// What is done for the answer of a request.
+pub(in crate::stores) enum Care<'a, T> {
+    /// It is sent once.
+    Once,
+    /// It may be executed twice without harm: it is sent again over a new connection when the old one
+    /// turns out broken.
+    Repeatable,
+    /// An answer for which `has_written` holds counts only when so many replicas have what was written.
+    /// Without replicas it is [`Repeatable`](Self::Repeatable), and that it was repeated is noted in `doubt`.
+    Copied { replicas: u32, has_written: fn(&T) -> bool, doubt: &'a Doubt },
+}
+
+impl<T> Clone for Care<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Care<'_, T> {}
+
+impl Server {
+    pub(super) fn new(topology: &Topology, address: &str, limits: Limits, is_copied: bool) -> Self {
+        let link = || Arc::new(Link::new(topology.clone(), address.to_owned(), limits));
+        Self {
+            acquires: link(),
+            keeps: link(),
+            copied_acquires: CopiedWrites::new(link),
+            copied_keeps: CopiedWrites::new(link),
+            is_copied,
+        }
+    }
+
+    /// The server of a client.
+    pub(super) fn of(client: Client, limits: Limits, is_copied: bool) -> Self {
+        let address = client.get_connection_info().addr().to_string();
+        Self::new(&Topology::Server(Arc::new(client)), &address, limits, is_copied)
+    }
+
+    /// Its host and port.
+    pub(in crate::stores) fn address(&self) -> &str {
+        self.keeps.address()
+    }
+
+    /// The connection that carries anything but acquires.
+    pub(in crate::stores) fn link(&self) -> &Arc<Link> {
+        self.lane(Lane::Keep)
+    }
+
+    /// The connection for requests of this kind.
+    pub(in crate::stores) fn lane(&self, lane: Lane) -> &Arc<Link> {
+        match lane {
+            Lane::Acquire => &self.acquires,
+            Lane::Keep => &self.keeps,
+        }
+    }
+
+    /// Makes the connections that requests will need.
+    pub(super) async fn connect(&self) -> Result<(), BackendError> {
+        let acquires = async {
+            if self.is_copied {
+                return self.copied_acquires.connect().await;
+            }
+            self.acquires.session().await.map(drop)
+        };
+        let (acquires, keeps) = tokio::join!(acquires, self.keeps.session());
+        acquires.and(keeps.map(drop))
+    }
+
+    /// Runs a script. `asking`: this server is told to answer for a slot that is being moved to it.
+    pub(super) async fn run<T: FromRedisValue>(
+        &self,
+        lane: Lane,
+        script: &ScriptInvocation<'_>,
+        care: Care<'_, T>,
+        asking: bool,
+    ) -> Result<T, Failed> {
+        let link = self.lane(lane);
+        match care {
+            Care::Once => link.run(script, asking).await,
+            Care::Repeatable => link.run_repeatable(script, asking, || ()).await,
+            Care::Copied { replicas: 0, doubt, .. } => {
+                link.run_repeatable(script, asking, || doubt.note()).await
+            }
+            Care::Copied { replicas, has_written, .. } => {
+                let copied = match lane {
+                    Lane::Acquire => &self.copied_acquires,
+                    Lane::Keep => &self.copied_keeps,
+                };
+                copied.run(script, asking, replicas, has_written).await
+            }
+        }
+    }
+
+    /// The keys of locks that begin so, in order, [`MOST_LISTED`] at most.
+    pub(in crate::stores) async fn keys(
+        &self,
+        prefix: &str,
+        key_prefix: &str,
+    ) -> Result<BTreeSet<LockKey>, BackendError> {
+        let pattern = Names::pattern(prefix, key_prefix);
+        let mut keys = BTreeSet::new();
+        let found = |name: &str| {
+            keys.extend(Names::key(prefix, name));
+            if keys.len() > MOST_LISTED {
+                keys.pop_last();
+            }
+        };
+        self.keeps.ask(|connection| topology::scan(connection, &pattern, found)).await?;
+        Ok(keys)
+    }
+
+    /// A server that evicts keys under memory pressure would evict held locks.
+    pub(in crate::stores) async fn refuse_eviction(&self) -> Result<(), BackendError> {
+        let policy = self.keeps.ask(|connection| topology::setting(connection, "maxmemory-policy"));
+        match policy.await {
+            Ok(Some(policy)) if policy != "noeviction" => Err(BackendError::permanent(format!(
+                "the redis at {} evicts keys when its memory is full (maxmemory-policy {policy}), and with them held locks: set it to noeviction, or use another server for locks",
+                self.address()
+            ))),
+            Ok(_) => Ok(()),
+            Err(error) if error.is_transient() || !error.may_have_been_sent() => Err(error),
+            Err(error) => {
+                tracing::warn!(%error, "redis does not tell its maxmemory-policy; make sure that it is noeviction");
+                Ok(())
+            }
+        }
+    }
+}

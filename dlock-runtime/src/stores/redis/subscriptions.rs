@@ -1,0 +1,207 @@
+//! Wake-ups: one pub/sub connection per backend, subscribed to the channels of the keys that
+//! somebody of this process waits for.
+//!
+//! What is wanted stands in [`Topics`]; a task reconciles the subscriptions with it. After every
+//! (re)subscription the waiters are woken, since a message may have been missed before.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use redis::aio::{PubSubSink, PubSubStream};
+use redis::{ErrorKind, RedisError, RedisResult};
+use tokio::task::AbortHandle;
+
+use super::servers::Servers;
+use crate::backend::{Answer, Watch};
+use crate::backoff::Backoff;
+use crate::error::BackendError;
+use crate::stores::shared::wakeups::{Interest, Topics};
+
+/// How long the connection may be silent before it is asked whether it still lives.
+const SILENCE: Duration = Duration::from_secs(5);
+
+/// Before the next try when a connection that was of use broke, and when it never was.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// The longest pause when the server cannot be reached.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// The longest pause when it can be, and refuses.
+const LONGEST_PAUSE_WHEN_REFUSED: Duration = Duration::from_mins(1);
+
+pub(in crate::stores) struct Subscriptions {
+    servers: Servers,
+    topics: Arc<Topics>,
+    task: Mutex<Option<AbortHandle>>,
+}
+
+impl Subscriptions {
+    pub(in crate::stores) fn new(servers: Servers) -> Self {
+        Self { servers, topics: Arc::default(), task: Mutex::default() }
+    }
+
+    /// Watches a channel; resolves when the subscription is confirmed, and fails when it is not. While it
+    /// is known that none is, it fails at once.
+    pub(in crate::stores) async fn watch(
+        &self,
+        channel: String,
+    ) -> Result<ChannelWatch, BackendError> {
+        self.ensure_task();
+        let mut interest = Interest::new(Arc::clone(&self.topics), channel);
+        match tokio::time::timeout(self.servers.limits().connect, interest.live()).await {
+            Ok(true) => Ok(ChannelWatch(interest)),
+            Ok(false) => Err(BackendError::transient("redis confirms no subscriptions now")),
+            Err(_) => Err(BackendError::transient("redis did not confirm a subscription in time")),
+        }
+    }
+
+    /// Starts the task at the first use, and again when the runtime it ran on has ended.
+    fn ensure_task(&self) {
+        let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
+        if task.as_ref().is_none_or(AbortHandle::is_finished) {
+            let keeper = Keeper { servers: self.servers.clone(), topics: Arc::clone(&self.topics) };
+            *task = Some(tokio::spawn(keeper.run()).abort_handle());
+        }
+    }
+}
+
+impl fmt::Debug for Subscriptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.topics.size().fmt(f)
+    }
+}
+
+impl Drop for Subscriptions {
+    fn drop(&mut self) {
+        if let Some(task) = self.task.get_mut().unwrap_or_else(PoisonError::into_inner) {
+            task.abort();
+        }
+    }
+}
+
+/// The task that keeps the connection and its subscriptions.
+struct Keeper {
+    servers: Servers,
+    topics: Arc<Topics>,
+}
+
+/// The connection is to be made again.
+struct Broken {
+    why: RedisError,
+    /// Did it carry a subscription before?
+    was_of_use: bool,
+}
+
+impl Keeper {
+    async fn run(self) {
+        let (mut pauses, mut is_told) = (Pauses::new(), false);
+        loop {
+            let broken = match self.servers.listen().await {
+                Ok(connection) => {
+                    let (sink, stream) = connection.split();
+                    self.serve(sink, stream).await
+                }
+                Err(why) => Broken { why, was_of_use: false },
+            };
+            self.topics.all_down();
+            if broken.was_of_use {
+                (pauses, is_told) = (Pauses::new(), false);
+            } else if !is_told {
+                is_told = true;
+                tracing::warn!(
+                    target: "dlock",
+                    address = self.servers.address(),
+                    error = %broken.why,
+                    "redis confirms no subscription: until it does, waiters look for themselves"
+                );
+            }
+            tokio::time::sleep(pauses.after(&broken.why)).await;
+        }
+    }
+
+    /// Until the connection breaks, or the server refuses.
+    async fn serve(&self, mut sink: PubSubSink, mut messages: PubSubStream) -> Broken {
+        let mut subscribed = HashSet::new();
+        let mut was_of_use = false;
+        let mut touched = self.topics.all();
+        loop {
+            for channel in touched {
+                if let Err(why) = self.reconcile(&mut sink, &mut subscribed, channel).await {
+                    return Broken { why, was_of_use };
+                }
+                was_of_use |= !subscribed.is_empty();
+            }
+            let message = tokio::select! {
+                message = messages.next() => Some(message),
+                () = self.topics.changed() => None,
+                () = tokio::time::sleep(SILENCE) => {
+                    if let Err(why) = self.in_time(sink.ping::<redis::Value>()).await {
+                        return Broken { why, was_of_use };
+                    }
+                    None
+                }
+            };
+            match message {
+                Some(Some(message)) => self.topics.tell(message.get_channel_name()),
+                Some(None) => return Broken { why: super::topology::closed(), was_of_use },
+                None => {}
+            }
+            touched = self.topics.touched();
+        }
+    }
+
+    async fn reconcile(
+        &self,
+        sink: &mut PubSubSink,
+        subscribed: &mut HashSet<String>,
+        channel: String,
+    ) -> RedisResult<()> {
+        if self.topics.is_wanted(&channel) {
+            if !subscribed.contains(&channel) {
+                self.in_time(sink.subscribe(&channel)).await?;
+            }
+            self.topics.came_up(&channel);
+            subscribed.insert(channel);
+        } else if subscribed.remove(&channel) {
+            self.in_time(sink.unsubscribe(&channel)).await?;
+        }
+        Ok(())
+    }
+
+    async fn in_time<T>(&self, answer: impl Future<Output = RedisResult<T>>) -> RedisResult<T> {
+        let answer = tokio::time::timeout(self.servers.limits().response, answer).await;
+        answer.unwrap_or_else(|_| Err(super::topology::late()))
+    }
+}
+
+/// Between two tries. They grow, and further where the server refuses: that takes a person to change.
+struct Pauses {
+    unreachable: Backoff,
+    refused: Backoff,
+}
+
+impl Pauses {
+    const fn new() -> Self {
+        Self {
+            unreachable: Backoff::new(PAUSE, LONGEST_PAUSE),
+            refused: Backoff::new(PAUSE, LONGEST_PAUSE_WHEN_REFUSED),
+        }
+    }
+
+    fn after(&mut self, why: &RedisError) -> Duration {
+        let is_refusal = matches!(why.kind(), ErrorKind::Server(_) | ErrorKind::Extension);
+        if is_refusal { self.refused.pause() } else { self.unreachable.pause() }
+    }
+}
+
+/// One waiter's interest in a channel.
+pub(in crate::stores) struct ChannelWatch(Interest);
+
+impl Watch for ChannelWatch {
+    fn changed(&mut self) -> Answer<'_, ()> {
+        Answer::from_future(self.0.news())
+    }
+}

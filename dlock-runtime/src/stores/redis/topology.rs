@@ -1,0 +1,215 @@
+//! How a server is reached: by its address, or by Sentinels who know it.
+
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use redis::aio::{ConnectionLike, MultiplexedConnection, PubSub};
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, Pipeline,
+    RedisError, RedisFuture, RedisResult, Value,
+};
+
+use super::link::Limits;
+
+/// How much of a server's keys one step of a scan looks at.
+const SCANNED_AT_ONCE: usize = 1_000;
+
+/// How to reach a server.
+#[derive(Clone)]
+pub(in crate::stores) enum Topology {
+    Server(Arc<Client>),
+    Sentinels(Arc<Sentinels>),
+}
+
+/// Sentinels, and what they watch.
+pub(in crate::stores) struct Sentinels {
+    pub(in crate::stores) clients: Vec<Client>,
+    pub(in crate::stores) master: String,
+    pub(in crate::stores) template: Template,
+}
+
+/// How to talk to a server whose address others tell: everything but that.
+pub(in crate::stores) struct Template {
+    pub(in crate::stores) settings: ConnectionInfo,
+    #[cfg(feature = "redis-tls")]
+    pub(in crate::stores) certificates: Option<redis::TlsCertificates>,
+}
+
+impl Topology {
+    /// A new connection that carries requests.
+    pub(in crate::stores) async fn connect(
+        &self,
+        limits: Limits,
+    ) -> RedisResult<MultiplexedConnection> {
+        match self {
+            Self::Server(client) => {
+                client.get_multiplexed_async_connection_with_config(&config(limits)).await
+            }
+            Self::Sentinels(sentinels) => {
+                let master = sentinels.master(limits).await?;
+                let mut connection =
+                    master.get_multiplexed_async_connection_with_config(&config(limits)).await?;
+                refuse_replica(&mut connection).await?;
+                Ok(connection)
+            }
+        }
+    }
+
+    /// A new connection that hears messages.
+    pub(in crate::stores) async fn listen(&self, limits: Limits) -> RedisResult<PubSub> {
+        let listening = async {
+            match self {
+                Self::Server(client) => client.get_async_pubsub().await,
+                Self::Sentinels(sentinels) => {
+                    sentinels.master(limits).await?.get_async_pubsub().await
+                }
+            }
+        };
+        tokio::time::timeout(limits.connect, listening).await.unwrap_or_else(|_| Err(late()))
+    }
+}
+
+impl Sentinels {
+    /// The master that most of those who answer name.
+    async fn master(&self, limits: Limits) -> RedisResult<Client> {
+        let mut asking: FuturesUnordered<_> =
+            self.clients.iter().map(|sentinel| self.ask(sentinel, limits)).collect();
+        let mut votes: Vec<((String, u16), usize)> = vec![];
+        let mut failure = None;
+        while let Some(answer) = asking.next().await {
+            match answer {
+                Ok(address) => {
+                    let at = votes.iter().position(|(known, _)| *known == address);
+                    let at = at.unwrap_or_else(|| {
+                        votes.push((address, 0));
+                        votes.len() - 1
+                    });
+                    votes[at].1 += 1;
+                    if votes[at].1 > self.clients.len() / 2 {
+                        break;
+                    }
+                }
+                Err(error) => failure = Some(error),
+            }
+        }
+        match votes.into_iter().max_by_key(|(_, votes)| *votes) {
+            Some(((host, port), _)) => self.template.client(host, port),
+            None => Err(failure.unwrap_or_else(late)),
+        }
+    }
+
+    async fn ask(&self, sentinel: &Client, limits: Limits) -> RedisResult<(String, u16)> {
+        let mut connection =
+            sentinel.get_multiplexed_async_connection_with_config(&config(limits)).await?;
+        let mut ask = redis::cmd("SENTINEL");
+        ask.arg("get-master-addr-by-name").arg(&self.master);
+        let address: Option<(String, u16)> = ask.query_async(&mut connection).await?;
+        address.ok_or_else(|| {
+            let problem = format!("the sentinel watches no master `{}`", self.master);
+            RedisError::from((ErrorKind::InvalidClientConfig, "unknown master", problem))
+        })
+    }
+}
+
+impl Template {
+    /// The server at an address.
+    pub(super) fn client(&self, host: String, port: u16) -> RedisResult<Client> {
+        let address = match self.settings.addr() {
+            ConnectionAddr::TcpTls { insecure, tls_params, .. } => ConnectionAddr::TcpTls {
+                host,
+                port,
+                insecure: *insecure,
+                tls_params: tls_params.clone(),
+            },
+            _ => ConnectionAddr::Tcp(host, port),
+        };
+        let settings = self.settings.clone().set_addr(address);
+        #[cfg(feature = "redis-tls")]
+        if let Some(certificates) = &self.certificates {
+            return Client::build_with_tls(settings, certificates.clone());
+        }
+        Client::open(settings)
+    }
+}
+
+fn config(limits: Limits) -> AsyncConnectionConfig {
+    AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(limits.connect))
+        .set_response_timeout(Some(limits.response))
+}
+
+/// Sentinels may name a master that was demoted a moment ago.
+async fn refuse_replica(connection: &mut MultiplexedConnection) -> RedisResult<()> {
+    let role: Vec<Value> = redis::cmd("ROLE").query_async(connection).await?;
+    match role.first() {
+        Some(Value::BulkString(role)) if role == b"master" => Ok(()),
+        _ => Err(RedisError::from((ErrorKind::Io, "the server is no longer the master"))),
+    }
+}
+
+pub(in crate::stores) fn late() -> RedisError {
+    std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer in time").into()
+}
+
+pub(in crate::stores) fn closed() -> RedisError {
+    std::io::Error::new(std::io::ErrorKind::ConnectionReset, "the connection was closed").into()
+}
+
+/// Tells the names that match. One may be told more than once.
+pub(super) async fn scan(
+    mut connection: MultiplexedConnection,
+    pattern: &str,
+    mut found: impl FnMut(&str),
+) -> RedisResult<()> {
+    let mut cursor = 0_u64;
+    loop {
+        let mut scan = redis::cmd("SCAN");
+        scan.arg(cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(SCANNED_AT_ONCE);
+        let (next, names): (u64, Vec<String>) = scan.query_async(&mut connection).await?;
+        for name in &names {
+            found(name);
+        }
+        cursor = next;
+        if cursor == 0 {
+            return Ok(());
+        }
+    }
+}
+
+/// What a setting is, if the server knows it.
+pub(super) async fn setting(
+    mut connection: MultiplexedConnection,
+    name: &str,
+) -> RedisResult<Option<String>> {
+    let ask = redis::cmd("CONFIG").arg("GET").arg(name).to_owned();
+    let told: Vec<(String, String)> = ask.query_async(&mut connection).await?;
+    Ok(told.into_iter().find(|(told, _)| told == name).map(|(_, value)| value))
+}
+
+/// Tells a node before each request that it is about a slot that is being moved to it.
+pub(super) struct Asking<'a>(pub(super) &'a mut MultiplexedConnection);
+
+impl ConnectionLike for Asking<'_> {
+    fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
+        Box::pin(async move {
+            let mut both = redis::pipe();
+            both.cmd("ASKING").add_command(command.clone());
+            let answers = self.0.req_packed_commands(&both, 0, 2).await?;
+            answers.into_iter().nth(1).ok_or_else(closed)
+        })
+    }
+
+    fn req_packed_commands<'a>(
+        &'a mut self,
+        pipeline: &'a Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisFuture<'a, Vec<Value>> {
+        self.0.req_packed_commands(pipeline, offset, count)
+    }
+
+    fn get_db(&self) -> i64 {
+        self.0.get_db()
+    }
+}

@@ -1,0 +1,267 @@
+//! Connecting: which nodes, and what they have in common.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use redis::Client;
+
+use super::gather::gather;
+use super::node::{Common, Node, Standing};
+use super::round::majority;
+use super::{Failures, Inner, Redlock};
+use crate::backend::validity_of;
+use crate::error::BackendError;
+use crate::stores::redis::RedisBuilder;
+use crate::stores::redis::address::{self, Address};
+use crate::stores::redis::scripts::Greeting;
+use crate::stores::shared::tombstones::GivenUp;
+
+/// How long another process that declares the deployment new at the same moment may take.
+const OTHERS: Duration = Duration::from_secs(2);
+
+/// How to reach the nodes; made by [`Redlock::builder`].
+///
+/// Every process that uses the same nodes should be given the same options.
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing before `connect`"]
+pub struct RedlockBuilder {
+    node: RedisBuilder,
+    node_timeout: Duration,
+    max_lease: Duration,
+    tolerance: Duration,
+    bootstrap: bool,
+}
+
+impl RedlockBuilder {
+    pub(super) fn new() -> Self {
+        Self {
+            node: RedisBuilder::new(),
+            node_timeout: Duration::from_millis(500),
+            max_lease: Duration::from_mins(3),
+            tolerance: Duration::from_mins(1),
+            bootstrap: false,
+        }
+    }
+
+    /// What every name begins with; `dlock:` if not set.
+    pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.node = self.node.prefix(prefix);
+        self
+    }
+
+    /// How long a node may take to answer before it is done without; 500 ms if not set, and never more
+    /// than a quarter of a lock's ttl. A majority that answers sooner is not kept waiting.
+    pub fn node_timeout(mut self, limit: Duration) -> Self {
+        self.node_timeout = limit;
+        self
+    }
+
+    /// How long making a connection may take; 1 s if not set.
+    pub fn connect_timeout(mut self, limit: Duration) -> Self {
+        self.node = self.node.connect_timeout(limit);
+        self
+    }
+
+    /// The longest `ttl` and `min_hold`; 3 min if not set.
+    ///
+    /// A node that was restarted or emptied counts for nothing until the longest lease that it may have
+    /// forgotten is over, so a long one makes the deployment wait. A lock that is renewed needs no long
+    /// ttl. The nodes remember the longest that any process has asked for.
+    pub fn max_lease(mut self, longest: Duration) -> Self {
+        self.max_lease = longest;
+        self
+    }
+
+    /// How far the clocks of nodes and clients may be apart; 1 min if not set.
+    ///
+    /// Leases do not depend on it. Tokens do, of a key whose last token nobody remembers: an hour after it
+    /// was last locked, or when nodes were emptied. A client whose clock is further off does no harm, its
+    /// proposals are passed over. A node that may have forgotten tokens counts for nothing for three times
+    /// this long.
+    pub fn clock_tolerance(mut self, tolerance: Duration) -> Self {
+        self.tolerance = tolerance;
+        self
+    }
+
+    /// Declares that this deployment is brand-new: its nodes count at once.
+    ///
+    /// It is heeded only when all nodes can be reached and none of them has ever been used; then nothing
+    /// can have been forgotten. On nodes that are in use it changes nothing. Take it away after the first
+    /// start all the same: nodes that keep nothing on disk and have *all* been restarted look as if they
+    /// were new.
+    pub fn bootstrap(mut self, is_new: bool) -> Self {
+        self.bootstrap = is_new;
+        self
+    }
+
+    /// A certificate (PEM) to trust besides the system's, for `rediss://` with an authority of one's
+    /// own.
+    #[cfg(feature = "redis-tls")]
+    pub fn root_certificate(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.node = self.node.root_certificate(pem);
+        self
+    }
+
+    /// Connects to nodes by their URLs; see [`Redlock::connect`].
+    ///
+    /// # Errors
+    /// Those of [`Redlock::connect`], and a prefix with a brace in it.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: connections under way are closed.
+    pub async fn connect<U: AsRef<str>>(
+        self,
+        urls: impl IntoIterator<Item = U>,
+    ) -> Result<Redlock, BackendError> {
+        let server = |url: &str| self.node.server(url, address::options(url));
+        let servers = urls.into_iter().map(|url| server(url.as_ref()));
+        let servers = servers.collect::<Result<_, _>>()?;
+        self.start(servers).await
+    }
+
+    /// Connects to the nodes of a URL `redlock://[user:password@]host:port,host:port,…[/db]`, or
+    /// `redlocks://…` over TLS. Each node may have credentials of its own; those without have the first
+    /// one's. The option `?bootstrap=true` is [`bootstrap`](Self::bootstrap).
+    ///
+    /// # Errors
+    /// Those of [`Redlock::connect`].
+    ///
+    /// # Cancel safety
+    /// Cancel safe: connections under way are closed.
+    pub async fn connect_url(mut self, url: &str) -> Result<Redlock, BackendError> {
+        let mut address = Address::parse(url)?;
+        match address.options.take("bootstrap").as_deref() {
+            None => {}
+            Some("true") => self.bootstrap = true,
+            Some("false") => self.bootstrap = false,
+            Some(_) => return Err(address::unreadable("`bootstrap` is true or false")),
+        }
+        address.options.nothing_left("`bootstrap`")?;
+        let servers = self.node.quorum(&mut address)?;
+        self.start(servers).await
+    }
+
+    async fn start(self, servers: Vec<Client>) -> Result<Redlock, BackendError> {
+        check(&servers)?;
+        let prefix = self.node.checked_prefix()?.to_owned();
+        let common = Common::new(format!("{prefix}mark"), self.tolerance, self.quarantine());
+        let common = Arc::new(common);
+        let node = |server| Arc::new(Node::new(self.node.node(server), Arc::clone(&common)));
+        let inner = Inner {
+            nodes: servers.into_iter().map(node).collect(),
+            common: Arc::clone(&common),
+            prefix,
+            node_timeout: self.node_timeout,
+            max_lease: self.max_lease,
+            given_up: GivenUp::default(),
+        };
+        let redlock = Redlock(Arc::new(inner));
+        redlock.enter(self.bootstrap, self.node.limits().connect).await?;
+        Ok(redlock)
+    }
+
+    /// Until every lease that a node may have forgotten is over, and every token is smaller than any that
+    /// it could grant: a token is at most the tolerance ahead of the clock of the node that granted it,
+    /// a new one at most as much behind that of the node that grants, and these clocks differ by as much.
+    fn quarantine(&self) -> Duration {
+        let drift = self.max_lease.saturating_sub(validity_of(self.max_lease));
+        (self.max_lease + drift).max(self.tolerance * 3) + Duration::from_millis(500)
+    }
+}
+
+/// A majority of fewer than three is all of them; a node that is counted twice is worse than none.
+fn check(servers: &[Client]) -> Result<(), BackendError> {
+    let problem = match servers {
+        [] | [_] | [_, _] => {
+            "Redlock needs at least three independent nodes, better five; for one server there is redis://".to_owned()
+        }
+        _ => {
+            let shown = servers.iter().map(|server| server.get_connection_info().addr().to_string());
+            let shown: Vec<_> = shown.collect();
+            match shown.iter().enumerate().find(|(at, node)| shown[..*at].contains(node)) {
+                Some((_, twice)) => format!("the node {twice} is named twice"),
+                None => return Ok(()),
+            }
+        }
+    };
+    Err(BackendError::permanent(problem).not_sent())
+}
+
+impl Redlock {
+    /// Greets all nodes, of which a majority has to answer.
+    async fn enter(&self, bootstrap: bool, limit: Duration) -> Result<(), BackendError> {
+        let greeting = if bootstrap { self.look(limit).await? } else { Greeting::Enter };
+        let standings = self.greet(greeting, limit).await?;
+        let counting = standings.iter().filter(|standing| **standing == Standing::Counts).count();
+        if counting < self.majority() {
+            tracing::warn!(
+                target: "dlock",
+                counting,
+                nodes = self.0.nodes.len(),
+                "too few nodes count for a majority yet: no lock can be taken"
+            );
+        }
+        self.refuse_eviction(limit).await
+    }
+
+    /// Are all nodes new? Where some are and some are not, another process may be saying so just now.
+    async fn look(&self, limit: Duration) -> Result<Greeting, BackendError> {
+        let began = Instant::now();
+        loop {
+            let standings = self.greet(Greeting::Look, limit).await?;
+            let is_unmarked = |standing: &&Standing| **standing == Standing::Unmarked;
+            let unmarked = standings.iter().filter(is_unmarked).count();
+            if unmarked == self.0.nodes.len() {
+                return Ok(Greeting::Found);
+            }
+            if unmarked == 0 {
+                return Ok(Greeting::Enter);
+            }
+            if began.elapsed() > OTHERS {
+                tracing::warn!(
+                    target: "dlock",
+                    "not a brand-new deployment: a node has been used before, or cannot be reached; the new ones count later"
+                );
+                return Ok(Greeting::Enter);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn greet(
+        &self,
+        greeting: Greeting,
+        limit: Duration,
+    ) -> Result<Vec<Standing>, BackendError> {
+        let mut standings = vec![];
+        let mut failures = Failures::default();
+        let asks = self.all(|node| async move { node.greet(greeting).await });
+        failures.silent = gather(asks, limit, |_, answer| {
+            match answer {
+                Ok(standing) => standings.push(standing),
+                Err(error) => failures.failed(error),
+            }
+            false
+        })
+        .await;
+        if standings.len() < majority(self.0.nodes.len()) {
+            return Err(self.too_few(failures));
+        }
+        Ok(standings)
+    }
+
+    async fn refuse_eviction(&self, limit: Duration) -> Result<(), BackendError> {
+        let mut refused = None;
+        let asks = self.all(|node| async move { node.refuse_eviction().await });
+        gather(asks, limit, |_, answer| {
+            if let Err(error) = answer
+                && !error.is_transient()
+            {
+                refused = Some(error);
+            }
+            refused.is_some()
+        })
+        .await;
+        refused.map_or(Ok(()), Err)
+    }
+}

@@ -1,0 +1,21 @@
+//! What several stores share.
+
+#[cfg(any(feature = "redis", feature = "postgres", feature = "mysql"))]
+pub(crate) mod doubt;
+#[cfg(any(feature = "zookeeper", feature = "etcd"))]
+pub(crate) mod kept_task;
+#[cfg(any(feature = "zookeeper", feature = "etcd"))]
+pub(crate) mod outage;
+#[cfg(any(feature = "zookeeper", feature = "etcd"))]
+pub(crate) mod room;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+pub(crate) mod sql;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+pub(crate) mod sql_leases;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+pub(crate) mod sweeper;
+pub(crate) mod tombstones;
+#[cfg(any(feature = "zookeeper", feature = "etcd"))]
+pub(crate) mod url;
+#[cfg(any(feature = "redis", feature = "postgres"))]
+pub(crate) mod wakeups;

@@ -1,0 +1,108 @@
+//! What the SQL backends and the row locks in a caller's transaction share.
+//!
+//! Every statement goes out as text in one message (the *simple query* protocol of PostgreSQL,
+//! `COM_QUERY` of MySQL): one round trip, and no prepared statement that a pooling proxy would lose.
+//! Values are written as hexadecimal digits, so that there is nothing to quote.
+
+use std::fmt::Write as _;
+
+use futures_util::TryStreamExt;
+use sqlx::{AssertSqlSafe, Database, Either, Executor};
+
+use crate::error::BackendError;
+
+pub(crate) mod poll;
+pub(crate) mod store;
+pub(crate) mod tables;
+pub(crate) mod url;
+
+/// What one message to the server brought back.
+#[derive(Debug)]
+pub(crate) struct Reply<DB: Database> {
+    /// The rows of each statement, in the statements' order.
+    pub(crate) rows: Vec<Vec<DB::Row>>,
+    /// What the last statement reports.
+    pub(crate) last: Option<DB::QueryResult>,
+}
+
+impl<DB: Database> Reply<DB> {
+    /// The first row of the first statement.
+    pub(crate) fn row(&self) -> Option<&DB::Row> {
+        self.rows.first()?.first()
+    }
+}
+
+/// Sends statements in one message and hears them to the end: a row is worth nothing before the
+/// commit behind it.
+pub(crate) async fn send<DB>(
+    connection: &mut DB::Connection,
+    statements: String,
+) -> Result<Reply<DB>, sqlx::Error>
+where
+    DB: Database,
+    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
+{
+    let mut reply = Reply { rows: vec![], last: None };
+    let mut rows = vec![];
+    {
+        let mut answers = connection.fetch_many(sqlx::raw_sql(AssertSqlSafe(statements)));
+        while let Some(answer) = answers.try_next().await? {
+            match answer {
+                Either::Right(row) => rows.push(row),
+                Either::Left(result) => {
+                    reply.rows.push(std::mem::take(&mut rows));
+                    reply.last = Some(result);
+                }
+            }
+        }
+    }
+    Ok(reply)
+}
+
+/// Bytes as hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    let mut digits = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        // Writing into a `String` does not fail.
+        let _ = write!(digits, "{byte:02x}");
+    }
+    digits
+}
+
+/// A database's own word for what went wrong: the SQLSTATE, or MySQL's number.
+pub(crate) fn explain(
+    what: &str,
+    error: sqlx::Error,
+    is_transient: impl FnOnce(&sqlx::Error) -> bool,
+) -> BackendError {
+    let message = format!("{what}: {}", describe(&error));
+    let explained = if is_transient(&error) {
+        BackendError::transient(message)
+    } else {
+        BackendError::permanent(message)
+    };
+    explained.with_source(error)
+}
+
+/// In the words of the server where it has some.
+fn describe(error: &sqlx::Error) -> String {
+    match error {
+        sqlx::Error::Database(error) => error.message().to_owned(),
+        sqlx::Error::PoolTimedOut => {
+            "no connection could be had in time: the server does not answer, or all connections of the pool are in use".to_owned()
+        }
+        other => other.to_string(),
+    }
+}
+
+/// Did the connection break, rather than the statement?
+pub(crate) fn is_broken(error: &sqlx::Error) -> bool {
+    use sqlx::Error;
+    matches!(error, Error::Io(_) | Error::Tls(_) | Error::Protocol(_) | Error::WorkerCrashed)
+}
+
+/// Was there no connection to send anything on?
+pub(crate) fn is_unsent(error: &sqlx::Error) -> bool {
+    use sqlx::Error;
+    matches!(error, Error::PoolTimedOut | Error::PoolClosed | Error::Configuration(_))
+}

@@ -1,0 +1,187 @@
+//! A pool of connections as the lease backends use it: every request bounded in time, and no
+//! connection given back while anything of a request is left on it.
+
+use std::time::Duration;
+
+use sqlx::pool::{PoolConnection, PoolOptions};
+use sqlx::{Connection, Database, Executor, Pool};
+
+use super::{Reply, explain, is_broken, is_unsent, send};
+use crate::backoff::Backoff;
+use crate::error::BackendError;
+use crate::stores::shared::doubt::Doubt;
+
+/// How often a statement that the server undid is sent again before the caller hears of it.
+const REPEATS: u32 = 10;
+
+/// How long an answer may take unless something else is said.
+pub(crate) const DEFAULT_LIMIT: Duration = Duration::from_secs(5);
+
+/// The same at most: unused rows are kept for longer than any statement is under way.
+pub(crate) const LONGEST_LIMIT: Duration = Duration::from_secs(30);
+
+/// How many connections a pool of ours opens at most unless something else is said.
+pub(crate) const DEFAULT_CONNECTIONS: u32 = 10;
+
+/// How a database names what went wrong.
+pub(crate) trait Dialect: Database {
+    const KIND: &'static str;
+
+    /// Does [`bounded`](Self::bounded) put a statement of its own before the others?
+    const BOUND_IS_A_STATEMENT: bool;
+
+    /// The statements, which the server itself ends when they have not come to an end in time, or have waited for
+    /// a row for so long: who sent them may be gone. Nothing of it is left on the connection.
+    fn bounded(statements: &str, limit: Duration) -> String;
+
+    /// Undone by the server for another transaction's sake, and worth sending again at once?
+    fn is_undone(error: &sqlx::Error) -> bool;
+
+    /// Is a number too large?
+    #[cfg(feature = "mysql")]
+    fn is_out_of_range(error: &sqlx::Error) -> bool;
+
+    /// Is the connection of no more use?
+    fn is_leaving(error: &sqlx::Error) -> bool;
+
+    /// May the same statement succeed a little later?
+    fn is_transient(error: &sqlx::Error) -> bool;
+
+    /// Is the table missing, or an older one?
+    fn is_table_missing(error: &sqlx::Error) -> bool;
+
+    /// May this role not do what was asked?
+    fn is_forbidden(error: &sqlx::Error) -> bool;
+}
+
+/// A pool, and how long an answer may take.
+pub(crate) struct Store<DB: Database> {
+    pub(crate) pool: Pool<DB>,
+    pub(crate) limit: Duration,
+}
+
+impl<DB: Dialect> Store<DB>
+where
+    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
+{
+    /// Sends statements in one message.
+    pub(crate) async fn run(&self, statements: String) -> Result<Reply<DB>, BackendError> {
+        self.try_run(&statements).await.map_err(failure::<DB>)
+    }
+
+    /// As [`run`](Self::run), with the error as it came.
+    pub(crate) async fn try_run(&self, statements: &str) -> Result<Reply<DB>, sqlx::Error> {
+        self.in_time(self.send(None, statements, 0, None)).await
+    }
+
+    /// Over this connection at first, if there is one. That it was sent over another one then is noted in `doubt`.
+    pub(crate) async fn send(
+        &self,
+        first: Option<PoolConnection<DB>>,
+        statements: &str,
+        spare: u32,
+        doubt: Option<&Doubt>,
+    ) -> Result<Reply<DB>, sqlx::Error> {
+        let mut first = first;
+        let mut spare = spare;
+        let mut repeats = REPEATS;
+        let mut pauses = Backoff::new(Duration::from_millis(1), Duration::from_millis(50));
+        loop {
+            let connection = match first.take() {
+                Some(connection) => connection,
+                None => self.pool.acquire().await?,
+            };
+            let mut connection = Checkout::new(connection);
+            match send::<DB>(connection.get(), statements.to_owned()).await {
+                Ok(reply) => {
+                    connection.give_back();
+                    return Ok(reply);
+                }
+                Err(error) if is_broken(&error) || DB::is_leaving(&error) => {
+                    drop(connection);
+                    spare = spare.checked_sub(1).ok_or(error)?;
+                    if let Some(doubt) = doubt {
+                        doubt.note();
+                    }
+                }
+                Err(error) => {
+                    connection.give_back();
+                    if !DB::is_undone(&error) || repeats == 0 {
+                        return Err(error);
+                    }
+                    repeats -= 1;
+                    tokio::time::sleep(pauses.pause()).await;
+                }
+            }
+        }
+    }
+
+    /// What comes of work on the pool, if it comes in time.
+    pub(crate) async fn in_time<T>(
+        &self,
+        work: impl Future<Output = Result<T, sqlx::Error>>,
+    ) -> Result<T, sqlx::Error> {
+        let limit = self.limit;
+        tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
+            let problem = format!("no answer within {limit:?}");
+            Err(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, problem)))
+        })
+    }
+}
+
+/// A pool of connections of our own.
+pub(crate) async fn connect<DB: Dialect>(
+    options: <DB::Connection as Connection>::Options,
+    address: &str,
+    connections: u32,
+    limit: Duration,
+) -> Result<Pool<DB>, BackendError> {
+    // One alone first: a pool would hide why it has no connection.
+    let first = tokio::time::timeout(limit, DB::Connection::connect_with(&options)).await;
+    let first = first.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+    let unreachable = |error| {
+        let what = format!("{} at {address} could not be used", DB::KIND);
+        explain(&what, error, DB::is_transient).not_sent()
+    };
+    drop(first.map_err(unreachable)?);
+    Ok(PoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(limit)
+        // A broken connection shows when it is used, and the request is sent again.
+        .test_before_acquire(false)
+        .connect_lazy_with(options))
+}
+
+/// The error as the engine takes it.
+pub(crate) fn failure<DB: Dialect>(error: sqlx::Error) -> BackendError {
+    let never_executed = is_unsent(&error) || DB::is_undone(&error);
+    let failure = explain(DB::KIND, error, DB::is_transient);
+    if never_executed { failure.not_sent() } else { failure }
+}
+
+/// A connection out of the pool. Unless it is given back it is closed: a request that was dropped
+/// half-way, or that failed below the protocol, leaves who knows what on it.
+pub(crate) struct Checkout<DB: Database>(Option<PoolConnection<DB>>);
+
+impl<DB: Database> Checkout<DB> {
+    pub(crate) fn new(connection: PoolConnection<DB>) -> Self {
+        Self(Some(connection))
+    }
+
+    pub(crate) fn get(&mut self) -> &mut DB::Connection {
+        self.0.as_mut().expect("it is taken out only at the end")
+    }
+
+    pub(crate) fn give_back(mut self) {
+        drop(self.0.take());
+    }
+}
+
+impl<DB: Database> Drop for Checkout<DB> {
+    fn drop(&mut self) {
+        if let Some(connection) = self.0.take() {
+            // At once, and without a word to a server that may not listen.
+            drop(connection.detach());
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! The claims that were given up: an acquire of theirs that comes late is not granted.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::backend::{Capabilities, Claim};
+use crate::owner::OwnerId;
+
+/// How much longer than a ttl a given-up claim is remembered.
+const LATE: Duration = Duration::from_mins(1);
+
+/// Tombstones in this process, for stores whose own requests cannot be executed after the release that ended
+/// them (because they run in order, or name a round or a lease that is over): there only a new request of the
+/// same claim could still be granted.
+#[derive(Debug, Default)]
+pub(crate) struct GivenUp(Mutex<Table>);
+
+#[derive(Debug, Default)]
+struct Table {
+    until: HashMap<OwnerId, Instant>,
+    sweep_at: usize,
+}
+
+impl GivenUp {
+    const SMALLEST: usize = 64;
+
+    /// From now on this claim is granted nothing.
+    pub(crate) fn note(&self, claim: &Claim) {
+        let now = Instant::now();
+        let ttl = claim.ttl.min(Capabilities::LEASES.max_ttl);
+        let mut table = self.table();
+        // Whenever it has doubled: it stays within twice what is remembered for good reason.
+        if table.until.len() >= table.sweep_at.max(Self::SMALLEST) {
+            table.until.retain(|_, until| *until > now);
+            table.sweep_at = table.until.len() * 2;
+        }
+        table.until.insert(claim.owner, now + ttl + LATE);
+    }
+
+    /// Was it given up?
+    pub(crate) fn has(&self, claim: &Claim) -> bool {
+        self.table().until.get(&claim.owner).is_some_and(|until| *until > Instant::now())
+    }
+
+    /// Which of these was given up, if any?
+    pub(crate) fn first_of(&self, claims: &[Claim]) -> Option<usize> {
+        claims.iter().position(|claim| self.has(claim))
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claim() -> Claim {
+        Claim::new("k".into(), Duration::from_secs(5))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_remembered_for_longer_than_its_ttl_and_not_for_ever() {
+        let (given_up, claim, other) = (GivenUp::default(), claim(), claim());
+        given_up.note(&claim);
+        assert!(given_up.has(&claim) && !given_up.has(&other));
+        assert_eq!(given_up.first_of(&[other, claim.clone()]), Some(1));
+        tokio::time::advance(Duration::from_mins(1)).await;
+        assert!(given_up.has(&claim));
+        tokio::time::advance(Duration::from_secs(6)).await;
+        assert!(!given_up.has(&claim));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn they_do_not_pile_up() {
+        let given_up = GivenUp::default();
+        for _ in 0..1_000 {
+            given_up.note(&claim());
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        let remembered = given_up.table().until.len();
+        assert!(remembered <= 200, "{remembered} are remembered");
+    }
+}

@@ -1,0 +1,70 @@
+//! Another session, when the one before has ended.
+//!
+//! All who need it wait for one and the same attempt, and hear of its failure together. Between attempts that fail there
+//! are pauses: an outage is met with a few connections in a second, however many ask.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use super::session::Session;
+use super::{Inner, ZooKeeper};
+use crate::error::BackendError;
+use crate::stores::shared::kept_task::SingleFlight;
+use crate::stores::shared::outage::{Failure, Outage};
+
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Attempts to make a session.
+#[derive(Debug)]
+pub(super) struct Reconnecting {
+    flight: SingleFlight<Result<Arc<Session>, Failure>>,
+    outage: Outage,
+}
+
+impl Default for Reconnecting {
+    fn default() -> Self {
+        Self { flight: SingleFlight::new(), outage: Outage::new(FIRST_PAUSE, LONGEST_PAUSE) }
+    }
+}
+
+impl ZooKeeper {
+    /// The session there is, or a new one.
+    pub(super) async fn session(&self) -> Result<Arc<Session>, BackendError> {
+        if let Some(session) = self.living() {
+            return Ok(session);
+        }
+        let inner = Arc::downgrade(&self.0);
+        let outcome = self.0.reconnecting.flight.join(|| reconnect(inner)).await;
+        outcome.unwrap_or_else(|| Err(ended())).map_err(BackendError::from)
+    }
+}
+
+async fn reconnect(inner: Weak<Inner>) -> Result<Arc<Session>, Failure> {
+    let ensemble = {
+        let store = ZooKeeper(inner.upgrade().ok_or_else(ended)?);
+        // An attempt may have succeeded just before this one was asked for.
+        if let Some(session) = store.living() {
+            return Ok(session);
+        }
+        store.0.reconnecting.outage.admit()?;
+        store.0.ensemble.clone()
+    };
+    let answer = ensemble.connect().await;
+    // Without somebody to use it the session is closed.
+    let store = ZooKeeper(inner.upgrade().ok_or_else(ended)?);
+    let outage = &store.0.reconnecting.outage;
+    let session = answer.map_err(|error| {
+        let failure = Failure::from(&error);
+        outage.failed(&failure);
+        failure
+    })?;
+    outage.over();
+    store.claims().retain(|_, known| known.lives());
+    *store.current() = Some(Arc::clone(&session));
+    Ok(session)
+}
+
+fn ended() -> Failure {
+    Failure::transient("a connection to zookeeper ended with its runtime")
+}
