@@ -1,5 +1,19 @@
-//! What all backends have in common: the local queue, acquiring, renewal, release, reentrancy and
-//! the critical section.
+//! What a registry owns at run time, and what all backends have in common: local queues, acquire, renewal, release,
+//! reentrancy and the guarded run of a body.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::backend::{Backend, Capabilities};
+use crate::error::LockError;
+use crate::key::LockKey;
+use crate::options::LockOptions;
 
 mod acquire;
 mod acquire_set;
@@ -9,13 +23,128 @@ mod nesting;
 mod release;
 mod request;
 mod run_guarded;
+pub(crate) mod supported;
 pub(crate) mod telemetry;
 mod watchdog;
 
 pub(crate) use hold::{Ending, Hold};
-pub(crate) use local_queue::LocalQueues;
+use local_queue::LocalQueues;
 pub(crate) use nesting::{Inside, Nested};
 pub(crate) use release::{give_back, give_back_later};
 pub(crate) use request::{Face, Want, enter, enter_set};
 pub(crate) use run_guarded::run_guarded;
-pub(crate) use watchdog::Watchdogs;
+use telemetry::{Labels, Store};
+use watchdog::Watchdogs;
+
+/// Backends by name, with the queues, renewals and background work of the locks acquired through them.
+pub(crate) struct Engine {
+    backends: Vec<Arc<NamedBackend>>,
+    /// Its index.
+    pub(crate) default_backend: Option<usize>,
+    pub(crate) default_ttl: Duration,
+    pub(crate) queues: Arc<LocalQueues>,
+    pub(crate) watchdogs: Watchdogs,
+    /// Every hold, and the releases and undone acquires that nobody waits for.
+    pub(crate) background: TaskTracker,
+    pub(crate) shut_down: CancellationToken,
+    hold_numbers: AtomicU64,
+    pub(crate) disagreements: Disagreements,
+}
+
+/// Where two numbers of permits were met: by backend and key template.
+#[derive(Debug, Default)]
+pub(crate) struct Disagreements(Mutex<HashSet<(usize, &'static str)>>);
+
+impl Disagreements {
+    /// True for the first time.
+    pub(crate) fn note(&self, backend: usize, template: &'static str) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert((backend, template))
+    }
+}
+
+/// A backend under its name.
+pub(crate) struct NamedBackend {
+    pub(crate) name: Arc<str>,
+    pub(crate) index: usize,
+    pub(crate) capabilities: Capabilities,
+    pub(crate) store: Box<dyn Backend>,
+    /// What was logged of its failures.
+    pub(crate) failures: telemetry::Failures,
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry")
+            .field("backends", &self.backends)
+            .field("default_ttl", &self.default_ttl)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for NamedBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.name, self.store.kind())
+    }
+}
+
+impl Engine {
+    /// An engine over these backends, without a default one.
+    pub(crate) fn new(backends: Vec<Arc<NamedBackend>>, default_ttl: Duration) -> Self {
+        Self {
+            backends,
+            default_backend: None,
+            default_ttl,
+            queues: Arc::new(LocalQueues::default()),
+            watchdogs: Watchdogs::default(),
+            background: TaskTracker::new(),
+            shut_down: CancellationToken::new(),
+            hold_numbers: AtomicU64::new(0),
+            disagreements: Disagreements::default(),
+        }
+    }
+
+    pub(crate) fn backends(&self) -> impl Iterator<Item = &Arc<NamedBackend>> {
+        self.backends.iter()
+    }
+
+    /// The backend of this name, or the default one.
+    pub(crate) fn find(&self, name: Option<&str>) -> Result<&Arc<NamedBackend>, LockError> {
+        let index = match name {
+            None => self.default_backend,
+            Some(name) => self.backends.iter().position(|backend| &*backend.name == name),
+        };
+        index.map(|index| &self.backends[index]).ok_or_else(|| LockError::UnknownBackend {
+            name: name.unwrap_or("(default)").into(),
+            registered: self.names().into(),
+        })
+    }
+
+    pub(crate) fn names(&self) -> String {
+        if self.backends.is_empty() {
+            return "none".to_owned();
+        }
+        let names: Vec<_> = self.backends.iter().map(|backend| &*backend.name).collect();
+        names.join(", ")
+    }
+
+    pub(crate) fn next_hold_number(&self) -> u64 {
+        self.hold_numbers.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+impl NamedBackend {
+    pub(crate) fn new(name: &str, index: usize, store: Box<dyn Backend>) -> Self {
+        let (capabilities, failures) = (store.capabilities(), telemetry::Failures::default());
+        Self { name: name.into(), index, capabilities, store, failures }
+    }
+
+    fn labels<'a>(&'a self, template: &'static str, key: &'a LockKey) -> Labels<'a> {
+        Labels { template, key, store: Store::Backend(&self.name) }
+    }
+
+    /// Why this backend cannot honour these options with this ttl, if it cannot.
+    /// Why this backend cannot honour these options with this ttl, if it cannot.
+    pub(crate) fn refuses(&self, ttl: Duration, options: &LockOptions) -> Option<String> {
+        supported::refuses(&self.capabilities, ttl, options)
+    }
+}

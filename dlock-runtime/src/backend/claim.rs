@@ -50,6 +50,14 @@ impl Sharing {
         if permits.get() == 1 { Self::Exclusive } else { Self::Permits(permits) }
     }
 
+    /// How many may hold a key by it: its permits, and otherwise one writer.
+    pub(crate) const fn permits(self) -> u32 {
+        match self {
+            Self::Permits(permits) => permits.get(),
+            Self::Exclusive | Self::Shared => 1,
+        }
+    }
+
     /// The number of permits among these that differs from this one's, if it has one.
     pub(crate) fn other_permits(self, others: impl Iterator<Item = Self>) -> Option<NonZeroU32> {
         let Self::Permits(own) = self else { return None };

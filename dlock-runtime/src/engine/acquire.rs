@@ -13,12 +13,13 @@ use super::hold::{Hold, Terms};
 use super::local_queue::{Entry, Known, Place};
 use super::release::{Abandoned, abandon_later};
 use super::request::Want;
+use super::telemetry;
+use super::{Engine, NamedBackend};
 use crate::backend::{Answer, Attempt, Backend, Claim, Sharing, Watch};
 use crate::backoff::Backoff;
 use crate::clock::Moment;
 use crate::error::{BackendError, LockError, Whereabouts};
 use crate::options::Wait;
-use crate::registry::{Registered, RegistryInner};
 use crate::token::FencingToken;
 
 /// One request is given at least so long to be answered, however short the `wait`: a `wait` bounds
@@ -92,14 +93,11 @@ impl Deadline {
 ///
 /// Cancel safe: a request whose answer is not awaited any more is undone in the background, and the
 /// place in the local queue passes to the next task.
-pub(super) async fn acquire(
-    registry: &Arc<RegistryInner>,
-    want: &Want,
-) -> Result<Arc<Hold>, LockError> {
+pub(super) async fn acquire(engine: &Arc<Engine>, want: &Want) -> Result<Arc<Hold>, LockError> {
     let runtime = Handle::try_current().map_err(|_| LockError::NoRuntime)?;
     let deadline = Deadline::new(want.wait);
-    let place = line_up(registry, want, &deadline).await?;
-    let mut attempts = Attempts::new(registry, want, runtime, place);
+    let place = line_up(engine, want, &deadline).await?;
+    let mut attempts = Attempts::new(engine, want, runtime, place);
     let granted = attempts.until_granted(&deadline).await?;
     Ok(attempts.into_hold(granted))
 }
@@ -107,7 +105,7 @@ pub(super) async fn acquire(
 /// Waits for the place in front among this process's tasks. One that wants to be served in the order of
 /// all processes has no place here: it stands in the store's own queue.
 pub(super) async fn line_up(
-    registry: &RegistryInner,
+    engine: &Engine,
     want: &Want,
     deadline: &Deadline,
 ) -> Result<Option<Place>, LockError> {
@@ -117,28 +115,28 @@ pub(super) async fn line_up(
     }
     if deadline.no_waiting() && want.sharing != Sharing::Exclusive {
         // The one in front may be about to share the key.
-        return Ok(registry.queues.try_enter(index, &want.key));
+        return Ok(engine.queues.try_enter(index, &want.key));
     }
-    let mut turn = match registry.queues.enter(index, &want.key) {
+    let mut turn = match engine.queues.enter(index, &want.key) {
         Entry::Front(place) => return Ok(Some(place)),
         Entry::Behind(turn) => turn,
     };
     if deadline.no_waiting() {
         // Not even for the millisecond that a timer takes.
-        return behind_until_known(registry, want, deadline, turn).await;
+        return behind_until_known(engine, want, deadline, turn).await;
     }
     match deadline.bound(&mut turn).await {
         Some(Ok(place)) => Ok(Some(place)),
         // The sender is dropped only together with the queue, and that only when it is empty.
         Some(Err(_)) => Err(deadline.busy(want, Whereabouts::ThisProcess)),
-        None => behind_until_known(registry, want, deadline, turn).await,
+        None => behind_until_known(engine, want, deadline, turn).await,
     }
 }
 
 /// The caller's time is over before its turn came. It is told that the lock is busy only if that is known: a
 /// store that failed, or has not answered, is a failure for those behind as it is for the one in front.
 async fn behind_until_known(
-    registry: &RegistryInner,
+    engine: &Engine,
     want: &Want,
     deadline: &Deadline,
     mut turn: oneshot::Receiver<Place>,
@@ -146,11 +144,11 @@ async fn behind_until_known(
     let index = want.backend.index;
     let until = Instant::now() + LEAST_ANSWER_TIME;
     loop {
-        let anew = registry.queues.heard_anew(index, &want.key);
+        let anew = engine.queues.heard_anew(index, &want.key);
         let anew = anew.notified();
         let now = Instant::now();
         let too_long_ago = now.checked_sub(LEAST_ANSWER_TIME).unwrap_or(now);
-        let limit = match registry.queues.known(index, &want.key, too_long_ago) {
+        let limit = match engine.queues.known(index, &want.key, too_long_ago) {
             Known::Busy => return Err(deadline.busy(want, Whereabouts::ThisProcess)),
             Known::Failed(error) => return Err(failed(want, error)),
             Known::Asked(since) => until.min(since + LEAST_ANSWER_TIME),
@@ -177,7 +175,7 @@ async fn behind_until_known(
 /// The tries of one acquire. While a request of it may be executed without anybody knowing,
 /// dropping this undoes it in the background.
 struct Attempts<'a> {
-    registry: &'a Arc<RegistryInner>,
+    engine: &'a Arc<Engine>,
     want: &'a Want,
     runtime: Handle,
     claim: Claim,
@@ -199,14 +197,9 @@ pub(super) struct Granted {
 }
 
 impl<'a> Attempts<'a> {
-    fn new(
-        registry: &'a Arc<RegistryInner>,
-        want: &'a Want,
-        runtime: Handle,
-        place: Option<Place>,
-    ) -> Self {
+    fn new(engine: &'a Arc<Engine>, want: &'a Want, runtime: Handle, place: Option<Place>) -> Self {
         Self {
-            registry,
+            engine,
             want,
             runtime,
             claim: want.claim(),
@@ -264,7 +257,11 @@ impl<'a> Attempts<'a> {
                     deadline.bound(changed_within(watch.as_mut(), pause)).await;
                 }
                 Err(error) if error.is_transient() && !deadline.is_over() => {
-                    crate::engine::telemetry::acquire_failed(self.want, &error);
+                    telemetry::acquire_failed(
+                        self.want.labels(),
+                        &self.want.backend.failures,
+                        &error,
+                    );
                     // Failures may have broken the watch as well; it is made anew.
                     watch = None;
                     deadline.bound(tokio::time::sleep(failures.pause())).await;
@@ -301,7 +298,7 @@ impl<'a> Attempts<'a> {
             Ok(attempt) => {
                 self.queued = attempt.is_queued();
                 self.in_doubt |= attempt.in_doubt();
-                compare_permits(self.registry, self.want, attempt.other_permits());
+                compare_permits(self.engine, self.want, attempt.other_permits());
             }
             Err(error) => self.in_doubt |= error.may_have_been_sent(),
         }
@@ -324,7 +321,7 @@ impl<'a> Attempts<'a> {
         // Unanswered, it still stands in the queue.
         self.in_doubt |= match &answer {
             Some(Ok(attempt)) => {
-                compare_permits(self.registry, self.want, attempt.other_permits());
+                compare_permits(self.engine, self.want, attempt.other_permits());
                 attempt.in_doubt()
             }
             Some(Err(error)) => error.may_have_been_sent(),
@@ -347,7 +344,7 @@ impl<'a> Attempts<'a> {
         let stale = std::mem::replace(&mut self.claim, self.want.claim());
         self.in_doubt = false;
         let abandoned = Abandoned { claim: stale, late_acquire: true };
-        abandon_later(self.registry, &self.want.backend, abandoned, &self.runtime, None);
+        abandon_later(self.engine, &self.want.backend, abandoned, &self.runtime, None);
     }
 
     /// An exclusive holder keeps the place in front until it releases the key; of those who share it the next one
@@ -357,7 +354,7 @@ impl<'a> Attempts<'a> {
         let in_doubt = std::mem::take(&mut self.in_doubt);
         self.queued = false;
         let claim = Claim { token: Some(granted.token), ..self.claim.clone() };
-        hold(self.registry, self.want, claim, granted, in_doubt, place, &self.runtime)
+        hold(self.engine, self.want, claim, granted, in_doubt, place, &self.runtime)
     }
 }
 
@@ -367,14 +364,14 @@ impl Drop for Attempts<'_> {
         if late_acquire || self.queued {
             let abandoned = Abandoned { claim: self.claim.clone(), late_acquire };
             let place = self.place.take();
-            abandon_later(self.registry, &self.want.backend, abandoned, &self.runtime, place);
+            abandon_later(self.engine, &self.want.backend, abandoned, &self.runtime, place);
         }
     }
 }
 
 /// The hold that a grant begins.
 pub(super) fn hold(
-    registry: &Arc<RegistryInner>,
+    engine: &Arc<Engine>,
     want: &Want,
     claim: Claim,
     granted: Granted,
@@ -382,10 +379,10 @@ pub(super) fn hold(
     place: Option<Place>,
     runtime: &Handle,
 ) -> Arc<Hold> {
-    let watchdog = registry.watchdogs.of(runtime);
+    let watchdog = engine.watchdogs.of(runtime);
     let terms = Terms { renew: want.renew, max_hold: want.max_hold, min_hold: want.min_hold };
     let hold = Arc::new(Hold::new(
-        Arc::clone(registry),
+        Arc::clone(engine),
         Arc::clone(&want.backend),
         claim,
         granted.token,
@@ -403,11 +400,11 @@ pub(super) fn hold(
 }
 
 /// Each counts by its own number; that there are two of them somebody should hear of.
-pub(super) fn compare_permits(registry: &RegistryInner, want: &Want, other: Option<NonZeroU32>) {
+pub(super) fn compare_permits(engine: &Engine, want: &Want, other: Option<NonZeroU32>) {
     if let Some(other) = other
-        && registry.disagreements.note(want.backend.index, want.template)
+        && engine.disagreements.note(want.backend.index, want.template)
     {
-        crate::engine::telemetry::permits_disagree(want, other);
+        telemetry::permits_disagree(want.labels(), want.sharing.permits(), other);
     }
 }
 
@@ -426,7 +423,7 @@ pub(super) async fn watch_key(
     match deadline.bound(watching).await?? {
         Ok(watch) => Some(watch),
         Err(error) => {
-            crate::engine::telemetry::watch_failed(want, &error);
+            telemetry::watch_failed(want.labels(), &want.backend.failures, &error);
             None
         }
     }
@@ -435,7 +432,7 @@ pub(super) async fn watch_key(
 /// How long to sleep if nothing changes: until the present lease would end, a poll's pause, or the safety
 /// net, whichever is first.
 pub(super) fn pause(
-    backend: &Registered,
+    backend: &NamedBackend,
     polls: &mut Backoff,
     watched: bool,
     expires_in: Option<Duration>,
@@ -461,7 +458,7 @@ pub(super) fn backoffs() -> [Backoff; 2] {
 
 /// Awaits an answer for as long as it is of use.
 pub(super) async fn answered<T: Unpin>(
-    backend: &Registered,
+    backend: &NamedBackend,
     answer: Answer<'_, Result<T, BackendError>>,
     deadline: &Deadline,
 ) -> Result<T, BackendError> {
@@ -470,11 +467,11 @@ pub(super) async fn answered<T: Unpin>(
     tokio::time::timeout_at(limit, answer).await.unwrap_or_else(|_| Err(unanswered(backend)))
 }
 
-fn unanswered(backend: &Registered) -> BackendError {
+fn unanswered(backend: &NamedBackend) -> BackendError {
     BackendError::transient(format!("backend `{}` did not answer in time", backend.name))
 }
 
-pub(super) fn too_late(backend: &Registered) -> BackendError {
+pub(super) fn too_late(backend: &NamedBackend) -> BackendError {
     BackendError::transient(format!(
         "backend `{}` granted the lock, but its answer came after the lease had ended; use a longer ttl",
         backend.name

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
+use super::Engine;
 use super::acquire::{
     Deadline, Granted, answered, backoffs, changed_within, compare_permits, failed, hold, line_up,
     pause, too_late, watch_key,
@@ -14,10 +15,10 @@ use super::hold::Hold;
 use super::local_queue::Place;
 use super::release::{Abandoned, abandon_later};
 use super::request::Want;
+use super::telemetry;
 use crate::backend::{Backend, Claim, SetAttempt, Sharing, Watch};
 use crate::clock::Moment;
 use crate::error::{BackendError, LockError, Whereabouts};
-use crate::registry::RegistryInner;
 use crate::token::FencingToken;
 
 /// Takes the leases, which are wanted of one backend, in the order of their keys.
@@ -25,12 +26,12 @@ use crate::token::FencingToken;
 /// Cancel safe: a request whose answer is not awaited any more is undone in the background, and the places in
 /// the local queues pass to the next tasks.
 pub(super) async fn acquire_set(
-    registry: &Arc<RegistryInner>,
+    engine: &Arc<Engine>,
     wants: &[Want],
 ) -> Result<Vec<Arc<Hold>>, LockError> {
     let runtime = Handle::try_current().map_err(|_| LockError::NoRuntime)?;
     let deadline = Deadline::new(wants[0].wait);
-    let mut attempts = Attempts::new(registry, wants, runtime);
+    let mut attempts = Attempts::new(engine, wants, runtime);
     let granted = attempts.until_granted(&deadline).await?;
     Ok(attempts.into_holds(granted))
 }
@@ -38,7 +39,7 @@ pub(super) async fn acquire_set(
 /// The tries of one acquire of several keys. While a request of it may be executed without anybody knowing,
 /// dropping this undoes it in the background.
 struct Attempts<'a> {
-    registry: &'a Arc<RegistryInner>,
+    engine: &'a Arc<Engine>,
     wants: &'a [Want],
     runtime: Handle,
     claims: Vec<Claim>,
@@ -60,10 +61,10 @@ struct AllGranted {
 }
 
 impl<'a> Attempts<'a> {
-    fn new(registry: &'a Arc<RegistryInner>, wants: &'a [Want], runtime: Handle) -> Self {
+    fn new(engine: &'a Arc<Engine>, wants: &'a [Want], runtime: Handle) -> Self {
         let claims = wants.iter().map(Want::claim).collect();
         let (in_flight, in_doubt, queued) = (false, false, false);
-        Self { registry, wants, runtime, claims, place: None, in_flight, in_doubt, queued }
+        Self { engine, wants, runtime, claims, place: None, in_flight, in_doubt, queued }
     }
 
     async fn until_granted(&mut self, deadline: &Deadline) -> Result<AllGranted, LockError> {
@@ -108,7 +109,7 @@ impl<'a> Attempts<'a> {
                     deadline.bound(changed_within(watch, pause)).await;
                 }
                 Err(error) if error.is_transient() && !deadline.is_over() => {
-                    crate::engine::telemetry::acquire_failed(&self.wants[0], &error);
+                    telemetry::acquire_failed(self.wants[0].labels(), &backend.failures, &error);
                     // Failures may have broken the watch as well; it is made anew.
                     watched = None;
                     deadline.bound(tokio::time::sleep(failures.pause())).await;
@@ -123,7 +124,7 @@ impl<'a> Attempts<'a> {
 
     /// Where other tasks of this process want one of the keys, this lines up behind them before it asks.
     async fn line_up_where_occupied(&mut self, deadline: &Deadline) -> Result<(), LockError> {
-        let queues = &self.registry.queues;
+        let queues = &self.engine.queues;
         let occupied =
             self.wants.iter().position(|want| queues.is_occupied(want.backend.index, &want.key));
         match occupied {
@@ -140,8 +141,8 @@ impl<'a> Attempts<'a> {
         }
         self.place = None;
         let want = &self.wants[at];
-        let waits = !want.fair && self.registry.queues.is_occupied(want.backend.index, &want.key);
-        self.place = line_up(self.registry, want, deadline).await?.map(|place| (at, place));
+        let waits = !want.fair && self.engine.queues.is_occupied(want.backend.index, &want.key);
+        self.place = line_up(self.engine, want, deadline).await?.map(|place| (at, place));
         Ok(waits)
     }
 
@@ -178,7 +179,7 @@ impl<'a> Attempts<'a> {
             Ok(attempt) => {
                 self.queued = attempt.is_queued();
                 self.in_doubt |= attempt.in_doubt();
-                compare_permits(self.registry, &self.wants[0], attempt.other_permits());
+                compare_permits(self.engine, &self.wants[0], attempt.other_permits());
             }
             Err(error) => self.in_doubt |= error.may_have_been_sent(),
         }
@@ -189,7 +190,7 @@ impl<'a> Attempts<'a> {
         for (claim, want) in self.claims.iter_mut().zip(self.wants) {
             let stale = std::mem::replace(claim, want.claim());
             let abandoned = Abandoned { claim: stale, late_acquire: true };
-            abandon_later(self.registry, &want.backend, abandoned, &self.runtime, None);
+            abandon_later(self.engine, &want.backend, abandoned, &self.runtime, None);
         }
         self.in_doubt = false;
     }
@@ -206,14 +207,14 @@ impl<'a> Attempts<'a> {
             let place = front.take_if(|(front_at, _)| *front_at == at).map(|(_, place)| place);
             // Where another task is in front it hears from the store that the key is busy.
             let place =
-                place.or_else(|| self.registry.queues.try_enter(want.backend.index, &want.key));
+                place.or_else(|| self.engine.queues.try_enter(want.backend.index, &want.key));
             if let Some(place) = &place {
                 place.hears(Ok(()));
             }
             let claim = Claim { token: Some(token), ..claim.clone() };
             let granted = Granted { since, token, validity };
             let place = place.filter(|_| want.sharing == Sharing::Exclusive);
-            hold(self.registry, want, claim, granted, in_doubt, place, &self.runtime)
+            hold(self.engine, want, claim, granted, in_doubt, place, &self.runtime)
         });
         holds.collect()
     }
@@ -227,7 +228,7 @@ impl Drop for Attempts<'_> {
             for (at, (claim, want)) in self.claims.drain(..).zip(self.wants).enumerate() {
                 let place = front.take_if(|(front_at, _)| *front_at == at).map(|(_, place)| place);
                 let abandoned = Abandoned { claim, late_acquire };
-                abandon_later(self.registry, &want.backend, abandoned, &self.runtime, place);
+                abandon_later(self.engine, &want.backend, abandoned, &self.runtime, place);
             }
         }
     }

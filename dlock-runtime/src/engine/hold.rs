@@ -13,11 +13,12 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::local_queue::Place;
 use super::release::{Abandoned, abandon_later};
+use super::telemetry::{self, Labels};
 use super::watchdog::Watchdog;
+use super::{Engine, NamedBackend};
 use crate::backend::{Claim, validity_of};
 use crate::clock::Moment;
 use crate::error::{LockError, Loss};
-use crate::registry::{Registered, RegistryInner};
 use crate::token::FencingToken;
 
 use self::renewal::renewal_period;
@@ -26,8 +27,8 @@ pub(crate) use self::renewal::{InFlight, Renewed, Step};
 /// Everything about one lease that this process holds or held.
 #[derive(Debug)]
 pub(crate) struct Hold {
-    pub(crate) registry: Arc<RegistryInner>,
-    pub(crate) backend: Arc<Registered>,
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) backend: Arc<NamedBackend>,
     pub(crate) claim: Claim,
     pub(crate) token: FencingToken,
     /// The low-cardinality name for traces and metrics.
@@ -100,8 +101,8 @@ pub(crate) enum Ending {
 impl Hold {
     #[expect(clippy::too_many_arguments, reason = "the parts of a hold, given once")]
     pub(crate) fn new(
-        registry: Arc<RegistryInner>,
-        backend: Arc<Registered>,
+        engine: Arc<Engine>,
+        backend: Arc<NamedBackend>,
         claim: Claim,
         token: FencingToken,
         template: &'static str,
@@ -113,7 +114,7 @@ impl Hold {
         runtime: Handle,
         watchdog: Arc<Watchdog>,
     ) -> Self {
-        let number = registry.next_hold_number();
+        let number = engine.next_hold_number();
         let state = State {
             proved: since,
             validity,
@@ -125,10 +126,10 @@ impl Hold {
             extended_to_age: Duration::ZERO,
             place,
             in_doubt,
-            tracked: Some(registry.background.token()),
+            tracked: Some(engine.background.token()),
         };
         Self {
-            registry,
+            engine,
             backend,
             claim,
             token,
@@ -213,10 +214,10 @@ impl Hold {
         if self.backend.capabilities.session {
             // It would last as long as its session does.
             let abandoned = Abandoned { claim: self.claim.clone(), late_acquire: true };
-            abandon_later(&self.registry, &self.backend, abandoned, &self.runtime, None);
+            abandon_later(&self.engine, &self.backend, abandoned, &self.runtime, None);
         }
         if let Ending::Lost(loss) = ending {
-            crate::engine::telemetry::lost(self, loss);
+            telemetry::lost(self.labels(), self.token, self.since.elapsed(), loss);
         }
     }
 
@@ -386,6 +387,10 @@ impl Hold {
     }
 
     /// May a request of this claim be executed after its release?
+    pub(super) fn labels(&self) -> Labels<'_> {
+        self.backend.labels(self.template, &self.claim.key)
+    }
+
     pub(crate) fn in_doubt(&self) -> bool {
         self.state().in_doubt
     }

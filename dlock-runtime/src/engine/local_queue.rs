@@ -17,7 +17,7 @@ pub(crate) type BackendIndex = usize;
 
 type Queues = HashMap<(BackendIndex, LockKey), Queue>;
 
-/// The queues of one registry.
+/// The queues of one engine.
 #[derive(Debug, Default)]
 pub(crate) struct LocalQueues(Mutex<Queues>);
 

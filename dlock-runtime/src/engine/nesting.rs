@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use super::Engine;
 use super::acquire::Deadline;
 use super::hold::{Ending, Hold};
 use super::request::Want;
@@ -19,7 +20,6 @@ use crate::clock::Moment;
 use crate::error::{LockError, Loss, Whereabouts};
 use crate::guard::LockGuard;
 use crate::key::LockKey;
-use crate::registry::RegistryInner;
 
 tokio::task_local! {
     static INNERMOST: Arc<Inside>;
@@ -114,9 +114,9 @@ impl Inside {
     }
 
     /// The nearest enclosing body of this task that runs under a hold of this very lock.
-    pub(super) fn around(registry: &Arc<RegistryInner>, want: &Want) -> Option<Arc<Self>> {
+    pub(super) fn around(engine: &Arc<Engine>, want: &Want) -> Option<Arc<Self>> {
         Self::nearest(|hold| {
-            Arc::ptr_eq(&hold.registry, registry)
+            Arc::ptr_eq(&hold.engine, engine)
                 && hold.backend.index == want.backend.index
                 && hold.claim.key == want.key
         })

@@ -10,10 +10,11 @@ use tokio::time::Instant;
 
 use super::hold::{Ending, Hold};
 use super::local_queue::Place;
+use super::telemetry;
+use super::{Engine, NamedBackend};
 use crate::backend::{Backend, Claim, Release, Released};
 use crate::backoff::Backoff;
 use crate::error::{BackendError, LockError, Loss};
-use crate::registry::{Registered, RegistryInner};
 
 /// How long a caller waits for its release; then it goes on in the background.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -42,7 +43,7 @@ pub(crate) async fn give_back(hold: Arc<Hold>) -> Result<(), LockError> {
     };
     match answer {
         Ok(Released::Released) => {
-            crate::engine::telemetry::released(&hold);
+            telemetry::released(hold.labels(), hold.token, || hold.since.elapsed());
             hold.untrack();
             lost_before()
         }
@@ -51,17 +52,17 @@ pub(crate) async fn give_back(hold: Arc<Hold>) -> Result<(), LockError> {
                 // It was released when it ended.
                 Err(ended) if hold.backend.capabilities.session => ended,
                 Err(Ending::HeldTooLong(_)) | Ok(()) => {
-                    crate::engine::telemetry::lost(&hold, Loss::NotHeld);
+                    telemetry::lost(hold.labels(), hold.token, hold.since.elapsed(), Loss::NotHeld);
                     Ending::Lost(Loss::NotHeld)
                 }
                 Err(lost) => lost,
             };
-            crate::engine::telemetry::released(&hold);
+            telemetry::released(hold.labels(), hold.token, || hold.since.elapsed());
             hold.untrack();
             Err(hold.error(ending, true))
         }
         Err(error) => {
-            crate::engine::telemetry::release_delayed(&hold, &error);
+            telemetry::release_delayed(hold.labels(), &hold.backend.failures, &error);
             // The next task in the local queue may try: the backend decides.
             drop(place);
             spawn(Arc::clone(&hold), None, true);
@@ -105,7 +106,7 @@ impl Drop for Returning {
 
 /// One lease to give back, or one acquire to undo.
 struct Errand<'a> {
-    backend: &'a Registered,
+    backend: &'a NamedBackend,
     claim: &'a Claim,
     /// `None` when it is not known whether the claim was ever granted.
     hold: Option<&'a Hold>,
@@ -169,19 +170,19 @@ impl<'a> Errand<'a> {
 /// says nothing.
 fn spawn(hold: Arc<Hold>, place: Option<Place>, tried: bool) {
     let runtime = Handle::try_current().unwrap_or_else(|_| hold.runtime.clone());
-    let tracker = hold.registry.background.clone();
+    let tracker = hold.engine.background.clone();
     tracker.spawn_on(
         async move {
             let ended_before = hold.close(PATIENCE / 2).await.is_err();
             let answer = Errand::of(&hold).until_answered(hold.claim.ttl, place).await;
             match answer {
                 Some((Released::NotHeld, repeated)) if !(tried || repeated || ended_before) => {
-                    crate::engine::telemetry::lost(&hold, Loss::NotHeld);
+                    telemetry::lost(hold.labels(), hold.token, hold.since.elapsed(), Loss::NotHeld);
                 }
                 Some(_) => {}
-                None => crate::engine::telemetry::release_given_up(&hold),
+                None => telemetry::release_given_up(hold.labels(), &hold.backend.failures),
             }
-            crate::engine::telemetry::released(&hold);
+            telemetry::released(hold.labels(), hold.token, || hold.since.elapsed());
             hold.untrack();
         },
         &runtime,
@@ -197,20 +198,24 @@ pub(super) struct Abandoned {
 
 /// Undoes an acquire in the background.
 pub(super) fn abandon_later(
-    registry: &RegistryInner,
-    backend: &Arc<Registered>,
+    engine: &Engine,
+    backend: &Arc<NamedBackend>,
     Abandoned { claim, late_acquire }: Abandoned,
     runtime: &Handle,
     place: Option<Place>,
 ) {
     let backend = Arc::clone(backend);
     let runtime = Handle::try_current().unwrap_or_else(|_| runtime.clone());
-    registry.background.spawn_on(
+    engine.background.spawn_on(
         async move {
             let errand = Errand { backend: &backend, claim: &claim, hold: None, late_acquire };
             let answer = errand.until_answered(claim.ttl + LATE, place).await;
             if answer.is_none() {
-                crate::engine::telemetry::abandon_given_up(&backend, &claim);
+                telemetry::abandon_given_up(
+                    backend.labels("", &claim.key),
+                    &backend.failures,
+                    backend.store.kind(),
+                );
             }
         },
         &runtime,

@@ -10,18 +10,19 @@ use std::time::Duration;
 use super::acquire::{Deadline, acquire};
 use super::acquire_set::acquire_set;
 use super::nesting::Inside;
+use super::telemetry::{self, Labels};
+use super::{Engine, NamedBackend};
 use crate::backend::{Claim, Sharing};
 use crate::client_info::Claimant;
 use crate::error::{LockError, Whereabouts};
 use crate::guard::LockGuard;
 use crate::key::LockKey;
 use crate::options::{LockOptions, OnLost, Wait};
-use crate::registry::{Registered, RegistryInner};
 
 /// A lock that is wanted, with every option settled.
 #[derive(Debug)]
 pub(crate) struct Want {
-    pub(crate) backend: Arc<Registered>,
+    pub(crate) backend: Arc<NamedBackend>,
     pub(crate) key: LockKey,
     pub(crate) template: &'static str,
     /// What operators see of it.
@@ -40,7 +41,7 @@ pub(crate) struct Want {
 impl Want {
     /// Fills in the registry's defaults and checks what can be checked without asking anybody.
     pub(crate) fn new(
-        registry: &RegistryInner,
+        engine: &Engine,
         key: LockKey,
         template: &'static str,
         label: Cow<'static, str>,
@@ -48,8 +49,8 @@ impl Want {
         backend: Option<&str>,
     ) -> Result<Self, LockError> {
         key.check()?;
-        let backend = registry.find(backend)?;
-        let ttl = options.ttl.unwrap_or(registry.default_ttl);
+        let backend = engine.find(backend)?;
+        let ttl = options.ttl.unwrap_or(engine.default_ttl);
         if let Some(problem) = backend.refuses(ttl, options) {
             return Err(LockError::Unsupported {
                 backend: (&*backend.name).into(),
@@ -74,6 +75,10 @@ impl Want {
         })
     }
 
+    pub(super) fn labels(&self) -> Labels<'_> {
+        self.backend.labels(self.template, &self.key)
+    }
+
     /// A claim of a new owner.
     pub(super) fn claim(&self) -> Claim {
         Claim::new(self.key.clone(), self.ttl)
@@ -94,27 +99,23 @@ pub(crate) enum Face {
 
 /// Takes the lock that is wanted.
 pub(crate) async fn enter(
-    registry: &Arc<RegistryInner>,
+    engine: &Arc<Engine>,
     want: &Want,
     face: Face,
 ) -> Result<LockGuard, LockError> {
-    let waiting = crate::engine::telemetry::Waiting::begin(want);
+    let waiting = telemetry::Waiting::begin(want.labels());
     // Pinned and polled in place: an adapter would move these large futures about.
-    let mut taking = pin!(take(registry, want, face));
+    let mut taking = pin!(take(engine, want, face));
     let entered = poll_fn(|cx| waiting.span().in_scope(|| taking.as_mut().poll(cx))).await;
     waiting.end(entered.as_ref().map(LockGuard::fencing_token));
     entered
 }
 
-async fn take(
-    registry: &Arc<RegistryInner>,
-    want: &Want,
-    face: Face,
-) -> Result<LockGuard, LockError> {
+async fn take(engine: &Arc<Engine>, want: &Want, face: Face) -> Result<LockGuard, LockError> {
     // Before anything is asked for: a store that answers at once, or nobody at all, would never yield.
     tokio::task::consume_budget().await;
     let around = match face {
-        Face::Body => Inside::around(registry, want),
+        Face::Body => Inside::around(engine, want),
         Face::Bare => None,
     };
     if let Some(inside) = around {
@@ -124,27 +125,27 @@ async fn take(
         // The holder is an enclosing body of this very call: it cannot end before this returns.
         return Err(Deadline::new(want.wait).busy(want, Whereabouts::ThisTask));
     }
-    let hold = unless_shut_down(registry, want, pin!(acquire(registry, want))).await?;
+    let hold = unless_shut_down(engine, want, pin!(acquire(engine, want))).await?;
     Ok(LockGuard::leased(hold))
 }
 
 /// Takes several locks in one step, which stand in the order of their keys. `None`: they are to be taken one
 /// after the other, because the store can do no other or an enclosing body of this task holds some of them.
 pub(crate) async fn enter_set(
-    registry: &Arc<RegistryInner>,
+    engine: &Arc<Engine>,
     wants: &[Want],
     face: Face,
 ) -> Option<Result<Vec<LockGuard>, LockError>> {
     let [first, _, ..] = wants else { return None };
-    let nested = |want| face == Face::Body && Inside::around(registry, want).is_some();
+    let nested = |want| face == Face::Body && Inside::around(engine, want).is_some();
     if !first.backend.capabilities.atomic_sets || wants.iter().any(nested) {
         return None;
     }
     tokio::task::consume_budget().await;
-    let waiting = crate::engine::telemetry::Waiting::begin(first);
-    let mut acquiring = Box::pin(acquire_set(registry, wants));
+    let waiting = telemetry::Waiting::begin(first.labels());
+    let mut acquiring = Box::pin(acquire_set(engine, wants));
     let acquiring = poll_fn(|cx| waiting.span().in_scope(|| acquiring.as_mut().poll(cx)));
-    let entered = unless_shut_down(registry, first, pin!(acquiring)).await;
+    let entered = unless_shut_down(engine, first, pin!(acquiring)).await;
     let entered = entered.map(|holds| holds.into_iter().map(LockGuard::leased).collect::<Vec<_>>());
     waiting.end(entered.as_ref().map(|guards| guards[0].fencing_token()));
     Some(entered)
@@ -152,15 +153,15 @@ pub(crate) async fn enter_set(
 
 /// Awaits this, unless the registry is shut down before it is there.
 async fn unless_shut_down<T>(
-    registry: &RegistryInner,
+    engine: &Engine,
     want: &Want,
     mut acquiring: Pin<&mut impl Future<Output = Result<T, LockError>>>,
 ) -> Result<T, LockError> {
     let refused = || LockError::ShutDown { key: want.key.clone() };
-    if registry.shut_down.is_cancelled() {
+    if engine.shut_down.is_cancelled() {
         return Err(refused());
     }
-    let mut shutting_down = pin!(registry.shut_down.cancelled());
+    let mut shutting_down = pin!(engine.shut_down.cancelled());
     poll_fn(|cx| match acquiring.as_mut().poll(cx) {
         Poll::Pending => shutting_down.as_mut().poll(cx).map(|()| Err(refused())),
         ready @ Poll::Ready(_) => ready,

@@ -11,6 +11,7 @@ use tracing::Span;
 
 use super::hold::{Ending, Hold};
 use super::nesting::Enclosure;
+use super::telemetry;
 use crate::error::{LockError, Loss};
 use crate::guard::{LockGuard, give_all_back};
 use crate::options::OnLost;
@@ -91,10 +92,15 @@ pub(crate) async fn run_guarded<F: Future>(
 ) -> Result<F::Output, LockError> {
     // Declared after the guards: when this future is dropped, the body goes first.
     let mut section = Section::new(body);
-    let span = crate::engine::telemetry::holding(guards.as_ref());
+    let first = guards.as_ref().first().map(|guard| Arc::clone(guard.hold()));
+    let span = first.as_ref().map_or_else(Span::none, |hold| {
+        telemetry::holding(hold.labels(), hold.token, guards.as_ref().len())
+    });
     let outcome = drive(guards.as_ref(), on_lost, &mut section, &span).await;
     section.clear();
-    crate::engine::telemetry::held(&span, guards.as_ref(), outcome.name());
+    if let Some(hold) = &first {
+        telemetry::held(&span, || hold.since.elapsed(), outcome.name());
+    }
     match outcome {
         Outcome::Finished(value, lost) => {
             let returned = give_all_back(guards).await;

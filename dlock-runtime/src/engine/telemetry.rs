@@ -7,25 +7,32 @@
 mod throttle;
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 use tracing::Span;
 use tracing::field::Empty;
 
-use crate::backend::{Backend, Claim, Sharing};
-use crate::engine::{Hold, Want};
 use crate::error::{BackendError, LockError, Loss};
-use crate::guard::LockGuard;
 use crate::key::LockKey;
-use crate::registry::Registered;
 use crate::token::FencingToken;
 
 pub(crate) use self::throttle::Failures;
 
+/// What every event says of its lock.
+#[derive(Clone, Copy)]
+pub(crate) struct Labels<'a> {
+    pub(crate) template: &'static str,
+    pub(crate) key: &'a LockKey,
+    pub(crate) store: Store<'a>,
+}
+
 /// Where a lock lives.
 #[derive(Clone, Copy)]
-enum Store<'a> {
-    Registered(&'a Registered),
+pub(crate) enum Store<'a> {
+    /// In the backend of this name.
+    Backend(&'a Arc<str>),
     /// In the caller's own transaction.
     Transaction,
 }
@@ -33,7 +40,7 @@ enum Store<'a> {
 impl Store<'_> {
     fn name(&self) -> &str {
         match self {
-            Self::Registered(backend) => &backend.name,
+            Self::Backend(name) => name,
             Self::Transaction => "transaction",
         }
     }
@@ -41,36 +48,26 @@ impl Store<'_> {
 
 /// One call's way to its lock: the span `lock.acquire`.
 pub(crate) struct Waiting<'a> {
-    template: &'static str,
-    store: Store<'a>,
+    labels: Labels<'a>,
     /// `None` when nobody looks: reading the clock is a good part of what a call costs.
     began: Option<Instant>,
     span: Span,
 }
 
 impl<'a> Waiting<'a> {
-    pub(crate) fn begin(want: &'a Want) -> Self {
-        Self::of(want.template, &want.key, Store::Registered(&want.backend))
-    }
-
-    /// For a row lock in the caller's transaction.
-    pub(crate) fn begin_row(template: &'static str, key: &LockKey) -> Self {
-        Self::of(template, key, Store::Transaction)
-    }
-
-    fn of(template: &'static str, key: &LockKey, store: Store<'a>) -> Self {
+    pub(crate) fn begin(labels: Labels<'a>) -> Self {
         let span = tracing::debug_span!(
             target: "dlock",
             "lock.acquire",
-            template,
-            key = %key,
-            backend = store.name(),
+            template = labels.template,
+            key = %labels.key,
+            backend = labels.store.name(),
             waited = Empty,
             token = Empty,
             outcome = Empty,
         );
         let began = is_observed(&span).then(Instant::now);
-        Self { template, store, began, span }
+        Self { labels, began, span }
     }
 
     pub(crate) fn span(&self) -> &Span {
@@ -93,7 +90,7 @@ impl<'a> Waiting<'a> {
             self.span
                 .in_scope(|| tracing::debug!(target: "dlock", ?waited, outcome, "lock acquire"));
         }
-        meters::acquired(self.template, self.store, outcome, waited);
+        meters::acquired(self.labels, outcome, waited);
     }
 }
 
@@ -102,85 +99,89 @@ fn is_observed(span: &Span) -> bool {
     cfg!(feature = "metrics") || !span.is_disabled()
 }
 
-/// The span of a body under its first lock: `lock.hold`.
-pub(crate) fn holding(guards: &[LockGuard]) -> Span {
-    let Some(hold) = guards.first().map(LockGuard::hold) else { return Span::none() };
+/// The span of a body under its first lock: `lock.hold`. It holds so many keys.
+pub(crate) fn holding(labels: Labels<'_>, token: FencingToken, keys: usize) -> Span {
     tracing::debug_span!(
         target: "dlock",
         "lock.hold",
-        template = hold.template,
-        key = %hold.claim.key,
-        keys = guards.len(),
-        backend = &*hold.backend.name,
-        token = hold.token.get(),
+        template = labels.template,
+        key = %labels.key,
+        keys,
+        backend = labels.store.name(),
+        token = token.get(),
         held = Empty,
         outcome = Empty,
     )
 }
 
 /// How a body under its locks ended.
-pub(crate) fn held(span: &Span, guards: &[LockGuard], outcome: &'static str) {
-    if let (false, Some(guard)) = (span.is_disabled(), guards.first()) {
-        span.record("held", tracing::field::debug(guard.hold().since.elapsed()));
+pub(crate) fn held(span: &Span, held: impl FnOnce() -> Duration, outcome: &'static str) {
+    if !span.is_disabled() {
+        span.record("held", tracing::field::debug(held()));
         span.record("outcome", outcome);
     }
 }
 
 /// A lease was given back, or has ended in the trying.
-pub(crate) fn released(hold: &Hold) {
+pub(crate) fn released(labels: Labels<'_>, token: FencingToken, held: impl FnOnce() -> Duration) {
     if !cfg!(feature = "metrics") && !tracing::enabled!(target: "dlock", tracing::Level::DEBUG) {
         return;
     }
-    let age = hold.since.elapsed();
+    let age = held();
     tracing::debug!(
         target: "dlock",
-        template = hold.template,
-        key = %hold.claim.key,
-        backend = &*hold.backend.name,
-        token = hold.token.get(),
+        template = labels.template,
+        key = %labels.key,
+        backend = labels.store.name(),
+        token = token.get(),
         held = ?age,
         "lock released"
     );
-    meters::released(hold, age);
+    meters::released(labels, age);
 }
 
 /// A lease ended before its holder gave it back.
-pub(crate) fn lost(hold: &Hold, loss: Loss) {
+pub(crate) fn lost(labels: Labels<'_>, token: FencingToken, held: Duration, loss: Loss) {
     tracing::warn!(
         target: "dlock",
-        template = hold.template,
-        key = %hold.claim.key,
-        backend = &*hold.backend.name,
-        token = hold.token.get(),
-        held = ?hold.since.elapsed(),
+        template = labels.template,
+        key = %labels.key,
+        backend = labels.store.name(),
+        token = token.get(),
+        ?held,
         reason = %loss,
         "lock lost"
     );
-    meters::lost(hold);
+    meters::lost(labels);
 }
 
-pub(crate) fn renewal_failed(hold: &Hold, error: &BackendError) {
-    meters::renewal_failed(hold);
-    let Some(more) = hold.backend.failures.renewals.note() else { return };
+pub(crate) fn renewal_failed(
+    labels: Labels<'_>,
+    failures: &Failures,
+    remaining: Duration,
+    error: &BackendError,
+) {
+    meters::renewal_failed(labels);
+    let Some(more) = failures.renewals.note() else { return };
     tracing::warn!(
         target: "dlock",
-        template = hold.template,
-        key = %hold.claim.key,
-        backend = &*hold.backend.name,
-        remaining = ?hold.remaining(),
+        template = labels.template,
+        key = %labels.key,
+        backend = labels.store.name(),
+        ?remaining,
         more,
         %error,
         "lock renewal failed; it is retried until the lease ends (`more` failures since the last such line)"
     );
 }
 
-pub(crate) fn acquire_failed(want: &Want, error: &BackendError) {
-    let Some(more) = want.backend.failures.acquires.note() else { return };
+pub(crate) fn acquire_failed(labels: Labels<'_>, failures: &Failures, error: &BackendError) {
+    let Some(more) = failures.acquires.note() else { return };
     tracing::warn!(
         target: "dlock",
-        template = want.template,
-        key = %want.key,
-        backend = &*want.backend.name,
+        template = labels.template,
+        key = %labels.key,
+        backend = labels.store.name(),
         more,
         %error,
         "lock acquire failed; it is retried until its wait is over (`more` failures since the last such line)"
@@ -188,66 +189,62 @@ pub(crate) fn acquire_failed(want: &Want, error: &BackendError) {
 }
 
 /// Once for a backend and template.
-pub(crate) fn permits_disagree(want: &Want, other: NonZeroU32) {
-    let own = match want.sharing {
-        Sharing::Permits(own) => own.get(),
-        Sharing::Exclusive | Sharing::Shared => 1,
-    };
+pub(crate) fn permits_disagree(labels: Labels<'_>, own: u32, other: NonZeroU32) {
     tracing::warn!(
         target: "dlock",
-        template = want.template,
-        key = %want.key,
-        backend = &*want.backend.name,
+        template = labels.template,
+        key = %labels.key,
+        backend = labels.store.name(),
         own,
         other = other.get(),
         "two numbers of permits are in use for one key; each acquire is judged by its own"
     );
-    meters::permits_disagree(want);
+    meters::permits_disagree(labels);
 }
 
-pub(crate) fn watch_failed(want: &Want, error: &BackendError) {
-    let Some(more) = want.backend.failures.watches.note() else { return };
+pub(crate) fn watch_failed(labels: Labels<'_>, failures: &Failures, error: &BackendError) {
+    let Some(more) = failures.watches.note() else { return };
     tracing::debug!(
         target: "dlock",
-        key = %want.key,
-        backend = &*want.backend.name,
+        key = %labels.key,
+        backend = labels.store.name(),
         more,
         %error,
         "no wake-up; the waiter polls"
     );
 }
 
-pub(crate) fn release_delayed(hold: &Hold, error: &BackendError) {
-    let Some(more) = hold.backend.failures.releases.note() else { return };
+pub(crate) fn release_delayed(labels: Labels<'_>, failures: &Failures, error: &BackendError) {
+    let Some(more) = failures.releases.note() else { return };
     tracing::warn!(
         target: "dlock",
-        template = hold.template,
-        key = %hold.claim.key,
-        backend = &*hold.backend.name,
+        template = labels.template,
+        key = %labels.key,
+        backend = labels.store.name(),
         more,
         %error,
         "lock release failed; it is retried in the background until the lease ends (`more` failures since the last such line)"
     );
 }
 
-pub(crate) fn release_given_up(hold: &Hold) {
-    let Some(more) = hold.backend.failures.given_up.note() else { return };
+pub(crate) fn release_given_up(labels: Labels<'_>, failures: &Failures) {
+    let Some(more) = failures.given_up.note() else { return };
     tracing::warn!(
         target: "dlock",
-        key = %hold.claim.key,
-        backend = &*hold.backend.name,
+        key = %labels.key,
+        backend = labels.store.name(),
         more,
         "lock release given up: its lease has ended"
     );
 }
 
-pub(crate) fn abandon_given_up(backend: &Registered, claim: &Claim) {
-    let Some(more) = backend.failures.given_up.note() else { return };
+pub(crate) fn abandon_given_up(labels: Labels<'_>, failures: &Failures, kind: &str) {
+    let Some(more) = failures.given_up.note() else { return };
     tracing::warn!(
         target: "dlock",
-        key = %claim.key,
-        backend = &*backend.name,
-        kind = backend.store.kind(),
+        key = %labels.key,
+        backend = labels.store.name(),
+        kind,
         more,
         "an acquire of unknown outcome could not be undone; if it was granted, its ttl ends it"
     );
@@ -260,54 +257,37 @@ mod meters {
 
     use metrics::{Label, SharedString, counter, histogram};
 
-    use super::Store;
-    use crate::engine::{Hold, Want};
+    use super::{Labels, Store};
 
-    fn name(store: Store<'_>) -> SharedString {
-        match store {
-            Store::Registered(backend) => Arc::clone(&backend.name).into(),
+    fn of(labels: Labels<'_>) -> Vec<Label> {
+        let backend: SharedString = match labels.store {
+            Store::Backend(name) => Arc::clone(name).into(),
             Store::Transaction => "transaction".into(),
-        }
+        };
+        vec![Label::new("template", labels.template), Label::new("backend", backend)]
     }
 
-    fn labels(template: &'static str, store: Store<'_>) -> Vec<Label> {
-        vec![Label::new("template", template), Label::new("backend", name(store))]
-    }
-
-    fn of(hold: &Hold) -> Vec<Label> {
-        labels(hold.template, Store::Registered(&hold.backend))
-    }
-
-    pub(super) fn acquired(
-        template: &'static str,
-        store: Store<'_>,
-        outcome: &'static str,
-        waited: Duration,
-    ) {
-        histogram!("dlock_wait_seconds", labels(template, store)).record(waited);
-        let labels = vec![
-            Label::new("template", template),
-            Label::new("backend", name(store)),
-            Label::new("outcome", outcome),
-        ];
+    pub(super) fn acquired(labels: Labels<'_>, outcome: &'static str, waited: Duration) {
+        histogram!("dlock_wait_seconds", of(labels)).record(waited);
+        let mut labels = of(labels);
+        labels.push(Label::new("outcome", outcome));
         counter!("dlock_acquires_total", labels).increment(1);
     }
 
-    pub(super) fn released(hold: &Hold, age: Duration) {
-        histogram!("dlock_hold_seconds", of(hold)).record(age);
+    pub(super) fn released(labels: Labels<'_>, age: Duration) {
+        histogram!("dlock_hold_seconds", of(labels)).record(age);
     }
 
-    pub(super) fn lost(hold: &Hold) {
-        counter!("dlock_lost_total", of(hold)).increment(1);
+    pub(super) fn lost(labels: Labels<'_>) {
+        counter!("dlock_lost_total", of(labels)).increment(1);
     }
 
-    pub(super) fn permits_disagree(want: &Want) {
-        let labels = labels(want.template, Store::Registered(&want.backend));
-        counter!("dlock_permits_disagreements_total", labels).increment(1);
+    pub(super) fn permits_disagree(labels: Labels<'_>) {
+        counter!("dlock_permits_disagreements_total", of(labels)).increment(1);
     }
 
-    pub(super) fn renewal_failed(hold: &Hold) {
-        counter!("dlock_renewal_failures_total", of(hold)).increment(1);
+    pub(super) fn renewal_failed(labels: Labels<'_>) {
+        counter!("dlock_renewal_failures_total", of(labels)).increment(1);
     }
 }
 
@@ -316,16 +296,15 @@ mod meters {
 mod meters {
     use std::time::Duration;
 
-    use super::Store;
-    use crate::engine::{Hold, Want};
+    use super::Labels;
 
-    pub(super) fn acquired(_: &'static str, _: Store<'_>, _: &'static str, _: Duration) {}
+    pub(super) fn acquired(_: Labels<'_>, _: &'static str, _: Duration) {}
 
-    pub(super) fn released(_: &Hold, _: Duration) {}
+    pub(super) fn released(_: Labels<'_>, _: Duration) {}
 
-    pub(super) fn lost(_: &Hold) {}
+    pub(super) fn lost(_: Labels<'_>) {}
 
-    pub(super) fn renewal_failed(_: &Hold) {}
+    pub(super) fn renewal_failed(_: Labels<'_>) {}
 
-    pub(super) fn permits_disagree(_: &Want) {}
+    pub(super) fn permits_disagree(_: Labels<'_>) {}
 }

@@ -1,4 +1,4 @@
-//! The watchdog: one task per registry and runtime that renews every lease in time, and ends the
+//! The watchdog: one task per engine and runtime that renews every lease in time, and ends the
 //! holds whose time is over.
 
 use std::collections::BTreeMap;
@@ -15,6 +15,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::hold::{Hold, InFlight, Renewed, Step};
+use super::telemetry;
 use crate::backend::{Backend, Renewal};
 use crate::clock::Moment;
 use crate::error::BackendError;
@@ -22,7 +23,7 @@ use crate::error::BackendError;
 /// Renewals that are due within so long of each other go out together.
 const TOGETHER: Duration = Duration::from_millis(50);
 
-/// The watchdogs of one registry, one per runtime that took locks through it: instants of two
+/// The watchdogs of one engine, one per runtime that took locks through it: instants of two
 /// runtimes do not compare, and a task dies with its runtime.
 #[derive(Debug, Default)]
 pub(crate) struct Watchdogs(Mutex<Vec<Arc<Watchdog>>>);
@@ -228,7 +229,12 @@ async fn renew(hold: Arc<Hold>, in_flight: InFlight) -> (Arc<Hold>, Step) {
         Ok(Renewal::Renewed { validity }) => Renewed::For(validity),
         Ok(Renewal::NotHeld) => Renewed::NotHeld,
         Err(error) => {
-            crate::engine::telemetry::renewal_failed(&hold, &error);
+            telemetry::renewal_failed(
+                hold.labels(),
+                &hold.backend.failures,
+                hold.remaining(),
+                &error,
+            );
             Renewed::Failed { executed: error.may_have_been_sent() }
         }
     };

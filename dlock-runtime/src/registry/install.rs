@@ -1,21 +1,12 @@
-//! Building a registry, and verifying every annotated function of the binary when it is installed.
+//! Verifying every annotated function of the binary when a registry is installed.
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-
-use super::{Disagreements, INSTALLED, Registered, Registry, RegistryBuilder, RegistryInner};
+use super::{BuildError, INSTALLED, Registry, RegistryBuilder};
 use crate::backend::Sharing;
-use crate::engine::telemetry::Failures;
-use crate::engine::{LocalQueues, Watchdogs};
-use crate::options::LockOptions;
+use crate::engine::Engine;
+use crate::engine::supported::able_kinds;
 use crate::site::Site;
-
-const DEFAULT_TTL: Duration = Duration::from_secs(30);
 
 impl RegistryBuilder {
     /// Makes this the process's registry, after verifying every annotated function in the binary.
@@ -42,57 +33,6 @@ impl RegistryBuilder {
         INSTALLED.set(registry.clone()).map_err(|_| InstallError::AlreadyInstalled)?;
         Ok(registry)
     }
-
-    /// Makes a registry of its own, for tests and libraries, without verifying any site.
-    ///
-    /// # Errors
-    /// No backend, a name given twice or empty, a default backend that is not registered, or a
-    /// default ttl that the default backend cannot honour.
-    pub fn build(self) -> Result<Registry, BuildError> {
-        if self.backends.is_empty() {
-            return Err(BuildError::NoBackend);
-        }
-        let default_ttl = self.default_ttl.unwrap_or(DEFAULT_TTL);
-        let mut backends: Vec<Arc<Registered>> = Vec::with_capacity(self.backends.len());
-        for (name, store) in self.backends {
-            if name.trim().is_empty() {
-                return Err(BuildError::EmptyName);
-            }
-            if backends.iter().any(|other| *other.name == *name) {
-                return Err(BuildError::DuplicateName(name));
-            }
-            let capabilities = store.capabilities();
-            let index = backends.len();
-            let (name, failures) = (name.into(), Failures::default());
-            backends.push(Arc::new(Registered { name, index, capabilities, store, failures }));
-        }
-        let mut inner = RegistryInner {
-            backends,
-            default_backend: None,
-            default_ttl,
-            queues: Arc::new(LocalQueues::default()),
-            watchdogs: Watchdogs::default(),
-            background: TaskTracker::new(),
-            shut_down: CancellationToken::new(),
-            hold_numbers: AtomicU64::new(0),
-            disagreements: Disagreements::default(),
-        };
-        inner.default_backend = match self.default_backend {
-            Some(name) => match inner.find(Some(&name)) {
-                Ok(found) => Some(found.index),
-                Err(_) => {
-                    return Err(BuildError::UnknownDefault { name, registered: inner.names() });
-                }
-            },
-            None => (inner.backends.len() == 1).then_some(0),
-        };
-        if let Ok(backend) = inner.find(None)
-            && let Some(problem) = backend.refuses(default_ttl, &LockOptions::DEFAULT)
-        {
-            return Err(BuildError::DefaultTtl { backend: backend.name.to_string(), problem });
-        }
-        Ok(Registry(Arc::new(inner)))
-    }
 }
 
 /// A lease and a row lock of one name do not exclude each other, which is hardly what was meant.
@@ -112,7 +52,7 @@ fn warn_of_two_forms() {
     }
 }
 
-impl RegistryInner {
+impl Engine {
     fn problem_of(&self, site: &'static Site) -> Option<SiteProblem> {
         let problem = match self.find(site.backend_name()) {
             Err(_) => match site.backend_name() {
@@ -122,10 +62,10 @@ impl RegistryInner {
             Ok(backend) => {
                 let ttl = site.options.ttl.unwrap_or(self.default_ttl);
                 let problem = backend.refuses(ttl, &site.options)?;
-                let able = self.backends.iter();
+                let able = self.backends();
                 let able = able.filter(|other| other.refuses(ttl, &site.options).is_none());
                 let able: Vec<_> = able.map(|other| format!("`{}`", other.name)).collect();
-                let instead = match (able.join(", "), super::able_kinds(ttl, &site.options)) {
+                let instead = match (able.join(", "), able_kinds(ttl, &site.options)) {
                     (registered, _) if !registered.is_empty() => format!("; {registered} can"),
                     (_, kinds) if !kinds.is_empty() => format!("; backends that can: {kinds}"),
                     _ => String::new(),
@@ -176,37 +116,6 @@ fn permits(site: &Site) -> String {
         Sharing::Shared => "mode = \"shared\"".to_owned(),
         Sharing::Permits(permits) => format!("permits = {permits}"),
     }
-}
-
-/// Why a registry could not be built.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum BuildError {
-    /// There is no backend in it.
-    #[error("a registry needs at least one backend: add `.backend(name, backend)`")]
-    NoBackend,
-    /// A backend's name is empty.
-    #[error("a backend's name is empty")]
-    EmptyName,
-    /// Two backends have one name.
-    #[error("two backends are registered as `{0}`")]
-    DuplicateName(String),
-    /// The default backend is not among them.
-    #[error("the default backend `{name}` is not registered (registered: {registered})")]
-    UnknownDefault {
-        /// The name that was given.
-        name: String,
-        /// The names there are.
-        registered: String,
-    },
-    /// The default ttl is out of the default backend's bounds.
-    #[error("backend `{backend}` cannot honour the default {problem}")]
-    DefaultTtl {
-        /// The default backend.
-        backend: String,
-        /// What it cannot honour.
-        problem: String,
-    },
 }
 
 /// Why a registry could not be installed.

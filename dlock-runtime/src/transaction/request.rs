@@ -10,7 +10,7 @@ use tracing::Instrument;
 
 use super::row_lock::{RowLock, RowLocks};
 use super::{DEFAULT_WAIT, Transactional};
-use crate::engine::telemetry::Waiting;
+use crate::engine::telemetry::{Labels, Store, Waiting};
 use crate::error::LockError;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 use crate::error::Whereabouts;
@@ -196,7 +196,7 @@ pub(crate) async fn lock_valid<C: Transactional + ?Sized>(
     keys.sort_unstable();
     keys.dedup();
     let Some(first) = keys.first() else { return Ok(RowLocks::new(vec![])) };
-    let waiting = Waiting::begin_row(template, first);
+    let waiting = Waiting::begin(Labels { template, key: first, store: Store::Transaction });
     let locked = transaction.lock_rows(&keys, terms).instrument(waiting.span().clone()).await;
     waiting.end(locked.as_ref().map(|tokens| tokens[0]));
     let locks = keys.into_iter().zip(locked?).map(|(key, token)| RowLock::new(key, token));

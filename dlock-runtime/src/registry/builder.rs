@@ -1,0 +1,120 @@
+//! Collecting the backends of a registry.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Registry;
+use crate::backend::Backend;
+use crate::engine::{Engine, NamedBackend};
+use crate::options::LockOptions;
+
+const DEFAULT_TTL: Duration = Duration::from_secs(30);
+
+/// Collects backends and defaults for a [`Registry`].
+#[derive(Debug, Default)]
+#[must_use = "a builder does nothing before `install` or `build`"]
+pub struct RegistryBuilder {
+    pub(super) backends: Vec<(String, Box<dyn Backend>)>,
+    pub(super) default_backend: Option<String>,
+    pub(super) default_ttl: Option<Duration>,
+    pub(super) unregistered: HashSet<String>,
+}
+
+impl RegistryBuilder {
+    /// Registers a backend under a name that annotations refer to.
+    pub fn backend(mut self, name: impl Into<String>, backend: impl Backend) -> Self {
+        self.backends.push((name.into(), Box::new(backend)));
+        self
+    }
+
+    /// Names the backend of locks that name none. A registry's only backend is its default by itself.
+    pub fn default_backend(mut self, name: impl Into<String>) -> Self {
+        self.default_backend = Some(name.into());
+        self
+    }
+
+    /// The ttl of locks that state none; 30 s unless set.
+    pub fn default_ttl(mut self, ttl: Duration) -> Self {
+        self.default_ttl = Some(ttl);
+        self
+    }
+
+    /// Lets [`install`](Self::install) pass over sites that name this unregistered backend: those of
+    /// a linked library that this process never calls. Such a call still fails.
+    pub fn allow_unregistered(mut self, name: impl Into<String>) -> Self {
+        self.unregistered.insert(name.into());
+        self
+    }
+
+    /// Makes a registry of its own, for tests and libraries, without verifying any site.
+    ///
+    /// # Errors
+    /// No backend, a name given twice or empty, a default backend that is not registered, or a
+    /// default ttl that the default backend cannot honour.
+    pub fn build(self) -> Result<Registry, BuildError> {
+        if self.backends.is_empty() {
+            return Err(BuildError::NoBackend);
+        }
+        let default_ttl = self.default_ttl.unwrap_or(DEFAULT_TTL);
+        let mut backends: Vec<Arc<NamedBackend>> = Vec::with_capacity(self.backends.len());
+        for (name, store) in self.backends {
+            if name.trim().is_empty() {
+                return Err(BuildError::EmptyName);
+            }
+            if backends.iter().any(|other| *other.name == *name) {
+                return Err(BuildError::DuplicateName(name));
+            }
+            let index = backends.len();
+            backends.push(Arc::new(NamedBackend::new(&name, index, store)));
+        }
+        let only = (backends.len() == 1).then_some(0);
+        let mut engine = Engine::new(backends, default_ttl);
+        engine.default_backend = match self.default_backend {
+            Some(name) => match engine.find(Some(&name)) {
+                Ok(found) => Some(found.index),
+                Err(_) => {
+                    return Err(BuildError::UnknownDefault { name, registered: engine.names() });
+                }
+            },
+            None => only,
+        };
+        if let Ok(backend) = engine.find(None)
+            && let Some(problem) = backend.refuses(default_ttl, &LockOptions::DEFAULT)
+        {
+            return Err(BuildError::DefaultTtl { backend: backend.name.to_string(), problem });
+        }
+        Ok(Registry(Arc::new(engine)))
+    }
+}
+
+/// Why a registry could not be built.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// There is no backend in it.
+    #[error("a registry needs at least one backend: add `.backend(name, backend)`")]
+    NoBackend,
+    /// A backend's name is empty.
+    #[error("a backend's name is empty")]
+    EmptyName,
+    /// Two backends have one name.
+    #[error("two backends are registered as `{0}`")]
+    DuplicateName(String),
+    /// The default backend is not among them.
+    #[error("the default backend `{name}` is not registered (registered: {registered})")]
+    UnknownDefault {
+        /// The name that was given.
+        name: String,
+        /// The names there are.
+        registered: String,
+    },
+    /// The default ttl is out of the default backend's bounds.
+    #[error("backend `{backend}` cannot honour the default {problem}")]
+    DefaultTtl {
+        /// The default backend.
+        backend: String,
+        /// What it cannot honour.
+        problem: String,
+    },
+}
