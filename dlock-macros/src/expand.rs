@@ -71,16 +71,11 @@ fn call(body: &TokenStream, braces: Span, parts: &Parts<'_>) -> TokenStream {
     let mixed = Span::mixed_site();
     let Parts { function, options, .. } = parts;
     let runtime = runtime(options, mixed);
-    let skip = skips(options);
-    let (keys, run, held) = match parts.keys {
-        Keys::One(one) => {
-            let run = if skip { "run_or_skip" } else { "run" };
-            (key::key(one, parts), run, "LockGuard")
-        }
+    let (keys, held) = match parts.keys {
+        Keys::One(one) => (key::key(one, parts), "LockGuard"),
         Keys::All(all) => {
-            let run = if skip { "run_all_or_skip" } else { "run_all" };
             let keys = all.iter().map(|each| key::key(each, parts));
-            (quote_spanned!(mixed=> [#(#keys),*]), run, "LockSet")
+            (quote_spanned!(mixed=> [#(#keys),*]), "LockSet")
         }
     };
     let held = Ident::new(held, mixed);
@@ -97,9 +92,10 @@ fn call(body: &TokenStream, braces: Span, parts: &Parts<'_>) -> TokenStream {
     };
     // What the call asks of the output is shown at the return type.
     let output = at(&function.returns.output());
-    let run = Ident::new(run, output);
     let called = self::runtime(options, output);
-    let run = quote_spanned!(output=> #called::#run(site, keys, #guard, error, body).await);
+    let if_busy = if_busy(options, output);
+    let run =
+        quote_spanned!(output=> #called::run(site, keys, #guard, error, #if_busy, body).await);
     let error = error(parts);
     let captured = captured(function);
     let bound_guard =
@@ -120,9 +116,14 @@ fn call(body: &TokenStream, braces: Span, parts: &Parts<'_>) -> TokenStream {
     }
 }
 
-/// Does a busy lock skip the body?
-fn skips(options: &Options) -> bool {
-    matches!(options.on_busy, Some((OnBusy::Skip, _)))
+/// What the function does when the lock is busy: the one place that asks for a value to skip with.
+fn if_busy(options: &Options, output: Span) -> TokenStream {
+    let runtime = runtime(options, output);
+    if matches!(options.on_busy, Some((OnBusy::Skip, _))) {
+        quote_spanned!(output=> #runtime::or_skip)
+    } else {
+        quote_spanned!(output=> #runtime::or_error)
+    }
 }
 
 /// How a lock error becomes one of the function: the one place that asks for a conversion, shown at

@@ -4,7 +4,6 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use proc_macro2::{Span, TokenStream};
-use syn::spanned::Spanned;
 use syn::{Expr, ExprPath, Ident, LitStr};
 
 use crate::diagnostic::Errors;
@@ -12,10 +11,12 @@ use crate::template::{self, Piece};
 
 mod arguments;
 mod row_lock;
+mod table;
 mod together;
 mod value;
 
 use arguments::Argument;
+pub(crate) use table::OPTIONS;
 
 /// The options of one attribute. `None` where nothing, or nothing that can be used, is written.
 #[derive(Default)]
@@ -111,47 +112,9 @@ pub(crate) fn parse(arguments: TokenStream, errors: &mut Errors) -> Options {
 
 impl Options {
     fn set(&mut self, argument: &Argument, errors: &mut Errors) -> syn::Result<()> {
-        match &*argument.name.to_string() {
-            "key" => self.keys = Some(Keys::One(key(&argument.value, errors)?)),
-            "keys" => self.keys = keys(&argument.value, errors)?,
-            "ttl" => self.ttl = Some(value::ttl(argument)?),
-            "wait" => self.wait = Some(value::wait(argument)?),
-            "backend" => self.backend = Some(value::backend(argument)?),
-            "renew" => self.renew = Some(value::boolean(argument)?),
-            "max_hold" => self.max_hold = Some(value::hold(argument)?),
-            "min_hold" => self.min_hold = Some(value::hold(argument)?),
-            "on_busy" => {
-                let words = [("error", OnBusy::Error), ("skip", OnBusy::Skip)];
-                self.on_busy = Some((value::word(argument, &words)?, argument.value.span()));
-            }
-            "on_lost" => {
-                let words = [
-                    ("cancel", OnLost::Cancel),
-                    ("finish", OnLost::Finish),
-                    ("keep", OnLost::Keep),
-                ];
-                self.on_lost = Some(value::word(argument, &words)?);
-            }
-            "mode" => {
-                let words = [("exclusive", Mode::Exclusive), ("shared", Mode::Shared)];
-                self.mode = Some(value::word(argument, &words)?);
-            }
-            "permits" => self.permits = Some(value::permits(argument)?),
-            "fair" => self.fair = Some(value::boolean(argument)?),
-            "reentrant" => self.reentrant = Some(value::boolean(argument)?),
-            "guard" => self.guard = Some(value::name(argument)?),
-            "transaction" => self.transaction = Some(value::transaction(argument)?),
-            "unlock_before_commit" => {
-                self.unlock_before_commit = Some((value::boolean(argument)?, argument.name.span()));
-            }
-            "map_err" => {
-                self.map_err = Some(value::path(argument, "`map_err = LockFailed::from`")?);
-            }
-            "crate" => self.krate = Some(value::path(argument, "`crate = ::my_name_for_it`")?),
-            // Unknown names were reported where the arguments were read.
-            _ => {}
-        }
-        Ok(())
+        // Unknown names were reported where the arguments were read.
+        table::find(&argument.name.to_string())
+            .map_or(Ok(()), |option| (option.set)(self, argument, errors))
     }
 }
 

@@ -23,14 +23,15 @@ pub use answer::Answer;
 pub use async_backend::AsyncBackend;
 pub use attempt::{Attempt, Release, Released, Renewal, SetAttempt};
 pub use capabilities::Capabilities;
-pub use claim::{Claim, Sharing};
+pub use claim::Claim;
 pub use inspect::{Holder, LockState, Waiter};
 pub use watch::Watch;
 
+pub use crate::mode::Mode;
 pub use crate::stores::*;
 
 /// How many keys a [list](Backend::list) has at most.
-pub const MOST_LISTED: usize = 10_000;
+pub const MAX_LISTED: usize = 10_000;
 
 /// A store that grants leases.
 ///
@@ -45,7 +46,7 @@ pub const MOST_LISTED: usize = 10_000;
 /// - **Tokens** are drawn after the lock is won and grow with every grant of a key, see
 ///   [`FencingToken`].
 /// - **Cancellation.** Every future may be dropped at any point. The request may then still be
-///   executed; after a dropped or failed `try_acquire` or `acquire_in_turn` the engine sends a release with
+///   executed; after a dropped or failed `try_acquire` or `acquire_queued` the engine sends a release with
 ///   [`Release::late_acquire`] set, after which that claim must never be granted, whichever of the
 ///   two is executed first.
 /// - **Answers in bounded time.** A store that hangs becomes a transient [`BackendError`].
@@ -77,10 +78,7 @@ pub trait Backend: Send + Sync + 'static {
     /// [`Capabilities::queue`] says so and the caller has time to wait. Asked for again after a failure,
     /// the same claim keeps its place. The validity of a grant counts from before the request was made,
     /// as always, however long it waited.
-    fn acquire_in_turn<'a>(
-        &'a self,
-        claim: &'a Claim,
-    ) -> Answer<'a, Result<Attempt, BackendError>> {
+    fn acquire_queued<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Result<Attempt, BackendError>> {
         self.try_acquire(claim)
     }
 
@@ -104,7 +102,7 @@ pub trait Backend: Send + Sync + 'static {
     /// Who holds the key at this moment; one of them, if several do.
     fn inspect<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<Option<Holder>, BackendError>>;
 
-    /// The keys that begin so and are held or waited for, in order, [`MOST_LISTED`] at most: for operators.
+    /// The keys that begin so and are held or waited for, in order, [`MAX_LISTED`] at most: for operators.
     ///
     /// It is no snapshot: each key is as it was at some moment of the call.
     fn list<'a>(&'a self, prefix: &'a str) -> Answer<'a, Result<Vec<LockState>, BackendError>>;

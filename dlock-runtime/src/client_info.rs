@@ -23,14 +23,14 @@ static HOST: LazyLock<Arc<str>> =
 ///
 /// Nothing is decided by it. It is stored as the process tells it, times by its own clock.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Claimant {
+pub struct ClientInfo {
     host: Arc<str>,
     process_id: u32,
     label: Cow<'static, str>,
     since: SystemTime,
 }
 
-impl Claimant {
+impl ClientInfo {
     /// This process, now, for what this label names.
     #[must_use]
     pub fn new(label: impl Into<Cow<'static, str>>) -> Self {
@@ -99,7 +99,7 @@ impl Claimant {
 }
 
 /// `host/process id label`.
-impl fmt::Display for Claimant {
+impl fmt::Display for ClientInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{} {}", self.host, self.process_id, self.label)
     }
@@ -115,26 +115,26 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_back() {
-        let mut claimant = Claimant::new("shop::purchase, 100 % 'quoted' | Grüße");
-        claimant.since = SystemTime::UNIX_EPOCH + Duration::from_micros(1 << 50);
-        let text = claimant.to_text();
+        let mut client_info = ClientInfo::new("shop::purchase, 100 % 'quoted' | Grüße");
+        client_info.since = SystemTime::UNIX_EPOCH + Duration::from_micros(1 << 50);
+        let text = client_info.to_text();
         assert!(text.bytes().all(|byte| byte.is_ascii_graphic()), "{text}");
         assert!(!text.contains(['|', '\'', '"', '\\', ' ']), "{text}");
-        assert_eq!(Claimant::parse(&text), Some(claimant));
+        assert_eq!(ClientInfo::parse(&text), Some(client_info));
     }
 
     #[test]
     fn a_long_label_is_cut_between_characters() {
-        let claimant = Claimant::new("ü".repeat(1_000));
-        let read = Claimant::parse(&claimant.to_text()).unwrap();
+        let client_info = ClientInfo::new("ü".repeat(1_000));
+        let read = ClientInfo::parse(&client_info.to_text()).unwrap();
         assert_eq!(read.label, "ü".repeat(LONGEST_LABEL / 2));
-        assert!(claimant.to_text().len() < 700);
+        assert!(client_info.to_text().len() < 700);
     }
 
     #[test]
     fn what_others_wrote_is_nobody() {
         for text in ["", "10.0.0.1", "a,b,c,d", "a,1,2", "%FF,1,2,x"] {
-            assert_eq!(Claimant::parse(text), None, "{text}");
+            assert_eq!(ClientInfo::parse(text), None, "{text}");
         }
     }
 }

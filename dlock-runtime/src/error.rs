@@ -22,7 +22,7 @@ pub enum LockError {
         /// How long the call waited.
         waited: Duration,
         /// Where the holder is, as far as this process knows.
-        holder: Whereabouts,
+        holder: HeldBy,
     },
 
     /// The lease ended before its holder gave it back: it could not be renewed in time, was forcibly
@@ -36,7 +36,7 @@ pub enum LockError {
         /// Had the body run to its end?
         completed: bool,
         /// What ended the lease.
-        reason: Loss,
+        reason: LostReason,
     },
 
     /// This task holds the lock already, as one of those who share it, and asks inside for what would exclude
@@ -184,7 +184,7 @@ impl LockError {
 /// Where the holder of a busy lock is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Whereabouts {
+pub enum HeldBy {
     /// In another process, or not known.
     Elsewhere,
     /// A task of this very process holds it, or waits for it in front of this one. When that task is
@@ -194,13 +194,13 @@ pub enum Whereabouts {
     ThisTask,
 }
 
-fn hint(holder: Whereabouts) -> &'static str {
+fn hint(holder: HeldBy) -> &'static str {
     match holder {
-        Whereabouts::Elsewhere => "; try again, or raise `wait`",
-        Whereabouts::ThisProcess => {
+        HeldBy::Elsewhere => "; try again, or raise `wait`",
+        HeldBy::ThisProcess => {
             "; a task of this very process holds it, or waits for it in front of this one: if that task waits for this call (a spawned task inherits no lock), it is a self-deadlock"
         }
-        Whereabouts::ThisTask => {
+        HeldBy::ThisTask => {
             "; an enclosing body of this very task holds it and `reentrant = false` forbids to enter: a self-deadlock"
         }
     }
@@ -209,7 +209,7 @@ fn hint(holder: Whereabouts) -> &'static str {
 /// What ended a lease before its holder gave it back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum Loss {
+pub enum LostReason {
     /// It could not be renewed before its time was over (the backend did not answer, or this process
     /// was paused or suspended).
     #[error("its lease ran out")]

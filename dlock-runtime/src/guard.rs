@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
-use crate::backend::Sharing;
+use crate::backend::Mode;
 use crate::engine::{Ending, Hold, Inside, Nested, give_back, give_back_later};
 use crate::error::LockError;
 use crate::key::LockKey;
@@ -56,10 +56,10 @@ impl LockGuard {
     }
 
     /// As what it holds the key.
-    pub(crate) fn sharing(&self) -> Sharing {
+    pub(crate) fn mode(&self) -> Mode {
         match &self.stake {
-            Stake::Nested(nested) => nested.sharing(),
-            Stake::Lease | Stake::GivenBack | Stake::View => self.hold.claim.sharing,
+            Stake::Nested(nested) => nested.mode(),
+            Stake::Lease | Stake::GivenBack | Stake::View => self.hold.claim.mode,
         }
     }
 

@@ -21,6 +21,7 @@ pub mod guide;
 mod key;
 mod lock;
 mod lock_table;
+mod mode;
 #[cfg(any(feature = "config", feature = "postgres", feature = "mysql"))]
 mod nearest;
 mod options;
@@ -35,14 +36,15 @@ pub mod transaction;
 
 #[doc(inline)]
 pub use backend::Backend;
-pub use client_info::Claimant;
+pub use client_info::ClientInfo;
 pub use connect::connect;
 pub use dlock_macros::{assert_locked, distributed_lock};
-pub use error::{BackendError, LockError, Loss, Whereabouts};
+pub use error::{BackendError, HeldBy, LockError, LostReason};
 pub use guard::{LockGuard, LockSet};
 pub use key::{LockKey, MAX_KEY_BYTES};
 pub use lock::Lock;
-pub use options::{Mode, OnLost, Wait};
+pub use mode::Mode;
+pub use options::{OnLost, Wait};
 pub use owner::OwnerId;
 pub use registry::{
     BuildError, InstallError, Registry, RegistryBuilder, ShutdownTimedOut, SiteProblem,

@@ -6,12 +6,12 @@ use std::num::NonZeroU32;
 use std::pin::pin;
 use std::time::Duration;
 
-use crate::backend::{Backend, Holder, Sharing};
-use crate::engine::{Face, Want, enter, enter_set, run_guarded};
+use crate::backend::{Backend, Holder, Mode};
+use crate::engine::{CallKind, Request, enter, enter_set, run_guarded};
 use crate::error::{BackendError, LockError};
 use crate::guard::{LockGuard, LockSet};
 use crate::key::LockKey;
-use crate::options::{LockOptions, Mode, OnLost, Wait};
+use crate::options::{LockOptions, OnLost, Wait};
 use crate::registry::Registry;
 
 /// A lock, or several together, that can be taken: made by [`Registry::lock`] and
@@ -105,7 +105,7 @@ impl<K> Lock<K> {
     ///
     /// It is one of mode and [`permits`](Self::permits): the later call counts.
     pub fn mode(mut self, mode: Mode) -> Self {
-        self.options.sharing = mode.into();
+        self.options.mode = mode.into();
         self
     }
 
@@ -114,7 +114,7 @@ impl<K> Lock<K> {
     /// Each holder has a lease and a [fencing token](crate::FencingToken) of its own. The number is this
     /// call's: whoever names another number for the key is judged by that.
     pub fn permits(mut self, permits: NonZeroU32) -> Self {
-        self.options.sharing = Sharing::of_permits(permits);
+        self.options.mode = Mode::permits(permits);
         self
     }
 
@@ -140,10 +140,10 @@ impl<K> Lock<K> {
         self
     }
 
-    fn want(&self, key: &LockKey) -> Result<Want, LockError> {
+    fn request(&self, key: &LockKey) -> Result<Request, LockError> {
         let backend = self.backend.as_deref();
         let label = self.label.clone().unwrap_or(Cow::Borrowed(self.template));
-        Want::new(&self.registry.0, key.clone(), self.template, label, &self.options, backend)
+        Request::new(&self.registry.0, key.clone(), self.template, label, &self.options, backend)
     }
 }
 
@@ -165,8 +165,8 @@ impl Lock {
     /// Dropping the future leaves no held lock and no place in a queue; what the backend may still
     /// execute is undone in the background.
     pub async fn acquire(self) -> Result<LockGuard, LockError> {
-        let want = self.want(&self.keys)?;
-        enter(&self.registry.0, &want, Face::Bare).await
+        let request = self.request(&self.keys)?;
+        enter(&self.registry.0, &request, CallKind::Bare).await
     }
 
     /// Takes the lock, runs the body, gives the lock back: the same critical section as the
@@ -183,9 +183,9 @@ impl Lock {
         // Boxed as a whole: passed on by value, the body would double its size at every level.
         Box::pin(async move {
             let body = pin!(Some(body));
-            let want = self.want(&self.keys)?;
-            let guard = enter(&self.registry.0, &want, Face::Body).await?;
-            run_guarded([guard], want.on_lost, body, |_| false).await
+            let request = self.request(&self.keys)?;
+            let guard = enter(&self.registry.0, &request, CallKind::Body).await?;
+            run_guarded([guard], request.on_lost, body, |_| false).await
         })
         .await
     }
@@ -198,9 +198,9 @@ impl Lock {
     /// # Cancel safety
     /// Cancel safe: it changes nothing.
     pub async fn inspect(self) -> Result<Option<Holder>, LockError> {
-        let want = self.want(&self.keys)?;
-        let answer = want.backend.store.inspect(&want.key).await;
-        answer.map_err(|source| failed(&want, source))
+        let request = self.request(&self.keys)?;
+        let answer = request.backend.store.inspect(&request.key).await;
+        answer.map_err(|source| failed(&request, source))
     }
 
     /// Ends the holds of the lock without a danger to anybody: for operators. True if there was one.
@@ -214,9 +214,9 @@ impl Lock {
     /// # Cancel safety
     /// When the future is dropped the backend may or may not have executed it.
     pub async fn revoke(self) -> Result<bool, LockError> {
-        let want = self.want(&self.keys)?;
-        let answer = want.backend.store.revoke(&want.key).await;
-        answer.map_err(|source| failed(&want, source))
+        let request = self.request(&self.keys)?;
+        let answer = request.backend.store.revoke(&request.key).await;
+        answer.map_err(|source| failed(&request, source))
     }
 
     /// Ends the lock's lease, whoever holds it, and those of all who share it: for operators. True if there was
@@ -232,9 +232,9 @@ impl Lock {
     /// # Cancel safety
     /// When the future is dropped the backend may or may not have executed it.
     pub async fn force_release(self) -> Result<bool, LockError> {
-        let want = self.want(&self.keys)?;
-        let answer = want.backend.store.force_release(&want.key).await;
-        answer.map_err(|source| failed(&want, source))
+        let request = self.request(&self.keys)?;
+        let answer = request.backend.store.force_release(&request.key).await;
+        answer.map_err(|source| failed(&request, source))
     }
 }
 
@@ -256,7 +256,7 @@ impl Lock<Vec<LockKey>> {
     /// # Cancel safety
     /// As [`Lock::acquire`].
     pub async fn acquire(self) -> Result<LockSet, LockError> {
-        self.take(Face::Bare).await
+        self.take(CallKind::Bare).await
     }
 
     /// Takes all locks, runs the body, gives them back; see [`Lock::run`].
@@ -270,15 +270,16 @@ impl Lock<Vec<LockKey>> {
         Box::pin(async move {
             let body = pin!(Some(body));
             let on_lost = self.options.on_lost;
-            let set = self.take(Face::Body).await?;
+            let set = self.take(CallKind::Body).await?;
             run_guarded(set.into_guards(), on_lost, body, |_| false).await
         })
         .await
     }
 
-    async fn take(self, face: Face) -> Result<LockSet, LockError> {
-        let wants = self.keys.iter().map(|key| self.want(key)).collect::<Result<Vec<_>, _>>()?;
-        enter_all(&self.registry, wants, face).await
+    async fn take(self, kind: CallKind) -> Result<LockSet, LockError> {
+        let requests =
+            self.keys.iter().map(|key| self.request(key)).collect::<Result<Vec<_>, _>>()?;
+        enter_all(&self.registry, requests, kind).await
     }
 }
 
@@ -286,24 +287,24 @@ impl Lock<Vec<LockKey>> {
 /// given back when one fails.
 pub(crate) async fn enter_all(
     registry: &Registry,
-    mut wants: Vec<Want>,
-    face: Face,
+    mut requests: Vec<Request>,
+    kind: CallKind,
 ) -> Result<LockSet, LockError> {
-    if wants.is_empty() {
+    if requests.is_empty() {
         return Err(LockError::invalid_key(&LockKey::from(""), "no key was given"));
     }
-    wants.sort_by(|one, other| one.key.cmp(&other.key));
-    wants.dedup_by(|one, other| one.key == other.key);
-    if let Some(taken) = enter_set(&registry.0, &wants, face).await {
+    requests.sort_by(|one, other| one.key.cmp(&other.key));
+    requests.dedup_by(|one, other| one.key == other.key);
+    if let Some(taken) = enter_set(&registry.0, &requests, kind).await {
         return taken.map(LockSet::new);
     }
     let began = tokio::time::Instant::now();
-    let mut guards = Vec::with_capacity(wants.len());
-    for mut want in wants {
-        if let Wait::UpTo(limit) = want.wait {
-            want.wait = Wait::UpTo(limit.saturating_sub(began.elapsed()));
+    let mut guards = Vec::with_capacity(requests.len());
+    for mut request in requests {
+        if let Wait::UpTo(limit) = request.wait {
+            request.wait = Wait::UpTo(limit.saturating_sub(began.elapsed()));
         }
-        match enter(&registry.0, &want, face).await {
+        match enter(&registry.0, &request, kind).await {
             Ok(guard) => guards.push(guard),
             Err(error) => {
                 // Others may have them before this caller tries again.
@@ -315,8 +316,8 @@ pub(crate) async fn enter_all(
     Ok(LockSet::new(guards))
 }
 
-fn failed(want: &Want, source: BackendError) -> LockError {
-    LockError::Backend { key: want.key.clone(), source }
+fn failed(request: &Request, source: BackendError) -> LockError {
+    LockError::Backend { key: request.key.clone(), source }
 }
 
 impl<K: fmt::Debug> fmt::Debug for Lock<K> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::backend::Sharing;
+use crate::mode::Mode;
 
 /// How long to wait for a busy lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,56 +33,35 @@ pub enum OnLost {
     Keep,
 }
 
-/// Does a lock exclude everybody, or only those that do not share it?
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Mode {
-    /// One holder: a writer.
-    #[default]
-    Exclusive,
-    /// Any number of holders that share it, and no other: readers. A writer that waits is not passed by
-    /// readers that come later.
-    Shared,
-}
-
-impl From<Mode> for Sharing {
-    fn from(mode: Mode) -> Self {
-        match mode {
-            Mode::Exclusive => Self::Exclusive,
-            Mode::Shared => Self::Shared,
-        }
-    }
-}
-
-/// The options of one lock site or one manual call. `None` means the registry's default.
+/// The options of one lock site or one manual call: what the attribute's expansion writes down. `None` means the
+/// registry's default.
+#[doc(hidden)]
+#[allow(missing_docs, reason = "each is documented where users set it")]
 #[derive(Clone, Copy, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
-pub(crate) struct LockOptions {
-    pub(crate) backend: Option<&'static str>,
-    pub(crate) ttl: Option<Duration>,
-    pub(crate) wait: Option<Wait>,
-    pub(crate) renew: bool,
-    pub(crate) max_hold: Option<Duration>,
-    pub(crate) min_hold: Option<Duration>,
-    pub(crate) skip_if_busy: bool,
-    pub(crate) on_lost: OnLost,
-    pub(crate) reentrant: bool,
-    pub(crate) sharing: Sharing,
-    pub(crate) fair: bool,
+pub struct LockOptions {
+    pub backend: Option<&'static str>,
+    pub ttl: Option<Duration>,
+    pub wait: Option<Wait>,
+    pub renew: bool,
+    pub max_hold: Option<Duration>,
+    pub min_hold: Option<Duration>,
+    pub on_lost: OnLost,
+    pub reentrant: bool,
+    pub mode: Mode,
+    pub fair: bool,
 }
 
 impl LockOptions {
-    pub(crate) const DEFAULT: Self = Self {
+    pub const DEFAULT: Self = Self {
         backend: None,
         ttl: None,
         wait: None,
         renew: true,
         max_hold: None,
         min_hold: None,
-        skip_if_busy: false,
         on_lost: OnLost::Cancel,
         reentrant: true,
-        sharing: Sharing::Exclusive,
+        mode: Mode::Exclusive,
         fair: false,
     };
 }

@@ -4,20 +4,20 @@ use std::borrow::Cow;
 use std::pin::Pin;
 use std::sync::OnceLock;
 
+pub use core::num::NonZeroU32;
 pub use core::time::Duration;
 pub use inventory;
 
-use crate::backend::Sharing;
-use crate::engine::{Face, Inside, Want, enter, run_guarded};
+pub use crate::backend::Mode;
+use crate::engine::{CallKind, Inside, Request, enter, run_guarded};
 use crate::error::LockError;
 pub use crate::guard::{LockGuard, LockSet};
 pub use crate::key::{KeyValue, KeyWriter, LockKey};
 use crate::lock::enter_all;
-use crate::options::Mode;
-pub use crate::options::OnLost;
+pub use crate::options::{LockOptions, OnLost, Wait};
 use crate::registry::Registry;
 pub use crate::site::Site;
-use crate::transaction::{DEFAULT_WAIT, Terms, lock_valid};
+use crate::transaction::{DEFAULT_WAIT, RowLockOptions, lock_valid};
 pub use crate::transaction::{RowLock, RowLocks, Transactional};
 
 /// Begins a key.
@@ -129,116 +129,118 @@ impl<G> GuardSlot<G> {
     }
 }
 
-/// Runs an annotated body under one lock.
-///
-/// # Errors
-/// Those of the body, and lock errors as `error` makes them.
-pub fn run<T, E, F>(
-    site: &'static Site,
-    key: Result<LockKey, LockError>,
-    guard_slot: Option<&GuardSlot<LockGuard>>,
-    error: fn(LockError) -> E,
-    body: Pin<&mut Option<F>>,
-) -> impl Future<Output = Result<T, E>>
-where
-    F: Future<Output = Result<T, E>>,
-{
-    run_one(site, key, guard_slot, error, || None, body)
+/// What an annotated function does when the lock is busy: it returns an error.
+#[must_use]
+pub fn or_error<T>() -> Option<T> {
+    None
 }
 
-/// The same, but a busy lock skips the body.
-///
-/// # Errors
-/// Those of [`run`], a busy lock excepted.
-pub fn run_or_skip<T, E, F>(
-    site: &'static Site,
-    key: Result<LockKey, LockError>,
-    guard_slot: Option<&GuardSlot<LockGuard>>,
-    error: fn(LockError) -> E,
-    body: Pin<&mut Option<F>>,
-) -> impl Future<Output = Result<T, E>>
-where
-    T: Skipped,
-    F: Future<Output = Result<T, E>>,
-{
-    run_one(site, key, guard_slot, error, || Some(T::skipped()), body)
+/// The same under `on_busy = "skip"`: it returns as if its body had done nothing.
+#[must_use]
+pub fn or_skip<T: Skipped>() -> Option<T> {
+    Some(T::skipped())
 }
 
-/// Runs an annotated body under several locks.
-///
-/// # Errors
-/// Those of [`run`].
-pub fn run_all<T, E, F, const N: usize>(
-    site: &'static Site,
-    keys: [Result<LockKey, LockError>; N],
-    guard_slot: Option<&GuardSlot<LockSet>>,
-    error: fn(LockError) -> E,
-    body: Pin<&mut Option<F>>,
-) -> impl Future<Output = Result<T, E>>
-where
-    F: Future<Output = Result<T, E>>,
-{
-    run_several(site, keys, guard_slot, error, || None, body)
+/// The keys of an annotated function: one, or several that are locked together.
+pub trait Keys {
+    /// What the body holds.
+    type Held;
+    /// What it holds in its caller's transaction.
+    type Rows;
+    #[doc(hidden)]
+    type Guards: AsRef<[LockGuard]> + IntoIterator<Item = LockGuard>;
+
+    #[doc(hidden)]
+    fn enter(self, site: &'static Site) -> impl Future<Output = Result<Self::Guards, LockError>>;
+
+    /// What the body sees of its guards.
+    #[doc(hidden)]
+    fn view(guards: &[LockGuard]) -> Self::Held;
+
+    #[doc(hidden)]
+    fn into_valid(self) -> Result<Vec<LockKey>, LockError>;
+
+    #[doc(hidden)]
+    fn rows(locks: RowLocks) -> Self::Rows;
 }
 
-/// The same, but a busy lock skips the body.
-///
-/// # Errors
-/// Those of [`run`], a busy lock excepted.
-pub fn run_all_or_skip<T, E, F, const N: usize>(
-    site: &'static Site,
-    keys: [Result<LockKey, LockError>; N],
-    guard_slot: Option<&GuardSlot<LockSet>>,
-    error: fn(LockError) -> E,
-    body: Pin<&mut Option<F>>,
-) -> impl Future<Output = Result<T, E>>
-where
-    T: Skipped,
-    F: Future<Output = Result<T, E>>,
-{
-    run_several(site, keys, guard_slot, error, || Some(T::skipped()), body)
+impl Keys for Result<LockKey, LockError> {
+    type Held = LockGuard;
+    type Rows = RowLock;
+    type Guards = [LockGuard; 1];
+
+    async fn enter(self, site: &'static Site) -> Result<Self::Guards, LockError> {
+        let registry = Registry::current()?;
+        let request = request(&registry, site, self)?;
+        enter(&registry.0, &request, CallKind::Body).await.map(|guard| [guard])
+    }
+
+    fn view(guards: &[LockGuard]) -> LockGuard {
+        guards[0].view()
+    }
+
+    fn into_valid(self) -> Result<Vec<LockKey>, LockError> {
+        self.map(|key| vec![key])
+    }
+
+    fn rows(locks: RowLocks) -> RowLock {
+        locks.into_locks().remove(0)
+    }
 }
 
-/// `skipped` gives what a busy lock gives instead of an error, if anything.
-async fn run_one<T, E, F>(
+impl<const N: usize> Keys for [Result<LockKey, LockError>; N] {
+    type Held = LockSet;
+    type Rows = RowLocks;
+    type Guards = Vec<LockGuard>;
+
+    async fn enter(self, site: &'static Site) -> Result<Self::Guards, LockError> {
+        let registry = Registry::current()?;
+        let requests = self.into_iter().map(|key| request(&registry, site, key));
+        let requests = requests.collect::<Result<Vec<_>, _>>()?;
+        enter_all(&registry, requests, CallKind::Body).await.map(LockSet::into_guards)
+    }
+
+    fn view(guards: &[LockGuard]) -> LockSet {
+        LockSet::new(guards.iter().map(LockGuard::view).collect())
+    }
+
+    fn into_valid(self) -> Result<Vec<LockKey>, LockError> {
+        self.into_iter().collect()
+    }
+
+    fn rows(locks: RowLocks) -> RowLocks {
+        locks
+    }
+}
+
+/// Runs an annotated body under its locks.
+///
+/// # Errors
+/// Those of the body, and lock errors as `error` makes them; a busy lock is one unless `skipped` gives a value for it.
+pub async fn run<K, T, E, F>(
     site: &'static Site,
-    key: Result<LockKey, LockError>,
-    guard_slot: Option<&GuardSlot<LockGuard>>,
+    keys: K,
+    guard_slot: Option<&GuardSlot<K::Held>>,
     error: fn(LockError) -> E,
     skipped: fn() -> Option<T>,
     body: Pin<&mut Option<F>>,
 ) -> Result<T, E>
 where
+    K: Keys,
     F: Future<Output = Result<T, E>>,
 {
     // Boxed as a whole: the future of an annotated function stays small however deep such functions
     // nest.
     Box::pin(async move {
-        match enter_site(site, key).await {
-            Ok(guard) => under(site, guard, guard_slot, error, body).await,
-            Err(refusal) => not_entered(refusal, error, skipped),
+        let guards = match keys.enter(site).await {
+            Ok(guards) => guards,
+            Err(refusal) => return not_entered(refusal, error, skipped),
+        };
+        if let Some(slot) = guard_slot {
+            slot.0.get_or_init(|| K::view(guards.as_ref()));
         }
-    })
-    .await
-}
-
-/// As [`run_one`], for several locks.
-async fn run_several<T, E, F, const N: usize>(
-    site: &'static Site,
-    keys: [Result<LockKey, LockError>; N],
-    guard_slot: Option<&GuardSlot<LockSet>>,
-    error: fn(LockError) -> E,
-    skipped: fn() -> Option<T>,
-    body: Pin<&mut Option<F>>,
-) -> Result<T, E>
-where
-    F: Future<Output = Result<T, E>>,
-{
-    Box::pin(async move {
-        match enter_sites(site, keys).await {
-            Ok(set) => under_all(site, set, guard_slot, error, body).await,
-            Err(refusal) => not_entered(refusal, error, skipped),
-        }
+        let run = run_guarded(guards, site.options.on_lost, body, Result::is_err);
+        run.await.unwrap_or_else(|lock_error| Err(error(lock_error)))
     })
     .await
 }
@@ -256,67 +258,13 @@ fn not_entered<T, E>(
     Err(error(refusal))
 }
 
-async fn enter_site(
-    site: &'static Site,
-    key: Result<LockKey, LockError>,
-) -> Result<LockGuard, LockError> {
-    let registry = Registry::current()?;
-    let want = want(&registry, site, key)?;
-    enter(&registry.0, &want, Face::Body).await
-}
-
-async fn enter_sites<const N: usize>(
-    site: &'static Site,
-    keys: [Result<LockKey, LockError>; N],
-) -> Result<LockSet, LockError> {
-    let registry = Registry::current()?;
-    let wants = keys.into_iter().map(|key| want(&registry, site, key));
-    let wants = wants.collect::<Result<Vec<_>, _>>()?;
-    enter_all(&registry, wants, Face::Body).await
-}
-
-fn want(
+fn request(
     registry: &Registry,
     site: &'static Site,
     key: Result<LockKey, LockError>,
-) -> Result<Want, LockError> {
+) -> Result<Request, LockError> {
     let (template, label) = (site.template(), Cow::Borrowed(site.label()));
-    Want::new(&registry.0, key?, template, label, &site.options, site.options.backend)
-}
-
-async fn under<T, E, F>(
-    site: &'static Site,
-    guard: LockGuard,
-    guard_slot: Option<&GuardSlot<LockGuard>>,
-    error: fn(LockError) -> E,
-    body: Pin<&mut Option<F>>,
-) -> Result<T, E>
-where
-    F: Future<Output = Result<T, E>>,
-{
-    if let Some(slot) = guard_slot {
-        slot.0.get_or_init(|| guard.view());
-    }
-    let run = run_guarded([guard], site.options.on_lost, body, Result::is_err);
-    run.await.unwrap_or_else(|lock_error| Err(error(lock_error)))
-}
-
-async fn under_all<T, E, F>(
-    site: &'static Site,
-    set: LockSet,
-    guard_slot: Option<&GuardSlot<LockSet>>,
-    error: fn(LockError) -> E,
-    body: Pin<&mut Option<F>>,
-) -> Result<T, E>
-where
-    F: Future<Output = Result<T, E>>,
-{
-    let guards = set.into_guards();
-    if let Some(slot) = guard_slot {
-        slot.0.get_or_init(|| LockSet::new(guards.iter().map(LockGuard::view).collect()));
-    }
-    let run = run_guarded(guards, site.options.on_lost, body, Result::is_err);
-    run.await.unwrap_or_else(|lock_error| Err(error(lock_error)))
+    Request::new(&registry.0, key?, template, label, &site.options, site.options.backend)
 }
 
 /// What `assert_locked!` calls.
@@ -342,85 +290,23 @@ pub fn transaction<C: Transactional>(transaction: &mut C) -> &mut dyn Transactio
     transaction
 }
 
-/// Takes the row lock of an annotated function in its caller's transaction.
+/// Acquires the row locks of an annotated function in its caller's transaction, all or none.
 ///
 /// # Errors
 /// What the function has to return at once instead of running its body.
-pub async fn lock_row<T, E>(
+pub async fn run_row<K: Keys, T, E>(
     site: &'static Site,
-    key: Result<LockKey, LockError>,
+    keys: K,
     error: fn(LockError) -> E,
+    skipped: fn() -> Option<T>,
     transaction: &mut dyn Transactional,
-) -> Result<RowLock, Result<T, E>> {
-    let locked = lock_rows_of(site, [key], transaction).await;
-    locked.map(only).map_err(|refusal| Err(error(refusal)))
-}
-
-/// The same, but a busy lock skips the body.
-///
-/// # Errors
-/// Those of [`lock_row`].
-pub async fn lock_row_or_skip<T, E>(
-    site: &'static Site,
-    key: Result<LockKey, LockError>,
-    error: fn(LockError) -> E,
-    transaction: &mut dyn Transactional,
-) -> Result<RowLock, Result<T, E>>
-where
-    T: Skipped,
-{
-    let locked = lock_rows_of(site, [key], transaction).await;
-    locked.map(only).map_err(|refusal| not_entered(refusal, error, || Some(T::skipped())))
-}
-
-/// Takes several row locks, all or none.
-///
-/// # Errors
-/// Those of [`lock_row`].
-pub async fn lock_rows<T, E, const N: usize>(
-    site: &'static Site,
-    keys: [Result<LockKey, LockError>; N],
-    error: fn(LockError) -> E,
-    transaction: &mut dyn Transactional,
-) -> Result<RowLocks, Result<T, E>> {
-    let locked = lock_rows_of(site, keys, transaction).await;
-    locked.map_err(|refusal| Err(error(refusal)))
-}
-
-/// The same, but a busy lock skips the body.
-///
-/// # Errors
-/// Those of [`lock_row`].
-pub async fn lock_rows_or_skip<T, E, const N: usize>(
-    site: &'static Site,
-    keys: [Result<LockKey, LockError>; N],
-    error: fn(LockError) -> E,
-    transaction: &mut dyn Transactional,
-) -> Result<RowLocks, Result<T, E>>
-where
-    T: Skipped,
-{
-    let locked = lock_rows_of(site, keys, transaction).await;
-    locked.map_err(|refusal| not_entered(refusal, error, || Some(T::skipped())))
-}
-
-async fn lock_rows_of<const N: usize>(
-    site: &'static Site,
-    keys: [Result<LockKey, LockError>; N],
-    transaction: &mut dyn Transactional,
-) -> Result<RowLocks, LockError> {
+) -> Result<K::Rows, Result<T, E>> {
     // Boxed as a whole, as for leases.
-    Box::pin(async move {
-        let keys = keys.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let locked = Box::pin(async move {
         let wait = site.options.wait.unwrap_or(DEFAULT_WAIT.into());
-        let mode =
-            if site.options.sharing == Sharing::Shared { Mode::Shared } else { Mode::Exclusive };
-        let terms = Terms::new(wait, false).with_mode(mode);
-        lock_valid(transaction, site.template(), keys, terms).await
+        let terms = RowLockOptions::new(wait, false).with_mode(site.options.mode);
+        lock_valid(transaction, site.template(), keys.into_valid()?, terms).await
     })
-    .await
-}
-
-fn only(locks: RowLocks) -> RowLock {
-    locks.into_locks().remove(0)
+    .await;
+    locked.map(K::rows).map_err(|refusal| not_entered(refusal, error, skipped))
 }

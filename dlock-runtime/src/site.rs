@@ -1,11 +1,8 @@
 //! Lock sites: the annotated functions of a binary, known without calling them.
 
 use std::fmt;
-use std::num::NonZeroU32;
-use std::time::Duration;
 
-use crate::backend::Sharing;
-use crate::options::{LockOptions, OnLost, Wait};
+use crate::options::LockOptions;
 
 /// One annotated function: where it is, which keys it locks, and with what options.
 ///
@@ -84,6 +81,7 @@ impl Site {
 #[doc(hidden)]
 impl Site {
     #[must_use]
+    #[expect(clippy::too_many_arguments, reason = "written by the expansion only")]
     pub const fn new(
         module_path: &'static str,
         file: &'static str,
@@ -91,104 +89,10 @@ impl Site {
         function: &'static str,
         label: &'static str,
         keys: &'static [&'static str],
+        in_transaction: bool,
+        options: LockOptions,
     ) -> Self {
-        Self {
-            module_path,
-            file,
-            line,
-            function,
-            label,
-            keys,
-            in_transaction: false,
-            options: LockOptions::DEFAULT,
-        }
-    }
-
-    #[must_use]
-    pub const fn backend(mut self, name: &'static str) -> Self {
-        self.options.backend = Some(name);
-        self
-    }
-
-    #[must_use]
-    pub const fn ttl(mut self, ttl: Duration) -> Self {
-        self.options.ttl = Some(ttl);
-        self
-    }
-
-    #[must_use]
-    pub const fn wait(mut self, limit: Duration) -> Self {
-        self.options.wait = Some(Wait::UpTo(limit));
-        self
-    }
-
-    #[must_use]
-    pub const fn wait_forever(mut self) -> Self {
-        self.options.wait = Some(Wait::Forever);
-        self
-    }
-
-    #[must_use]
-    pub const fn renew(mut self, renew: bool) -> Self {
-        self.options.renew = renew;
-        self
-    }
-
-    #[must_use]
-    pub const fn max_hold(mut self, limit: Duration) -> Self {
-        self.options.max_hold = Some(limit);
-        self
-    }
-
-    #[must_use]
-    pub const fn min_hold(mut self, least: Duration) -> Self {
-        self.options.min_hold = Some(least);
-        self
-    }
-
-    #[must_use]
-    pub const fn skip_if_busy(mut self) -> Self {
-        self.options.skip_if_busy = true;
-        self
-    }
-
-    #[must_use]
-    pub const fn on_lost(mut self, policy: OnLost) -> Self {
-        self.options.on_lost = policy;
-        self
-    }
-
-    #[must_use]
-    pub const fn shared(mut self) -> Self {
-        self.options.sharing = Sharing::Shared;
-        self
-    }
-
-    /// # Panics
-    /// Without a permit; the attribute refuses that.
-    #[must_use]
-    pub const fn permits(mut self, permits: u32) -> Self {
-        let permits = NonZeroU32::new(permits).expect("at least one");
-        self.options.sharing = Sharing::of_permits(permits);
-        self
-    }
-
-    #[must_use]
-    pub const fn fair(mut self, fair: bool) -> Self {
-        self.options.fair = fair;
-        self
-    }
-
-    #[must_use]
-    pub const fn in_transaction(mut self) -> Self {
-        self.in_transaction = true;
-        self
-    }
-
-    #[must_use]
-    pub const fn reentrant(mut self, reentrant: bool) -> Self {
-        self.options.reentrant = reentrant;
-        self
+        Self { module_path, file, line, function, label, keys, in_transaction, options }
     }
 }
 

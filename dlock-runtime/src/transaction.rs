@@ -65,8 +65,8 @@ pub(crate) mod tables;
 
 #[cfg(feature = "mysql")]
 pub use crate::stores::mysql::idle_rows::delete_idle_rows;
+pub(crate) use request::{RowLockOptions, lock_valid};
 pub use request::{RowLockRequest, RowLocksRequest};
-pub(crate) use request::{Terms, lock_valid};
 pub use row_lock::{RowLock, RowLocks};
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 pub use tables::{RowLockDatabase, create_tables};
@@ -131,7 +131,7 @@ pub trait Transactional: Send + sealed::LockRows {}
 pub(crate) mod sealed {
     use std::pin::Pin;
 
-    use super::{LockError, LockKey, Terms};
+    use super::{LockError, LockKey, RowLockOptions};
     use crate::token::FencingToken;
 
     /// A token for each key.
@@ -141,12 +141,12 @@ pub(crate) mod sealed {
     /// What each kind of connection does in its own way. There is a key at least; they are valid, sorted and
     /// different.
     pub trait LockRows {
-        fn lock_rows<'a>(&'a mut self, keys: &'a [LockKey], terms: Terms) -> Locking<'a>;
+        fn lock_rows<'a>(&'a mut self, keys: &'a [LockKey], terms: RowLockOptions) -> Locking<'a>;
     }
 
     #[cfg(any(feature = "postgres", feature = "mysql"))]
     impl<DB: super::RowLockDatabase> LockRows for sqlx::Transaction<'_, DB> {
-        fn lock_rows<'a>(&'a mut self, keys: &'a [LockKey], terms: Terms) -> Locking<'a> {
+        fn lock_rows<'a>(&'a mut self, keys: &'a [LockKey], terms: RowLockOptions) -> Locking<'a> {
             (**self).lock_rows(keys, terms)
         }
     }

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use dlock_runtime::backend::{
-    Answer, Attempt, Backend, Capabilities, Claim, Holder, LockState, Memory, Release, Released,
-    Renewal, SetAttempt, Sharing, Watch,
+    Answer, Attempt, Backend, Capabilities, Claim, Holder, LockState, Memory, Mode, Release,
+    Released, Renewal, SetAttempt, Watch,
 };
 use dlock_runtime::{BackendError, LockKey, OwnerId};
 use tokio::runtime::{self, Handle};
@@ -76,15 +76,13 @@ impl Careless {
 
     fn claim(&self, claim: &Claim) -> Claim {
         let claim = claim.clone();
-        match (self.how, claim.sharing) {
-            (Carelessness::ReadersAreWriters, Sharing::Shared) => {
-                claim.with_sharing(Sharing::Exclusive)
+        match (self.how, claim.mode) {
+            (Carelessness::ReadersAreWriters, Mode::Shared) => claim.with_mode(Mode::Exclusive),
+            (Carelessness::WritersArePassed, Mode::Exclusive) if !claim.fair => {
+                claim.with_wait_left(Duration::ZERO)
             }
-            (Carelessness::WritersArePassed, Sharing::Exclusive) if !claim.fair => {
-                claim.with_patience(Duration::ZERO)
-            }
-            (Carelessness::OneMore, Sharing::Permits(permits)) => {
-                claim.with_sharing(Sharing::Permits(permits.saturating_add(NonZeroU32::MIN.get())))
+            (Carelessness::OneMore, Mode::Permits(permits)) => {
+                claim.with_mode(Mode::Permits(permits.saturating_add(NonZeroU32::MIN.get())))
             }
             (Carelessness::NoOrder, _) => claim.with_fair(false),
             _ => claim,
@@ -117,8 +115,8 @@ impl Careless {
     }
 
     fn store(&self, claim: &Claim) -> &Memory {
-        match (self.how, claim.sharing) {
-            (Carelessness::ReadersAreNobody, Sharing::Shared) => &self.readers,
+        match (self.how, claim.mode) {
+            (Carelessness::ReadersAreNobody, Mode::Shared) => &self.readers,
             _ => &self.store,
         }
     }

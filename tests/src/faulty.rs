@@ -8,7 +8,7 @@ use dlock_runtime::backend::{
     Answer, Attempt, Backend, Capabilities, Claim, Holder, LockState, Release, Released, Renewal,
     Watch,
 };
-use dlock_runtime::{BackendError, Claimant, FencingToken, LockKey, OwnerId};
+use dlock_runtime::{BackendError, ClientInfo, FencingToken, LockKey, OwnerId};
 use tokio::sync::watch;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep};
@@ -66,7 +66,7 @@ struct Lease {
     token: u64,
     ends: Instant,
     revoked: bool,
-    claimant: Option<Claimant>,
+    client_info: Option<ClientInfo>,
 }
 
 impl Lease {
@@ -76,7 +76,7 @@ impl Lease {
             token,
             ends: Instant::now() + claim.ttl,
             revoked: false,
-            claimant: Some(claim.claimant.clone()),
+            client_info: Some(claim.client_info.clone()),
         }
     }
 }
@@ -248,7 +248,7 @@ impl Backend for Faulty {
         let states = held.map(|(key, lease)| {
             let left = lease.ends.saturating_duration_since(now);
             let holder = Holder::new(lease.owner, FencingToken::new(lease.token), left)
-                .with_claimant(lease.claimant.clone())
+                .with_client_info(lease.client_info.clone())
                 .with_revoked(lease.revoked);
             LockState::new(key.clone(), vec![holder], vec![])
         });

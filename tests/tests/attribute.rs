@@ -479,7 +479,7 @@ async fn an_operator_sees_the_function_and_ends_its_hold() {
 
     let locks = registry.inspect("seen:").await.expect("an answer");
     let [lock] = &locks[..] else { panic!("{locks:?}") };
-    let who = lock.holders[0].claimant.as_ref().expect("every hold stores it");
+    let who = lock.holders[0].client_info.as_ref().expect("every hold stores it");
     assert_eq!(who.label(), concat!(module_path!(), "::never_ends"));
     assert_eq!(who.process_id(), std::process::id());
     let everything = registry.inspect_in("memory", "").await.expect("an answer");

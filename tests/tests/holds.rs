@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use dlock_runtime::backend::{Backend, Memory};
 use dlock_runtime::testing::{Call, Tap};
-use dlock_runtime::{BackendError, LockError, Loss, OnLost, Registry, distributed_lock};
+use dlock_runtime::{BackendError, LockError, LostReason, OnLost, Registry, distributed_lock};
 use futures_util::future::{FutureExt, join_all, poll_fn};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::time::{Instant, advance, sleep, timeout};
@@ -27,7 +27,7 @@ fn on(store: impl Backend) -> Registry {
 }
 
 fn outer_closed(ended: &Result<(), LockError>) -> bool {
-    matches!(ended, Err(LockError::Lost { reason: Loss::OuterClosed, completed: false, .. }))
+    matches!(ended, Err(LockError::Lost { reason: LostReason::OuterClosed, completed: false, .. }))
 }
 
 mod nested {
@@ -199,7 +199,7 @@ mod after_a_loss {
             let ended = timeout(Duration::from_mins(1), body).await.expect("it ends");
             let is_lost = matches!(
                 ended,
-                Err(LockError::Lost { reason: Loss::Expired, completed: false, .. })
+                Err(LockError::Lost { reason: LostReason::Expired, completed: false, .. })
             );
             assert!(is_lost, "{ended:?}");
             let age = began.elapsed();

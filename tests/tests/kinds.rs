@@ -126,7 +126,7 @@ async fn a_dead_waiter_costs_less_than_half_a_second() {
     let registry = registry.expect("a registry");
     let held = registry.lock("queue").acquire().await.expect("free");
     let dead = Claim::new("queue".into(), Duration::from_secs(30));
-    let dead = dead.with_fair(true).with_patience(Duration::from_mins(5));
+    let dead = dead.with_fair(true).with_wait_left(Duration::from_mins(5));
     let answer = store.try_acquire(&dead).await.expect("memory answers");
     assert!(matches!(answer, Attempt::Busy { queued: true, .. }), "{answer:?}");
     let waiter = tokio::spawn(registry.lock("queue").fair(true).wait(Wait::Forever).acquire());
@@ -145,7 +145,7 @@ async fn a_dead_waiter_costs_less_than_half_a_second() {
 async fn a_waiter_that_was_away_keeps_its_place() {
     let store = Memory::new();
     let long = Duration::from_secs(30);
-    let claim = || Claim::new("queue".into(), long).with_fair(true).with_patience(long);
+    let claim = || Claim::new("queue".into(), long).with_fair(true).with_wait_left(long);
     let (holder, away, second) = (Claim::new("queue".into(), long), claim(), claim());
     let tries = async |claim: &Claim| {
         let answer = store.try_acquire(claim).await.expect("memory answers");

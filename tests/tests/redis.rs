@@ -689,23 +689,20 @@ async fn tls_with_an_authority_of_ones_own() {
 }
 
 async fn a_release_that_overtakes_its_acquire_wins() {
-    use dlock_runtime::backend::{Attempt, Claim, Release, Sharing};
+    use dlock_runtime::backend::{Attempt, Claim, Mode, Release};
     let server = RedisServer::start();
     let backend = Redis::connect(&server.url()).await.expect("the server runs");
-    let claim = |sharing| Claim::new("k".into(), Duration::from_secs(30)).with_sharing(sharing);
-    let permits = Sharing::Permits(std::num::NonZeroU32::MAX);
-    for (sharing, fair) in [
-        (Sharing::Exclusive, false),
-        (Sharing::Exclusive, true),
-        (Sharing::Shared, false),
-        (permits, false),
-    ] {
-        let late = claim(sharing).with_fair(fair);
+    let claim = |mode| Claim::new("k".into(), Duration::from_secs(30)).with_mode(mode);
+    let permits = Mode::Permits(std::num::NonZeroU32::MAX);
+    for (mode, fair) in
+        [(Mode::Exclusive, false), (Mode::Exclusive, true), (Mode::Shared, false), (permits, false)]
+    {
+        let late = claim(mode).with_fair(fair);
         let give_up = Release { late_acquire: true, keep_for: None };
         backend.release(&late, give_up).await.expect("an answer");
         let answer = backend.try_acquire(&late).await.expect("an answer");
         assert!(matches!(answer, Attempt::Busy { .. }), "a given-up acquire: {answer:?}");
-        let another = claim(Sharing::Exclusive);
+        let another = claim(Mode::Exclusive);
         let free = backend.try_acquire(&another).await.expect("an answer");
         assert!(matches!(free, Attempt::Granted { .. }), "the key is not free: {free:?}");
         backend.release(&another, Release::default()).await.expect("an answer");

@@ -5,10 +5,10 @@ use std::num::NonZeroU32;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use dlock_runtime::Claimant;
+use dlock_runtime::ClientInfo;
 use dlock_runtime::backend::{
-    Attempt, Backend, Claim, Holder, Memory, MySql, Postgres, Redis, Release, Released, Renewal,
-    SetAttempt, Sharing, Sqlite, Waiter,
+    Attempt, Backend, Claim, Holder, Memory, Mode, MySql, Postgres, Redis, Release, Released,
+    Renewal, SetAttempt, Sqlite, Waiter,
 };
 use dlock_tests::servers::{MariaDbServer, PostgresServer, RedisServer};
 use dlock_tests::trials::Trials;
@@ -70,9 +70,9 @@ fn main() -> ExitCode {
 /// A request may have been held up before it came to the row, with an end that it counted from its beginning: it
 /// comes sooner than that of one that was sent later and was faster.
 async fn move_no_end_back(store: &impl Backend) {
-    for sharing in [Sharing::Exclusive, Sharing::Shared] {
-        let key = format!("{sharing:?}");
-        let claim = Claim::new(key.clone().into(), LONG).with_sharing(sharing);
+    for mode in [Mode::Exclusive, Mode::Shared] {
+        let key = format!("{mode:?}");
+        let claim = Claim::new(key.clone().into(), LONG).with_mode(mode);
         assert!(matches!(ask(store, &claim, Request::Acquire).await, Answer::Granted));
         let mut held_up = claim.clone();
         held_up.ttl = Duration::from_secs(1);
@@ -81,7 +81,7 @@ async fn move_no_end_back(store: &impl Backend) {
             assert!(matches!(answer, Answer::Held(true) | Answer::Granted), "{answer:?}");
             let holder = store.inspect(&key.clone().into()).await.expect("it answers");
             let left = holder.expect("it is held").expires_in;
-            assert!(left > LONG / 2, "{sharing:?}, {request:?}: only {left:?} are left");
+            assert!(left > LONG / 2, "{mode:?}, {request:?}: only {left:?} are left");
         }
     }
 }
@@ -125,14 +125,14 @@ async fn ask(store: &impl Backend, claim: &Claim, request: Request) -> Answer {
 /// Who holds the key and who waits for it, but for times and numbers.
 async fn seen(store: &impl Backend, key: &str) -> Vec<String> {
     let states = store.list(key).await.expect("it answers");
-    let who = |claimant: &Option<Claimant>| claimant.as_ref().map(Claimant::to_text);
+    let who = |client_info: &Option<ClientInfo>| client_info.as_ref().map(ClientInfo::to_text);
     let mut seen = vec![];
     for state in states {
-        for Holder { owner, sharing, claimant, revoked, .. } in &state.holders {
-            seen.push(format!("holds {owner:?} {sharing:?} {revoked} {:?}", who(claimant)));
+        for Holder { owner, mode, client_info, revoked, .. } in &state.holders {
+            seen.push(format!("holds {owner:?} {mode:?} {revoked} {:?}", who(client_info)));
         }
-        for Waiter { owner, sharing, claimant, .. } in &state.waiters {
-            seen.push(format!("waits {owner:?} {sharing:?} {:?}", who(claimant)));
+        for Waiter { owner, mode, client_info, .. } in &state.waiters {
+            seen.push(format!("waits {owner:?} {mode:?} {:?}", who(client_info)));
         }
     }
     seen
@@ -160,8 +160,8 @@ async fn compare_sets(store: &impl Backend) {
                 let kind = claim(&mut random, "", number);
                 let keys = (0..3).filter(|_| random.random_bool(0.7)).map(|key| {
                     let claim = Claim::new(format!("{prefix}:{key}").into(), LONG);
-                    let claim = claim.with_sharing(kind.sharing).with_fair(kind.fair);
-                    claim.with_patience(kind.patience).with_claimant(kind.claimant.clone())
+                    let claim = claim.with_mode(kind.mode).with_fair(kind.fair);
+                    claim.with_wait_left(kind.wait_left).with_client_info(kind.client_info.clone())
                 });
                 keys.collect()
             })
@@ -196,15 +196,15 @@ async fn compare_sets(store: &impl Backend) {
 }
 
 fn claim(random: &mut StdRng, key: &str, number: u32) -> Claim {
-    let sharing = match random.random_range(0..6) {
-        0 | 1 => Sharing::Exclusive,
-        2 | 3 => Sharing::Shared,
-        _ => Sharing::Permits(NonZeroU32::new(random.random_range(2..4)).expect("two or three")),
+    let mode = match random.random_range(0..6) {
+        0 | 1 => Mode::Exclusive,
+        2 | 3 => Mode::Shared,
+        _ => Mode::Permits(NonZeroU32::new(random.random_range(2..4)).expect("two or three")),
     };
-    let patience = if random.random_bool(0.8) { LONG } else { Duration::ZERO };
-    let claim = Claim::new(key.into(), LONG).with_sharing(sharing);
-    let claim = claim.with_claimant(Claimant::new(format!("number {number}")));
-    claim.with_fair(random.random_bool(0.4)).with_patience(patience)
+    let wait_left = if random.random_bool(0.8) { LONG } else { Duration::ZERO };
+    let claim = Claim::new(key.into(), LONG).with_mode(mode);
+    let claim = claim.with_client_info(ClientInfo::new(format!("number {number}")));
+    claim.with_fair(random.random_bool(0.4)).with_wait_left(wait_left)
 }
 
 async fn compare(store: &impl Backend) {
@@ -230,7 +230,7 @@ async fn compare(store: &impl Backend) {
             let expected = ask(&model, claim, request).await;
             let answer = ask(store, claim, request).await;
             all_alike &= answer == expected;
-            asked.push((request, claim.owner, claim.sharing, claim.fair, expected, answer));
+            asked.push((request, claim.owner, claim.mode, claim.fair, expected, answer));
             answers[match expected {
                 Answer::Granted => 0,
                 Answer::Busy { queued: true } => 1,

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use dlock_runtime::backend::{
-    Attempt, Backend, Claim, MySql, Postgres, Redis, Release, Released, Renewal, Sharing, Sqlite,
+    Attempt, Backend, Claim, Mode, MySql, Postgres, Redis, Release, Released, Renewal, Sqlite,
 };
 use dlock_runtime::{BackendError, OwnerId};
 use dlock_tests::servers::{MariaDbServer, PostgresServer, RedisServer};
@@ -65,14 +65,14 @@ fn now() -> u128 {
     now.expect("a date").as_micros()
 }
 
-fn claim(sharing: Sharing) -> Claim {
-    Claim::new("k".into(), TTL).with_sharing(sharing)
+fn claim(mode: Mode) -> Claim {
+    Claim::new("k".into(), TTL).with_mode(mode)
 }
 
 fn claims() -> [Claim; 4] {
-    let fair = claim(Sharing::Exclusive).with_fair(true).with_patience(TTL);
-    let permits = Sharing::Permits(9.try_into().expect("not zero"));
-    [claim(Sharing::Exclusive), claim(Sharing::Shared), claim(permits), fair]
+    let fair = claim(Mode::Exclusive).with_fair(true).with_wait_left(TTL);
+    let permits = Mode::Permits(9.try_into().expect("not zero"));
+    [claim(Mode::Exclusive), claim(Mode::Shared), claim(permits), fair]
 }
 
 fn is_granted(answer: &Result<Attempt, BackendError>) -> bool {
@@ -110,12 +110,12 @@ async fn a_group_without_a_version_is_read(open: &impl Open) {
     let owner = OwnerId::random();
     open.group(&format!("{}|{}", now(), reader(owner))).await;
     let holder = store.inspect(&"k".into()).await.expect("it answers").expect("somebody");
-    assert_eq!((holder.owner, holder.sharing), (Some(owner), Sharing::Shared));
-    let alone = store.try_acquire(&claim(Sharing::Exclusive)).await;
+    assert_eq!((holder.owner, holder.mode), (Some(owner), Mode::Shared));
+    let alone = store.try_acquire(&claim(Mode::Exclusive)).await;
     assert!(matches!(alone, Ok(Attempt::Busy { .. })), "{alone:?}");
-    let beside = store.try_acquire(&claim(Sharing::Shared)).await;
+    let beside = store.try_acquire(&claim(Mode::Shared)).await;
     assert!(is_granted(&beside), "{beside:?}");
-    let mut theirs = claim(Sharing::Shared);
+    let mut theirs = claim(Mode::Shared);
     theirs.owner = owner;
     let renewed = store.renew(&theirs).await;
     assert!(matches!(renewed, Ok(Renewal::Renewed { .. })), "{renewed:?}");
@@ -136,7 +136,7 @@ async fn nobody_enters_beside_a_group_that_cannot_be_read(open: &impl Open) {
                 matches!(&told, Err(told) if told.contains("another version")),
                 "{kind} beside `{group}`: {answer:?}"
             );
-            let set = [claim.clone(), Claim::new("l".into(), TTL).with_sharing(claim.sharing)];
+            let set = [claim.clone(), Claim::new("l".into(), TTL).with_mode(claim.mode)];
             let answer = store.try_acquire_set(&set).await;
             assert!(answer.is_err(), "{kind} lets a set in beside `{group}`");
         }
@@ -152,7 +152,7 @@ async fn nobody_enters_beside_a_group_that_cannot_be_read(open: &impl Open) {
 
 async fn a_hold_in_a_group_that_cannot_be_read_is_not_said_to_be_lost(open: &impl Open) {
     let store = open.store();
-    let mine = claim(Sharing::Shared);
+    let mine = claim(Mode::Shared);
     let granted = store.try_acquire(&mine).await;
     assert!(is_granted(&granted), "{granted:?}");
     open.group(&format!("v2|{}|{} of=2", now(), reader(mine.owner))).await;
@@ -161,7 +161,7 @@ async fn a_hold_in_a_group_that_cannot_be_read_is_not_said_to_be_lost(open: &imp
     let released = store.release(&mine, Release::default()).await;
     assert!(released.is_err(), "{released:?}");
     // It still stands there for whoever can read it.
-    let answer = store.try_acquire(&claim(Sharing::Exclusive)).await;
+    let answer = store.try_acquire(&claim(Mode::Exclusive)).await;
     assert!(answer.is_err(), "{answer:?}");
 }
 
@@ -170,14 +170,14 @@ async fn an_operator_sees_and_ends_a_group_that_cannot_be_read(open: &impl Open)
     for group in unreadable() {
         open.group(&group).await;
         let holder = store.inspect(&"k".into()).await.expect("it answers").expect("somebody");
-        assert_eq!(holder.sharing, Sharing::Exclusive);
+        assert_eq!(holder.mode, Mode::Exclusive);
         assert!(holder.owner.is_none() && !holder.expires_in.is_zero(), "{holder:?}");
         let listed = store.list("").await.expect("one that cannot be read hides no other");
         assert_eq!(listed.len(), 1, "{listed:?}");
         let told = store.revoke(&"k".into()).await.expect_err("whom to tell?").to_string();
         assert!(told.contains("another version"), "{told}");
         assert!(store.force_release(&"k".into()).await.expect("it answers"), "`{group}`");
-        let mine = claim(Sharing::Exclusive);
+        let mine = claim(Mode::Exclusive);
         let answer = store.try_acquire(&mine).await;
         assert!(is_granted(&answer), "{answer:?}");
         store.release(&mine, Release::default()).await.expect("it answers");
@@ -187,7 +187,7 @@ async fn an_operator_sees_and_ends_a_group_that_cannot_be_read(open: &impl Open)
 /// So that the next version knows what it reads, and this one what it does not.
 async fn what_is_written_says_its_version(open: &impl Open) {
     let store = open.store();
-    let mine = claim(Sharing::Shared);
+    let mine = claim(Mode::Shared);
     assert!(is_granted(&store.try_acquire(&mine).await));
     let stored = open.stored_group().await;
     let version = stored.strip_prefix("v1|").expect(&stored);
@@ -217,7 +217,7 @@ async fn an_owner_that_nobody_knows_excludes_others_and_can_be_ended(open: &impl
         assert!(holder.revoked, "{holder:?}");
         let ended = store.force_release(&"k".into()).await;
         assert!(matches!(ended, Ok(true)), "{} with `{owner}`: {ended:?}", store.kind());
-        let mine = claim(Sharing::Exclusive);
+        let mine = claim(Mode::Exclusive);
         let answer = store.try_acquire(&mine).await;
         assert!(is_granted(&answer), "{answer:?}");
         store.release(&mine, Release::default()).await.expect("it answers");

@@ -163,7 +163,7 @@ async fn a_call_that_a_tap_fails_does_not_reach_the_backend() {
     tap.fail(Call::Acquire);
     assert!(tap.try_acquire(&claim).await.is_err_and(|error| error.is_transient()));
     assert!(tap.try_acquire_set(std::slice::from_ref(&claim)).await.is_err());
-    assert!(tap.acquire_in_turn(&claim).await.is_err());
+    assert!(tap.acquire_queued(&claim).await.is_err());
     let holder = store.inspect(&claim.key).await.expect("memory answers");
     assert!(holder.is_none(), "a failed acquire was granted: {holder:?}");
     tap.heal();

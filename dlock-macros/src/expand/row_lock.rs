@@ -6,7 +6,7 @@
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::quote_spanned;
 
-use super::{Parts, error, key, result, runtime, skips, unpacked};
+use super::{Parts, error, if_busy, key, result, runtime, unpacked};
 use crate::options::Keys;
 use crate::signature::at;
 
@@ -19,25 +19,19 @@ pub(super) fn call(
 ) -> TokenStream {
     let mixed = Span::mixed_site();
     let Parts { function, options, .. } = parts;
-    let (keys, one) = match parts.keys {
-        Keys::One(one) => (key::key(one, parts), true),
+    let keys = match parts.keys {
+        Keys::One(one) => key::key(one, parts),
         Keys::All(all) => {
             let keys = all.iter().map(|each| key::key(each, parts));
-            (quote_spanned!(mixed=> [#(#keys),*]), false)
+            quote_spanned!(mixed=> [#(#keys),*])
         }
-    };
-    let lock = match (one, skips(options)) {
-        (true, false) => "lock_row",
-        (true, true) => "lock_row_or_skip",
-        (false, false) => "lock_rows",
-        (false, true) => "lock_rows_or_skip",
     };
     // What the call asks of the output is shown at the return type, what it asks of the transaction
     // where that is named.
     let output = at(&function.returns.output());
-    let lock = Ident::new(lock, output);
     let called = runtime(options, output);
-    let lock = quote_spanned!(output=> #called::#lock);
+    let lock = quote_spanned!(output=> #called::run_row);
+    let if_busy = if_busy(options, output);
     let here = transaction.span().resolved_at(mixed);
     let seen = function.transaction(transaction).map_or(here, Ident::span);
     let variable = Ident::new(&transaction.to_string(), seen.located_at(transaction.span()));
@@ -51,7 +45,7 @@ pub(super) fn call(
     quote_spanned! {mixed=>
         let keys = #keys;
         let error = #error;
-        let lock = match #lock(site, keys, error, #transaction).await {
+        let lock = match #lock(site, keys, error, #if_busy, #transaction).await {
             ::core::result::Result::Ok(lock) => lock,
             ::core::result::Result::Err(output) => return output,
         };

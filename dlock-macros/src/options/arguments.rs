@@ -5,53 +5,9 @@ use syn::ext::IdentExt;
 use syn::parse::{ParseStream, Parser};
 use syn::{Expr, Ident, Lit, Token};
 
+use super::table::{self, OPTIONS};
 use super::value::ungrouped;
 use crate::diagnostic::{Errors, list, nearest};
-
-/// Every option and an example of its value.
-const KNOWN: [(&str, &str); 19] = [
-    ("key", "\"product:<id>\""),
-    ("keys", "[\"account:<from>\", \"account:<to>\"]"),
-    ("ttl", "\"5s\""),
-    ("wait", "\"2s\""),
-    ("backend", "\"redis\""),
-    ("mode", "\"shared\""),
-    ("permits", "5"),
-    ("fair", "true"),
-    ("renew", "true"),
-    ("max_hold", "\"1m\""),
-    ("min_hold", "\"30s\""),
-    ("on_busy", "\"skip\""),
-    ("on_lost", "\"cancel\""),
-    ("reentrant", "true"),
-    ("guard", "lock"),
-    ("transaction", "tx"),
-    ("unlock_before_commit", "true"),
-    ("map_err", "path::to::function"),
-    ("crate", "::dlock_runtime"),
-];
-
-/// Words that other libraries use.
-const FOREIGN: [(&str, &str); 18] = [
-    ("name", "key"),
-    ("lease", "ttl"),
-    ("lease_time", "ttl"),
-    ("expire", "ttl"),
-    ("expiry", "ttl"),
-    ("timeout", "wait"),
-    ("wait_time", "wait"),
-    ("watchdog", "renew"),
-    ("store", "backend"),
-    ("token", "guard"),
-    ("tx", "transaction"),
-    ("lock_at_most_for", "max_hold"),
-    ("lock_at_least_for", "min_hold"),
-    ("lock_type", "mode"),
-    ("shared", "mode"),
-    ("count", "permits"),
-    ("limit", "permits"),
-    ("fifo", "fair"),
-];
 
 /// One option as it is written.
 pub(super) struct Argument {
@@ -110,8 +66,7 @@ fn argument(input: ParseStream<'_>) -> syn::Result<Argument> {
     }
     let name = input.call(Ident::parse_any)?;
     let text = name.to_string();
-    let example =
-        KNOWN.iter().find(|(known, _)| *known == text).map_or("…", |(_, example)| example);
+    let example = table::find(&text).map_or("…", |option| option.example);
     let needs_value = || format!("`{name}` needs a value: write `{name} = {example}`");
     if input.is_empty() || input.peek(Token![,]) {
         return Err(syn::Error::new(name.span(), needs_value()));
@@ -127,7 +82,7 @@ fn argument(input: ParseStream<'_>) -> syn::Result<Argument> {
             error.span(),
             format!("{error}, in the value of `{name}`; such as `{name} = {example}`"),
         );
-        if KNOWN.iter().all(|(known, _)| *known != text) {
+        if table::find(&text).is_none() {
             here.combine(unknown(&name));
         }
         here
@@ -137,7 +92,7 @@ fn argument(input: ParseStream<'_>) -> syn::Result<Argument> {
 
 fn accept(argument: Argument, read: &mut Vec<Argument>, errors: &mut Errors) {
     let name = &argument.name;
-    if KNOWN.iter().all(|(known, _)| name != known) {
+    if table::find(&name.to_string()).is_none() {
         errors.add(unknown(name));
         // Most likely it is the key that is misspelt: its absence is not a second mistake.
         if let Some(meant @ ("key" | "keys")) = meant(&name.to_string())
@@ -153,16 +108,16 @@ fn accept(argument: Argument, read: &mut Vec<Argument>, errors: &mut Errors) {
 }
 
 fn unknown(name: &Ident) -> syn::Error {
-    let known = KNOWN.map(|(known, _)| known);
     let hint = meant(&name.to_string()).map(|meant| format!(": did you mean `{meant}`?"));
     let hint = hint.unwrap_or_default();
-    let message = format!("there is no option `{name}`{hint}\n\nthe options are {}", list(&known));
+    let message =
+        format!("there is no option `{name}`{hint}\n\nthe options are {}", list(&table::names()));
     syn::Error::new(name.span(), message)
 }
 
 fn meant(name: &str) -> Option<&'static str> {
-    let foreign = FOREIGN.iter().find(|(foreign, _)| *foreign == name).map(|(_, ours)| *ours);
-    foreign.or_else(|| nearest(name, &KNOWN.map(|(known, _)| known)))
+    let foreign = OPTIONS.iter().find(|option| option.foreign.contains(&name));
+    foreign.map(|option| option.name).or_else(|| nearest(name, &table::names()))
 }
 
 /// Moves to the next comma that is not in brackets, or to the beginning of the next option.

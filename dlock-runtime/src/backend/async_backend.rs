@@ -78,8 +78,8 @@ pub trait AsyncBackend: Send + Sync + 'static {
         async { Err(refused) }
     }
 
-    /// See [`Backend::acquire_in_turn`].
-    fn acquire_in_turn(
+    /// See [`Backend::acquire_queued`].
+    fn acquire_queued(
         &self,
         claim: &Claim,
     ) -> impl Future<Output = Result<Attempt, BackendError>> + Send {
@@ -144,11 +144,8 @@ impl<B: AsyncBackend> Backend for B {
         Answer::from_future(AsyncBackend::try_acquire_set(self, claims))
     }
 
-    fn acquire_in_turn<'a>(
-        &'a self,
-        claim: &'a Claim,
-    ) -> Answer<'a, Result<Attempt, BackendError>> {
-        Answer::from_future(AsyncBackend::acquire_in_turn(self, claim))
+    fn acquire_queued<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Result<Attempt, BackendError>> {
+        Answer::from_future(AsyncBackend::acquire_queued(self, claim))
     }
 
     fn renew<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Result<Renewal, BackendError>> {

@@ -204,12 +204,12 @@ impl SetAttempt {
     }
 
     /// What several entries have decided.
-    pub(crate) fn of(verdict: record::SetVerdict, validity: Duration) -> Self {
+    pub(crate) fn of(verdict: record::SetDecision, validity: Duration) -> Self {
         match verdict {
-            record::SetVerdict::Granted(tokens) => {
+            record::SetDecision::Granted(tokens) => {
                 Self::granted(tokens.into_iter().map(FencingToken::new).collect(), validity)
             }
-            record::SetVerdict::Busy { at, look_in, queued } => Self::busy(at, look_in, queued),
+            record::SetDecision::Busy { at, look_in, queued } => Self::busy(at, look_in, queued),
         }
     }
 }

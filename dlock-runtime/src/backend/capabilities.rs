@@ -18,17 +18,17 @@ pub struct Capabilities {
     /// Do other processes share its locks?
     pub shared_by_processes: bool,
     /// Do waiters line up in the store itself, each told when it is its turn? Then
-    /// [`Backend::acquire_in_turn`](super::Backend::acquire_in_turn) waits.
+    /// [`Backend::acquire_queued`](super::Backend::acquire_queued) waits.
     pub queue: bool,
     /// Do locks last as long as the process's session with the store, rather than for a ttl each? Then a
     /// grant's or a renewal's validity is what is proved of the session, which may be far less than a
     /// ttl, and the engine renews it as often; and a hold that ends before its owner gives it back is
     /// released, since it would not end by itself.
     pub session: bool,
-    /// Can a key be held by several that share it ([`Sharing::Shared`](super::Sharing::Shared))? Then a writer that waits is not
+    /// Can a key be held by several that share it ([`Mode::Shared`](super::Mode::Shared))? Then a writer that waits is not
     /// passed by readers that come later.
     pub shared: bool,
-    /// Can it be held by a counted number ([`Sharing::Permits`](super::Sharing::Permits))?
+    /// Can it be held by a counted number ([`Mode::Permits`](super::Mode::Permits))?
     pub permits: bool,
     /// Are waiters of all processes served in the order they came, if they ask for it ([`Claim::fair`](super::Claim::fair))?
     pub fair: bool,

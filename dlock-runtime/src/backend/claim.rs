@@ -1,10 +1,10 @@
 //! Who asks for a key, and how.
 
-use std::num::NonZeroU32;
 use std::time::Duration;
 
-use crate::client_info::Claimant;
+use crate::client_info::ClientInfo;
 use crate::key::LockKey;
+use crate::mode::Mode;
 use crate::owner::OwnerId;
 use crate::token::FencingToken;
 
@@ -21,62 +21,13 @@ pub struct Claim {
     /// The token, once it was granted.
     pub token: Option<FencingToken>,
     /// Who else may hold the key beside it.
-    pub sharing: Sharing,
+    pub mode: Mode,
     /// First come, first served: is it to take a place in the store's queue?
     pub fair: bool,
     /// How much longer its caller waits. With none left it needs no place in a queue.
-    pub patience: Duration,
+    pub wait_left: Duration,
     /// Who it is, for people: stored beside the owner.
-    pub claimant: Claimant,
-}
-
-/// Who else may hold a key beside a claim.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Sharing {
-    /// Nobody.
-    #[default]
-    Exclusive,
-    /// Others that share.
-    Shared,
-    /// Others with permits, as long as there are fewer than so many holders.
-    Permits(NonZeroU32),
-}
-
-impl Sharing {
-    /// At most so many holders: one of them holds alone.
-    #[must_use]
-    pub const fn of_permits(permits: NonZeroU32) -> Self {
-        if permits.get() == 1 { Self::Exclusive } else { Self::Permits(permits) }
-    }
-
-    /// How many may hold a key by it: its permits, and otherwise one writer.
-    pub(crate) const fn permits(self) -> u32 {
-        match self {
-            Self::Permits(permits) => permits.get(),
-            Self::Exclusive | Self::Shared => 1,
-        }
-    }
-
-    /// The number of permits among these that differs from this one's, if it has one.
-    pub(crate) fn other_permits(self, others: impl Iterator<Item = Self>) -> Option<NonZeroU32> {
-        let Self::Permits(own) = self else { return None };
-        let mut others = others.filter_map(|other| match other {
-            Self::Permits(permits) => Some(permits),
-            Self::Exclusive | Self::Shared => None,
-        });
-        others.find(|permits| *permits != own)
-    }
-
-    /// How stores write it: `x`, `s`, or `p` and the number.
-    #[cfg(any(feature = "redis", feature = "sqlite", feature = "postgres", feature = "mysql"))]
-    pub(crate) fn code(self) -> String {
-        match self {
-            Self::Exclusive => "x".to_owned(),
-            Self::Shared => "s".to_owned(),
-            Self::Permits(permits) => format!("p{permits}"),
-        }
-    }
+    pub client_info: ClientInfo,
 }
 
 impl Claim {
@@ -88,30 +39,30 @@ impl Claim {
             owner: OwnerId::random(),
             ttl,
             token: None,
-            sharing: Sharing::Exclusive,
+            mode: Mode::Exclusive,
             fair: false,
-            patience: Duration::ZERO,
-            claimant: Claimant::new(""),
+            wait_left: Duration::ZERO,
+            client_info: ClientInfo::new(""),
         }
     }
 
     /// Does it ask for the key alone, and in no order?
     #[must_use]
     pub const fn is_plain(&self) -> bool {
-        matches!(self.sharing, Sharing::Exclusive) && !self.fair
+        matches!(self.mode, Mode::Exclusive) && !self.fair
     }
 
     /// May it stand among those who share the key or wait for it in order? Who was granted a key alone does
     /// not, any more.
     #[cfg(any(feature = "redis", feature = "sqlite", feature = "postgres", feature = "mysql"))]
     pub(crate) const fn may_be_in_a_group(&self) -> bool {
-        !matches!(self.sharing, Sharing::Exclusive) || self.token.is_none()
+        !matches!(self.mode, Mode::Exclusive) || self.token.is_none()
     }
 
     /// The same, sharing the key so.
     #[must_use]
-    pub const fn with_sharing(mut self, sharing: Sharing) -> Self {
-        self.sharing = sharing;
+    pub const fn with_mode(mut self, mode: Mode) -> Self {
+        self.mode = mode;
         self
     }
 
@@ -124,15 +75,15 @@ impl Claim {
 
     /// The same, of this one.
     #[must_use]
-    pub fn with_claimant(mut self, claimant: Claimant) -> Self {
-        self.claimant = claimant;
+    pub fn with_client_info(mut self, client_info: ClientInfo) -> Self {
+        self.client_info = client_info;
         self
     }
 
     /// The same with a caller that waits for so long.
     #[must_use]
-    pub const fn with_patience(mut self, patience: Duration) -> Self {
-        self.patience = patience;
+    pub const fn with_wait_left(mut self, wait_left: Duration) -> Self {
+        self.wait_left = wait_left;
         self
     }
 }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::Sharing;
-use crate::client_info::Claimant;
+use super::Mode;
+use crate::client_info::ClientInfo;
 use crate::key::LockKey;
 use crate::owner::OwnerId;
 use crate::token::FencingToken;
@@ -46,9 +46,9 @@ pub struct Holder {
     /// When the lease ends without a renewal.
     pub expires_in: Duration,
     /// Who else may hold the key beside it.
-    pub sharing: Sharing,
+    pub mode: Mode,
     /// Who it is, or was: a `min_hold` outlasts its holder.
-    pub claimant: Option<Claimant>,
+    pub client_info: Option<ClientInfo>,
     /// Has its hold been [revoked](super::Backend::revoke)?
     pub revoked: bool,
 }
@@ -57,21 +57,21 @@ impl Holder {
     /// An exclusive holder of whom no more is known, for backends.
     #[must_use]
     pub const fn new(owner: Option<OwnerId>, token: FencingToken, expires_in: Duration) -> Self {
-        let sharing = Sharing::Exclusive;
-        Self { owner, token, expires_in, sharing, claimant: None, revoked: false }
+        let mode = Mode::Exclusive;
+        Self { owner, token, expires_in, mode, client_info: None, revoked: false }
     }
 
     /// The same, sharing the key so.
     #[must_use]
-    pub const fn with_sharing(mut self, sharing: Sharing) -> Self {
-        self.sharing = sharing;
+    pub const fn with_mode(mut self, mode: Mode) -> Self {
+        self.mode = mode;
         self
     }
 
     /// The same, of this one.
     #[must_use]
-    pub fn with_claimant(mut self, claimant: Option<Claimant>) -> Self {
-        self.claimant = claimant;
+    pub fn with_client_info(mut self, client_info: Option<ClientInfo>) -> Self {
+        self.client_info = client_info;
         self
     }
 
@@ -90,15 +90,15 @@ pub struct Waiter {
     /// The owner that it will be; `None` for one that is not a dlock.
     pub owner: Option<OwnerId>,
     /// Who may hold the key beside it.
-    pub sharing: Sharing,
+    pub mode: Mode,
     /// Who it is.
-    pub claimant: Option<Claimant>,
+    pub client_info: Option<ClientInfo>,
 }
 
 impl Waiter {
     /// A waiter, for backends.
     #[must_use]
-    pub const fn new(owner: Option<OwnerId>, sharing: Sharing, claimant: Option<Claimant>) -> Self {
-        Self { owner, sharing, claimant }
+    pub const fn new(owner: Option<OwnerId>, mode: Mode, client_info: Option<ClientInfo>) -> Self {
+        Self { owner, mode, client_info }
     }
 }

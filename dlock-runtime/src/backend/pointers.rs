@@ -30,11 +30,11 @@ macro_rules! delegate {
             ) -> Answer<'a, Result<SetAttempt, BackendError>> {
                 (**self).try_acquire_set(claims)
             }
-            fn acquire_in_turn<'a>(
+            fn acquire_queued<'a>(
                 &'a self,
                 claim: &'a Claim,
             ) -> Answer<'a, Result<Attempt, BackendError>> {
-                (**self).acquire_in_turn(claim)
+                (**self).acquire_queued(claim)
             }
             fn renew<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Result<Renewal, BackendError>> {
                 (**self).renew(claim)

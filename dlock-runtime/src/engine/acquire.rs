@@ -9,16 +9,16 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::hold::{Hold, Terms};
-use super::local_queue::{Entry, Known, Place};
+use super::hold::{Hold, HoldLimits};
+use super::local_queue::{Joined, Known, Turn};
 use super::release::{Abandoned, abandon_later};
-use super::request::Want;
+use super::request::Request;
 use super::telemetry;
 use super::{Engine, NamedBackend};
-use crate::backend::{Answer, Attempt, Backend, Claim, Sharing, Watch};
+use crate::backend::{Answer, Attempt, Backend, Claim, Mode, Watch};
 use crate::backoff::Backoff;
 use crate::clock::Moment;
-use crate::error::{BackendError, LockError, Whereabouts};
+use crate::error::{BackendError, HeldBy, LockError};
 use crate::options::Wait;
 use crate::token::FencingToken;
 
@@ -84,8 +84,8 @@ impl Deadline {
         }
     }
 
-    pub(super) fn busy(&self, want: &Want, holder: Whereabouts) -> LockError {
-        LockError::Busy { key: want.key.clone(), waited: self.waited(), holder }
+    pub(super) fn busy(&self, request: &Request, holder: HeldBy) -> LockError {
+        LockError::Busy { key: request.key.clone(), waited: self.waited(), holder }
     }
 }
 
@@ -93,11 +93,14 @@ impl Deadline {
 ///
 /// Cancel safe: a request whose answer is not awaited any more is undone in the background, and the
 /// place in the local queue passes to the next task.
-pub(super) async fn acquire(engine: &Arc<Engine>, want: &Want) -> Result<Arc<Hold>, LockError> {
+pub(super) async fn acquire(
+    engine: &Arc<Engine>,
+    request: &Request,
+) -> Result<Arc<Hold>, LockError> {
     let runtime = Handle::try_current().map_err(|_| LockError::NoRuntime)?;
-    let deadline = Deadline::new(want.wait);
-    let place = line_up(engine, want, &deadline).await?;
-    let mut attempts = Attempts::new(engine, want, runtime, place);
+    let deadline = Deadline::new(request.wait);
+    let place = line_up(engine, request, &deadline).await?;
+    let mut attempts = Acquire::new(engine, request, runtime, place);
     let granted = attempts.until_granted(&deadline).await?;
     Ok(attempts.into_hold(granted))
 }
@@ -106,30 +109,30 @@ pub(super) async fn acquire(engine: &Arc<Engine>, want: &Want) -> Result<Arc<Hol
 /// all processes has no place here: it stands in the store's own queue.
 pub(super) async fn line_up(
     engine: &Engine,
-    want: &Want,
+    request: &Request,
     deadline: &Deadline,
-) -> Result<Option<Place>, LockError> {
-    let index = want.backend.index;
-    if want.fair {
+) -> Result<Option<Turn>, LockError> {
+    let index = request.backend.index;
+    if request.fair {
         return Ok(None);
     }
-    if deadline.no_waiting() && want.sharing != Sharing::Exclusive {
+    if deadline.no_waiting() && request.mode != Mode::Exclusive {
         // The one in front may be about to share the key.
-        return Ok(engine.queues.try_enter(index, &want.key));
+        return Ok(engine.queues.try_enter(index, &request.key));
     }
-    let mut turn = match engine.queues.enter(index, &want.key) {
-        Entry::Front(place) => return Ok(Some(place)),
-        Entry::Behind(turn) => turn,
+    let mut turn = match engine.queues.enter(index, &request.key) {
+        Joined::Front(place) => return Ok(Some(place)),
+        Joined::Behind(turn) => turn,
     };
     if deadline.no_waiting() {
         // Not even for the millisecond that a timer takes.
-        return behind_until_known(engine, want, deadline, turn).await;
+        return behind_until_known(engine, request, deadline, turn).await;
     }
     match deadline.bound(&mut turn).await {
         Some(Ok(place)) => Ok(Some(place)),
         // The sender is dropped only together with the queue, and that only when it is empty.
-        Some(Err(_)) => Err(deadline.busy(want, Whereabouts::ThisProcess)),
-        None => behind_until_known(engine, want, deadline, turn).await,
+        Some(Err(_)) => Err(deadline.busy(request, HeldBy::ThisProcess)),
+        None => behind_until_known(engine, request, deadline, turn).await,
     }
 }
 
@@ -137,33 +140,33 @@ pub(super) async fn line_up(
 /// store that failed, or has not answered, is a failure for those behind as it is for the one in front.
 async fn behind_until_known(
     engine: &Engine,
-    want: &Want,
+    request: &Request,
     deadline: &Deadline,
-    mut turn: oneshot::Receiver<Place>,
-) -> Result<Option<Place>, LockError> {
-    let index = want.backend.index;
+    mut turn: oneshot::Receiver<Turn>,
+) -> Result<Option<Turn>, LockError> {
+    let index = request.backend.index;
     let until = Instant::now() + LEAST_ANSWER_TIME;
     loop {
-        let anew = engine.queues.heard_anew(index, &want.key);
+        let anew = engine.queues.heard_anew(index, &request.key);
         let anew = anew.notified();
         let now = Instant::now();
         let too_long_ago = now.checked_sub(LEAST_ANSWER_TIME).unwrap_or(now);
-        let limit = match engine.queues.known(index, &want.key, too_long_ago) {
-            Known::Busy => return Err(deadline.busy(want, Whereabouts::ThisProcess)),
-            Known::Failed(error) => return Err(failed(want, error)),
+        let limit = match engine.queues.known(index, &request.key, too_long_ago) {
+            Known::Busy => return Err(deadline.busy(request, HeldBy::ThisProcess)),
+            Known::Failed(error) => return Err(failed(request, error)),
             Known::Asked(since) => until.min(since + LEAST_ANSWER_TIME),
             // The one in front stands in the store's queue, and nobody knows whether anybody holds the key: the
             // store is asked past it.
-            Known::Nothing if want.backend.capabilities.queue => return Ok(None),
+            Known::Nothing if request.backend.capabilities.queue => return Ok(None),
             Known::Nothing => until,
         };
         if now >= limit {
-            return Err(failed(want, unanswered(&want.backend)));
+            return Err(failed(request, unanswered(&request.backend)));
         }
         tokio::select! {
             biased;
             place = &mut turn => {
-                let place = place.map_err(|_| deadline.busy(want, Whereabouts::ThisProcess))?;
+                let place = place.map_err(|_| deadline.busy(request, HeldBy::ThisProcess))?;
                 return Ok(Some(place));
             }
             () = anew => {}
@@ -174,13 +177,13 @@ async fn behind_until_known(
 
 /// The tries of one acquire. While a request of it may be executed without anybody knowing,
 /// dropping this undoes it in the background.
-struct Attempts<'a> {
+struct Acquire<'a> {
     engine: &'a Arc<Engine>,
-    want: &'a Want,
+    request: &'a Request,
     runtime: Handle,
     claim: Claim,
     /// `None` once it has passed to the hold or to the background.
-    place: Option<Place>,
+    place: Option<Turn>,
     /// A request was sent whose answer is not known yet.
     in_flight: bool,
     /// An earlier request may still be executed: it failed without saying whether it was, or was sent twice.
@@ -196,13 +199,18 @@ pub(super) struct Granted {
     pub(super) validity: Duration,
 }
 
-impl<'a> Attempts<'a> {
-    fn new(engine: &'a Arc<Engine>, want: &'a Want, runtime: Handle, place: Option<Place>) -> Self {
+impl<'a> Acquire<'a> {
+    fn new(
+        engine: &'a Arc<Engine>,
+        request: &'a Request,
+        runtime: Handle,
+        place: Option<Turn>,
+    ) -> Self {
         Self {
             engine,
-            want,
+            request,
             runtime,
-            claim: want.claim(),
+            claim: request.claim(),
             place,
             in_flight: false,
             in_doubt: false,
@@ -212,7 +220,7 @@ impl<'a> Attempts<'a> {
 
     async fn until_granted(&mut self, deadline: &Deadline) -> Result<Granted, LockError> {
         // A short wait begins with a try, which is answered however short the wait is.
-        let queue = self.want.backend.capabilities.queue;
+        let queue = self.request.backend.capabilities.queue;
         let mut in_turn = queue && deadline.is_long();
         let mut watch: Option<Box<dyn Watch>> = None;
         let [mut failures, mut polls] = backoffs();
@@ -236,40 +244,42 @@ impl<'a> Attempts<'a> {
                 Ok(Attempt::Granted { .. }) => {
                     self.start_over();
                     if deadline.is_over() {
-                        return Err(failed(self.want, too_late(&self.want.backend)));
+                        return Err(failed(self.request, too_late(&self.request.backend)));
                     }
                     deadline.bound(tokio::time::sleep(failures.pause())).await;
                 }
                 Ok(Attempt::Busy { .. }) if deadline.is_over() => {
-                    return Err(deadline.busy(self.want, Whereabouts::Elsewhere));
+                    return Err(deadline.busy(self.request, HeldBy::Elsewhere));
                 }
                 Ok(Attempt::Busy { .. }) if queue => in_turn = true,
                 Ok(Attempt::Busy { expires_in, queued, .. }) => {
                     if watch.is_none() {
                         // Who stands in a queue of the store has to show itself in time.
-                        watch = watch_key(self.want, deadline, expires_in.filter(|_| queued)).await;
+                        watch =
+                            watch_key(self.request, deadline, expires_in.filter(|_| queued)).await;
                         if watch.is_some() {
                             // A release before the watch stood is not missed: look once more.
                             continue;
                         }
                     }
-                    let pause = pause(&self.want.backend, &mut polls, watch.is_some(), expires_in);
+                    let pause =
+                        pause(&self.request.backend, &mut polls, watch.is_some(), expires_in);
                     deadline.bound(changed_within(watch.as_mut(), pause)).await;
                 }
                 Err(error) if error.is_transient() && !deadline.is_over() => {
                     telemetry::acquire_failed(
-                        self.want.labels(),
-                        &self.want.backend.failures,
+                        self.request.labels(),
+                        &self.request.backend.failures,
                         &error,
                     );
                     // Failures may have broken the watch as well; it is made anew.
                     watch = None;
                     deadline.bound(tokio::time::sleep(failures.pause())).await;
                     if deadline.is_over() {
-                        return Err(failed(self.want, error));
+                        return Err(failed(self.request, error));
                     }
                 }
-                Err(error) => return Err(failed(self.want, error)),
+                Err(error) => return Err(failed(self.request, error)),
             }
         }
     }
@@ -280,11 +290,11 @@ impl<'a> Attempts<'a> {
         since: Moment,
         deadline: &Deadline,
     ) -> Result<Attempt, BackendError> {
-        let registered = &*self.want.backend;
-        self.claim.patience = deadline.left();
+        let registered = &*self.request.backend;
+        self.claim.wait_left = deadline.left();
         // Where waiters stand in line it stays what the store knows it by.
         if !registered.capabilities.queue {
-            self.claim.claimant.restart();
+            self.claim.client_info.restart();
         }
         let answer = registered.store.try_acquire(&self.claim);
         self.in_flight = !answer.is_ready();
@@ -298,7 +308,7 @@ impl<'a> Attempts<'a> {
             Ok(attempt) => {
                 self.queued = attempt.is_queued();
                 self.in_doubt |= attempt.in_doubt();
-                compare_permits(self.engine, self.want, attempt.other_permits());
+                compare_permits(self.engine, self.request, attempt.other_permits());
             }
             Err(error) => self.in_doubt |= error.may_have_been_sent(),
         }
@@ -315,13 +325,13 @@ impl<'a> Attempts<'a> {
         if let Some(place) = &self.place {
             place.asks(since.instant(), true);
         }
-        let turn = self.want.backend.store.acquire_in_turn(&self.claim);
+        let turn = self.request.backend.store.acquire_queued(&self.claim);
         let answer = deadline.bound(turn).await;
         self.in_flight = false;
         // Unanswered, it still stands in the queue.
         self.in_doubt |= match &answer {
             Some(Ok(attempt)) => {
-                compare_permits(self.engine, self.want, attempt.other_permits());
+                compare_permits(self.engine, self.request, attempt.other_permits());
                 attempt.in_doubt()
             }
             Some(Err(error)) => error.may_have_been_sent(),
@@ -341,30 +351,30 @@ impl<'a> Attempts<'a> {
     }
 
     fn start_over(&mut self) {
-        let stale = std::mem::replace(&mut self.claim, self.want.claim());
+        let stale = std::mem::replace(&mut self.claim, self.request.claim());
         self.in_doubt = false;
         let abandoned = Abandoned { claim: stale, late_acquire: true };
-        abandon_later(self.engine, &self.want.backend, abandoned, &self.runtime, None);
+        abandon_later(self.engine, &self.request.backend, abandoned, &self.runtime, None);
     }
 
     /// An exclusive holder keeps the place in front until it releases the key; of those who share it the next one
     /// may ask at once.
     fn into_hold(mut self, granted: Granted) -> Arc<Hold> {
-        let place = self.place.take().filter(|_| self.want.sharing == Sharing::Exclusive);
+        let place = self.place.take().filter(|_| self.request.mode == Mode::Exclusive);
         let in_doubt = std::mem::take(&mut self.in_doubt);
         self.queued = false;
         let claim = Claim { token: Some(granted.token), ..self.claim.clone() };
-        hold(self.engine, self.want, claim, granted, in_doubt, place, &self.runtime)
+        hold(self.engine, self.request, claim, granted, in_doubt, place, &self.runtime)
     }
 }
 
-impl Drop for Attempts<'_> {
+impl Drop for Acquire<'_> {
     fn drop(&mut self) {
         let late_acquire = self.in_flight || self.in_doubt;
         if late_acquire || self.queued {
             let abandoned = Abandoned { claim: self.claim.clone(), late_acquire };
             let place = self.place.take();
-            abandon_later(self.engine, &self.want.backend, abandoned, &self.runtime, place);
+            abandon_later(self.engine, &self.request.backend, abandoned, &self.runtime, place);
         }
     }
 }
@@ -372,21 +382,22 @@ impl Drop for Attempts<'_> {
 /// The hold that a grant begins.
 pub(super) fn hold(
     engine: &Arc<Engine>,
-    want: &Want,
+    request: &Request,
     claim: Claim,
     granted: Granted,
     in_doubt: bool,
-    place: Option<Place>,
+    place: Option<Turn>,
     runtime: &Handle,
 ) -> Arc<Hold> {
     let watchdog = engine.watchdogs.of(runtime);
-    let terms = Terms { renew: want.renew, max_hold: want.max_hold, min_hold: want.min_hold };
+    let terms =
+        HoldLimits { renew: request.renew, max_hold: request.max_hold, min_hold: request.min_hold };
     let hold = Arc::new(Hold::new(
         Arc::clone(engine),
-        Arc::clone(&want.backend),
+        Arc::clone(&request.backend),
         claim,
         granted.token,
-        want.template,
+        request.template,
         granted.since,
         granted.validity,
         terms,
@@ -395,25 +406,25 @@ pub(super) fn hold(
         runtime.clone(),
         watchdog,
     ));
-    hold.watchdog.attend(&hold);
+    hold.watchdog.watch_over(&hold);
     hold
 }
 
 /// Each counts by its own number; that there are two of them somebody should hear of.
-pub(super) fn compare_permits(engine: &Engine, want: &Want, other: Option<NonZeroU32>) {
+pub(super) fn compare_permits(engine: &Engine, request: &Request, other: Option<NonZeroU32>) {
     if let Some(other) = other
-        && engine.disagreements.note(want.backend.index, want.template)
+        && engine.disagreements.note(request.backend.index, request.template)
     {
-        telemetry::permits_disagree(want.labels(), want.sharing.permits(), other);
+        telemetry::permits_disagree(request.labels(), request.mode.max_holders(), other);
     }
 }
 
 pub(super) async fn watch_key(
-    want: &Want,
+    request: &Request,
     deadline: &Deadline,
     limit: Option<Duration>,
 ) -> Option<Box<dyn Watch>> {
-    let watching = want.backend.store.watch(&want.key);
+    let watching = request.backend.store.watch(&request.key);
     let watching = async {
         match limit {
             Some(limit) => tokio::time::timeout(limit, watching).await.ok(),
@@ -423,7 +434,7 @@ pub(super) async fn watch_key(
     match deadline.bound(watching).await?? {
         Ok(watch) => Some(watch),
         Err(error) => {
-            telemetry::watch_failed(want.labels(), &want.backend.failures, &error);
+            telemetry::watch_failed(request.labels(), &request.backend.failures, &error);
             None
         }
     }
@@ -444,8 +455,8 @@ pub(super) fn pause(
     expires_in.map_or(net, |left| net.min(left + Duration::from_millis(1)))
 }
 
-pub(super) fn failed(want: &Want, source: BackendError) -> LockError {
-    LockError::Backend { key: want.key.clone(), source }
+pub(super) fn failed(request: &Request, source: BackendError) -> LockError {
+    LockError::Backend { key: request.key.clone(), source }
 }
 
 /// The pauses after failures, and those between looks where nobody tells.

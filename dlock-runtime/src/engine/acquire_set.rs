@@ -12,13 +12,13 @@ use super::acquire::{
     pause, too_late, watch_key,
 };
 use super::hold::Hold;
-use super::local_queue::Place;
+use super::local_queue::Turn;
 use super::release::{Abandoned, abandon_later};
-use super::request::Want;
+use super::request::Request;
 use super::telemetry;
-use crate::backend::{Backend, Claim, SetAttempt, Sharing, Watch};
+use crate::backend::{Backend, Claim, Mode, SetAttempt, Watch};
 use crate::clock::Moment;
-use crate::error::{BackendError, LockError, Whereabouts};
+use crate::error::{BackendError, HeldBy, LockError};
 use crate::token::FencingToken;
 
 /// Takes the leases, which are wanted of one backend, in the order of their keys.
@@ -27,25 +27,25 @@ use crate::token::FencingToken;
 /// the local queues pass to the next tasks.
 pub(super) async fn acquire_set(
     engine: &Arc<Engine>,
-    wants: &[Want],
+    requests: &[Request],
 ) -> Result<Vec<Arc<Hold>>, LockError> {
     let runtime = Handle::try_current().map_err(|_| LockError::NoRuntime)?;
-    let deadline = Deadline::new(wants[0].wait);
-    let mut attempts = Attempts::new(engine, wants, runtime);
+    let deadline = Deadline::new(requests[0].wait);
+    let mut attempts = AcquireSet::new(engine, requests, runtime);
     let granted = attempts.until_granted(&deadline).await?;
     Ok(attempts.into_holds(granted))
 }
 
 /// The tries of one acquire of several keys. While a request of it may be executed without anybody knowing,
 /// dropping this undoes it in the background.
-struct Attempts<'a> {
+struct AcquireSet<'a> {
     engine: &'a Arc<Engine>,
-    wants: &'a [Want],
+    requests: &'a [Request],
     runtime: Handle,
     claims: Vec<Claim>,
     /// In front of the local queue of the key that was found busy last. The other keys are free for other tasks of
     /// this process, so that no two tasks wait for each other: whether all are free the store decides.
-    place: Option<(usize, Place)>,
+    place: Option<(usize, Turn)>,
     /// A request was sent whose answer is not known yet.
     in_flight: bool,
     /// An earlier request may still be executed: it failed without saying whether it was, or was sent twice.
@@ -60,15 +60,15 @@ struct AllGranted {
     validity: Duration,
 }
 
-impl<'a> Attempts<'a> {
-    fn new(engine: &'a Arc<Engine>, wants: &'a [Want], runtime: Handle) -> Self {
-        let claims = wants.iter().map(Want::claim).collect();
+impl<'a> AcquireSet<'a> {
+    fn new(engine: &'a Arc<Engine>, requests: &'a [Request], runtime: Handle) -> Self {
+        let claims = requests.iter().map(Request::claim).collect();
         let (in_flight, in_doubt, queued) = (false, false, false);
-        Self { engine, wants, runtime, claims, place: None, in_flight, in_doubt, queued }
+        Self { engine, requests, runtime, claims, place: None, in_flight, in_doubt, queued }
     }
 
     async fn until_granted(&mut self, deadline: &Deadline) -> Result<AllGranted, LockError> {
-        let backend = &self.wants[0].backend;
+        let backend = &self.requests[0].backend;
         // Of the key that was in the way.
         let mut watched: Option<(usize, Box<dyn Watch>)> = None;
         let [mut failures, mut polls] = backoffs();
@@ -83,12 +83,12 @@ impl<'a> Attempts<'a> {
                 Ok(SetAttempt::Granted { .. }) => {
                     self.start_over();
                     if deadline.is_over() {
-                        return Err(failed(&self.wants[0], too_late(backend)));
+                        return Err(failed(&self.requests[0], too_late(backend)));
                     }
                     deadline.bound(tokio::time::sleep(failures.pause())).await;
                 }
                 Ok(SetAttempt::Busy { at, .. }) if deadline.is_over() => {
-                    return Err(deadline.busy(&self.wants[at], Whereabouts::Elsewhere));
+                    return Err(deadline.busy(&self.requests[at], HeldBy::Elsewhere));
                 }
                 Ok(SetAttempt::Busy { at, expires_in, queued, .. }) => {
                     if self.line_up_at(at, deadline).await? {
@@ -97,7 +97,7 @@ impl<'a> Attempts<'a> {
                     if watched.as_ref().is_none_or(|(key, _)| *key != at) {
                         // Who stands in a queue of the store has to show itself in time.
                         let limit = expires_in.filter(|_| queued);
-                        let watch = watch_key(&self.wants[at], deadline, limit).await;
+                        let watch = watch_key(&self.requests[at], deadline, limit).await;
                         watched = watch.map(|watch| (at, watch));
                         if watched.is_some() {
                             // A release before the watch stood is not missed: look once more.
@@ -109,15 +109,15 @@ impl<'a> Attempts<'a> {
                     deadline.bound(changed_within(watch, pause)).await;
                 }
                 Err(error) if error.is_transient() && !deadline.is_over() => {
-                    telemetry::acquire_failed(self.wants[0].labels(), &backend.failures, &error);
+                    telemetry::acquire_failed(self.requests[0].labels(), &backend.failures, &error);
                     // Failures may have broken the watch as well; it is made anew.
                     watched = None;
                     deadline.bound(tokio::time::sleep(failures.pause())).await;
                     if deadline.is_over() {
-                        return Err(failed(&self.wants[0], error));
+                        return Err(failed(&self.requests[0], error));
                     }
                 }
-                Err(error) => return Err(failed(&self.wants[0], error)),
+                Err(error) => return Err(failed(&self.requests[0], error)),
             }
         }
     }
@@ -125,8 +125,10 @@ impl<'a> Attempts<'a> {
     /// Where other tasks of this process want one of the keys, this lines up behind them before it asks.
     async fn line_up_where_occupied(&mut self, deadline: &Deadline) -> Result<(), LockError> {
         let queues = &self.engine.queues;
-        let occupied =
-            self.wants.iter().position(|want| queues.is_occupied(want.backend.index, &want.key));
+        let occupied = self
+            .requests
+            .iter()
+            .position(|request| queues.is_occupied(request.backend.index, &request.key));
         match occupied {
             Some(at) => self.line_up_at(at, deadline).await.map(drop),
             None => Ok(()),
@@ -140,9 +142,10 @@ impl<'a> Attempts<'a> {
             return Ok(false);
         }
         self.place = None;
-        let want = &self.wants[at];
-        let waits = !want.fair && self.engine.queues.is_occupied(want.backend.index, &want.key);
-        self.place = line_up(self.engine, want, deadline).await?.map(|place| (at, place));
+        let request = &self.requests[at];
+        let waits =
+            !request.fair && self.engine.queues.is_occupied(request.backend.index, &request.key);
+        self.place = line_up(self.engine, request, deadline).await?.map(|place| (at, place));
         Ok(waits)
     }
 
@@ -162,10 +165,10 @@ impl<'a> Attempts<'a> {
         since: Moment,
         deadline: &Deadline,
     ) -> Result<SetAttempt, BackendError> {
-        let registered = &*self.wants[0].backend;
+        let registered = &*self.requests[0].backend;
         for claim in &mut self.claims {
-            claim.patience = deadline.left();
-            claim.claimant.restart();
+            claim.wait_left = deadline.left();
+            claim.client_info.restart();
         }
         let answer = registered.store.try_acquire_set(&self.claims);
         self.in_flight = !answer.is_ready();
@@ -179,7 +182,7 @@ impl<'a> Attempts<'a> {
             Ok(attempt) => {
                 self.queued = attempt.is_queued();
                 self.in_doubt |= attempt.in_doubt();
-                compare_permits(self.engine, &self.wants[0], attempt.other_permits());
+                compare_permits(self.engine, &self.requests[0], attempt.other_permits());
             }
             Err(error) => self.in_doubt |= error.may_have_been_sent(),
         }
@@ -187,10 +190,10 @@ impl<'a> Attempts<'a> {
     }
 
     fn start_over(&mut self) {
-        for (claim, want) in self.claims.iter_mut().zip(self.wants) {
-            let stale = std::mem::replace(claim, want.claim());
+        for (claim, request) in self.claims.iter_mut().zip(self.requests) {
+            let stale = std::mem::replace(claim, request.claim());
             let abandoned = Abandoned { claim: stale, late_acquire: true };
-            abandon_later(self.engine, &want.backend, abandoned, &self.runtime, None);
+            abandon_later(self.engine, &request.backend, abandoned, &self.runtime, None);
         }
         self.in_doubt = false;
     }
@@ -202,33 +205,33 @@ impl<'a> Attempts<'a> {
         let in_doubt = std::mem::take(&mut self.in_doubt);
         self.queued = false;
         let mut front = self.place.take();
-        let parts = self.wants.iter().zip(&self.claims).zip(tokens).enumerate();
-        let holds = parts.map(|(at, ((want, claim), token))| {
+        let parts = self.requests.iter().zip(&self.claims).zip(tokens).enumerate();
+        let holds = parts.map(|(at, ((request, claim), token))| {
             let place = front.take_if(|(front_at, _)| *front_at == at).map(|(_, place)| place);
             // Where another task is in front it hears from the store that the key is busy.
             let place =
-                place.or_else(|| self.engine.queues.try_enter(want.backend.index, &want.key));
+                place.or_else(|| self.engine.queues.try_enter(request.backend.index, &request.key));
             if let Some(place) = &place {
                 place.hears(Ok(()));
             }
             let claim = Claim { token: Some(token), ..claim.clone() };
             let granted = Granted { since, token, validity };
-            let place = place.filter(|_| want.sharing == Sharing::Exclusive);
-            hold(self.engine, want, claim, granted, in_doubt, place, &self.runtime)
+            let place = place.filter(|_| request.mode == Mode::Exclusive);
+            hold(self.engine, request, claim, granted, in_doubt, place, &self.runtime)
         });
         holds.collect()
     }
 }
 
-impl Drop for Attempts<'_> {
+impl Drop for AcquireSet<'_> {
     fn drop(&mut self) {
         let late_acquire = self.in_flight || self.in_doubt;
         if late_acquire || self.queued {
             let mut front = self.place.take();
-            for (at, (claim, want)) in self.claims.drain(..).zip(self.wants).enumerate() {
+            for (at, (claim, request)) in self.claims.drain(..).zip(self.requests).enumerate() {
                 let place = front.take_if(|(front_at, _)| *front_at == at).map(|(_, place)| place);
                 let abandoned = Abandoned { claim, late_acquire };
-                abandon_later(self.engine, &want.backend, abandoned, &self.runtime, place);
+                abandon_later(self.engine, &request.backend, abandoned, &self.runtime, place);
             }
         }
     }

@@ -11,14 +11,14 @@ use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::local_queue::Place;
+use super::local_queue::Turn;
 use super::release::{Abandoned, abandon_later};
 use super::telemetry::{self, Labels};
 use super::watchdog::Watchdog;
 use super::{Engine, NamedBackend};
 use crate::backend::{Claim, validity_of};
 use crate::clock::Moment;
-use crate::error::{LockError, Loss};
+use crate::error::{LockError, LostReason};
 use crate::token::FencingToken;
 
 use self::renewal::renewal_period;
@@ -35,7 +35,7 @@ pub(crate) struct Hold {
     pub(crate) template: &'static str,
     /// Before the request that was granted was sent.
     pub(crate) since: Moment,
-    pub(crate) terms: Terms,
+    pub(crate) terms: HoldLimits,
     /// Where background work for this hold can run.
     pub(crate) runtime: Handle,
     pub(crate) watchdog: Arc<Watchdog>,
@@ -52,7 +52,7 @@ const LONGEST_EXTENSION: Duration = Duration::from_hours(366 * 24);
 
 /// What was agreed for this hold.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Terms {
+pub(crate) struct HoldLimits {
     pub(crate) renew: bool,
     pub(crate) max_hold: Option<Duration>,
     pub(crate) min_hold: Option<Duration>,
@@ -74,7 +74,7 @@ struct State {
     extended_to_age: Duration,
     /// The front of the local queue, where an exclusive hold keeps it: until its lease has ended, since then the
     /// store decides who is next.
-    place: Option<Place>,
+    place: Option<Turn>,
     /// A request of this claim may still be executed, after its release even: an acquire that was given up before
     /// the one that was granted, or a renewal without an answer.
     in_doubt: bool,
@@ -93,7 +93,7 @@ enum Phase {
 /// How a hold ended before its owner gave it back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ending {
-    Lost(Loss),
+    Lost(LostReason),
     /// Longer than this `max_hold`.
     HeldTooLong(Duration),
 }
@@ -108,9 +108,9 @@ impl Hold {
         template: &'static str,
         since: Moment,
         validity: Duration,
-        terms: Terms,
+        terms: HoldLimits,
         in_doubt: bool,
-        place: Option<Place>,
+        place: Option<Turn>,
         runtime: Handle,
         watchdog: Arc<Watchdog>,
     ) -> Self {
@@ -169,7 +169,7 @@ impl Hold {
             Phase::Held => Ok(()),
             Phase::Ended(ending) => Err(ending),
             // Its owner has left; what else is still here had entered under it.
-            Phase::Closing => Err(Ending::Lost(Loss::OuterClosed)),
+            Phase::Closing => Err(Ending::Lost(LostReason::OuterClosed)),
         })
     }
 
@@ -182,7 +182,7 @@ impl Hold {
         if state.proved.elapsed() >= state.validity
             || self.lasts(state).is_some_and(|age| self.since.elapsed() >= age)
         {
-            self.end(state, Ending::Lost(Loss::Expired));
+            self.end(state, Ending::Lost(LostReason::Expired));
         } else if let Some(limit) = self.longest(state)
             && self.since.elapsed() >= limit
         {
@@ -225,7 +225,7 @@ impl Hold {
     pub(crate) fn unattended(&self) {
         self.settled(|state| {
             if state.phase == Phase::Held {
-                self.end(state, Ending::Lost(Loss::Unattended));
+                self.end(state, Ending::Lost(LostReason::Unattended));
             }
         });
     }
@@ -382,7 +382,7 @@ impl Hold {
     }
 
     /// The front of the local queue, if the hold still keeps it.
-    pub(crate) fn take_place(&self) -> Option<Place> {
+    pub(crate) fn take_place(&self) -> Option<Turn> {
         self.state().place.take()
     }
 

@@ -25,7 +25,7 @@ pub(crate) struct LocalQueues(Mutex<Queues>);
 #[derive(Debug, Default)]
 struct Queue {
     /// Cancelled waiters stay until they are passed over or swept.
-    waiters: VecDeque<oneshot::Sender<Place>>,
+    waiters: VecDeque<oneshot::Sender<Turn>>,
     /// Sweep when the queue has grown to this length, so that it stays within twice the live ones.
     sweep_at: usize,
     /// What the store last said of the key to one in front; that it is busy, or that it failed.
@@ -59,16 +59,16 @@ pub(crate) enum Known {
 
 /// The place in front. Dropping it lets the next one in.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct Turn {
     queues: Arc<LocalQueues>,
     /// `None` once it has been passed on.
     at: Option<(BackendIndex, LockKey)>,
 }
 
 /// In front at once, or behind others.
-pub(crate) enum Entry {
-    Front(Place),
-    Behind(oneshot::Receiver<Place>),
+pub(crate) enum Joined {
+    Front(Turn),
+    Behind(oneshot::Receiver<Turn>),
 }
 
 impl LocalQueues {
@@ -77,7 +77,7 @@ impl LocalQueues {
         self: &Arc<Self>,
         backend: BackendIndex,
         key: &LockKey,
-    ) -> Option<Place> {
+    ) -> Option<Turn> {
         match self.lock().entry((backend, key.clone())) {
             Occupied(_) => None,
             Vacant(vacant) => Some(self.front(vacant)),
@@ -85,10 +85,10 @@ impl LocalQueues {
     }
 
     /// Takes the place in front, or lines up. Dropping the receiver leaves the queue.
-    pub(crate) fn enter(self: &Arc<Self>, backend: BackendIndex, key: &LockKey) -> Entry {
+    pub(crate) fn enter(self: &Arc<Self>, backend: BackendIndex, key: &LockKey) -> Joined {
         match self.lock().entry((backend, key.clone())) {
-            Occupied(mut queue) => Entry::Behind(queue.get_mut().line_up()),
-            Vacant(vacant) => Entry::Front(self.front(vacant)),
+            Occupied(mut queue) => Joined::Behind(queue.get_mut().line_up()),
+            Vacant(vacant) => Joined::Front(self.front(vacant)),
         }
     }
 
@@ -125,10 +125,10 @@ impl LocalQueues {
         queue.map(|queue| Arc::clone(queue.heard_anew.get_or_insert_default())).unwrap_or_default()
     }
 
-    fn front(self: &Arc<Self>, vacant: VacantEntry<'_, (BackendIndex, LockKey), Queue>) -> Place {
+    fn front(self: &Arc<Self>, vacant: VacantEntry<'_, (BackendIndex, LockKey), Queue>) -> Turn {
         let at = vacant.key().clone();
         vacant.insert(Queue::default());
-        Place { queues: Arc::clone(self), at: Some(at) }
+        Turn { queues: Arc::clone(self), at: Some(at) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Queues> {
@@ -144,7 +144,7 @@ impl LocalQueues {
 impl Queue {
     const SMALLEST_SWEEP: usize = 32;
 
-    fn line_up(&mut self) -> oneshot::Receiver<Place> {
+    fn line_up(&mut self) -> oneshot::Receiver<Turn> {
         if self.waiters.len() >= self.sweep_at.max(Self::SMALLEST_SWEEP) {
             self.waiters.retain(|waiter| !waiter.is_closed());
             self.sweep_at = self.waiters.len() * 2;
@@ -155,7 +155,7 @@ impl Queue {
     }
 }
 
-impl Place {
+impl Turn {
     /// Notes that the store is being asked.
     pub(crate) fn asks(&self, since: Instant, in_turn: bool) {
         self.note(|queue| queue.asking = Some(Asking { since, in_turn }));
@@ -179,10 +179,10 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Turn {
     fn drop(&mut self) {
         let Some(at) = self.at.take() else { return };
-        let mut place = Place { queues: Arc::clone(&self.queues), at: None };
+        let mut place = Turn { queues: Arc::clone(&self.queues), at: None };
         loop {
             let mut queues = self.queues.lock();
             let next = queues.get_mut(&at).and_then(|queue| {
@@ -212,10 +212,10 @@ impl Drop for Place {
 mod tests {
     use super::*;
 
-    fn behind(entry: Entry) -> oneshot::Receiver<Place> {
+    fn behind(entry: Joined) -> oneshot::Receiver<Turn> {
         match entry {
-            Entry::Behind(receiver) => receiver,
-            Entry::Front(_) => panic!("nobody was in front"),
+            Joined::Behind(receiver) => receiver,
+            Joined::Front(_) => panic!("nobody was in front"),
         }
     }
 

@@ -14,10 +14,10 @@ use tokio::time::Instant;
 use super::Engine;
 use super::acquire::Deadline;
 use super::hold::{Ending, Hold};
-use super::request::Want;
-use crate::backend::Sharing;
+use super::request::Request;
+use crate::backend::Mode;
 use crate::clock::Moment;
-use crate::error::{LockError, Loss, Whereabouts};
+use crate::error::{HeldBy, LockError, LostReason};
 use crate::guard::LockGuard;
 use crate::key::LockKey;
 
@@ -30,12 +30,12 @@ const ALONE: u32 = 1 << 20;
 
 /// Is a hold of the one kind good for a call of the other kind? A writer may read; a reader may not write,
 /// nor has one of several holders the key for itself.
-fn covers(held: Sharing, wanted: Sharing) -> bool {
+fn covers(held: Mode, wanted: Mode) -> bool {
     match (held, wanted) {
-        (Sharing::Exclusive, _)
-        | (Sharing::Shared, Sharing::Shared)
-        | (Sharing::Permits(_), Sharing::Permits(_)) => true,
-        (Sharing::Shared | Sharing::Permits(_), _) => false,
+        (Mode::Exclusive, _)
+        | (Mode::Shared, Mode::Shared)
+        | (Mode::Permits(_), Mode::Permits(_)) => true,
+        (Mode::Shared | Mode::Permits(_), _) => false,
     }
 }
 
@@ -45,7 +45,7 @@ pub(crate) struct Inside {
     hold: Arc<Hold>,
     /// As what this body holds it: one that entered as a reader has other readers beside it, also where an
     /// outer body holds the key alone.
-    sharing: Sharing,
+    mode: Mode,
     /// All of its permits: the nested call that is inside. Of calls that share the key each takes one.
     entrance: Semaphore,
     /// The body has ended. What had entered under it and is still polled, because it was kept outside, ends.
@@ -71,7 +71,7 @@ impl Enclosure {
         let innermost = guards.iter().fold(outer, |outer, guard| {
             Some(Arc::new(Inside {
                 hold: Arc::clone(guard.hold()),
-                sharing: guard.sharing(),
+                mode: guard.mode(),
                 entrance: Semaphore::new(ALONE as usize),
                 closed: AtomicBool::new(false),
                 under: guard.entered_under().map(Arc::clone),
@@ -108,17 +108,17 @@ impl Inside {
     pub(crate) fn holds(key: &LockKey, shared: bool) -> bool {
         let inside = Self::nearest(|hold| hold.claim.key == *key);
         inside.is_some_and(|inside| {
-            let alone = inside.sharing == Sharing::Exclusive;
+            let alone = inside.mode == Mode::Exclusive;
             (alone || shared) && inside.check().is_ok()
         })
     }
 
     /// The nearest enclosing body of this task that runs under a hold of this very lock.
-    pub(super) fn around(engine: &Arc<Engine>, want: &Want) -> Option<Arc<Self>> {
+    pub(super) fn around(engine: &Arc<Engine>, request: &Request) -> Option<Arc<Self>> {
         Self::nearest(|hold| {
             Arc::ptr_eq(&hold.engine, engine)
-                && hold.backend.index == want.backend.index
-                && hold.claim.key == want.key
+                && hold.backend.index == request.backend.index
+                && hold.claim.key == request.key
         })
     }
 
@@ -150,7 +150,11 @@ impl Inside {
 
     /// Is the lock held, and every body open that this one runs under?
     fn check(&self) -> Result<(), Ending> {
-        if self.is_closed() { Err(Ending::Lost(Loss::OuterClosed)) } else { self.hold.check() }
+        if self.is_closed() {
+            Err(Ending::Lost(LostReason::OuterClosed))
+        } else {
+            self.hold.check()
+        }
     }
 
     /// Resolves when the hold ends, or the body under which it is held.
@@ -165,19 +169,19 @@ impl Inside {
     }
 
     /// Enters under this body's hold, after the sibling that is inside.
-    pub(super) async fn enter(self: Arc<Self>, want: &Want) -> Result<Nested, LockError> {
-        if !covers(self.sharing, want.sharing) {
+    pub(super) async fn enter(self: Arc<Self>, request: &Request) -> Result<Nested, LockError> {
+        if !covers(self.mode, request.mode) {
             // Waiting would be for ever: the enclosing body cannot end before this call does.
-            return Err(LockError::Upgrade { key: want.key.clone() });
+            return Err(LockError::Upgrade { key: request.key.clone() });
         }
-        let deadline = Deadline::new(want.wait);
-        let taken = if want.sharing == Sharing::Shared { 1 } else { ALONE };
+        let deadline = Deadline::new(request.wait);
+        let taken = if request.mode == Mode::Shared { 1 } else { ALONE };
         let refused = |ending| self.hold.error(ending, false);
         self.check().map_err(refused)?;
         let permit = if let Ok(permit) = self.entrance.try_acquire_many(taken) {
             permit
         } else {
-            let busy = || deadline.busy(want, Whereabouts::ThisProcess);
+            let busy = || deadline.busy(request, HeldBy::ThisProcess);
             let entering = async {
                 tokio::select! {
                     biased;
@@ -188,11 +192,11 @@ impl Inside {
             deadline.bound(entering).await.unwrap_or_else(|| Err(busy()))?
         };
         permit.forget();
-        let bound = want.max_hold.map(|limit| (Moment::now(), limit));
-        let sharing = if want.sharing == Sharing::Shared { want.sharing } else { self.sharing };
-        let nested = Nested { inside: Arc::clone(&self), sharing, taken, bound };
+        let bound = request.max_hold.map(|limit| (Moment::now(), limit));
+        let mode = if request.mode == Mode::Shared { request.mode } else { self.mode };
+        let nested = Nested { inside: Arc::clone(&self), mode, taken, bound };
         self.check().map_err(refused)?;
-        if let Some(min_hold) = want.min_hold {
+        if let Some(min_hold) = request.min_hold {
             self.hold.keep_at_least(min_hold);
         }
         Ok(nested)
@@ -203,7 +207,7 @@ impl Inside {
 #[derive(Debug)]
 pub(crate) struct Nested {
     inside: Arc<Inside>,
-    sharing: Sharing,
+    mode: Mode,
     taken: u32,
     /// The nested call's own `max_hold`, from its own entry.
     bound: Option<(Moment, Duration)>,
@@ -215,8 +219,8 @@ impl Nested {
     }
 
     /// As what it holds the key.
-    pub(crate) fn sharing(&self) -> Sharing {
-        self.sharing
+    pub(crate) fn mode(&self) -> Mode {
+        self.mode
     }
 
     /// The body it entered under.

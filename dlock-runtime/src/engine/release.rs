@@ -9,12 +9,12 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::hold::{Ending, Hold};
-use super::local_queue::Place;
+use super::local_queue::Turn;
 use super::telemetry;
 use super::{Engine, NamedBackend};
 use crate::backend::{Backend, Claim, Release, Released};
 use crate::backoff::Backoff;
-use crate::error::{BackendError, LockError, Loss};
+use crate::error::{BackendError, LockError, LostReason};
 
 /// How long a caller waits for its release; then it goes on in the background.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -52,8 +52,13 @@ pub(crate) async fn give_back(hold: Arc<Hold>) -> Result<(), LockError> {
                 // It was released when it ended.
                 Err(ended) if hold.backend.capabilities.session => ended,
                 Err(Ending::HeldTooLong(_)) | Ok(()) => {
-                    telemetry::lost(hold.labels(), hold.token, hold.since.elapsed(), Loss::NotHeld);
-                    Ending::Lost(Loss::NotHeld)
+                    telemetry::lost(
+                        hold.labels(),
+                        hold.token,
+                        hold.since.elapsed(),
+                        LostReason::NotHeld,
+                    );
+                    Ending::Lost(LostReason::NotHeld)
                 }
                 Err(lost) => lost,
             };
@@ -79,7 +84,7 @@ pub(crate) fn give_back_later(hold: Arc<Hold>) {
 
 /// A release under way: dropped unfinished, it goes on in the background.
 struct Returning {
-    hold: Option<(Arc<Hold>, Option<Place>)>,
+    hold: Option<(Arc<Hold>, Option<Turn>)>,
     tried: bool,
 }
 
@@ -88,11 +93,11 @@ impl Returning {
     async fn first_try(&mut self) -> (Result<(), Ending>, Result<Released, BackendError>) {
         let Some((hold, _)) = &self.hold else { return (Ok(()), Ok(Released::Released)) };
         let began = Instant::now();
-        let patience = PATIENCE.min(hold.claim.ttl);
-        let before = hold.close(patience / 2).await;
+        let wait_left = PATIENCE.min(hold.claim.ttl);
+        let before = hold.close(wait_left / 2).await;
         self.tried = true;
-        let left = patience.saturating_sub(began.elapsed());
-        (before, Errand::of(hold).try_once(left).await)
+        let left = wait_left.saturating_sub(began.elapsed());
+        (before, ReleaseTask::of(hold).try_once(left).await)
     }
 }
 
@@ -105,7 +110,7 @@ impl Drop for Returning {
 }
 
 /// One lease to give back, or one acquire to undo.
-struct Errand<'a> {
+struct ReleaseTask<'a> {
     backend: &'a NamedBackend,
     claim: &'a Claim,
     /// `None` when it is not known whether the claim was ever granted.
@@ -113,13 +118,13 @@ struct Errand<'a> {
     late_acquire: bool,
 }
 
-impl<'a> Errand<'a> {
+impl<'a> ReleaseTask<'a> {
     fn of(hold: &'a Hold) -> Self {
         let late_acquire = hold.in_doubt();
         Self { backend: &hold.backend, claim: &hold.claim, hold: Some(hold), late_acquire }
     }
 
-    async fn try_once(&self, patience: Duration) -> Result<Released, BackendError> {
+    async fn try_once(&self, wait_left: Duration) -> Result<Released, BackendError> {
         let keep_for = self.hold.and_then(Hold::rest_to_keep);
         let release = Release { keep_for, late_acquire: self.late_acquire };
         // A backend that panics has not answered: its caller goes on all the same.
@@ -129,7 +134,7 @@ impl<'a> Errand<'a> {
             return answer.await;
         }
         let answer = AssertUnwindSafe(answer).catch_unwind();
-        match tokio::time::timeout(patience, answer).await {
+        match tokio::time::timeout(wait_left, answer).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_panic)) => Err(self.failed("panicked in")),
             Err(_) => Err(self.failed("did not answer in time to")),
@@ -146,19 +151,19 @@ impl<'a> Errand<'a> {
     async fn until_answered(
         &self,
         limit: Duration,
-        place: Option<Place>,
+        place: Option<Turn>,
     ) -> Option<(Released, bool)> {
         let until = Instant::now() + limit;
-        let patience = PATIENCE.min(self.claim.ttl);
+        let wait_left = PATIENCE.min(self.claim.ttl);
         let mut pauses = Backoff::new(Duration::from_millis(20), Duration::from_millis(500));
-        let first = self.try_once(patience).await;
+        let first = self.try_once(wait_left).await;
         drop(place);
         if let Ok(released) = first {
             return Some((released, false));
         }
         while Instant::now() < until {
             tokio::time::sleep(pauses.pause()).await;
-            if let Ok(released) = self.try_once(patience).await {
+            if let Ok(released) = self.try_once(wait_left).await {
                 return Some((released, true));
             }
         }
@@ -168,16 +173,21 @@ impl<'a> Errand<'a> {
 
 /// `tried`: an earlier try of this very release may have been executed, so that finding nothing held
 /// says nothing.
-fn spawn(hold: Arc<Hold>, place: Option<Place>, tried: bool) {
+fn spawn(hold: Arc<Hold>, place: Option<Turn>, tried: bool) {
     let runtime = Handle::try_current().unwrap_or_else(|_| hold.runtime.clone());
     let tracker = hold.engine.background.clone();
     tracker.spawn_on(
         async move {
             let ended_before = hold.close(PATIENCE / 2).await.is_err();
-            let answer = Errand::of(&hold).until_answered(hold.claim.ttl, place).await;
+            let answer = ReleaseTask::of(&hold).until_answered(hold.claim.ttl, place).await;
             match answer {
                 Some((Released::NotHeld, repeated)) if !(tried || repeated || ended_before) => {
-                    telemetry::lost(hold.labels(), hold.token, hold.since.elapsed(), Loss::NotHeld);
+                    telemetry::lost(
+                        hold.labels(),
+                        hold.token,
+                        hold.since.elapsed(),
+                        LostReason::NotHeld,
+                    );
                 }
                 Some(_) => {}
                 None => telemetry::release_given_up(hold.labels(), &hold.backend.failures),
@@ -202,14 +212,14 @@ pub(super) fn abandon_later(
     backend: &Arc<NamedBackend>,
     Abandoned { claim, late_acquire }: Abandoned,
     runtime: &Handle,
-    place: Option<Place>,
+    place: Option<Turn>,
 ) {
     let backend = Arc::clone(backend);
     let runtime = Handle::try_current().unwrap_or_else(|_| runtime.clone());
     engine.background.spawn_on(
         async move {
-            let errand = Errand { backend: &backend, claim: &claim, hold: None, late_acquire };
-            let answer = errand.until_answered(claim.ttl + LATE, place).await;
+            let task = ReleaseTask { backend: &backend, claim: &claim, hold: None, late_acquire };
+            let answer = task.until_answered(claim.ttl + LATE, place).await;
             if answer.is_none() {
                 telemetry::abandon_given_up(
                     backend.labels("", &claim.key),

@@ -12,16 +12,16 @@ use super::acquire_set::acquire_set;
 use super::nesting::Inside;
 use super::telemetry::{self, Labels};
 use super::{Engine, NamedBackend};
-use crate::backend::{Claim, Sharing};
-use crate::client_info::Claimant;
-use crate::error::{LockError, Whereabouts};
+use crate::backend::{Claim, Mode};
+use crate::client_info::ClientInfo;
+use crate::error::{HeldBy, LockError};
 use crate::guard::LockGuard;
 use crate::key::LockKey;
 use crate::options::{LockOptions, OnLost, Wait};
 
 /// A lock that is wanted, with every option settled.
 #[derive(Debug)]
-pub(crate) struct Want {
+pub(crate) struct Request {
     pub(crate) backend: Arc<NamedBackend>,
     pub(crate) key: LockKey,
     pub(crate) template: &'static str,
@@ -34,11 +34,11 @@ pub(crate) struct Want {
     pub(crate) min_hold: Option<Duration>,
     pub(crate) on_lost: OnLost,
     pub(crate) reentrant: bool,
-    pub(crate) sharing: Sharing,
+    pub(crate) mode: Mode,
     pub(crate) fair: bool,
 }
 
-impl Want {
+impl Request {
     /// Fills in the registry's defaults and checks what can be checked without asking anybody.
     pub(crate) fn new(
         engine: &Engine,
@@ -70,7 +70,7 @@ impl Want {
             min_hold: options.min_hold,
             on_lost: options.on_lost,
             reentrant: options.reentrant,
-            sharing: options.sharing,
+            mode: options.mode,
             fair: options.fair,
         })
     }
@@ -82,15 +82,15 @@ impl Want {
     /// A claim of a new owner.
     pub(super) fn claim(&self) -> Claim {
         Claim::new(self.key.clone(), self.ttl)
-            .with_sharing(self.sharing)
+            .with_mode(self.mode)
             .with_fair(self.fair)
-            .with_claimant(Claimant::new(self.label.clone()))
+            .with_client_info(ClientInfo::new(self.label.clone()))
     }
 }
 
 /// Whose context a call may enter under.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Face {
+pub(crate) enum CallKind {
     /// The attribute and `.run()`: they run a body and can be nested in another.
     Body,
     /// A bare `acquire()`: its guard may outlive any body, so it never nests.
@@ -100,32 +100,36 @@ pub(crate) enum Face {
 /// Takes the lock that is wanted.
 pub(crate) async fn enter(
     engine: &Arc<Engine>,
-    want: &Want,
-    face: Face,
+    request: &Request,
+    kind: CallKind,
 ) -> Result<LockGuard, LockError> {
-    let waiting = telemetry::Waiting::begin(want.labels());
+    let waiting = telemetry::Waiting::begin(request.labels());
     // Pinned and polled in place: an adapter would move these large futures about.
-    let mut taking = pin!(take(engine, want, face));
+    let mut taking = pin!(take(engine, request, kind));
     let entered = poll_fn(|cx| waiting.span().in_scope(|| taking.as_mut().poll(cx))).await;
     waiting.end(entered.as_ref().map(LockGuard::fencing_token));
     entered
 }
 
-async fn take(engine: &Arc<Engine>, want: &Want, face: Face) -> Result<LockGuard, LockError> {
+async fn take(
+    engine: &Arc<Engine>,
+    request: &Request,
+    kind: CallKind,
+) -> Result<LockGuard, LockError> {
     // Before anything is asked for: a store that answers at once, or nobody at all, would never yield.
     tokio::task::consume_budget().await;
-    let around = match face {
-        Face::Body => Inside::around(engine, want),
-        Face::Bare => None,
+    let around = match kind {
+        CallKind::Body => Inside::around(engine, request),
+        CallKind::Bare => None,
     };
     if let Some(inside) = around {
-        if want.reentrant {
-            return inside.enter(want).await.map(LockGuard::nested);
+        if request.reentrant {
+            return inside.enter(request).await.map(LockGuard::nested);
         }
         // The holder is an enclosing body of this very call: it cannot end before this returns.
-        return Err(Deadline::new(want.wait).busy(want, Whereabouts::ThisTask));
+        return Err(Deadline::new(request.wait).busy(request, HeldBy::ThisTask));
     }
-    let hold = unless_shut_down(engine, want, pin!(acquire(engine, want))).await?;
+    let hold = unless_shut_down(engine, request, pin!(acquire(engine, request))).await?;
     Ok(LockGuard::leased(hold))
 }
 
@@ -133,17 +137,17 @@ async fn take(engine: &Arc<Engine>, want: &Want, face: Face) -> Result<LockGuard
 /// after the other, because the store can do no other or an enclosing body of this task holds some of them.
 pub(crate) async fn enter_set(
     engine: &Arc<Engine>,
-    wants: &[Want],
-    face: Face,
+    requests: &[Request],
+    kind: CallKind,
 ) -> Option<Result<Vec<LockGuard>, LockError>> {
-    let [first, _, ..] = wants else { return None };
-    let nested = |want| face == Face::Body && Inside::around(engine, want).is_some();
-    if !first.backend.capabilities.atomic_sets || wants.iter().any(nested) {
+    let [first, _, ..] = requests else { return None };
+    let nested = |request| kind == CallKind::Body && Inside::around(engine, request).is_some();
+    if !first.backend.capabilities.atomic_sets || requests.iter().any(nested) {
         return None;
     }
     tokio::task::consume_budget().await;
     let waiting = telemetry::Waiting::begin(first.labels());
-    let mut acquiring = Box::pin(acquire_set(engine, wants));
+    let mut acquiring = Box::pin(acquire_set(engine, requests));
     let acquiring = poll_fn(|cx| waiting.span().in_scope(|| acquiring.as_mut().poll(cx)));
     let entered = unless_shut_down(engine, first, pin!(acquiring)).await;
     let entered = entered.map(|holds| holds.into_iter().map(LockGuard::leased).collect::<Vec<_>>());
@@ -154,10 +158,10 @@ pub(crate) async fn enter_set(
 /// Awaits this, unless the registry is shut down before it is there.
 async fn unless_shut_down<T>(
     engine: &Engine,
-    want: &Want,
+    request: &Request,
     mut acquiring: Pin<&mut impl Future<Output = Result<T, LockError>>>,
 ) -> Result<T, LockError> {
-    let refused = || LockError::ShutDown { key: want.key.clone() };
+    let refused = || LockError::ShutDown { key: request.key.clone() };
     if engine.shut_down.is_cancelled() {
         return Err(refused());
     }

@@ -12,7 +12,7 @@ use tracing::Span;
 use super::hold::{Ending, Hold};
 use super::nesting::Enclosure;
 use super::telemetry;
-use crate::error::{LockError, Loss};
+use crate::error::{LockError, LostReason};
 use crate::guard::{LockGuard, give_all_back};
 use crate::options::OnLost;
 
@@ -73,7 +73,7 @@ impl Lost {
     /// entered under: who had let it in has left.
     fn stops(&self, on_lost: OnLost) -> bool {
         let in_any_case =
-            matches!(self.1, Ending::HeldTooLong(_) | Ending::Lost(Loss::OuterClosed));
+            matches!(self.1, Ending::HeldTooLong(_) | Ending::Lost(LostReason::OuterClosed));
         on_lost == OnLost::Cancel || in_any_case
     }
 }

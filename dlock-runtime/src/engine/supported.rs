@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::backend::{Capabilities, Sharing};
+use crate::backend::{Capabilities, Mode};
 use crate::options::LockOptions;
 use crate::stores::STORES;
 
@@ -20,11 +20,11 @@ pub(crate) fn refuses(able: &Capabilities, ttl: Duration, options: &LockOptions)
     if let Some(min_hold) = options.min_hold.filter(|min_hold| *min_hold > able.max_ttl) {
         return Some(format!("min_hold = {min_hold:?}: its longest is {:?}", able.max_ttl));
     }
-    match options.sharing {
-        Sharing::Shared if !able.shared => {
+    match options.mode {
+        Mode::Shared if !able.shared => {
             return Some("mode = \"shared\": it grants a key to one holder at a time".to_owned());
         }
-        Sharing::Permits(permits) if !able.permits => {
+        Mode::Permits(permits) if !able.permits => {
             return Some(format!("permits = {permits}: it does not count holders"));
         }
         _ => {}

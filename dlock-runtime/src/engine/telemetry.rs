@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tracing::Span;
 use tracing::field::Empty;
 
-use crate::error::{BackendError, LockError, Loss};
+use crate::error::{BackendError, LockError, LostReason};
 use crate::key::LockKey;
 use crate::token::FencingToken;
 
@@ -141,7 +141,7 @@ pub(crate) fn released(labels: Labels<'_>, token: FencingToken, held: impl FnOnc
 }
 
 /// A lease ended before its holder gave it back.
-pub(crate) fn lost(labels: Labels<'_>, token: FencingToken, held: Duration, loss: Loss) {
+pub(crate) fn lost(labels: Labels<'_>, token: FencingToken, held: Duration, loss: LostReason) {
     tracing::warn!(
         target: "dlock",
         template = labels.template,

@@ -81,7 +81,7 @@ impl Watchdog {
             schedule: Mutex::default(),
             wake: Notify::new(),
         });
-        let attendance = Attendance(Arc::clone(&watchdog));
+        let attendance = Membership(Arc::clone(&watchdog));
         let task = runtime.spawn(attendance.run());
         watchdog.schedule().task = Some(task.abort_handle());
         watchdog
@@ -97,7 +97,7 @@ impl Watchdog {
     }
 
     /// Takes a new hold into its care.
-    pub(crate) fn attend(&self, hold: &Arc<Hold>) {
+    pub(crate) fn watch_over(&self, hold: &Arc<Hold>) {
         let due = hold.first_due();
         let mut schedule = self.schedule();
         if schedule.dead {
@@ -155,9 +155,9 @@ impl Schedule {
 
 /// The running task's hold on its watchdog: when the task ends, for whatever reason, the holds in
 /// its care end with it, since nobody would renew them.
-struct Attendance(Arc<Watchdog>);
+struct Membership(Arc<Watchdog>);
 
-impl Attendance {
+impl Membership {
     async fn run(self) {
         let mut renewals = FuturesUnordered::new();
         loop {
@@ -186,7 +186,7 @@ impl Attendance {
     }
 }
 
-impl Drop for Attendance {
+impl Drop for Membership {
     fn drop(&mut self) {
         let mut schedule = self.0.schedule();
         schedule.dead = true;

@@ -9,11 +9,11 @@
 
 use std::fmt::Write as _;
 
-use super::record::{Entry, Grant, Waiter};
-use crate::client_info::Claimant;
+use super::record::{Grant, Record, Waiter};
+use crate::client_info::ClientInfo;
 use crate::error::BackendError;
 use crate::key::LockKey;
-use crate::lock_table::words::{read, sharing, written};
+use crate::lock_table::words::{mode, read, written};
 use crate::owner::OwnerId;
 
 /// Stands before what is written.
@@ -48,7 +48,7 @@ impl Unreadable {
     }
 }
 
-impl Entry {
+impl Record {
     /// Reads what [`to_text`](Self::to_text) has written: all of it, or nothing.
     pub(crate) fn from_text(text: &str) -> Result<Self, Unreadable> {
         Self::read(text).ok_or_else(|| Unreadable::new(text))
@@ -64,11 +64,11 @@ impl Entry {
         for record in records {
             let words: Vec<&str> = record.split(' ').collect();
             match words[..] {
-                ["g", owner, kind, token, ends, claimant] => {
-                    entry.granted.push(grant([owner, kind, token, ends], claimant)?);
+                ["g", owner, kind, token, ends, client_info] => {
+                    entry.granted.push(grant([owner, kind, token, ends], client_info)?);
                 }
-                ["w", owner, kind, flags, ends, claimant] => {
-                    entry.queue.push(waiter([owner, kind, flags, ends], claimant)?);
+                ["w", owner, kind, flags, ends, client_info] => {
+                    entry.queue.push(waiter([owner, kind, flags, ends], client_info)?);
                 }
                 _ => return None,
             }
@@ -79,37 +79,37 @@ impl Entry {
     /// Writes it down.
     pub(crate) fn to_text(&self) -> String {
         let mut text = format!("{VERSION}|{}", self.head_seen);
-        for Grant { owner, sharing, token, ends, revoked, claimant } in &self.granted {
+        for Grant { owner, mode, token, ends, revoked, client_info } in &self.granted {
             let owner = owner.map_or_else(|| NOBODY.to_owned(), |owner| written(owner, *revoked));
-            let claimant = word(claimant.as_ref());
-            let _ = write!(text, "|g {owner} {} {token} {ends} {claimant}", sharing.code());
+            let client_info = word(client_info.as_ref());
+            let _ = write!(text, "|g {owner} {} {token} {ends} {client_info}", mode.code());
         }
-        for Waiter { owner, sharing, fair, absent, gives_up, claimant } in &self.queue {
-            let claimant = word(claimant.as_ref());
+        for Waiter { owner, mode, fair, absent, gives_up, client_info } in &self.queue {
+            let client_info = word(client_info.as_ref());
             let fair = if *fair { 'f' } else { 'n' };
             let absent = if *absent { "a" } else { "" };
-            let kind = sharing.code();
-            let _ = write!(text, "|w {owner} {kind} {fair}{absent} {gives_up} {claimant}");
+            let kind = mode.code();
+            let _ = write!(text, "|w {owner} {kind} {fair}{absent} {gives_up} {client_info}");
         }
         text
     }
 }
 
-fn word(claimant: Option<&Claimant>) -> String {
-    claimant.map_or_else(|| NOBODY.to_owned(), Claimant::to_text)
+fn word(client_info: Option<&ClientInfo>) -> String {
+    client_info.map_or_else(|| NOBODY.to_owned(), ClientInfo::to_text)
 }
 
-fn grant([owner, kind, token, ends]: [&str; 4], claimant: &str) -> Option<Grant> {
+fn grant([owner, kind, token, ends]: [&str; 4], client_info: &str) -> Option<Grant> {
     let (owner, revoked) = match owner {
         NOBODY => (None, false),
         owner => read(owner).map(|(owner, revoked)| (Some(owner), revoked))?,
     };
     let (token, ends) = (token.parse().ok()?, ends.parse().ok()?);
-    let claimant = Claimant::parse(claimant);
-    Some(Grant { owner, sharing: sharing(kind)?, token, ends, revoked, claimant })
+    let client_info = ClientInfo::parse(client_info);
+    Some(Grant { owner, mode: mode(kind)?, token, ends, revoked, client_info })
 }
 
-fn waiter([owner, kind, flags, ends]: [&str; 4], claimant: &str) -> Option<Waiter> {
+fn waiter([owner, kind, flags, ends]: [&str; 4], client_info: &str) -> Option<Waiter> {
     let (owner, gives_up) = (OwnerId::parse(owner)?, ends.parse().ok()?);
     let (fair, absent) = match flags {
         "f" => (true, false),
@@ -118,8 +118,8 @@ fn waiter([owner, kind, flags, ends]: [&str; 4], claimant: &str) -> Option<Waite
         "na" => (false, true),
         _ => return None,
     };
-    let claimant = Claimant::parse(claimant);
-    Some(Waiter { owner, sharing: sharing(kind)?, fair, absent, gives_up, claimant })
+    let client_info = ClientInfo::parse(client_info);
+    Some(Waiter { owner, mode: mode(kind)?, fair, absent, gives_up, client_info })
 }
 
 #[cfg(test)]
@@ -127,48 +127,48 @@ mod tests {
     use std::num::NonZeroU32;
 
     use super::*;
-    use crate::backend::Sharing;
+    use crate::backend::Mode;
 
     #[test]
     fn what_is_written_is_read_back() {
-        let permits = Sharing::Permits(NonZeroU32::MIN.saturating_add(4));
+        let permits = Mode::Permits(NonZeroU32::MIN.saturating_add(4));
         let owner = OwnerId::random();
-        let known = Claimant::parse("host,7,1000,shop::purchase");
+        let known = ClientInfo::parse("host,7,1000,shop::purchase");
         assert!(known.is_some());
-        let grant = |owner, sharing, revoked, claimant: &Option<Claimant>| Grant {
+        let grant = |owner, mode, revoked, client_info: &Option<ClientInfo>| Grant {
             owner,
-            sharing,
+            mode,
             token: 7,
             ends: 1 << 52,
             revoked,
-            claimant: claimant.clone(),
+            client_info: client_info.clone(),
         };
-        let waiter = |sharing, fair, absent, claimant: &Option<Claimant>| Waiter {
+        let waiter = |mode, fair, absent, client_info: &Option<ClientInfo>| Waiter {
             owner,
-            sharing,
+            mode,
             fair,
             absent,
             gives_up: 3,
-            claimant: claimant.clone(),
+            client_info: client_info.clone(),
         };
-        let entry = Entry {
+        let entry = Record {
             granted: vec![
-                grant(Some(owner), Sharing::Shared, false, &known),
-                grant(Some(owner), Sharing::Shared, true, &None),
+                grant(Some(owner), Mode::Shared, false, &known),
+                grant(Some(owner), Mode::Shared, true, &None),
                 grant(None, permits, false, &known),
             ],
             queue: vec![
-                waiter(Sharing::Exclusive, true, true, &known),
+                waiter(Mode::Exclusive, true, true, &known),
                 waiter(permits, false, false, &None),
             ],
             head_seen: 12,
         };
-        assert_eq!(Entry::from_text(&entry.to_text()), Ok(entry.clone()));
-        assert_eq!(Entry::from_text(&Entry::default().to_text()), Ok(Entry::default()));
+        assert_eq!(Record::from_text(&entry.to_text()), Ok(entry.clone()));
+        assert_eq!(Record::from_text(&Record::default().to_text()), Ok(Record::default()));
         assert!(entry.to_text().starts_with("v1|12|g "), "{}", entry.to_text());
         // As the version before wrote it.
         let without_version = entry.to_text().replacen("v1|", "", 1);
-        assert_eq!(Entry::from_text(&without_version), Ok(entry));
+        assert_eq!(Record::from_text(&without_version), Ok(entry));
     }
 
     #[test]
@@ -184,7 +184,7 @@ mod tests {
             format!("g {owner} s 7 9 -"),
             String::new(),
         ] {
-            assert!(Entry::from_text(&text).is_err(), "{text}");
+            assert!(Record::from_text(&text).is_err(), "{text}");
         }
         assert_eq!(Unreadable::new("v2|5").version.as_deref(), Some("v2"));
         assert_eq!(Unreadable::new("volatile|5").version, None);

@@ -10,8 +10,8 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use crate::backend::{Claim, Holder, LockState, Release, Released, Sharing, Waiter as Seen};
-use crate::client_info::Claimant;
+use crate::backend::{Claim, Holder, LockState, Mode, Release, Released, Waiter as Seen};
+use crate::client_info::ClientInfo;
 use crate::key::LockKey;
 use crate::owner::OwnerId;
 use crate::token::FencingToken;
@@ -37,7 +37,7 @@ const LOOK: Duration = Duration::from_millis(200);
 
 /// The holders of one key and the queue before it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Entry {
+pub(crate) struct Record {
     pub(crate) granted: Vec<Grant>,
     pub(crate) queue: Vec<Waiter>,
     /// When the first waiter that is not absent last showed itself, or became the first.
@@ -49,30 +49,30 @@ pub(crate) struct Entry {
 pub(crate) struct Grant {
     /// `None` while a released place is kept for the rest of its `min_hold`.
     pub(crate) owner: Option<OwnerId>,
-    pub(crate) sharing: Sharing,
+    pub(crate) mode: Mode,
     pub(crate) token: u64,
     pub(crate) ends: Micros,
     /// It is not renewed any more.
     pub(crate) revoked: bool,
-    pub(crate) claimant: Option<Claimant>,
+    pub(crate) client_info: Option<ClientInfo>,
 }
 
 /// Somebody who waits in the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Waiter {
     pub(crate) owner: OwnerId,
-    pub(crate) sharing: Sharing,
+    pub(crate) mode: Mode,
     /// Nobody overtakes it. One that is not fair is a writer, whom only those wait for that could share.
     pub(crate) fair: bool,
     /// It has not shown itself when it was the first.
     pub(crate) absent: bool,
     pub(crate) gives_up: Micros,
-    pub(crate) claimant: Option<Claimant>,
+    pub(crate) client_info: Option<ClientInfo>,
 }
 
 /// What a try came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum Decision {
     /// With this token.
     Granted(u64),
     /// When to look again although nobody tells, and is there a place in the queue?
@@ -91,7 +91,7 @@ enum Offer {
 
 /// What a try for several keys came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum SetVerdict {
+pub(crate) enum SetDecision {
     /// With these tokens.
     Granted(Vec<u64>),
     Busy {
@@ -104,7 +104,7 @@ pub(crate) enum SetVerdict {
 
 /// An entry among several, its moment, and the token that it would grant.
 pub(crate) struct Part<'a> {
-    pub(crate) entry: &'a mut Entry,
+    pub(crate) entry: &'a mut Record,
     pub(crate) now: Micros,
     pub(crate) next_token: u64,
 }
@@ -114,7 +114,7 @@ pub(crate) struct Part<'a> {
 /// A claim that waits in queues takes its place in that of the first key that is closed to it, and keeps those
 /// before it for itself by a place there: as if it took one key after the other, but without a lease. So two
 /// that wait never wait for each other.
-pub(crate) fn acquire_set(parts: &mut [Part<'_>], claims: &[Claim]) -> SetVerdict {
+pub(crate) fn acquire_set(parts: &mut [Part<'_>], claims: &[Claim]) -> SetDecision {
     let each = parts.iter_mut().zip(claims);
     let offers: Vec<_> = each.map(|(part, claim)| part.entry.offer(claim, part.now)).collect();
     let each = parts.iter_mut().zip(claims);
@@ -123,7 +123,7 @@ pub(crate) fn acquire_set(parts: &mut [Part<'_>], claims: &[Claim]) -> SetVerdic
             let next_token = part.next_token;
             part.entry.enter(claim, part.now, || next_token)
         });
-        return SetVerdict::Granted(tokens.collect());
+        return SetDecision::Granted(tokens.collect());
     };
     let mut look_in = match offers[at] {
         Offer::Revoked(left) => Some(left),
@@ -132,25 +132,26 @@ pub(crate) fn acquire_set(parts: &mut [Part<'_>], claims: &[Claim]) -> SetVerdic
     let mut queued = false;
     for (part, claim) in each.take(at + 1) {
         if part.entry.grant_of(&claim.owner).is_none()
-            && let Verdict::Busy { look_in: look, queued: place } = part.entry.wait(claim, part.now)
+            && let Decision::Busy { look_in: look, queued: place } =
+                part.entry.wait(claim, part.now)
         {
             look_in = look_in.into_iter().chain(look).min();
             queued |= place;
         }
     }
-    SetVerdict::Busy { at, look_in, queued }
+    SetDecision::Busy { at, look_in, queued }
 }
 
 /// May one more enter beside the others?
-pub(crate) fn fits(sharing: Sharing, mut others: impl Iterator<Item = Sharing>) -> bool {
-    match sharing {
-        Sharing::Exclusive => others.next().is_none(),
-        Sharing::Shared => others.all(|other| other == Sharing::Shared),
-        Sharing::Permits(limit) => {
+pub(crate) fn fits(mode: Mode, mut others: impl Iterator<Item = Mode>) -> bool {
+    match mode {
+        Mode::Exclusive => others.next().is_none(),
+        Mode::Shared => others.all(|other| other == Mode::Shared),
+        Mode::Permits(limit) => {
             let mut taken = 0;
             others.all(|other| {
                 taken += 1;
-                matches!(other, Sharing::Permits(_)) && taken < limit.get()
+                matches!(other, Mode::Permits(_)) && taken < limit.get()
             })
         }
     }
@@ -160,8 +161,8 @@ impl Grant {
     pub(crate) fn holder(&self, now: Micros) -> Holder {
         let left = Duration::from_micros(self.ends.saturating_sub(now));
         Holder::new(self.owner, FencingToken::new(self.token), left)
-            .with_sharing(self.sharing)
-            .with_claimant(self.claimant.clone())
+            .with_mode(self.mode)
+            .with_client_info(self.client_info.clone())
             .with_revoked(self.revoked)
     }
 }
@@ -169,21 +170,21 @@ impl Grant {
 impl Waiter {
     /// Does this claim, if it comes later, have to let it go first?
     fn goes_before(&self, claim: &Claim) -> bool {
-        !self.absent && (self.fair || claim.sharing != Sharing::Exclusive)
+        !self.absent && (self.fair || claim.mode != Mode::Exclusive)
     }
 }
 
-impl Entry {
+impl Record {
     /// Takes the key, or a place in the queue if the claim is one that waits there.
     pub(crate) fn acquire(
         &mut self,
         claim: &Claim,
         now: Micros,
         next_token: impl FnOnce() -> u64,
-    ) -> Verdict {
+    ) -> Decision {
         match self.offer(claim, now) {
-            Offer::Open => Verdict::Granted(self.enter(claim, now, next_token)),
-            Offer::Revoked(left) => Verdict::Busy { look_in: Some(left), queued: false },
+            Offer::Open => Decision::Granted(self.enter(claim, now, next_token)),
+            Offer::Revoked(left) => Decision::Busy { look_in: Some(left), queued: false },
             Offer::Closed => self.wait(claim, now),
         }
     }
@@ -211,35 +212,35 @@ impl Entry {
         self.leave_queue(&claim.owner, now);
         self.granted.push(Grant {
             owner: Some(claim.owner),
-            sharing: claim.sharing,
+            mode: claim.mode,
             token,
             ends,
             revoked: false,
-            claimant: Some(claim.claimant.clone()),
+            client_info: Some(claim.client_info.clone()),
         });
         token
     }
 
     /// Takes a place in the queue if the claim is one that waits there, and shows itself.
-    fn wait(&mut self, claim: &Claim, now: Micros) -> Verdict {
+    fn wait(&mut self, claim: &Claim, now: Micros) -> Decision {
         let place = self.queue.iter().position(|waiter| waiter.owner == claim.owner);
         let place = self.line_up(claim, place, now);
-        Verdict::Busy { look_in: self.look_in(place, now), queued: place.is_some() }
+        Decision::Busy { look_in: self.look_in(place, now), queued: place.is_some() }
     }
 
     /// Who stands before it in the queue counts as if they had entered.
     fn may_enter(&self, claim: &Claim, place: Option<usize>) -> bool {
         let ahead = &self.queue[..place.unwrap_or(self.queue.len())];
         let ahead = ahead.iter().filter(|waiter| waiter.goes_before(claim));
-        let held = self.granted.iter().map(|grant| grant.sharing);
-        fits(claim.sharing, held.chain(ahead.map(|waiter| waiter.sharing)))
+        let held = self.granted.iter().map(|grant| grant.mode);
+        fits(claim.mode, held.chain(ahead.map(|waiter| waiter.mode)))
     }
 
     /// The claim's place in the queue, if it has one; it is there again if it was absent.
     fn show(&mut self, claim: &Claim, now: Micros) -> Option<usize> {
         let place = self.queue.iter().position(|waiter| waiter.owner == claim.owner)?;
         if std::mem::take(&mut self.queue[place].absent) {
-            self.queue[place].gives_up = now + micros(claim.patience);
+            self.queue[place].gives_up = now + micros(claim.wait_left);
             if self.head() == Some(place) {
                 self.head_seen = now;
             }
@@ -249,13 +250,13 @@ impl Entry {
 
     /// Its place in the queue from now on, if it has one.
     fn line_up(&mut self, claim: &Claim, place: Option<usize>, now: Micros) -> Option<usize> {
-        if claim.patience.is_zero() {
+        if claim.wait_left.is_zero() {
             self.leave_queue(&claim.owner, now);
             return None;
         }
         // A writer behind readers would wait for ever, if others kept coming.
-        let shared = self.granted.iter().any(|grant| grant.sharing != Sharing::Exclusive);
-        let is_writer = claim.sharing == Sharing::Exclusive && shared;
+        let shared = self.granted.iter().any(|grant| grant.mode != Mode::Exclusive);
+        let is_writer = claim.mode == Mode::Exclusive && shared;
         let place = match place {
             None if claim.fair || is_writer => {
                 if self.head().is_none() {
@@ -263,11 +264,11 @@ impl Entry {
                 }
                 self.queue.push(Waiter {
                     owner: claim.owner,
-                    sharing: claim.sharing,
+                    mode: claim.mode,
                     fair: claim.fair,
                     absent: false,
-                    gives_up: now + micros(claim.patience),
-                    claimant: Some(claim.claimant.clone()),
+                    gives_up: now + micros(claim.wait_left),
+                    client_info: Some(claim.client_info.clone()),
                 });
                 Some(self.queue.len() - 1)
             }
@@ -305,8 +306,8 @@ impl Entry {
 
     /// By how many permits somebody else counts, if not by the claim's number.
     pub(crate) fn other_permits(&self, claim: &Claim) -> Option<NonZeroU32> {
-        let held = self.granted.iter().map(|grant| grant.sharing);
-        claim.sharing.other_permits(held.chain(self.queue.iter().map(|waiter| waiter.sharing)))
+        let held = self.granted.iter().map(|grant| grant.mode);
+        claim.mode.other_permits(held.chain(self.queue.iter().map(|waiter| waiter.mode)))
     }
 
     /// Extends the lease; false if this owner has none.
@@ -339,7 +340,7 @@ impl Entry {
         let waiters = self
             .queue
             .iter()
-            .map(|waiter| Seen::new(Some(waiter.owner), waiter.sharing, waiter.claimant.clone()));
+            .map(|waiter| Seen::new(Some(waiter.owner), waiter.mode, waiter.client_info.clone()));
         LockState::new(key, holders, waiters.collect())
     }
 
@@ -426,24 +427,24 @@ mod tests {
     const SECOND: Micros = 1_000_000;
     const TTL: Duration = Duration::from_secs(5);
 
-    fn claim(sharing: Sharing, fair: bool, patience: Duration) -> Claim {
-        let claim = Claim::new("k".into(), TTL).with_sharing(sharing);
-        claim.with_fair(fair).with_patience(patience)
+    fn claim(mode: Mode, fair: bool, wait_left: Duration) -> Claim {
+        let claim = Claim::new("k".into(), TTL).with_mode(mode);
+        claim.with_fair(fair).with_wait_left(wait_left)
     }
 
     fn any_claim(random: &mut StdRng) -> Claim {
         let permits = NonZeroU32::new(random.random_range(2..4)).unwrap();
-        let kinds = [Sharing::Exclusive, Sharing::Shared, Sharing::Permits(permits)];
-        let patience = Duration::from_millis(random.random_range(0..3_000));
-        claim(kinds[random.random_range(0..3)], random.random_bool(0.5), patience)
+        let kinds = [Mode::Exclusive, Mode::Shared, Mode::Permits(permits)];
+        let wait_left = Duration::from_millis(random.random_range(0..3_000));
+        claim(kinds[random.random_range(0..3)], random.random_bool(0.5), wait_left)
     }
 
     /// May all of these hold the key together?
     fn fit_together(granted: &[Grant]) -> bool {
-        let all = |is: fn(&Sharing) -> bool| granted.iter().all(|grant| is(&grant.sharing));
+        let all = |is: fn(&Mode) -> bool| granted.iter().all(|grant| is(&grant.mode));
         granted.len() <= 1
-            || all(|sharing| *sharing == Sharing::Shared)
-            || all(|sharing| matches!(sharing, Sharing::Permits(_)))
+            || all(|mode| *mode == Mode::Shared)
+            || all(|mode| matches!(mode, Mode::Permits(_)))
     }
 
     /// Nobody is ever beside somebody it excludes, no number of permits is exceeded by who counts by it,
@@ -452,7 +453,7 @@ mod tests {
     fn whatever_is_asked_the_rules_hold_and_nobody_is_locked_out() {
         let mut random = StdRng::seed_from_u64(5);
         for _ in 0..2_000 {
-            let (mut entry, mut now, mut last) = (Entry::default(), SECOND, 0);
+            let (mut entry, mut now, mut last) = (Record::default(), SECOND, 0);
             let claims: Vec<_> = (0..6).map(|_| any_claim(&mut random)).collect();
             for _ in 0..60 {
                 now += random.random_range(0..SECOND / 2);
@@ -463,10 +464,10 @@ mod tests {
                         let held = entry.grant_of(&claim.owner).is_some();
                         let before = entry.granted.len();
                         let verdict = entry.acquire(claim, now, || now.max(last + 1));
-                        if let (Verdict::Granted(token), false) = (verdict, held) {
+                        if let (Decision::Granted(token), false) = (verdict, held) {
                             assert!(token > last);
                             last = token;
-                            if let Sharing::Permits(limit) = claim.sharing {
+                            if let Mode::Permits(limit) = claim.mode {
                                 assert!(before < limit.get() as usize);
                             }
                         }
@@ -478,36 +479,36 @@ mod tests {
                 assert!(fit_together(&entry.granted), "{entry:?}");
             }
             // All others are dead from here on.
-            let patient = claim(Sharing::Exclusive, false, Duration::from_mins(10));
+            let patient = claim(Mode::Exclusive, false, Duration::from_mins(10));
             let began = now;
-            while !matches!(entry.acquire(&patient, now, || last + 1), Verdict::Granted(_)) {
+            while !matches!(entry.acquire(&patient, now, || last + 1), Decision::Granted(_)) {
                 now += SECOND / 10;
                 assert!(now - began < 9 * SECOND, "locked out by {entry:?}");
             }
         }
     }
 
-    fn granted(entry: &mut Entry, claim: &Claim, now: Micros) -> bool {
-        matches!(entry.acquire(claim, now, || now), Verdict::Granted(_))
+    fn granted(entry: &mut Record, claim: &Claim, now: Micros) -> bool {
+        matches!(entry.acquire(claim, now, || now), Decision::Granted(_))
     }
 
     #[test]
     fn of_several_dead_waiters_each_costs_less_than_half_a_second() {
         let long = Duration::from_hours(1);
-        let (mut entry, mut now) = (Entry::default(), SECOND);
-        let holder = claim(Sharing::Exclusive, false, Duration::ZERO);
+        let (mut entry, mut now) = (Record::default(), SECOND);
+        let holder = claim(Mode::Exclusive, false, Duration::ZERO);
         assert!(granted(&mut entry, &holder, now));
         for _ in 0..3 {
-            assert!(!granted(&mut entry, &claim(Sharing::Exclusive, true, long), now));
+            assert!(!granted(&mut entry, &claim(Mode::Exclusive, true, long), now));
         }
-        let alive = claim(Sharing::Exclusive, true, long);
+        let alive = claim(Mode::Exclusive, true, long);
         assert!(!granted(&mut entry, &alive, now));
         entry.release(&holder, Release::default(), now);
         let began = now;
         loop {
             match entry.acquire(&alive, now, || now) {
-                Verdict::Granted(_) => break,
-                Verdict::Busy { look_in, .. } => now += micros(look_in.unwrap()).max(1),
+                Decision::Granted(_) => break,
+                Decision::Busy { look_in, .. } => now += micros(look_in.unwrap()).max(1),
             }
         }
         assert!(now - began <= 3 * SECOND / 2, "three dead waiters cost {} us", now - began);
@@ -515,19 +516,19 @@ mod tests {
 
     #[test]
     fn what_is_given_up_leaves_nothing() {
-        let mut entry = Entry::default();
-        let reader = claim(Sharing::Shared, false, Duration::ZERO);
-        let writer = claim(Sharing::Exclusive, false, TTL);
+        let mut entry = Record::default();
+        let reader = claim(Mode::Shared, false, Duration::ZERO);
+        let writer = claim(Mode::Exclusive, false, TTL);
         assert!(granted(&mut entry, &reader, 0));
         assert!(!granted(&mut entry, &writer, 0));
-        assert!(!granted(&mut entry, &claim(Sharing::Shared, false, Duration::ZERO), 0));
+        assert!(!granted(&mut entry, &claim(Mode::Shared, false, Duration::ZERO), 0));
         entry.release(&writer, Release::default(), 0);
-        assert!(granted(&mut entry, &claim(Sharing::Shared, false, Duration::ZERO), 0));
+        assert!(granted(&mut entry, &claim(Mode::Shared, false, Duration::ZERO), 0));
         assert!(entry.queue.is_empty());
     }
 
     /// Asks for a set at this moment, and checks that it is inside everywhere or nowhere.
-    fn ask(entries: &mut [Entry], keys: &[usize], claims: &[Claim], now: Micros) -> bool {
+    fn ask(entries: &mut [Record], keys: &[usize], claims: &[Claim], now: Micros) -> bool {
         let chosen = entries.iter_mut().enumerate().filter(|(index, _)| keys.contains(index));
         let parts = chosen.map(|(_, entry)| Part { entry, now, next_token: now });
         let verdict = acquire_set(&mut parts.collect::<Vec<_>>(), claims);
@@ -535,12 +536,12 @@ mod tests {
             entries[**key].granted.iter().any(|grant| grant.owner == Some(claim.owner))
         });
         let inside = inside.count();
-        let granted = matches!(verdict, SetVerdict::Granted(_));
+        let granted = matches!(verdict, SetDecision::Granted(_));
         assert_eq!(inside, if granted { keys.len() } else { 0 }, "{entries:?}");
         granted
     }
 
-    fn leave(entries: &mut [Entry], keys: &[usize], claims: &[Claim], now: Micros) {
+    fn leave(entries: &mut [Record], keys: &[usize], claims: &[Claim], now: Micros) {
         for (key, claim) in keys.iter().zip(claims) {
             entries[*key].release(claim, Release::default(), now);
         }
@@ -554,12 +555,12 @@ mod tests {
         let all_keys: [&[usize]; 5] = [&[0, 1], &[1, 2], &[0, 2], &[0, 1, 2], &[1]];
         for _ in 0..500 {
             let fair = random.random_bool(0.7);
-            let mut entries = vec![Entry::default(); 3];
+            let mut entries = vec![Record::default(); 3];
             let mut now = SECOND;
             let mut waiting: Vec<(&[usize], Vec<Claim>)> = (0..8)
                 .map(|_| {
                     let keys = all_keys[random.random_range(0..all_keys.len())];
-                    let kind = any_claim(&mut random).sharing;
+                    let kind = any_claim(&mut random).mode;
                     let claims = keys.iter().map(|_| claim(kind, fair, Duration::from_hours(1)));
                     (keys, claims.collect())
                 })
@@ -587,9 +588,9 @@ mod tests {
     #[test]
     fn a_set_that_waits_stands_in_front_of_those_that_come_later() {
         let long = Duration::from_hours(1);
-        let mut entries = vec![Entry::default(); 2];
-        let [holder, later] = [(); 2].map(|()| claim(Sharing::Exclusive, false, long));
-        let set = [(); 2].map(|()| claim(Sharing::Exclusive, true, long));
+        let mut entries = vec![Record::default(); 2];
+        let [holder, later] = [(); 2].map(|()| claim(Mode::Exclusive, false, long));
+        let set = [(); 2].map(|()| claim(Mode::Exclusive, true, long));
         assert!(granted(&mut entries[1], &holder, 0));
         assert!(!ask(&mut entries, &[0, 1], &set, 0));
         // The first key is free, but not for who comes later.

@@ -2,7 +2,7 @@
 //! in order.
 //!
 //! One statement takes a lease where there is no group. Everything else is a look at the row, the decision
-//! of [`Entry`], and one statement that changes the row if it is still as it was looked at: nothing is
+//! of [`Record`], and one statement that changes the row if it is still as it was looked at: nothing is
 //! locked in between, so that a process that stands still there stops nobody.
 
 use std::time::Duration;
@@ -11,12 +11,12 @@ mod owner;
 
 pub(crate) use self::owner::RowOwner;
 use crate::backend::{
-    Attempt, Claim, Holder, LockState, Release, Released, Renewal, SetAttempt, Sharing, validity_of,
+    Attempt, Claim, Holder, LockState, Mode, Release, Released, Renewal, SetAttempt, validity_of,
 };
-use crate::client_info::Claimant;
+use crate::client_info::ClientInfo;
 use crate::error::BackendError;
 use crate::key::LockKey;
-use crate::lock_table::record::{self, Entry, Grant, Micros, Part, Verdict};
+use crate::lock_table::record::{self, Decision, Grant, Micros, Part, Record};
 use crate::token::FencingToken;
 
 /// How often a change is tried that others are faster with.
@@ -24,11 +24,11 @@ const TRIES: u32 = 200;
 
 /// A row as it was looked at.
 #[derive(Clone, Debug)]
-pub(crate) struct LockRow {
+pub(crate) struct LeaseRow {
     /// Whose lease it is; nobody's while a released key is kept locked, or is free.
     pub(crate) owner: RowOwner,
     /// Who the owner is, or was.
-    pub(crate) claimant: Option<Claimant>,
+    pub(crate) client_info: Option<ClientInfo>,
     pub(crate) token: u64,
     pub(crate) expires: Micros,
     pub(crate) group: Option<String>,
@@ -43,7 +43,7 @@ pub(crate) struct LockRow {
 #[derive(Clone, Debug)]
 pub(crate) struct NewRow {
     pub(crate) owner: RowOwner,
-    pub(crate) claimant: Option<Claimant>,
+    pub(crate) client_info: Option<ClientInfo>,
     pub(crate) token: u64,
     pub(crate) expires: Micros,
     pub(crate) group: Option<String>,
@@ -72,17 +72,18 @@ pub(crate) enum Purpose {
 /// A row of several that are changed together.
 pub(crate) struct Change<'a> {
     pub(crate) claim: &'a Claim,
-    pub(crate) old: &'a LockRow,
+    pub(crate) old: &'a LeaseRow,
     pub(crate) new: NewRow,
 }
 
 /// The rows of one table.
-pub(crate) trait LockRows {
+pub(crate) trait RowStore {
     /// Looks at the claim's row.
-    async fn look(&self, claim: &Claim, purpose: Purpose) -> Result<Option<LockRow>, BackendError>;
+    async fn look(&self, claim: &Claim, purpose: Purpose)
+    -> Result<Option<LeaseRow>, BackendError>;
 
     /// Looks at the rows of all these claims.
-    async fn look_at_all(&self, claims: &[Claim]) -> Result<Vec<Option<LockRow>>, BackendError>;
+    async fn look_at_all(&self, claims: &[Claim]) -> Result<Vec<Option<LeaseRow>>, BackendError>;
 
     /// Makes a row that is missing.
     async fn make(&self, key: &LockKey) -> Result<(), BackendError>;
@@ -91,7 +92,7 @@ pub(crate) trait LockRows {
     async fn exchange(
         &self,
         claim: &Claim,
-        old: &LockRow,
+        old: &LeaseRow,
         new: &NewRow,
         purpose: Purpose,
     ) -> Result<bool, BackendError>;
@@ -101,72 +102,72 @@ pub(crate) trait LockRows {
     async fn exchange_all(&self, changes: &[Change<'_>]) -> Result<bool, BackendError>;
 }
 
-impl LockRow {
+impl LeaseRow {
     /// Does somebody share the key, or wait for it in order?
     pub(crate) fn has_group(&self) -> bool {
         self.group.is_some() && self.group_until > self.now
     }
 
     /// Everything that stands in it, also what is over.
-    fn entry(&self, key: &LockKey) -> Result<Entry, BackendError> {
+    fn entry(&self, key: &LockKey) -> Result<Record, BackendError> {
         let group = self.group.as_deref().filter(|_| self.has_group());
-        let group = group.map(Entry::from_text).transpose();
+        let group = group.map(Record::from_text).transpose();
         let entry = group.map_err(|unreadable| unreadable.explain(key))?.unwrap_or_default();
         Ok(self.with_owner_in(entry))
     }
 
     /// The same for whoever only looks, or ends it all: of a group that cannot be read it is known that it
     /// excludes others until its end.
-    fn entry_as_seen(&self) -> Entry {
+    fn entry_as_seen(&self) -> Record {
         let group = self.group.as_deref().filter(|_| self.has_group());
-        let entry = group.map(Entry::from_text).transpose().unwrap_or_else(|_| {
+        let entry = group.map(Record::from_text).transpose().unwrap_or_else(|_| {
             let unknown = Grant {
                 owner: None,
-                sharing: Sharing::Exclusive,
+                mode: Mode::Exclusive,
                 token: self.token,
                 ends: self.group_until,
                 revoked: false,
-                claimant: None,
+                client_info: None,
             };
-            Some(Entry { granted: vec![unknown], ..Entry::default() })
+            Some(Record { granted: vec![unknown], ..Record::default() })
         });
         self.with_owner_in(entry.unwrap_or_default())
     }
 
     /// The entry, and in it who holds the lease of the row itself.
-    fn with_owner_in(&self, mut entry: Entry) -> Entry {
+    fn with_owner_in(&self, mut entry: Record) -> Record {
         if self.expires > self.now {
             entry.granted.push(Grant {
                 owner: self.owner.id(),
-                sharing: Sharing::Exclusive,
+                mode: Mode::Exclusive,
                 token: self.token,
                 ends: self.expires,
                 revoked: self.owner.is_revoked(),
-                claimant: self.claimant.clone(),
+                client_info: self.client_info.clone(),
             });
         }
         entry
     }
 
     /// The row with this entry in it.
-    fn with(&self, mut entry: Entry) -> NewRow {
+    fn with(&self, mut entry: Record) -> NewRow {
         let last_token = entry.granted.iter().map(|grant| grant.token).fold(self.token, u64::max);
-        let alone = entry.granted.iter().position(|grant| grant.sharing == Sharing::Exclusive);
+        let alone = entry.granted.iter().position(|grant| grant.mode == Mode::Exclusive);
         let alone = alone.map(|index| entry.granted.remove(index));
         let group_until = entry.lasts_until(self.now);
         let group = (!entry.is_empty()).then(|| entry.to_text());
         let free = NewRow {
             owner: RowOwner::default(),
-            claimant: None,
+            client_info: None,
             token: last_token,
             expires: self.expires.min(self.now),
             group,
             group_until,
         };
         match alone {
-            Some(Grant { owner, ends: expires, revoked, claimant, .. }) => {
+            Some(Grant { owner, ends: expires, revoked, client_info, .. }) => {
                 let owner = self.owner.become_that_of(owner, revoked);
-                NewRow { owner, claimant, expires, ..free }
+                NewRow { owner, client_info, expires, ..free }
             }
             None => free,
         }
@@ -200,12 +201,12 @@ impl LockRow {
 
 /// Who hold a key, by their tokens.
 #[cfg(any(feature = "postgres", feature = "mysql"))]
-pub(crate) async fn holders(rows: &impl LockRows, claim: &Claim) -> Result<Vec<u64>, BackendError> {
+pub(crate) async fn holders(rows: &impl RowStore, claim: &Claim) -> Result<Vec<u64>, BackendError> {
     Ok(rows.look(claim, Purpose::Acquire).await?.map(|row| row.holders()).unwrap_or_default())
 }
 
 /// Takes the key beside others, or a place in the queue.
-pub(crate) async fn acquire(rows: &impl LockRows, claim: &Claim) -> Result<Attempt, BackendError> {
+pub(crate) async fn acquire(rows: &impl RowStore, claim: &Claim) -> Result<Attempt, BackendError> {
     for _ in 0..TRIES {
         let Some(row) = rows.look(claim, Purpose::Acquire).await? else {
             rows.make(&claim.key).await?;
@@ -215,7 +216,7 @@ pub(crate) async fn acquire(rows: &impl LockRows, claim: &Claim) -> Result<Attem
             return Ok(Attempt::busy(None));
         }
         let next_token = || row.now.max(row.token + 1);
-        let decide = |entry: &mut Entry| {
+        let decide = |entry: &mut Record| {
             let verdict = entry.acquire(claim, row.now, next_token);
             (verdict, entry.other_permits(claim))
         };
@@ -225,11 +226,11 @@ pub(crate) async fn acquire(rows: &impl LockRows, claim: &Claim) -> Result<Attem
             continue;
         };
         let attempt = match verdict {
-            Verdict::Granted(token) => {
+            Decision::Granted(token) => {
                 Attempt::granted(FencingToken::new(token), validity_of(claim.ttl))
             }
-            Verdict::Busy { look_in, queued: true } => Attempt::queued(look_in),
-            Verdict::Busy { look_in, queued: false } => Attempt::busy(look_in),
+            Decision::Busy { look_in, queued: true } => Attempt::queued(look_in),
+            Decision::Busy { look_in, queued: false } => Attempt::busy(look_in),
         };
         return Ok(attempt.with_other_permits(other_permits));
     }
@@ -238,7 +239,7 @@ pub(crate) async fn acquire(rows: &impl LockRows, claim: &Claim) -> Result<Attem
 
 /// Takes all of these keys, which stand in their order, or none.
 pub(crate) async fn acquire_set(
-    rows: &impl LockRows,
+    rows: &impl RowStore,
     claims: &[Claim],
 ) -> Result<SetAttempt, BackendError> {
     for _ in 0..TRIES {
@@ -256,7 +257,7 @@ pub(crate) async fn acquire_set(
             return Ok(SetAttempt::busy(at, None, false));
         }
         let before = looked_at.iter().zip(claims).map(|(row, claim)| row.entry(&claim.key));
-        let before = before.collect::<Result<Vec<Entry>, _>>()?;
+        let before = before.collect::<Result<Vec<Record>, _>>()?;
         let mut entries = before.clone();
         let parts = entries.iter_mut().zip(&looked_at).map(|(entry, row)| {
             let next_token = row.now.max(row.token + 1);
@@ -281,12 +282,12 @@ pub(crate) async fn acquire_set(
 }
 
 /// Extends the lease of one who shares the key.
-pub(crate) async fn renew(rows: &impl LockRows, claim: &Claim) -> Result<Renewal, BackendError> {
+pub(crate) async fn renew(rows: &impl RowStore, claim: &Claim) -> Result<Renewal, BackendError> {
     for _ in 0..TRIES {
         let Some(row) = rows.look(claim, Purpose::Renew).await? else {
             return Ok(Renewal::NotHeld);
         };
-        let decide = |entry: &mut Entry| entry.renew(claim, row.now);
+        let decide = |entry: &mut Record| entry.renew(claim, row.now);
         match change(rows, claim, &row, Purpose::Renew, decide).await? {
             Some(true) => return Ok(Renewal::Renewed { validity: validity_of(claim.ttl) }),
             Some(false) => return Ok(Renewal::NotHeld),
@@ -298,7 +299,7 @@ pub(crate) async fn renew(rows: &impl LockRows, claim: &Claim) -> Result<Renewal
 
 /// Ends the lease of one who shares the key, or gives a place in the queue up.
 pub(crate) async fn release(
-    rows: &impl LockRows,
+    rows: &impl RowStore,
     claim: &Claim,
     release: Release,
 ) -> Result<Released, BackendError> {
@@ -306,7 +307,7 @@ pub(crate) async fn release(
         let Some(row) = rows.look(claim, Purpose::Release).await? else {
             return Ok(Released::NotHeld);
         };
-        let decide = |entry: &mut Entry| entry.release(claim, release, row.now);
+        let decide = |entry: &mut Record| entry.release(claim, release, row.now);
         match change(rows, claim, &row, Purpose::Release, decide).await? {
             Some(released) => return Ok(released),
             None => pause().await,
@@ -317,13 +318,13 @@ pub(crate) async fn release(
 
 /// Ends all leases of the key; false if there was none.
 pub(crate) async fn force_release(
-    rows: &impl LockRows,
+    rows: &impl RowStore,
     key: &LockKey,
 ) -> Result<bool, BackendError> {
     let nobody = Claim::new(key.clone(), Duration::ZERO);
     for _ in 0..TRIES {
         let Some(row) = rows.look(&nobody, Purpose::Release).await? else { return Ok(false) };
-        let decide = |entry: &mut Entry| {
+        let decide = |entry: &mut Record| {
             entry.expire(row.now);
             !std::mem::take(&mut entry.granted).is_empty()
         };
@@ -337,11 +338,11 @@ pub(crate) async fn force_release(
 }
 
 /// Has all leases of the key end without a renewal; false if there was none.
-pub(crate) async fn revoke(rows: &impl LockRows, key: &LockKey) -> Result<bool, BackendError> {
+pub(crate) async fn revoke(rows: &impl RowStore, key: &LockKey) -> Result<bool, BackendError> {
     let nobody = Claim::new(key.clone(), Duration::ZERO);
     for _ in 0..TRIES {
         let Some(row) = rows.look(&nobody, Purpose::Release).await? else { return Ok(false) };
-        let decide = |entry: &mut Entry| entry.revoke(row.now);
+        let decide = |entry: &mut Record| entry.revoke(row.now);
         match change(rows, &nobody, &row, Purpose::Renew, decide).await? {
             Some(held) => return Ok(held),
             None => pause().await,
@@ -352,23 +353,23 @@ pub(crate) async fn revoke(rows: &impl LockRows, key: &LockKey) -> Result<bool, 
 
 /// Decides, and writes down what that changes; `None` if somebody else was faster.
 async fn change<T>(
-    rows: &impl LockRows,
+    rows: &impl RowStore,
     claim: &Claim,
-    row: &LockRow,
+    row: &LeaseRow,
     purpose: Purpose,
-    decide: impl FnOnce(&mut Entry) -> T,
+    decide: impl FnOnce(&mut Record) -> T,
 ) -> Result<Option<T>, BackendError> {
     change_from(row.entry(&claim.key)?, rows, claim, row, purpose, decide).await
 }
 
 /// The same, where something else is known to stand in the row.
 async fn change_from<T>(
-    before: Entry,
-    rows: &impl LockRows,
+    before: Record,
+    rows: &impl RowStore,
     claim: &Claim,
-    row: &LockRow,
+    row: &LeaseRow,
     purpose: Purpose,
-    decide: impl FnOnce(&mut Entry) -> T,
+    decide: impl FnOnce(&mut Record) -> T,
 ) -> Result<Option<T>, BackendError> {
     let mut entry = before.clone();
     let decision = decide(&mut entry);

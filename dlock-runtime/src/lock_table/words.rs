@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU32;
 
-use crate::backend::Sharing;
+use crate::backend::Mode;
 use crate::owner::OwnerId;
 
 /// Stands before the owner of a hold that was revoked.
@@ -22,11 +22,11 @@ pub(crate) fn read(text: &str) -> Option<(OwnerId, bool)> {
     }
 }
 
-/// Reads what [`Sharing::code`] wrote.
-pub(crate) fn sharing(code: &str) -> Option<Sharing> {
+/// Reads what [`Mode::code`] wrote.
+pub(crate) fn mode(code: &str) -> Option<Mode> {
     match code {
-        "x" => Some(Sharing::Exclusive),
-        "s" => Some(Sharing::Shared),
-        _ => Some(Sharing::Permits(code.strip_prefix('p')?.parse::<NonZeroU32>().ok()?)),
+        "x" => Some(Mode::Exclusive),
+        "s" => Some(Mode::Shared),
+        _ => Some(Mode::Permits(code.strip_prefix('p')?.parse::<NonZeroU32>().ok()?)),
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{BuildError, INSTALLED, Registry, RegistryBuilder};
-use crate::backend::Sharing;
+use crate::backend::Mode;
 use crate::engine::Engine;
 use crate::engine::supported::able_kinds;
 use crate::site::Site;
@@ -83,10 +83,10 @@ impl Engine {
     /// Sites that name one template with different numbers of permits: the smaller number would not bound
     /// the holders, and the larger one would be out of reach.
     fn disagreements(&self, sites: &[&'static Site]) -> Vec<SiteProblem> {
-        let counted = |site: &Site| matches!(site.options.sharing, Sharing::Permits(_));
+        let counted = |site: &Site| matches!(site.options.mode, Mode::Permits(_));
         let index = |site: &Site| self.find(site.backend_name()).ok().map(|found| found.index);
         let disagree = |one: &Site, other: &Site| {
-            one.options.sharing != other.options.sharing
+            one.options.mode != other.options.mode
                 && counted(one)
                 && index(one) == index(other)
                 && one.keys().iter().any(|key| other.keys().contains(key))
@@ -111,10 +111,10 @@ impl Engine {
 }
 
 fn permits(site: &Site) -> String {
-    match site.options.sharing {
-        Sharing::Exclusive => "permits = 1".to_owned(),
-        Sharing::Shared => "mode = \"shared\"".to_owned(),
-        Sharing::Permits(permits) => format!("permits = {permits}"),
+    match site.options.mode {
+        Mode::Exclusive => "permits = 1".to_owned(),
+        Mode::Shared => "mode = \"shared\"".to_owned(),
+        Mode::Permits(permits) => format!("permits = {permits}"),
     }
 }
 

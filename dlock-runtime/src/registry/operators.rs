@@ -7,8 +7,8 @@ use crate::key::LockKey;
 
 impl Registry {
     /// The locks of the default backend whose keys begin so and that are held or waited for: who
-    /// ([host, process, what for, since when](crate::Claimant)), with which token, until when. In the order of
-    /// their keys, [at most 10,000](crate::backend::MOST_LISTED).
+    /// ([host, process, what for, since when](crate::ClientInfo)), with which token, until when. In the order of
+    /// their keys, [at most 10,000](crate::backend::MAX_LISTED).
     ///
     /// Each lock is as it was at some moment of the call. Of the waiters those are seen that stand in the
     /// store's own queue: all on ZooKeeper and etcd, elsewhere those that are fair, and writers behind readers.

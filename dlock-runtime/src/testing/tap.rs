@@ -16,7 +16,7 @@ use crate::key::LockKey;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Call {
-    /// [`Backend::try_acquire`] and [`Backend::acquire_in_turn`].
+    /// [`Backend::try_acquire`] and [`Backend::acquire_queued`].
     Acquire,
     /// [`Backend::renew`].
     Renew,
@@ -176,11 +176,8 @@ impl Backend for Tap {
         self.pass(Call::Acquire, || self.inner.try_acquire_set(claims))
     }
 
-    fn acquire_in_turn<'a>(
-        &'a self,
-        claim: &'a Claim,
-    ) -> Answer<'a, Result<Attempt, BackendError>> {
-        self.pass(Call::Acquire, || self.inner.acquire_in_turn(claim))
+    fn acquire_queued<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Result<Attempt, BackendError>> {
+        self.pass(Call::Acquire, || self.inner.acquire_queued(claim))
     }
 
     fn renew<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Result<Renewal, BackendError>> {

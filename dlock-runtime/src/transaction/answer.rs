@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use sqlx::{Database, Executor};
 
-use super::Terms;
+use super::RowLockOptions;
 use crate::error::{BackendError, LockError};
 use crate::key::LockKey;
 use crate::stores::shared::sql::{self, Reply};
@@ -50,7 +50,7 @@ where
 }
 
 /// How long the answer may take to a statement that the database ends after `statement`.
-pub(crate) fn limit(terms: &Terms, statement: Duration, late: Duration) -> Duration {
+pub(crate) fn limit(terms: &RowLockOptions, statement: Duration, late: Duration) -> Duration {
     let limit = statement.saturating_add(ANSWER);
     terms.left_with(late).map_or(limit, |left| left.min(limit))
 }

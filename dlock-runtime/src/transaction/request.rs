@@ -11,11 +11,12 @@ use tracing::Instrument;
 use super::row_lock::{RowLock, RowLocks};
 use super::{DEFAULT_WAIT, Transactional};
 use crate::engine::telemetry::{Labels, Store, Waiting};
-use crate::error::LockError;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
-use crate::error::Whereabouts;
+use crate::error::HeldBy;
+use crate::error::LockError;
 use crate::key::LockKey;
-use crate::options::{Mode, Wait};
+use crate::mode::Mode;
+use crate::options::Wait;
 
 /// On what terms rows are locked.
 #[derive(Clone, Copy, Debug)]
@@ -23,23 +24,28 @@ use crate::options::{Mode, Wait};
     not(any(feature = "postgres", feature = "mysql")),
     allow(dead_code, reason = "nobody can lock rows then")
 )]
-pub struct Terms {
+pub struct RowLockOptions {
     pub(crate) wait: Wait,
     pub(crate) any_isolation: bool,
-    /// Together with other readers?
-    pub(crate) shared: bool,
+    pub(crate) mode: Mode,
     began: Instant,
 }
 
-impl Terms {
+impl RowLockOptions {
     pub(crate) fn new(wait: Wait, any_isolation: bool) -> Self {
-        Self { wait, any_isolation, shared: false, began: Instant::now() }
+        Self { wait, any_isolation, mode: Mode::Exclusive, began: Instant::now() }
     }
 
     /// The same for a reader, or for a writer.
     pub(crate) fn with_mode(mut self, mode: Mode) -> Self {
-        self.shared = mode == Mode::Shared;
+        self.mode = mode;
         self
+    }
+
+    /// Together with other readers?
+    #[cfg(any(feature = "postgres", feature = "mysql"))]
+    pub(crate) fn is_shared(&self) -> bool {
+        self.mode == Mode::Shared
     }
 
     /// What is left of the wait; `None` without a limit.
@@ -77,7 +83,7 @@ impl Terms {
     #[cfg(any(feature = "postgres", feature = "mysql"))]
     pub(crate) fn busy(&self, key: &LockKey) -> LockError {
         let waited = self.began.elapsed();
-        LockError::Busy { key: key.clone(), waited, holder: Whereabouts::Elsewhere }
+        LockError::Busy { key: key.clone(), waited, holder: HeldBy::Elsewhere }
     }
 }
 
@@ -109,7 +115,8 @@ impl<'a, C: Transactional + ?Sized> RowLockRequest<'a, C> {
         Self(self.0.wait(wait))
     }
 
-    /// Shared with other readers, or exclusive; exclusive if not set.
+    /// Shared with other readers, or exclusive; exclusive if not set. A database counts no holders of a row:
+    /// [`Mode::Permits`] is [`LockError::Unsupported`].
     pub fn mode(self, mode: Mode) -> Self {
         Self(self.0.mode(mode))
     }
@@ -178,7 +185,7 @@ impl<'a, C: Transactional + ?Sized> IntoFuture for RowLocksRequest<'a, C> {
 
     fn into_future(self) -> Self::IntoFuture {
         let Self { transaction, keys, template, wait, mode, any_isolation } = self;
-        let terms = Terms::new(wait, any_isolation).with_mode(mode);
+        let terms = RowLockOptions::new(wait, any_isolation).with_mode(mode);
         Box::pin(lock_valid(transaction, template, keys, terms))
     }
 }
@@ -188,10 +195,16 @@ pub(crate) async fn lock_valid<C: Transactional + ?Sized>(
     transaction: &mut C,
     template: &'static str,
     mut keys: Vec<LockKey>,
-    terms: Terms,
+    terms: RowLockOptions,
 ) -> Result<RowLocks, LockError> {
     for key in &keys {
         key.check()?;
+    }
+    if let Mode::Permits(permits) = terms.mode {
+        return Err(LockError::Unsupported {
+            backend: "transaction".into(),
+            option: format!("permits = {permits}: a database counts no holders of a row").into(),
+        });
     }
     keys.sort_unstable();
     keys.dedup();

@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
-use dlock_runtime::backend::{Attempt, Backend, Claim, Release, Sharing};
+use dlock_runtime::backend::{Attempt, Backend, Claim, Mode, Release};
 use dlock_runtime::{BackendError, FencingToken, LockError, LockGuard, Registry, Wait};
 use dlock_tests::proxy::Proxy;
 use tokio::time::sleep;
@@ -224,22 +224,22 @@ pub async fn an_acquire_that_a_stopped_server_executes_late_grants_nothing<D: Da
 pub async fn a_release_that_overtakes_its_acquire_wins<D: Database>() {
     let server = D::start();
     let backend = backend(&server).await;
-    let claim = |sharing| Claim::new("k".into(), Duration::from_secs(30)).with_sharing(sharing);
+    let claim = |mode| Claim::new("k".into(), Duration::from_secs(30)).with_mode(mode);
     let give_up = Release { late_acquire: true, keep_for: None };
-    let permits = Sharing::Permits(NonZeroU32::MAX);
+    let permits = Mode::Permits(NonZeroU32::MAX);
     // Where there is no row yet, and where there is one.
-    for (sharing, fair) in [
-        (Sharing::Exclusive, false),
-        (Sharing::Exclusive, false),
-        (Sharing::Exclusive, true),
-        (Sharing::Shared, false),
+    for (mode, fair) in [
+        (Mode::Exclusive, false),
+        (Mode::Exclusive, false),
+        (Mode::Exclusive, true),
+        (Mode::Shared, false),
         (permits, false),
     ] {
-        let late = claim(sharing).with_fair(fair);
+        let late = claim(mode).with_fair(fair);
         backend.release(&late, give_up).await.expect("an answer");
         let answer = backend.try_acquire(&late).await.expect("an answer");
         assert!(matches!(answer, Attempt::Busy { .. }), "a given-up acquire: {answer:?}");
-        let another = claim(Sharing::Exclusive);
+        let another = claim(Mode::Exclusive);
         let free = backend.try_acquire(&another).await.expect("an answer");
         assert!(matches!(free, Attempt::Granted { .. }), "the key is not free: {free:?}");
         let answer = backend.try_acquire(&late).await.expect("an answer");

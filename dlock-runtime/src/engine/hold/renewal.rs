@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::{Ending, Hold, Phase, State};
 use crate::clock::Moment;
-use crate::error::Loss;
+use crate::error::LostReason;
 
 /// How long after a grant or a renewal the next one is due: a third of the ttl, or half of what was
 /// proved where that is less.
@@ -117,7 +117,7 @@ impl Hold {
                     state.validity = validity;
                     state.renew_at = sent.after(renewal_period(self.claim.ttl, validity));
                 }
-                Renewed::NotHeld => self.end(state, Ending::Lost(Loss::NotHeld)),
+                Renewed::NotHeld => self.end(state, Ending::Lost(LostReason::NotHeld)),
                 Renewed::Failed { .. } => {
                     let pause = self.pause_after_failure(state);
                     state.failures = state.failures.saturating_add(1);

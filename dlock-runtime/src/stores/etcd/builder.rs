@@ -14,7 +14,7 @@ use crate::error::BackendError;
 use crate::owner::OwnerId;
 use crate::stores::shared::outage::Outage;
 use crate::stores::shared::room::Room;
-use crate::stores::shared::tombstones::GivenUp;
+use crate::stores::shared::tombstones::Tombstones;
 use crate::stores::shared::url::options;
 
 /// Between attempts to reach servers of which none can be reached.
@@ -119,8 +119,8 @@ impl EtcdBuilder {
         let stale_leader = self.election_timeout + self.election_timeout / 10;
         // Half of it at least is to be believed.
         let min_ttl = min_ttl.max(Duration::from_secs((stale_leader * 2).as_secs() + 1));
-        let given_up = GivenUp::default();
-        Ok(Etcd(Arc::new(Inner { calls, prefix: self.prefix, stale_leader, min_ttl, given_up })))
+        let tombstones = Tombstones::default();
+        Ok(Etcd(Arc::new(Inner { calls, prefix: self.prefix, stale_leader, min_ttl, tombstones })))
     }
 }
 

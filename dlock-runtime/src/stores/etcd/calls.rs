@@ -36,7 +36,7 @@ pub(super) struct Calls {
 }
 
 /// A place in a queue.
-pub(super) struct Place {
+pub(super) struct OwnKey {
     pub(super) revision: i64,
     pub(super) is_first: bool,
 }
@@ -181,7 +181,7 @@ impl Calls {
         owner: &str,
         lease: i64,
         queue: &str,
-    ) -> Result<Place, BackendError> {
+    ) -> Result<OwnKey, BackendError> {
         let first = || TxnOp::get(queue, Some(in_order(SortOrder::Ascend)));
         let put = TxnOp::put(own, owner, Some(PutOptions::new().with_lease(lease)));
         let transaction = Txn::new()
@@ -206,7 +206,7 @@ impl Calls {
             _ => None,
         };
         let revision = revision.ok_or_else(|| self.lapsed())?;
-        Ok(Place { revision, is_first: head == Some(revision) })
+        Ok(OwnKey { revision, is_first: head == Some(revision) })
     }
 
     /// Who stands right before this revision, and at which revision of the store that was seen.

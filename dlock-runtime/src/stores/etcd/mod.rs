@@ -23,18 +23,18 @@ use std::time::Duration;
 use percent_encoding::percent_decode_str;
 
 pub use self::builder::EtcdBuilder;
-use self::calls::{Awaited, Calls, Kept, Place, Stored};
+use self::calls::{Awaited, Calls, Kept, OwnKey, Stored};
 use crate::backend::{
-    AsyncBackend, Attempt, Capabilities, Claim, Holder, LockState, MOST_LISTED, Release, Released,
-    Renewal, Sharing, Waiter, Watch, validity_of,
+    AsyncBackend, Attempt, Capabilities, Claim, Holder, LockState, MAX_LISTED, Mode, Release,
+    Released, Renewal, Waiter, Watch, validity_of,
 };
-use crate::client_info::Claimant;
+use crate::client_info::ClientInfo;
 use crate::clock::Moment;
 use crate::error::BackendError;
 use crate::key::LockKey;
-use crate::lock_table::queue::{Standing, holders, standing};
+use crate::lock_table::queue::{Position, holders, position};
 use crate::owner::OwnerId;
-use crate::stores::shared::tombstones::GivenUp;
+use crate::stores::shared::tombstones::Tombstones;
 use crate::token::FencingToken;
 
 /// What the name of a reader's key begins with; and, with their number, that of a holder of a permit.
@@ -59,7 +59,7 @@ struct Inner {
     /// How much longer than the true one a leader that was replaced may go on renewing leases.
     stale_leader: Duration,
     min_ttl: Duration,
-    given_up: GivenUp,
+    tombstones: Tombstones,
 }
 
 /// How long a lease surely lasts.
@@ -70,14 +70,14 @@ struct Validity {
 }
 
 /// Where a place stands in its queue.
-struct Stands<T> {
+struct QueueView<T> {
     /// What has to go before it is admitted.
     behind: Option<T>,
     /// Another number of permits by which somebody before it counts.
     other_permits: Option<NonZeroU32>,
 }
 
-impl<T> Default for Stands<T> {
+impl<T> Default for QueueView<T> {
     fn default() -> Self {
         Self { behind: None, other_permits: None }
     }
@@ -148,10 +148,10 @@ impl Etcd {
 
     fn names(&self, claim: &Claim) -> Names {
         let queue = self.queue_of(&claim.key);
-        let own = match claim.sharing {
-            Sharing::Exclusive => format!("{queue}{}", claim.owner),
-            Sharing::Shared => format!("{queue}{SHARED}{}", claim.owner),
-            Sharing::Permits(permits) => format!("{queue}{PERMITS}{permits}-{}", claim.owner),
+        let own = match claim.mode {
+            Mode::Exclusive => format!("{queue}{}", claim.owner),
+            Mode::Shared => format!("{queue}{SHARED}{}", claim.owner),
+            Mode::Permits(permits) => format!("{queue}{PERMITS}{permits}-{}", claim.owner),
         };
         let [bytes, _] = halves(&claim.owner);
         // Leases have positive numbers.
@@ -170,7 +170,7 @@ impl Etcd {
         &self,
         claim: &Claim,
         names: &Names,
-    ) -> Result<(Place, Validity), BackendError> {
+    ) -> Result<(OwnKey, Validity), BackendError> {
         let calls = &self.0.calls;
         let mut valid = Validity { from: Moment::now(), lasts: validity_of(claim.ttl) };
         if !calls.grant(names.lease, seconds(claim.ttl)).await? {
@@ -191,31 +191,31 @@ impl Etcd {
     }
 
     /// What a place has to wait for, and at which revision of the store that was seen.
-    async fn standing(
+    async fn position(
         &self,
         claim: &Claim,
         names: &Names,
-        place: &Place,
-    ) -> Result<Stands<(Awaited, i64)>, BackendError> {
+        place: &OwnKey,
+    ) -> Result<QueueView<(Awaited, i64)>, BackendError> {
         let calls = &self.0.calls;
-        if claim.sharing == Sharing::Exclusive {
+        if claim.mode == Mode::Exclusive {
             let before = calls.predecessor(&names.queue, place.revision).await?;
             let behind = before.map(|(key, seen_at)| (Awaited::Key(key), seen_at));
-            return Ok(Stands { behind, other_permits: None });
+            return Ok(QueueView { behind, other_permits: None });
         }
         let (keys, seen_at) = calls.before(&names.queue, place.revision).await?;
         let ahead = keys.into_iter().map(|key| {
-            let sharing = sharing(&key[names.queue.len().min(key.len())..]);
-            (key, sharing)
+            let mode = mode(&key[names.queue.len().min(key.len())..]);
+            (key, mode)
         });
         let ahead: Vec<_> = ahead.collect();
-        let other_permits = claim.sharing.other_permits(ahead.iter().map(|(_, other)| *other));
-        let behind = match standing(claim.sharing, ahead) {
-            Standing::Admitted => None,
-            Standing::Behind(key) => Some((Awaited::Key(key), seen_at)),
-            Standing::Crowded => Some((Awaited::AnyOf(names.queue.clone().into_bytes()), seen_at)),
+        let other_permits = claim.mode.other_permits(ahead.iter().map(|(_, other)| *other));
+        let behind = match position(claim.mode, ahead) {
+            Position::Admitted => None,
+            Position::Behind(key) => Some((Awaited::Key(key), seen_at)),
+            Position::Crowded => Some((Awaited::AnyOf(names.queue.clone().into_bytes()), seen_at)),
         };
-        Ok(Stands { behind, other_permits })
+        Ok(QueueView { behind, other_permits })
     }
 
     /// Waits until this key is gone, and keeps the own lease meanwhile.
@@ -247,10 +247,10 @@ impl Etcd {
     /// Who stands there, taken for a holder.
     async fn holder(&self, stands: &Stored) -> Result<Holder, BackendError> {
         let [_, left] = self.0.calls.times(stands.lease).await?;
-        let (owner, revoked, claimant) = read(&stands.value);
+        let (owner, revoked, client_info) = read(&stands.value);
         Ok(Holder::new(owner, token(stands.revision), left)
-            .with_sharing(stands.sharing())
-            .with_claimant(claimant)
+            .with_mode(stands.mode())
+            .with_client_info(client_info)
             .with_revoked(revoked))
     }
 
@@ -264,32 +264,32 @@ impl Etcd {
 
 /// What a claim's key holds.
 fn value(claim: &Claim) -> String {
-    format!("{} {}", claim.owner, claim.claimant.to_text())
+    format!("{} {}", claim.owner, claim.client_info.to_text())
 }
 
 /// Reads back what stands in a key: the owner, whether its hold was revoked, and who it is.
-fn read(stored: &[u8]) -> (Option<OwnerId>, bool, Option<Claimant>) {
+fn read(stored: &[u8]) -> (Option<OwnerId>, bool, Option<ClientInfo>) {
     let stored = std::str::from_utf8(stored).unwrap_or_default();
-    let (owner, claimant) = stored.split_once(' ').unwrap_or((stored, ""));
+    let (owner, client_info) = stored.split_once(' ').unwrap_or((stored, ""));
     let revoked = owner.starts_with(REVOKED);
     let owner = OwnerId::parse(owner.trim_start_matches(REVOKED));
-    (owner, revoked, Claimant::parse(claimant))
+    (owner, revoked, ClientInfo::parse(client_info))
 }
 
 /// The names of those of a queue who hold the key.
 fn hold(queue: &[Stored]) -> Vec<Vec<u8>> {
-    holders(queue.iter().map(|one| (one.key.clone(), one.sharing())).collect())
+    holders(queue.iter().map(|one| (one.key.clone(), one.mode())).collect())
 }
 
 impl Stored {
-    fn sharing(&self) -> Sharing {
+    fn mode(&self) -> Mode {
         let name = self.key.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
-        sharing(name)
+        mode(name)
     }
 }
 
 /// A grant to who asked at this moment.
-fn granted(place: &Place, asked: Moment, valid: Validity) -> Attempt {
+fn granted(place: &OwnKey, asked: Moment, valid: Validity) -> Attempt {
     Attempt::granted(token(place.revision), valid.from.since(&asked) + valid.lasts)
 }
 
@@ -298,13 +298,13 @@ fn token(revision: i64) -> FencingToken {
 }
 
 /// The kind of a key, by its name within the queue.
-fn sharing(name: &[u8]) -> Sharing {
+fn mode(name: &[u8]) -> Mode {
     let name = std::str::from_utf8(name).unwrap_or_default();
     let permits = name.strip_prefix(PERMITS).and_then(|rest| rest.split_once('-'));
     match permits.and_then(|(permits, _)| permits.parse::<NonZeroU32>().ok()) {
-        Some(permits) => Sharing::Permits(permits),
-        None if name.starts_with(SHARED) => Sharing::Shared,
-        None => Sharing::Exclusive,
+        Some(permits) => Mode::Permits(permits),
+        None if name.starts_with(SHARED) => Mode::Shared,
+        None => Mode::Exclusive,
     }
 }
 
@@ -331,32 +331,33 @@ impl AsyncBackend for Etcd {
     }
 
     async fn try_acquire(&self, claim: &Claim) -> Result<Attempt, BackendError> {
-        if self.0.given_up.has(claim) {
+        if self.0.tombstones.has(claim) {
             return Ok(Attempt::busy(None));
         }
         let _room = self.0.calls.room.enter().await;
         let asked = Moment::now();
         let names = self.names(claim);
         let (place, valid) = self.line_up(claim, &names).await?;
-        let standing = match claim.sharing {
-            _ if place.is_first => Stands::default(),
-            Sharing::Exclusive => Stands { behind: Some(()), other_permits: None },
-            Sharing::Shared | Sharing::Permits(_) => {
-                let Stands { behind, other_permits } = self.standing(claim, &names, &place).await?;
-                Stands { behind: behind.map(|_| ()), other_permits }
+        let position = match claim.mode {
+            _ if place.is_first => QueueView::default(),
+            Mode::Exclusive => QueueView { behind: Some(()), other_permits: None },
+            Mode::Shared | Mode::Permits(_) => {
+                let QueueView { behind, other_permits } =
+                    self.position(claim, &names, &place).await?;
+                QueueView { behind: behind.map(|_| ()), other_permits }
             }
         };
-        if standing.behind.is_none() {
+        if position.behind.is_none() {
             let granted = granted(&place, asked, valid);
-            return Ok(granted.with_other_permits(standing.other_permits));
+            return Ok(granted.with_other_permits(position.other_permits));
         }
         // A try does not wait: it leaves the queue.
         self.0.calls.revoke(names.lease).await?;
-        Ok(Attempt::busy(None).with_other_permits(standing.other_permits))
+        Ok(Attempt::busy(None).with_other_permits(position.other_permits))
     }
 
-    async fn acquire_in_turn(&self, claim: &Claim) -> Result<Attempt, BackendError> {
-        if self.0.given_up.has(claim) {
+    async fn acquire_queued(&self, claim: &Claim) -> Result<Attempt, BackendError> {
+        if self.0.tombstones.has(claim) {
             return Ok(Attempt::busy(None));
         }
         let room = self.0.calls.room.enter().await;
@@ -367,14 +368,14 @@ impl AsyncBackend for Etcd {
             return Ok(granted(&place, asked, valid));
         }
         let calls = &self.0.calls;
-        let Stands { mut behind, other_permits } = self.standing(claim, &names, &place).await?;
+        let QueueView { mut behind, other_permits } = self.position(claim, &names, &place).await?;
         if behind.is_none() {
             return Ok(granted(&place, asked, valid).with_other_permits(other_permits));
         }
         drop(room);
         while let Some((awaited, revision)) = behind {
             self.until_gone(claim, &names, awaited, revision).await?;
-            behind = self.standing(claim, &names, &place).await?.behind;
+            behind = self.position(claim, &names, &place).await?.behind;
         }
         // It was long in the queue: are lease and key still there?
         let valid = self.keep(claim, &names).await?;
@@ -395,7 +396,7 @@ impl AsyncBackend for Etcd {
 
     async fn release(&self, claim: &Claim, release: Release) -> Result<Released, BackendError> {
         if release.late_acquire {
-            self.0.given_up.note(claim);
+            self.0.tombstones.note(claim);
         }
         let _room = self.0.calls.room.enter().await;
         let names = self.names(claim);
@@ -413,7 +414,7 @@ impl AsyncBackend for Etcd {
                 let [_, bytes] = halves(&claim.owner);
                 let lease = i64::try_from(bytes >> 1).unwrap_or(2).max(1);
                 calls.grant(lease, seconds(rest)).await?;
-                let kept = format!("{KEPT} {}", claim.claimant.to_text());
+                let kept = format!("{KEPT} {}", claim.client_info.to_text());
                 calls.replace_own(&names.own, &value, &kept, lease).await?
             }
             None => {
@@ -445,15 +446,15 @@ impl AsyncBackend for Etcd {
             }
         }
         let mut states = vec![];
-        for (key, queue) in queues.into_iter().take(MOST_LISTED) {
+        for (key, queue) in queues.into_iter().take(MAX_LISTED) {
             let holding = hold(&queue);
             let (mut holders, mut waiters) = (vec![], vec![]);
             for one in queue {
                 if holding.contains(&one.key) {
                     holders.push(self.holder(&one).await?);
                 } else {
-                    let (owner, _, claimant) = read(&one.value);
-                    waiters.push(Waiter::new(owner, one.sharing(), claimant));
+                    let (owner, _, client_info) = read(&one.value);
+                    waiters.push(Waiter::new(owner, one.mode(), client_info));
                 }
             }
             states.push(LockState::new(key, holders, waiters));
@@ -483,8 +484,8 @@ impl AsyncBackend for Etcd {
         let (calls, queue) = (&self.0.calls, self.queue_of(key));
         let (keys, _) = calls.before(&queue, i64::MAX).await?;
         let all = keys.into_iter().map(|key| {
-            let sharing = sharing(&key[queue.len().min(key.len())..]);
-            (key, sharing)
+            let mode = mode(&key[queue.len().min(key.len())..]);
+            (key, mode)
         });
         let mut held = false;
         for key in holders(all.collect()) {

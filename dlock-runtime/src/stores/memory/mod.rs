@@ -10,13 +10,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::backend::{
-    Answer, Attempt, Backend, Capabilities, Claim, Holder, LockState, MOST_LISTED, Release,
+    Answer, Attempt, Backend, Capabilities, Claim, Holder, LockState, MAX_LISTED, Release,
     Released, Renewal, SetAttempt, Watch,
 };
 use crate::error::BackendError;
 use crate::key::LockKey;
-use crate::lock_table::record::{Entry, Micros, Part, SetVerdict, Verdict, acquire_set, micros};
-use crate::stores::shared::tombstones::GivenUp;
+use crate::lock_table::record::{Decision, Micros, Part, Record, SetDecision, acquire_set, micros};
+use crate::stores::shared::tombstones::Tombstones;
 use crate::token::FencingToken;
 
 /// The entries' times are whole microseconds.
@@ -38,12 +38,12 @@ pub struct Memory {
 struct State {
     /// What the entries' times are counted from.
     began: Instant,
-    entries: HashMap<LockKey, Entry>,
+    entries: HashMap<LockKey, Record>,
     sweep_at: usize,
     /// One counter for all keys: it needs no entry per key, so nothing is left behind.
     last_token: u64,
     watches: HashMap<LockKey, Vec<Arc<Bell>>>,
-    given_up: GivenUp,
+    tombstones: Tombstones,
 }
 
 impl Default for Memory {
@@ -54,7 +54,7 @@ impl Default for Memory {
             sweep_at: 0,
             last_token: 0,
             watches: HashMap::new(),
-            given_up: GivenUp::default(),
+            tombstones: Tombstones::default(),
         };
         Self { state: Arc::new(Mutex::new(state)) }
     }
@@ -91,7 +91,7 @@ impl State {
     }
 
     fn try_acquire(&mut self, claim: &Claim) -> Attempt {
-        if self.given_up.has(claim) {
+        if self.tombstones.has(claim) {
             return Attempt::busy(None);
         }
         let now = self.now();
@@ -106,30 +106,30 @@ impl State {
             *last_token
         };
         let attempt = match entry.acquire(claim, now, next_token) {
-            Verdict::Granted(token) => {
+            Decision::Granted(token) => {
                 Attempt::granted(FencingToken::new(token), claim.ttl.saturating_sub(CLOCK_STEP))
             }
-            Verdict::Busy { look_in, queued: true } => Attempt::queued(look_in),
-            Verdict::Busy { look_in, queued: false } => Attempt::busy(look_in),
+            Decision::Busy { look_in, queued: true } => Attempt::queued(look_in),
+            Decision::Busy { look_in, queued: false } => Attempt::busy(look_in),
         };
         attempt.with_other_permits(entry.other_permits(claim))
     }
 
     fn try_acquire_set(&mut self, claims: &[Claim]) -> SetAttempt {
-        if let Some(at) = self.given_up.first_of(claims) {
+        if let Some(at) = self.tombstones.first_of(claims) {
             return SetAttempt::busy(at, None, false);
         }
         let now = self.now();
         self.sweep(now);
         let taken = claims.iter().map(|claim| self.entries.remove(&claim.key).unwrap_or_default());
-        let mut entries: Vec<Entry> = taken.collect();
+        let mut entries: Vec<Record> = taken.collect();
         let numbered = entries.iter_mut().zip(1..);
         let parts = numbered.map(|(entry, number)| {
             let next_token = self.last_token + number;
             Part { entry, now, next_token }
         });
         let verdict = acquire_set(&mut parts.collect::<Vec<_>>(), claims);
-        if let SetVerdict::Granted(tokens) = &verdict {
+        if let SetDecision::Granted(tokens) = &verdict {
             self.last_token = tokens.iter().copied().fold(self.last_token, u64::max);
         }
         let mut both = entries.iter().zip(claims);
@@ -156,7 +156,7 @@ impl State {
 
     fn release(&mut self, claim: &Claim, release: Release) -> Released {
         if release.late_acquire {
-            self.given_up.note(claim);
+            self.tombstones.note(claim);
         }
         let now = self.now();
         let Some(entry) = self.entries.get_mut(&claim.key) else {
@@ -180,7 +180,7 @@ impl State {
         let states = found.map(|(key, entry)| entry.state(key.clone(), now));
         let mut states: Vec<_> = states.filter(|state| !state.is_idle()).collect();
         states.sort_by(|one, other| one.key.cmp(&other.key));
-        states.truncate(MOST_LISTED);
+        states.truncate(MAX_LISTED);
         states
     }
 
@@ -201,7 +201,7 @@ impl State {
 
     /// An entry has changed: whoever waits looks at it again, and it goes if nobody is in it.
     fn tell(&mut self, key: &LockKey) {
-        if self.entries.get(key).is_some_and(Entry::is_empty) {
+        if self.entries.get(key).is_some_and(Record::is_empty) {
             self.entries.remove(key);
         }
         for bell in self.watches.get(key).into_iter().flatten() {

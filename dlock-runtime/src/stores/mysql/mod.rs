@@ -42,13 +42,13 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlQueryResult, MySqlRow};
 use sqlx::{ConnectOptions, Row};
 
 use crate::backend::{
-    Answer, AsyncBackend, Attempt, Capabilities, Claim, Holder, LockState, Release, Released,
-    Renewal, SetAttempt, Sharing, Watch, validity_of,
+    Answer, AsyncBackend, Attempt, Capabilities, Claim, Holder, LockState, Mode, Release, Released,
+    Renewal, SetAttempt, Watch, validity_of,
 };
-use crate::client_info::Claimant;
+use crate::client_info::ClientInfo;
 use crate::error::BackendError;
 use crate::key::LockKey;
-use crate::lock_table::row::{self, Change, LockRow, LockRows, NewRow, Purpose, RowOwner};
+use crate::lock_table::row::{self, Change, LeaseRow, NewRow, Purpose, RowOwner, RowStore};
 use crate::stores::shared::doubt::Doubt;
 use crate::stores::shared::sql::store::failure;
 use crate::stores::shared::sql::tables::Table;
@@ -289,14 +289,18 @@ impl<'a> Rows<'a> {
     }
 }
 
-impl LockRows for Rows<'_> {
-    async fn look(&self, claim: &Claim, purpose: Purpose) -> Result<Option<LockRow>, BackendError> {
+impl RowStore for Rows<'_> {
+    async fn look(
+        &self,
+        claim: &Claim,
+        purpose: Purpose,
+    ) -> Result<Option<LeaseRow>, BackendError> {
         let look = self.backend.sql().look(claim);
         let reply = self.store().run_repeatable(purpose.into(), &look).await?;
         reply.row().map(looked_at).transpose()
     }
 
-    async fn look_at_all(&self, claims: &[Claim]) -> Result<Vec<Option<LockRow>>, BackendError> {
+    async fn look_at_all(&self, claims: &[Claim]) -> Result<Vec<Option<LeaseRow>>, BackendError> {
         let looks: Vec<_> = claims.iter().map(|claim| self.backend.sql().look(claim)).collect();
         let reply = self.store().run_repeatable(Lane::Acquires, &looks.join("; ")).await?;
         reply.rows.iter().map(|rows| rows.first().map(looked_at).transpose()).collect()
@@ -309,7 +313,7 @@ impl LockRows for Rows<'_> {
     async fn exchange(
         &self,
         claim: &Claim,
-        old: &LockRow,
+        old: &LeaseRow,
         new: &NewRow,
         purpose: Purpose,
     ) -> Result<bool, BackendError> {
@@ -374,12 +378,12 @@ fn is_affected(reply: &Reply<sqlx::MySql>) -> bool {
     reply.last.as_ref().is_some_and(|result| result.rows_affected() > 0)
 }
 
-fn looked_at(row: &MySqlRow) -> Result<LockRow, BackendError> {
+fn looked_at(row: &MySqlRow) -> Result<LeaseRow, BackendError> {
     let time =
         |column| Ok::<_, BackendError>(u64::try_from(read::<i64>(row, column)?).unwrap_or(0));
-    Ok(LockRow {
+    Ok(LeaseRow {
         owner: RowOwner::read(read(row, 0)?),
-        claimant: Claimant::parse(&read::<String>(row, 6)?),
+        client_info: ClientInfo::parse(&read::<String>(row, 6)?),
         token: read(row, 1)?,
         expires: time(2)?,
         group: read(row, 3)?,
@@ -420,7 +424,7 @@ impl AsyncBackend for MySql {
     }
 
     async fn renew(&self, claim: &Claim) -> Result<Renewal, BackendError> {
-        if claim.sharing != Sharing::Exclusive {
+        if claim.mode != Mode::Exclusive {
             return row::renew(&Rows::of(self), claim).await;
         }
         let reply = self.0.store.run_repeatable(Lane::Holds, &self.sql().renew(claim)).await?;

@@ -24,7 +24,7 @@ use crate::token::FencingToken;
 use crate::transaction::answer::{self, Failure, LATE, LONGEST_STATEMENT, answer, unanswered};
 use crate::transaction::sealed::{LockRows, Locking};
 use crate::transaction::tables::{RowLockDatabase, sealed, store};
-use crate::transaction::{Terms, Transactional};
+use crate::transaction::{RowLockOptions, Transactional};
 
 /// The least time a locking statement gets: its limit counts its own work as well.
 /// In milliseconds.
@@ -41,7 +41,7 @@ const TRIES: u32 = 100;
 pub(crate) async fn lock_rows(
     connection: &mut MySqlConnection,
     keys: &[LockKey],
-    terms: Terms,
+    terms: RowLockOptions,
 ) -> Result<Vec<FencingToken>, LockError> {
     let first = &keys[0];
     if !connection.is_in_transaction() {
@@ -74,7 +74,7 @@ impl Settings {
     async fn of(
         connection: &mut MySqlConnection,
         key: &LockKey,
-        terms: &Terms,
+        terms: &RowLockOptions,
     ) -> Result<Self, LockError> {
         // MariaDB's name for it, and MySQL's.
         let ask = "SELECT /*M! @@tx_isolation */ /*!80000 @@transaction_isolation */, @@innodb_rollback_on_timeout, CAST(/*M! 1 + */ 0 AS SIGNED)";
@@ -95,10 +95,10 @@ impl Settings {
 async fn lock_row(
     connection: &mut MySqlConnection,
     key: &LockKey,
-    terms: &Terms,
+    terms: &RowLockOptions,
     settings: &Settings,
 ) -> Result<FencingToken, LockError> {
-    let mut shared = terms.shared;
+    let mut shared = terms.is_shared();
     let mut tries = 0;
     loop {
         let wait = terms.next_wait(LONGEST_STATEMENT);
@@ -242,7 +242,12 @@ impl Limits {
 }
 
 /// What it means to the caller that there is no answer.
-fn refusal(failure: Failure, key: &LockKey, terms: &Terms, rollback_on_timeout: bool) -> LockError {
+fn refusal(
+    failure: Failure,
+    key: &LockKey,
+    terms: &RowLockOptions,
+    rollback_on_timeout: bool,
+) -> LockError {
     let Failure::Sql(error) = failure else { return unanswered("mysql", key) };
     let what = match mysql::number(&error) {
         Some(1205) if rollback_on_timeout => {
@@ -280,7 +285,7 @@ fn unreadable(key: &LockKey) -> LockError {
 }
 
 impl LockRows for sqlx::MySqlConnection {
-    fn lock_rows<'a>(&'a mut self, keys: &'a [LockKey], terms: Terms) -> Locking<'a> {
+    fn lock_rows<'a>(&'a mut self, keys: &'a [LockKey], terms: RowLockOptions) -> Locking<'a> {
         Box::pin(lock_rows(self, keys, terms))
     }
 }

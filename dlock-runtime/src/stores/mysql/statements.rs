@@ -7,11 +7,11 @@
 use std::time::Duration;
 
 use super::Statements;
-use crate::backend::{Claim, MOST_LISTED, Release};
-use crate::client_info::Claimant;
+use crate::backend::{Claim, MAX_LISTED, Release};
+use crate::client_info::ClientInfo;
 use crate::key::LockKey;
 use crate::lock_table::record::Micros;
-use crate::lock_table::row::{Change, LockRow, NewRow, Purpose};
+use crate::lock_table::row::{Change, LeaseRow, NewRow, Purpose};
 use crate::stores::mysql::dialect::{NOW_MICROS, bytes};
 
 /// How long an acquire that was given up is remembered: what a stopped server still has in its
@@ -46,15 +46,15 @@ impl Statements {
              AND LOCATE('{owner}', {table}.gone) = 0 AND LOCATE('{owner}', {table}.gone_before) = 0"
         );
         let first = format!("LAST_INSERT_ID({})", first_token());
-        let claimant = claim.claimant.to_text();
+        let client_info = claim.client_info.to_text();
         let from = self.floor();
         format!(
             "INSERT INTO {table} \
                (lock_key, owner, token, expires_at, gone, gone_before, gone_since, group_until, claimant) \
-             SELECT {key}, '{owner}', {first}, {until}, '', '', '1970-01-01', '1970-01-01', '{claimant}' {from} \
+             SELECT {key}, '{owner}', {first}, {until}, '', '', '1970-01-01', '1970-01-01', '{client_info}' {from} \
              ON DUPLICATE KEY UPDATE \
                lock_group = IF({grantable}, NULL, {table}.lock_group), \
-               claimant = IF({grantable}, '{claimant}', {table}.claimant), \
+               claimant = IF({grantable}, '{client_info}', {table}.claimant), \
                token = IF({grantable}, \
                  LAST_INSERT_ID(IF({live}, {table}.token, GREATEST({NOW_MICROS}, {table}.token + 1))), \
                  {table}.token + LAST_INSERT_ID(0)), \
@@ -123,7 +123,7 @@ impl Statements {
             "SELECT {row}, 0, lock_key FROM {table} \
              WHERE LEFT(lock_key, LENGTH({prefix})) = {prefix} AND lock_key <> '' \
                AND (expires_at > {NOW} OR lock_group IS NOT NULL AND group_until > {NOW}) \
-             ORDER BY lock_key LIMIT {MOST_LISTED}"
+             ORDER BY lock_key LIMIT {MAX_LISTED}"
         )
     }
 
@@ -141,7 +141,7 @@ impl Statements {
     pub(super) fn exchange(
         &self,
         claim: &Claim,
-        old: &LockRow,
+        old: &LeaseRow,
         new: &NewRow,
         purpose: Purpose,
     ) -> String {
@@ -256,17 +256,17 @@ fn moment(micros: Micros) -> String {
 fn changed(row: &str, new: &NewRow) -> String {
     let owner = nullable(new.owner.written().as_deref());
     let group = nullable(new.group.as_deref());
-    let claimant = new.claimant.as_ref().map(Claimant::to_text).unwrap_or_default();
+    let client_info = new.client_info.as_ref().map(ClientInfo::to_text).unwrap_or_default();
     let [expires, until] = [new.expires, new.group_until].map(moment);
     let token = new.token;
     format!(
         "{row}.owner = {owner}, {row}.token = {token}, {row}.expires_at = {expires}, \
-           {row}.lock_group = {group}, {row}.group_until = {until}, {row}.claimant = '{claimant}'"
+           {row}.lock_group = {group}, {row}.group_until = {until}, {row}.claimant = '{client_info}'"
     )
 }
 
 /// Is the row still as it was looked at?
-fn unchanged(row: &str, claim: &Claim, old: &LockRow, purpose: Purpose) -> String {
+fn unchanged(row: &str, claim: &Claim, old: &LeaseRow, purpose: Purpose) -> String {
     let key = bytes(claim.key.as_str().as_bytes());
     let owner = nullable(old.owner.written().as_deref());
     let group = nullable(old.group.as_deref());
@@ -314,7 +314,7 @@ mod tests {
         let key = bytes(claim.key.as_str().as_bytes());
         let micros = |duration: Duration| format!("INTERVAL {} MICROSECOND", duration.as_micros());
         let shown = statement.replace(&key, "$key").replace(&claim.owner.to_string(), "$owner");
-        let shown = shown.replace(&claim.claimant.to_text(), "$claimant");
+        let shown = shown.replace(&claim.client_info.to_text(), "$claimant");
         let shown = shown.replace(&micros(claim.ttl), "$ttl").replace(&micros(KEEP), "$rest");
         shown.replace(&micros(Duration::ZERO), "$rest")
     }

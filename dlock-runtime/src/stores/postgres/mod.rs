@@ -40,13 +40,13 @@ use sqlx::{ConnectOptions, Row};
 
 use self::notices::Notices;
 use crate::backend::{
-    Answer, AsyncBackend, Attempt, Capabilities, Claim, Holder, LockState, Release, Released,
-    Renewal, SetAttempt, Sharing, Watch, validity_of,
+    Answer, AsyncBackend, Attempt, Capabilities, Claim, Holder, LockState, Mode, Release, Released,
+    Renewal, SetAttempt, Watch, validity_of,
 };
-use crate::client_info::Claimant;
+use crate::client_info::ClientInfo;
 use crate::error::BackendError;
 use crate::key::LockKey;
-use crate::lock_table::row::{self, Change, LockRow, LockRows, NewRow, Purpose, RowOwner};
+use crate::lock_table::row::{self, Change, LeaseRow, NewRow, Purpose, RowOwner, RowStore};
 use crate::stores::shared::doubt::Doubt;
 use crate::stores::shared::sql::store::failure;
 use crate::stores::shared::sql::tables::Table;
@@ -278,14 +278,18 @@ impl<'a> Rows<'a> {
     }
 }
 
-impl LockRows for Rows<'_> {
-    async fn look(&self, claim: &Claim, purpose: Purpose) -> Result<Option<LockRow>, BackendError> {
+impl RowStore for Rows<'_> {
+    async fn look(
+        &self,
+        claim: &Claim,
+        purpose: Purpose,
+    ) -> Result<Option<LeaseRow>, BackendError> {
         let look = self.backend.sql().look(claim);
         let reply = self.store().run_repeatable(purpose.into(), &look).await?;
         reply.row().map(looked_at).transpose()
     }
 
-    async fn look_at_all(&self, claims: &[Claim]) -> Result<Vec<Option<LockRow>>, BackendError> {
+    async fn look_at_all(&self, claims: &[Claim]) -> Result<Vec<Option<LeaseRow>>, BackendError> {
         let looks: Vec<_> = claims.iter().map(|claim| self.backend.sql().look(claim)).collect();
         let reply = self.store().run_repeatable(Lane::Acquires, &looks.join("; ")).await?;
         reply.rows.iter().map(|rows| rows.first().map(looked_at).transpose()).collect()
@@ -298,7 +302,7 @@ impl LockRows for Rows<'_> {
     async fn exchange(
         &self,
         claim: &Claim,
-        old: &LockRow,
+        old: &LeaseRow,
         new: &NewRow,
         purpose: Purpose,
     ) -> Result<bool, BackendError> {
@@ -354,12 +358,12 @@ fn options(url: &str) -> Result<PgConnectOptions, BackendError> {
     }
 }
 
-fn looked_at(row: &PgRow) -> Result<LockRow, BackendError> {
+fn looked_at(row: &PgRow) -> Result<LeaseRow, BackendError> {
     let number =
         |column| Ok::<u64, BackendError>(u64::try_from(read::<i64>(row, column)?).unwrap_or(0));
-    Ok(LockRow {
+    Ok(LeaseRow {
         owner: RowOwner::read(read(row, 0)?),
-        claimant: Claimant::parse(read(row, 6)?),
+        client_info: ClientInfo::parse(read(row, 6)?),
         token: number(1)?,
         expires: number(2)?,
         group: read(row, 3)?,
@@ -405,7 +409,7 @@ impl AsyncBackend for Postgres {
     }
 
     async fn renew(&self, claim: &Claim) -> Result<Renewal, BackendError> {
-        if claim.sharing != Sharing::Exclusive {
+        if claim.mode != Mode::Exclusive {
             return row::renew(&Rows::of(self), claim).await;
         }
         let reply = self.0.store.run_repeatable(Lane::Holds, &self.sql().renew(claim)).await?;

@@ -27,7 +27,7 @@ use crate::transaction::answer::{
 };
 use crate::transaction::sealed::{LockRows, Locking};
 use crate::transaction::tables::{RowLockDatabase, sealed, store};
-use crate::transaction::{Terms, Transactional};
+use crate::transaction::{RowLockOptions, Transactional};
 
 /// How much longer than the wait the locking statement may run. `lock_timeout` bounds each single
 /// wait; where several holders come in between, only `statement_timeout` bounds their sum.
@@ -41,7 +41,7 @@ const GRACE_WITHOUT_WAIT: u64 = 400;
 pub(crate) async fn lock_rows(
     connection: &mut PgConnection,
     keys: &[LockKey],
-    terms: Terms,
+    terms: RowLockOptions,
 ) -> Result<Vec<FencingToken>, LockError> {
     let first = &keys[0];
     if !connection.is_in_transaction() {
@@ -88,7 +88,7 @@ impl Settings {
     async fn of(
         connection: &mut PgConnection,
         key: &LockKey,
-        terms: &Terms,
+        terms: &RowLockOptions,
     ) -> Result<Self, LockError> {
         let limit = answer::limit(terms, Duration::ZERO, LATE);
         let reply = match answer::<Postgres>(connection, ASK.to_owned(), limit).await {
@@ -123,7 +123,7 @@ async fn lock_key(
     index: usize,
     count: usize,
     key: &LockKey,
-    terms: &Terms,
+    terms: &RowLockOptions,
     settings: &Settings,
 ) -> Result<FencingToken, Refusal> {
     let mut is_again = false;
@@ -165,7 +165,7 @@ async fn undo(
     connection: &mut PgConnection,
     error: LockError,
     key: &LockKey,
-    terms: &Terms,
+    terms: &RowLockOptions,
 ) -> LockError {
     let undo = format!("ROLLBACK TO SAVEPOINT {}{}", savepoint(0), release());
     let limit = answer::limit(terms, Duration::ZERO, LATEST);
@@ -196,7 +196,7 @@ fn release() -> String {
 
 /// What locks a key and answers its token. The settings hold until the transaction ends unless they are set
 /// back: each message does it, since the caller may hear no answer.
-fn locking(key: &LockKey, terms: &Terms, settings: &Settings, wait: Duration) -> String {
+fn locking(key: &LockKey, terms: &RowLockOptions, settings: &Settings, wait: Duration) -> String {
     let Settings { lock_timeout, statement_timeout, may_watch_client, .. } = settings;
     let watch = |interval: &str| {
         let set = format!("SET LOCAL client_connection_check_interval = {interval}; ");
@@ -205,7 +205,7 @@ fn locking(key: &LockKey, terms: &Terms, settings: &Settings, wait: Duration) ->
     let (begin_watch, end_watch) = (watch("1000"), watch("0"));
     let (each, all) = limits(wait);
     let number = advisory(key);
-    let lock = if terms.shared {
+    let lock = if terms.is_shared() {
         format!("SELECT pg_advisory_xact_lock_shared({number})")
     } else {
         let key = postgres::text(&postgres::stored(key));
@@ -283,7 +283,7 @@ fn unreadable(key: &LockKey) -> LockError {
 }
 
 impl LockRows for sqlx::PgConnection {
-    fn lock_rows<'a>(&'a mut self, keys: &'a [LockKey], terms: Terms) -> Locking<'a> {
+    fn lock_rows<'a>(&'a mut self, keys: &'a [LockKey], terms: RowLockOptions) -> Locking<'a> {
         Box::pin(lock_rows(self, keys, terms))
     }
 }

@@ -8,11 +8,11 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::Statements;
-use crate::backend::{Claim, MOST_LISTED, Release};
-use crate::client_info::Claimant;
+use crate::backend::{Claim, MAX_LISTED, Release};
+use crate::client_info::ClientInfo;
 use crate::key::LockKey;
 use crate::lock_table::record::Micros;
-use crate::lock_table::row::{Change, LockRow, NewRow, Purpose};
+use crate::lock_table::row::{Change, LeaseRow, NewRow, Purpose};
 use crate::stores::postgres::dialect::{stored, text};
 
 /// The present, in microseconds since 1970. Not `now()`: that is when the transaction began.
@@ -34,11 +34,11 @@ impl Statements {
         let owner = claim.owner;
         let until = after(claim.ttl);
         let first_token = self.first_token();
-        let claimant = claim.claimant.to_text();
+        let client_info = claim.client_info.to_text();
         format!(
             "WITH granted AS (\
                INSERT INTO {table} AS lease (lock_key, owner, token, expires_at, claimant) \
-               VALUES ({key}, '{owner}', {first_token}, {until}, '{claimant}') \
+               VALUES ({key}, '{owner}', {first_token}, {until}, '{client_info}') \
                ON CONFLICT (lock_key) DO UPDATE SET \
                  token = CASE WHEN lease.owner = '{owner}' AND lease.expires_at > clock_timestamp() \
                    THEN lease.token ELSE greatest({NOW_MICROS}, lease.token + 1) END, \
@@ -127,7 +127,7 @@ impl Statements {
             "SELECT {row}, false, lock_key FROM {table} \
              WHERE left(lock_key, length({prefix})) = {prefix} AND lock_key <> '' \
                AND (expires_at > clock_timestamp() OR {GROUPED}) \
-             ORDER BY lock_key LIMIT {MOST_LISTED}"
+             ORDER BY lock_key LIMIT {MAX_LISTED}"
         )
     }
 
@@ -145,7 +145,7 @@ impl Statements {
     pub(super) fn exchange(
         &self,
         claim: &Claim,
-        old: &LockRow,
+        old: &LeaseRow,
         new: &NewRow,
         purpose: Purpose,
     ) -> String {
@@ -256,11 +256,11 @@ fn moment(micros: Micros) -> String {
 fn changed(new: &NewRow, purpose: Purpose) -> String {
     let owner = nullable_text(new.owner.written().as_deref());
     let group = nullable_text(new.group.as_deref());
-    let claimant = new.claimant.as_ref().map(Claimant::to_text).unwrap_or_default();
+    let client_info = new.client_info.as_ref().map(ClientInfo::to_text).unwrap_or_default();
     let [expires, until] = [new.expires, new.group_until].map(moment);
     format!(
         "owner = {owner}, token = {}, expires_at = {expires}, \
-           lock_group = {group}, group_until = {until}, claimant = '{claimant}', \
+           lock_group = {group}, group_until = {until}, claimant = '{client_info}', \
            wanted = wanted AND {}, released = CASE WHEN wanted THEN 2 ELSE 1 END",
         new.token,
         purpose != Purpose::Release,
@@ -268,7 +268,7 @@ fn changed(new: &NewRow, purpose: Purpose) -> String {
 }
 
 /// Is the row still as it was looked at?
-fn unchanged(claim: &Claim, old: &LockRow, purpose: Purpose) -> String {
+fn unchanged(claim: &Claim, old: &LeaseRow, purpose: Purpose) -> String {
     let key = text(&stored(&claim.key));
     let owner = nullable_text(old.owner.written().as_deref());
     let group = nullable_text(old.group.as_deref());
@@ -330,7 +330,7 @@ mod tests {
         let micros =
             |duration: Duration| format!("interval '{} microseconds'", duration.as_micros());
         let shown = statement.replace(&key, "$key").replace(&claim.owner.to_string(), "$owner");
-        let shown = shown.replace(&claim.claimant.to_text(), "$claimant");
+        let shown = shown.replace(&claim.client_info.to_text(), "$claimant");
         let shown = shown.replace(&micros(claim.ttl), "$ttl").replace(&micros(KEEP), "$rest");
         shown.replace(&micros(Duration::ZERO), "$rest")
     }

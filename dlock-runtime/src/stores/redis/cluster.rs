@@ -19,7 +19,7 @@ use super::link::Limits;
 use super::server::{Care, Lane, Server};
 use super::slots::{self, Assigned, Masters, Slot};
 use super::topology::Template;
-use crate::backend::MOST_LISTED;
+use crate::backend::MAX_LISTED;
 use crate::error::BackendError;
 use crate::key::LockKey;
 
@@ -140,7 +140,7 @@ impl Cluster {
         let masters = self.masters().await?;
         let all = masters.iter().map(|master| master.keys(prefix, key_prefix));
         let mut keys: BTreeSet<_> = try_join_all(all).await?.into_iter().flatten().collect();
-        while keys.len() > MOST_LISTED {
+        while keys.len() > MAX_LISTED {
             keys.pop_last();
         }
         Ok(keys)

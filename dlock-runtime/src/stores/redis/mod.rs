@@ -41,8 +41,8 @@ use self::server::{Care, Lane};
 use self::servers::Servers;
 use self::subscriptions::Subscriptions;
 use crate::backend::{
-    AsyncBackend, Attempt, Capabilities, Claim, Holder, LockState, Release, Released, Renewal,
-    SetAttempt, Sharing, Watch, validity_of,
+    AsyncBackend, Attempt, Capabilities, Claim, Holder, LockState, Mode, Release, Released,
+    Renewal, SetAttempt, Watch, validity_of,
 };
 use crate::error::BackendError;
 use crate::key::LockKey;
@@ -172,9 +172,9 @@ impl AsyncBackend for Redis {
 
     async fn renew(&self, claim: &Claim) -> Result<Renewal, BackendError> {
         let names = self.names(&claim.key);
-        let call = match claim.sharing {
-            Sharing::Exclusive => scripts::renew(&names, claim, None),
-            Sharing::Shared | Sharing::Permits(_) => scripts::stay(&names, claim),
+        let call = match claim.mode {
+            Mode::Exclusive => scripts::renew(&names, claim, None),
+            Mode::Shared | Mode::Permits(_) => scripts::stay(&names, claim),
         };
         // A renewal that is executed late finds nothing to renew.
         let doubt = Doubt::default();

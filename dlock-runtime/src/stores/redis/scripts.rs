@@ -8,7 +8,7 @@ use redis::{Script, ScriptInvocation};
 
 use super::names::Names;
 use crate::backend::{Claim, Holder, LockState, Release, SetAttempt, Waiter};
-use crate::client_info::Claimant;
+use crate::client_info::ClientInfo;
 use crate::key::LockKey;
 use crate::lock_table::{record::micros, words};
 use crate::owner::OwnerId;
@@ -114,13 +114,13 @@ pub(in crate::stores) fn acquire(
     call.arg(claim.owner.to_string()).arg(millis(claim.ttl));
     match part {
         None => {
-            call.key(names.group()).arg(0).arg(0).arg(0).arg(claim.claimant.to_text());
+            call.key(names.group()).arg(0).arg(0).arg(0).arg(claim.client_info.to_text());
         }
         Some((member, proposal)) => {
             call.key(member.mark);
             let tolerance = u64::try_from(proposal.tolerance.as_micros()).unwrap_or(u64::MAX);
             call.arg(member.round).arg(proposal.token.get()).arg(tolerance);
-            call.arg(claim.claimant.to_text()).arg(member.run);
+            call.arg(claim.client_info.to_text()).arg(member.run);
         }
     }
     call
@@ -136,9 +136,9 @@ pub(in crate::stores) fn enter(names: &[Names], claims: &[Claim]) -> ScriptInvoc
     for (names, claim) in names.iter().zip(claims) {
         call.key(&names.lock).key(names.token());
         call.key(names.tombstone(&claim.owner)).key(names.group());
-        call.arg(claim.owner.to_string()).arg(millis(claim.ttl)).arg(claim.sharing.code());
-        call.arg(if claim.fair { "f" } else { "n" }).arg(micros(claim.patience));
-        call.arg(claim.claimant.to_text());
+        call.arg(claim.owner.to_string()).arg(millis(claim.ttl)).arg(claim.mode.code());
+        call.arg(if claim.fair { "f" } else { "n" }).arg(micros(claim.wait_left));
+        call.arg(claim.client_info.to_text());
     }
     call
 }
@@ -191,7 +191,7 @@ pub(in crate::stores) fn renew(
     if let Some(member) = member {
         call.key(names.token()).key(names.tombstone(&claim.owner)).key(member.mark);
         let token = claim.token.map_or(0, FencingToken::get);
-        call.arg(member.round).arg(token).arg(member.run).arg(claim.claimant.to_text());
+        call.arg(member.round).arg(token).arg(member.run).arg(claim.client_info.to_text());
     }
     call
 }
@@ -270,20 +270,20 @@ type WaiterAnswer = (String, String, String);
 
 pub(in crate::stores) fn state(key: LockKey, (holders, waiters): InspectAnswer) -> LockState {
     let holders = holders.into_iter().map(holder);
-    let waiters = waiters.into_iter().map(|(owner, kind, claimant)| {
-        let sharing = words::sharing(&kind).unwrap_or_default();
-        Waiter::new(OwnerId::parse(&owner), sharing, Claimant::parse(&claimant))
+    let waiters = waiters.into_iter().map(|(owner, kind, client_info)| {
+        let mode = words::mode(&kind).unwrap_or_default();
+        Waiter::new(OwnerId::parse(&owner), mode, ClientInfo::parse(&client_info))
     });
     LockState::new(key, holders.collect(), waiters.collect())
 }
 
-fn holder((owner, kind, token, left, claimant): HolderAnswer) -> Holder {
+fn holder((owner, kind, token, left, client_info): HolderAnswer) -> Holder {
     let expires_in = Duration::from_millis(u64::try_from(left).unwrap_or(0));
     let revoked = owner.starts_with(words::REVOKED);
     let owner = words::read(&owner).map(|(owner, _)| owner);
     Holder::new(owner, FencingToken::new(token), expires_in)
-        .with_sharing(words::sharing(&kind).unwrap_or_default())
-        .with_claimant(Claimant::parse(&claimant))
+        .with_mode(words::mode(&kind).unwrap_or_default())
+        .with_client_info(ClientInfo::parse(&client_info))
         .with_revoked(revoked)
 }
 

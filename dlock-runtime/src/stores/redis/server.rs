@@ -15,7 +15,7 @@ use super::failure::Failed;
 use super::link::{Limits, Link};
 use super::names::Names;
 use super::topology::{self, Topology};
-use crate::backend::MOST_LISTED;
+use crate::backend::MAX_LISTED;
 use crate::error::BackendError;
 use crate::key::LockKey;
 use crate::stores::shared::doubt::Doubt;
@@ -130,7 +130,7 @@ impl Server {
         }
     }
 
-    /// The keys of locks that begin so, in order, [`MOST_LISTED`] at most.
+    /// The keys of locks that begin so, in order, [`MAX_LISTED`] at most.
     pub(in crate::stores) async fn keys(
         &self,
         prefix: &str,
@@ -140,7 +140,7 @@ impl Server {
         let mut keys = BTreeSet::new();
         let found = |name: &str| {
             keys.extend(Names::key(prefix, name));
-            if keys.len() > MOST_LISTED {
+            if keys.len() > MAX_LISTED {
                 keys.pop_last();
             }
         };

@@ -44,7 +44,7 @@ impl Servers {
         }
     }
 
-    /// The keys of locks that begin so, in order, [`MOST_LISTED`](crate::backend::MOST_LISTED) at most.
+    /// The keys of locks that begin so, in order, [`MAX_LISTED`](crate::backend::MAX_LISTED) at most.
     pub(super) async fn keys(
         &self,
         prefix: &str,

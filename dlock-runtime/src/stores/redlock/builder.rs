@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use redis::Client;
 
 use super::gather::gather;
-use super::node::{Common, Node, Standing};
+use super::node::{Common, Node, NodeState};
 use super::round::majority;
 use super::{Failures, Inner, Redlock};
 use crate::backend::validity_of;
@@ -14,7 +14,7 @@ use crate::error::BackendError;
 use crate::stores::redis::RedisBuilder;
 use crate::stores::redis::address::{self, Address};
 use crate::stores::redis::scripts::Greeting;
-use crate::stores::shared::tombstones::GivenUp;
+use crate::stores::shared::tombstones::Tombstones;
 
 /// How long another process that declares the deployment new at the same moment may take.
 const OTHERS: Duration = Duration::from_secs(2);
@@ -153,7 +153,7 @@ impl RedlockBuilder {
             prefix,
             node_timeout: self.node_timeout,
             max_lease: self.max_lease,
-            given_up: GivenUp::default(),
+            tombstones: Tombstones::default(),
         };
         let redlock = Redlock(Arc::new(inner));
         redlock.enter(self.bootstrap, self.node.limits().connect).await?;
@@ -192,7 +192,7 @@ impl Redlock {
     async fn enter(&self, bootstrap: bool, limit: Duration) -> Result<(), BackendError> {
         let greeting = if bootstrap { self.look(limit).await? } else { Greeting::Enter };
         let standings = self.greet(greeting, limit).await?;
-        let counting = standings.iter().filter(|standing| **standing == Standing::Counts).count();
+        let counting = standings.iter().filter(|standing| **standing == NodeState::Counts).count();
         if counting < self.majority() {
             tracing::warn!(
                 target: "dlock",
@@ -209,7 +209,7 @@ impl Redlock {
         let began = Instant::now();
         loop {
             let standings = self.greet(Greeting::Look, limit).await?;
-            let is_unmarked = |standing: &&Standing| **standing == Standing::Unmarked;
+            let is_unmarked = |standing: &&NodeState| **standing == NodeState::Unmarked;
             let unmarked = standings.iter().filter(is_unmarked).count();
             if unmarked == self.0.nodes.len() {
                 return Ok(Greeting::Found);
@@ -232,7 +232,7 @@ impl Redlock {
         &self,
         greeting: Greeting,
         limit: Duration,
-    ) -> Result<Vec<Standing>, BackendError> {
+    ) -> Result<Vec<NodeState>, BackendError> {
         let mut standings = vec![];
         let mut failures = Failures::default();
         let asks = self.all(|node| async move { node.greet(greeting).await });

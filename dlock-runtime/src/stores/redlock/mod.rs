@@ -43,7 +43,7 @@ use self::node::{Common, Node};
 use self::round::{Reply, Round, Verdict, Win, majority};
 use self::watch::QuorumWatch;
 use crate::backend::{
-    AsyncBackend, Attempt, Capabilities, Claim, Holder, LockState, MOST_LISTED, Release, Released,
+    AsyncBackend, Attempt, Capabilities, Claim, Holder, LockState, MAX_LISTED, Release, Released,
     Renewal, Watch, validity_of,
 };
 use crate::error::BackendError;
@@ -53,7 +53,7 @@ use crate::stores::redis::scripts::{
     self, Acquired, AcquiredAnswer, InspectAnswer, Member, Proposal, Tombstone,
 };
 use crate::stores::redis::server::Lane;
-use crate::stores::shared::tombstones::GivenUp;
+use crate::stores::shared::tombstones::Tombstones;
 use crate::token::FencingToken;
 
 /// How often a lock that nobody has is tried for again before it is called busy: several may try at
@@ -88,7 +88,7 @@ struct Inner {
     prefix: String,
     node_timeout: Duration,
     max_lease: Duration,
-    given_up: GivenUp,
+    tombstones: Tombstones,
 }
 
 impl Redlock {
@@ -202,7 +202,7 @@ impl Redlock {
             let last = same.get(self.majority() - 1)?;
             let holder = Holder::new(candidate.owner, token, last.expires_in);
             let revoked = same.iter().any(|holder| holder.revoked);
-            Some(holder.with_claimant(candidate.claimant.clone()).with_revoked(revoked))
+            Some(holder.with_client_info(candidate.client_info.clone()).with_revoked(revoked))
         })
     }
 
@@ -407,7 +407,7 @@ impl AsyncBackend for Redlock {
     }
 
     async fn try_acquire(&self, claim: &Claim) -> Result<Attempt, BackendError> {
-        if self.0.given_up.has(claim) {
+        if self.0.tombstones.has(claim) {
             return Ok(Attempt::busy(None));
         }
         let began = Instant::now();
@@ -458,7 +458,7 @@ impl AsyncBackend for Redlock {
 
     async fn release(&self, claim: &Claim, release: Release) -> Result<Released, BackendError> {
         if release.late_acquire {
-            self.0.given_up.note(claim);
+            self.0.tombstones.note(claim);
         }
         let call = Call::new(self, claim);
         let (mut released, mut not_held, mut uncounted) = (0, 0, 0);
@@ -562,7 +562,7 @@ impl AsyncBackend for Redlock {
             return Err(self.too_few(failures));
         }
         let mut states = vec![];
-        for key in keys.into_iter().take(MOST_LISTED) {
+        for key in keys.into_iter().take(MAX_LISTED) {
             if let Some(holder) = self.inspect(&key).await? {
                 states.push(LockState::new(key, vec![holder], vec![]));
             }

@@ -66,7 +66,7 @@ struct Greeted {
 
 /// How a node takes a greeting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum NodeState {
     /// It has no mark: nothing was stored there, or all was lost.
     Unmarked,
     Counts,
@@ -109,7 +109,7 @@ impl Node {
     }
 
     /// Greets the node at the start.
-    pub(super) async fn greet(&self, greeting: Greeting) -> Result<Standing, BackendError> {
+    pub(super) async fn greet(&self, greeting: Greeting) -> Result<NodeState, BackendError> {
         let acquires = self.server.lane(Lane::Acquire);
         let (session, acquires) = tokio::join!(self.server.link().session(), acquires.session());
         let session = session?;
@@ -134,7 +134,7 @@ impl Node {
         lane: Lane,
         session: &Session,
         greeting: Greeting,
-    ) -> Result<(Arc<str>, Standing), BackendError> {
+    ) -> Result<(Arc<str>, NodeState), BackendError> {
         let (run, standing) = self.ask(session, greeting).await?;
         let new = Greeted { generation: session.generation, run: Arc::clone(&run) };
         let (is_known, before) = {
@@ -142,7 +142,7 @@ impl Node {
             let is_known = greeted.iter().flatten().any(|known| known.run == run);
             (is_known, greeted[place(lane)].replace(new))
         };
-        if let Standing::Quarantined(left) = standing
+        if let NodeState::Quarantined(left) = standing
             && !is_known
         {
             tracing::warn!(
@@ -184,16 +184,16 @@ impl Node {
         &self,
         session: &Session,
         greeting: Greeting,
-    ) -> Result<(Arc<str>, Standing), BackendError> {
+    ) -> Result<(Arc<str>, NodeState), BackendError> {
         let call = scripts::greet(&self.common.mark, self.common.quarantine(), greeting);
         let (run, left, longest, clock): (String, i64, u64, u64) =
             self.server.link().run_in(session.clone(), &call).await?;
         self.common.quarantine.fetch_max(longest, Ordering::Relaxed);
         self.check_clock(Duration::from_millis(clock));
         let standing = match left {
-            ..0 => Standing::Unmarked,
-            0 => Standing::Counts,
-            left => Standing::Quarantined(Duration::from_millis(left.unsigned_abs())),
+            ..0 => NodeState::Unmarked,
+            0 => NodeState::Counts,
+            left => NodeState::Quarantined(Duration::from_millis(left.unsigned_abs())),
         };
         Ok((run.into(), standing))
     }

@@ -121,7 +121,7 @@ struct Hold {
     nodes: HashMap<usize, u64>,
 }
 
-struct Place {
+struct Position {
     node: Node,
     offset: i64,
     /// An earlier state, for a restart.
@@ -135,7 +135,7 @@ struct World {
     broken: Option<Rule>,
     expiry: Expiry,
     now: u64,
-    places: Vec<Place>,
+    places: Vec<Position>,
     clients: Vec<Client>,
     messages: Vec<Message>,
     holds: Vec<Hold>,
@@ -152,7 +152,7 @@ impl World {
             let offset = rng.random_range(-half..=half);
             let mut node = Node::new(BEGINNING.checked_add_signed(offset).unwrap(), 1);
             node.greet(QUARANTINE, true);
-            Place { node, offset, earlier: None, grants: HashMap::new() }
+            Position { node, offset, earlier: None, grants: HashMap::new() }
         });
         let places: Vec<_> = places.collect();
         let hours = i64::try_from(5 * HOUR).unwrap();
@@ -218,7 +218,7 @@ impl World {
         }
     }
 
-    fn any_node(&mut self) -> &mut Place {
+    fn any_node(&mut self) -> &mut Position {
         let node = self.rng.random_range(0..self.places.len());
         &mut self.places[node]
     }

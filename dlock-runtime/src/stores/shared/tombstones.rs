@@ -16,7 +16,7 @@ const LATE: Duration = Duration::from_mins(1);
 /// them (because they run in order, or name a round or a lease that is over): there only a new request of the
 /// same claim could still be granted.
 #[derive(Debug, Default)]
-pub(crate) struct GivenUp(Mutex<Table>);
+pub(crate) struct Tombstones(Mutex<Table>);
 
 #[derive(Debug, Default)]
 struct Table {
@@ -24,7 +24,7 @@ struct Table {
     sweep_at: usize,
 }
 
-impl GivenUp {
+impl Tombstones {
     const SMALLEST: usize = 64;
 
     /// From now on this claim is granted nothing.
@@ -65,24 +65,24 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn it_is_remembered_for_longer_than_its_ttl_and_not_for_ever() {
-        let (given_up, claim, other) = (GivenUp::default(), claim(), claim());
-        given_up.note(&claim);
-        assert!(given_up.has(&claim) && !given_up.has(&other));
-        assert_eq!(given_up.first_of(&[other, claim.clone()]), Some(1));
+        let (tombstones, claim, other) = (Tombstones::default(), claim(), claim());
+        tombstones.note(&claim);
+        assert!(tombstones.has(&claim) && !tombstones.has(&other));
+        assert_eq!(tombstones.first_of(&[other, claim.clone()]), Some(1));
         tokio::time::advance(Duration::from_mins(1)).await;
-        assert!(given_up.has(&claim));
+        assert!(tombstones.has(&claim));
         tokio::time::advance(Duration::from_secs(6)).await;
-        assert!(!given_up.has(&claim));
+        assert!(!tombstones.has(&claim));
     }
 
     #[tokio::test(start_paused = true)]
     async fn they_do_not_pile_up() {
-        let given_up = GivenUp::default();
+        let tombstones = Tombstones::default();
         for _ in 0..1_000 {
-            given_up.note(&claim());
+            tombstones.note(&claim());
             tokio::time::advance(Duration::from_secs(1)).await;
         }
-        let remembered = given_up.table().until.len();
+        let remembered = tombstones.table().until.len();
         assert!(remembered <= 200, "{remembered} are remembered");
     }
 }

@@ -27,14 +27,14 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, Row};
 use tokio::sync::Mutex;
 
 use crate::backend::{
-    Answer, AsyncBackend, Attempt, Capabilities, Claim, Holder, LockState, MOST_LISTED, Release,
-    Released, Renewal, SetAttempt, Sharing, Watch, validity_of,
+    Answer, AsyncBackend, Attempt, Capabilities, Claim, Holder, LockState, MAX_LISTED, Mode,
+    Release, Released, Renewal, SetAttempt, Watch, validity_of,
 };
-use crate::client_info::Claimant;
+use crate::client_info::ClientInfo;
 use crate::error::BackendError;
 use crate::key::LockKey;
-use crate::lock_table::row::{self, Change, LockRow, LockRows, NewRow, Purpose, RowOwner};
-use crate::stores::shared::tombstones::GivenUp;
+use crate::lock_table::row::{self, Change, LeaseRow, NewRow, Purpose, RowOwner, RowStore};
+use crate::stores::shared::tombstones::Tombstones;
 use crate::token::FencingToken;
 
 /// How long one statement waits for another process's write before it is tried again.
@@ -58,7 +58,7 @@ struct Inner {
     /// Sees what the writer and other processes have committed.
     reader: Mutex<SqliteConnection>,
     swept: AtomicI64,
-    given_up: GivenUp,
+    tombstones: Tombstones,
 }
 
 impl Sqlite {
@@ -83,7 +83,7 @@ impl Sqlite {
                         writer: Mutex::new(writer),
                         reader: Mutex::new(reader),
                         swept: AtomicI64::new(0),
-                        given_up: GivenUp::default(),
+                        tombstones: Tombstones::default(),
                     })));
                 }
                 // Switching a new file to WAL fails at once while another process does the same.
@@ -145,8 +145,8 @@ const LOOK: &str = "SELECT owner, token, expires_us, lock_group, group_until_us,
      FROM dlock_locks WHERE key = ?1";
 
 impl Sqlite {
-    /// As [`LockRows::look`], beside whatever is being written.
-    async fn glance(&self, key: &LockKey) -> Result<Option<LockRow>, BackendError> {
+    /// As [`RowStore::look`], beside whatever is being written.
+    async fn glance(&self, key: &LockKey) -> Result<Option<LeaseRow>, BackendError> {
         let now = now_us();
         let row = self.read(sqlx::query(LOOK).bind(key.as_str())).await?;
         row.map(|row| self.looked_at(&row, now)).transpose()
@@ -156,13 +156,13 @@ impl Sqlite {
         Ok(self.glance(key).await?.map(|row| row.holders()).unwrap_or_default())
     }
 
-    fn looked_at(&self, row: &SqliteRow, now: i64) -> Result<LockRow, BackendError> {
-        let looked_at = || -> Result<LockRow, sqlx::Error> {
+    fn looked_at(&self, row: &SqliteRow, now: i64) -> Result<LeaseRow, BackendError> {
+        let looked_at = || -> Result<LeaseRow, sqlx::Error> {
             let number =
                 |column| Ok::<_, sqlx::Error>(row.try_get::<i64, _>(column)?.unsigned_abs());
-            Ok(LockRow {
+            Ok(LeaseRow {
                 owner: RowOwner::from_blob(row.try_get_unchecked(0)?),
-                claimant: Claimant::parse(row.try_get(5)?),
+                client_info: ClientInfo::parse(row.try_get(5)?),
                 token: number(1)?,
                 expires: number(2)?,
                 group: row.try_get(3)?,
@@ -176,15 +176,15 @@ impl Sqlite {
     }
 }
 
-impl LockRows for Sqlite {
+impl RowStore for Sqlite {
     /// By the connection that writes: after an acquire that was given up and may be under way there.
-    async fn look(&self, claim: &Claim, _: Purpose) -> Result<Option<LockRow>, BackendError> {
+    async fn look(&self, claim: &Claim, _: Purpose) -> Result<Option<LeaseRow>, BackendError> {
         let now = now_us();
         let row = self.write(sqlx::query(LOOK).bind(claim.key.as_str())).await?;
         row.map(|row| self.looked_at(&row, now)).transpose()
     }
 
-    async fn look_at_all(&self, claims: &[Claim]) -> Result<Vec<Option<LockRow>>, BackendError> {
+    async fn look_at_all(&self, claims: &[Claim]) -> Result<Vec<Option<LeaseRow>>, BackendError> {
         let mut rows = Vec::with_capacity(claims.len());
         for claim in claims {
             rows.push(self.look(claim, Purpose::Acquire).await?);
@@ -203,7 +203,7 @@ impl LockRows for Sqlite {
     async fn exchange(
         &self,
         claim: &Claim,
-        old: &LockRow,
+        old: &LeaseRow,
         new: &NewRow,
         _: Purpose,
     ) -> Result<bool, BackendError> {
@@ -227,7 +227,8 @@ impl LockRows for Sqlite {
             query = query.bind(new.owner.to_blob()).bind(new.token.cast_signed());
             query = query.bind(new.expires.cast_signed()).bind(new.group.as_deref());
             query = query.bind(new.group_until.cast_signed());
-            query = query.bind(new.claimant.as_ref().map(Claimant::to_text).unwrap_or_default());
+            query =
+                query.bind(new.client_info.as_ref().map(ClientInfo::to_text).unwrap_or_default());
         }
         Ok(self.write(query).await?.is_some())
     }
@@ -241,7 +242,8 @@ impl LockRows for Sqlite {
             query = query.bind(old.group.as_deref()).bind(new.owner.to_blob());
             query = query.bind(new.token.cast_signed()).bind(new.expires.cast_signed());
             query = query.bind(new.group.as_deref()).bind(new.group_until.cast_signed());
-            query = query.bind(new.claimant.as_ref().map(Claimant::to_text).unwrap_or_default());
+            query =
+                query.bind(new.client_info.as_ref().map(ClientInfo::to_text).unwrap_or_default());
         }
         Ok(self.write(query).await?.is_some())
     }
@@ -395,7 +397,7 @@ impl AsyncBackend for Sqlite {
     }
 
     async fn try_acquire(&self, claim: &Claim) -> Result<Attempt, BackendError> {
-        if self.0.given_up.has(claim) {
+        if self.0.tombstones.has(claim) {
             return Ok(Attempt::busy(None));
         }
         self.sweep().await?;
@@ -422,7 +424,7 @@ impl AsyncBackend for Sqlite {
         .bind(claim.owner.as_bytes().as_slice())
         .bind(now)
         .bind(micros(claim.ttl))
-        .bind(claim.claimant.to_text());
+        .bind(claim.client_info.to_text());
         if let Some(row) = self.write(query).await? {
             let token = row.try_get::<i64, _>(0).map_err(|error| self.explain(error))?;
             return Ok(Attempt::granted(
@@ -437,7 +439,7 @@ impl AsyncBackend for Sqlite {
     }
 
     async fn try_acquire_set(&self, claims: &[Claim]) -> Result<SetAttempt, BackendError> {
-        if let Some(at) = self.0.given_up.first_of(claims) {
+        if let Some(at) = self.0.tombstones.first_of(claims) {
             return Ok(SetAttempt::busy(at, None, false));
         }
         self.sweep().await?;
@@ -445,7 +447,7 @@ impl AsyncBackend for Sqlite {
     }
 
     async fn renew(&self, claim: &Claim) -> Result<Renewal, BackendError> {
-        if claim.sharing != Sharing::Exclusive {
+        if claim.mode != Mode::Exclusive {
             return row::renew(self, claim).await;
         }
         let query = sqlx::query(
@@ -461,7 +463,7 @@ impl AsyncBackend for Sqlite {
 
     async fn release(&self, claim: &Claim, release: Release) -> Result<Released, BackendError> {
         if release.late_acquire {
-            self.0.given_up.note(claim);
+            self.0.tombstones.note(claim);
         }
         if claim.may_be_in_a_group() {
             return row::release(self, claim, release).await;
@@ -509,7 +511,7 @@ impl AsyncBackend for Sqlite {
              WHERE substr(key, 1, length(?1)) = ?1 AND (expires_us > ?2 OR group_until_us > ?2)
              ORDER BY key LIMIT ?3",
         );
-        let most = i64::try_from(MOST_LISTED).unwrap_or(i64::MAX);
+        let most = i64::try_from(MAX_LISTED).unwrap_or(i64::MAX);
         let found = found.bind(prefix).bind(now).bind(most);
         let mut reader = self.0.reader.lock().await;
         let rows = found.fetch_all(&mut *reader).await.map_err(|error| self.explain(error))?;

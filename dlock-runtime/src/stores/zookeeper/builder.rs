@@ -12,7 +12,7 @@ use super::session::Ensemble;
 use super::{Inner, ZooKeeper};
 use crate::error::BackendError;
 use crate::stores::shared::room::Room;
-use crate::stores::shared::tombstones::GivenUp;
+use crate::stores::shared::tombstones::Tombstones;
 use crate::stores::shared::url::options;
 
 /// How to reach a ZooKeeper ensemble; made by [`ZooKeeper::builder`].
@@ -89,7 +89,7 @@ impl ZooKeeperBuilder {
             ensemble,
             root,
             acls,
-            given_up: GivenUp::default(),
+            tombstones: Tombstones::default(),
             timeout: session.timeout,
             session: Mutex::new(Some(session)),
             reconnecting: Reconnecting::default(),

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use zookeeper_client::{CreateMode, Error, MultiWriteResult};
 
-use super::queue::{self, Entry};
+use super::queue::{self, QueueNode};
 use super::session::{Session, is_refusal};
 use super::{TRIES, ZooKeeper};
 use crate::backend::{Claim, Released};
@@ -25,13 +25,13 @@ use crate::token::FencingToken;
 pub(super) enum Known {
     /// A creation was sent in this session: there may be a node, or there may be one soon.
     Doubtful(Arc<Session>),
-    There(Arc<Place>),
+    There(Arc<OwnNode>),
     /// As `Doubtful`; it was released, and a task removes what there may be.
     Abandoned(Arc<Session>),
 }
 
 /// A node in a queue.
-pub(super) struct Place {
+pub(super) struct OwnNode {
     pub(super) session: Arc<Session>,
     pub(super) folder: String,
     pub(super) path: String,
@@ -41,7 +41,7 @@ pub(super) struct Place {
     doubtful: bool,
 }
 
-impl Place {
+impl OwnNode {
     /// How long it surely lasts, counted from this moment.
     pub(super) fn lasts_from(&self, began: Moment) -> Duration {
         Moment::now().since(&began) + self.session.remaining()
@@ -68,7 +68,7 @@ impl ZooKeeper {
     }
 
     /// The claim's place, if it surely has one.
-    pub(super) fn place(&self, owner: &OwnerId) -> Option<Arc<Place>> {
+    pub(super) fn place(&self, owner: &OwnerId) -> Option<Arc<OwnNode>> {
         match self.known(owner)? {
             Known::There(place) => Some(place),
             Known::Doubtful(_) | Known::Abandoned(_) => None,
@@ -76,7 +76,7 @@ impl ZooKeeper {
     }
 
     /// The claim's place in its queue, a new one if it has none.
-    pub(super) async fn line_up(&self, claim: &Claim) -> Result<Arc<Place>, BackendError> {
+    pub(super) async fn line_up(&self, claim: &Claim) -> Result<Arc<OwnNode>, BackendError> {
         let (session, doubtful) = match self.known(&claim.owner) {
             Some(Known::There(place)) => return Ok(place),
             Some(Known::Doubtful(session)) => (session, true),
@@ -89,7 +89,7 @@ impl ZooKeeper {
         // From here on it is not known whether there is a node, until somebody says so.
         self.claims().insert(claim.owner, Known::Doubtful(Arc::clone(&session)));
         match self.create(&session, claim).await {
-            Ok(place) => Ok(self.note(claim, Place { doubtful, ..place })),
+            Ok(place) => Ok(self.note(claim, OwnNode { doubtful, ..place })),
             Err(error) if is_refusal(&error) => {
                 if !doubtful {
                     self.claims().remove(&claim.owner);
@@ -103,18 +103,18 @@ impl ZooKeeper {
         }
     }
 
-    fn note(&self, claim: &Claim, place: Place) -> Arc<Place> {
+    fn note(&self, claim: &Claim, place: OwnNode) -> Arc<OwnNode> {
         let place = Arc::new(place);
         self.claims().insert(claim.owner, Known::There(Arc::clone(&place)));
         place
     }
 
-    async fn create(&self, session: &Arc<Session>, claim: &Claim) -> Result<Place, Error> {
-        let data = claim.claimant.to_text();
+    async fn create(&self, session: &Arc<Session>, claim: &Claim) -> Result<OwnNode, Error> {
+        let data = claim.client_info.to_text();
         let folder = queue::folder(&self.0.root, &claim.key);
-        let prefix = format!("{folder}/{}", queue::prefix(&claim.owner, claim.sharing));
+        let prefix = format!("{folder}/{}", queue::prefix(&claim.owner, claim.mode));
         let client = &session.client;
-        let place = |path: String, sequence: i32, czxid: i64| Place {
+        let place = |path: String, sequence: i32, czxid: i64| OwnNode {
             session: Arc::clone(session),
             folder: folder.clone(),
             path,
@@ -184,7 +184,7 @@ impl ZooKeeper {
         &self,
         session: &Arc<Session>,
         claim: &Claim,
-    ) -> Result<Option<Arc<Place>>, BackendError> {
+    ) -> Result<Option<Arc<OwnNode>>, BackendError> {
         let folder = queue::folder(&self.0.root, &claim.key);
         let found = self.find(session, &folder, &claim.owner).await?;
         for entry in found {
@@ -193,7 +193,7 @@ impl ZooKeeper {
             let Some(stat) = stat.map_err(|error| self.failed(&error))? else { continue };
             return Ok(Some(self.note(
                 claim,
-                Place {
+                OwnNode {
                     session: Arc::clone(session),
                     folder,
                     path,
@@ -212,7 +212,7 @@ impl ZooKeeper {
         session: &Session,
         folder: &str,
         owner: &OwnerId,
-    ) -> Result<Vec<Entry>, BackendError> {
+    ) -> Result<Vec<QueueNode>, BackendError> {
         let prefix = queue::identity(owner);
         // What an old connection has left behind is refused from here on.
         let mut entries = self.queue(session, folder).await?;
@@ -221,7 +221,7 @@ impl ZooKeeper {
     }
 
     /// A place that somebody has removed is no place: the next try takes another one.
-    pub(super) fn removed(&self, claim: &Claim, place: &Place) -> BackendError {
+    pub(super) fn removed(&self, claim: &Claim, place: &OwnNode) -> BackendError {
         if place.doubtful {
             let doubtful = Known::Doubtful(Arc::clone(&place.session));
             self.claims().insert(claim.owner, doubtful);

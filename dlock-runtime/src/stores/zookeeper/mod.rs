@@ -33,8 +33,8 @@ use std::time::Duration;
 use zookeeper_client::{Acls, Error};
 
 pub use self::builder::ZooKeeperBuilder;
-use self::claims::{Known, Place};
-use self::queue::Entry;
+use self::claims::{Known, OwnNode};
+use self::queue::QueueNode;
 use self::reconnecting::Reconnecting;
 use self::session::{Ensemble, Session};
 use crate::backend::{
@@ -44,10 +44,10 @@ use crate::backend::{
 use crate::clock::Moment;
 use crate::error::BackendError;
 use crate::key::LockKey;
-use crate::lock_table::queue::{Standing, standing};
+use crate::lock_table::queue::{Position, position};
 use crate::owner::OwnerId;
 use crate::stores::shared::room::Room;
-use crate::stores::shared::tombstones::GivenUp;
+use crate::stores::shared::tombstones::Tombstones;
 
 /// Two session timeouts and an election, taken to be as long as one: after a crash a lock is free.
 const TIMEOUTS: u32 = 3;
@@ -73,7 +73,7 @@ struct Inner {
     /// Of acquires and releases.
     room: Room,
     claims: Mutex<HashMap<OwnerId, Known>>,
-    given_up: GivenUp,
+    tombstones: Tombstones,
 }
 
 impl ZooKeeper {
@@ -115,11 +115,11 @@ impl ZooKeeper {
 
     /// Where this place stands now, behind the node of which path, and another number of permits by which
     /// somebody before it counts; `None` if it has been removed.
-    async fn standing(
+    async fn position(
         &self,
         claim: &Claim,
-        place: &Place,
-    ) -> Result<Option<(Standing<String>, Option<NonZeroU32>)>, BackendError> {
+        place: &OwnNode,
+    ) -> Result<Option<(Position<String>, Option<NonZeroU32>)>, BackendError> {
         let session = &place.session;
         let names = session.read(Moment::now(), session.client.list_children(&place.folder)).await;
         let entries = match names {
@@ -134,17 +134,17 @@ impl ZooKeeper {
         // Nobody waits for a node of its own, should there be another one.
         let own = queue::identity(&claim.owner);
         ahead.retain(|entry| !entry.name.starts_with(&own));
-        let other_permits = claim.sharing.other_permits(ahead.iter().map(|entry| entry.sharing));
-        let path = |entry: Entry| (format!("{}/{}", place.folder, entry.name), entry.sharing);
-        let standing = standing(claim.sharing, ahead.into_iter().map(path).collect());
-        Ok(Some((standing, other_permits)))
+        let other_permits = claim.mode.other_permits(ahead.iter().map(|entry| entry.mode));
+        let path = |entry: QueueNode| (format!("{}/{}", place.folder, entry.name), entry.mode);
+        let position = position(claim.mode, ahead.into_iter().map(path).collect());
+        Ok(Some((position, other_permits)))
     }
 
     /// The lock is this place's: for how long is surely known?
     async fn grant(
         &self,
         claim: &Claim,
-        place: &Place,
+        place: &OwnNode,
         began: Moment,
     ) -> Result<Attempt, BackendError> {
         // After a wait the session has to be proved anew.
@@ -171,7 +171,7 @@ impl ZooKeeper {
     }
 
     /// Waits until somebody comes or goes, if nobody has gone already.
-    async fn until_one_less(&self, claim: &Claim, place: &Place) -> Result<(), BackendError> {
+    async fn until_one_less(&self, claim: &Claim, place: &OwnNode) -> Result<(), BackendError> {
         let session = &place.session;
         let watched = session.client.list_and_watch_children(&place.folder);
         let (names, changed) = match session.read(Moment::now(), watched).await {
@@ -179,8 +179,8 @@ impl ZooKeeper {
             answer => answer.map_err(|error| self.failed(&error))?,
         };
         let ahead = queue::before(queue::entries(names), place.sequence).into_iter();
-        let ahead = ahead.map(|entry| (entry.sequence, entry.sharing)).collect();
-        if standing(claim.sharing, ahead) != Standing::Crowded {
+        let ahead = ahead.map(|entry| (entry.sequence, entry.mode)).collect();
+        if position(claim.mode, ahead) != Position::Crowded {
             return Ok(());
         }
         tokio::select! {
@@ -190,7 +190,7 @@ impl ZooKeeper {
     }
 
     /// Is this node there? The answer proves the session as well.
-    async fn is_there(&self, place: &Place) -> Result<bool, BackendError> {
+    async fn is_there(&self, place: &OwnNode) -> Result<bool, BackendError> {
         place.session.has_node(&place.path).await.map_err(|error| self.failed(&error))
     }
 }
@@ -206,19 +206,19 @@ impl AsyncBackend for ZooKeeper {
     }
 
     async fn try_acquire(&self, claim: &Claim) -> Result<Attempt, BackendError> {
-        if self.0.given_up.has(claim) {
+        if self.0.tombstones.has(claim) {
             return Ok(Attempt::busy(None));
         }
         let _room = self.0.room.enter().await;
         let began = Moment::now();
         let place = self.line_up(claim).await?;
-        match self.standing(claim, &place).await? {
-            Some((Standing::Admitted, other_permits)) => {
+        match self.position(claim, &place).await? {
+            Some((Position::Admitted, other_permits)) => {
                 let granted = self.grant(claim, &place, began).await?;
                 Ok(granted.with_other_permits(other_permits))
             }
             None => Err(self.removed(claim, &place)),
-            Some((Standing::Behind(_) | Standing::Crowded, other_permits)) => {
+            Some((Position::Behind(_) | Position::Crowded, other_permits)) => {
                 // A try does not wait: it leaves the queue.
                 self.remove(claim).await?;
                 Ok(Attempt::busy(None).with_other_permits(other_permits))
@@ -226,25 +226,25 @@ impl AsyncBackend for ZooKeeper {
         }
     }
 
-    async fn acquire_in_turn(&self, claim: &Claim) -> Result<Attempt, BackendError> {
-        if self.0.given_up.has(claim) {
+    async fn acquire_queued(&self, claim: &Claim) -> Result<Attempt, BackendError> {
+        if self.0.tombstones.has(claim) {
             return Ok(Attempt::busy(None));
         }
         let began = Moment::now();
         loop {
             let room = self.0.room.enter().await;
             let place = self.line_up(claim).await?;
-            match self.standing(claim, &place).await? {
-                Some((Standing::Admitted, other_permits)) => {
+            match self.position(claim, &place).await? {
+                Some((Position::Admitted, other_permits)) => {
                     let granted = self.grant(claim, &place, began).await?;
                     return Ok(granted.with_other_permits(other_permits));
                 }
                 None => return Err(self.removed(claim, &place)),
-                Some((Standing::Behind(before), _)) => {
+                Some((Position::Behind(before), _)) => {
                     drop(room);
                     self.until_gone(&place.session, &before).await?;
                 }
-                Some((Standing::Crowded, _)) => {
+                Some((Position::Crowded, _)) => {
                     drop(room);
                     self.until_one_less(claim, &place).await?;
                 }
@@ -263,7 +263,7 @@ impl AsyncBackend for ZooKeeper {
 
     async fn release(&self, claim: &Claim, release: Release) -> Result<Released, BackendError> {
         if release.late_acquire {
-            self.0.given_up.note(claim);
+            self.0.tombstones.note(claim);
         }
         let _room = self.0.room.enter().await;
         // Whether a creation may still be under way is known here.

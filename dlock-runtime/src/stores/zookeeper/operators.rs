@@ -4,10 +4,10 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use zookeeper_client::{Acl, Error};
 
 use super::ZooKeeper;
-use super::queue::{self, Entry};
+use super::queue::{self, QueueNode};
 use super::session::Session;
-use crate::backend::{Holder, LockState, MOST_LISTED, Waiter};
-use crate::client_info::Claimant;
+use crate::backend::{Holder, LockState, MAX_LISTED, Waiter};
+use crate::client_info::ClientInfo;
 use crate::clock::Moment;
 use crate::error::BackendError;
 use crate::key::LockKey;
@@ -25,7 +25,11 @@ const OPENED_AT_ONCE: usize = 32;
 
 impl ZooKeeper {
     /// Who hold a key, as the whole ensemble knows it, the first one first.
-    async fn holders(&self, session: &Session, folder: &str) -> Result<Vec<Entry>, BackendError> {
+    async fn holders(
+        &self,
+        session: &Session,
+        folder: &str,
+    ) -> Result<Vec<QueueNode>, BackendError> {
         Ok(hold(&self.queue(session, folder).await?))
     }
 
@@ -34,7 +38,7 @@ impl ZooKeeper {
         &self,
         session: &Session,
         folder: &str,
-    ) -> Result<Vec<Entry>, BackendError> {
+    ) -> Result<Vec<QueueNode>, BackendError> {
         let client = &session.client;
         let sent = Moment::now();
         let names = async {
@@ -92,7 +96,7 @@ impl ZooKeeper {
             if !state.is_idle() {
                 states.push(state);
             }
-            if states.len() == MOST_LISTED {
+            if states.len() == MAX_LISTED {
                 break;
             }
         }
@@ -109,7 +113,7 @@ impl ZooKeeper {
             if holding.contains(&entry) {
                 holders.push(holder);
             } else {
-                waiters.push(Waiter::new(holder.owner, entry.sharing, holder.claimant));
+                waiters.push(Waiter::new(holder.owner, entry.mode, holder.client_info));
             }
         }
         Ok(LockState::new(key, holders, waiters))
@@ -120,7 +124,7 @@ impl ZooKeeper {
         &self,
         session: &Session,
         folder: &str,
-        entry: &Entry,
+        entry: &QueueNode,
     ) -> Result<Option<Holder>, BackendError> {
         let path = format!("{folder}/{}", entry.name);
         match session.read(Moment::now(), session.client.get_data(&path)).await {
@@ -128,8 +132,8 @@ impl ZooKeeper {
                 let token = FencingToken::new(stat.czxid.unsigned_abs());
                 let data = String::from_utf8_lossy(&data).into_owned();
                 let holder = Holder::new(queue::owner(&entry.name), token, session.timeout)
-                    .with_sharing(entry.sharing)
-                    .with_claimant(Claimant::parse(data.trim_start_matches(REVOKED)))
+                    .with_mode(entry.mode)
+                    .with_client_info(ClientInfo::parse(data.trim_start_matches(REVOKED)))
                     .with_revoked(data == CURATORS_REVOKED || data.starts_with(REVOKED));
                 Ok(Some(holder))
             }
@@ -150,8 +154,8 @@ impl ZooKeeper {
             if holder.revoked {
                 continue;
             }
-            let data = match holder.claimant {
-                Some(claimant) => format!("{REVOKED}{}", claimant.to_text()),
+            let data = match holder.client_info {
+                Some(client_info) => format!("{REVOKED}{}", client_info.to_text()),
                 None => CURATORS_REVOKED.to_owned(),
             };
             let path = format!("{folder}/{}", entry.name);
@@ -190,6 +194,6 @@ impl ZooKeeper {
 }
 
 /// Those of a queue who hold the key.
-fn hold(queue: &[Entry]) -> Vec<Entry> {
-    holders(queue.iter().map(|entry| (entry.clone(), entry.sharing)).collect())
+fn hold(queue: &[QueueNode]) -> Vec<QueueNode> {
+    holders(queue.iter().map(|entry| (entry.clone(), entry.mode)).collect())
 }

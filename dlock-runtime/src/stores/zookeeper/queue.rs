@@ -8,7 +8,7 @@ use std::num::NonZeroU32;
 
 use percent_encoding::percent_decode_str;
 
-use crate::backend::Sharing;
+use crate::backend::Mode;
 use crate::key::LockKey;
 use crate::owner::OwnerId;
 
@@ -21,10 +21,10 @@ const PERMITS: &str = "-permits-";
 
 /// One who stands in a queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Entry {
+pub(super) struct QueueNode {
     pub(super) name: String,
     pub(super) sequence: i32,
-    pub(super) sharing: Sharing,
+    pub(super) mode: Mode,
 }
 
 /// The folder of a key: one component that reads as the key does where it can.
@@ -64,11 +64,11 @@ fn escape(path: &mut String, character: char) {
 }
 
 /// What the name of an owner's node begins with, before its sequence.
-pub(super) fn prefix(owner: &OwnerId, sharing: Sharing) -> String {
-    let kind = match sharing {
-        Sharing::Exclusive => "-".to_owned(),
-        Sharing::Shared => SHARED.to_owned(),
-        Sharing::Permits(permits) => format!("{PERMITS}{permits}-"),
+pub(super) fn prefix(owner: &OwnerId, mode: Mode) -> String {
+    let kind = match mode {
+        Mode::Exclusive => "-".to_owned(),
+        Mode::Shared => SHARED.to_owned(),
+        Mode::Permits(permits) => format!("{PERMITS}{permits}-"),
     };
     format!("{}{kind}{LOCK}", identity(owner))
 }
@@ -87,35 +87,35 @@ pub(super) fn owner(name: &str) -> Option<OwnerId> {
 }
 
 /// Who this is, if it is the name or the path of one who stands in a queue.
-pub(super) fn entry(name: String) -> Option<Entry> {
+pub(super) fn entry(name: String) -> Option<QueueNode> {
     let at = name.rfind(LOCK)?;
     let sequence = name[at + LOCK.len()..].parse().ok()?;
     let before = &name[..at];
     let permits = before.rsplit_once(PERMITS).and_then(|(_, rest)| rest.strip_suffix('-'));
-    let sharing = match permits.and_then(|permits| permits.parse::<NonZeroU32>().ok()) {
-        Some(permits) => Sharing::Permits(permits),
-        None if before.ends_with(SHARED) => Sharing::Shared,
-        None => Sharing::Exclusive,
+    let mode = match permits.and_then(|permits| permits.parse::<NonZeroU32>().ok()) {
+        Some(permits) => Mode::Permits(permits),
+        None if before.ends_with(SHARED) => Mode::Shared,
+        None => Mode::Exclusive,
     };
-    Some(Entry { name, sequence, sharing })
+    Some(QueueNode { name, sequence, mode })
 }
 
 /// Those who stand in the queue, among the names in its folder.
-pub(super) fn entries(names: Vec<String>) -> Vec<Entry> {
+pub(super) fn entries(names: Vec<String>) -> Vec<QueueNode> {
     names.into_iter().filter_map(entry).collect()
 }
 
 /// Those who stand before this one, in their order.
-pub(super) fn before(entries: Vec<Entry>, own: i32) -> Vec<Entry> {
+pub(super) fn before(entries: Vec<QueueNode>, own: i32) -> Vec<QueueNode> {
     // The server's counter wraps around: what counts is the way from one to the other.
-    let distance = |entry: &Entry| own.wrapping_sub(entry.sequence);
+    let distance = |entry: &QueueNode| own.wrapping_sub(entry.sequence);
     let mut before: Vec<_> = entries.into_iter().filter(|entry| distance(entry) > 0).collect();
     before.sort_by_key(|entry| std::cmp::Reverse(distance(entry)));
     before
 }
 
 /// All of them, in their order.
-pub(super) fn in_order(mut entries: Vec<Entry>) -> Vec<Entry> {
+pub(super) fn in_order(mut entries: Vec<QueueNode>) -> Vec<QueueNode> {
     let any = entries.first().map_or(0, |entry| entry.sequence);
     entries.sort_by_key(|entry| entry.sequence.wrapping_sub(any));
     entries
@@ -125,7 +125,7 @@ pub(super) fn in_order(mut entries: Vec<Entry>) -> Vec<Entry> {
 mod tests {
     use super::*;
 
-    fn queue(sequences: &[i32]) -> Vec<Entry> {
+    fn queue(sequences: &[i32]) -> Vec<QueueNode> {
         entries(sequences.iter().map(|sequence| format!("_c_x-lock-{sequence:010}")).collect())
     }
 
@@ -143,11 +143,11 @@ mod tests {
     #[test]
     fn a_nodes_owner_is_found_in_its_name() {
         let owner = OwnerId::random();
-        for sharing in [Sharing::Exclusive, Sharing::Shared, Sharing::Permits(NonZeroU32::MAX)] {
-            let name = format!("{}0000000007", prefix(&owner, sharing));
+        for mode in [Mode::Exclusive, Mode::Shared, Mode::Permits(NonZeroU32::MAX)] {
+            let name = format!("{}0000000007", prefix(&owner, mode));
             assert_eq!(super::owner(&name), Some(owner));
             assert!(name.starts_with(&identity(&owner)));
-            assert_eq!(entries(vec![name.clone()]), [Entry { name, sequence: 7, sharing }]);
+            assert_eq!(entries(vec![name.clone()]), [QueueNode { name, sequence: 7, mode }]);
         }
         assert_eq!(super::owner("lock-0000000001"), None);
     }
@@ -158,7 +158,7 @@ mod tests {
         assert_eq!(entries(names.to_vec()), []);
     }
 
-    fn sequences(entries: &[Entry]) -> Vec<i32> {
+    fn sequences(entries: &[QueueNode]) -> Vec<i32> {
         entries.iter().map(|entry| entry.sequence).collect()
     }
 

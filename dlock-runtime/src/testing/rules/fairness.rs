@@ -90,7 +90,7 @@ async fn a_hurried_one_does_not_overtake(context: &Context, key: LockKey) -> Fin
 /// Takes a place behind whoever holds the key.
 async fn line_up(backend: &dyn Backend, claim: &Claim) -> Finding {
     if backend.capabilities().queue {
-        let turn = tokio::time::timeout(Duration::from_millis(300), backend.acquire_in_turn(claim));
+        let turn = tokio::time::timeout(Duration::from_millis(300), backend.acquire_queued(claim));
         ensure!(turn.await.is_err(), "a held key was granted");
     } else {
         ensure!(!tries(backend, claim).await?, "a held key was granted");
@@ -103,7 +103,7 @@ async fn a_place_that_is_given_up_is_gone_at_once(context: Context) -> Finding {
     let key = context.key("k");
     let held = Claim::new(key.clone(), LONG);
     granted(&one, &held).await?;
-    let waiting = Claim::new(key.clone(), LONG).with_fair(true).with_patience(LONG);
+    let waiting = Claim::new(key.clone(), LONG).with_fair(true).with_wait_left(LONG);
     line_up(&other, &waiting).await?;
     releases(&other, &waiting).await?;
     ensure!(releases(&one, &held).await?, "the holder's release found nothing held");
@@ -138,7 +138,7 @@ async fn a_fair_waiter_that_died_costs_little(context: Context) -> Finding {
     let key = context.key("k");
     let held = Claim::new(key.clone(), LONG);
     granted(&holder, &held).await?;
-    let mut waiting = Claim::new(key.clone(), LONG).with_fair(true).with_patience(LONG);
+    let mut waiting = Claim::new(key.clone(), LONG).with_fair(true).with_wait_left(LONG);
     waiting.ttl = short(&dead, Duration::from_secs(1));
     let queue = dead.capabilities().queue;
     line_up(&dead, &waiting).await?;

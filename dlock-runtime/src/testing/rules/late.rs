@@ -17,7 +17,7 @@ use crate::key::LockKey;
 pub(super) fn rules() -> Vec<Rule> {
     let mut all = rules![
         an_acquire_executed_after_its_release_grants_nothing,
-        a_late_acquire_in_turn_grants_nothing,
+        a_late_queued_acquire_grants_nothing,
         no_body_runs_on_a_grant_answered_after_its_validity,
         a_late_renewal_revives_no_ended_proof,
     ];
@@ -54,15 +54,15 @@ async fn an_acquire_executed_after_its_release_grants_nothing(context: Context) 
     is_anybodys(&backend, &claim.key).await
 }
 
-async fn a_late_acquire_in_turn_grants_nothing(context: Context) -> Finding {
+async fn a_late_queued_acquire_grants_nothing(context: Context) -> Finding {
     let backend = context.backend().await?;
     if !backend.capabilities().queue {
         return Ok(());
     }
-    let claim = Claim::new(context.key("k"), LONG).with_patience(LONG);
+    let claim = Claim::new(context.key("k"), LONG).with_wait_left(LONG);
     gives_up(&backend, &claim).await?;
     // It may stand in the queue for as long as its caller waits, so it is dropped.
-    let late = tokio::time::timeout(Duration::from_secs(1), backend.acquire_in_turn(&claim)).await;
+    let late = tokio::time::timeout(Duration::from_secs(1), backend.acquire_queued(&claim)).await;
     ensure!(
         !matches!(late, Ok(Ok(Attempt::Granted { .. }))),
         "a given-up acquire that came late was granted in its turn"

@@ -8,8 +8,8 @@ use super::super::context::{
 };
 use super::super::{Finding, Rule};
 use super::rules;
-use crate::backend::{Backend, Claim, LockState, Sharing};
-use crate::client_info::Claimant;
+use crate::backend::{Backend, Claim, LockState, Mode};
+use crate::client_info::ClientInfo;
 use crate::error::LockError;
 
 pub(super) fn rules() -> Vec<Rule> {
@@ -37,8 +37,9 @@ async fn revokes(backend: &dyn Backend, claim: &Claim) -> Result<bool, String> {
 async fn a_list_shows_who_holds_a_key(context: Context) -> Finding {
     let (one, other) = (context.backend().await?, context.backend().await?);
     let before = SystemTime::now();
-    let claimant = Claimant::new("shop::purchase, 1 'x' | Grüße");
-    let claim = Claim::new(context.key("k {a}/%*\\?[b]"), LONG).with_claimant(claimant.clone());
+    let client_info = ClientInfo::new("shop::purchase, 1 'x' | Grüße");
+    let claim =
+        Claim::new(context.key("k {a}/%*\\?[b]"), LONG).with_client_info(client_info.clone());
     let (token, _) = granted(&one, &claim).await?;
     let states = list(&other, claim.key.as_str()).await?;
     let [LockState { key, holders, waiters, .. }] = &states[..] else {
@@ -48,13 +49,13 @@ async fn a_list_shows_who_holds_a_key(context: Context) -> Finding {
     let [holder] = &holders[..] else { return Err(format!("one holder is listed as {holders:?}")) };
     ensure!(holder.owner == Some(claim.owner), "another owner is listed: {holder:?}");
     ensure!(holder.token == token, "the token {token} is listed as {}", holder.token);
-    ensure!(holder.sharing == Sharing::Exclusive, "an exclusive hold is listed as {holder:?}");
+    ensure!(holder.mode == Mode::Exclusive, "an exclusive hold is listed as {holder:?}");
     ensure!(!holder.revoked, "a hold is listed as revoked: {holder:?}");
     let left = holder.expires_in;
     ensure!(left > Duration::ZERO && left <= LONG, "a lease is listed with {left:?} left");
-    let who = holder.claimant.as_ref().ok_or("a holder is listed without who it is")?;
-    let same = who.host() == claimant.host() && who.process_id() == std::process::id();
-    ensure!(same && who.label() == claimant.label(), "{claimant:?} is listed as {who:?}");
+    let who = holder.client_info.as_ref().ok_or("a holder is listed without who it is")?;
+    let same = who.host() == client_info.host() && who.process_id() == std::process::id();
+    ensure!(same && who.label() == client_info.label(), "{client_info:?} is listed as {who:?}");
     // Stores keep microseconds.
     let since = who.since() + Duration::from_micros(1);
     ensure!(since >= before && who.since() <= SystemTime::now(), "it holds since {since:?}");
@@ -148,8 +149,8 @@ async fn all_who_share_a_key_are_listed_and_revoked(context: Context) -> Finding
     let (one, other) = (context.backend().await?, context.backend().await?);
     let key = context.key("k");
     let reader = |label| {
-        let claim = Claim::new(key.clone(), LONG).with_sharing(Sharing::Shared);
-        claim.with_claimant(Claimant::new(label))
+        let claim = Claim::new(key.clone(), LONG).with_mode(Mode::Shared);
+        claim.with_client_info(ClientInfo::new(label))
     };
     let (first, second) = (reader("first"), reader("second"));
     granted(&one, &first).await?;
@@ -158,8 +159,8 @@ async fn all_who_share_a_key_are_listed_and_revoked(context: Context) -> Finding
     let holders: Vec<_> = states.iter().flat_map(|state| &state.holders).collect();
     let mut labels: Vec<_> = holders
         .iter()
-        .filter(|holder| holder.sharing == Sharing::Shared)
-        .filter_map(|holder| holder.claimant.as_ref().map(Claimant::label))
+        .filter(|holder| holder.mode == Mode::Shared)
+        .filter_map(|holder| holder.client_info.as_ref().map(ClientInfo::label))
         .collect();
     labels.sort_unstable();
     ensure!(labels == ["first", "second"], "two readers are listed as {states:?}");
@@ -183,10 +184,12 @@ async fn a_list_shows_who_waits_in_order(context: Context) -> Finding {
     loop {
         let states = holder.inspect(key.as_str()).await.map_err(|error| error.to_string())?;
         let [state] = &states[..] else { return Err(format!("one key is listed as {states:?}")) };
-        let label =
-            |claimant: &Option<Claimant>| claimant.as_ref().map(|who| who.label().to_owned());
-        let held = state.holders.iter().map(|holder| label(&holder.claimant)).collect::<Vec<_>>();
-        let waits = state.waiters.iter().map(|one| label(&one.claimant)).collect::<Vec<_>>();
+        let label = |client_info: &Option<ClientInfo>| {
+            client_info.as_ref().map(|who| who.label().to_owned())
+        };
+        let held =
+            state.holders.iter().map(|holder| label(&holder.client_info)).collect::<Vec<_>>();
+        let waits = state.waiters.iter().map(|one| label(&one.client_info)).collect::<Vec<_>>();
         if held == [Some("holds".to_owned())] && waits == [Some("waits".to_owned())] {
             break;
         }

@@ -15,7 +15,7 @@ use super::super::context::{
 };
 use super::super::{Finding, Rule, Steps, step};
 use super::rules;
-use crate::backend::{Attempt, Backend, Claim, Sharing};
+use crate::backend::{Attempt, Backend, Claim, Mode};
 use crate::error::LockError;
 use crate::key::LockKey;
 
@@ -38,7 +38,7 @@ fn three() -> NonZeroU32 {
 }
 
 fn one_of_three(key: &LockKey) -> Claim {
-    Claim::new(key.clone(), LONG).with_sharing(Sharing::Permits(three()))
+    Claim::new(key.clone(), LONG).with_mode(Mode::Permits(three()))
 }
 
 async fn so_many_hold_and_no_more(context: Context) -> Finding {
@@ -111,7 +111,7 @@ async fn permits_and_others_exclude_each_other(context: Context) -> Finding {
     granted(&backend, &permit).await?;
     ensure!(!tries(&backend, &alone).await?, "a key was granted alone beside a permit");
     if backend.capabilities().shared {
-        let reader = Claim::new(key.clone(), LONG).with_sharing(Sharing::Shared);
+        let reader = Claim::new(key.clone(), LONG).with_mode(Mode::Shared);
         ensure!(!tries(&backend, &reader).await?, "a key was shared beside a permit");
     }
     releases(&backend, &permit).await?;
@@ -127,7 +127,7 @@ async fn each_is_judged_by_its_own_number(context: Context) -> Finding {
     let key = context.key("k");
     let of = |number: u32| {
         let permits = NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN);
-        Claim::new(key.clone(), LONG).with_sharing(Sharing::Permits(permits))
+        Claim::new(key.clone(), LONG).with_mode(Mode::Permits(permits))
     };
     let (first, second, third, fourth) = (of(2), of(2), of(2), of(4));
     let alike = other_permits(&backend, &first).await?;

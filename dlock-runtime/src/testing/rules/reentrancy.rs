@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use super::super::context::{Context, PATIENCE, ensure, is_free_soon};
 use super::super::{Call, Finding, Rule};
 use super::rules;
-use crate::error::{LockError, Whereabouts};
+use crate::error::{HeldBy, LockError};
 
 pub(super) fn rules() -> Vec<Rule> {
     rules![
@@ -70,7 +70,7 @@ async fn a_spawned_task_inherits_nothing(context: Context) -> Finding {
     let answer = registry.lock(&key).run(body).await.map_err(|error| error.to_string())?;
     let answer = answer.map_err(|error| error.to_string())?;
     ensure!(
-        matches!(answer, Err(LockError::Busy { holder: Whereabouts::ThisProcess, .. })),
+        matches!(answer, Err(LockError::Busy { holder: HeldBy::ThisProcess, .. })),
         "a spawned task answered {answer:?}"
     );
     Ok(())
@@ -85,7 +85,7 @@ async fn a_refused_nested_call_fails_at_once(context: Context) -> Finding {
     };
     let answer = registry.lock(&key).run(body).await.map_err(|error| error.to_string())?;
     ensure!(
-        matches!(answer, Ok(Err(LockError::Busy { holder: Whereabouts::ThisTask, .. }))),
+        matches!(answer, Ok(Err(LockError::Busy { holder: HeldBy::ThisTask, .. }))),
         "a nested call without reentrancy answered {answer:?}"
     );
     Ok(())

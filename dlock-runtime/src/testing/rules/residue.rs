@@ -12,7 +12,7 @@ use super::rules;
 use crate::backend::{Backend, Capabilities};
 use crate::error::LockError;
 use crate::key::LockKey;
-use crate::options::Mode;
+use crate::mode::Mode;
 use crate::registry::Registry;
 
 pub(super) fn rules() -> Vec<Rule> {

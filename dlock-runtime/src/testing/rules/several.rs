@@ -9,7 +9,7 @@ use super::super::{Finding, Rule, Steps, step};
 use super::rules;
 use crate::backend::{Backend, Claim, SetAttempt};
 use crate::error::LockError;
-use crate::options::Mode;
+use crate::mode::Mode;
 
 pub(super) fn rules() -> Vec<Rule> {
     let mut all = rules![

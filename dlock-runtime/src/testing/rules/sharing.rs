@@ -11,11 +11,11 @@ use super::super::context::{
 };
 use super::super::{Finding, Rule, Steps, step};
 use super::rules;
-use crate::backend::{Backend, Claim, Release, Sharing};
+use crate::backend::{Backend, Claim, Mode, Release};
 use crate::error::LockError;
 use crate::key::LockKey;
 use crate::lock::Lock;
-use crate::options::{Mode, Wait};
+use crate::options::Wait;
 use crate::token::FencingToken;
 
 pub(super) fn rules() -> Vec<Rule> {
@@ -44,7 +44,7 @@ pub(super) fn under_load() -> Vec<Rule> {
 }
 
 fn reader(key: &LockKey) -> Claim {
-    Claim::new(key.clone(), LONG).with_sharing(Sharing::Shared)
+    Claim::new(key.clone(), LONG).with_mode(Mode::Shared)
 }
 
 fn writer(key: &LockKey) -> Claim {
@@ -227,11 +227,11 @@ async fn a_writer_that_died_lets_readers_in(context: Context) -> Finding {
     let key = context.key("k");
     let held = reader(&key);
     granted(&holding, &held).await?;
-    let mut waiting = writer(&key).with_patience(LONG);
+    let mut waiting = writer(&key).with_wait_left(LONG);
     waiting.ttl = short(&dead, Duration::from_secs(1));
     let limit = if dead.capabilities().queue { waiting.ttl + PATIENCE } else { SOON };
     if dead.capabilities().queue {
-        let turn = tokio::time::timeout(Duration::from_millis(300), dead.acquire_in_turn(&waiting));
+        let turn = tokio::time::timeout(Duration::from_millis(300), dead.acquire_queued(&waiting));
         ensure!(turn.await.is_err(), "a writer was granted a key that a reader holds");
     } else {
         ensure!(!tries(&dead, &waiting).await?, "a writer was granted a key that a reader holds");
