@@ -10,6 +10,7 @@
 
 mod event;
 mod fleet;
+mod options;
 mod report;
 mod sale;
 mod server;
@@ -18,40 +19,14 @@ mod store;
 mod timeline;
 
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
-use clap::Parser;
+use anyhow::{Context, Result};
 use dlock_runtime::backend::Memory;
 use dlock_runtime::{Backend, BackendError};
 
-use crate::sale::{FEWEST_FOR_A_CRASH, Kind, Plan, Sale};
-
-/// Sells a few items to many customers through several servers at once.
-#[derive(Debug, Parser)]
-struct Options {
-    /// Where the locks live: sqlite:path, redis://host:port/, redis+cluster://…, redis+sentinel://…,
-    /// redlock://…, memory: (servers are threads then); postgres://, mysql://, zookeeper:// and etcd://
-    /// with the features of these names
-    #[arg(long, value_name = "URL")]
-    backend: Option<String>,
-    /// Items in stock
-    #[arg(short = 'S', long, default_value_t = 50)]
-    stock: u64,
-    /// Server processes
-    #[arg(short = 'P', long, default_value_t = 4)]
-    servers: usize,
-    /// Customers in all
-    #[arg(short = 'C', long, default_value_t = 200)]
-    customers: u32,
-    /// Where to write the picture of the timeline
-    #[arg(long, value_name = "FILE", default_value = "target/flash_sale.svg")]
-    svg: PathBuf,
-    /// End with one line of JSON on standard output
-    #[arg(long)]
-    json: bool,
-}
+use crate::options::Options;
+use crate::sale::{Kind, Plan, Sale};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -59,7 +34,7 @@ async fn main() -> ExitCode {
     let ended = if arguments.next().as_deref() == Some(fleet::SERVE) {
         fleet::serve_as_process(&arguments.next().unwrap_or_default()).await.map(|()| true)
     } else {
-        run(&Options::parse()).await
+        run().await
     };
     match ended {
         Ok(true) => ExitCode::SUCCESS,
@@ -76,8 +51,8 @@ async fn main() -> ExitCode {
 }
 
 /// True if both runs with the lock sold exactly the stock.
-async fn run(options: &Options) -> Result<bool> {
-    options.check()?;
+async fn run() -> Result<bool> {
+    let Some(options) = Options::from_arguments()? else { return Ok(true) };
     // Before the work, so that nothing is lost when it cannot be written.
     options.prepare_picture().with_context(|| format!("cannot write {}", options.svg.display()))?;
     let folder = tempfile::tempdir().context("no temporary directory")?;
@@ -109,37 +84,6 @@ async fn run(options: &Options) -> Result<bool> {
         println!("{}", report::json(&without_password(&backend), options.stock, &sales));
     }
     Ok(report::is_exact(&sales))
-}
-
-impl Options {
-    fn check(&self) -> Result<()> {
-        if self.stock == 0 || self.servers == 0 || self.customers == 0 {
-            bail!("stock, servers and customers must be at least 1");
-        }
-        if self.servers > 64 || self.customers > 10_000 {
-            bail!("at most 64 servers and 10000 customers: this is an example, not a load test");
-        }
-        // One server is killed with its customers; the rest must still want the whole stock.
-        let servers = self.servers.max(FEWEST_FOR_A_CRASH) as u64;
-        let left = u64::from(self.customers) * (servers - 1) / servers;
-        if left <= self.stock + servers {
-            bail!(
-                "{} customers are too few for a stock of {}: when one of {servers} servers is killed, more than the stock must be left",
-                self.customers,
-                self.stock
-            );
-        }
-        Ok(())
-    }
-}
-
-impl Options {
-    fn prepare_picture(&self) -> std::io::Result<()> {
-        if let Some(parent) = self.svg.parent() {
-            std::fs::create_dir_all(parent)?;
-        }
-        std::fs::File::create(&self.svg).map(|_| ())
-    }
 }
 
 async fn show(plan: &Plan<'_>, kind: Kind) -> Result<Sale> {

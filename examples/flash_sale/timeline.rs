@@ -1,96 +1,147 @@
 //! A picture of the runs: a lane for each server, a bar for each purchase.
 
 use std::path::Path;
+use std::time::Duration;
 
-use anyhow::{Result, anyhow};
-use plotters::prelude::*;
+use anyhow::{Context, Result};
+use svg::Document;
+use svg::node::element::{Group, Line, Rectangle, Text};
 
-use crate::event::Outcome;
+use crate::event::{Micros, Outcome};
 use crate::sale::{Hold, Kind, Sale};
 
-const WIDTH: u32 = 1_000;
-const LANE: u32 = 34;
-const MARGIN: u32 = 110;
-const ROOM_FOR_THE_LEGEND: f64 = 1.2;
+const WIDTH: f64 = 1_000.0;
+const LANE: f64 = 34.0;
+/// Above the lanes: the title. Below: the axis and what it means.
+const ABOVE: f64 = 40.0;
+const BELOW: f64 = 60.0;
+/// Beside the lanes: the servers' names, and the legend.
+const LEFT: f64 = 90.0;
+const RIGHT: f64 = 170.0;
 
-const OUTCOMES: [(Outcome, &str, RGBColor); 4] = [
-    (Outcome::Sold, "sold", RGBColor(46, 125, 50)),
-    (Outcome::SoldOut, "sold out", RGBColor(158, 158, 158)),
-    (Outcome::Refused, "refused by token", RGBColor(239, 108, 0)),
-    (Outcome::Killed, "killed", RGBColor(198, 40, 40)),
+const OUTCOMES: [(Outcome, &str, &str); 4] = [
+    (Outcome::Sold, "sold", "#2e7d32"),
+    (Outcome::SoldOut, "sold out", "#9e9e9e"),
+    (Outcome::Refused, "refused by token", "#ef6c00"),
+    (Outcome::Killed, "killed", "#c62828"),
 ];
 
 /// Draws all runs, one below the other.
 pub fn draw(path: &Path, sales: &[Sale]) -> Result<()> {
-    let heights: Vec<u32> = sales.iter().map(height).collect();
-    let root = SVGBackend::new(path, (WIDTH, heights.iter().sum())).into_drawing_area();
-    let failed =
-        |error: DrawingAreaErrorKind<_>| anyhow!("the timeline could not be drawn: {error}");
-    root.fill(&WHITE).map_err(failed)?;
-    let mut rest = root.clone();
-    for (sale, height) in sales.iter().zip(heights) {
-        let (panel, below) = rest.split_vertically(height);
-        draw_sale(&panel, sale).map_err(failed)?;
-        rest = below;
+    let mut document = Document::new()
+        .set("font-family", "sans-serif")
+        .set("font-size", 12)
+        .add(Rectangle::new().set("width", "100%").set("height", "100%").set("fill", "white"));
+    let mut top = 0.0;
+    for sale in sales {
+        document = document.add(panel(sale).set("transform", format!("translate(0 {top})")));
+        top += ABOVE + height(sale.servers) + BELOW;
     }
-    root.present().map_err(failed)
+    let document = document.set("width", WIDTH).set("height", top);
+    svg::save(path, &document.set("viewBox", (0, 0, WIDTH, top)))
+        .context("the timeline could not be drawn")
 }
 
-fn height(sale: &Sale) -> u32 {
-    u32::try_from(sale.servers).unwrap_or(1) * LANE + MARGIN
+/// The height of this many lanes.
+fn height(lanes: usize) -> f64 {
+    f64::from(u32::try_from(lanes).unwrap_or(0)) * LANE
 }
 
-type Panel<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
-type Failed<'a> = DrawingAreaErrorKind<<SVGBackend<'a> as DrawingBackend>::ErrorType>;
+/// The time that a panel shows, and where on the page a moment of it is.
+struct Axis {
+    origin: Micros,
+    seconds: f64,
+}
 
-fn draw_sale<'a>(panel: &Panel<'a>, sale: &Sale) -> std::result::Result<(), Failed<'a>> {
-    let origin = sale.holds.iter().map(|hold| hold.began).min().unwrap_or(0);
-    let seconds =
-        |at: u64| std::time::Duration::from_micros(at.saturating_sub(origin)).as_secs_f64();
-    let end = sale.holds.iter().map(|hold| seconds(hold.ended)).fold(0.01, f64::max);
-    let lanes = i32::try_from(sale.servers).unwrap_or(1);
-    let mut chart = ChartBuilder::on(panel)
-        .caption(title(sale), ("sans-serif", 18))
-        .margin(8)
-        .x_label_area_size(34)
-        .y_label_area_size(80)
-        .build_cartesian_2d(0.0..end * ROOM_FOR_THE_LEGEND, (0..lanes - 1).into_segmented())?;
-    chart
-        .configure_mesh()
-        .disable_y_mesh()
-        .x_desc("seconds since the first purchase")
-        .y_label_formatter(&|lane| match lane {
-            SegmentValue::CenterOf(lane) => format!("server {lane}"),
-            SegmentValue::Exact(_) | SegmentValue::Last => String::new(),
-        })
-        .draw()?;
+impl Axis {
+    fn of(holds: &[Hold]) -> Self {
+        let origin = holds.iter().map(|hold| hold.began).min().unwrap_or(0);
+        let end = holds.iter().map(|hold| hold.ended).max().unwrap_or(0);
+        Self { origin, seconds: since(origin, end).max(0.01) }
+    }
+
+    fn x(&self, seconds: f64) -> f64 {
+        LEFT + seconds / self.seconds * (WIDTH - LEFT - RIGHT)
+    }
+
+    fn x_of(&self, at: Micros) -> f64 {
+        self.x(since(self.origin, at))
+    }
+
+    /// The step of the ticks: 1, 2 or 5 times a power of ten, for four to ten ticks.
+    fn step(&self) -> f64 {
+        let power = 10_f64.powf((self.seconds / 10.0).log10().floor());
+        let steps = [1.0, 2.0, 5.0, 10.0].map(|step| step * power);
+        steps.into_iter().find(|step| self.seconds / step <= 10.0).unwrap_or(self.seconds)
+    }
+}
+
+fn since(origin: Micros, at: Micros) -> f64 {
+    Duration::from_micros(at.saturating_sub(origin)).as_secs_f64()
+}
+
+fn panel(sale: &Sale) -> Group {
+    let axis = Axis::of(&sale.holds);
+    let bottom = ABOVE + height(sale.servers);
+    let mut panel = Group::new().add(
+        text(title(sale), WIDTH / 2.0, 25.0).set("text-anchor", "middle").set("font-size", 18),
+    );
+    for server in 0..sale.servers {
+        let middle = ABOVE + height(server) + LANE / 2.0 + 4.0;
+        let name = text(format!("server {server}"), LEFT - 8.0, middle);
+        panel = panel.add(name.set("text-anchor", "end"));
+    }
+
+    let step = axis.step();
+    let ticks = (0_u32..).map(|tick| f64::from(tick) * step);
+    // As many digits as tell one tick from the next.
+    let digits = [1.0, 0.1, 0.01].into_iter().filter(|&unit| step < unit).count();
+    for seconds in ticks.take_while(|&seconds| seconds <= axis.seconds) {
+        let x = axis.x(seconds);
+        panel = panel.add(line((x, ABOVE), (x, bottom)).set("stroke", "#e0e0e0")).add(
+            text(format!("{seconds:.digits$}"), x, bottom + 18.0).set("text-anchor", "middle"),
+        );
+    }
+    panel = panel
+        .add(line((LEFT, ABOVE), (LEFT, bottom)))
+        .add(line((LEFT, bottom), (WIDTH - RIGHT, bottom)))
+        .add(
+            text("seconds since the first purchase", (LEFT + WIDTH - RIGHT) / 2.0, bottom + 40.0)
+                .set("text-anchor", "middle"),
+        );
+
+    let mut legend = ABOVE + 16.0;
     for (outcome, name, colour) in OUTCOMES {
-        let of_outcome: Vec<&Hold> =
-            sale.holds.iter().filter(|hold| hold.outcome == outcome).collect();
-        if of_outcome.is_empty() {
+        let mut holds = sale.holds.iter().filter(|hold| hold.outcome == outcome).peekable();
+        if holds.peek().is_none() {
             continue;
         }
-        let bars = of_outcome.into_iter().map(|hold| {
-            let lane = i32::try_from(hold.server).unwrap_or(0);
-            let from = (seconds(hold.began), SegmentValue::Exact(lane));
+        let x = WIDTH - RIGHT + 20.0;
+        let sample = rectangle(x, legend - 10.0, 12.0, 10.0).set("fill", colour);
+        panel = panel.add(sample).add(text(name, x + 20.0, legend));
+        legend += 20.0;
+        for hold in holds {
+            let (from, to) = (axis.x_of(hold.began), axis.x_of(hold.ended));
             // A hold of no width would not be seen.
-            let to = seconds(hold.ended).max(seconds(hold.began) + end / 300.0);
-            let mut bar =
-                Rectangle::new([from, (to, SegmentValue::Exact(lane + 1))], colour.filled());
-            bar.set_margin(5, 5, 0, 0);
-            bar
-        });
-        chart
-            .draw_series(bars)?
-            .label(name)
-            .legend(move |(x, y)| Rectangle::new([(x, y - 5), (x + 12, y + 5)], colour.filled()));
+            let bar =
+                rectangle(from, ABOVE + height(hold.server) + 5.0, (to - from).max(2.0), 24.0);
+            panel = panel.add(bar.set("fill", colour));
+        }
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperRight)
-        .background_style(WHITE.mix(0.85))
-        .border_style(RGBColor(200, 200, 200))
-        .draw()
+    panel
+}
+
+fn text(content: impl Into<String>, x: f64, y: f64) -> Text {
+    Text::new(content).set("x", x).set("y", y)
+}
+
+fn line(from: (f64, f64), to: (f64, f64)) -> Line {
+    let line = Line::new().set("x1", from.0).set("y1", from.1).set("x2", to.0).set("y2", to.1);
+    line.set("stroke", "black")
+}
+
+fn rectangle(x: f64, y: f64, width: f64, height: f64) -> Rectangle {
+    Rectangle::new().set("x", x).set("y", y).set("width", width).set("height", height)
 }
 
 fn title(sale: &Sale) -> String {

@@ -18,6 +18,7 @@ const LIMIT: Duration = Duration::from_mins(5);
 pub struct Trials {
     trials: Vec<Trial>,
     left_out: Vec<(String, &'static str)>,
+    before: Option<fn()>,
 }
 
 impl std::fmt::Debug for Trials {
@@ -27,12 +28,24 @@ impl std::fmt::Debug for Trials {
 }
 
 impl Trials {
+    /// Tests that wait for this first. It has no time limit, and does not run if no test does.
+    #[must_use]
+    pub fn after(before: fn()) -> Self {
+        Self { before: Some(before), ..Self::default() }
+    }
+
     /// Adds a test that needs nothing but this machine.
     pub fn add<F>(&mut self, name: impl Into<String>, test: fn() -> F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        self.trials.push(Trial::test(name, move || run(test)));
+        let before = self.before;
+        self.trials.push(Trial::test(name, move || {
+            if let Some(before) = before {
+                before();
+            }
+            run(test)
+        }));
     }
 
     /// Adds a test that needs this program.

@@ -1,8 +1,8 @@
 //! A service whose locks are a part of its own configuration.
 //!
 //! ```text
-//! cargo run -p examples --example configuration
-//! DLOCK_BACKEND_STOCK=sqlite:stock.db cargo run -p examples --example configuration
+//! cargo run -p example-configuration
+//! DLOCK_BACKEND_STOCK=sqlite:stock.db cargo run -p example-configuration
 //! ```
 //!
 //! The file says what holds in general, the environment what is different on this machine. Every annotated
@@ -22,7 +22,7 @@ use serde::Deserialize;
 #[derive(Debug, Parser)]
 struct Options {
     /// The service's configuration
-    #[arg(long, value_name = "FILE", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/configuration/shop.toml"))]
+    #[arg(long, value_name = "FILE", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/shop.toml"))]
     config: PathBuf,
 }
 

@@ -1,7 +1,7 @@
 //! The lock that goes with a transaction: lock the product's row, sell, commit.
 //!
 //! ```text
-//! cargo run --release -p examples --features postgres --example last_item -- --database postgres://user:password@127.0.0.1/shop
+//! cargo run --release -p example-last-item -- --database postgres://user:password@127.0.0.1/shop
 //! ```
 //!
 //! Many customers buy the last few items at once. Each purchase looks at the stock and sells in one

@@ -1,7 +1,7 @@
 //! Transfers between accounts: each takes two locks, and the next one takes the same two the other way round.
 //!
 //! ```text
-//! cargo run --release -p examples --example bank_transfer
+//! cargo run --release -p example-bank-transfer
 //! ```
 //!
 //! Eight processes move money between fifty accounts at random, each reading two balances, thinking for a

@@ -2,7 +2,7 @@
 //! writes what it had in mind, over the write of the holder after it.
 //!
 //! ```text
-//! cargo run --release -p examples --example fencing
+//! cargo run --release -p example-fencing
 //! ```
 //!
 //! A second process takes the lock, reads the stock and is stopped (SIGSTOP), as a long garbage

@@ -1,23 +1,37 @@
 //! The examples, as their users run them.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-#[cfg(feature = "mysql")]
-use dlock_tests::servers::MariaDbServer;
-#[cfg(feature = "postgres")]
-use dlock_tests::servers::PostgresServer;
 #[cfg(feature = "etcd")]
 use dlock_tests::servers::{EtcdCluster, EtcdServer};
-use dlock_tests::servers::{RedisCluster, RedisNodes, RedisSentinels, RedisServer};
-#[cfg(feature = "zookeeper")]
-use dlock_tests::servers::{ZOOKEEPER, ZooKeeperEnsemble, ZooKeeperServer};
+use dlock_tests::servers::{
+    MariaDbServer, PostgresServer, RedisCluster, RedisNodes, RedisSentinels, RedisServer,
+    ZOOKEEPER, ZooKeeperEnsemble, ZooKeeperServer,
+};
 use dlock_tests::trials::Trials;
 use serde_json::Value;
 
+/// One for each example but the flash sale.
+const PACKAGES: [&str; 5] = [
+    "example-bank-transfer",
+    "example-configuration",
+    "example-fencing",
+    "example-last-item",
+    "example-scheduled-job",
+];
+
+/// The backends that the flash sale has only on request.
+#[cfg(not(feature = "etcd"))]
+const FEATURES: &str = "examples/postgres,examples/mysql,examples/zookeeper";
+#[cfg(feature = "etcd")]
+const FEATURES: &str = "examples/postgres,examples/mysql,examples/zookeeper,examples/etcd";
+
 fn main() -> std::process::ExitCode {
-    let mut trials = Trials::default();
+    let mut trials = Trials::after(|| drop(LazyLock::force(&PROGRAMS)));
     trials.add("sqlite_sells_exactly_the_stock", sqlite);
     trials.add("memory_sells_exactly_the_stock", memory);
     trials.needs("redis-server", "redis_sells_exactly_the_stock", redis);
@@ -33,20 +47,16 @@ fn main() -> std::process::ExitCode {
     trials.needs("redis-server", "redlock_sells_on_while_a_node_is_killed", redlock_node_killed);
     trials.needs("redis-server", "redis_cluster_sells_on_over_a_failover", cluster_fails_over);
     trials.needs("redis-server", "redis_sentinel_sells_on_over_a_failover", sentinel_fails_over);
-    #[cfg(feature = "postgres")]
     trials.needs("postgres", "postgres_sells_exactly_the_stock", || async {
         sells_exactly_the_stock(&["--backend", &PostgresServer::start().url()]);
     });
-    #[cfg(feature = "mysql")]
     trials.needs("mariadbd", "mysql_sells_exactly_the_stock", || async {
         sells_exactly_the_stock(&["--backend", &MariaDbServer::start().url()]);
     });
-    #[cfg(feature = "zookeeper")]
     trials.needs(ZOOKEEPER, "zookeeper_sells_exactly_the_stock", || async {
         let backend = ZooKeeperServer::start();
         sells_exactly_the_stock_within(7_000, &["--backend", &backend.url()]);
     });
-    #[cfg(feature = "zookeeper")]
     trials.needs(ZOOKEEPER, "zookeeper_sells_on_while_the_leader_is_killed", leader_killed);
     #[cfg(feature = "etcd")]
     trials.needs("etcd", "etcd_sells_exactly_the_stock", || async {
@@ -54,7 +64,6 @@ fn main() -> std::process::ExitCode {
     });
     #[cfg(feature = "etcd")]
     trials.needs("etcd", "etcd_sells_on_while_the_leader_is_killed", etcd_leader_killed);
-    #[cfg(feature = "postgres")]
     trials.needs("postgres", "a_row_lock_sells_exactly_the_stock", last_item);
     trials.add("a_fenced_store_refuses_the_stale_write", fencing);
     trials.add("a_schedule_runs_each_tick_once", schedule);
@@ -77,17 +86,35 @@ async fn redis() {
     sells_exactly_the_stock(&["--backend", &server.url()]);
 }
 
-/// Cargo builds the examples before it runs this test; they are beside its own folder.
-fn example(name: &str) -> PathBuf {
-    let mut program: PathBuf = std::env::current_exe().expect("a path");
-    program.pop();
-    program.set_file_name("examples");
-    program.push(name);
-    program
+/// The examples' programs, by name.
+static PROGRAMS: LazyLock<HashMap<String, PathBuf>> = LazyLock::new(build);
+
+/// Builds the examples: Cargo has no dependencies on another package's programs.
+fn build() -> HashMap<String, PathBuf> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.current_dir(env!("CARGO_MANIFEST_DIR")).stderr(Stdio::inherit());
+    command.args(["build", "--locked", "--message-format=json-render-diagnostics"]);
+    command.args(["--package=examples", "--example=flash_sale", "--features", FEATURES, "--bins"]);
+    command.args(PACKAGES.map(|package| format!("--package={package}")));
+    let output = command.output().expect("cargo");
+    assert!(output.status.success(), "cargo build: {}", output.status);
+    let lines = output.stdout.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+    let messages = lines.map(|line| serde_json::from_slice(line).expect("one message a line"));
+    messages
+        .filter_map(|message: Value| {
+            let program = message["executable"].as_str()?;
+            Some((message["target"]["name"].as_str()?.to_owned(), program.into()))
+        })
+        .collect()
+}
+
+fn example(name: &str) -> &'static PathBuf {
+    PROGRAMS.get(name).unwrap_or_else(|| panic!("no {name} among {PROGRAMS:?}"))
 }
 
 async fn fencing() {
-    let output = Command::new(example("fencing")).output().expect("the example");
+    let output = Command::new(example("example-fencing")).output().expect("the example");
     assert!(output.status.success(), "{output:?}");
     let told = String::from_utf8_lossy(&output.stdout);
     let (plain, fenced) = told.split_once("with a fenced write").expect("two parts");
@@ -96,7 +123,7 @@ async fn fencing() {
 }
 
 async fn schedule() {
-    let output = Command::new(example("scheduled_job")).output().expect("the example");
+    let output = Command::new(example("example-scheduled-job")).output().expect("the example");
     let told = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{output:?}");
     assert!(told.contains("20 ticks, 0 of them not run exactly once"), "{told}");
@@ -107,7 +134,7 @@ async fn configuration() {
     let [stock, mounted, file] =
         ["stock.db", "mounted", "shop.toml"].map(|name| folder.path().join(name));
     let run = |environment: &[(&str, &str)], arguments: &[&str]| {
-        let mut command = Command::new(example("configuration"));
+        let mut command = Command::new(example("example-configuration"));
         let output = command.envs(environment.iter().copied()).args(arguments).output();
         let output = output.expect("the example");
         let [out, err] =
@@ -148,17 +175,16 @@ async fn configuration() {
 }
 
 async fn transfers() {
-    let output = Command::new(example("bank_transfer")).output().expect("the example");
+    let output = Command::new(example("example-bank-transfer")).output().expect("the example");
     let told = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{output:?}");
     assert!(told.contains("with both accounts locked  total 50000 before, 50000 after"), "{told}");
     assert!(!told.contains("without a lock             total 50000 before, 50000 after"), "{told}");
 }
 
-#[cfg(feature = "postgres")]
 async fn last_item() {
     let server = PostgresServer::start();
-    let mut command = Command::new(example("last_item"));
+    let mut command = Command::new(example("example-last-item"));
     let output = command.args(["--database", &server.url()]).output().expect("the example");
     let told = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{output:?}");
@@ -170,7 +196,7 @@ fn flash_sale(arguments: &[&str]) -> Output {
     let program = example("flash_sale");
     let folder = tempfile::tempdir().expect("a temporary directory");
     let svg = folder.path().join("timeline.svg");
-    let mut command = Command::new(&program);
+    let mut command = Command::new(program);
     command.arg("--json").args(arguments);
     if !arguments.contains(&"--svg") {
         command.arg("--svg").arg(&svg);
@@ -286,7 +312,6 @@ async fn etcd_leader_killed() {
     });
 }
 
-#[cfg(feature = "zookeeper")]
 async fn leader_killed() {
     let mut ensemble = ZooKeeperEnsemble::start();
     sells_exactly_the_stock_while(&ensemble.url(), || {

@@ -1,7 +1,7 @@
 //! A job that runs by a schedule on every server, and still once for each tick.
 //!
 //! ```text
-//! cargo run --release -p examples --example scheduled_job
+//! cargo run --release -p example-scheduled-job
 //! ```
 //!
 //! Three processes run the same schedule, each by a clock of its own: one is 200 ms behind, one 200 ms
