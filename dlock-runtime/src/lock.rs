@@ -105,7 +105,11 @@ impl<K> Lock<K> {
     ///
     /// It is one of mode and [`permits`](Self::permits): the later call counts.
     pub fn mode(mut self, mode: Mode) -> Self {
-        self.options.mode = mode.into();
+        self.options.mode = match mode {
+            // One permit is an exclusive lock.
+            Mode::Permits(permits) => Mode::permits(permits),
+            mode => mode,
+        };
         self
     }
 

@@ -7,3 +7,8 @@ pub mod proxy;
 pub mod servers;
 pub mod trials;
 pub mod workers;
+
+/// The README's Rust code compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;

@@ -311,3 +311,18 @@ fn on_lost(policy: OnLost, runtime: &TokenStream) -> TokenStream {
         OnLost::Keep => quote_spanned!(mixed()=> #runtime::OnLost::Keep),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_readme_lists_every_option_in_this_order() {
+        let readme = include_str!("../../../README.md");
+        let rows = readme.lines().skip_while(|line| *line != "## Options").skip(1);
+        let rows = rows.take_while(|line| !line.starts_with("## "));
+        let listed: Vec<_> =
+            rows.filter_map(|line| line.strip_prefix("| `")?.split([' ', '`']).next()).collect();
+        assert_eq!(listed, names());
+    }
+}

@@ -69,8 +69,7 @@ impl RedisBuilder {
         self
     }
 
-    /// A certificate (PEM) to trust besides the system's, for `rediss://` with an authority of one's
-    /// own.
+    /// A certificate authority (PEM) to trust instead of the system's, for `rediss://` with an authority of your own.
     #[cfg(feature = "redis-tls")]
     pub fn root_certificate(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.root_certificate = Some(pem.into());

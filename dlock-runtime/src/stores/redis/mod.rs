@@ -74,7 +74,7 @@ impl Redis {
     ///   `?sentinel_username=…&sentinel_password=…` the Sentinels have their own;
     ///
     /// or, with the feature `redis-tls`, to the same over TLS: `rediss://…`, `rediss+cluster://…`,
-    /// `rediss+sentinel://…`. The latter two know the option `?replicas=n`, see
+    /// `rediss+sentinel://…`. All of them take the option `?replicas=n`, see
     /// [`RedisBuilder::replicas`].
     ///
     /// # Errors

@@ -159,7 +159,7 @@ impl Server {
             Ok(_) => Ok(()),
             Err(error) if error.is_transient() || !error.may_have_been_sent() => Err(error),
             Err(error) => {
-                tracing::warn!(%error, "redis does not tell its maxmemory-policy; make sure that it is noeviction");
+                tracing::warn!(target: "dlock", %error, "redis does not tell its maxmemory-policy; make sure that it is noeviction");
                 Ok(())
             }
         }
