@@ -44,7 +44,7 @@ pub const MAX_LISTED: usize = 10_000;
 ///   sent again finds nothing held and changes nothing; the engine knows not to call that a loss.
 /// - **Only the owner** renews and releases, in one atomic step with the comparison.
 /// - **Tokens** are drawn after the lock is won and grow with every grant of a key, see
-///   [`FencingToken`].
+///   [`FencingToken`](crate::FencingToken).
 /// - **Cancellation.** Every future may be dropped at any point. The request may then still be
 ///   executed; after a dropped or failed `try_acquire` or `acquire_queued` the engine sends a release with
 ///   [`Release::late_acquire`] set, after which that claim must never be granted, whichever of the

@@ -16,7 +16,7 @@ const LIMIT: Duration = Duration::from_mins(5);
 /// The tests of one binary.
 #[derive(Default)]
 pub struct Trials {
-    trials: Vec<Trial>,
+    made: Vec<Trial>,
     left_out: Vec<(String, &'static str)>,
     before: Option<fn()>,
 }
@@ -40,7 +40,7 @@ impl Trials {
         F: Future<Output = ()> + Send + 'static,
     {
         let before = self.before;
-        self.trials.push(Trial::test(name, move || {
+        self.made.push(Trial::test(name, move || {
             if let Some(before) = before {
                 before();
             }
@@ -58,11 +58,11 @@ impl Trials {
             self.add(name, test);
         } else if std::env::var_os("DLOCK_REQUIRE_SERVERS").is_some() {
             let problem = format!("{program} is not installed");
-            self.trials.push(Trial::test(name, move || Err(Failed::from(problem))));
+            self.made.push(Trial::test(name, move || Err(Failed::from(problem))));
         } else {
             self.left_out.push((name.clone(), program));
             let ignored = Trial::test(name, || Ok(())).with_kind(format!("needs {program}"));
-            self.trials.push(ignored.with_ignored_flag(true));
+            self.made.push(ignored.with_ignored_flag(true));
         }
     }
 
@@ -70,7 +70,7 @@ impl Trials {
     #[must_use]
     pub fn run(self) -> ExitCode {
         let arguments = Arguments::from_args();
-        let conclusion = libtest_mimic::run(&arguments, self.trials);
+        let conclusion = libtest_mimic::run(&arguments, self.made);
         if !self.left_out.is_empty() && !arguments.list {
             let mut programs: Vec<_> = self.left_out.iter().map(|(_, program)| *program).collect();
             programs.sort_unstable();

@@ -31,7 +31,9 @@ const FEATURES: &str = "examples/postgres,examples/mysql,examples/zookeeper";
 const FEATURES: &str = "examples/postgres,examples/mysql,examples/zookeeper,examples/etcd";
 
 fn main() -> std::process::ExitCode {
-    let mut trials = Trials::after(|| drop(LazyLock::force(&PROGRAMS)));
+    let mut trials = Trials::after(|| {
+        LazyLock::force(&PROGRAMS);
+    });
     trials.add("sqlite_sells_exactly_the_stock", sqlite);
     trials.add("memory_sells_exactly_the_stock", memory);
     trials.needs("redis-server", "redis_sells_exactly_the_stock", redis);

@@ -161,7 +161,7 @@ impl Watch for AnyRelease {
     fn changed(&mut self) -> Answer<'_, ()> {
         Answer::from_future(async {
             if self.0.changed().await.is_err() {
-                std::future::pending().await
+                std::future::pending::<()>().await;
             }
         })
     }
