@@ -16,8 +16,10 @@ const LIMIT: Duration = Duration::from_mins(5);
 /// The tests of one binary.
 #[derive(Default)]
 pub struct Trials {
-    made: Vec<Trial>,
+    all: Vec<Trial>,
     left_out: Vec<(String, &'static str)>,
+    module: Option<&'static str>,
+    threads: Option<usize>,
     before: Option<fn()>,
 }
 
@@ -40,7 +42,7 @@ impl Trials {
         F: Future<Output = ()> + Send + 'static,
     {
         let before = self.before;
-        self.made.push(Trial::test(name, move || {
+        self.all.push(Trial::test(self.full(name), move || {
             if let Some(before) = before {
                 before();
             }
@@ -53,24 +55,48 @@ impl Trials {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let name = name.into();
         if installed(program) {
             self.add(name, test);
-        } else if std::env::var_os("DLOCK_REQUIRE_SERVERS").is_some() {
+            return;
+        }
+        let name = self.full(name);
+        if std::env::var_os("DLOCK_REQUIRE_SERVERS").is_some() {
             let problem = format!("{program} is not installed");
-            self.made.push(Trial::test(name, move || Err(Failed::from(problem))));
+            self.all.push(Trial::test(name, move || Err(Failed::from(problem))));
         } else {
             self.left_out.push((name.clone(), program));
             let ignored = Trial::test(name, || Ok(())).with_kind(format!("needs {program}"));
-            self.made.push(ignored.with_ignored_flag(true));
+            self.all.push(ignored.with_ignored_flag(true));
+        }
+    }
+
+    /// Adds a module's tests, each with the module's name before its own.
+    pub fn module(&mut self, name: &'static str, add: fn(&mut Self)) {
+        self.module = Some(name);
+        add(self);
+        self.module = None;
+    }
+
+    /// Runs this many at a time, where the command line does not say how many: for tests that wait more
+    /// than they compute.
+    pub fn side_by_side(&mut self, threads: usize) {
+        self.threads = Some(threads);
+    }
+
+    fn full(&self, name: impl Into<String>) -> String {
+        let name = name.into();
+        match self.module {
+            Some(module) => format!("{module}::{name}"),
+            None => name,
         }
     }
 
     /// Runs them.
     #[must_use]
     pub fn run(self) -> ExitCode {
-        let arguments = Arguments::from_args();
-        let conclusion = libtest_mimic::run(&arguments, self.made);
+        let mut arguments = Arguments::from_args();
+        arguments.test_threads = arguments.test_threads.or(self.threads);
+        let conclusion = libtest_mimic::run(&arguments, self.all);
         if !self.left_out.is_empty() && !arguments.list {
             let mut programs: Vec<_> = self.left_out.iter().map(|(_, program)| *program).collect();
             programs.sort_unstable();

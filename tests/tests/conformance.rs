@@ -18,6 +18,7 @@ use dlock_tests::trials::Trials;
 
 fn main() -> ExitCode {
     let mut trials = Trials::default();
+    trials.side_by_side(4);
     trials.add("memory_conforms", memory);
     trials.add("sqlite_conforms", sqlite);
     trials.needs("redis-server", "redis_conforms", redis);

@@ -26,6 +26,7 @@ macro_rules! in_full {
 fn main() -> ExitCode {
     sent::listen();
     let mut trials = Trials::default();
+    trials.side_by_side(4);
     macro_rules! on_both {
         ($($test:ident),* $(,)?) => { $(
             trials.needs("postgres", concat!("postgres_", stringify!($test)), || async {

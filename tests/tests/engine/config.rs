@@ -1,0 +1,205 @@
+//! Registries made from a service's configuration, and what is said of a wrong one.
+
+use std::time::Duration;
+
+use dlock_runtime::config::{Config, ConfigError, Source};
+use dlock_runtime::distributed_lock;
+
+const URL: &str = "redis://:secret@127.0.0.1:1/";
+
+#[distributed_lock(key = "configured:<id>", backend = "orders")]
+async fn order(id: u64) -> anyhow::Result<u64> {
+    Ok(id)
+}
+
+/// A service's own configuration.
+#[derive(Debug, serde::Deserialize)]
+struct Shop {
+    locks: Config,
+}
+
+fn problem(toml: &str) -> String {
+    Config::from_toml(toml).expect_err(toml).to_string()
+}
+
+fn variables(variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    Config::from_vars(variables.iter().map(|(name, value)| ((*name).into(), (*value).into())))
+}
+
+#[tokio::test]
+async fn a_file_makes_a_registry() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let [file, secret, stock] =
+        ["locks.toml", "secret", "stock.db"].map(|name| folder.path().join(name));
+    std::fs::write(&secret, format!("sqlite:{}\n", stock.display())).expect("written");
+    let text = format!(
+        "default_backend = 'orders'\ndefault_ttl = '7s'\n\
+         [backends]\norders = 'memory:'\nstock = {{ file = '{}' }}\n",
+        secret.display()
+    );
+    std::fs::write(&file, text).expect("written");
+
+    let config = Config::from_file(&file).expect("a configuration");
+    assert_eq!(config.default_ttl, Some(Duration::from_secs(7)));
+    let registry = config.connect().await.expect("connected").build().expect("a registry");
+    assert_eq!(registry.backends().collect::<Vec<_>>(), ["orders", "stock"]);
+    assert_eq!(registry.scope(order(4)).await.expect("the backend is there"), 4);
+    let guard = registry.lock("a").backend("stock").acquire().await.expect("the file is there");
+    assert!(guard.remaining() <= Duration::from_secs(7), "{:?}", guard.remaining());
+    assert!(stock.exists());
+    guard.release().await.expect("it was held");
+}
+
+#[tokio::test]
+async fn a_registry_that_names_no_backend_of_a_function_is_not_installed() {
+    let config = Config::from_toml("backends.other = 'memory:'").expect("a configuration");
+    let refusal = config.connect().await.expect("connected").install().unwrap_err().to_string();
+    assert!(
+        refusal.contains("tests/engine/config.rs") && refusal.contains("`orders`"),
+        "{refusal}"
+    );
+}
+
+#[tokio::test]
+async fn what_is_left_out_is_the_registrys_default() {
+    let config = Config::from_toml("backends.only = 'memory:'").expect("a configuration");
+    let registry = config.connect().await.expect("connected").build().expect("a registry");
+    let guard = registry.lock("a").acquire().await.expect("the only backend is the default");
+    assert!(guard.remaining() > Duration::from_secs(20), "{:?}", guard.remaining());
+    assert_eq!(Config::from_toml("").expect("nothing"), Config::default());
+    let empty = Config::default().connect().await.expect("nothing to connect to").build();
+    assert!(empty.is_err());
+}
+
+#[test]
+fn it_is_a_part_of_any_serde_format() {
+    let json = r#"{"locks": {
+        "backends": {"a": "memory:", "b": {"env": "B_URL"}, "c": {"file": "/run/c"}},
+        "default_ttl": "1m 30s",
+        "allow_unregistered": ["d"]
+    }}"#;
+    let Shop { locks } = serde_json::from_str(json).expect("a shop");
+    let sources: Vec<_> = locks.backends.into_values().collect();
+    let expected = [
+        Source::Url("memory:".into()),
+        Source::Variable { env: "B_URL".into() },
+        Source::File { file: "/run/c".into() },
+    ];
+    assert_eq!(sources, expected);
+    assert_eq!(locks.default_ttl, Some(Duration::from_secs(90)));
+    assert_eq!(locks.allow_unregistered, ["d"]);
+}
+
+#[test]
+fn the_environment_goes_before_a_file() {
+    let file = Config::from_toml(
+        "default_backend = 'a'\ndefault_ttl = '7s'\nallow_unregistered = ['x']\n\
+         [backends]\na = 'memory:'\nb = 'memory:'",
+    );
+    let environment = variables(&[
+        ("DLOCK_BACKEND_B", URL),
+        ("DLOCK_BACKEND_TWO_WORDS", "memory:"),
+        ("DLOCK_DEFAULT_BACKEND", "b"),
+        ("DLOCK_ALLOW_UNREGISTERED", "y, z"),
+        ("DLOCK_SOMEBODY_ELSE", "?"),
+        ("HOME", "/"),
+    ]);
+    let config = file.expect("a file").overridden_by(environment.expect("an environment"));
+    let backends: Vec<_> = config.backends.iter().map(|(name, at)| (&**name, at.clone())).collect();
+    let memory = Source::Url("memory:".into());
+    let expected = [("a", memory.clone()), ("b", Source::Url(URL.into())), ("two_words", memory)];
+    assert_eq!(backends, expected);
+    assert_eq!(config.default_backend.as_deref(), Some("b"));
+    assert_eq!(config.default_ttl, Some(Duration::from_secs(7)));
+    assert_eq!(config.allow_unregistered, ["x", "y", "z"]);
+}
+
+#[test]
+fn misspelt_variables_are_told_from_those_of_others() {
+    for (name, meant) in [
+        ("DLOCK_DEFAULT_BACKENDS", "`DLOCK_DEFAULT_BACKEND`"),
+        ("DLOCK_DEFUALT_TTL", "`DLOCK_DEFAULT_TTL`"),
+        ("dlock_default_ttl", "`DLOCK_DEFAULT_TTL`"),
+        ("DLOCK_ALLOW_UNREGISTRED", "`DLOCK_ALLOW_UNREGISTERED`"),
+        ("DLOCK_BACKENDS_ORDERS", "`DLOCK_BACKEND_<NAME>`"),
+        ("DLOCK_BAKCEND_ORDERS", "`DLOCK_BACKEND_<NAME>`"),
+        ("DLOCK_BACKEND", "`DLOCK_BACKEND_<NAME>`"),
+    ] {
+        let told = variables(&[(name, URL)]).expect_err(name).to_string();
+        let expected = format!("environment variable `{name}` is not known; did you mean {meant}?");
+        assert_eq!(told, expected);
+    }
+    let told = variables(&[("DLOCK_BACKEND_", URL)]).expect_err("no name").to_string();
+    assert!(told.contains("names no backend") && !told.contains("secret"), "{told}");
+    for name in ["DLOCK_SOMEBODY_ELSE", "DLOCK_BACKUP_DIRECTORY", "DLOCKER_DEFAULT_TTL", "HOME"] {
+        assert_eq!(variables(&[(name, URL)]).expect(name), Config::default());
+    }
+}
+
+#[test]
+fn mistakes_are_named_by_their_place() {
+    for (toml, expected) in [
+        ("\n[backend]\na = 'memory:'", ":2:2: unknown field `backend`, expected one of `backends`"),
+        ("default_ttl = '5'", ":1:15: not a duration (time unit needed"),
+        ("default_ttl = 5", "expected a duration with its unit, such as \"30s\""),
+        ("[backends]\na = 5", ":2:5: expected a backend's URL, `{ env ="),
+        ("[backends]\na = { env = 'A', file = 'b' }", ":2:5: expected a backend's URL"),
+        ("[backends]\na = 'memory:'\na = 'memory:'", ":3:1: duplicate key"),
+        ("allow_unregistered = 'a'", ":1:22: expected a list of backends' names"),
+    ] {
+        let told = problem(toml);
+        assert!(told.starts_with("configuration") && told.contains(expected), "{toml}\n{told}");
+        assert_eq!(told.lines().count(), 1, "{told}");
+    }
+    for (name, value, expected) in [
+        ("DLOCK_DEFAULT_TTL", "5", "environment variable `DLOCK_DEFAULT_TTL` is not a duration"),
+        ("DLOCK_DEFAULT_BACKEND", URL, "is a URL where a backend's name belongs"),
+        ("DLOCK_ALLOW_UNREGISTERED", URL, "is a URL where a backend's name belongs"),
+    ] {
+        let told = variables(&[(name, value)]).expect_err(name).to_string();
+        assert!(told.contains(expected) && !told.contains("secret"), "{told}");
+    }
+    let twice = variables(&[("DLOCK_BACKEND_A", "memory:"), ("DLOCK_BACKEND_a", "memory:")]);
+    assert!(twice.unwrap_err().to_string().contains("names the backend `a` a second time"));
+}
+
+#[tokio::test]
+async fn no_error_repeats_a_password() {
+    for toml in [
+        format!("backends = '{URL}'"),
+        format!("backends = ['{URL}']"),
+        format!("default_backend = '{URL}'"),
+        format!("default_backend = ['{URL}']"),
+        format!("default_ttl = '{URL}'"),
+        format!("allow_unregistered = '{URL}'"),
+        format!("allow_unregistered = ['{URL}']"),
+        format!("[backends]\na = '{URL}"),
+        format!("[backends]\na = {URL}"),
+        format!("[backends]\na = ['{URL}']"),
+        format!("[backends]\na = {{ url = '{URL}' }}"),
+        format!("[backends]\n'{URL}' = 'memory:'"),
+    ] {
+        let told = problem(&toml);
+        assert!(!told.contains("secret"), "{told}");
+    }
+    let json = serde_json::json!({ "locks": URL }).to_string();
+    let told = serde_json::from_str::<Shop>(&json).unwrap_err().to_string();
+    assert!(told.starts_with("invalid type: a text, expected a table"), "{told}");
+    let config = Config::from_toml(&format!("backends.a = '{URL}'")).expect("a configuration");
+    assert_eq!(format!("{:?}", config.backends), "{\"a\": Url(redis:…)}");
+    let told = config.connect().await.unwrap_err().to_string();
+    assert!(told.starts_with("backend `a`: ") && !told.contains("secret"), "{told}");
+}
+
+#[tokio::test]
+async fn a_url_that_is_not_there_is_said_to_be_missing() {
+    let variable = Config::from_toml("backends.a = { env = 'DLOCK_TESTS_NOT_SET' }");
+    let told = variable.expect("a configuration").connect().await.unwrap_err().to_string();
+    let expected = "environment variable `DLOCK_TESTS_NOT_SET` is not set; backend `a` is to find its URL there";
+    assert_eq!(told, expected);
+    let file = Config::from_toml("backends.a = { file = '/nowhere/secret' }");
+    let told = file.expect("a configuration").connect().await.unwrap_err().to_string();
+    assert!(told.starts_with("cannot read `/nowhere/secret`: "), "{told}");
+    let told = Config::from_file("/nowhere/locks.toml").unwrap_err().to_string();
+    assert!(told.starts_with("cannot read `/nowhere/locks.toml`: "), "{told}");
+}

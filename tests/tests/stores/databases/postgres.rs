@@ -1,0 +1,279 @@
+//! PostgreSQL.
+
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use dlock_runtime::backend::{Backend, Claim};
+use dlock_runtime::testing::Suite;
+use dlock_runtime::{BackendError, Registry, Wait, backend};
+use dlock_tests::servers::{PostgresServer, free_port, program, run_as};
+use sqlx::postgres::{PgListener, PgPool, PgPoolOptions};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
+
+use super::both::{Database, Options, acquire, registry};
+use super::mysql::contend;
+
+pub struct Postgres(PostgresServer);
+
+impl Postgres {
+    async fn backend(&self) -> backend::Postgres {
+        backend::Postgres::connect(&self.0.url()).await.expect("the server runs")
+    }
+}
+
+impl Database for Postgres {
+    type Backend = backend::Postgres;
+    type Sqlx = sqlx::Postgres;
+    type RowLock = PgConnection;
+
+    const TABLE_WITHOUT_CLAIMANT: &'static str = r#"CREATE TABLE dlock_leases (lock_key text COLLATE "C" PRIMARY KEY, owner text, token bigint NOT NULL, expires_at timestamptz NOT NULL,
+            wanted boolean NOT NULL DEFAULT false, released smallint NOT NULL DEFAULT 0,
+            gone text NOT NULL DEFAULT '', gone_before text NOT NULL DEFAULT '',
+            gone_since timestamptz NOT NULL DEFAULT '-infinity', lock_group text,
+            group_until timestamptz NOT NULL DEFAULT '-infinity') WITH (fillfactor = 50); INSERT INTO dlock_leases (lock_key, token, expires_at) VALUES ('', 0, '-infinity')"#;
+    const TABLE_WITHOUT_A_VERSION: &'static str = r#"CREATE TABLE dlock_leases (lock_key text COLLATE "C" PRIMARY KEY, owner text, token bigint NOT NULL, expires_at timestamptz NOT NULL,
+            wanted boolean NOT NULL DEFAULT false, released smallint NOT NULL DEFAULT 0,
+            gone text NOT NULL DEFAULT '', gone_before text NOT NULL DEFAULT '',
+            gone_since timestamptz NOT NULL DEFAULT '-infinity', lock_group text,
+            group_until timestamptz NOT NULL DEFAULT '-infinity', claimant text NOT NULL DEFAULT '') WITH (fillfactor = 50); INSERT INTO dlock_leases (lock_key, token, expires_at) VALUES ('', 1152921504606846976, '-infinity'); INSERT INTO dlock_leases (lock_key, owner, token, expires_at, claimant) VALUES ('alone', '0123456789abcdef0123456789abcdef', 7, now() + interval '1 minute', 'host,1,1,shop::price')"#;
+    const CONNECTIONS_OF_SHOP: &'static str =
+        "SELECT COUNT(*) FROM pg_stat_activity WHERE usename = 'shop'";
+
+    fn start() -> Self {
+        Self(PostgresServer::start())
+    }
+
+    fn port(&self) -> u16 {
+        self.0.port()
+    }
+
+    fn url_by(&self, port: u16) -> String {
+        format!("postgres://postgres@127.0.0.1:{port}/postgres")
+    }
+
+    fn url_of_shop(&self) -> String {
+        self.0.url_of("shop", None, "postgres")
+    }
+
+    fn kill(&mut self) {
+        self.0.kill();
+    }
+
+    fn restart(&mut self) {
+        self.0.restart();
+    }
+
+    fn pause(&mut self) {
+        self.0.pause();
+    }
+
+    fn resume(&mut self) {
+        self.0.resume();
+    }
+
+    async fn connect(options: Options) -> Result<backend::Postgres, BackendError> {
+        let Options { url, table, connections, limit } = options;
+        let builder = backend::Postgres::builder().table(table).max_connections(connections);
+        builder.response_timeout(limit).connect(&url).await
+    }
+
+    async fn over_a_pool(url: &str) -> backend::Postgres {
+        Self::over_a_pool_of(2, url).await.0
+    }
+
+    async fn over_a_pool_of(connections: u32, url: &str) -> (backend::Postgres, PgPool) {
+        let pool = PgPoolOptions::new().max_connections(connections).connect(url).await;
+        let pool = pool.expect("the server runs");
+        (backend::Postgres::with_pool(pool.clone()).await.expect("the table"), pool)
+    }
+
+    fn change_user(pool: &PgPool, url: &str) {
+        pool.set_connect_options(url.parse().expect("a URL"));
+    }
+
+    async fn settings(pool: &PgPool) -> String {
+        let settings =
+            "SELECT current_setting('statement_timeout') || ' ' || current_setting('lock_timeout')";
+        sqlx::query_scalar(settings).fetch_one(pool).await.expect("a text")
+    }
+
+    async fn lock_row(&self, key: &str) -> PgConnection {
+        let mut connection = PgConnection::connect(&self.0.url()).await.expect("the server runs");
+        let lock = format!("BEGIN; SELECT 1 FROM dlock_leases WHERE lock_key = '{key}' FOR UPDATE");
+        let lock = sqlx::raw_sql(AssertSqlSafe(lock)).fetch_all(&mut connection).await;
+        assert_eq!(lock.expect("the statements").len(), 1, "there is no such row");
+        connection
+    }
+
+    async fn waiting(&self) -> i64 {
+        let waiting = "SELECT COUNT(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+        self.ask(waiting).await.expect("a number")
+    }
+
+    async fn delete_idle_rows(backend: &backend::Postgres) {
+        backend.delete_idle_rows().await.expect("a sweep");
+    }
+
+    async fn ask(&self, statements: &str) -> Option<i64> {
+        let mut connection = PgConnection::connect(&self.0.url()).await.expect("the server runs");
+        let statements = sqlx::raw_sql(AssertSqlSafe(statements.to_owned()));
+        let rows = statements.fetch_all(&mut connection).await.expect("the statements");
+        rows.last().map(|row| row.try_get_unchecked(0).expect("a number"))
+    }
+
+    async fn statements(&self) -> i64 {
+        let count = "CREATE EXTENSION IF NOT EXISTS pg_stat_statements; \
+            SELECT COALESCE(SUM(calls), 0)::bigint FROM pg_stat_statements \
+            WHERE query LIKE '%dlock\\_leases%' AND query NOT LIKE '%pg\\_stat%'";
+        self.ask(count).await.expect("a number")
+    }
+
+    async fn age(&self) {
+        let age = "UPDATE dlock_leases SET expires_at = expires_at - interval '3 minutes', \
+                   gone_since = gone_since - interval '3 minutes'";
+        self.ask(age).await;
+    }
+
+    async fn make_shop(&self) {
+        self.ask("CREATE ROLE shop LOGIN; REVOKE CREATE ON SCHEMA public FROM PUBLIC").await;
+    }
+}
+
+pub async fn notices_are_sent_only_where_somebody_waits() {
+    let server = Postgres::start();
+    let registries = [registry(server.backend().await), registry(server.backend().await)];
+    let mut listener = PgListener::connect(&server.0.url()).await.expect("the server runs");
+    listener.listen("dlock").await.expect("LISTEN");
+    for _ in 0..5 {
+        acquire(&registries[0], "k").await.release().await.expect("held");
+    }
+    let guard = acquire(&registries[0], "k").await;
+    let waiter = tokio::spawn(registries[1].lock("k").wait(Wait::Forever).acquire());
+    while server.ask("SELECT COUNT(*) FROM dlock_leases WHERE wanted").await == Some(0) {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    guard.release().await.expect("held to the end");
+    let guard = waiter.await.expect("no panic").expect("the lock");
+    guard.release().await.expect("held to the end");
+    for _ in 0..5 {
+        acquire(&registries[0], "k").await.release().await.expect("held");
+    }
+    server.ask("NOTIFY dlock, 'the end'").await;
+    let mut notices = vec![];
+    loop {
+        let notice = listener.recv().await.expect("a notice").payload().to_owned();
+        match &*notice {
+            "the end" => break,
+            // A backend asks itself whether it hears.
+            hello if hello.len() > 512 => {}
+            _ => notices.push(notice),
+        }
+    }
+    assert_eq!(notices, ["k"]);
+}
+
+pub async fn every_isolation_of_the_database_will_do() {
+    for level in ["repeatable read", "serializable"] {
+        let settings = [("default_transaction_isolation", level)];
+        let server = Postgres(PostgresServer::start_with(&settings));
+        let registries: Vec<Registry> =
+            [server.backend().await, server.backend().await].into_iter().map(registry).collect();
+        contend(&registries).await;
+    }
+}
+
+pub async fn a_replica_that_may_not_write_is_transient() {
+    let server = Postgres::start();
+    let registry = registry(server.backend().await);
+    let read_only = |on| format!("ALTER SYSTEM SET default_transaction_read_only = {on}");
+    server.ask(&read_only("on")).await;
+    server.ask("SELECT pg_reload_conf()::int::bigint").await;
+    let shown = "SELECT (current_setting('transaction_read_only') = 'on')::int::bigint";
+    while server.ask(shown).await != Some(1) {}
+    let refused = registry.lock("k").wait(Duration::ZERO).acquire().await.expect_err("read only");
+    assert!(refused.is_transient() && !refused.is_busy(), "{refused:?}");
+    let waiter = tokio::spawn(registry.lock("k").wait(Duration::from_secs(30)).acquire());
+    server.ask(&format!("SET default_transaction_read_only = off; {}", "SELECT 1::bigint")).await;
+    let mut connection = PgConnection::connect(&server.0.url()).await.expect("the server runs");
+    for statement in
+        ["SET default_transaction_read_only = off", &read_only("off"), "SELECT pg_reload_conf()"]
+    {
+        let statement = sqlx::raw_sql(AssertSqlSafe(statement.to_owned()));
+        statement.execute(&mut connection).await.expect("the statement");
+    }
+    drop(waiter.await.expect("no panic").expect("it may write again"));
+}
+
+/// A proxy that gives each transaction a server connection of its own, and keeps no session.
+struct PgBouncer {
+    child: Child,
+    port: u16,
+    _folder: tempfile::TempDir,
+}
+
+impl PgBouncer {
+    fn start(server: u16) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        let port = free_port().expect("a port");
+        let settings = format!(
+            "[databases]\npostgres = host=127.0.0.1 port={server}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
+             unix_socket_dir =\nauth_type = any\npool_mode = transaction\ndefault_pool_size = 5\nmax_client_conn = 500\nignore_startup_parameters = extra_float_digits\n\
+             server_reset_query_always = 1\nserver_reset_query = DISCARD ALL\n"
+        );
+        let settings = settings.replace(
+            &format!("host=127.0.0.1 port={server}"),
+            &format!("host=127.0.0.1 port={server} user=postgres"),
+        );
+        let path = folder.path().join("pgbouncer.ini");
+        std::fs::write(&path, settings).expect("a file");
+        // It refuses to run as root, and must find its settings as another user.
+        std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("ours");
+        let mut command = run_as("postgres", &program("pgbouncer").expect("it is installed"));
+        command.arg(&path).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = command.spawn().expect("a program that can be run");
+        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Self { child, port, _folder: folder }
+    }
+}
+
+impl Drop for PgBouncer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub async fn a_proxy_that_pools_by_transaction_will_do() {
+    let server = Postgres::start();
+    let bouncer = PgBouncer::start(server.port());
+    let url = server.url_by(bouncer.port);
+    let suite = Suite::new(move || {
+        let url = url.clone();
+        async move { backend::Postgres::connect(&url).await }
+    });
+    suite.run().await.assert_passed();
+}
+
+pub async fn behind_a_proxy_no_watch_waits_for_notices_that_do_not_come() {
+    let server = Postgres::start();
+    let bouncer = PgBouncer::start(server.port());
+    let backend = backend::Postgres::connect(&server.url_by(bouncer.port)).await;
+    let backend = backend.expect("the proxy runs");
+    let claim = Claim::new("k".into(), Duration::from_mins(1));
+    backend.try_acquire(&claim).await.expect("an answer");
+    // It is found out soon after the first one has begun; from then on even the slowest of machines is quick once.
+    let began = Instant::now();
+    loop {
+        let asked = Instant::now();
+        drop(backend.watch(&claim.key).await.expect("an answer"));
+        let took = asked.elapsed();
+        if took < Duration::from_millis(200) {
+            break;
+        }
+        assert!(began.elapsed() < Duration::from_secs(15), "a watch still takes {took:?}");
+    }
+}

@@ -1,0 +1,480 @@
+//! What only real etcd servers can show.
+
+use std::time::{Duration, Instant};
+
+use dlock_runtime::backend::Etcd;
+use dlock_runtime::{LockError, LockGuard, Registry, Wait};
+use dlock_tests::proxy::Proxy;
+use dlock_tests::servers::{EtcdCluster, EtcdServer};
+use dlock_tests::trials::Trials;
+use tokio::time::sleep;
+
+pub(super) fn add(trials: &mut Trials) {
+    macro_rules! add {
+        ($($test:ident),* $(,)?) => { $(trials.needs("etcd", stringify!($test), $test);)* };
+    }
+    add!(
+        an_uncontended_cycle_is_four_requests,
+        one_of_two_hundred_waiters_is_woken_by_a_release,
+        a_restart_in_mid_hold_and_in_mid_wait_is_outlived,
+        a_dead_server_fails_callers_at_their_deadline_and_ends_the_hold,
+        a_half_open_network_ends_the_hold_before_its_lease,
+        a_lease_shorter_than_the_servers_is_refused,
+        nothing_is_left_behind,
+        credentials_are_checked_and_not_shown,
+        a_forgotten_login_is_repeated,
+        a_hold_outlives_its_login,
+        a_watch_outlives_a_login,
+        one_login_for_all_who_find_theirs_forgotten,
+        a_password_that_changes_is_told_and_then_used,
+        an_outage_is_met_with_few_connections,
+        of_a_flood_of_acquires_few_are_under_way,
+        tls_with_an_authority_of_ones_own,
+        mistakes_are_one_clear_line,
+        the_leader_is_killed_in_mid_hold_and_in_mid_wait,
+        a_member_that_is_cut_off_ends_the_hold_in_time,
+        a_minority_may_be_away,
+    );
+}
+
+async fn registry(url: &str) -> Registry {
+    registry_over(Etcd::connect(url).await.expect("the servers run"))
+}
+
+fn registry_over(backend: Etcd) -> Registry {
+    let builder = Registry::builder().backend("etcd", backend);
+    builder.default_ttl(TTL).build().expect("a registry")
+}
+
+/// A lease that the tests can wait for.
+const TTL: Duration = Duration::from_secs(4);
+
+/// One that outlives what a test does.
+const LONG: Duration = Duration::from_mins(1);
+
+async fn acquire(registry: &Registry, key: &str) -> LockGuard {
+    registry.lock(key).wait(Wait::Forever).acquire().await.expect("the lock")
+}
+
+/// Waits for something that must come.
+async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !condition() {
+        assert!(began.elapsed() < Duration::from_secs(30), "not within 30 s: {what}");
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// How many requests the server has begun to answer.
+fn requests(server: &EtcdServer) -> u64 {
+    server.statistic("grpc_server_started_total{")
+}
+
+/// How many keys there are, and how many leases.
+fn left(server: &EtcdServer) -> (usize, usize) {
+    let keys = server.ctl(&["get", "", "--prefix", "--keys-only"]);
+    let leases = server.ctl(&["lease", "list"]);
+    let keys = keys.lines().filter(|line| !line.is_empty()).count();
+    // The first line says how many there are.
+    (keys, leases.lines().skip(1).filter(|line| !line.trim().is_empty()).count())
+}
+
+/// Waits until so many stand in the queue of `k`.
+async fn queue(server: &EtcdServer, length: usize) {
+    until("the queue", || {
+        let keys = server.ctl(&["get", "dlock/k/", "--prefix", "--keys-only"]);
+        keys.lines().filter(|line| !line.is_empty()).count() == length
+    })
+    .await;
+}
+
+async fn an_uncontended_cycle_is_four_requests() {
+    let server = EtcdServer::start();
+    let registry = registry(&server.url()).await;
+    acquire(&registry, "k").await.release().await.expect("held");
+    let before = requests(&server);
+    for _ in 0..20 {
+        acquire(&registry, "k").await.release().await.expect("held");
+    }
+    assert_eq!(requests(&server) - before, 80);
+}
+
+async fn one_of_two_hundred_waiters_is_woken_by_a_release() {
+    const WAITERS: u64 = 200;
+    let server = EtcdServer::start();
+    let url = server.url();
+    let holder = registry(&url).await;
+    let guard = holder.lock("k").ttl(LONG).acquire().await.expect("the lock");
+    let mut waiters = vec![];
+    for _ in 0..WAITERS {
+        let registry = registry(&url).await;
+        waiters.push(tokio::spawn(async move {
+            let lock = registry.lock("k").ttl(LONG).wait(Wait::Forever);
+            let guard = lock.acquire().await.expect("the lock");
+            let token = guard.fencing_token();
+            guard.release().await.expect("held to the end");
+            token
+        }));
+    }
+    let watchers = || server.statistic("etcd_debugging_mvcc_watcher_total");
+    until("all stand in the queue", || watchers() == WAITERS).await;
+    let before = requests(&server);
+    let mut last = guard.fencing_token();
+    guard.release().await.expect("held to the end");
+    let mut tokens = vec![];
+    for waiter in waiters {
+        tokens.push(waiter.await.expect("no panic"));
+    }
+    tokens.sort();
+    for token in tokens {
+        assert!(token > last, "{token} after {last}");
+        last = token;
+    }
+    let requests = requests(&server) - before;
+    // Each looks, renews its lease, looks at its key, and releases with two.
+    assert!(requests <= WAITERS * 6, "{requests} requests for {WAITERS} hand-overs");
+}
+
+async fn a_restart_in_mid_hold_and_in_mid_wait_is_outlived() {
+    let mut server = EtcdServer::start();
+    let (one, other) = (registry(&server.url()).await, registry(&server.url()).await);
+    let guard = one.lock("k").ttl(LONG).acquire().await.expect("the lock");
+    let waiter = tokio::spawn(other.lock("k").ttl(LONG).wait(Wait::Forever).acquire());
+    queue(&server, 2).await;
+    server.kill();
+    server.restart();
+    sleep(Duration::from_secs(2)).await;
+    assert!(guard.is_held() && !waiter.is_finished());
+    let token = guard.fencing_token();
+    guard.release().await.expect("held to the end");
+    let next = waiter.await.expect("no panic").expect("the lock");
+    assert!(next.fencing_token() > token);
+    next.release().await.expect("held to the end");
+    until("nothing is left", || left(&server) == (0, 0)).await;
+}
+
+async fn a_dead_server_fails_callers_at_their_deadline_and_ends_the_hold() {
+    let mut server = EtcdServer::start();
+    let (one, other) = (registry(&server.url()).await, registry(&server.url()).await);
+    let guard = acquire(&one, "k").await;
+    server.kill();
+    let (began, left) = (Instant::now(), guard.remaining());
+    for wait in [Duration::ZERO, Duration::from_millis(300), Duration::from_millis(1_500)] {
+        let began = Instant::now();
+        let key = format!("k{}", wait.as_millis());
+        let answer = other.lock(key).wait(wait).acquire().await;
+        let took = began.elapsed();
+        let error = answer.expect_err("nobody grants it");
+        assert!(error.is_transient() && !error.is_busy(), "{error:?}");
+        assert!(took < wait + Duration::from_millis(1_500), "answered after {took:?} of {wait:?}");
+    }
+    let lost = guard.lost().await;
+    assert!(lost.is_lost(), "{lost:?}");
+    assert!(began.elapsed() < left + TTL, "it ended after {:?}", began.elapsed());
+}
+
+async fn a_half_open_network_ends_the_hold_before_its_lease() {
+    let server = EtcdServer::start();
+    let mut proxy = Proxy::start(server.port()).await;
+    let one = registry(&format!("etcd://127.0.0.1:{}", proxy.port())).await;
+    let other = registry(&server.url()).await;
+    let guard = acquire(&one, "k").await;
+    let token = guard.fencing_token();
+    let waiter = tokio::spawn(other.lock("k").wait(Wait::Forever).acquire());
+    queue(&server, 2).await;
+    proxy.stall();
+    let next = waiter.await.expect("no panic").expect("the lock, when the lease has ended");
+    assert!(!guard.is_held(), "two holders");
+    assert!(next.fencing_token() > token);
+    next.release().await.expect("held to the end");
+    assert!(guard.release().await.is_err_and(|error| LockError::is_lost(&error)));
+    proxy.heal().await;
+    acquire(&one, "k").await.release().await.expect("held to the end");
+}
+
+async fn a_lease_shorter_than_the_servers_is_refused() {
+    let server = EtcdServer::start();
+    let registry = registry(&server.url()).await;
+    let answer = registry.lock("k").ttl(Duration::from_secs(1)).acquire().await;
+    let error = answer.expect_err("the servers' shortest is 2 s").to_string();
+    assert!(error.contains("its shortest is 3s"), "{error}");
+}
+
+async fn nothing_is_left_behind() {
+    let server = EtcdServer::start();
+    {
+        let (one, other) = (registry(&server.url()).await, registry(&server.url()).await);
+        for number in 0..20 {
+            let key = format!("k{number}");
+            let guard = acquire(&one, &key).await;
+            let lock = other.lock(&key).wait(Duration::from_millis(20));
+            assert!(lock.acquire().await.is_err_and(|error| error.is_busy()));
+            guard.release().await.expect("held");
+            // Some are given up in mid-flight.
+            let lock = other.lock(format!("gone{number}"));
+            drop(tokio::time::timeout(Duration::from_micros(number * 60), lock.acquire()).await);
+        }
+        for registry in [&one, &other] {
+            registry.shutdown(Duration::from_secs(10)).await.expect("all is given back");
+        }
+        assert_eq!(left(&server), (0, 0), "keys and leases");
+    }
+    let streams = || server.statistic("etcd_debugging_mvcc_watcher_total");
+    until("no watch", || streams() == 0).await;
+}
+
+async fn credentials_are_checked_and_not_shown() {
+    let server = EtcdServer::start();
+    server.enable_auth("s3cret");
+    let url = server.url().replacen("://", "://locks:s3cret@", 1);
+    let backend = Etcd::connect(&url).await.expect("the right password");
+    assert!(!format!("{backend:?}").contains("s3cret"));
+    let registry = registry_over(backend);
+    acquire(&registry, "k").await.release().await.expect("held to the end");
+    let error = Etcd::connect(&url.replace("s3cret", "wr0ng")).await.expect_err("a wrong password");
+    let shown = format!("{error} {error:?}");
+    assert!(!error.is_transient() && !shown.contains("wr0ng"), "{shown}");
+    let nobody =
+        registry_over(Etcd::connect(&server.url()).await.expect("leases are for everybody"));
+    let answer = nobody.lock("k").wait(Duration::from_secs(1)).acquire().await;
+    assert!(answer.is_err_and(|error| !error.is_transient()), "keys are not");
+}
+
+/// With authentication, logged in; and where it is.
+async fn logged_in(server: &EtcdServer) -> (Registry, Etcd) {
+    server.enable_auth("s3cret");
+    let url = server.url().replacen("://", "://locks:s3cret@", 1);
+    let backend = Etcd::connect(&url).await.expect("the right password");
+    (registry_over(backend.clone()), backend)
+}
+
+/// How often somebody has logged in.
+fn logins(server: &EtcdServer) -> u64 {
+    server.statistic("grpc_server_handled_total{grpc_code=\"OK\",grpc_method=\"Authenticate\"")
+}
+
+async fn a_forgotten_login_is_repeated() {
+    let server = EtcdServer::start_forgetting_logins_after(1);
+    let (registry, _) = logged_in(&server).await;
+    for _ in 0..2 {
+        acquire(&registry, "k").await.release().await.expect("held to the end");
+        // Nobody asks for anything until the login is forgotten.
+        sleep(Duration::from_secs(3)).await;
+    }
+    let lock = registry.lock("k").wait(Duration::ZERO);
+    lock.acquire().await.expect("logged in again").release().await.expect("held to the end");
+}
+
+async fn a_hold_outlives_its_login() {
+    let server = EtcdServer::start_forgetting_logins_after(1);
+    let (registry, _) = logged_in(&server).await;
+    // Between two renewals it is forgotten.
+    let guard = registry.lock("k").ttl(TTL * 3).acquire().await.expect("the lock");
+    sleep(TTL * 5).await;
+    assert!(guard.is_held(), "it was not renewed");
+    guard.release().await.expect("held to the end");
+}
+
+async fn a_watch_outlives_a_login() {
+    let server = EtcdServer::start_forgetting_logins_after(1);
+    let (one, _) = logged_in(&server).await;
+    let url = server.url().replacen("://", "://locks:s3cret@", 1);
+    let other = registry(&url).await;
+    // The waiter's watch is made when nothing was asked for a while.
+    sleep(Duration::from_secs(3)).await;
+    let guard = one.lock("k").ttl(LONG).acquire().await.expect("the lock");
+    let waiter = tokio::spawn(other.lock("k").ttl(LONG).wait(Wait::Forever).acquire());
+    until("it waits", || server.statistic("etcd_debugging_mvcc_watcher_total") == 1).await;
+    sleep(Duration::from_secs(3)).await;
+    guard.release().await.expect("held to the end");
+    let next = waiter.await.expect("no panic").expect("the lock");
+    next.release().await.expect("held to the end");
+}
+
+async fn one_login_for_all_who_find_theirs_forgotten() {
+    let server = EtcdServer::start_forgetting_logins_after(1);
+    let (registry, _) = logged_in(&server).await;
+    sleep(Duration::from_secs(3)).await;
+    let before = logins(&server);
+    let lock = |number| registry.lock(format!("k{number}")).wait(Duration::from_secs(20)).acquire();
+    let guards = futures_util::future::try_join_all((0..100).map(lock)).await.expect("all of them");
+    assert_eq!(logins(&server) - before, 1);
+    for guard in guards {
+        guard.release().await.expect("held to the end");
+    }
+}
+
+async fn a_password_that_changes_is_told_and_then_used() {
+    let server = EtcdServer::start();
+    let (registry, backend) = logged_in(&server).await;
+    let guard = registry.lock("k").ttl(LONG).acquire().await.expect("the lock");
+    for words in [
+        &["user", "delete", "locks"][..],
+        &["user", "add", "locks:n3xt"],
+        &["user", "grant-role", "locks", "locks"],
+    ] {
+        let _ = server.ctl_as_root(words);
+    }
+    let answer = registry.lock("other").wait(Duration::from_secs(2)).acquire().await;
+    let error = answer.expect_err("the password is no longer the right one");
+    let shown = format!("{error} {error:?}");
+    assert!(!error.is_transient() && !error.is_busy(), "{shown}");
+    assert!(shown.contains("credentials") && !shown.contains("s3cret"), "{shown}");
+    let wrong = backend.update_credentials("locks", "wr0ng").await;
+    let error = wrong.expect_err("it is not this one either");
+    assert!(!error.is_transient() && !format!("{error:?}").contains("wr0ng"), "{error:?}");
+    backend.update_credentials("locks", "n3xt").await.expect("the new password");
+    acquire(&registry, "other").await.release().await.expect("held to the end");
+    guard.release().await.expect("held to the end");
+}
+
+/// How many tasks want a lock during an outage.
+const MANY: usize = 200;
+
+/// How many locks are asked for at one moment.
+const FLOOD: usize = 3_000;
+
+/// A renewal is not answered before what is under way: so that is to be little.
+async fn of_a_flood_of_acquires_few_are_under_way() {
+    let server = EtcdServer::start();
+    let proxy = Proxy::start(server.port()).await;
+    let registry = registry(&format!("etcd://127.0.0.1:{}", proxy.port())).await;
+    acquire(&registry, "k").await.release().await.expect("held to the end");
+    proxy.stall_answers();
+    let before = requests(&server);
+    let flood = (0..FLOOD).map(|number| {
+        let registry = registry.clone();
+        tokio::spawn(async move {
+            let lock = registry.lock(format!("k{number}")).ttl(LONG).wait(Wait::Forever);
+            lock.acquire().await?.release().await
+        })
+    });
+    let flood: Vec<_> = flood.collect();
+    // What is not answered counts for half a second.
+    let sent = || requests(&server) - before;
+    until("some are under way", || sent() >= 32).await;
+    sleep(Duration::from_millis(300)).await;
+    let sent = sent();
+    assert!(sent < 500, "{sent} requests are under way");
+    proxy.resume();
+    for answer in futures_util::future::join_all(flood).await {
+        answer.expect("no panic").expect("held to the end");
+    }
+}
+
+/// Nobody takes an outage for a holder.
+fn is_failure(answer: &Result<LockGuard, LockError>) -> bool {
+    matches!(answer, Err(LockError::Backend { .. }))
+}
+
+async fn an_outage_is_met_with_few_connections() {
+    let mut server = EtcdServer::start();
+    let proxy = Proxy::start(server.port()).await;
+    let registry = registry(&format!("etcd://127.0.0.1:{}", proxy.port())).await;
+    acquire(&registry, "k").await.release().await.expect("held to the end");
+    server.kill();
+    let before = proxy.accepted();
+    let lock = |number| registry.lock(format!("k{number}")).wait(Duration::from_secs(4)).acquire();
+    let answers = futures_util::future::join_all((0..MANY).map(lock)).await;
+    assert!(answers.iter().all(is_failure), "{answers:?}");
+    let connections = proxy.accepted() - before;
+    assert!((1..=40).contains(&connections), "{connections} connections");
+    server.restart();
+    acquire(&registry, "k").await.release().await.expect("held to the end");
+}
+
+async fn tls_with_an_authority_of_ones_own() {
+    let signed =
+        rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()]);
+    let signed = signed.expect("a key pair");
+    let server =
+        EtcdServer::start_with_tls(&signed.cert.pem(), &signed.signing_key.serialize_pem());
+    let url = format!("etcds://localhost:{}", server.port());
+    Etcd::connect(&url).await.expect_err("an unknown authority");
+    let builder = Etcd::builder().root_certificate(signed.cert.pem());
+    let registry = registry_over(builder.connect(&url).await.expect("a known authority"));
+    acquire(&registry, "k").await.release().await.expect("held to the end");
+}
+
+async fn mistakes_are_one_clear_line() {
+    for (url, part) in [
+        ("etcd://u:secret@127.0.0.1", "host:port"),
+        ("etcd://secret@127.0.0.1:1", "user:password"),
+        ("etcd://u:secret@127.0.0.1:1?colour=secret", "`colour`"),
+        ("etcd://127.0.0.1:1,127.0.0.1:2", "127.0.0.1:1,127.0.0.1:2"),
+    ] {
+        let error = dlock_runtime::connect(url).await.expect_err(url);
+        let shown = format!("{error} {error:?}");
+        assert!(error.to_string().contains(part), "{url}: {error}");
+        assert!(!shown.contains("secret"), "{shown}");
+        assert_eq!(error.to_string().lines().count(), 1, "{error}");
+    }
+}
+
+async fn the_leader_is_killed_in_mid_hold_and_in_mid_wait() {
+    let mut cluster = EtcdCluster::start();
+    let (one, other) = (registry(&cluster.url()).await, registry(&cluster.url()).await);
+    let long = Duration::from_secs(12);
+    let guard = one.lock("k").ttl(long).acquire().await.expect("the lock");
+    let waiter = tokio::spawn(other.lock("k").ttl(long).wait(Wait::Forever).acquire());
+    queue(&cluster.servers[0], 2).await;
+    let leader = cluster.leader();
+    cluster.servers[leader].kill();
+    sleep(long).await;
+    assert!(guard.is_held() && !waiter.is_finished());
+    let token = guard.fencing_token();
+    guard.release().await.expect("held to the end");
+    let next = waiter.await.expect("no panic").expect("the lock");
+    assert!(next.fencing_token() > token);
+    next.release().await.expect("held to the end");
+}
+
+/// It was the leader, and may go on believing so for a while; the others elect another one.
+async fn a_member_that_is_cut_off_ends_the_hold_in_time() {
+    let mut cluster = EtcdCluster::start();
+    let near = cluster.leader();
+    let one = registry(&cluster.servers[near].url()).await;
+    let guard = acquire(&one, "k").await;
+    let left = guard.remaining();
+    let began = Instant::now();
+    for (number, server) in cluster.servers.iter_mut().enumerate() {
+        if number != near {
+            server.pause();
+        }
+    }
+    let lost = guard.lost().await;
+    assert!(lost.is_lost(), "{lost:?}");
+    assert!(began.elapsed() < left + TTL, "ended after {:?}", began.elapsed());
+    for (number, server) in cluster.servers.iter_mut().enumerate() {
+        if number != near {
+            server.resume();
+        }
+    }
+    assert!(guard.release().await.is_err_and(|error| LockError::is_lost(&error)));
+    acquire(&one, "k").await.release().await.expect("held to the end");
+}
+
+async fn a_minority_may_be_away() {
+    let mut cluster = EtcdCluster::start();
+    let (one, other) = (registry(&cluster.url()).await, registry(&cluster.url()).await);
+    let long = Duration::from_secs(12);
+    let away = (cluster.leader() + 1) % 3;
+    for stopped in [false, true] {
+        let guard = one.lock("k").ttl(long).wait(Wait::Forever).acquire().await.expect("the lock");
+        let waiter = tokio::spawn(other.lock("k").ttl(long).wait(Wait::Forever).acquire());
+        if stopped {
+            cluster.servers[away].pause();
+        } else {
+            cluster.servers[away].kill();
+        }
+        sleep(long / 2).await;
+        assert!(guard.is_held() && !waiter.is_finished());
+        guard.release().await.expect("held to the end");
+        waiter.await.expect("no panic").expect("the lock").release().await.expect("held");
+        if stopped {
+            cluster.servers[away].resume();
+        } else {
+            cluster.servers[away].restart();
+        }
+    }
+}

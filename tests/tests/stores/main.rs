@@ -1,0 +1,40 @@
+//! Each store on real servers, and what all of them have in common.
+
+mod databases;
+#[cfg(feature = "etcd")]
+mod etcd;
+mod fencing;
+mod processes;
+mod redis;
+mod redis_forms;
+mod redlock;
+mod redlock_model;
+mod roles;
+mod same_rules;
+mod servers;
+mod stored_forms;
+mod zookeeper;
+
+use std::process::ExitCode;
+
+use dlock_tests::trials::Trials;
+
+fn main() -> ExitCode {
+    let mut trials = Trials::default();
+    trials.side_by_side(4);
+    trials.module("databases", databases::add);
+    #[cfg(feature = "etcd")]
+    trials.module("etcd", etcd::add);
+    trials.module("fencing", fencing::add);
+    trials.module("processes", processes::add);
+    trials.module("redis", redis::add);
+    trials.module("redis_forms", redis_forms::add);
+    trials.module("redlock", redlock::add);
+    trials.module("redlock_model", redlock_model::add);
+    trials.module("roles", roles::add);
+    trials.module("same_rules", same_rules::add);
+    trials.module("servers", servers::add);
+    trials.module("stored_forms", stored_forms::add);
+    trials.module("zookeeper", zookeeper::add);
+    trials.run()
+}

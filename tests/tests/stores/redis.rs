@@ -1,0 +1,707 @@
+//! What only a real Redis server can show: the wire, restarts, stalls, credentials and TLS.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use dlock_runtime::backend::{Backend, Redis};
+use dlock_runtime::{LockError, LockGuard, Mode, Registry, Wait};
+use dlock_tests::late::LateProxy;
+use dlock_tests::servers::RedisServer;
+use dlock_tests::trials::Trials;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use redis::AsyncCommands;
+use redis::aio::MultiplexedConnection;
+use tokio::time::sleep;
+
+pub(super) fn add(trials: &mut Trials) {
+    macro_rules! add {
+        ($($test:ident),* $(,)?) => { $(trials.needs("redis-server", stringify!($test), $test);)* };
+    }
+    add!(
+        an_uncontended_cycle_is_two_commands,
+        a_reader_a_permit_and_a_fair_lock_are_two_commands_each,
+        several_keys_are_taken_by_one_command,
+        a_set_of_which_one_was_given_up_is_not_granted,
+        contended_tasks_of_one_process_cost_two_commands_each,
+        an_acquire_that_a_stopped_server_executes_late_grants_nothing,
+        a_release_that_overtakes_its_acquire_wins,
+        the_first_copy_of_an_acquire_that_was_sent_twice_grants_nothing_late,
+        the_first_copy_of_an_acquire_that_was_given_up_grants_nothing_late,
+        the_first_copy_of_an_acquire_grants_nothing_late_without_a_second_one,
+        a_hung_server_fails_an_acquire_at_its_deadline,
+        a_restart_with_data_keeps_the_hold,
+        a_restart_without_data_loses_the_hold,
+        a_broken_connection_is_replaced_in_mid_hold,
+        a_waiter_outlives_its_subscription,
+        a_flushed_script_cache_is_filled_again,
+        nothing_but_expiring_keys_is_left_behind,
+        a_token_ahead_of_the_clock_is_outgrown_and_outlived,
+        a_server_that_evicts_is_refused,
+        the_documented_permissions_are_enough,
+        where_subscribing_is_refused_waiters_poll_at_once,
+        a_refused_subscription_is_logged_once_and_leaves_nothing_behind,
+        a_new_waiter_wakes_nobody_else,
+        renewals_and_releases_overtake_a_flood_of_acquires,
+        a_restarted_server_is_not_stormed,
+        two_passwords_at_a_time_let_credentials_rotate,
+        a_wrong_password_is_an_error_without_the_password,
+        tls_with_an_authority_of_ones_own,
+    );
+}
+
+async fn registry(server: &RedisServer) -> Registry {
+    registry_over(Redis::connect(&server.url()).await.expect("the server runs"))
+}
+
+fn registry_over(backend: impl Backend) -> Registry {
+    Registry::builder().backend("redis", backend).build().expect("a registry")
+}
+
+async fn plain(server: &RedisServer) -> MultiplexedConnection {
+    let client = redis::Client::open(server.url()).expect("a URL");
+    client.get_multiplexed_async_connection().await.expect("the server runs")
+}
+
+async fn acquire(registry: &Registry, key: &str) -> LockGuard {
+    registry.lock(key).wait(Wait::Forever).acquire().await.expect("the lock")
+}
+
+/// The commands that clients send while the future runs, scripts' own calls not among them.
+async fn on_the_wire(server: &RedisServer, work: impl Future<Output = ()>) -> Vec<String> {
+    let client = redis::Client::open(server.url()).expect("a URL");
+    let monitor = client.get_async_monitor().await.expect("the server runs");
+    let mut lines = monitor.into_on_message::<String>();
+    work.await;
+    let _: String = redis::cmd("ECHO")
+        .arg("the end")
+        .query_async(&mut plain(server).await)
+        .await
+        .expect("ECHO");
+    let mut sent = Vec::new();
+    while let Some(line) = lines.next().await {
+        if line.contains("the end") {
+            break;
+        }
+        let from_script = line.contains(" lua]");
+        let setup = ["\"CLIENT\"", "\"HELLO\""].iter().any(|word| line.contains(word));
+        if !from_script && !setup {
+            sent.push(line);
+        }
+    }
+    sent
+}
+
+async fn an_uncontended_cycle_is_two_commands() {
+    let server = RedisServer::start();
+    let registry = registry(&server).await;
+    // The first use of a script loads it.
+    acquire(&registry, "warm").await.release().await.expect("held");
+    let sent = on_the_wire(&server, async {
+        for number in 0..10 {
+            acquire(&registry, &format!("k{number}")).await.release().await.expect("held");
+        }
+    })
+    .await;
+    assert_eq!(sent.len(), 20, "{sent:#?}");
+    assert!(sent.iter().all(|line| line.to_ascii_uppercase().contains("\"EVALSHA\"")), "{sent:#?}");
+}
+
+async fn several_keys_are_taken_by_one_command() {
+    let server = RedisServer::start();
+    let registry = registry(&server).await;
+    let all = ["a", "b", "c"];
+    let cycle = async || {
+        let locks = || registry.lock_all(all).wait(Wait::Forever);
+        for locks in [locks(), locks().mode(Mode::Shared), locks().fair(true)] {
+            locks.acquire().await.expect("free").release().await.expect("held");
+        }
+    };
+    cycle().await;
+    let sent = on_the_wire(&server, cycle()).await;
+    // Each key is given back by itself.
+    assert_eq!(sent.len(), 3 * (1 + 3), "{sent:#?}");
+}
+
+async fn a_set_of_which_one_was_given_up_is_not_granted() {
+    use dlock_runtime::backend::{Claim, Release, SetAttempt};
+    let server = RedisServer::start();
+    let backend = Redis::connect(&server.url()).await.expect("the server runs");
+    let set = ["a", "b"].map(|key| Claim::new(key.into(), Duration::from_secs(30)));
+    let give_up = Release { late_acquire: true, keep_for: None };
+    backend.release(&set[1], give_up).await.expect("an answer");
+    let answer = backend.try_acquire_set(&set).await.expect("an answer");
+    assert!(matches!(answer, SetAttempt::Busy { at: 1, .. }), "a given-up set: {answer:?}");
+    assert!(backend.list("").await.expect("an answer").is_empty());
+}
+
+async fn a_reader_a_permit_and_a_fair_lock_are_two_commands_each() {
+    let server = RedisServer::start();
+    let registry = registry(&server).await;
+    let five = NonZeroU32::MIN.saturating_add(4);
+    let cycle = async |key: &str| {
+        let lock = || registry.lock(key).wait(Wait::Forever);
+        for lock in [lock().mode(Mode::Shared), lock().permits(five), lock().fair(true)] {
+            lock.acquire().await.expect("free").release().await.expect("held");
+        }
+    };
+    cycle("warm").await;
+    let sent = on_the_wire(&server, async {
+        for number in 0..10 {
+            cycle(&format!("k{number}")).await;
+        }
+    })
+    .await;
+    assert_eq!(sent.len(), 60, "{sent:#?}");
+    assert!(sent.iter().all(|line| line.to_ascii_uppercase().contains("\"EVALSHA\"")), "{sent:#?}");
+}
+
+async fn contended_tasks_of_one_process_cost_two_commands_each() {
+    let server = RedisServer::start();
+    let registry = registry(&server).await;
+    acquire(&registry, "warm").await.release().await.expect("held");
+    let sent = on_the_wire(&server, async {
+        let tasks: Vec<_> = (0..256)
+            .map(|_| registry.lock("k").wait(Wait::Forever).run(std::future::ready(())))
+            .map(tokio::spawn)
+            .collect();
+        for task in tasks {
+            task.await.expect("no panic").expect("the lock");
+        }
+    })
+    .await;
+    assert_eq!(sent.len(), 512, "commands for 256 cycles");
+}
+
+async fn an_acquire_that_a_stopped_server_executes_late_grants_nothing() {
+    for round in 0..5 {
+        let mut server = RedisServer::start();
+        let quick = Duration::from_millis(100);
+        let backend = Redis::builder().response_timeout(quick).connect_timeout(quick);
+        let registry = registry_over(backend.connect(&server.url()).await.expect("it runs"));
+        acquire(&registry, "warm").await.release().await.expect("held");
+
+        server.pause();
+        let lock = registry.lock("k").ttl(Duration::from_secs(30));
+        let answer = lock.wait(Duration::from_millis(300)).acquire().await;
+        assert!(matches!(answer, Err(LockError::Backend { .. })), "{answer:?}");
+        server.resume();
+
+        // All that the server still had to execute, and the undoing of it, must come to an end with
+        // nothing held: the old connection's requests are executed before this one.
+        registry.shutdown(Duration::from_secs(20)).await.expect("the acquire is undone");
+        let mut connection = plain(&server).await;
+        let held: bool = connection.exists("dlock:{k}").await.expect("EXISTS");
+        assert!(!held, "a late acquire left a lock, round {round}");
+    }
+}
+
+async fn the_first_copy_of_an_acquire_that_was_sent_twice_grants_nothing_late() {
+    let server = RedisServer::start();
+    let mut between = LateProxy::start(server.port()).await;
+    let backend = Redis::connect(&format!("redis://127.0.0.1:{}", between.port())).await;
+    let registry = registry_over(backend.expect("the server runs"));
+    acquire(&registry, "warm").await.release().await.expect("held");
+
+    between.keep_next("EVALSHA");
+    let guard = acquire(&registry, "k").await;
+    let first = between.kept().await;
+    guard.release().await.expect("held to the end");
+    first.deliver().await;
+    assert_eq!(server.cli(&["EXISTS", "dlock:{k}"]).trim(), "0");
+    acquire(&registry, "k").await.release().await.expect("free");
+}
+
+/// The second copy heard that the key is held; the first one is executed when it is free.
+async fn the_first_copy_of_an_acquire_that_was_given_up_grants_nothing_late() {
+    let server = RedisServer::start();
+    let holder = registry(&server).await;
+    let mut between = LateProxy::start(server.port()).await;
+    let backend = Redis::connect(&format!("redis://127.0.0.1:{}", between.port())).await;
+    let backend = backend.expect("the server runs");
+    for mode in [Mode::Exclusive, Mode::Shared] {
+        let waiter = registry_over(backend.clone());
+        let lock = waiter.lock("k").mode(mode).wait(Duration::ZERO);
+        lock.clone().acquire().await.expect("free").release().await.expect("held");
+
+        let held = acquire(&holder, "k").await;
+        between.keep_next("EVALSHA");
+        let answer = lock.acquire().await;
+        assert!(answer.as_ref().is_err_and(LockError::is_busy), "{answer:?}");
+        let first = between.kept().await;
+        held.release().await.expect("held to the end");
+        waiter.shutdown(Duration::from_secs(20)).await.expect("the acquire is undone");
+        first.deliver().await;
+        let next = holder.lock("k").wait(Duration::ZERO).acquire().await;
+        next.expect("nobody holds it").release().await.expect("held");
+    }
+}
+
+/// The second copy had no connection: its caller is told so, but the first one was sent.
+async fn the_first_copy_of_an_acquire_grants_nothing_late_without_a_second_one() {
+    let server = RedisServer::start();
+    let holder = registry(&server).await;
+    let mut between = LateProxy::start(server.port()).await;
+    let backend = Redis::connect(&format!("redis://127.0.0.1:{}", between.port())).await;
+    let waiter = registry_over(backend.expect("the server runs"));
+    acquire(&waiter, "k").await.release().await.expect("held");
+
+    between.refuse_connections(true);
+    between.keep_next("EVALSHA");
+    let answer = waiter.lock("k").wait(Duration::ZERO).acquire().await;
+    assert!(matches!(answer, Err(LockError::Backend { .. })), "{answer:?}");
+    let first = between.kept().await;
+    between.refuse_connections(false);
+    waiter.shutdown(Duration::from_secs(20)).await.expect("the acquire is undone");
+    first.deliver().await;
+    let next = holder.lock("k").wait(Duration::ZERO).acquire().await;
+    next.expect("nobody holds it").release().await.expect("held");
+}
+
+async fn a_hung_server_fails_an_acquire_at_its_deadline() {
+    let mut server = RedisServer::start();
+    let registry = registry(&server).await;
+    server.pause();
+    let wait = Duration::from_millis(1_500);
+    let began = Instant::now();
+    let answer = registry.lock("k").wait(wait).acquire().await;
+    let took = began.elapsed();
+    server.resume();
+    let error = answer.expect_err("a hung server grants nothing");
+    assert!(error.is_transient() && !error.is_busy(), "{error:?}");
+    assert!(took >= wait && took < wait + Duration::from_secs(2), "failed after {took:?}");
+}
+
+/// A ttl that a restart of the server fits into.
+const TTL: Duration = Duration::from_secs(6);
+
+async fn a_restart_with_data_keeps_the_hold() {
+    let mut server = RedisServer::start_durable();
+    let (one, other) = (registry(&server).await, registry(&server).await);
+    let guard = one.lock("k").ttl(TTL).acquire().await.expect("the lock");
+    let token = guard.fencing_token();
+    server.kill();
+    server.restart();
+    let rival = other.lock("k").wait(Duration::ZERO).acquire().await;
+    assert!(rival.as_ref().is_err_and(LockError::is_busy), "{rival:?}");
+    // Beyond the first ttl: it was renewed on the new server.
+    sleep(TTL).await;
+    assert!(guard.is_held(), "the hold ended though the data was kept");
+    guard.release().await.expect("held to the end");
+    let next = acquire(&other, "k").await;
+    assert!(next.fencing_token() > token, "{} follows {token}", next.fencing_token());
+    next.release().await.expect("held");
+}
+
+async fn a_restart_without_data_loses_the_hold() {
+    let mut server = RedisServer::start();
+    let (one, other) = (registry(&server).await, registry(&server).await);
+    let lock = one.lock("k").ttl(TTL).wait(Wait::Forever);
+    let mut token = None;
+    let ended = lock
+        .run(async {
+            let holder = one.lock("k").inspect().await.expect("an answer").expect("we hold it");
+            token = Some(holder.token);
+            server.kill();
+            server.restart();
+            std::future::pending::<()>().await;
+        })
+        .await;
+    assert!(matches!(ended, Err(LockError::Lost { completed: false, .. })), "{ended:?}");
+    let next = acquire(&other, "k").await;
+    assert!(Some(next.fencing_token()) > token, "{} follows {token:?}", next.fencing_token());
+    next.release().await.expect("held");
+}
+
+async fn a_broken_connection_is_replaced_in_mid_hold() {
+    let server = RedisServer::start();
+    let registry = registry(&server).await;
+    let guard = registry.lock("k").ttl(Duration::from_millis(1_500)).acquire().await.expect("it");
+    let mut connection = plain(&server).await;
+    for _ in 0..3 {
+        let kill = redis::cmd("CLIENT").arg(&["KILL", "TYPE", "normal", "SKIPME", "yes"]).clone();
+        let _: i64 = kill.query_async(&mut connection).await.expect("CLIENT KILL");
+        sleep(Duration::from_millis(700)).await;
+    }
+    assert!(guard.is_held(), "the hold ended with its connection");
+    guard.release().await.expect("held to the end");
+}
+
+async fn a_waiter_outlives_its_subscription() {
+    let server = RedisServer::start();
+    let (one, other) = (registry(&server).await, registry(&server).await);
+    let guard = one.lock("k").ttl(Duration::from_mins(1)).acquire().await.expect("the lock");
+    let waiter = tokio::spawn(other.lock("k").wait(Duration::from_secs(30)).acquire());
+    let mut connection = plain(&server).await;
+    let channels = redis::cmd("PUBSUB").arg(&["CHANNELS", "dlock:*"]).clone();
+    while channels.query_async::<Vec<String>>(&mut connection).await.expect("PUBSUB").is_empty() {
+        sleep(Duration::from_millis(2)).await;
+    }
+    let kill = redis::cmd("CLIENT").arg(&["KILL", "TYPE", "pubsub"]).clone();
+    let killed: i64 = kill.query_async(&mut connection).await.expect("CLIENT KILL");
+    assert_eq!(killed, 1, "one subscription per process");
+    // Released while nobody listens.
+    guard.release().await.expect("held to the end");
+    let released = Instant::now();
+    let guard = waiter.await.expect("no panic").expect("the lock");
+    let took = released.elapsed();
+    assert!(took < Duration::from_secs(5), "woken only {took:?} after the release");
+    guard.release().await.expect("held to the end");
+}
+
+async fn a_flushed_script_cache_is_filled_again() {
+    let server = RedisServer::start();
+    let registry = registry(&server).await;
+    let mut connection = plain(&server).await;
+    let guard = acquire(&registry, "k").await;
+    let flush = redis::cmd("SCRIPT").arg("FLUSH").clone();
+    let () = flush.query_async(&mut connection).await.expect("SCRIPT FLUSH");
+    guard.release().await.expect("held to the end");
+    acquire(&registry, "k").await.release().await.expect("held to the end");
+}
+
+async fn nothing_but_expiring_keys_is_left_behind() {
+    let server = RedisServer::start();
+    let registry = registry(&server).await;
+    for number in 0..20 {
+        acquire(&registry, &format!("k{number}")).await.release().await.expect("held");
+        // Some are given up in mid-flight, which leaves a tombstone.
+        let lock = registry.lock(format!("gone{number}"));
+        drop(tokio::time::timeout(Duration::from_micros(number * 20), lock.acquire()).await);
+        let shared = registry.lock(format!("s{number}")).mode(Mode::Shared);
+        let read = shared.clone().acquire().await.expect("free");
+        let fair = registry.lock(format!("s{number}")).fair(true).wait(Duration::from_millis(5));
+        fair.acquire().await.expect_err("a reader is there");
+        drop(tokio::time::timeout(Duration::from_micros(number * 20), shared.acquire()).await);
+        read.release().await.expect("held");
+    }
+    registry.shutdown(Duration::from_secs(10)).await.expect("all is given back");
+    let mut connection = plain(&server).await;
+    let keys: Vec<String> = connection.keys("*").await.expect("KEYS");
+    assert!(!keys.is_empty());
+    for key in keys {
+        assert!(key.ends_with(":token") || key.contains(":gone:"), "{key} is left behind");
+        let left: i64 = connection.ttl(&key).await.expect("TTL");
+        assert!((1..=3_600).contains(&left), "{key} expires in {left} s");
+    }
+    let channels = redis::cmd("PUBSUB").arg("CHANNELS").clone();
+    let channels: Vec<String> = channels.query_async(&mut connection).await.expect("PUBSUB");
+    assert!(channels.is_empty(), "{channels:?} are still subscribed to");
+}
+
+async fn a_token_ahead_of_the_clock_is_outgrown_and_outlived() {
+    let server = RedisServer::start();
+    let registry = registry(&server).await;
+    let mut connection = plain(&server).await;
+    let (now, _): (u64, u64) = redis::cmd("TIME").query_async(&mut connection).await.expect("TIME");
+    // A clock that was two hours ahead drew this one.
+    let ahead = (now + 7_200) * 1_000_000;
+    let () = connection.set("dlock:{k}:token", ahead).await.expect("SET");
+    let guard = acquire(&registry, "k").await;
+    assert_eq!(guard.fencing_token().get(), ahead + 1);
+    let left: i64 = connection.ttl("dlock:{k}:token").await.expect("TTL");
+    assert!(
+        (10_700..=10_900).contains(&left),
+        "kept for {left} s, not until the clock has caught up"
+    );
+    guard.release().await.expect("held");
+}
+
+async fn a_server_that_evicts_is_refused() {
+    let server = RedisServer::start_with(&["--save", "", "--maxmemory-policy", "allkeys-lru"]);
+    let refused = Redis::connect(&server.url()).await.expect_err("it evicts locks");
+    assert!(refused.to_string().contains("allkeys-lru"), "{refused}");
+    assert!(!refused.is_transient());
+}
+
+/// The permissions that the documentation of the Redis backend names.
+const PERMISSIONS: &str = "~dlock:* &dlock:* -@all +evalsha +script|load +get +set +del \
+                           +pexpire +pttl +time +publish +subscribe +unsubscribe +ping";
+
+async fn the_documented_permissions_are_enough() {
+    let server = RedisServer::start();
+    let mut connection = plain(&server).await;
+    let mut acl = redis::cmd("ACL");
+    acl.arg("SETUSER").arg("locks").arg("on").arg(">s3cret/word");
+    acl.arg(PERMISSIONS.split_whitespace().collect::<Vec<_>>());
+    let () = acl.query_async(&mut connection).await.expect("ACL SETUSER");
+    let url = format!("redis://locks:s3cret%2Fword@127.0.0.1:{}/", server.port());
+    let backend = Redis::connect(&url).await.expect("these credentials");
+    assert!(!format!("{backend:?}").contains("s3cret"));
+    let registry = registry_over(backend);
+    let guard = acquire(&registry, "k").await;
+    let waiter = tokio::spawn(registry.lock("k").wait(Wait::Forever).acquire());
+    guard.release().await.expect("held to the end");
+    let guard = waiter.await.expect("no panic").expect("the lock");
+    assert!(registry.lock("k").inspect().await.expect("allowed").is_some());
+    assert!(registry.lock("k").force_release().await.expect("allowed"));
+    assert!(guard.release().await.expect_err("released by force").is_lost());
+}
+
+/// A user who may do everything but hear messages and send them.
+async fn user_without_channels(server: &RedisServer) -> String {
+    let mut acl = redis::cmd("ACL");
+    acl.arg("SETUSER").arg("mute").arg("on").arg(">word");
+    acl.arg(&["resetchannels", "~dlock:*", "+@all"]);
+    let () = acl.query_async(&mut plain(server).await).await.expect("ACL SETUSER");
+    format!("redis://mute:word@127.0.0.1:{}/", server.port())
+}
+
+/// How often the server has run a script.
+fn scripts_run(server: &RedisServer) -> u64 {
+    let told = server.cli(&["INFO", "commandstats"]);
+    let line = told.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls="));
+    line.and_then(|line| line.split(',').next()?.parse().ok()).unwrap_or(0)
+}
+
+async fn where_subscribing_is_refused_waiters_poll_at_once() {
+    use dlock_runtime::backend::{Attempt, Claim, Release, Released};
+    let server = RedisServer::start();
+    let one = registry(&server).await;
+    let url = user_without_channels(&server).await;
+    let mute = registry_over(Redis::connect(&url).await.expect("a user"));
+    // A release that can tell nobody is a release all the same.
+    let backend = Redis::connect(&url).await.expect("a user");
+    let mut claim = Claim::new("warm".into(), Duration::from_secs(30));
+    let attempt = backend.try_acquire(&claim).await.expect("an answer");
+    let Attempt::Granted { token, .. } = attempt else { panic!("it is free: {attempt:?}") };
+    claim.token = Some(token);
+    let released = backend.release(&claim, Release::default()).await;
+    assert!(matches!(released, Ok(Released::Released)), "{released:?}");
+
+    let guard = one.lock("k").ttl(Duration::from_mins(1)).acquire().await.expect("the lock");
+    let before = scripts_run(&server);
+    let waiter = tokio::spawn(mute.lock("k").wait(Duration::from_mins(1)).acquire());
+    let began = Instant::now();
+    while scripts_run(&server) < before + 12 {
+        sleep(Duration::from_millis(5)).await;
+    }
+    let took = began.elapsed();
+    guard.release().await.expect("held");
+    waiter.await.expect("no panic").expect("the lock").release().await.expect("held");
+    // With a second before each look it would be twelve and more.
+    assert!(took < Duration::from_secs(8), "a dozen looks took {took:?}");
+}
+
+/// What is logged, line by line.
+#[derive(Clone, Default)]
+struct Lines(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("no panic").extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Lines {
+    fn with(&self, words: &str) -> usize {
+        let bytes = self.0.lock().expect("no panic").clone();
+        String::from_utf8_lossy(&bytes).lines().filter(|line| line.contains(words)).count()
+    }
+}
+
+async fn a_refused_subscription_is_logged_once_and_leaves_nothing_behind() {
+    let server = RedisServer::start();
+    let url = user_without_channels(&server).await;
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let looks = move || {
+        let subscriber =
+            tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone());
+        let _default = tracing::subscriber::set_default(subscriber.finish());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(async {
+            let (one, mute) =
+                (registry(&server).await, Redis::connect(&url).await.expect("a user"));
+            let shown = format!("{mute:?}");
+            assert!(shown.contains("wanted: 0, touched: 0"), "{shown}");
+            let others = registry_over(mute.clone());
+            for number in 0..200 {
+                let key = format!("k{number}");
+                let held = acquire(&one, &key).await;
+                let lock = others.lock(&key).wait(Duration::from_millis(20));
+                assert!(lock.acquire().await.expect_err("held by another").is_busy());
+                held.release().await.expect("held");
+            }
+            format!("{mute:?}")
+        })
+    };
+    let shown = tokio::task::spawn_blocking(looks).await.expect("no panic");
+    assert!(shown.contains("wanted: 0, touched: 0"), "something is left behind: {shown}");
+    assert_eq!(lines.with("waiters look for themselves"), 1, "told more than once, or never");
+}
+
+async fn a_new_waiter_wakes_nobody_else() {
+    let server = RedisServer::start();
+    let backend = Redis::connect(&server.url()).await.expect("the server runs");
+    let watch = async |key: &str| backend.watch(&key.into()).await.expect("a subscription");
+    let mut first = watch("k").await;
+    // The first subscription itself is news.
+    let _ = futures_util::FutureExt::now_or_never(first.changed());
+    let mut second = watch("k").await;
+    // Confirmed after all that was to be done for the second one.
+    let _third = watch("another").await;
+    let _fourth = watch("a third").await;
+    let woken = futures_util::FutureExt::now_or_never(first.changed());
+    assert!(woken.is_none(), "woken by another waiter");
+    let _: i64 = plain(&server).await.publish("dlock:{k}:free", "").await.expect("PUBLISH");
+    first.changed().await;
+    second.changed().await;
+}
+
+async fn renewals_and_releases_overtake_a_flood_of_acquires() {
+    use dlock_runtime::backend::{Claim, Release, Renewal};
+    const FLOOD: usize = 20_000;
+    let server = RedisServer::start();
+    let patient = Redis::builder().response_timeout(Duration::from_mins(2));
+    let backend = patient.connect(&server.url()).await.expect("the server runs");
+    let claim = |key: String| Claim::new(key.into(), Duration::from_mins(5));
+    let held = claim("held".to_owned());
+    backend.try_acquire(&held).await.expect("an answer");
+    backend.renew(&held).await.expect("an answer");
+
+    let (began, answered) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let flood = tokio::spawn({
+        let (backend, began, answered) = (backend.clone(), began.clone(), answered.clone());
+        async move {
+            let claims: Vec<_> = (0..FLOOD).map(|number| claim(format!("k{number}"))).collect();
+            let all = claims.iter().map(|claim| {
+                began.fetch_add(1, Ordering::Relaxed);
+                backend.try_acquire(claim)
+            });
+            let mut all: FuturesUnordered<_> = all.collect();
+            while let Some(answer) = all.next().await {
+                answer.expect("an answer");
+                answered.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    });
+    // All are on their way, and hardly any has arrived.
+    while began.load(Ordering::Relaxed) < FLOOD || answered.load(Ordering::Relaxed) == 0 {
+        tokio::task::yield_now().await;
+    }
+    let renewal = backend.renew(&held).await.expect("an answer");
+    backend.release(&held, Release::default()).await.expect("an answer");
+    let before = answered.load(Ordering::Relaxed);
+    assert!(matches!(renewal, Renewal::Renewed { .. }), "{renewal:?}");
+    assert!(before < FLOOD / 2, "{before} acquires of {FLOOD} went before a renewal and a release");
+    flood.await.expect("no panic");
+}
+
+/// By its own count; the test's own connections are a handful.
+async fn a_restarted_server_is_not_stormed() {
+    let mut server = RedisServer::start();
+    let registry = registry(&server).await;
+    acquire(&registry, "warm").await.release().await.expect("held");
+    server.kill();
+    let waiting: Vec<_> = (0..500)
+        .map(|number| registry.lock(format!("k{number}")).wait(Duration::from_mins(2)).acquire())
+        .map(tokio::spawn)
+        .collect();
+    // They have met the outage.
+    sleep(Duration::from_millis(500)).await;
+    server.restart();
+    for task in waiting {
+        task.await.expect("no panic").expect("the server is back").release().await.expect("held");
+    }
+    let told = server.cli(&["INFO", "stats"]);
+    let count = told.lines().find_map(|line| line.strip_prefix("total_connections_received:"));
+    let count: usize = count.and_then(|count| count.trim().parse().ok()).expect("a count");
+    assert!(count < 20, "{count} connections");
+}
+
+/// What the documentation of the Redis backend tells to do.
+async fn two_passwords_at_a_time_let_credentials_rotate() {
+    let server = RedisServer::start();
+    let mut admin = plain(&server).await;
+    let mut set = async |words: &[&str]| {
+        let mut acl = redis::cmd("ACL");
+        acl.arg("SETUSER").arg("locks").arg(words);
+        let () = acl.query_async(&mut admin).await.expect("ACL SETUSER");
+    };
+    let url = |password: &str| format!("redis://locks:{password}@127.0.0.1:{}/", server.port());
+    set(&["on", "~dlock:*", "&dlock:*", "+@all", ">old"]).await;
+    let before = registry_over(Redis::connect(&url("old")).await.expect("the old password"));
+    let held = before.lock("k").ttl(Duration::from_millis(1_500)).acquire().await.expect("free");
+
+    set(&[">new"]).await;
+    let after = registry_over(Redis::connect(&url("new")).await.expect("the new password"));
+    Redis::connect(&url("old")).await.expect("still valid");
+    let waiter = tokio::spawn(after.lock("k").wait(Duration::from_mins(1)).acquire());
+    set(&["<old"]).await;
+    Redis::connect(&url("old")).await.expect_err("no longer valid");
+    // Who has authenticated before goes on, and ends in order.
+    sleep(Duration::from_secs(2)).await;
+    assert!(held.is_held(), "renewed over a connection that was made before");
+    held.release().await.expect("held");
+    waiter.await.expect("no panic").expect("the lock").release().await.expect("held");
+}
+
+async fn a_wrong_password_is_an_error_without_the_password() {
+    let server = RedisServer::start_with(&["--save", "", "--requirepass", "right"]);
+    let url = format!("redis://:wr0ng@127.0.0.1:{}/", server.port());
+    let error = Redis::connect(&url).await.expect_err("a wrong password");
+    let shown = format!("{error} {error:?}");
+    assert!(!shown.contains("wr0ng"), "{shown}");
+    assert!(!error.is_transient(), "{shown}");
+    let url = format!("redis://:right@127.0.0.1:{}/", server.port());
+    Redis::connect(&url).await.expect("the right password");
+}
+
+async fn tls_with_an_authority_of_ones_own() {
+    let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a key pair");
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let (certificate, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+    std::fs::write(&certificate, signed.cert.pem()).expect("a file");
+    std::fs::write(&key, signed.signing_key.serialize_pem()).expect("a file");
+    let port = dlock_tests::servers::free_port().expect("a port").to_string();
+    let path = |file: &std::path::Path| file.to_str().expect("a plain path").to_owned();
+    let (certificate, key) = (path(&certificate), path(&key));
+    let _server = RedisServer::start_with(&[
+        "--save",
+        "",
+        "--tls-port",
+        &port,
+        "--tls-cert-file",
+        &certificate,
+        "--tls-key-file",
+        &key,
+        "--tls-ca-cert-file",
+        &certificate,
+        "--tls-auth-clients",
+        "no",
+    ]);
+    let url = format!("rediss://localhost:{port}/");
+    Redis::connect(&url).await.expect_err("an unknown authority");
+    let builder = Redis::builder().root_certificate(signed.cert.pem());
+    let registry = registry_over(builder.connect(&url).await.expect("a known authority"));
+    acquire(&registry, "k").await.release().await.expect("held to the end");
+}
+
+async fn a_release_that_overtakes_its_acquire_wins() {
+    use dlock_runtime::backend::{Attempt, Claim, Mode, Release};
+    let server = RedisServer::start();
+    let backend = Redis::connect(&server.url()).await.expect("the server runs");
+    let claim = |mode| Claim::new("k".into(), Duration::from_secs(30)).with_mode(mode);
+    let permits = Mode::Permits(std::num::NonZeroU32::MAX);
+    for (mode, fair) in
+        [(Mode::Exclusive, false), (Mode::Exclusive, true), (Mode::Shared, false), (permits, false)]
+    {
+        let late = claim(mode).with_fair(fair);
+        let give_up = Release { late_acquire: true, keep_for: None };
+        backend.release(&late, give_up).await.expect("an answer");
+        let answer = backend.try_acquire(&late).await.expect("an answer");
+        assert!(matches!(answer, Attempt::Busy { .. }), "a given-up acquire: {answer:?}");
+        let another = claim(Mode::Exclusive);
+        let free = backend.try_acquire(&another).await.expect("an answer");
+        assert!(matches!(free, Attempt::Granted { .. }), "the key is not free: {free:?}");
+        backend.release(&another, Release::default()).await.expect("an answer");
+    }
+}

@@ -1,0 +1,115 @@
+//! Redlock on five real servers.
+
+mod connecting;
+mod faults;
+mod marks;
+mod protocol;
+
+use std::time::Duration;
+
+use dlock_runtime::backend::Redlock;
+use dlock_runtime::{LockGuard, Registry, Wait};
+use dlock_tests::servers::{RedisNodes, RedisServer};
+use dlock_tests::trials::Trials;
+
+/// `add!(trials: module::{test, test, …})`
+macro_rules! add {
+    ($trials:ident: $module:ident::{$($test:ident),* $(,)?}) => {
+        $($trials.needs(
+            "redis-server",
+            concat!(stringify!($module), "::", stringify!($test)),
+            $module::$test,
+        );)*
+    };
+}
+
+pub(super) fn add(trials: &mut Trials) {
+    add!(trials: protocol::{
+        an_uncontended_cycle_is_two_commands_on_each_node,
+        nodes_that_disagree_on_the_token_cost_one_round_trip_more,
+        of_several_at_once_one_gets_in,
+        processes_hand_over_by_messages,
+        a_lock_that_a_node_lost_is_restored_at_the_next_renewal,
+        a_lock_released_by_force_is_not_taken_again,
+        nothing_but_expiring_keys_and_the_mark_is_left_behind,
+    });
+    add!(trials: faults::{
+        two_nodes_killed_stopped_or_emptied_at_any_moment,
+        a_majority_killed_lets_nobody_enter,
+        a_majority_stopped_ends_the_hold_in_time_and_leaves_nothing,
+        nodes_that_were_stopped_execute_late_and_hold_nothing,
+        two_networks_cut_and_healed,
+        a_majority_of_half_open_networks,
+        a_half_open_connection_is_replaced,
+    });
+    add!(trials: marks::{
+        an_emptied_node_does_not_make_a_second_majority,
+        a_restarted_node_counts_after_its_quarantine,
+        a_flushed_node_is_noticed_over_its_old_connection,
+        a_brand_new_deployment_is_declared,
+        some_new_nodes_are_no_brand_new_deployment,
+        processes_that_declare_it_together_all_succeed,
+    });
+    add!(trials: connecting::{
+        mistakes_are_one_clear_line,
+        each_node_has_its_own_password_and_none_is_shown,
+        a_node_that_evicts_is_refused,
+        the_documented_permissions_are_enough,
+        a_minority_need_not_be_there_at_the_start,
+        longer_leases_than_agreed_are_refused,
+    });
+}
+
+/// A backend whose nodes come back soon.
+async fn backend(nodes: &RedisNodes) -> Redlock {
+    backend_at(nodes.urls()).await
+}
+
+async fn backend_at(urls: Vec<String>) -> Redlock {
+    let builder = Redlock::builder().bootstrap(true);
+    let builder = builder.max_lease(LONGEST).clock_tolerance(Duration::from_millis(700));
+    builder.connect(urls).await.expect("the nodes run")
+}
+
+/// The longest lease of these tests, and about how long a node that may have forgotten something counts for
+/// nothing.
+const LONGEST: Duration = Duration::from_secs(2);
+
+async fn registry(nodes: &RedisNodes) -> Registry {
+    registry_over(backend(nodes).await)
+}
+
+fn registry_over(backend: Redlock) -> Registry {
+    let builder = Registry::builder().backend("redlock", backend).default_ttl(LONGEST);
+    builder.build().expect("a registry")
+}
+
+async fn acquire(registry: &Registry, key: &str) -> LockGuard {
+    registry.lock(key).wait(Wait::Forever).acquire().await.expect("the lock")
+}
+
+/// How often a server has run a script, by its own statistics.
+fn scripts_run(server: &RedisServer) -> u64 {
+    let told = server.cli(&["INFO", "commandstats"]);
+    let line = told.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls="));
+    line.and_then(|line| line.split(',').next()).and_then(|calls| calls.parse().ok()).unwrap_or(0)
+}
+
+/// Waits until all nodes that run count again.
+async fn all_count(servers: &[RedisServer]) {
+    for server in servers {
+        while !counts(server) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// Has this node a mark whose time has come?
+fn counts(server: &RedisServer) -> bool {
+    let mark = server.cli(&["GET", "dlock:mark"]);
+    let time = server.cli(&["TIME"]);
+    let mut time = time.lines().map(|part| part.trim().parse::<u64>().expect("a number"));
+    let (seconds, micros) = (time.next().expect("seconds"), time.next().expect("microseconds"));
+    let from = mark.trim().split(':').nth(1).and_then(|from| from.parse::<u64>().ok());
+    from.is_some_and(|from| from <= seconds * 1_000 + micros / 1_000)
+}

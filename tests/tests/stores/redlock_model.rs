@@ -1,0 +1,222 @@
+//! The node of Redlock's simulation and the scripts on a real server, side by side: whatever is asked, both
+//! answer the same.
+
+#[path = "../../../dlock-runtime/src/stores/redlock/model.rs"]
+#[allow(dead_code, reason = "the simulation uses more of it")]
+mod model;
+
+use dlock_tests::servers::RedisServer;
+use dlock_tests::trials::Trials;
+use model::{Answer, Asker, Node, Renewed};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use redis::{Connection, Script};
+
+const MILLISECOND: u64 = 1_000;
+const SECOND: u64 = 1_000 * MILLISECOND;
+/// Far longer than the test takes: nothing ends by itself.
+const LONG: u64 = 10_000 * SECOND;
+/// How much later the server may look at its clock than this test.
+const SLACK: u64 = 60 * SECOND;
+const TOLERANCE: u64 = 300 * SECOND;
+/// Who holds a lock, as its holders are told apart by operators; no step depends on it.
+const CLAIMANT: &str = "host 1 0 test";
+
+macro_rules! script {
+    ($($file:literal),+) => {
+        Script::new(concat!($(include_str!(concat!("../../../dlock-runtime/src/stores/redis/", $file))),+))
+    };
+}
+
+pub(super) fn add(trials: &mut Trials) {
+    trials.needs("redis-server", "the_model_and_the_scripts_agree", || async {
+        let compared = tokio::task::spawn_blocking(compare);
+        compared.await.expect("they agree");
+    });
+}
+
+/// A server, and how it is asked.
+struct Real {
+    connection: Connection,
+    acquire: Script,
+    raise: Script,
+    renew: Script,
+    release: Script,
+    greet: Script,
+    run: String,
+}
+
+impl Real {
+    fn new(server: &RedisServer) -> Self {
+        let client = redis::Client::open(server.url()).expect("a URL");
+        Self {
+            connection: client.get_connection().expect("the server runs"),
+            acquire: script!("mark.lua", "token.lua", "acquire.lua"),
+            raise: script!("mark.lua", "token.lua", "raise.lua"),
+            renew: script!("mark.lua", "token.lua", "renew.lua"),
+            release: script!("mark.lua", "release.lua"),
+            greet: script!("greet.lua"),
+            run: String::new(),
+        }
+    }
+
+    /// The server's clock, in microseconds.
+    fn clock(&mut self) -> u64 {
+        let (seconds, micros): (u64, u64) =
+            redis::cmd("TIME").query(&mut self.connection).expect("TIME");
+        seconds * SECOND + micros
+    }
+
+    fn greet(&mut self, quarantine: u64, found: bool) {
+        let mut call = self.greet.prepare_invoke();
+        call.key("mark").arg(quarantine / MILLISECOND).arg(if found { "found" } else { "enter" });
+        let (run, ..): (String, i64, u64, u64) = call.invoke(&mut self.connection).expect("greet");
+        self.run = run;
+    }
+
+    fn run_of(&self, asker: Asker) -> String {
+        if asker.run == 1 { self.run.clone() } else { format!("other{}", asker.run) }
+    }
+
+    fn acquire(&mut self, asker: Asker, proposed: u64) -> Answer {
+        let run = self.run_of(asker);
+        let mut call = self.acquire.prepare_invoke();
+        call.key("lock").key("token").key(format!("lock:gone:{}", asker.owner)).key("mark");
+        call.arg(asker.owner).arg(LONG / MILLISECOND).arg(asker.round).arg(proposed);
+        call.arg(TOLERANCE).arg(CLAIMANT).arg(run);
+        let (kind, number, owner): (u8, u64, String) =
+            call.invoke(&mut self.connection).expect("acquire");
+        match kind {
+            0 => {
+                let owner = owner.parse().expect("an owner of this test");
+                Answer::Busy { owner, left: number * MILLISECOND }
+            }
+            1 => Answer::Granted(number),
+            2 => Answer::GivenUp,
+            3 => Answer::Quarantined(number * MILLISECOND),
+            _ => Answer::Unmarked,
+        }
+    }
+
+    fn raise(&mut self, asker: Asker, token: u64) -> bool {
+        let run = self.run_of(asker);
+        let mut call = self.raise.prepare_invoke();
+        call.key("lock").key("token").key("mark");
+        call.arg(asker.owner).arg(asker.round).arg(token).arg(run);
+        call.invoke(&mut self.connection).expect("raise")
+    }
+
+    fn renew(&mut self, asker: Asker, token: u64) -> Renewed {
+        let run = self.run_of(asker);
+        let mut call = self.renew.prepare_invoke();
+        call.key("lock").key("token").key(format!("lock:gone:{}", asker.owner)).key("mark");
+        call.arg(asker.owner).arg(LONG / MILLISECOND).arg(asker.round).arg(token);
+        call.arg(run).arg(CLAIMANT);
+        match call.invoke::<u8>(&mut self.connection).expect("renew") {
+            0 => Renewed::NotHeld,
+            1 => Renewed::Counts,
+            _ => Renewed::Uncounted,
+        }
+    }
+
+    fn release(&mut self, asker: Asker, tombstone: Option<bool>) -> bool {
+        let run = self.run_of(asker);
+        let mut call = self.release.prepare_invoke();
+        call.key("lock").key(format!("lock:gone:{}", asker.owner)).key("mark");
+        call.arg(asker.owner).arg(asker.round).arg(0).arg("");
+        let always = if tombstone == Some(true) { "always" } else { "missing" };
+        call.arg(tombstone.map_or(0, |_| LONG / MILLISECOND)).arg(always).arg(run);
+        call.invoke::<u8>(&mut self.connection).expect("release") == 1
+    }
+
+    fn say(&mut self, words: &[&str]) {
+        let mut command = redis::cmd(words[0]);
+        command.arg(&words[1..]);
+        let () = command.query(&mut self.connection).expect("a command");
+    }
+}
+
+/// Two answers are the same, but for the time that passed between them.
+fn same(model: Answer, real: Answer) -> bool {
+    let near = |one: u64, other: u64| one.abs_diff(other) <= SLACK;
+    match (model, real) {
+        (Answer::Busy { owner, left }, Answer::Busy { owner: other, left: rest }) => {
+            owner == other && near(left, rest)
+        }
+        (Answer::Quarantined(left), Answer::Quarantined(rest)) => near(left, rest),
+        // A proposal that is passed over gives way to the node's own time.
+        (Answer::Granted(token), Answer::Granted(other)) => near(token, other),
+        (one, other) => one == other,
+    }
+}
+
+fn compare() {
+    let server = RedisServer::start();
+    for seed in 0..60 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut real = Real::new(&server);
+        real.say(&["FLUSHALL"]);
+        let mut model = Node::new(real.clock(), 1);
+        let mut answers = vec![];
+        for step in 0..60 {
+            let at = format!("schedule {seed}, step {step}, after {answers:?}");
+            let asker = Asker {
+                owner: rng.random_range(1..4),
+                round: rng.random_range(1..6),
+                run: if rng.random_bool(0.9) { 1 } else { 2 },
+            };
+            model.now = real.clock();
+            let token = model.now + rng.random_range(0..TOLERANCE - SLACK);
+            let answer = match rng.random_range(0..14) {
+                0..5 => {
+                    let wild = rng.random_bool(0.2);
+                    let proposed = if wild { token + TOLERANCE + SLACK } else { token };
+                    let expected = model.acquire(asker, LONG, proposed, TOLERANCE);
+                    let answer = real.acquire(asker, proposed);
+                    assert!(same(expected, answer), "{expected:?} is not {answer:?}: {at}");
+                    if let (Answer::Granted(expected), Answer::Granted(token)) = (expected, answer)
+                        && expected != token
+                    {
+                        assert!(wild, "{expected} is not {token}: {at}");
+                        // From here on they would differ by the time between them.
+                        break;
+                    }
+                    format!("{asker:?} {answer:?}")
+                }
+                5 => {
+                    let expected = model.raise(asker, token);
+                    assert_eq!(real.raise(asker, token), expected, "raise: {at}");
+                    format!("{asker:?} raised: {expected}")
+                }
+                6..8 => {
+                    let expected = model.renew(asker, LONG, token);
+                    assert_eq!(real.renew(asker, token), expected, "renew: {at}");
+                    format!("{asker:?} {expected:?}")
+                }
+                8..10 => {
+                    let tombstone = [None, Some(false), Some(true)][rng.random_range(0..3)];
+                    let expected = model.release(asker, tombstone.map(|always| (LONG, always)));
+                    assert_eq!(real.release(asker, tombstone), expected, "release: {at}");
+                    format!("{asker:?} released with {tombstone:?}: {expected}")
+                }
+                10 => {
+                    model.expire();
+                    real.say(&["DEL", "lock"]);
+                    "expired".to_owned()
+                }
+                11 if rng.random_bool(0.2) => {
+                    model.empty();
+                    real.say(&["FLUSHALL"]);
+                    "emptied".to_owned()
+                }
+                _ => {
+                    let (found, quarantine) = (rng.random_bool(0.7), LONG * rng.random_range(1..3));
+                    model.greet(quarantine, found);
+                    real.greet(quarantine, found);
+                    "greeted".to_owned()
+                }
+            };
+            answers.push(answer);
+        }
+    }
+}
