@@ -21,7 +21,7 @@ impl Registry {
     /// let guard = locks.lock("product:1").label("stock-taking").acquire().await?;
     /// for lock in locks.inspect("product:").await? {
     ///     for holder in lock.holders {
-    ///         let who = holder.claimant.map(|who| who.to_string()).unwrap_or_default();
+    ///         let who = holder.client_info.map(|who| who.to_string()).unwrap_or_default();
     ///         println!("{} {} {who} {:?}", lock.key, holder.token, holder.expires_in);
     ///     }
     /// }
