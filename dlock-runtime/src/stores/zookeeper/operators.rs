@@ -82,8 +82,13 @@ impl ZooKeeper {
     pub(super) async fn states(&self, prefix: &str) -> Result<Vec<LockState>, BackendError> {
         let session = self.session().await?;
         let root = if self.0.root.is_empty() { "/" } else { &self.0.root };
-        let folders = session.read(Moment::now(), session.client.list_children(root)).await;
-        let folders = match folders {
+        let client = &session.client;
+        // A follower may not know yet of a folder that was made through another one.
+        let folders = async {
+            client.sync(root).await?;
+            client.list_children(root).await
+        };
+        let folders = match session.read(Moment::now(), folders).await {
             Err(Error::NoNode) => vec![],
             answer => answer.map_err(|error| self.failed(&error))?,
         };
