@@ -39,7 +39,7 @@ use watchdog::Watchdogs;
 /// Backends by name, with the queues, renewals and background work of the locks acquired through them.
 pub(crate) struct Engine {
     backends: Vec<Arc<NamedBackend>>,
-    /// Its index.
+    /// The index of the backend of locks that name none.
     pub(crate) default_backend: Option<usize>,
     pub(crate) default_ttl: Duration,
     pub(crate) queues: Arc<LocalQueues>,
@@ -142,7 +142,6 @@ impl NamedBackend {
         Labels { template, key, store: Store::Backend(&self.name) }
     }
 
-    /// Why this backend cannot honour these options with this ttl, if it cannot.
     /// Why this backend cannot honour these options with this ttl, if it cannot.
     pub(crate) fn refuses(&self, ttl: Duration, options: &LockOptions) -> Option<String> {
         supported::refuses(&self.capabilities, ttl, options)

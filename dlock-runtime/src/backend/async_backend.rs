@@ -13,47 +13,66 @@ use crate::key::LockKey;
 /// its answer at once, without awaiting anything, implements [`Backend`] itself and saves one allocation for each
 /// request.
 ///
+/// A backend in front of another one, which counts the requests for locks:
+///
 /// ```
+/// use std::sync::Arc;
+/// use std::sync::atomic::{AtomicU64, Ordering};
+///
 /// use dlock_runtime::backend::{
-///     AsyncBackend, Attempt, Capabilities, Claim, Holder, LockState, Release, Released, Renewal, Watch,
+///     AsyncBackend, Attempt, Backend, Capabilities, Claim, Holder, LockState, Memory, Release,
+///     Released, Renewal, Watch,
 /// };
-/// use dlock_runtime::{BackendError, LockKey};
+/// use dlock_runtime::{BackendError, LockKey, Registry};
 ///
-/// struct MyStore;
+/// #[derive(Clone)]
+/// struct Counted {
+///     store: Memory,
+///     acquires: Arc<AtomicU64>,
+/// }
 ///
-/// impl AsyncBackend for MyStore {
+/// impl AsyncBackend for Counted {
 ///     fn kind(&self) -> &'static str {
-///         "mystore"
+///         "counted"
 ///     }
 ///     fn capabilities(&self) -> Capabilities {
-///         Capabilities::LEASES
+///         Capabilities::LEASES.with_shared_by_processes(false)
 ///     }
 ///     async fn try_acquire(&self, claim: &Claim) -> Result<Attempt, BackendError> {
-///         todo!("one atomic request")
+///         self.acquires.fetch_add(1, Ordering::Relaxed);
+///         self.store.try_acquire(claim).await
 ///     }
 ///     async fn renew(&self, claim: &Claim) -> Result<Renewal, BackendError> {
-///         todo!("extend the lease if this owner has it")
+///         self.store.renew(claim).await
 ///     }
 ///     async fn release(&self, claim: &Claim, release: Release) -> Result<Released, BackendError> {
-///         todo!("delete the lease if this owner has it")
+///         self.store.release(claim, release).await
 ///     }
 ///     async fn watch(&self, key: &LockKey) -> Result<Box<dyn Watch>, BackendError> {
-///         todo!("subscribe to releases of the key")
+///         self.store.watch(key).await
 ///     }
 ///     async fn inspect(&self, key: &LockKey) -> Result<Option<Holder>, BackendError> {
-///         todo!("read the lease")
+///         self.store.inspect(key).await
 ///     }
 ///     async fn list(&self, prefix: &str) -> Result<Vec<LockState>, BackendError> {
-///         todo!("read the leases")
+///         self.store.list(prefix).await
 ///     }
 ///     async fn revoke(&self, key: &LockKey) -> Result<bool, BackendError> {
-///         todo!("refuse renewals from now on")
+///         self.store.revoke(key).await
 ///     }
 ///     async fn force_release(&self, key: &LockKey) -> Result<bool, BackendError> {
-///         todo!("delete the lease")
+///         self.store.force_release(key).await
 ///     }
 /// }
-/// # let registry = dlock_runtime::Registry::builder().backend("mine", MyStore).build();
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let counted = Counted { store: Memory::new(), acquires: Arc::default() };
+/// let locks = Registry::builder().backend("counted", counted.clone()).build()?;
+/// locks.lock("product:1").acquire().await?.release().await?;
+/// assert_eq!(counted.acquires.load(Ordering::Relaxed), 1);
+/// # Ok(())
+/// # }
 /// ```
 pub trait AsyncBackend: Send + Sync + 'static {
     /// See [`Backend::kind`].

@@ -56,49 +56,6 @@ impl Attempt {
     pub const fn queued(look_in: Option<Duration>) -> Self {
         Self::Busy { expires_in: look_in, queued: true, other_permits: None, in_doubt: false }
     }
-
-    /// The same, with the number by which somebody else counts.
-    #[must_use]
-    pub const fn with_other_permits(mut self, other: Option<NonZeroU32>) -> Self {
-        match &mut self {
-            Self::Granted { other_permits, .. } | Self::Busy { other_permits, .. } => {
-                *other_permits = other;
-            }
-        }
-        self
-    }
-
-    /// The same, where another copy of this request may still be executed: the store sent it again over another
-    /// connection. Its [release](Release) then sets [`late_acquire`](Release::late_acquire), whether it was granted or
-    /// its caller gives up.
-    #[must_use]
-    pub const fn with_in_doubt(mut self, is_in_doubt: bool) -> Self {
-        match &mut self {
-            Self::Granted { in_doubt, .. } | Self::Busy { in_doubt, .. } => *in_doubt = is_in_doubt,
-        }
-        self
-    }
-
-    /// May another copy of the request still be executed?
-    pub(crate) const fn in_doubt(&self) -> bool {
-        match self {
-            Self::Granted { in_doubt, .. } | Self::Busy { in_doubt, .. } => *in_doubt,
-        }
-    }
-
-    /// The other number of permits that somebody counts by.
-    pub(crate) const fn other_permits(&self) -> Option<NonZeroU32> {
-        match self {
-            Self::Granted { other_permits, .. } | Self::Busy { other_permits, .. } => {
-                *other_permits
-            }
-        }
-    }
-
-    /// Has the claim a place in the store's queue?
-    pub(crate) const fn is_queued(&self) -> bool {
-        matches!(self, Self::Busy { queued: true, .. })
-    }
 }
 
 /// The answer to a try for several keys.
@@ -146,49 +103,6 @@ impl SetAttempt {
         Self::Busy { at, expires_in, queued, other_permits: None, in_doubt: false }
     }
 
-    /// The same, with the number by which somebody else counts.
-    #[must_use]
-    pub const fn with_other_permits(mut self, other: Option<NonZeroU32>) -> Self {
-        match &mut self {
-            Self::Granted { other_permits, .. } | Self::Busy { other_permits, .. } => {
-                *other_permits = other;
-            }
-        }
-        self
-    }
-
-    /// The same, where another copy of this request may still be executed: the store sent it again over another
-    /// connection. Its [release](Release) then sets [`late_acquire`](Release::late_acquire), whether it was granted or
-    /// its caller gives up.
-    #[must_use]
-    pub const fn with_in_doubt(mut self, is_in_doubt: bool) -> Self {
-        match &mut self {
-            Self::Granted { in_doubt, .. } | Self::Busy { in_doubt, .. } => *in_doubt = is_in_doubt,
-        }
-        self
-    }
-
-    /// May another copy of the request still be executed?
-    pub(crate) const fn in_doubt(&self) -> bool {
-        match self {
-            Self::Granted { in_doubt, .. } | Self::Busy { in_doubt, .. } => *in_doubt,
-        }
-    }
-
-    /// The other number of permits that somebody counts by.
-    pub(crate) const fn other_permits(&self) -> Option<NonZeroU32> {
-        match self {
-            Self::Granted { other_permits, .. } | Self::Busy { other_permits, .. } => {
-                *other_permits
-            }
-        }
-    }
-
-    /// Has the claim a place in the store's queue?
-    pub(crate) const fn is_queued(&self) -> bool {
-        matches!(self, Self::Busy { queued: true, .. })
-    }
-
     /// The answer to a try for one key alone.
     #[cfg(feature = "redis")]
     pub(crate) fn of_one(self) -> Attempt {
@@ -213,6 +127,61 @@ impl SetAttempt {
         }
     }
 }
+
+/// What the answers for one key and for several have in common.
+macro_rules! common_to_answers {
+    ($answer:ident) => {
+        impl $answer {
+            /// The same, with the number by which somebody else counts.
+            #[must_use]
+            pub const fn with_other_permits(mut self, other: Option<NonZeroU32>) -> Self {
+                match &mut self {
+                    Self::Granted { other_permits, .. } | Self::Busy { other_permits, .. } => {
+                        *other_permits = other;
+                    }
+                }
+                self
+            }
+
+            /// The same, where another copy of this request may still be executed: the store sent it again over another
+            /// connection. Its [release](Release) then sets [`late_acquire`](Release::late_acquire), whether it was granted or
+            /// its caller gives up.
+            #[must_use]
+            pub const fn with_in_doubt(mut self, is_in_doubt: bool) -> Self {
+                match &mut self {
+                    Self::Granted { in_doubt, .. } | Self::Busy { in_doubt, .. } => {
+                        *in_doubt = is_in_doubt
+                    }
+                }
+                self
+            }
+
+            /// May another copy of the request still be executed?
+            pub(crate) const fn in_doubt(&self) -> bool {
+                match self {
+                    Self::Granted { in_doubt, .. } | Self::Busy { in_doubt, .. } => *in_doubt,
+                }
+            }
+
+            /// The other number of permits that somebody counts by.
+            pub(crate) const fn other_permits(&self) -> Option<NonZeroU32> {
+                match self {
+                    Self::Granted { other_permits, .. } | Self::Busy { other_permits, .. } => {
+                        *other_permits
+                    }
+                }
+            }
+
+            /// Has the claim a place in the store's queue?
+            pub(crate) const fn is_queued(&self) -> bool {
+                matches!(self, Self::Busy { queued: true, .. })
+            }
+        }
+    };
+}
+
+common_to_answers!(Attempt);
+common_to_answers!(SetAttempt);
 
 /// The answer to a renewal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
