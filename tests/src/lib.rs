@@ -3,6 +3,7 @@
 pub mod careless;
 pub mod faulty;
 pub mod late;
+pub mod logs;
 pub mod proxy;
 pub mod servers;
 pub mod trials;

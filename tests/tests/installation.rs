@@ -1,6 +1,5 @@
 //! What `install` verifies: every annotated function of this binary.
 
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dlock_runtime::backend::{
@@ -53,20 +52,6 @@ impl Unused {
 #[allow(dead_code)]
 async fn sell(id: u64, tx: &mut sqlx::PgTransaction<'_>) -> Result<u64, LockError> {
     Ok(id)
-}
-
-/// The warnings of the thread that listens.
-#[derive(Clone, Default)]
-struct Warnings(Arc<Mutex<Vec<u8>>>);
-
-impl std::io::Write for Warnings {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().expect("no panic").write(bytes)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
 }
 
 /// A store that can do less: no short leases, no `min_hold`.
@@ -178,13 +163,8 @@ async fn install_verifies_every_site_and_happens_once() {
         let builder = builder.backend("jobs", Memory::new()).backend("library", Memory::new());
         builder.allow_unregistered("linked").allow_unregistered("office")
     };
-    let warnings = Warnings::default();
-    let writer = warnings.clone();
-    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone());
-    tracing::subscriber::with_default(subscriber.finish(), || {
-        builder().install().expect("all is well");
-    });
-    let told = String::from_utf8(warnings.0.lock().expect("no panic").clone()).expect("text");
+    let (installed, told) = dlock_tests::logs::collect(|| builder().install());
+    installed.expect("all is well");
     assert_eq!(told.lines().count(), 1, "{told}");
     for part in ["WARN", "::sell (", "::purchase (", "do not exclude each other"] {
         assert!(told.contains(part), "{part} is not in: {told}");

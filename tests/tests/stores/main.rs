@@ -20,6 +20,7 @@ use std::process::ExitCode;
 use dlock_tests::trials::Trials;
 
 fn main() -> ExitCode {
+    dlock_tests::logs::install();
     let mut trials = Trials::default();
     trials.side_by_side(4);
     trials.module("databases", databases::add);

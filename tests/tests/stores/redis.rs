@@ -485,37 +485,10 @@ async fn where_subscribing_is_refused_waiters_poll_at_once() {
     assert!(took < Duration::from_secs(8), "a dozen looks took {took:?}");
 }
 
-/// What is logged, line by line.
-#[derive(Clone, Default)]
-struct Lines(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
-
-impl std::io::Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().expect("no panic").extend(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Lines {
-    fn with(&self, words: &str) -> usize {
-        let bytes = self.0.lock().expect("no panic").clone();
-        String::from_utf8_lossy(&bytes).lines().filter(|line| line.contains(words)).count()
-    }
-}
-
 async fn a_refused_subscription_is_logged_once_and_leaves_nothing_behind() {
     let server = RedisServer::start();
     let url = user_without_channels(&server).await;
-    let lines = Lines::default();
-    let writer = lines.clone();
     let looks = move || {
-        let subscriber =
-            tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone());
-        let _default = tracing::subscriber::set_default(subscriber.finish());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.expect("a runtime").block_on(async {
             let (one, mute) =
@@ -533,9 +506,11 @@ async fn a_refused_subscription_is_logged_once_and_leaves_nothing_behind() {
             format!("{mute:?}")
         })
     };
-    let shown = tokio::task::spawn_blocking(looks).await.expect("no panic");
+    let collected = tokio::task::spawn_blocking(|| dlock_tests::logs::collect(looks)).await;
+    let (shown, lines) = collected.expect("no panic");
     assert!(shown.contains("wanted: 0, touched: 0"), "something is left behind: {shown}");
-    assert_eq!(lines.with("waiters look for themselves"), 1, "told more than once, or never");
+    let logged = lines.matches("waiters look for themselves").count();
+    assert_eq!(logged, 1, "logged more than once, or never: {lines}");
 }
 
 async fn a_new_waiter_wakes_nobody_else() {

@@ -1,0 +1,50 @@
+//! Collects what one thread logs.
+//!
+//! The subscriber is the whole process's, and is there before the tests run. With a subscriber of its own for each
+//! thread, a line could get lost: while `tracing` knows only one subscriber, it asks the thread that reaches an event
+//! first whether it is of interest, and remembers that answer for every thread.
+
+use std::cell::RefCell;
+use std::io::Write;
+use std::sync::Once;
+
+thread_local! {
+    /// The lines of this thread, while it collects them.
+    static COLLECTED: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };
+}
+
+/// Installs the subscriber. Call it before any test runs, wherever several run side by side.
+pub fn install() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let lines = tracing_subscriber::fmt().with_ansi(false).with_writer(|| ThisThread);
+        lines.try_init().expect("no other subscriber in this process");
+    });
+}
+
+/// Runs `work`, and returns the lines that its thread has logged.
+pub fn collect<T>(work: impl FnOnce() -> T) -> (T, String) {
+    install();
+    COLLECTED.set(Some(Vec::new()));
+    let done = work();
+    let lines = COLLECTED.take().expect("one collection at a time on each thread");
+    (done, String::from_utf8(lines).expect("UTF-8"))
+}
+
+/// Writes to the collection of this thread, or nowhere.
+struct ThisThread;
+
+impl Write for ThisThread {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        COLLECTED.with_borrow_mut(|lines| {
+            if let Some(lines) = lines {
+                lines.extend(bytes);
+            }
+        });
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
