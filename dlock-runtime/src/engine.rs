@@ -16,8 +16,9 @@ use crate::key::LockKey;
 use crate::options::LockOptions;
 
 mod acquire;
-mod acquire_set;
+mod deadline;
 mod hold;
+mod line_up;
 mod local_queue;
 mod nesting;
 mod release;
@@ -25,6 +26,8 @@ mod request;
 mod run_guarded;
 pub(crate) mod supported;
 pub(crate) mod telemetry;
+mod waiting;
+mod wanted;
 mod watchdog;
 
 pub(crate) use hold::{Ending, Hold};

@@ -14,6 +14,10 @@ thread_local! {
 }
 
 /// Installs the subscriber. Call it before any test runs, wherever several run side by side.
+///
+/// # Panics
+///
+/// If the process has another subscriber.
 pub fn install() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -23,6 +27,10 @@ pub fn install() {
 }
 
 /// Runs `work`, and returns the lines that its thread has logged.
+///
+/// # Panics
+///
+/// If `work` collects on the same thread.
 pub fn collect<T>(work: impl FnOnce() -> T) -> (T, String) {
     install();
     COLLECTED.set(Some(Vec::new()));

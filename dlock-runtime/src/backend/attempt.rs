@@ -171,11 +171,6 @@ macro_rules! common_to_answers {
                     }
                 }
             }
-
-            /// Has the claim a place in the store's queue?
-            pub(crate) const fn is_queued(&self) -> bool {
-                matches!(self, Self::Busy { queued: true, .. })
-            }
         }
     };
 }

@@ -1,506 +1,333 @@
-//! Taking one lease: queue up locally, then ask the backend until it grants or time is up.
+//! The acquire loop: line up in the local queue, then ask the store until it grants or the wait is over.
 
-use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
-use tokio::time::Instant;
 
+use super::Engine;
+use super::deadline::Deadline;
 use super::hold::{Hold, HoldLimits};
-use super::local_queue::{Joined, Known, Turn};
+use super::line_up::line_up;
+use super::local_queue::Turn;
 use super::release::{Abandoned, abandon_later};
 use super::request::Request;
 use super::telemetry;
-use super::{Engine, NamedBackend};
-use crate::backend::{Answer, Attempt, Backend, Claim, Mode, Watch};
-use crate::backoff::Backoff;
+use super::waiting::Waiting;
+use super::wanted::{KeySet, OneKey, Outcome, Wanted};
+use crate::backend::{Claim, Mode};
 use crate::clock::Moment;
 use crate::error::{BackendError, HeldBy, LockError};
-use crate::options::Wait;
 use crate::token::FencingToken;
 
-/// One request is given at least so long to be answered, however short the `wait`: a `wait` bounds
-/// the waiting for a holder, and `wait = "0s"` must still hear the answer to its one try.
-const LEAST_ANSWER_TIME: Duration = Duration::from_secs(1);
-
-/// How often a waiter looks although nobody told it to: a safety net where the backend pushes.
-const SAFETY_NET: Duration = Duration::from_secs(1);
-
-/// Until when a call waits.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Deadline {
-    began: Instant,
-    limit: Option<Duration>,
-}
-
-impl Deadline {
-    pub(super) fn new(wait: Wait) -> Self {
-        let limit = match wait {
-            Wait::UpTo(limit) => Some(limit),
-            Wait::Forever => None,
-        };
-        Self { began: Instant::now(), limit }
-    }
-
-    pub(super) fn waited(&self) -> Duration {
-        self.began.elapsed()
-    }
-
-    pub(super) fn is_over(&self) -> bool {
-        self.limit.is_some_and(|limit| self.waited() >= limit)
-    }
-
-    fn no_waiting(&self) -> bool {
-        self.limit == Some(Duration::ZERO)
-    }
-
-    /// How much longer the caller waits.
-    pub(super) fn left(&self) -> Duration {
-        self.limit.map_or(Duration::MAX, |limit| limit.saturating_sub(self.waited()))
-    }
-
-    /// Is there time enough to wait for an answer and then for a holder?
-    fn is_long(&self) -> bool {
-        self.limit.is_none_or(|limit| limit >= LEAST_ANSWER_TIME)
-    }
-
-    fn instant(&self) -> Option<Instant> {
-        self.limit.and_then(|limit| self.began.checked_add(limit))
-    }
-
-    /// Until when a request that is sent now may be answered.
-    fn answer_by(&self) -> Option<Instant> {
-        self.instant().map(|instant| instant.max(Instant::now() + LEAST_ANSWER_TIME))
-    }
-
-    /// Awaits the future until the deadline; `None` when that came first.
-    pub(super) async fn bound<T>(&self, future: impl Future<Output = T>) -> Option<T> {
-        match self.instant() {
-            Some(instant) => tokio::time::timeout_at(instant, future).await.ok(),
-            None => Some(future.await),
-        }
-    }
-
-    pub(super) fn busy(&self, request: &Request, holder: HeldBy) -> LockError {
-        LockError::Busy { key: request.key.clone(), waited: self.waited(), holder }
-    }
-}
-
-/// Takes the lease.
+/// Acquires one lease.
 ///
-/// Cancel safe: a request whose answer is not awaited any more is undone in the background, and the
-/// place in the local queue passes to the next task.
+/// Cancel safe: if this future is dropped while a request of it may still be executed, the request is undone in the
+/// background, and the turn in the local queue passes to the next task.
 pub(super) async fn acquire(
     engine: &Arc<Engine>,
     request: &Request,
 ) -> Result<Arc<Hold>, LockError> {
     let runtime = Handle::try_current().map_err(|_| LockError::NoRuntime)?;
     let deadline = Deadline::new(request.wait);
-    let place = line_up(engine, request, &deadline).await?;
-    let mut attempts = Acquire::new(engine, request, runtime, place);
-    let granted = attempts.until_granted(&deadline).await?;
-    Ok(attempts.into_hold(granted))
+    let front = line_up(engine, request, &deadline).await?.map(|turn| (0, turn));
+    let mut acquire = Acquire::new(engine, OneKey(request), runtime, front);
+    let granted = acquire.until_granted(&deadline).await?;
+    let mut hold = None;
+    acquire.into_holds(granted, |granted| hold = Some(granted));
+    Ok(hold.expect("one key has one hold"))
 }
 
-/// Waits for the place in front among this process's tasks. One that wants to be served in the order of
-/// all processes has no place here: it stands in the store's own queue.
-pub(super) async fn line_up(
-    engine: &Engine,
-    request: &Request,
-    deadline: &Deadline,
-) -> Result<Option<Turn>, LockError> {
-    let index = request.backend.index;
-    if request.fair {
-        return Ok(None);
-    }
-    if deadline.no_waiting() && request.mode != Mode::Exclusive {
-        // The one in front may be about to share the key.
-        return Ok(engine.queues.try_enter(index, &request.key));
-    }
-    let mut turn = match engine.queues.enter(index, &request.key) {
-        Joined::Front(place) => return Ok(Some(place)),
-        Joined::Behind(turn) => turn,
-    };
-    if deadline.no_waiting() {
-        // Not even for the millisecond that a timer takes.
-        return behind_until_known(engine, request, deadline, turn).await;
-    }
-    match deadline.bound(&mut turn).await {
-        Some(Ok(place)) => Ok(Some(place)),
-        // The sender is dropped only together with the queue, and that only when it is empty.
-        Some(Err(_)) => Err(deadline.busy(request, HeldBy::ThisProcess)),
-        None => behind_until_known(engine, request, deadline, turn).await,
-    }
+/// Acquires several leases of one backend in one step. The requests are in the order of their keys.
+///
+/// Cancel safe in the same way as [`acquire`].
+pub(super) async fn acquire_set(
+    engine: &Arc<Engine>,
+    requests: &[Request],
+) -> Result<Vec<Arc<Hold>>, LockError> {
+    let runtime = Handle::try_current().map_err(|_| LockError::NoRuntime)?;
+    let deadline = Deadline::new(requests[0].wait);
+    let mut acquire = Acquire::new(engine, KeySet(requests), runtime, None);
+    acquire.line_up_where_occupied(&deadline).await?;
+    let granted = acquire.until_granted(&deadline).await?;
+    let mut holds = Vec::with_capacity(requests.len());
+    acquire.into_holds(granted, |hold| holds.push(hold));
+    Ok(holds)
 }
 
-/// The caller's time is over before its turn came. It is told that the lock is busy only if that is known: a
-/// store that failed, or has not answered, is a failure for those behind as it is for the one in front.
-async fn behind_until_known(
-    engine: &Engine,
-    request: &Request,
-    deadline: &Deadline,
-    mut turn: oneshot::Receiver<Turn>,
-) -> Result<Option<Turn>, LockError> {
-    let index = request.backend.index;
-    let until = Instant::now() + LEAST_ANSWER_TIME;
-    loop {
-        let anew = engine.queues.heard_anew(index, &request.key);
-        let anew = anew.notified();
-        let now = Instant::now();
-        let too_long_ago = now.checked_sub(LEAST_ANSWER_TIME).unwrap_or(now);
-        let limit = match engine.queues.known(index, &request.key, too_long_ago) {
-            Known::Busy => return Err(deadline.busy(request, HeldBy::ThisProcess)),
-            Known::Failed(error) => return Err(failed(request, error)),
-            Known::Asked(since) => until.min(since + LEAST_ANSWER_TIME),
-            // The one in front stands in the store's queue, and nobody knows whether anybody holds the key: the
-            // store is asked past it.
-            Known::Nothing if request.backend.capabilities.queue => return Ok(None),
-            Known::Nothing => until,
-        };
-        if now >= limit {
-            return Err(failed(request, unanswered(&request.backend)));
-        }
-        tokio::select! {
-            biased;
-            place = &mut turn => {
-                let place = place.map_err(|_| deadline.busy(request, HeldBy::ThisProcess))?;
-                return Ok(Some(place));
-            }
-            () = anew => {}
-            () = tokio::time::sleep_until(limit) => {}
-        }
-    }
-}
-
-/// The tries of one acquire. While a request of it may be executed without anybody knowing,
-/// dropping this undoes it in the background.
-struct Acquire<'a> {
+/// One acquire and all its attempts. If it is dropped while a request may still be executed, it undoes that request
+/// in the background.
+struct Acquire<'a, W: Wanted> {
     engine: &'a Arc<Engine>,
-    request: &'a Request,
+    wanted: W,
     runtime: Handle,
-    claim: Claim,
-    /// `None` once it has passed to the hold or to the background.
-    place: Option<Turn>,
-    /// A request was sent whose answer is not known yet.
+    claims: W::Claims,
+    /// The turn at the front of one key's local queue, with the key's index. Of a set, this is the key that was
+    /// busy last: the other keys stay free for other tasks of this process, so that no two tasks wait for each other.
+    front: Option<(usize, Turn)>,
+    /// A request was sent and has no answer yet.
     in_flight: bool,
-    /// An earlier request may still be executed: it failed without saying whether it was, or was sent twice.
+    /// An earlier request may still be executed: it failed without saying whether it was executed, or it was sent
+    /// twice.
     in_doubt: bool,
-    /// The claim has a place in the store's queue.
+    /// A claim waits in the store's queue.
     queued: bool,
 }
 
+/// A grant that was still valid when it arrived.
 #[derive(Clone, Copy)]
-pub(super) struct Granted {
-    pub(super) since: Moment,
-    pub(super) token: FencingToken,
-    pub(super) validity: Duration,
+struct Granted<Tokens> {
+    since: Moment,
+    tokens: Tokens,
+    validity: Duration,
 }
 
-impl<'a> Acquire<'a> {
+type Answer<W> = Result<Outcome<<W as Wanted>::Tokens>, BackendError>;
+
+impl<'a, W: Wanted> Acquire<'a, W> {
     fn new(
         engine: &'a Arc<Engine>,
-        request: &'a Request,
+        wanted: W,
         runtime: Handle,
-        place: Option<Turn>,
+        front: Option<(usize, Turn)>,
     ) -> Self {
-        Self {
-            engine,
-            request,
-            runtime,
-            claim: request.claim(),
-            place,
-            in_flight: false,
-            in_doubt: false,
-            queued: false,
-        }
+        let claims = wanted.claims();
+        let (in_flight, in_doubt, queued) = (false, false, false);
+        Self { engine, wanted, runtime, claims, front, in_flight, in_doubt, queued }
     }
 
-    async fn until_granted(&mut self, deadline: &Deadline) -> Result<Granted, LockError> {
-        // A short wait begins with a try, which is answered however short the wait is.
-        let queue = self.request.backend.capabilities.queue;
-        let mut in_turn = queue && deadline.is_long();
-        let mut watch: Option<Box<dyn Watch>> = None;
-        let [mut failures, mut polls] = backoffs();
+    /// The acquire's first request. It names the backend, and the key in errors that concern no key in particular.
+    fn first(&self) -> &Request {
+        &self.wanted.requests()[0]
+    }
+
+    async fn until_granted(
+        &mut self,
+        deadline: &Deadline,
+    ) -> Result<Granted<W::Tokens>, LockError> {
+        // A short wait begins with an attempt outside the store's queue, which gets an answer however short the
+        // wait is.
+        let mut in_turn = self.wanted.has_queue() && deadline.allows_queueing();
+        let mut waiting = Waiting::new();
         loop {
             let mut since = Moment::now();
-            let in_its_turn =
-                if in_turn { self.attempt_in_turn(since, deadline).await } else { None };
-            let attempt = if let Some(answer) = in_its_turn {
+            let queued_answer = if in_turn { self.queue(since, deadline).await } else { None };
+            let answer = if let Some(answer) = queued_answer {
                 answer
             } else {
-                // Its turn did not come within the wait: is the key busy, or does the store not answer?
+                // The wait ended in the queue. One attempt shows whether the key is busy or the store is down.
                 in_turn = false;
                 since = Moment::now();
                 self.attempt(since, deadline).await
             };
-            match attempt {
-                Ok(Attempt::Granted { token, validity, .. }) if since.elapsed() < validity => {
-                    return Ok(Granted { since, token, validity });
+            match answer {
+                Ok(Outcome::Granted { tokens, validity }) if since.elapsed() < validity => {
+                    return Ok(Granted { since, tokens, validity });
                 }
-                // Granted too late to be of use: it is not proved any more. Undo it, ask afresh.
-                Ok(Attempt::Granted { .. }) => {
+                // Granted too late: the lease may have expired already. Undo it and ask again.
+                Ok(Outcome::Granted { .. }) => {
                     self.start_over();
                     if deadline.is_over() {
-                        return Err(failed(self.request, too_late(&self.request.backend)));
+                        return Err(self.first().granted_too_late());
                     }
-                    deadline.bound(tokio::time::sleep(failures.pause())).await;
+                    waiting.back_off(deadline).await;
                 }
-                Ok(Attempt::Busy { .. }) if deadline.is_over() => {
-                    return Err(deadline.busy(self.request, HeldBy::Elsewhere));
+                Ok(Outcome::Busy { at, .. }) if deadline.is_over() => {
+                    return Err(deadline.busy(&self.wanted.requests()[at], HeldBy::Elsewhere));
                 }
-                Ok(Attempt::Busy { .. }) if queue => in_turn = true,
-                Ok(Attempt::Busy { expires_in, queued, .. }) => {
-                    if watch.is_none() {
-                        // Who stands in a queue of the store has to show itself in time.
-                        watch =
-                            watch_key(self.request, deadline, expires_in.filter(|_| queued)).await;
-                        if watch.is_some() {
-                            // A release before the watch stood is not missed: look once more.
-                            continue;
-                        }
+                Ok(Outcome::Busy { .. }) if self.wanted.has_queue() => in_turn = true,
+                Ok(Outcome::Busy { at, expires_in, queued }) => {
+                    if !self.line_up_at(at, deadline).await? {
+                        let request = &self.wanted.requests()[at];
+                        waiting.for_change(request, at, expires_in, queued, deadline).await;
                     }
-                    let pause =
-                        pause(&self.request.backend, &mut polls, watch.is_some(), expires_in);
-                    deadline.bound(changed_within(watch.as_mut(), pause)).await;
                 }
                 Err(error) if error.is_transient() && !deadline.is_over() => {
-                    telemetry::acquire_failed(
-                        self.request.labels(),
-                        &self.request.backend.failures,
-                        &error,
-                    );
-                    // Failures may have broken the watch as well; it is made anew.
-                    watch = None;
-                    deadline.bound(tokio::time::sleep(failures.pause())).await;
+                    let request = self.first();
+                    let failures = &request.backend.failures;
+                    telemetry::acquire_failed(request.labels(), failures, &error);
+                    waiting.after_failure(deadline).await;
                     if deadline.is_over() {
-                        return Err(failed(self.request, error));
+                        return Err(self.first().failed(error));
                     }
                 }
-                Err(error) => return Err(failed(self.request, error)),
+                Err(error) => return Err(self.first().failed(error)),
             }
         }
     }
 
-    /// Sends one request and notes what is known of it at every moment.
-    async fn attempt(
-        &mut self,
-        since: Moment,
-        deadline: &Deadline,
-    ) -> Result<Attempt, BackendError> {
-        let registered = &*self.request.backend;
-        self.claim.wait_left = deadline.left();
-        // Where waiters stand in line it stays what the store knows it by.
-        if !registered.capabilities.queue {
-            self.claim.client_info.restart();
+    /// Sends one request, and keeps track of whether it may still be executed.
+    async fn attempt(&mut self, since: Moment, deadline: &Deadline) -> Answer<W> {
+        let backend = &*self.wanted.requests()[0].backend;
+        for claim in self.claims.as_mut() {
+            claim.wait_left = deadline.left();
+            // In a queue of its own, the store knows the claim by the client info it queued with.
+            if !backend.capabilities.queue {
+                claim.client_info.restart();
+            }
         }
-        let answer = registered.store.try_acquire(&self.claim);
+        let answer = W::try_acquire(&*backend.store, &self.claims);
         self.in_flight = !answer.is_ready();
-        if let (true, Some(place)) = (self.in_flight, &self.place) {
-            place.asks(since.instant(), false);
+        if let (true, Some((_, turn))) = (self.in_flight, &self.front) {
+            turn.asks(since.instant(), false);
         }
-        let answer = answered(registered, answer, deadline).await;
+        let answer = deadline.answer(backend, answer).await;
         self.in_flight = false;
-        self.pass_on(&answer);
-        match &answer {
-            Ok(attempt) => {
-                self.queued = attempt.is_queued();
-                self.in_doubt |= attempt.in_doubt();
-                compare_permits(self.engine, self.request, attempt.other_permits());
-            }
-            Err(error) => self.in_doubt |= error.may_have_been_sent(),
+        let answer = self.take_note(answer);
+        if let Ok(outcome) = &answer {
+            self.queued = outcome.is_queued();
         }
         answer
     }
 
-    /// Takes a place in the store's own queue; `None` when the time is over before its turn.
-    async fn attempt_in_turn(
-        &mut self,
-        since: Moment,
-        deadline: &Deadline,
-    ) -> Option<Result<Attempt, BackendError>> {
+    /// Waits in the store's own queue. `None`: the wait ended first.
+    async fn queue(&mut self, since: Moment, deadline: &Deadline) -> Option<Answer<W>> {
         self.in_flight = true;
-        if let Some(place) = &self.place {
-            place.asks(since.instant(), true);
+        if let Some((_, turn)) = &self.front {
+            turn.asks(since.instant(), true);
         }
-        let turn = self.request.backend.store.acquire_queued(&self.claim);
-        let answer = deadline.bound(turn).await;
+        let store = &*self.wanted.requests()[0].backend.store;
+        let answer = deadline.bound(W::acquire_queued(store, &self.claims)).await;
         self.in_flight = false;
-        // Unanswered, it still stands in the queue.
-        self.in_doubt |= match &answer {
-            Some(Ok(attempt)) => {
-                compare_permits(self.engine, self.request, attempt.other_permits());
-                attempt.in_doubt()
-            }
-            Some(Err(error)) => error.may_have_been_sent(),
-            None => true,
-        };
-        if let Some(answer) = &answer {
-            self.pass_on(answer);
+        // Without an answer, the claim is still in the queue.
+        self.in_doubt |= answer.is_none();
+        answer.map(|answer| self.take_note(answer))
+    }
+
+    /// Notes what an answer says beside its outcome, and passes it on to the tasks behind this one.
+    fn take_note(&mut self, answer: Result<W::Attempt, BackendError>) -> Answer<W> {
+        let answer = answer.map(|attempt| {
+            let reply = attempt.into();
+            self.in_doubt |= reply.in_doubt;
+            self.first().compare_permits(self.engine, reply.other_permits);
+            reply.outcome
+        });
+        if let Err(error) = &answer {
+            self.in_doubt |= error.may_have_been_sent();
         }
+        self.inform_those_behind(&answer);
         answer
     }
 
-    /// Those behind in the local queue learn what this one learns.
-    fn pass_on(&self, answer: &Result<Attempt, BackendError>) {
-        if let Some(place) = &self.place {
-            place.hears(answer.as_ref().map(drop).map_err(Clone::clone));
+    /// The tasks behind in the local queue learn what this one learns of their key.
+    fn inform_those_behind(&self, answer: &Answer<W>) {
+        let Some((front, turn)) = &self.front else { return };
+        match answer {
+            Ok(Outcome::Busy { at, .. }) if at != front => {}
+            Ok(_) => turn.hears(Ok(())),
+            Err(error) => turn.hears(Err(error.clone())),
         }
     }
 
-    fn start_over(&mut self) {
-        let stale = std::mem::replace(&mut self.claim, self.request.claim());
-        self.in_doubt = false;
-        let abandoned = Abandoned { claim: stale, late_acquire: true };
-        abandon_later(self.engine, &self.request.backend, abandoned, &self.runtime, None);
+    /// Lines up behind other tasks of this process that want one of the keys.
+    async fn line_up_where_occupied(&mut self, deadline: &Deadline) -> Result<(), LockError> {
+        let queues = &self.engine.queues;
+        let occupied = |request: &Request| queues.is_occupied(request.backend.index, &request.key);
+        match self.wanted.requests().iter().position(occupied) {
+            Some(at) => self.line_up_at(at, deadline).await.map(drop),
+            None => Ok(()),
+        }
     }
 
-    /// An exclusive holder keeps the place in front until it releases the key; of those who share it the next one
-    /// may ask at once.
-    fn into_hold(mut self, granted: Granted) -> Arc<Hold> {
-        let place = self.place.take().filter(|_| self.request.mode == Mode::Exclusive);
+    /// Lines up for the busy key, and gives up the turn at any other. True if this task had to wait for others: then
+    /// the store's answer is out of date.
+    async fn line_up_at(&mut self, at: usize, deadline: &Deadline) -> Result<bool, LockError> {
+        if self.front.as_ref().is_some_and(|(front, _)| *front == at) {
+            return Ok(false);
+        }
+        self.front = None;
+        let request = &self.wanted.requests()[at];
+        let index = request.backend.index;
+        let waits = !request.fair && self.engine.queues.is_occupied(index, &request.key);
+        self.front = line_up(self.engine, request, deadline).await?.map(|turn| (at, turn));
+        Ok(waits)
+    }
+
+    /// Gives up the present claims and continues with new owners. What the old owners may hold is released.
+    fn start_over(&mut self) {
+        let stale = std::mem::replace(&mut self.claims, self.wanted.claims());
+        self.in_doubt = false;
+        for (claim, request) in stale.into_iter().zip(self.wanted.requests()) {
+            let abandoned = Abandoned { claim, late_acquire: true };
+            abandon_later(self.engine, &request.backend, abandoned, &self.runtime, None);
+        }
+    }
+
+    /// Begins a hold for each key.
+    fn into_holds(mut self, granted: Granted<W::Tokens>, mut each: impl FnMut(Arc<Hold>)) {
+        let Granted { since, tokens, validity } = granted;
         let in_doubt = std::mem::take(&mut self.in_doubt);
         self.queued = false;
-        let claim = Claim { token: Some(granted.token), ..self.claim.clone() };
-        hold(self.engine, self.request, claim, granted, in_doubt, place, &self.runtime)
+        let mut front = self.front.take();
+        let requests = self.wanted.requests();
+        for (at, (request, token)) in requests.iter().zip(tokens).enumerate() {
+            let turn = front.take_if(|(front, _)| *front == at).map(|(_, turn)| turn);
+            let turn = turn.or_else(|| self.turn_beside(request));
+            // An exclusive holder keeps the turn until it releases the key. Where the key is shared, the next
+            // task may ask at once.
+            let turn = turn.filter(|_| request.mode == Mode::Exclusive);
+            let claim = Claim { token: Some(token), ..self.claims.as_ref()[at].clone() };
+            let granted = Granted { since, tokens: token, validity };
+            each(hold(self.engine, request, claim, granted, in_doubt, turn, &self.runtime));
+        }
+    }
+
+    /// The turn at another key of a set, if it is free. If it is not, the task that has it finds the key busy in the
+    /// store.
+    fn turn_beside(&self, request: &Request) -> Option<Turn> {
+        if self.wanted.requests().len() == 1 {
+            return None;
+        }
+        let turn = self.engine.queues.try_enter(request.backend.index, &request.key)?;
+        turn.hears(Ok(()));
+        Some(turn)
     }
 }
 
-impl Drop for Acquire<'_> {
+impl<W: Wanted> Drop for Acquire<'_, W> {
     fn drop(&mut self) {
         let late_acquire = self.in_flight || self.in_doubt;
-        if late_acquire || self.queued {
-            let abandoned = Abandoned { claim: self.claim.clone(), late_acquire };
-            let place = self.place.take();
-            abandon_later(self.engine, &self.request.backend, abandoned, &self.runtime, place);
+        if !late_acquire && !self.queued {
+            return;
+        }
+        let mut front = self.front.take();
+        let claims = self.claims.as_ref().iter().cloned();
+        for (at, (claim, request)) in claims.zip(self.wanted.requests()).enumerate() {
+            let turn = front.take_if(|(front, _)| *front == at).map(|(_, turn)| turn);
+            let abandoned = Abandoned { claim, late_acquire };
+            abandon_later(self.engine, &request.backend, abandoned, &self.runtime, turn);
         }
     }
 }
 
-/// The hold that a grant begins.
-pub(super) fn hold(
+/// The hold that a grant begins. The watchdog renews it from here on.
+fn hold(
     engine: &Arc<Engine>,
     request: &Request,
     claim: Claim,
-    granted: Granted,
+    granted: Granted<FencingToken>,
     in_doubt: bool,
-    place: Option<Turn>,
+    turn: Option<Turn>,
     runtime: &Handle,
 ) -> Arc<Hold> {
+    let Granted { since, tokens: token, validity } = granted;
     let watchdog = engine.watchdogs.of(runtime);
-    let terms =
+    let limits =
         HoldLimits { renew: request.renew, max_hold: request.max_hold, min_hold: request.min_hold };
     let hold = Arc::new(Hold::new(
         Arc::clone(engine),
         Arc::clone(&request.backend),
         claim,
-        granted.token,
+        token,
         request.template,
-        granted.since,
-        granted.validity,
-        terms,
+        since,
+        validity,
+        limits,
         in_doubt,
-        place,
+        turn,
         runtime.clone(),
         watchdog,
     ));
     hold.watchdog.watch_over(&hold);
     hold
-}
-
-/// Each counts by its own number; that there are two of them somebody should hear of.
-pub(super) fn compare_permits(engine: &Engine, request: &Request, other: Option<NonZeroU32>) {
-    if let Some(other) = other
-        && engine.disagreements.note(request.backend.index, request.template)
-    {
-        telemetry::permits_disagree(request.labels(), request.mode.max_holders(), other);
-    }
-}
-
-pub(super) async fn watch_key(
-    request: &Request,
-    deadline: &Deadline,
-    limit: Option<Duration>,
-) -> Option<Box<dyn Watch>> {
-    let watching = request.backend.store.watch(&request.key);
-    let watching = async {
-        match limit {
-            Some(limit) => tokio::time::timeout(limit, watching).await.ok(),
-            None => Some(watching.await),
-        }
-    };
-    match deadline.bound(watching).await?? {
-        Ok(watch) => Some(watch),
-        Err(error) => {
-            telemetry::watch_failed(request.labels(), &request.backend.failures, &error);
-            None
-        }
-    }
-}
-
-/// How long to sleep if nothing changes: until the present lease would end, a poll's pause, or the safety
-/// net, whichever is first.
-pub(super) fn pause(
-    backend: &NamedBackend,
-    polls: &mut Backoff,
-    watched: bool,
-    expires_in: Option<Duration>,
-) -> Duration {
-    let pushed = watched && backend.capabilities.push;
-    let net =
-        if pushed { SAFETY_NET.mul_f64(rand::random_range(0.5..=1.0)) } else { polls.pause() };
-    // A little later than the hint: at its very millisecond the lease may still stand.
-    expires_in.map_or(net, |left| net.min(left + Duration::from_millis(1)))
-}
-
-pub(super) fn failed(request: &Request, source: BackendError) -> LockError {
-    LockError::Backend { key: request.key.clone(), source }
-}
-
-/// The pauses after failures, and those between looks where nobody tells.
-pub(super) fn backoffs() -> [Backoff; 2] {
-    [
-        Backoff::new(Duration::from_millis(20), Duration::from_secs(1)),
-        Backoff::new(Duration::from_millis(4), SAFETY_NET / 4),
-    ]
-}
-
-/// Awaits an answer for as long as it is of use.
-pub(super) async fn answered<T: Unpin>(
-    backend: &NamedBackend,
-    answer: Answer<'_, Result<T, BackendError>>,
-    deadline: &Deadline,
-) -> Result<T, BackendError> {
-    let limit = if answer.is_ready() { None } else { deadline.answer_by() };
-    let Some(limit) = limit else { return answer.await };
-    tokio::time::timeout_at(limit, answer).await.unwrap_or_else(|_| Err(unanswered(backend)))
-}
-
-fn unanswered(backend: &NamedBackend) -> BackendError {
-    BackendError::transient(format!("backend `{}` did not answer in time", backend.name))
-}
-
-pub(super) fn too_late(backend: &NamedBackend) -> BackendError {
-    BackendError::transient(format!(
-        "backend `{}` granted the lock, but its answer came after the lease had ended; use a longer ttl",
-        backend.name
-    ))
-}
-
-/// Resolves at a change, or after `pause` without one.
-pub(super) async fn changed_within(watch: Option<&mut Box<dyn Watch>>, pause: Duration) {
-    let Some(watch) = watch else {
-        return tokio::time::sleep(pause).await;
-    };
-    let mut changed = watch.changed();
-    let mut sleep = std::pin::pin!(tokio::time::sleep(pause));
-    std::future::poll_fn(|cx| {
-        if std::pin::Pin::new(&mut changed).poll(cx).is_ready() {
-            return Poll::Ready(());
-        }
-        sleep.as_mut().poll(cx)
-    })
-    .await;
 }

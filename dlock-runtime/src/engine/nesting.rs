@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::Engine;
-use super::acquire::Deadline;
+use super::deadline::Deadline;
 use super::hold::{Ending, Hold};
 use super::request::Request;
 use crate::backend::Mode;

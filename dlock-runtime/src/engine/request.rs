@@ -2,19 +2,20 @@
 
 use std::borrow::Cow;
 use std::future::poll_fn;
+use std::num::NonZeroU32;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use super::acquire::{Deadline, acquire};
-use super::acquire_set::acquire_set;
+use super::acquire::{acquire, acquire_set};
+use super::deadline::Deadline;
 use super::nesting::Inside;
 use super::telemetry::{self, Labels};
 use super::{Engine, NamedBackend};
 use crate::backend::{Claim, Mode};
 use crate::client_info::ClientInfo;
-use crate::error::{HeldBy, LockError};
+use crate::error::{BackendError, HeldBy, LockError};
 use crate::guard::LockGuard;
 use crate::key::LockKey;
 use crate::options::{LockOptions, OnLost, Wait};
@@ -77,6 +78,26 @@ impl Request {
 
     pub(super) fn labels(&self) -> Labels<'_> {
         self.backend.labels(self.template, &self.key)
+    }
+
+    pub(super) fn failed(&self, source: BackendError) -> LockError {
+        LockError::Backend { key: self.key.clone(), source }
+    }
+
+    pub(super) fn granted_too_late(&self) -> LockError {
+        self.failed(BackendError::transient(format!(
+            "backend `{}` granted the lock, but its answer came after the lease had ended; use a longer ttl",
+            self.backend.name
+        )))
+    }
+
+    /// Warns once for each template if another process declares another number of permits. Each counts by its own.
+    pub(super) fn compare_permits(&self, engine: &Engine, other: Option<NonZeroU32>) {
+        if let Some(other) = other
+            && engine.disagreements.note(self.backend.index, self.template)
+        {
+            telemetry::permits_disagree(self.labels(), self.mode.max_holders(), other);
+        }
     }
 
     /// A claim of a new owner.

@@ -1,0 +1,81 @@
+//! Waiting in the local queue of a key: of the tasks of one process, only the front asks the store.
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::Engine;
+use super::deadline::{Deadline, MIN_ANSWER_TIME, unanswered};
+use super::local_queue::{Joined, Known, Turn};
+use super::request::Request;
+use crate::backend::Mode;
+use crate::error::{HeldBy, LockError};
+
+/// Waits until this task is at the front of the local queue. `None`: the task asks the store without a turn. A fair
+/// request always does, because it waits in the store's own queue, in the order of all processes.
+pub(super) async fn line_up(
+    engine: &Engine,
+    request: &Request,
+    deadline: &Deadline,
+) -> Result<Option<Turn>, LockError> {
+    let index = request.backend.index;
+    if request.fair {
+        return Ok(None);
+    }
+    if deadline.is_immediate() && request.mode != Mode::Exclusive {
+        // The front may be about to share the key, so that being behind it does not mean busy.
+        return Ok(engine.queues.try_enter(index, &request.key));
+    }
+    let mut turn = match engine.queues.enter(index, &request.key) {
+        Joined::Front(turn) => return Ok(Some(turn)),
+        Joined::Behind(turn) => turn,
+    };
+    if deadline.is_immediate() {
+        // Not even the millisecond that a timer takes.
+        return behind_until_known(engine, request, deadline, turn).await;
+    }
+    match deadline.bound(&mut turn).await {
+        Some(Ok(turn)) => Ok(Some(turn)),
+        // The sender is dropped only with the queue, and the queue only when it is empty.
+        Some(Err(_)) => Err(deadline.busy(request, HeldBy::ThisProcess)),
+        None => behind_until_known(engine, request, deadline, turn).await,
+    }
+}
+
+/// Finds out what to report to a caller whose time ran out before its turn. `Busy` requires proof that the key is
+/// held: if the store failed, or has not answered the front, the callers behind it get that failure too.
+async fn behind_until_known(
+    engine: &Engine,
+    request: &Request,
+    deadline: &Deadline,
+    mut turn: oneshot::Receiver<Turn>,
+) -> Result<Option<Turn>, LockError> {
+    let index = request.backend.index;
+    let until = Instant::now() + MIN_ANSWER_TIME;
+    loop {
+        let anew = engine.queues.heard_anew(index, &request.key);
+        let anew = anew.notified();
+        let now = Instant::now();
+        let too_long_ago = now.checked_sub(MIN_ANSWER_TIME).unwrap_or(now);
+        let limit = match engine.queues.known(index, &request.key, too_long_ago) {
+            Known::Busy => return Err(deadline.busy(request, HeldBy::ThisProcess)),
+            Known::Failed(error) => return Err(request.failed(error)),
+            Known::Asked(since) => until.min(since + MIN_ANSWER_TIME),
+            // The front waits in the store's queue, so nothing shows whether the key is held: ask the store
+            // past the front.
+            Known::Nothing if request.backend.capabilities.queue => return Ok(None),
+            Known::Nothing => until,
+        };
+        if now >= limit {
+            return Err(request.failed(unanswered(&request.backend)));
+        }
+        tokio::select! {
+            biased;
+            turn = &mut turn => {
+                let turn = turn.map_err(|_| deadline.busy(request, HeldBy::ThisProcess))?;
+                return Ok(Some(turn));
+            }
+            () = anew => {}
+            () = tokio::time::sleep_until(limit) => {}
+        }
+    }
+}

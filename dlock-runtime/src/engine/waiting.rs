@@ -1,0 +1,119 @@
+//! How a waiter learns that a busy key may be free: the store notifies it, or it polls.
+
+use std::pin::{Pin, pin};
+use std::task::Poll;
+use std::time::Duration;
+
+use super::NamedBackend;
+use super::deadline::Deadline;
+use super::request::Request;
+use super::telemetry;
+use crate::backend::{Backend, Watch};
+use crate::backoff::Backoff;
+
+/// The longest pause between two attempts of a waiter that is notified, in case a notification gets lost.
+const SAFETY_NET: Duration = Duration::from_secs(1);
+
+/// Waits between the attempts of one acquire.
+pub(super) struct Waiting {
+    /// A watch, and the index of the busy key that it watches.
+    watched: Option<(usize, Box<dyn Watch>)>,
+    failures: Backoff,
+    polls: Backoff,
+}
+
+impl Waiting {
+    pub(super) fn new() -> Self {
+        Self {
+            watched: None,
+            failures: Backoff::new(Duration::from_millis(20), SAFETY_NET),
+            polls: Backoff::new(Duration::from_millis(4), SAFETY_NET / 4),
+        }
+    }
+
+    /// Waits for a reason to ask again after the store found `request`, the one at index `at`, busy.
+    ///
+    /// `queued`: the claim waits in the store's queue, and loses its position there unless it asks again before
+    /// `expires_in`.
+    pub(super) async fn for_change(
+        &mut self,
+        request: &Request,
+        at: usize,
+        expires_in: Option<Duration>,
+        queued: bool,
+        deadline: &Deadline,
+    ) {
+        if self.watched.as_ref().is_none_or(|(key, _)| *key != at) {
+            let limit = expires_in.filter(|_| queued);
+            let watch = watch_key(request, limit, deadline).await;
+            self.watched = watch.map(|watch| (at, watch));
+            if self.watched.is_some() {
+                // The key may have been released before the watch was set up: ask again at once.
+                return;
+            }
+        }
+        let pause = self.pause(&request.backend, expires_in);
+        let watch = self.watched.as_mut().map(|(_, watch)| watch);
+        deadline.bound(changed_within(watch, pause)).await;
+    }
+
+    /// Waits after a failure. The failure may have broken the watch too, so the next one is new.
+    pub(super) async fn after_failure(&mut self, deadline: &Deadline) {
+        self.watched = None;
+        self.back_off(deadline).await;
+    }
+
+    pub(super) async fn back_off(&mut self, deadline: &Deadline) {
+        deadline.bound(tokio::time::sleep(self.failures.pause())).await;
+    }
+
+    /// How long to sleep if nothing changes: until the present lease expires, or until the next poll, whichever
+    /// comes first.
+    fn pause(&mut self, backend: &NamedBackend, expires_in: Option<Duration>) -> Duration {
+        let notified = self.watched.is_some() && backend.capabilities.push;
+        let longest = if notified {
+            SAFETY_NET.mul_f64(rand::random_range(0.5..=1.0))
+        } else {
+            self.polls.pause()
+        };
+        // One millisecond later than stated: in its last millisecond the lease may still be valid.
+        expires_in.map_or(longest, |left| longest.min(left + Duration::from_millis(1)))
+    }
+}
+
+async fn watch_key(
+    request: &Request,
+    limit: Option<Duration>,
+    deadline: &Deadline,
+) -> Option<Box<dyn Watch>> {
+    let watching = request.backend.store.watch(&request.key);
+    let watching = async {
+        match limit {
+            Some(limit) => tokio::time::timeout(limit, watching).await.ok(),
+            None => Some(watching.await),
+        }
+    };
+    match deadline.bound(watching).await?? {
+        Ok(watch) => Some(watch),
+        Err(error) => {
+            telemetry::watch_failed(request.labels(), &request.backend.failures, &error);
+            None
+        }
+    }
+}
+
+/// Resolves at a change, or after `pause` without one.
+async fn changed_within(watch: Option<&mut Box<dyn Watch>>, pause: Duration) {
+    let Some(watch) = watch else {
+        return tokio::time::sleep(pause).await;
+    };
+    let mut changed = watch.changed();
+    let mut sleep = pin!(tokio::time::sleep(pause));
+    std::future::poll_fn(|cx| {
+        if Pin::new(&mut changed).poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        sleep.as_mut().poll(cx)
+    })
+    .await;
+}

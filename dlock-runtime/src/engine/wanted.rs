@@ -1,0 +1,151 @@
+//! What one acquire asks the store for: one key, or several keys in one step.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use super::request::Request;
+use crate::backend::{Answer, Attempt, Backend, Claim, SetAttempt};
+use crate::error::BackendError;
+use crate::token::FencingToken;
+
+type Asked<'a, T> = Answer<'a, Result<T, BackendError>>;
+
+/// One key or a set of keys. The acquire loop is the same for both.
+pub(super) trait Wanted: Copy {
+    /// One claim for each request, in their order.
+    type Claims: AsRef<[Claim]> + AsMut<[Claim]> + IntoIterator<Item = Claim>;
+    /// One token for each claim, in their order.
+    type Tokens: IntoIterator<Item = FencingToken>;
+    type Attempt: Into<Reply<Self::Tokens>> + Unpin;
+
+    fn requests(&self) -> &[Request];
+
+    /// Claims of new owners.
+    fn claims(&self) -> Self::Claims;
+
+    /// Whether the store has a queue of its own for this.
+    fn has_queue(&self) -> bool;
+
+    /// Attempts once to acquire every key, without waiting for a holder.
+    fn try_acquire<'a>(
+        store: &'a dyn Backend,
+        claims: &'a Self::Claims,
+    ) -> Asked<'a, Self::Attempt>;
+
+    /// Waits in the store's own queue. Called only where there is one.
+    fn acquire_queued<'a>(
+        store: &'a dyn Backend,
+        claims: &'a Self::Claims,
+    ) -> Asked<'a, Self::Attempt>;
+}
+
+/// A store's answer, in the form that the acquire loop works with.
+pub(super) struct Reply<Tokens> {
+    pub(super) outcome: Outcome<Tokens>,
+    pub(super) in_doubt: bool,
+    pub(super) other_permits: Option<NonZeroU32>,
+}
+
+pub(super) enum Outcome<Tokens> {
+    Granted {
+        tokens: Tokens,
+        validity: Duration,
+    },
+    Busy {
+        /// Index of the busy key.
+        at: usize,
+        expires_in: Option<Duration>,
+        queued: bool,
+    },
+}
+
+impl<Tokens> Outcome<Tokens> {
+    pub(super) const fn is_queued(&self) -> bool {
+        matches!(self, Self::Busy { queued: true, .. })
+    }
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct OneKey<'a>(pub(super) &'a Request);
+
+impl Wanted for OneKey<'_> {
+    type Claims = [Claim; 1];
+    type Tokens = [FencingToken; 1];
+    type Attempt = Attempt;
+
+    fn requests(&self) -> &[Request] {
+        std::slice::from_ref(self.0)
+    }
+
+    fn claims(&self) -> [Claim; 1] {
+        [self.0.claim()]
+    }
+
+    fn has_queue(&self) -> bool {
+        self.0.backend.capabilities.queue
+    }
+
+    fn try_acquire<'a>(store: &'a dyn Backend, [claim]: &'a [Claim; 1]) -> Asked<'a, Attempt> {
+        store.try_acquire(claim)
+    }
+
+    fn acquire_queued<'a>(store: &'a dyn Backend, [claim]: &'a [Claim; 1]) -> Asked<'a, Attempt> {
+        store.acquire_queued(claim)
+    }
+}
+
+/// Several keys of one backend, in the order of their keys. A store's own queue has no sets.
+#[derive(Clone, Copy)]
+pub(super) struct KeySet<'a>(pub(super) &'a [Request]);
+
+impl Wanted for KeySet<'_> {
+    type Claims = Vec<Claim>;
+    type Tokens = Vec<FencingToken>;
+    type Attempt = SetAttempt;
+
+    fn requests(&self) -> &[Request] {
+        self.0
+    }
+
+    fn claims(&self) -> Vec<Claim> {
+        self.0.iter().map(Request::claim).collect()
+    }
+
+    fn has_queue(&self) -> bool {
+        false
+    }
+
+    fn try_acquire<'a>(store: &'a dyn Backend, claims: &'a Vec<Claim>) -> Asked<'a, SetAttempt> {
+        store.try_acquire_set(claims)
+    }
+
+    fn acquire_queued<'a>(store: &'a dyn Backend, claims: &'a Vec<Claim>) -> Asked<'a, SetAttempt> {
+        Self::try_acquire(store, claims)
+    }
+}
+
+impl From<Attempt> for Reply<[FencingToken; 1]> {
+    fn from(attempt: Attempt) -> Self {
+        let (in_doubt, other_permits) = (attempt.in_doubt(), attempt.other_permits());
+        let outcome = match attempt {
+            Attempt::Granted { token, validity, .. } => {
+                Outcome::Granted { tokens: [token], validity }
+            }
+            Attempt::Busy { expires_in, queued, .. } => Outcome::Busy { at: 0, expires_in, queued },
+        };
+        Self { outcome, in_doubt, other_permits }
+    }
+}
+
+impl From<SetAttempt> for Reply<Vec<FencingToken>> {
+    fn from(attempt: SetAttempt) -> Self {
+        let (in_doubt, other_permits) = (attempt.in_doubt(), attempt.other_permits());
+        let outcome = match attempt {
+            SetAttempt::Granted { tokens, validity, .. } => Outcome::Granted { tokens, validity },
+            SetAttempt::Busy { at, expires_in, queued, .. } => {
+                Outcome::Busy { at, expires_in, queued }
+            }
+        };
+        Self { outcome, in_doubt, other_permits }
+    }
+}
