@@ -151,7 +151,7 @@ impl LockError {
     #[cfg(any(feature = "postgres", feature = "mysql"))]
     pub(crate) fn stale_reads(key: &LockKey, isolation: &str, how_to_begin: &str) -> Self {
         let problem = format!(
-            "it reads from a snapshot ({isolation}) that may be older than the lock, so what it reads under the lock may be stale; {how_to_begin}, or insist with `any_isolation()` of the manual call"
+            "it reads from a snapshot ({isolation}) that may be older than the lock, so what it reads under the lock may be stale; {how_to_begin}, or allow it with `any_isolation()` in a manual call"
         );
         Self::Transaction { key: key.clone(), problem: problem.into() }
     }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// The identity of one hold: 128 random bits, drawn afresh for every acquire.
+/// The identity of one hold: 128 random bits, drawn anew for every acquire.
 ///
 /// Knowing it is required to renew or release the lease. It is displayed as 32 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]

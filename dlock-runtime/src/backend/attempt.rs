@@ -143,9 +143,9 @@ macro_rules! common_to_answers {
                 self
             }
 
-            /// Sets whether another copy of this request may still be executed, because the backend sent it again over
-            /// another connection. The [release](Release) then sets [`late_acquire`](Release::late_acquire), whether the
-            /// claim was granted or its caller gives up.
+            /// Sets whether another copy of this request may still be executed, because the backend sent it
+            /// again over another connection. The [release](Release) then sets
+            /// [`late_acquire`](Release::late_acquire), whether the claim was granted or its caller gives up.
             #[must_use]
             pub const fn with_in_doubt(mut self, is_in_doubt: bool) -> Self {
                 match &mut self {

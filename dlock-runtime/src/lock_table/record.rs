@@ -148,10 +148,10 @@ pub(crate) fn fits(mode: Mode, mut others: impl Iterator<Item = Mode>) -> bool {
         Mode::Exclusive => others.next().is_none(),
         Mode::Shared => others.all(|other| other == Mode::Shared),
         Mode::Permits(limit) => {
-            let mut taken = 0;
+            let mut counted = 0;
             others.all(|other| {
-                taken += 1;
-                matches!(other, Mode::Permits(_)) && taken < limit.get()
+                counted += 1;
+                matches!(other, Mode::Permits(_)) && counted < limit.get()
             })
         }
     }
