@@ -37,8 +37,8 @@ pub const MAX_LISTED: usize = 10_000;
 ///
 /// # What an implementation promises
 ///
-/// - **Exclusion.** Between a grant and its release or the end of its lease, the key is granted to
-///   nobody else whom the hold excludes. The lease lasts at least one ttl from the moment the request is
+/// - **Exclusion.** Between a grant and its release or the end of its lease, no claim that the hold
+///   excludes is granted the key. The lease lasts at least one ttl from the moment the request is
 ///   executed.
 /// - **Idempotence.** A repeated request for the same [`Claim`] while it holds the key is granted again,
 ///   with the same token and a full ttl, so a request whose reply was lost may be sent again. A repeated
@@ -96,7 +96,7 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Starts to watch a key for changes that make a retry worthwhile.
     ///
-    /// Once this has returned, [`Watch::changed`] must not miss a later release. The engine then
+    /// Once the answer is ready, [`Watch::changed`] must not miss a later release. The engine then
     /// retries once, so that a release before that moment is not missed either. A change is a hint: a
     /// false one costs a retry, a missed one delays the waiter until the safety-net poll.
     fn watch<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<Box<dyn Watch>, BackendError>>;
@@ -111,7 +111,7 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Ends the holds of the key safely, for operators. Returns whether there was one.
     ///
-    /// From then on a renewal answers [`NotHeld`](Renewal::NotHeld), but nobody whom the holds exclude is
+    /// From then on a renewal answers [`NotHeld`](Renewal::NotHeld), but no claim that the holds exclude is
     /// granted the key before they are released or their leases have ended.
     fn revoke<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<bool, BackendError>>;
 

@@ -188,8 +188,8 @@ impl LockError {
 pub enum HeldBy {
     /// In another process, or unknown.
     Elsewhere,
-    /// Another task of this process holds it, or is ahead in the process's queue. If that task is
-    /// waiting for this call, because it spawned the task that makes it, this is a self-deadlock.
+    /// A task of this process holds it, or is ahead in the process's queue. If that task is waiting
+    /// for this call, because it spawned the task that makes it, this is a self-deadlock.
     ThisProcess,
     /// An enclosing body of the same task holds it, and `reentrant = false` forbids nested calls.
     ThisTask,
@@ -199,7 +199,7 @@ fn hint(holder: HeldBy) -> &'static str {
     match holder {
         HeldBy::Elsewhere => "; retry, or raise `wait`",
         HeldBy::ThisProcess => {
-            "; another task of this process holds it or is ahead in the queue: if that task is waiting for this call (a spawned task inherits no lock), this is a self-deadlock"
+            "; a task of this process holds it or is ahead in the queue: if that task is waiting for this call (a spawned task inherits no lock), this is a self-deadlock"
         }
         HeldBy::ThisTask => {
             "; an enclosing body of the same task holds it, and `reentrant = false` forbids nested calls: this is a self-deadlock"
