@@ -7,8 +7,8 @@ use crate::stores::{self, STORES, Scheme};
 /// Connects to the backend that a URL names.
 ///
 /// The schemes are `memory:`, `sqlite:path`, `redis://…`, `redis+cluster://…`, `redis+sentinel://…`,
-/// `redlock://…`, `postgres://…`, `mysql://…`, `zookeeper://…` and `etcd://…`; with TLS, `rediss…`,
-/// `redlocks://…` and `etcds://…`.
+/// `redlock://…`, `postgres://…` (or `postgresql://…`), `mysql://…` (or `mariadb://…`), `zookeeper://…`
+/// and `etcd://…`; with TLS, `rediss…`, `redlocks://…` and `etcds://…`.
 ///
 /// # Errors
 /// For a scheme that is unknown or whose feature is off, a permanent error that lists the schemes of

@@ -68,7 +68,7 @@ impl<E: From<LockError>> FromLockError for E {
     }
 }
 
-/// Converts a lock error to the function's error type. The only place that requires the bound.
+/// Returns the conversion from a lock error to the function's error type. The only place that requires the bound.
 #[must_use]
 pub fn error<R: Fallible>() -> fn(LockError) -> R::Error
 where
@@ -77,13 +77,13 @@ where
     FromLockError::from_lock_error
 }
 
-/// Converts a lock error with the user's own function.
+/// Returns the user's own conversion.
 #[must_use]
 pub fn map_error<R: Fallible>(map: fn(LockError) -> R::Error) -> fn(LockError) -> R::Error {
     map
 }
 
-/// Tells type inference the output of a future.
+/// Fixes the output type of a future for type inference.
 pub fn expect<T, F: Future<Output = T>>(future: F) -> F {
     future
 }
