@@ -1,8 +1,8 @@
-//! The one seam: what a store must be able to do so that locks can live in it.
+//! The interface between the engine and the stores that hold locks.
 //!
-//! A backend knows nothing of the engine (queues, renewal, reentrancy), and the engine nothing of
-//! any one backend. To write one, implement [`Backend`] and run the conformance suite of
-//! `dlock_runtime::testing` (feature `testing`) against it.
+//! A backend knows nothing about the engine (queues, renewal, reentrancy), and the engine knows
+//! nothing about individual backends. To write a backend, implement [`AsyncBackend`] or
+//! [`Backend`], and run the conformance suite of `dlock_runtime::testing` (feature `testing`).
 
 use std::fmt;
 use std::time::Duration;
@@ -30,40 +30,42 @@ pub use watch::Watch;
 pub use crate::mode::Mode;
 pub use crate::stores::*;
 
-/// How many keys a [list](Backend::list) has at most.
+/// The maximum number of keys in a [list](Backend::list).
 pub const MAX_LISTED: usize = 10_000;
 
 /// A store that grants leases.
 ///
 /// # What an implementation promises
 ///
-/// - **Exclusion.** Between a grant and the end of its lease nobody else is granted the key. The
-///   lease lasts at least the ttl from the moment the request is executed.
-/// - **Idempotence.** The same [`Claim`] asked for again while it holds is granted again, with the
-///   same token and a full ttl, so that a request whose reply was lost may be sent again. A release
-///   sent again finds nothing held and changes nothing; the engine knows not to call that a loss.
-/// - **Only the owner** renews and releases, in one atomic step with the comparison.
-/// - **Tokens** are drawn after the lock is won and grow with every grant of a key, see
-///   [`FencingToken`](crate::FencingToken).
-/// - **Cancellation.** Every future may be dropped at any point. The request may then still be
-///   executed; after a dropped or failed `try_acquire` or `acquire_queued` the engine sends a release with
-///   [`Release::late_acquire`] set, after which that claim must never be granted, whichever of the
-///   two is executed first.
+/// - **Exclusion.** Between a grant and its release or the end of its lease, no claim that the hold
+///   excludes is granted the key. The lease lasts at least one ttl from the moment the request is
+///   executed.
+/// - **Idempotence.** A repeated request for the same [`Claim`] while it holds the key is granted again,
+///   with the same token and a full ttl, so a request whose reply was lost may be sent again. A repeated
+///   release finds nothing held and changes nothing; the engine does not report that as a loss.
+/// - **Only the owner** renews and releases; the check and the change are one atomic step.
+/// - **Tokens** are drawn after the lock is won. Of two holds that exclude each other, the later one has
+///   the larger token, see [`FencingToken`](crate::FencingToken).
+/// - **Cancellation.** Every future may be dropped at any point, and the request may still be executed
+///   after that. After a dropped or failed `try_acquire` or `acquire_queued` the engine sends a release with
+///   [`Release::late_acquire`] set. From then on that claim must never be granted, whichever of the two
+///   requests is executed first.
 /// - **Answers in bounded time.** A store that hangs becomes a transient [`BackendError`].
 pub trait Backend: Send + Sync + 'static {
-    /// What kind of store this is, in one lower-case word such as `redis`.
+    /// Returns the kind of store, as one lower-case word such as `redis`.
     fn kind(&self) -> &'static str;
 
-    /// What this backend can honour.
+    /// Returns what this backend supports.
     fn capabilities(&self) -> Capabilities;
 
-    /// Tries once to take the key, without waiting for its holder.
+    /// Tries once to acquire the key, without waiting for its holder.
     fn try_acquire<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Result<Attempt, BackendError>>;
 
-    /// Tries once to take all of these keys, which stand in their order, or none of them, in one step.
+    /// Tries once to acquire all of these keys or none of them, in one step.
     ///
-    /// Called where [`Capabilities::atomic_sets`] says so, with at least two keys; elsewhere they are taken one
-    /// after the other. What is said of [`try_acquire`](Self::try_acquire) holds for each of the claims.
+    /// The claims are sorted by key, and there are at least two. Called only if [`Capabilities::atomic_sets`] is set;
+    /// otherwise keys are acquired one after the other. The rules of [`try_acquire`](Self::try_acquire) apply to each
+    /// claim.
     fn try_acquire_set<'a>(
         &'a self,
         claims: &'a [Claim],
@@ -72,55 +74,55 @@ pub trait Backend: Send + Sync + 'static {
         Answer::ready(Err(async_backend::no_sets(self.kind())))
     }
 
-    /// Takes the key in its turn: takes a place in the store's own queue and waits there.
+    /// Joins the store's own queue and waits there until the key is granted.
     ///
-    /// Called in the place of [`try_acquire`](Self::try_acquire) and [`watch`](Self::watch) where
-    /// [`Capabilities::queue`] says so and the caller has time to wait. Asked for again after a failure,
-    /// the same claim keeps its place. The validity of a grant counts from before the request was made,
-    /// as always, however long it waited.
+    /// Called instead of [`try_acquire`](Self::try_acquire) and [`watch`](Self::watch) if
+    /// [`Capabilities::queue`] is set and the caller has time to wait. A claim that is sent again after a
+    /// failure keeps its queue position. As always, the validity of a grant counts from before the request
+    /// was made, however long it waited.
     fn acquire_queued<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Result<Attempt, BackendError>> {
         self.try_acquire(claim)
     }
 
-    /// Extends a lease to a full ttl from now.
+    /// Renews a lease for a full ttl from now.
     fn renew<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Result<Renewal, BackendError>>;
 
-    /// Gives a lease back, at once or after [`Release::keep_for`].
+    /// Releases a lease, at once or after [`Release::keep_for`].
     fn release<'a>(
         &'a self,
         claim: &'a Claim,
         release: Release,
     ) -> Answer<'a, Result<Released, BackendError>>;
 
-    /// Begins to watch a key for a change worth trying again for.
+    /// Starts to watch a key for changes that make a retry worthwhile.
     ///
-    /// When the answer is there, no later release may be missed by [`Watch::changed`]; the engine
-    /// tries once more then, so that a release in between is not missed either. A change is a hint:
-    /// false ones cost a try, missed ones a safety-net poll.
+    /// Once the answer is ready, [`Watch::changed`] must not miss a later release. The engine then
+    /// retries once, so that a release before that moment is not missed either. A change is a hint: a
+    /// false one costs a retry, a missed one delays the waiter until the safety-net poll.
     fn watch<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<Box<dyn Watch>, BackendError>>;
 
-    /// Who holds the key at this moment; one of them, if several do.
+    /// Returns the current holder of the key; one of them, if there are several.
     fn inspect<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<Option<Holder>, BackendError>>;
 
-    /// The keys that begin so and are held or waited for, in order, [`MAX_LISTED`] at most: for operators.
+    /// Lists the keys with this prefix that are held or waited for, for operators: sorted, at most [`MAX_LISTED`].
     ///
-    /// It is no snapshot: each key is as it was at some moment of the call.
+    /// The list is not a snapshot: each key is shown as it was at some moment during the call.
     fn list<'a>(&'a self, prefix: &'a str) -> Answer<'a, Result<Vec<LockState>, BackendError>>;
 
-    /// Ends the holds of the key without a danger to anybody: for operators. True if there was one.
+    /// Ends the holds of the key safely, for operators. Returns whether there was one.
     ///
-    /// From here on they are [not held](Renewal::NotHeld) when they are to be renewed; but nobody else is
-    /// granted the key before they are released or their leases are over.
+    /// From then on a renewal answers [`NotHeld`](Renewal::NotHeld), but no claim that the holds exclude is
+    /// granted the key before they are released or their leases have ended.
     fn revoke<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<bool, BackendError>>;
 
-    /// Ends the key's lease, whoever holds it: for operators. True if there was one.
+    /// Frees the key at once, whoever holds it, for operators. Returns whether there was a hold.
     ///
-    /// The holder learns it as a loss; the next grant's token is larger.
+    /// The holder notices the loss at its next renewal. The next grant has a larger token.
     fn force_release<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<bool, BackendError>>;
 }
 
-/// A lease's ttl less the allowance for the drift of two clocks: 1 % and 2 ms, the figures of the
-/// Redlock description.
+/// Returns the ttl less an allowance for the drift of two clocks: 1 % and 2 ms, the figures from the
+/// Redlock specification.
 #[must_use]
 pub fn validity_of(ttl: Duration) -> Duration {
     ttl.saturating_sub(ttl / 100 + Duration::from_millis(2))

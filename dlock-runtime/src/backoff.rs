@@ -1,8 +1,8 @@
-//! Pauses between tries: they grow, and are spread so that waiters do not march in step.
+//! Pauses between retries. They grow, with jitter so that waiters do not retry in lockstep.
 
 use std::time::Duration;
 
-/// Yields pauses that double from `first` to `longest`, each shortened by up to a half at random.
+/// Yields pauses that double from `first` to `longest`, each shortened at random by up to half.
 #[derive(Debug)]
 pub(crate) struct Backoff {
     next: Duration,

@@ -1,4 +1,4 @@
-//! Who claims a lock, for people: what stores keep beside an owner's random id.
+//! Human-readable information about a lock's client, stored beside the random owner id.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,21 +7,22 @@ use std::time::{Duration, SystemTime};
 
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 
-/// What could be mistaken for structure, here or in the statement or record that it becomes part of.
+/// Characters with a meaning in this format, or in the statement or record that contains it.
 const STRUCTURE: &AsciiSet =
     &CONTROLS.add(b' ').add(b'%').add(b',').add(b'|').add(b'"').add(b'\'').add(b'\\');
 
-/// The longest host name and the longest label that are stored, in bytes.
+/// The longest host name and label that are stored, in bytes.
 const LONGEST_HOST: usize = 63;
 const LONGEST_LABEL: usize = 127;
 
 static HOST: LazyLock<Arc<str>> =
     LazyLock::new(|| gethostname::gethostname().to_string_lossy().into());
 
-/// Who holds a lock or waits for it: what an operator sees, see
+/// The client that holds a lock or waits for it, as shown to operators by
 /// [`Registry::inspect`](crate::Registry::inspect).
 ///
-/// Nothing is decided by it. It is stored as the process tells it, times by its own clock.
+/// It is for information only: no decision depends on it. The process itself reports it, with times
+/// from its own clock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientInfo {
     host: Arc<str>,
@@ -31,7 +32,7 @@ pub struct ClientInfo {
 }
 
 impl ClientInfo {
-    /// This process, now, for what this label names.
+    /// Describes this process, as of now, with this label.
     #[must_use]
     pub fn new(label: impl Into<Cow<'static, str>>) -> Self {
         Self {
@@ -42,27 +43,27 @@ impl ClientInfo {
         }
     }
 
-    /// The name of its host.
+    /// Returns the host name.
     #[must_use]
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// Its process id on that host.
+    /// Returns the process id on that host.
     #[must_use]
     pub const fn process_id(&self) -> u32 {
         self.process_id
     }
 
-    /// What the lock is for: an annotated function with its module, or what
-    /// [`Lock::label`](crate::Lock::label) said.
+    /// Returns what the lock is for: the annotated function with its module, or the
+    /// [`Lock::label`](crate::Lock::label).
     #[must_use]
     pub fn label(&self) -> &str {
         &self.label
     }
 
-    /// Since when it holds the lock or waits for it; on ZooKeeper and etcd, where a waiter becomes the
-    /// holder without another word, since when it waited.
+    /// Returns since when it has held the lock or waited for it. On ZooKeeper and etcd, where a
+    /// waiter becomes the holder without another write, a holder shows when it began to wait.
     #[must_use]
     pub const fn since(&self) -> SystemTime {
         self.since
@@ -72,8 +73,10 @@ impl ClientInfo {
         self.since = SystemTime::now();
     }
 
-    /// One word of printable ASCII without quotes, bars and backslashes, for stores:
-    /// `host,process id,µs since 1970,label`, percent-encoded and at most some 600 bytes long.
+    /// Encodes it for stores as `host,process id,µs since 1970,label`.
+    ///
+    /// The text is percent-encoded printable ASCII without spaces, quotes, bars and backslashes, and
+    /// at most about 600 bytes long.
     #[must_use]
     pub fn to_text(&self) -> String {
         let host = utf8_percent_encode(shortened(&self.host, LONGEST_HOST), STRUCTURE);
@@ -82,7 +85,7 @@ impl ClientInfo {
         format!("{host},{},{},{label}", self.process_id, since.as_micros())
     }
 
-    /// Reads what [`to_text`](Self::to_text) wrote.
+    /// Parses the output of [`to_text`](Self::to_text).
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let words: Vec<&str> = text.split(',').collect();
@@ -114,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn encoded_text_parses_back() {
         let mut client_info = ClientInfo::new("shop::purchase, 100 % 'quoted' | Grüße");
         client_info.since = SystemTime::UNIX_EPOCH + Duration::from_micros(1 << 50);
         let text = client_info.to_text();
@@ -132,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_wrote_is_nobody() {
+    fn foreign_text_does_not_parse() {
         for text in ["", "10.0.0.1", "a,b,c,d", "a,1,2", "%FF,1,2,x"] {
             assert_eq!(ClientInfo::parse(text), None, "{text}");
         }

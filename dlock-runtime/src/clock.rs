@@ -1,14 +1,14 @@
-//! Time as leases are measured: tokio's clock, and on Linux the time spent suspended on top.
+//! The clock that measures leases: tokio's clock, plus the time spent suspended on Linux.
 //!
-//! A suspended machine's monotonic clock stands still while the leases on a server run on. So a
-//! lease's age is tokio's elapsed time (which a test may pause) plus what `CLOCK_BOOTTIME` gained on
-//! `CLOCK_MONOTONIC` meanwhile. Elsewhere the monotonic clock is all there is.
+//! The monotonic clock stops while a machine is suspended, but leases on a server keep running. So
+//! a lease's age is tokio's elapsed time (which a test may pause) plus what `CLOCK_BOOTTIME` has
+//! gained on `CLOCK_MONOTONIC` since. On other systems there is only the monotonic clock.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// As good as never: a hundred years.
+/// A hundred years: as good as never.
 const FAR: Duration = Duration::from_hours(100 * 365 * 24);
 
 /// A moment to measure an age from.
@@ -27,39 +27,39 @@ impl Moment {
         self.instant
     }
 
-    /// How long ago this was; rather too long than too short.
+    /// How long ago this moment was. May be too long, never too short.
     pub(crate) fn elapsed(&self) -> Duration {
         self.instant.elapsed() + suspended::at_most(self.suspended).saturating_sub(self.suspended)
     }
 
-    /// How long before this the other one was; rather too short than too long.
+    /// How much earlier the other moment was. May be too short, never too long.
     #[cfg(any(feature = "zookeeper", feature = "etcd"))]
     pub(crate) fn since(&self, earlier: &Self) -> Duration {
         self.instant.saturating_duration_since(earlier.instant)
     }
 
-    /// So much later, for tests that walk through time.
+    /// A later moment, for tests that step through time.
     #[cfg(all(test, feature = "zookeeper"))]
     pub(crate) fn plus(&self, later: Duration) -> Self {
         Self { instant: self.instant + later, suspended: self.suspended }
     }
 
-    /// The instant at which the age will be `age`, if the machine is not suspended until then; one in the far
-    /// future for an age that no clock reaches.
+    /// The instant at which the age reaches `age`, if the machine is not suspended until then; an instant in the
+    /// far future if the clock cannot represent it.
     pub(crate) fn after(&self, age: Duration) -> Instant {
         self.instant.checked_add(age).unwrap_or_else(|| self.instant + FAR)
     }
 }
 
-/// The time spent suspended since the machine started: the difference of two clocks that cannot be
-/// read at once, so one is read before or after the other, whichever errs on the safe side.
+/// The time spent suspended since the machine started: the difference between two clocks. They
+/// cannot be read at the same instant, so they are read in the order that errs on the safe side.
 #[cfg(target_os = "linux")]
 mod suspended {
     use std::time::Duration;
 
     use rustix::time::{ClockId, clock_gettime};
 
-    /// A difference up to this is what reading two clocks takes.
+    /// Reading two clocks may take this long, so a smaller difference means nothing.
     const CLOSE: Duration = Duration::from_micros(100);
 
     fn read(clock: ClockId) -> Duration {
@@ -72,7 +72,7 @@ mod suspended {
         boot.saturating_sub(read(ClockId::Monotonic))
     }
 
-    /// Looks again a few times when it seems more than `before`: the thread may have been preempted
+    /// Retries a few times if the result exceeds `before`: the thread may have been preempted
     /// between the two readings.
     pub(super) fn at_most(before: Duration) -> Duration {
         let mut most = Duration::MAX;

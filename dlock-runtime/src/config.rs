@@ -1,6 +1,6 @@
 //! Backends and defaults from a service's own configuration: a file, the environment, or both.
 //!
-//! [`Config`] is a `serde` structure, to be a part of the service's own:
+//! [`Config`] is a `serde` structure, meant as a part of the service's own:
 //!
 //! ```standalone_crate
 //! use dlock_runtime::config::Config;
@@ -34,8 +34,8 @@
 //! # }
 //! ```
 //!
-//! A service without such a structure has [`Config::from_file`], a TOML file like the table `locks` above, and
-//! [`Config::from_env`], which needs no file at all:
+//! A service without such a structure can use [`Config::from_file`], with a TOML file like the table `locks` above, or
+//! [`Config::from_env`], which needs no file:
 //!
 //! ```sh
 //! DLOCK_BACKEND_REDIS=redis://cache.internal/ DLOCK_DEFAULT_TTL=10s shop
@@ -56,26 +56,28 @@ pub use self::error::ConfigError;
 pub use self::source::Source;
 use crate::registry::{Registry, RegistryBuilder};
 
-/// What a [`Registry`] is made of, as a part of a service's configuration.
+/// The configuration of a [`Registry`], as part of a service's configuration.
 ///
-/// It can be read from any `serde` format. A field that is not known is an error, and no error repeats a text that
-/// stands where it does not belong, since that may be a URL with a password.
+/// It can be deserialized from any `serde` format. Unknown fields are errors. No error repeats text in the wrong
+/// position, because that may be a URL with a password.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Config {
-    /// The backends by the names that annotations refer to.
+    /// The backends, by the names that annotations refer to.
     pub backends: BTreeMap<String, Source>,
     /// See [`RegistryBuilder::default_backend`].
     pub default_backend: Option<String>,
-    /// See [`RegistryBuilder::default_ttl`]. In text a duration with its unit, `"30s"`.
+    /// See [`RegistryBuilder::default_ttl`]. Written as a duration with a unit, such as `"30s"`.
     pub default_ttl: Option<Duration>,
     /// See [`RegistryBuilder::allow_unregistered`].
     pub allow_unregistered: Vec<String>,
 }
 
 impl Config {
-    /// What another one says goes before what this one says, as the environment goes before a file: its defaults,
-    /// and its backends name by name. What either allows to be unregistered is allowed.
+    /// Merges another configuration into this one, as the environment overrides a file.
+    ///
+    /// The other one's defaults take precedence, and so do its backends, name by name. The names that may stay
+    /// unregistered are those of both.
     #[must_use]
     pub fn overridden_by(mut self, other: Self) -> Self {
         self.backends.extend(other.backends);
@@ -85,14 +87,15 @@ impl Config {
         self
     }
 
-    /// Connects to all backends, at once, as [`connect`](crate::connect()) does. Other backends can still be added
-    /// to what it returns, before it is [installed](RegistryBuilder::install).
+    /// Connects to all backends concurrently; see [`connect`](crate::connect()).
+    ///
+    /// More backends can be added to the returned builder before it is [installed](RegistryBuilder::install).
     ///
     /// # Errors
-    /// A backend whose URL cannot be found, or to which it could not be connected. No error shows a password.
+    /// A URL that cannot be found, or a backend that cannot be connected to. No error shows a password.
     ///
     /// # Cancel safety
-    /// Cancel safe: connections under way are closed.
+    /// Cancel safe: connections in progress are closed.
     pub async fn connect(&self) -> Result<RegistryBuilder, ConfigError> {
         let connecting = self.backends.iter().map(|(name, source)| async move {
             let url = source.url(name)?;

@@ -4,17 +4,18 @@ use crate::backend::Backend;
 use crate::error::BackendError;
 use crate::stores::{self, STORES, Scheme};
 
-/// Connects to whatever backend a URL names: `memory:`, `sqlite:path`,
-/// `redis://…`, `redis+cluster://…`, `redis+sentinel://…` (and `rediss…` for TLS), `redlock://…` (`redlocks://…`),
-/// `postgres://…`, `mysql://…`, `zookeeper://…`, `etcd://…`
-/// (`etcds://…`).
+/// Connects to the backend that a URL names.
+///
+/// The schemes are `memory:`, `sqlite:path`, `redis://…`, `redis+cluster://…`, `redis+sentinel://…`,
+/// `redlock://…`, `postgres://…` (or `postgresql://…`), `mysql://…` (or `mariadb://…`), `zookeeper://…`
+/// and `etcd://…`; with TLS, `rediss…`, `redlocks://…` and `etcds://…`.
 ///
 /// # Errors
-/// A permanent error for a scheme that is unknown or whose feature is off, which lists the schemes
-/// this build has; otherwise that of the backend. No error shows a password.
+/// For a scheme that is unknown or whose feature is off, a permanent error that lists the schemes of
+/// this build; otherwise the backend's error. No error shows a password.
 ///
 /// # Cancel safety
-/// Cancel safe: a connection under way is closed.
+/// Cancel safe: a connection in progress is closed.
 pub async fn connect(url: &str) -> Result<Box<dyn Backend>, BackendError> {
     let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
     if schemes().any(|known| known.name == scheme && known.is_enabled)
@@ -35,9 +36,9 @@ fn refusal(scheme: &str) -> String {
     let enabled = enabled.join(", ");
     match schemes().find(|known| known.name == scheme) {
         Some(Scheme { name, feature: Some(feature), .. }) => format!(
-            "this build has no backend for `{name}:` URLs: turn on the feature `{feature}` of dlock-runtime (it has: {enabled})"
+            "this build has no backend for `{name}:` URLs: enable the feature `{feature}` of dlock-runtime (it has: {enabled})"
         ),
-        // What is no scheme may be anything, a password included: it is not repeated.
+        // Text that is not a scheme may be anything, even a password, so it is not repeated.
         _ if !is_scheme(scheme) => {
             format!("a backend's URL begins with its scheme, one of: {enabled}")
         }
@@ -45,7 +46,7 @@ fn refusal(scheme: &str) -> String {
     }
 }
 
-/// Could this be the scheme of a URL?
+/// Is this the syntax of a URL scheme?
 pub(crate) fn is_scheme(word: &str) -> bool {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
     word.starts_with(|first: char| first.is_ascii_alphabetic()) && word.bytes().all(fits)

@@ -1,5 +1,5 @@
-//! What a registry owns at run time, and what all backends have in common: local queues, acquire, renewal, release,
-//! reentrancy and the guarded run of a body.
+//! The part that all backends share: local queues, acquire, renewal, release, reentrancy, and running a body under its
+//! lock.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -47,19 +47,19 @@ pub(crate) struct Engine {
     pub(crate) default_ttl: Duration,
     pub(crate) queues: Arc<LocalQueues>,
     pub(crate) watchdogs: Watchdogs,
-    /// Every hold, and the releases and undone acquires that nobody waits for.
+    /// Every hold, and the releases and acquire cleanups that no caller awaits.
     pub(crate) background: TaskTracker,
     pub(crate) shut_down: CancellationToken,
     hold_numbers: AtomicU64,
     pub(crate) disagreements: Disagreements,
 }
 
-/// Where two numbers of permits were met: by backend and key template.
+/// Where different numbers of permits were seen, by backend and key template.
 #[derive(Debug, Default)]
 pub(crate) struct Disagreements(Mutex<HashSet<(usize, &'static str)>>);
 
 impl Disagreements {
-    /// True for the first time.
+    /// Returns true the first time.
     pub(crate) fn note(&self, backend: usize, template: &'static str) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert((backend, template))
     }
@@ -71,7 +71,7 @@ pub(crate) struct NamedBackend {
     pub(crate) index: usize,
     pub(crate) capabilities: Capabilities,
     pub(crate) store: Box<dyn Backend>,
-    /// What was logged of its failures.
+    /// Which of its failures were logged.
     pub(crate) failures: telemetry::Failures,
 }
 
@@ -91,7 +91,7 @@ impl fmt::Debug for NamedBackend {
 }
 
 impl Engine {
-    /// An engine over these backends, without a default one.
+    /// Creates an engine for these backends, without a default backend.
     pub(crate) fn new(backends: Vec<Arc<NamedBackend>>, default_ttl: Duration) -> Self {
         Self {
             backends,
@@ -145,7 +145,7 @@ impl NamedBackend {
         Labels { template, key, store: Store::Backend(&self.name) }
     }
 
-    /// Why this backend cannot honour these options with this ttl, if it cannot.
+    /// Why this backend does not support these options with this ttl, if it does not.
     pub(crate) fn refuses(&self, ttl: Duration, options: &LockOptions) -> Option<String> {
         supported::refuses(&self.capabilities, ttl, options)
     }

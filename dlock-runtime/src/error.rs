@@ -6,18 +6,18 @@ use std::time::Duration;
 
 use crate::key::LockKey;
 
-/// Why a lock was not taken, or did not last.
+/// Why a lock was not acquired, or was lost.
 ///
 /// In every case but [`Lost`](Self::Lost) and [`HeldTooLong`](Self::HeldTooLong) the guarded body
 /// has not begun.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LockError {
-    /// Somebody else held the lock for the whole `wait`.
+    /// Another caller held the lock for the whole `wait`.
     #[error("lock `{key}` is busy: not free within {waited:?}{}", hint(*.holder))]
     #[non_exhaustive]
     Busy {
-        /// The key that was wanted.
+        /// The requested key.
         key: LockKey,
         /// How long the call waited.
         waited: Duration,
@@ -25,32 +25,32 @@ pub enum LockError {
         holder: HeldBy,
     },
 
-    /// The lease ended before its holder gave it back: it could not be renewed in time, was forcibly
-    /// released, or the backend forgot it. Others may have entered meanwhile; what the body wrote
-    /// without a [fencing token](crate::FencingToken) may have met their writes.
+    /// The lease ended before its holder released it: it could not be renewed in time, was revoked or
+    /// forcibly released, or the backend forgot it. Others may have acquired the lock since then, and
+    /// writes without a [fencing token](crate::FencingToken) may conflict with theirs.
     #[error("lock `{key}` was lost while its body ran ({}): {reason}; check what it wrote, or fence its writes with the token", if *.completed { "the body had completed" } else { "the body was stopped" })]
     #[non_exhaustive]
     Lost {
         /// The key whose lease ended.
         key: LockKey,
-        /// Had the body run to its end?
+        /// Whether the body ran to its end.
         completed: bool,
         /// What ended the lease.
         reason: LostReason,
     },
 
-    /// This task holds the lock already, as one of those who share it, and asks inside for what would exclude
-    /// them: it would wait for itself.
+    /// This task already holds the lock, shared or by permit, and a nested call requests it in a mode that
+    /// excludes the other holders. The call would wait for itself.
     #[error(
-        "lock `{key}` is held by this very task together with others (shared, or by permit), and a call inside asks for what excludes them: take it exclusively from the start, or end the outer call first"
+        "this task already holds lock `{key}` shared or by permit, and a nested call requests it in a mode that excludes other holders: acquire it exclusively from the start, or end the outer call first"
     )]
     #[non_exhaustive]
     Upgrade {
-        /// The key that was wanted.
+        /// The requested key.
         key: LockKey,
     },
 
-    /// The body ran for longer than `max_hold` and was stopped; the lock has been given back.
+    /// The body ran for longer than `max_hold` and was stopped. The lock has been released.
     #[error(
         "lock `{key}` was held longer than its max_hold of {max_hold:?}; the body was stopped: make it shorter or raise max_hold"
     )]
@@ -58,7 +58,7 @@ pub enum LockError {
     HeldTooLong {
         /// The key that was held.
         key: LockKey,
-        /// The bound that was passed.
+        /// The limit that was exceeded.
         max_hold: Duration,
     },
 
@@ -68,9 +68,9 @@ pub enum LockError {
     )]
     #[non_exhaustive]
     UnknownBackend {
-        /// The name that was asked for.
+        /// The requested name.
         name: Box<str>,
-        /// The names there are, in a list for people.
+        /// The registered names, as a readable list.
         registered: Box<str>,
     },
 
@@ -88,7 +88,7 @@ pub enum LockError {
     #[error("invalid lock key `{key}`: {problem}")]
     #[non_exhaustive]
     InvalidKey {
-        /// The key, shortened when it is too long.
+        /// The key, shortened if it is too long.
         key: LockKey,
         /// What is wrong with it.
         problem: Box<str>,
@@ -98,22 +98,23 @@ pub enum LockError {
     #[error("lock `{key}`: {source}")]
     #[non_exhaustive]
     Backend {
-        /// The key that was wanted.
+        /// The requested key.
         key: LockKey,
         /// What the backend reported.
         source: BackendError,
     },
 
     /// The caller's transaction cannot hold this row lock. Its own writes are intact.
-    #[error("lock `{key}` cannot be taken in this transaction: {problem}")]
+    #[error("lock `{key}` cannot be acquired in this transaction: {problem}")]
     #[non_exhaustive]
     Transaction {
-        /// The key that was wanted.
+        /// The requested key.
         key: LockKey,
         /// Why not, and what to do.
         problem: Box<str>,
     },
-    /// No registry is installed, and the call is in no registry's scope.
+
+    /// No registry is installed, and the call is not in a registry's scope.
     #[error(
         "no lock registry is installed: call `Registry::builder()….install()` when the process starts, or run this in `registry.scope(…)`"
     )]
@@ -121,7 +122,7 @@ pub enum LockError {
 
     /// The call was made outside a tokio runtime.
     #[error(
-        "locks need a tokio runtime with its timer enabled, and this call was made outside of one"
+        "locks need a tokio runtime with its timer enabled, but this call was made outside of one"
     )]
     NoRuntime,
 
@@ -129,7 +130,7 @@ pub enum LockError {
     #[error("lock `{key}`: the registry has been shut down")]
     #[non_exhaustive]
     ShutDown {
-        /// The key that was wanted.
+        /// The requested key.
         key: LockKey,
     },
 }
@@ -146,31 +147,31 @@ impl LockError {
         Self::Transaction { key: key.clone(), problem: problem.into() }
     }
 
-    /// `isolation` as the database calls it.
+    /// `isolation` is the database's name for the level.
     #[cfg(any(feature = "postgres", feature = "mysql"))]
     pub(crate) fn stale_reads(key: &LockKey, isolation: &str, how_to_begin: &str) -> Self {
         let problem = format!(
-            "it reads from a snapshot ({isolation}) that may be older than the lock, so what it reads under the lock may be stale; {how_to_begin}, or insist with `any_isolation()` of the manual call"
+            "it reads from a snapshot ({isolation}) that may be older than the lock, so what it reads under the lock may be stale; {how_to_begin}, or allow it with `any_isolation()` in a manual call"
         );
         Self::Transaction { key: key.clone(), problem: problem.into() }
     }
 
-    /// Was the lock merely held by somebody else for the whole `wait`?
+    /// Returns whether another caller held the lock for the whole `wait`.
     #[must_use]
     pub fn is_busy(&self) -> bool {
         matches!(self, Self::Busy { .. })
     }
 
-    /// Did the lease end before its holder gave it back?
+    /// Returns whether the lease ended before its holder released it.
     #[must_use]
     pub fn is_lost(&self) -> bool {
         matches!(self, Self::Lost { .. })
     }
 
-    /// May the same call succeed when it is made again a little later?
+    /// Returns whether a retry of the same call may succeed.
     ///
-    /// True for a busy lock and for transient failures of a backend; the body has not begun in
-    /// either case.
+    /// True for a busy lock and for transient failures of a backend. In both cases the body has not
+    /// begun.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
@@ -185,52 +186,52 @@ impl LockError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HeldBy {
-    /// In another process, or not known.
+    /// In another process, or unknown.
     Elsewhere,
-    /// A task of this very process holds it, or waits for it in front of this one. When that task is
-    /// the caller's own caller, waiting for a task it has spawned, it is a self-deadlock.
+    /// A task of this process holds it, or is ahead in the process's queue. If that task is waiting
+    /// for this call, because it spawned the task that makes it, this is a self-deadlock.
     ThisProcess,
-    /// An enclosing body of this very task holds it, and `reentrant = false` forbids to enter.
+    /// An enclosing body of the same task holds it, and `reentrant = false` forbids nested calls.
     ThisTask,
 }
 
 fn hint(holder: HeldBy) -> &'static str {
     match holder {
-        HeldBy::Elsewhere => "; try again, or raise `wait`",
+        HeldBy::Elsewhere => "; retry, or raise `wait`",
         HeldBy::ThisProcess => {
-            "; a task of this very process holds it, or waits for it in front of this one: if that task waits for this call (a spawned task inherits no lock), it is a self-deadlock"
+            "; a task of this process holds it or is ahead in the queue: if that task is waiting for this call (a spawned task inherits no lock), this is a self-deadlock"
         }
         HeldBy::ThisTask => {
-            "; an enclosing body of this very task holds it and `reentrant = false` forbids to enter: a self-deadlock"
+            "; an enclosing body of the same task holds it, and `reentrant = false` forbids nested calls: this is a self-deadlock"
         }
     }
 }
 
-/// What ended a lease before its holder gave it back.
+/// What ended a lease before its holder released it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LostReason {
-    /// It could not be renewed before its time was over (the backend did not answer, or this process
-    /// was paused or suspended).
-    #[error("its lease ran out")]
+    /// It could not be renewed before it expired (the backend did not answer, or this process was
+    /// paused or suspended).
+    #[error("its lease expired")]
     Expired,
-    /// The backend no longer knows this holder: released by force, taken over after expiry, or
-    /// forgotten in a restart.
+    /// The backend no longer knows this holder: its hold was revoked or forcibly released, the lock
+    /// was granted to another caller after expiry, or a restart forgot it.
     #[error("the backend no longer knows this holder")]
     NotHeld,
     /// The runtime that renewed it was shut down.
     #[error("the runtime that renewed it was shut down")]
     Unattended,
-    /// A nested call was still running when the hold that it had entered under was released: its future was
-    /// kept outside the enclosing body, and polled after that body had ended.
+    /// A nested call was still running when the hold it had entered under was released: its future was
+    /// kept outside the enclosing body and polled after that body had ended.
     #[error("the outer hold that it had entered under was closed")]
     OuterClosed,
 }
 
 /// What a backend reports when it cannot answer.
 ///
-/// It never carries a password: backends that are reached by a URL show it without. A clone is cheap: one
-/// failure may be the answer to many callers.
+/// It never contains a password: backends remove it from any URL they show. Cloning is cheap, because one
+/// failure may be reported to many callers.
 #[derive(Clone, Debug)]
 pub struct BackendError(Arc<Failure>);
 
@@ -243,7 +244,7 @@ struct Failure {
 }
 
 impl BackendError {
-    /// A failure that may pass: the request may or may not have been executed.
+    /// Creates a transient failure: a retry may succeed, and the request may have been executed.
     #[must_use]
     pub fn transient(message: impl Into<String>) -> Self {
         Self(Arc::new(Failure {
@@ -254,7 +255,7 @@ impl BackendError {
         }))
     }
 
-    /// A failure that trying again does not mend: wrong credentials, a missing permission.
+    /// Creates a failure that a retry does not fix, such as wrong credentials or a missing permission.
     #[must_use]
     pub fn permanent(message: impl Into<String>) -> Self {
         Self(Arc::new(Failure {
@@ -265,7 +266,7 @@ impl BackendError {
         }))
     }
 
-    /// Says that the request surely never left this process (no connection could be made), so that
+    /// Declares that the request certainly never left this process (no connection could be made), so
     /// nothing has to be undone.
     #[must_use]
     pub fn not_sent(mut self) -> Self {
@@ -273,27 +274,27 @@ impl BackendError {
         self
     }
 
-    /// Says that an earlier copy of the request may have been executed.
+    /// Declares that an earlier copy of the request may have been executed.
     #[cfg(any(feature = "redis", feature = "postgres", feature = "mysql"))]
     pub(crate) fn maybe_sent(mut self) -> Self {
         Arc::make_mut(&mut self.0).sent = true;
         self
     }
 
-    /// Keeps the error underneath.
+    /// Sets the underlying error.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Arc::make_mut(&mut self.0).source = Some(source.into().into());
         self
     }
 
-    /// May the same request succeed a little later?
+    /// Returns whether a retry of the same request may succeed.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         self.0.transient
     }
 
-    /// May the request have reached the backend?
+    /// Returns whether the request may have reached the backend.
     #[must_use]
     pub fn may_have_been_sent(&self) -> bool {
         self.0.sent

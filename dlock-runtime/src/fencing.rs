@@ -1,14 +1,12 @@
-//! The resource's side of [fencing tokens](crate::FencingToken): writes that a stale holder cannot
-//! make.
+//! The resource's side of [fencing tokens](crate::FencingToken): writes that refuse a stale holder.
 //!
 //! A lease cannot stop a holder that was paused past its end and does not know it yet. The resource
-//! can: it keeps the largest token it has seen beside the data and refuses a write that carries a
-//! smaller one, in one atomic step. These helpers do that for rows of an SQL table
-//! (`update`, features `sqlite`, `postgres`, `mysql`) and for values in Redis (`set`, feature
-//! `redis`).
+//! can: it stores the largest token it has seen beside the data and refuses a write with a smaller
+//! one, in one atomic step. These functions do that for rows of an SQL table (`update`, features
+//! `sqlite`, `postgres`, `mysql`) and for values in Redis (`set`, feature `redis`).
 //!
-//! A token protects only where every writer of the row or value presents one, and only tokens of one
-//! lock (same key, same backend) may meet in one place.
+//! Tokens protect a row or value only if every writer presents one, and if all of them come from one
+//! lock (same key, same backend).
 //!
 //! The idea is described in Martin Kleppmann, *How to do distributed locking* (2016).
 
@@ -28,7 +26,7 @@ use crate::token::FencingToken;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FencingError {
-    /// A later holder has written already: this one's lease has ended, whether it knows or not.
+    /// A later holder has already written: this holder's lease has ended, even if it does not know yet.
     #[error(
         "fencing token {presented} is stale: a later holder of the lock has written with {newest}; nothing was written"
     )]
@@ -36,19 +34,19 @@ pub enum FencingError {
     Stale {
         /// The token of this write.
         presented: FencingToken,
-        /// The largest token that has written.
+        /// The largest token that has been used for a write.
         newest: FencingToken,
     },
-    /// There is no such row.
-    #[error("there is no row to write: none fits the update's conditions")]
+    /// No row matches.
+    #[error("no row was updated: none matches the conditions of the update")]
     NoSuchRow,
-    /// The store failed; whether the write was made is not known.
+    /// The store failed. The write may or may not have been made.
     #[error("the fenced write failed: {0}")]
     Store(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl FencingError {
-    /// Has a later holder written already?
+    /// Returns whether a later holder has already written.
     #[must_use]
     pub fn is_stale(&self) -> bool {
         matches!(self, Self::Stale { .. })

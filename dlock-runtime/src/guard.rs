@@ -12,93 +12,94 @@ use crate::error::LockError;
 use crate::key::LockKey;
 use crate::token::FencingToken;
 
-/// A lock that is held.
+/// A held lock.
 ///
-/// While it lives its lease is renewed (unless `renew(false)`). Give it back with
-/// [`release`](Self::release), which says whether it was held to the end. Dropping it gives it back
-/// in the background; [`Registry::shutdown`](crate::Registry::shutdown) waits for that.
+/// The lease is renewed while the guard is alive (unless `renew(false)`).
+/// [`release`](Self::release) releases the lock and reports whether it was held to the end.
+/// Dropping the guard releases the lock in the background;
+/// [`Registry::shutdown`](crate::Registry::shutdown) waits for that.
 ///
-/// A guard does not stop the code that runs beside it: watch [`lost`](Self::lost), or let the
-/// attribute or [`run`](crate::Lock::run) do it.
-#[must_use = "a lock is given back when its guard is dropped"]
+/// A guard does not stop the code that runs beside it. Watch [`lost`](Self::lost), or let the
+/// attribute or [`run`](crate::Lock::run) stop the body.
+#[must_use = "a lock is released when its guard is dropped"]
 pub struct LockGuard {
     hold: Arc<Hold>,
-    stake: Stake,
+    access: Access,
 }
 
-/// What dropping a guard gives back.
-enum Stake {
+/// What dropping a guard releases.
+enum Access {
     /// The lease.
     Lease,
-    /// It has been given back.
-    GivenBack,
-    /// The place inside an enclosing hold of the same task.
+    /// Nothing: it has been released.
+    Released,
+    /// A nested call's entry into an enclosing hold of the same task.
     Nested(Nested),
-    /// Nothing: a view of somebody else's guard, for a body.
+    /// Nothing: a body's view of another guard.
     View,
 }
 
 impl LockGuard {
     pub(crate) fn leased(hold: Arc<Hold>) -> Self {
-        Self { hold, stake: Stake::Lease }
+        Self { hold, access: Access::Lease }
     }
 
     pub(crate) fn nested(nested: Nested) -> Self {
-        Self { hold: Arc::clone(nested.hold()), stake: Stake::Nested(nested) }
+        Self { hold: Arc::clone(nested.hold()), access: Access::Nested(nested) }
     }
 
     pub(crate) fn view(&self) -> Self {
-        Self { hold: Arc::clone(&self.hold), stake: Stake::View }
+        Self { hold: Arc::clone(&self.hold), access: Access::View }
     }
 
     pub(crate) fn hold(&self) -> &Arc<Hold> {
         &self.hold
     }
 
-    /// As what it holds the key.
+    /// The mode in which it holds the key.
     pub(crate) fn mode(&self) -> Mode {
-        match &self.stake {
-            Stake::Nested(nested) => nested.mode(),
-            Stake::Lease | Stake::GivenBack | Stake::View => self.hold.claim.mode,
+        match &self.access {
+            Access::Nested(nested) => nested.mode(),
+            Access::Lease | Access::Released | Access::View => self.hold.claim.mode,
         }
     }
 
     pub(crate) fn check(&self) -> Result<(), Ending> {
-        match &self.stake {
-            Stake::Nested(nested) => nested.check(),
-            Stake::Lease | Stake::GivenBack | Stake::View => self.hold.check(),
+        match &self.access {
+            Access::Nested(nested) => nested.check(),
+            Access::Lease | Access::Released | Access::View => self.hold.check(),
         }
     }
 
     pub(crate) async fn ended(&self) -> Ending {
-        match &self.stake {
-            Stake::Nested(nested) => nested.ended().await,
-            Stake::Lease | Stake::GivenBack | Stake::View => self.hold.ended().await,
+        match &self.access {
+            Access::Nested(nested) => nested.ended().await,
+            Access::Lease | Access::Released | Access::View => self.hold.ended().await,
         }
     }
 
     /// The body that a nested call entered under.
     pub(crate) fn entered_under(&self) -> Option<&Arc<Inside>> {
-        match &self.stake {
-            Stake::Nested(nested) => Some(nested.entered_under()),
-            Stake::Lease | Stake::GivenBack | Stake::View => None,
+        match &self.access {
+            Access::Nested(nested) => Some(nested.entered_under()),
+            Access::Lease | Access::Released | Access::View => None,
         }
     }
 
-    /// Must its body end whatever became of the lease? Its `max_hold` has passed, or the body has ended that it
-    /// entered under.
+    /// Must its body end, whatever the state of the lease? True if its `max_hold` has passed, or if the body that it
+    /// entered under has ended.
     pub(crate) fn must_stop(&self) -> bool {
-        match &self.stake {
-            Stake::Nested(nested) => nested.is_overdue() || nested.is_closed(),
-            Stake::Lease | Stake::GivenBack | Stake::View => self.hold.is_overdue(),
+        match &self.access {
+            Access::Nested(nested) => nested.is_overdue() || nested.is_closed(),
+            Access::Lease | Access::Released | Access::View => self.hold.is_overdue(),
         }
     }
 
     /// Resolves when [`must_stop`](Self::must_stop) is true.
     pub(crate) async fn stopped(&self) {
-        let overdue_at = match &self.stake {
-            Stake::Nested(nested) => nested.overdue_at(),
-            Stake::Lease | Stake::GivenBack | Stake::View => self.hold.overdue_at(),
+        let overdue_at = match &self.access {
+            Access::Nested(nested) => nested.overdue_at(),
+            Access::Lease | Access::Released | Access::View => self.hold.overdue_at(),
         };
         loop {
             let changed = self.hold.changed();
@@ -106,7 +107,7 @@ impl LockGuard {
                 return;
             }
             match overdue_at {
-                // A millisecond later: a timer may fire a shade too early.
+                // A millisecond later, because a timer may fire slightly too early.
                 Some(at) => {
                     let at = at + Duration::from_millis(1);
                     let _ = tokio::time::timeout_at(at, changed).await;
@@ -116,45 +117,46 @@ impl LockGuard {
         }
     }
 
-    /// The key that is held.
+    /// Returns the key that is held.
     #[must_use]
     pub fn key(&self) -> &LockKey {
         &self.hold.claim.key
     }
 
-    /// The token of this hold; a nested call has that of the hold it entered under.
+    /// Returns the token of this hold; a nested call has the token of the hold it entered under.
     #[must_use]
     pub fn fencing_token(&self) -> FencingToken {
         self.hold.token
     }
 
-    /// How long the lease is surely valid from now if it is not renewed again; zero once it is lost.
+    /// Returns how much longer the lease is provably valid without another renewal; zero once it is
+    /// lost.
     ///
-    /// It is measured by this process's own clock from before the lease was asked for, less an
-    /// allowance for drift.
+    /// This process's own clock measures it, from before the lease was requested, less an allowance
+    /// for drift.
     #[must_use]
     pub fn remaining(&self) -> Duration {
         self.hold.remaining()
     }
 
-    /// Is the lock held at this moment, as far as this process can prove?
+    /// Returns whether this process can prove that the lock is held right now.
     #[must_use]
     pub fn is_held(&self) -> bool {
         self.check().is_ok()
     }
 
-    /// Lets the lock be held for so long from now at least: its `max_hold` is moved if it would end sooner,
-    /// and a lease with `renew = false` is renewed until then. It is proved once more at once.
+    /// Allows the lock to be held for at least this long from now.
     ///
-    /// Should the process die, the lock is free within one ttl all the same. A `max_hold` of a nested call
-    /// stays as it is.
+    /// A `max_hold` that would pass sooner is moved, and a lease with `renew = false` is renewed until then. The
+    /// lease is renewed once right away. If the process dies, the lock is still free within one ttl. The
+    /// `max_hold` of a nested call does not change.
     ///
     /// # Errors
     /// [`LockError::Lost`] or [`LockError::HeldTooLong`] if the lock is no longer held;
     /// [`LockError::Unsupported`] for more than a year, before anything is sent.
     ///
     /// # Cancel safety
-    /// Cancel safe: it is extended before anything is awaited, and proved in the background.
+    /// Cancel safe: the hold is extended before anything is awaited, and renewed in the background.
     pub async fn extend(&self, least: Duration) -> Result<(), LockError> {
         self.hold.extend(least).await
     }
@@ -169,29 +171,29 @@ impl LockGuard {
         self.hold.error(ending, false)
     }
 
-    /// Gives the lock back and waits until the backend has said so.
+    /// Releases the lock and waits for the backend to confirm it.
     ///
     /// # Errors
-    /// [`LockError::Lost`] if the lock was no longer ours. A backend that cannot be reached within a
-    /// second is no error: the release goes on in the background until the lease has ended.
+    /// [`LockError::Lost`] if the lock was no longer held. A backend that cannot be reached within a
+    /// second is not an error: the release continues in the background until the lease has ended.
     ///
     /// # Cancel safety
-    /// Dropping the future gives the lock back in the background.
+    /// Dropping the future releases the lock in the background.
     pub async fn release(mut self) -> Result<(), LockError> {
-        match std::mem::replace(&mut self.stake, Stake::GivenBack) {
-            Stake::Lease => give_back(Arc::clone(&self.hold)).await,
-            Stake::Nested(nested) => match nested.check_outer() {
+        match std::mem::replace(&mut self.access, Access::Released) {
+            Access::Lease => give_back(Arc::clone(&self.hold)).await,
+            Access::Nested(nested) => match nested.check_outer() {
                 Ok(()) => Ok(()),
                 Err(ending) => Err(self.hold.error(ending, true)),
             },
-            Stake::View | Stake::GivenBack => Ok(()),
+            Access::View | Access::Released => Ok(()),
         }
     }
 }
 
 impl Drop for LockGuard {
     fn drop(&mut self) {
-        if let Stake::Lease = self.stake {
+        if let Access::Lease = self.access {
             give_back_later(Arc::clone(&self.hold));
         }
     }
@@ -208,11 +210,11 @@ impl fmt::Debug for LockGuard {
     }
 }
 
-/// Several locks that are held together: all or nothing.
+/// Several locks that are held together: all or none.
 ///
-/// They were taken in one canonical order (that of the keys' bytes), so that two callers that want
-/// the same locks in different orders never wait for each other in a circle.
-#[must_use = "locks are given back when their set is dropped"]
+/// They are acquired in one canonical order (the byte order of the keys), so two callers that ask
+/// for the same locks in different orders never deadlock.
+#[must_use = "locks are released when their set is dropped"]
 #[derive(Debug)]
 pub struct LockSet {
     guards: Vec<LockGuard>,
@@ -227,30 +229,30 @@ impl LockSet {
         self.guards
     }
 
-    /// The single locks, in the order of their keys; equal keys are one.
+    /// Returns the individual locks in key order; duplicate keys appear once.
     pub fn holds(&self) -> &[LockGuard] {
         &self.guards
     }
 
-    /// The guard of this key, if the set holds it.
+    /// Returns the guard of this key, if the set holds it.
     #[must_use]
     pub fn get(&self, key: &LockKey) -> Option<&LockGuard> {
         self.guards.iter().find(|guard| guard.key() == key)
     }
 
-    /// How long *all* leases are surely valid from now; see [`LockGuard::remaining`].
+    /// Returns how much longer *all* leases are provably valid; see [`LockGuard::remaining`].
     #[must_use]
     pub fn remaining(&self) -> Duration {
         self.guards.iter().map(LockGuard::remaining).min().unwrap_or_default()
     }
 
-    /// Lets all locks be held for so long from now at least; see [`LockGuard::extend`].
+    /// Allows all locks to be held for at least this long from now; see [`LockGuard::extend`].
     ///
     /// # Errors
     /// The first loss among them.
     ///
     /// # Cancel safety
-    /// Cancel safe, as [`LockGuard::extend`].
+    /// Cancel safe, like [`LockGuard::extend`].
     pub async fn extend(&self, least: Duration) -> Result<(), LockError> {
         let all = self.guards.iter().map(|guard| guard.extend(least));
         join_all(all).await.into_iter().collect()
@@ -265,19 +267,19 @@ impl LockSet {
         futures_util::future::select_all(all).await.0
     }
 
-    /// Gives all locks back at once and waits until the backend has said so.
+    /// Releases all locks concurrently and waits for the backend to confirm it.
     ///
     /// # Errors
     /// The first loss among them; see [`LockGuard::release`].
     ///
     /// # Cancel safety
-    /// Dropping the future gives the rest back in the background.
+    /// Dropping the future releases the rest in the background.
     pub async fn release(self) -> Result<(), LockError> {
         give_all_back(self.guards).await
     }
 }
 
-/// Gives several locks back at once; the first loss among them is the result.
+/// Releases several locks concurrently; returns the first loss among them.
 pub(crate) async fn give_all_back(
     guards: impl AsRef<[LockGuard]> + IntoIterator<Item = LockGuard>,
 ) -> Result<(), LockError> {

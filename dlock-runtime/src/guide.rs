@@ -1,4 +1,4 @@
-//! Guides: what a user has to decide, and what happens when things go wrong.
+//! Guides: which decisions a user has to make, and what happens when something fails.
 
 #[doc = include_str!("guide/backends.md")]
 pub mod backends {}

@@ -1,4 +1,4 @@
-//! What a lock is called: [`LockKey`], and how a template's values become part of it.
+//! The name of a lock: [`LockKey`], and how a template's values become part of it.
 
 use std::fmt::{self, Display, Write};
 use std::sync::Arc;
@@ -10,13 +10,13 @@ pub const MAX_KEY_BYTES: usize = 512;
 
 /// The name of a lock.
 ///
-/// Two locks exclude each other when their keys are equal byte for byte and they live in the same
-/// backend under the same prefix. Making a key never fails; it is checked when it is used: a key of
-/// 0 or of more than 512 bytes is [`LockError::InvalidKey`] before anything is sent.
+/// Two locks exclude each other if their keys are equal byte for byte and they live in the same
+/// backend under the same prefix. Creating a key never fails. It is checked on use: a key of 0 or
+/// of more than 512 bytes is [`LockError::InvalidKey`] before anything is sent.
 ///
-/// A key made from text is taken as it is. When you put *values* into a key, use the attribute's
+/// A key created from text is used unchanged. To put *values* into a key, use the attribute's
 /// template or [`LockKey::of`]: they encode whatever could be mistaken for structure, so that
-/// different values never meet in one key.
+/// different values never produce the same key.
 ///
 /// ```
 /// use dlock_runtime::LockKey;
@@ -30,15 +30,17 @@ pub const MAX_KEY_BYTES: usize = 512;
 pub struct LockKey(Arc<str>);
 
 impl LockKey {
-    /// The key as text.
+    /// Returns the key as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// `prefix:value:value…`, every value rendered by `Display` and encoded as a template's
-    /// placeholder would be. The equal of the attribute's `"prefix:<a>:<b>"` for manual calls; an
-    /// empty value makes the key invalid, which its use reports.
+    /// Builds `prefix:value:value…`, with every value rendered by `Display` and encoded like a
+    /// template's placeholder.
+    ///
+    /// This is the attribute's `"prefix:<a>:<b>"` for manual calls. An empty value makes the key
+    /// invalid, which is reported on use.
     #[must_use]
     pub fn of(prefix: &str, values: &[&dyn Display]) -> Self {
         let mut text = prefix.to_owned();
@@ -100,9 +102,9 @@ impl fmt::Debug for LockKey {
     }
 }
 
-/// Renders a template: the literal parts as they are, the values encoded.
+/// Renders a template: the literal parts unchanged, the values encoded.
 ///
-/// The attribute's expansion drives it; it is public only for that.
+/// Public only for the attribute's expansion.
 #[derive(Debug)]
 pub struct KeyWriter {
     text: String,
@@ -137,10 +139,10 @@ impl KeyWriter {
         self
     }
 
-    /// The finished key.
+    /// Returns the finished key.
     ///
     /// # Errors
-    /// [`LockError::InvalidKey`] when a value was empty or could not be rendered.
+    /// [`LockError::InvalidKey`] if a value was empty or could not be rendered.
     pub fn finish(self) -> Result<LockKey, LockError> {
         let key = LockKey::from(self.text);
         match self.problem {
@@ -173,8 +175,8 @@ impl<V: Display + ?Sized> KeyValue for V {
     }
 }
 
-/// Percent-encodes every character that a key's structure could be made of, `%` itself included,
-/// so that the encoding can be undone and is therefore injective.
+/// Percent-encodes every character that could be part of a key's structure, including `%` itself.
+/// The encoding is reversible and therefore injective.
 struct Encoder<'a>(&'a mut String);
 
 impl Write for Encoder<'_> {

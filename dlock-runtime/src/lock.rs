@@ -1,4 +1,4 @@
-//! Manual locking: the same engine as the attribute's, without the attribute.
+//! Manual locking: the attribute's engine as method calls.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -14,10 +14,10 @@ use crate::key::LockKey;
 use crate::options::{LockOptions, OnLost, Wait};
 use crate::registry::Registry;
 
-/// A lock, or several together, that can be taken: made by [`Registry::lock`] and
+/// A lock, or several locks together, not yet acquired; created by [`Registry::lock`] and
 /// [`Registry::lock_all`].
 ///
-/// Its options are the attribute's, with the same defaults.
+/// It has the attribute's options, with the same defaults.
 ///
 /// ```
 /// # use dlock_runtime::{Registry, backend::Memory};
@@ -35,7 +35,7 @@ use crate::registry::Registry;
 /// # Ok(())
 /// # }
 /// ```
-#[must_use = "a lock is not taken before `acquire` or `run`"]
+#[must_use = "a lock is not acquired before `acquire` or `run`"]
 #[derive(Clone)]
 pub struct Lock<K = LockKey> {
     registry: Registry,
@@ -52,58 +52,58 @@ impl<K> Lock<K> {
         Self { registry, keys, backend: None, template: "(manual)", label: None, options }
     }
 
-    /// The backend's registered name; the registry's default if not set.
+    /// Sets the backend by its registered name; the registry's default if not set.
     pub fn backend(mut self, name: impl Into<String>) -> Self {
         self.backend = Some(name.into());
         self
     }
 
-    /// The lease's length: how soon others may enter after this process dies.
+    /// Sets the length of the lease: how soon others can acquire the lock after this process dies.
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.options.ttl = Some(ttl);
         self
     }
 
-    /// How long to wait for a busy lock; zero tries once. One ttl and a second if not set.
+    /// Sets how long to wait for a contended lock; zero tries once. One ttl and a second if not set.
     pub fn wait(mut self, limit: impl Into<Wait>) -> Self {
         self.options.wait = Some(limit.into());
         self
     }
 
-    /// Is the lease renewed while the lock is held? True if not set.
+    /// Sets whether the lease is renewed while the lock is held; true if not set.
     pub fn renew(mut self, renew: bool) -> Self {
         self.options.renew = renew;
         self
     }
 
-    /// The longest time the lock may be held, renewed or not.
+    /// Sets the longest time the lock may be held, renewed or not.
     pub fn max_hold(mut self, limit: Duration) -> Self {
         self.options.max_hold = Some(limit);
         self
     }
 
-    /// The shortest time before others may enter, however soon it is given back.
+    /// Sets the shortest time before others can acquire the lock, however soon it is released.
     pub fn min_hold(mut self, least: Duration) -> Self {
         self.options.min_hold = Some(least);
         self
     }
 
-    /// What happens to a body of [`run`](Lock::run) whose lease is lost.
+    /// Sets what happens to a body of [`run`](Lock::run) that loses its lease.
     pub fn on_lost(mut self, policy: OnLost) -> Self {
         self.options.on_lost = policy;
         self
     }
 
-    /// May [`run`](Lock::run) enter a lock that an enclosing body of the same task holds? True if
-    /// not set.
+    /// Sets whether [`run`](Lock::run) may enter a lock that an enclosing body of the same task
+    /// holds; true if not set.
     pub fn reentrant(mut self, reentrant: bool) -> Self {
         self.options.reentrant = reentrant;
         self
     }
 
-    /// Shared with other readers, or exclusive; exclusive if not set.
+    /// Acquires the lock exclusively, or shared with other readers; exclusive if not set.
     ///
-    /// It is one of mode and [`permits`](Self::permits): the later call counts.
+    /// Mode and [`permits`](Self::permits) replace each other: the last call wins.
     pub fn mode(mut self, mode: Mode) -> Self {
         self.options.mode = match mode {
             // One permit is an exclusive lock.
@@ -113,31 +113,31 @@ impl<K> Lock<K> {
         self
     }
 
-    /// At most so many holders at once, a counting semaphore; 1 if not set.
+    /// Allows at most this many holders at once, as a counting semaphore; 1 if not set.
     ///
-    /// Each holder has a lease and a [fencing token](crate::FencingToken) of its own. The number is this
-    /// call's: whoever names another number for the key is judged by that.
+    /// Each holder has its own lease and its own [fencing token](crate::FencingToken). The number applies to
+    /// this call only: a call that sets a different number for the key is judged by its own.
     pub fn permits(mut self, permits: NonZeroU32) -> Self {
         self.options.mode = Mode::permits(permits);
         self
     }
 
-    /// First come, first served, over the tasks of all processes; false if not set.
+    /// Serves waiters first come, first served, across the tasks of all processes; false if not set.
     ///
-    /// A waiter that died costs those behind it at most about half a second on backends that keep the
-    /// queue as data, and its session's timeout on ZooKeeper and etcd.
+    /// A waiter that dies delays those behind it: by about half a second at most on backends that keep the
+    /// queue as data, by its session timeout on ZooKeeper, and by its own ttl on etcd.
     pub fn fair(mut self, fair: bool) -> Self {
         self.options.fair = fair;
         self
     }
 
-    /// The low-cardinality name of this lock in traces and metrics; `(manual)` if not set.
+    /// Sets the low-cardinality name of this lock in traces and metrics; `(manual)` if not set.
     pub fn template(mut self, template: &'static str) -> Self {
         self.template = template;
         self
     }
 
-    /// What operators see this lock is for, see [`Registry::inspect`]; the
+    /// Sets what operators see as the lock's purpose, see [`Registry::inspect`]; the
     /// [template](Self::template) if not set.
     pub fn label(mut self, label: impl Into<Cow<'static, str>>) -> Self {
         self.label = Some(label.into());
@@ -156,35 +156,35 @@ impl Lock {
         Self::new(registry, key)
     }
 
-    /// Takes the lock.
+    /// Acquires the lock.
     ///
-    /// A bare acquire cannot enter a lock that the same task holds already, since its guard may
-    /// outlive any body: use [`run`](Self::run) where calls nest.
+    /// A bare acquire cannot enter a lock that the same task already holds, because its guard may
+    /// outlive any body. Use [`run`](Self::run) for nested calls.
     ///
     /// # Errors
-    /// [`LockError::Busy`] when the lock is not free within the wait; [`LockError::Backend`] when the
-    /// backend fails or does not answer; and those for options and keys that cannot be honoured.
+    /// [`LockError::Busy`] if the lock does not become free within the wait; [`LockError::Backend`] if the
+    /// backend fails or does not answer; other variants for invalid keys and unsupported options.
     ///
     /// # Cancel safety
-    /// Dropping the future leaves no held lock and no place in a queue; what the backend may still
-    /// execute is undone in the background.
+    /// Dropping the future leaves neither a held lock nor a queue position behind. Whatever the
+    /// backend may still execute is undone in the background.
     pub async fn acquire(self) -> Result<LockGuard, LockError> {
         let request = self.request(&self.keys)?;
         enter(&self.registry.0, &request, CallKind::Bare).await
     }
 
-    /// Takes the lock, runs the body, gives the lock back: the same critical section as the
+    /// Acquires the lock, runs the body and releases the lock: the same critical section as the
     /// attribute's, reentrancy included.
     ///
     /// # Errors
-    /// Those of [`acquire`](Self::acquire), then the body has not begun; [`LockError::Lost`] and
-    /// [`LockError::HeldTooLong`] when the hold ended while the body ran. The body's own result, an
-    /// error included, is the `Ok` value.
+    /// Those of [`acquire`](Self::acquire), before the body has begun; [`LockError::Lost`] and
+    /// [`LockError::HeldTooLong`] if the hold ended while the body ran. The body's own result, even
+    /// if it is an error, is the `Ok` value.
     ///
     /// # Cancel safety
-    /// Dropping the future drops the body, then gives the lock back in the background.
+    /// Dropping the future drops the body, then releases the lock in the background.
     pub async fn run<F: Future>(self, body: F) -> Result<F::Output, LockError> {
-        // Boxed as a whole: passed on by value, the body would double its size at every level.
+        // Boxed as a whole: a body passed on by value would double the future's size at every level.
         Box::pin(async move {
             let body = pin!(Some(body));
             let request = self.request(&self.keys)?;
@@ -194,10 +194,10 @@ impl Lock {
         .await
     }
 
-    /// Who holds the lock at this moment, as the backend sees it; one of them, if several do.
+    /// Returns the current holder as the backend sees it; one of them, if several hold the lock.
     ///
     /// # Errors
-    /// [`LockError::Backend`], and those for a key or a backend name that cannot be used.
+    /// [`LockError::Backend`]; other variants for an invalid key or an unknown backend.
     ///
     /// # Cancel safety
     /// Cancel safe: it changes nothing.
@@ -207,34 +207,33 @@ impl Lock {
         answer.map_err(|source| failed(&request, source))
     }
 
-    /// Ends the holds of the lock without a danger to anybody: for operators. True if there was one.
+    /// Ends the holds of the lock safely, for operators. Returns whether there was one.
     ///
-    /// They are not renewed any more: a holder ends as [lost](LockError::Lost) at its next renewal, and the
-    /// lock is free when the holder has given it back, or its lease is over.
+    /// Revoked holds are no longer renewed: each holder ends as [lost](LockError::Lost) at its next renewal. The
+    /// lock is free once the holder has released it or its lease has ended.
     ///
     /// # Errors
-    /// [`LockError::Backend`], and those for a key or a backend name that cannot be used.
+    /// [`LockError::Backend`]; other variants for an invalid key or an unknown backend.
     ///
     /// # Cancel safety
-    /// When the future is dropped the backend may or may not have executed it.
+    /// If the future is dropped, the backend may or may not have executed the request.
     pub async fn revoke(self) -> Result<bool, LockError> {
         let request = self.request(&self.keys)?;
         let answer = request.backend.store.revoke(&request.key).await;
         answer.map_err(|source| failed(&request, source))
     }
 
-    /// Ends the lock's lease, whoever holds it, and those of all who share it: for operators. True if there was
-    /// one.
+    /// Frees the lock at once, whoever holds or shares it, for operators. Returns whether there was a hold.
     ///
-    /// The holder's body ends as lost at its next renewal at the latest; until then it may still be
-    /// running. Only a [fencing token](crate::FencingToken) keeps its writes out: where that is not sure,
+    /// A holder's body ends as lost at its next renewal at the latest and may keep running until then. Only a
+    /// [fencing token](crate::FencingToken) keeps its writes out. If the writes are not fenced, use
     /// [`revoke`](Self::revoke) instead.
     ///
     /// # Errors
-    /// [`LockError::Backend`], and those for a key or a backend name that cannot be used.
+    /// [`LockError::Backend`]; other variants for an invalid key or an unknown backend.
     ///
     /// # Cancel safety
-    /// When the future is dropped the backend may or may not have executed it.
+    /// If the future is dropped, the backend may or may not have executed the request.
     pub async fn force_release(self) -> Result<bool, LockError> {
         let request = self.request(&self.keys)?;
         let answer = request.backend.store.force_release(&request.key).await;
@@ -247,48 +246,48 @@ impl Lock<Vec<LockKey>> {
         Self::new(registry, keys)
     }
 
-    /// Takes all locks or none, equal keys once. The wait counts for all of them together.
+    /// Acquires all locks or none; duplicate keys count once. The wait covers all of them together.
     ///
-    /// Where the [store can](crate::backend::Capabilities::atomic_sets) it is one step: nothing is held while one
-    /// of them is waited for. Elsewhere they are taken one after the other in the order of their keys, and given
-    /// back if one of them is busy for too long.
+    /// If the [store supports it](crate::backend::Capabilities::atomic_sets), this is one step, and nothing is held
+    /// while the call waits. Otherwise the locks are acquired one after the other in key order, and released if one
+    /// of them stays busy for too long.
     ///
     /// # Errors
-    /// Those of [`Lock::acquire`], for the first lock that could not be taken; those taken before it
-    /// are given back. No key at all is [`LockError::InvalidKey`].
+    /// Those of [`Lock::acquire`], for the first lock that could not be acquired; the locks acquired
+    /// before it are released. An empty set of keys is [`LockError::InvalidKey`].
     ///
     /// # Cancel safety
-    /// As [`Lock::acquire`].
+    /// Same as [`Lock::acquire`].
     pub async fn acquire(self) -> Result<LockSet, LockError> {
-        self.take(CallKind::Bare).await
+        self.acquire_all(CallKind::Bare).await
     }
 
-    /// Takes all locks, runs the body, gives them back; see [`Lock::run`].
+    /// Acquires all locks, runs the body and releases them; see [`Lock::run`].
     ///
     /// # Errors
     /// Those of [`acquire`](Self::acquire) and of [`Lock::run`].
     ///
     /// # Cancel safety
-    /// Dropping the future drops the body, then gives the locks back in the background.
+    /// Dropping the future drops the body, then releases the locks in the background.
     pub async fn run<F: Future>(self, body: F) -> Result<F::Output, LockError> {
         Box::pin(async move {
             let body = pin!(Some(body));
             let on_lost = self.options.on_lost;
-            let set = self.take(CallKind::Body).await?;
+            let set = self.acquire_all(CallKind::Body).await?;
             run_guarded(set.into_guards(), on_lost, body, |_| false).await
         })
         .await
     }
 
-    async fn take(self, kind: CallKind) -> Result<LockSet, LockError> {
+    async fn acquire_all(self, kind: CallKind) -> Result<LockSet, LockError> {
         let requests =
             self.keys.iter().map(|key| self.request(key)).collect::<Result<Vec<_>, _>>()?;
         enter_all(&self.registry, requests, kind).await
     }
 }
 
-/// Takes several locks: in one step where the store can, otherwise in the order of their keys, and what was taken is
-/// given back when one fails.
+/// Acquires several locks: in one step if the store supports it, otherwise in key order. If one fails, those already
+/// acquired are released.
 pub(crate) async fn enter_all(
     registry: &Registry,
     mut requests: Vec<Request>,
@@ -299,8 +298,8 @@ pub(crate) async fn enter_all(
     }
     requests.sort_by(|one, other| one.key.cmp(&other.key));
     requests.dedup_by(|one, other| one.key == other.key);
-    if let Some(taken) = enter_set(&registry.0, &requests, kind).await {
-        return taken.map(LockSet::new);
+    if let Some(acquired) = enter_set(&registry.0, &requests, kind).await {
+        return acquired.map(LockSet::new);
     }
     let began = tokio::time::Instant::now();
     let mut guards = Vec::with_capacity(requests.len());
@@ -311,7 +310,7 @@ pub(crate) async fn enter_all(
         match enter(&registry.0, &request, kind).await {
             Ok(guard) => guards.push(guard),
             Err(error) => {
-                // Others may have them before this caller tries again.
+                // Awaited, so that others can acquire them before this caller retries.
                 let _ = LockSet::new(guards).release().await;
                 return Err(error);
             }

@@ -1,7 +1,7 @@
-//! Who holds a key and who waits for it: the logic of a lock, without a store.
+//! The logic of a lock, independent of any store: holders, waiters and who may enter.
 //!
-//! Memory, SQLite, PostgreSQL and MySQL run it; ZooKeeper and etcd decide by its queue; the Lua scripts of Redis are
-//! tested against it.
+//! Memory, SQLite, PostgreSQL and MySQL run it. ZooKeeper and etcd use its queue. The Lua scripts of Redis are tested
+//! against it.
 
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 pub(crate) mod codec;

@@ -1,28 +1,28 @@
-//! Who may hold a key together.
+//! Which callers may hold a key together.
 
 use std::num::NonZeroU32;
 
-/// Who else may hold a key at the same time.
+/// Which others may hold a key at the same time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Mode {
     /// Nobody: a writer.
     #[default]
     Exclusive,
-    /// Others that share it: readers. A writer that waits is not passed by readers that come later.
+    /// Others that share it: readers. Later readers do not overtake a waiting writer.
     Shared,
-    /// Others with permits: a counting semaphore with this number of holders at most.
+    /// Others with permits: a counting semaphore with at most this many holders.
     Permits(NonZeroU32),
 }
 
 impl Mode {
-    /// At most so many holders: one of them holds alone.
+    /// Allows at most this many holders; a single permit is an exclusive lock.
     #[must_use]
     pub const fn permits(permits: NonZeroU32) -> Self {
         if permits.get() == 1 { Self::Exclusive } else { Self::Permits(permits) }
     }
 
-    /// How many may hold a key by it: its permits, and otherwise one writer.
+    /// The most holders that are counted: the number of permits, otherwise one writer.
     pub(crate) const fn max_holders(self) -> u32 {
         match self {
             Self::Permits(permits) => permits.get(),
@@ -30,7 +30,7 @@ impl Mode {
         }
     }
 
-    /// The number of permits among these that differs from this one's, if it has one.
+    /// The first number of permits among `others` that differs from this mode's, if this mode has permits.
     pub(crate) fn other_permits(self, others: impl Iterator<Item = Self>) -> Option<NonZeroU32> {
         let Self::Permits(own) = self else { return None };
         let mut others = others.filter_map(|other| match other {
@@ -40,7 +40,7 @@ impl Mode {
         others.find(|permits| *permits != own)
     }
 
-    /// How stores write it: `x`, `s`, or `p` and the number.
+    /// Encodes the mode for stores: `x`, `s`, or `p` and the number.
     #[cfg(any(feature = "redis", feature = "sqlite", feature = "postgres", feature = "mysql"))]
     pub(crate) fn code(self) -> String {
         match self {

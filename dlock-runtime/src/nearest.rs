@@ -1,16 +1,16 @@
-//! Which known name was meant by one that is not known.
+//! Suggestions for misspelt names.
 
-/// The known name that differs from this one by the fewest slips, if it is like any: one letter in three may be
-/// wrong. Case and the difference between `-` and `_` count for nothing.
+/// The known name closest to `name` by edit distance, if at most one character in three differs. Case is ignored, and
+/// `-` equals `_`.
 pub(crate) fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     let plain = |name: &str| name.to_ascii_lowercase().replace('-', "_");
     let name = plain(name);
-    let slips = known.iter().map(|known| (distance(&name, &plain(known)), *known));
-    let (slips, known) = slips.min_by_key(|(slips, _)| *slips)?;
-    (slips * 3 <= name.len().min(known.len())).then_some(known)
+    let candidates = known.iter().map(|known| (distance(&name, &plain(known)), *known));
+    let (distance, known) = candidates.min_by_key(|(distance, _)| *distance)?;
+    (distance * 3 <= name.len().min(known.len())).then_some(known)
 }
 
-/// How many bytes are missing, too many, wrong, or in the place of their neighbour.
+/// The edit distance in bytes: insertions, deletions, substitutions and swaps of neighbours.
 fn distance(one: &str, other: &str) -> usize {
     let (one, other) = (one.as_bytes(), other.as_bytes());
     let mut before = vec![];
@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slips_are_told_from_other_names() {
+    fn typos_are_distinguished_from_other_names() {
         let known = ["ssl-mode", "ssl-ca", "charset", "password"];
         assert_eq!(nearest("ssl_mode", &known), Some("ssl-mode"));
         assert_eq!(nearest("sslmdoe", &known), Some("ssl-mode"));

@@ -1,14 +1,14 @@
-//! How one lock is taken and held: what the attribute and the manual calls both fill in.
+//! How a lock is acquired and held: the options of the attribute and of manual calls.
 
 use std::time::Duration;
 
 use crate::mode::Mode;
 
-/// How long to wait for a busy lock.
+/// How long to wait for a contended lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Wait {
-    /// At most so long; zero tries once.
+    /// At most this long; zero tries once.
     UpTo(Duration),
     /// Without a deadline.
     Forever,
@@ -24,17 +24,16 @@ impl From<Duration> for Wait {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnLost {
-    /// The body is dropped at its next await point and the loss is reported.
+    /// The body is dropped at its next await point, and the loss is reported.
     #[default]
     Cancel,
-    /// The body runs to its end, then the loss is reported.
+    /// The body runs to its end, and the loss is reported then.
     Finish,
-    /// The body runs to its end and its own result stands; the loss is only logged and counted.
+    /// The body runs to its end, and its own result is returned. The loss is only logged and counted.
     Keep,
 }
 
-/// The options of one lock site or one manual call: what the attribute's expansion writes down. `None` means the
-/// registry's default.
+/// The options of one lock site or one manual call. `None` means the registry's default.
 #[doc(hidden)]
 #[allow(missing_docs, reason = "each is documented where users set it")]
 #[derive(Clone, Copy, Debug)]

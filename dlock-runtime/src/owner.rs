@@ -1,27 +1,27 @@
-//! Who holds a lease.
+//! The identity of a hold.
 
 use std::fmt;
 
-/// The identity of one hold: 128 random bits, drawn afresh for every acquire.
+/// The identity of one hold: 128 random bits, drawn anew for every acquire.
 ///
-/// Only who knows it can renew or release the lease. It is shown as 32 hexadecimal digits.
+/// Knowing it is required to renew or release the lease. It is displayed as 32 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct OwnerId([u8; 16]);
 
 impl OwnerId {
-    /// Draws a new one from the thread's cryptographic generator, without a system call.
+    /// Draws a new id from the thread's cryptographic generator, without a system call.
     #[must_use]
     pub fn random() -> Self {
         Self(rand::random())
     }
 
-    /// An owner from its sixteen bytes.
+    /// Creates an owner id from its sixteen bytes.
     #[must_use]
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(bytes)
     }
 
-    /// Reads back the 32 hexadecimal digits that `Display` writes.
+    /// Parses the 32 hexadecimal digits that `Display` writes.
     #[must_use]
     pub fn parse(digits: &str) -> Option<Self> {
         let plain = digits.len() == 32 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -29,7 +29,7 @@ impl OwnerId {
         Some(Self(value.to_be_bytes()))
     }
 
-    /// The sixteen bytes.
+    /// Returns the sixteen bytes.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 16] {
         &self.0

@@ -1,4 +1,4 @@
-//! What the attribute's expansion calls. Not part of the public interface.
+//! The functions that the attribute's expansion calls. Not part of the public API.
 
 use std::borrow::Cow;
 use std::pin::Pin;
@@ -26,10 +26,10 @@ pub fn key() -> KeyWriter {
     KeyWriter::new()
 }
 
-/// A key from an expression.
+/// Converts an expression to a key.
 ///
 /// # Errors
-/// None: the key is checked when it is used. It is a `Result` as that of a template is.
+/// None, because the key is checked on use. Returns a `Result` like a template's key.
 #[allow(clippy::unnecessary_wraps, reason = "one type for both kinds of key")]
 pub fn key_from(key: impl Into<LockKey>) -> Result<LockKey, LockError> {
     Ok(key.into())
@@ -68,7 +68,7 @@ impl<E: From<LockError>> FromLockError for E {
     }
 }
 
-/// How the function's error type takes in a lock error: the one place that asks for the bound.
+/// Returns the conversion from a lock error to the function's error type. The only place that requires the bound.
 #[must_use]
 pub fn error<R: Fallible>() -> fn(LockError) -> R::Error
 where
@@ -77,18 +77,18 @@ where
     FromLockError::from_lock_error
 }
 
-/// The same by the user's own function.
+/// Returns the user's own conversion.
 #[must_use]
 pub fn map_error<R: Fallible>(map: fn(LockError) -> R::Error) -> fn(LockError) -> R::Error {
     map
 }
 
-/// Tells inference what a future gives.
+/// Fixes the output type of a future for type inference.
 pub fn expect<T, F: Future<Output = T>>(future: F) -> F {
     future
 }
 
-/// What a function returns when it skips its body.
+/// The value that a function returns when it skips its body.
 #[diagnostic::on_unimplemented(
     message = "`on_busy = \"skip\"` has no value of type `{Self}` to return when the body is skipped",
     label = "must be `Option<T>` or `()`",
@@ -108,34 +108,34 @@ impl<T> Skipped for Option<T> {
     }
 }
 
-/// Where a body finds its guard: filled before the body's first poll.
+/// Holds a body's guard. Filled before the body is first polled.
 #[derive(Debug)]
 pub struct GuardSlot<G>(OnceLock<G>);
 
 impl<G> GuardSlot<G> {
-    /// An empty one.
+    /// Creates an empty slot.
     #[must_use]
     #[allow(clippy::new_without_default, reason = "made by the expansion only")]
     pub const fn new() -> Self {
         Self(OnceLock::new())
     }
 
-    /// The guard.
+    /// Returns the guard.
     ///
     /// # Panics
-    /// Before the body runs; the expansion asks only inside it.
+    /// Before the body runs. The expansion calls it only inside the body.
     pub fn get(&self) -> &G {
-        self.0.get().expect("the guard is there before the body runs")
+        self.0.get().expect("the guard is set before the body runs")
     }
 }
 
-/// What an annotated function does when the lock is busy: it returns an error.
+/// What an annotated function returns for a busy lock: an error.
 #[must_use]
 pub fn or_error<T>() -> Option<T> {
     None
 }
 
-/// The same under `on_busy = "skip"`: it returns as if its body had done nothing.
+/// With `on_busy = "skip"`: the value of a skipped body.
 #[must_use]
 pub fn or_skip<T: Skipped>() -> Option<T> {
     Some(T::skipped())
@@ -143,9 +143,9 @@ pub fn or_skip<T: Skipped>() -> Option<T> {
 
 /// The keys of an annotated function: one, or several that are locked together.
 pub trait Keys {
-    /// What the body holds.
+    /// What the body holds under a lease.
     type Held;
-    /// What it holds in its caller's transaction.
+    /// What the body holds in its caller's transaction.
     type Rows;
     #[doc(hidden)]
     type Guards: AsRef<[LockGuard]> + IntoIterator<Item = LockGuard>;
@@ -153,7 +153,7 @@ pub trait Keys {
     #[doc(hidden)]
     fn enter(self, site: &'static Site) -> impl Future<Output = Result<Self::Guards, LockError>>;
 
-    /// What the body sees of its guards.
+    /// The body's view of its guards.
     #[doc(hidden)]
     fn view(guards: &[LockGuard]) -> Self::Held;
 
@@ -216,7 +216,7 @@ impl<const N: usize> Keys for [Result<LockKey, LockError>; N] {
 /// Runs an annotated body under its locks.
 ///
 /// # Errors
-/// Those of the body, and lock errors as `error` makes them; a busy lock is one unless `skipped` gives a value for it.
+/// Those of the body, and lock errors converted by `error`. A busy lock is an error unless `skipped` returns a value.
 pub async fn run<K, T, E, F>(
     site: &'static Site,
     keys: K,
@@ -229,8 +229,8 @@ where
     K: Keys,
     F: Future<Output = Result<T, E>>,
 {
-    // Boxed as a whole: the future of an annotated function stays small however deep such functions
-    // nest.
+    // Boxed as a whole, so that the future of an annotated function stays small however deeply such
+    // functions nest.
     Box::pin(async move {
         let guards = match keys.enter(site).await {
             Ok(guards) => guards,
@@ -267,10 +267,10 @@ fn request(
     Request::new(&registry.0, key?, template, label, &site.options, site.options.backend)
 }
 
-/// What `assert_locked!` calls.
+/// The implementation of `assert_locked!`.
 ///
 /// # Panics
-/// When this task does not hold the lock.
+/// If this task does not hold the lock.
 #[track_caller]
 pub fn assert_locked(key: Result<LockKey, LockError>, shared: bool) {
     let key = key.unwrap_or_else(|error| panic!("{error}"));
@@ -285,7 +285,7 @@ pub fn assert_locked(key: Result<LockKey, LockError>, shared: bool) {
     );
 }
 
-/// The transaction that a function receives: the one place that asks for the bound.
+/// Converts the transaction that a function receives. The only place that requires the bound.
 pub fn transaction<C: Transactional>(transaction: &mut C) -> &mut dyn Transactional {
     transaction
 }
@@ -293,7 +293,7 @@ pub fn transaction<C: Transactional>(transaction: &mut C) -> &mut dyn Transactio
 /// Acquires the row locks of an annotated function in its caller's transaction, all or none.
 ///
 /// # Errors
-/// What the function has to return at once instead of running its body.
+/// What the function returns at once instead of running its body.
 pub async fn run_row<K: Keys, T, E>(
     site: &'static Site,
     keys: K,

@@ -1,4 +1,4 @@
-//! The registry: backends by name, and everything that runs on their behalf.
+//! The registry: backends by name, and the engine that runs on top of them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -26,10 +26,10 @@ tokio::task_local! {
     static SCOPED: Registry;
 }
 
-/// Backends by name, with the queues, renewals and background work of the locks taken through it.
+/// Backends by name, with the queues, renewals and background work of the locks acquired through them.
 ///
-/// A process has usually one, [installed](RegistryBuilder::install) when it starts; tests build
-/// their own and [`scope`](Self::scope) it. Clones are the same registry.
+/// A process usually has one, [installed](RegistryBuilder::install) at startup. Tests build their
+/// own and run in its [`scope`](Self::scope). Clones refer to the same registry.
 ///
 /// ```
 /// use dlock_runtime::{Registry, backend::Memory};
@@ -47,12 +47,12 @@ tokio::task_local! {
 pub struct Registry(pub(crate) Arc<Engine>);
 
 impl Registry {
-    /// Begins a registry.
+    /// Returns a builder for a registry.
     pub fn builder() -> RegistryBuilder {
         RegistryBuilder::default()
     }
 
-    /// The registry that this process has installed.
+    /// Returns the registry that is installed in this process.
     ///
     /// # Errors
     /// [`LockError::NotInstalled`] before [`RegistryBuilder::install`].
@@ -60,8 +60,8 @@ impl Registry {
         INSTALLED.get().cloned().ok_or(LockError::NotInstalled)
     }
 
-    /// The registry that annotated functions use here: that of the innermost [`scope`](Self::scope)
-    /// of this task, otherwise the installed one.
+    /// Returns the registry that annotated functions use here: that of the innermost
+    /// [`scope`](Self::scope) of this task, otherwise the installed one.
     ///
     /// # Errors
     /// [`LockError::NotInstalled`] if there is neither.
@@ -71,20 +71,20 @@ impl Registry {
 
     /// Runs a future in which annotated functions use this registry instead of the installed one.
     ///
-    /// It holds for the task that polls the future; tasks spawned inside need a scope of their own.
+    /// The scope applies to the task that polls the future. Tasks spawned inside need their own scope.
     ///
     /// # Cancel safety
-    /// That of the future.
+    /// Same as the future's.
     pub async fn scope<F: Future>(&self, future: F) -> F::Output {
         SCOPED.scope(self.clone(), future).await
     }
 
-    /// A lock that can be taken; see [`Lock`] for its options.
+    /// Returns a lock for this key, not yet acquired; see [`Lock`] for its options.
     pub fn lock(&self, key: impl Into<LockKey>) -> Lock {
         Lock::one(self.clone(), key.into())
     }
 
-    /// Several locks that can be taken together: all or nothing, in one canonical order.
+    /// Returns the locks for these keys, to be acquired together: all or none, in one canonical order.
     pub fn lock_all<K: Into<LockKey>>(
         &self,
         keys: impl IntoIterator<Item = K>,
@@ -92,7 +92,7 @@ impl Registry {
         Lock::all(self.clone(), keys.into_iter().map(Into::into).collect())
     }
 
-    /// Every annotated function of this binary, in the order of module and line, whether or not it
+    /// Returns every annotated function of this binary, sorted by module and line, whether or not it
     /// is ever called.
     #[must_use]
     pub fn sites() -> Vec<&'static Site> {
@@ -101,7 +101,7 @@ impl Registry {
         sites
     }
 
-    /// The names of the registered backends, in the order they were added.
+    /// Returns the names of the registered backends, in the order they were added.
     pub fn backends(&self) -> impl Iterator<Item = &str> {
         self.0.backends().map(|backend| &*backend.name)
     }

@@ -6,8 +6,8 @@ use crate::options::LockOptions;
 
 /// One annotated function: where it is, which keys it locks, and with what options.
 ///
-/// The attribute registers a site for every function it is written on, whether or not that is ever
-/// called; [`Registry::sites`](crate::Registry::sites) lists them, and
+/// The attribute registers a site for every function it is applied to, whether or not the function
+/// is ever called. [`Registry::sites`](crate::Registry::sites) lists them, and
 /// [`RegistryBuilder::install`](crate::RegistryBuilder::install) verifies them.
 #[derive(Debug)]
 pub struct Site {
@@ -24,49 +24,49 @@ pub struct Site {
 inventory::collect!(&'static Site);
 
 impl Site {
-    /// The module the function is in.
+    /// Returns the function's module.
     #[must_use]
     pub const fn module_path(&self) -> &'static str {
         self.module_path
     }
 
-    /// The source file, as the compiler names it.
+    /// Returns the source file, as the compiler names it.
     #[must_use]
     pub const fn file(&self) -> &'static str {
         self.file
     }
 
-    /// The line of the attribute.
+    /// Returns the line of the attribute.
     #[must_use]
     pub const fn line(&self) -> u32 {
         self.line
     }
 
-    /// The function's name.
+    /// Returns the function's name.
     #[must_use]
     pub const fn function(&self) -> &'static str {
         self.function
     }
 
-    /// The key templates as written; an expression stands in braces.
+    /// Returns the key templates as written; an expression is shown in braces.
     #[must_use]
     pub const fn keys(&self) -> &'static [&'static str] {
         self.keys
     }
 
-    /// The backend's name, if one is written; otherwise the registry's default is meant.
+    /// Returns the backend's name; `None` means the registry's default.
     #[must_use]
     pub const fn backend_name(&self) -> Option<&'static str> {
         self.options.backend
     }
 
-    /// Is it a row lock in the caller's transaction, which needs no backend?
+    /// Returns whether it is a row lock in the caller's transaction, which needs no backend.
     #[must_use]
     pub const fn is_in_transaction(&self) -> bool {
         self.in_transaction
     }
 
-    /// The function with its module: what operators see of its holds.
+    /// The function with its module, as shown to operators.
     pub(crate) const fn label(&self) -> &'static str {
         self.label
     }

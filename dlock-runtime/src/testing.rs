@@ -1,6 +1,6 @@
 //! The conformance suite: every safety rule of dlock, checked against any [`Backend`].
 //!
-//! One call runs it, the way it runs for the backends that come with dlock:
+//! Run it with one call, as it runs for the backends of dlock:
 //!
 //! ```
 //! use dlock_runtime::{backend::Memory, testing::Suite};
@@ -19,9 +19,9 @@
 //! # }
 //! ```
 //!
-//! The connector is called many times; every backend it gives stands for another process over the
-//! same store. What needs real processes and servers that can be stopped (SIGKILL, SIGSTOP, a restart
-//! in mid-hold) cannot be in one call; the repository's package `tests` shows how it is done.
+//! The connector is called many times. Every backend it returns stands for another process that
+//! uses the same store. The suite has no tests that need real processes and servers to stop (SIGKILL,
+//! SIGSTOP, a restart during a hold); the repository's package `tests` shows how to write those.
 
 mod assumed;
 mod context;
@@ -43,7 +43,7 @@ pub use self::tap::{Call, Tap};
 use crate::backend::{Backend, Capabilities};
 use crate::error::BackendError;
 
-/// What a rule found: nothing, or what is wrong.
+/// The result of a rule: passed, or what is wrong.
 pub(crate) type Finding = Result<(), String>;
 
 pub(crate) type Connector =
@@ -53,12 +53,12 @@ pub(crate) type Connector =
 #[derive(Clone, Copy)]
 pub(crate) struct Rule {
     pub(crate) name: &'static str,
-    /// Is it a rule for what a backend of these capabilities claims?
+    /// Does the rule apply to a backend with these capabilities?
     pub(crate) concerns: fn(&Capabilities) -> bool,
     pub(crate) check: fn(Context) -> BoxFuture<'static, Finding>,
 }
 
-/// The suite over one store.
+/// The conformance suite for one store.
 #[must_use = "a suite does nothing before `run`"]
 pub struct Suite {
     connector: Connector,
@@ -66,7 +66,7 @@ pub struct Suite {
 }
 
 impl Suite {
-    /// A suite over the store that the connector connects to.
+    /// Creates a suite for the store that the connector connects to.
     pub fn new<C, F, B>(connector: C) -> Self
     where
         C: Fn() -> F + Send + Sync + 'static,
@@ -83,20 +83,21 @@ impl Suite {
         Self { connector, only: None }
     }
 
-    /// Only the rules of these names.
+    /// Runs only the rules with these names.
     pub fn only(mut self, names: &[&str]) -> Self {
         self.only = Some(names.iter().map(|&name| name.to_owned()).collect());
         self
     }
 
-    /// The names of all rules.
+    /// Returns the names of all rules.
     #[must_use]
     pub fn rules() -> Vec<&'static str> {
         rules::batches().concat().into_iter().map(|rule| rule.name).collect()
     }
 
-    /// Runs the rules that concern this backend, each with keys of its own, several at a time. The chapters
-    /// on shared locks, permits and fairness concern those that claim them, see [`Capabilities`].
+    /// Runs the rules that apply to this backend, several at a time, each with its own keys.
+    ///
+    /// The rules for shared locks, permits and fairness apply only to backends with these [`Capabilities`].
     pub async fn run(self) -> Report {
         let capabilities = match (self.connector)().await {
             Ok(backend) => backend.capabilities(),
@@ -121,7 +122,7 @@ impl Suite {
 
     async fn check(&self, rule: Rule) -> (&'static str, Finding) {
         let context = Context::new(rule.name, Arc::clone(&self.connector));
-        // A task of its own: a rule that panics is a finding, and no rule inherits another's task-locals.
+        // In its own task: a panic becomes a finding, and no rule inherits another's task-locals.
         let task = tokio::spawn((rule.check)(context));
         let abort = task.abort_handle();
         let finding = match tokio::time::timeout(LIMIT, task).await {
@@ -142,30 +143,30 @@ impl fmt::Debug for Suite {
     }
 }
 
-/// What the suite found.
+/// The results of a suite.
 #[derive(Clone, Debug)]
 pub struct Report {
     findings: Vec<(&'static str, Finding)>,
 }
 
 impl Report {
-    /// The rules that are broken, and how.
+    /// Returns the broken rules, and how they are broken.
     pub fn broken(&self) -> impl Iterator<Item = (&'static str, &str)> {
         self.findings
             .iter()
             .filter_map(|(name, finding)| Some((*name, finding.as_ref().err()?.as_str())))
     }
 
-    /// How many rules were checked.
+    /// Returns the number of rules that were checked.
     #[must_use]
     pub fn checked(&self) -> usize {
         self.findings.len()
     }
 
-    /// Ends the test if a rule is broken or none was checked.
+    /// Fails the test if a rule is broken or none was checked.
     ///
     /// # Panics
-    /// Then, with every broken rule.
+    /// In these cases; the message lists every broken rule.
     pub fn assert_passed(&self) {
         assert!(self.checked() > 0, "no rule was checked");
         assert!(self.broken().next().is_none(), "{self}");

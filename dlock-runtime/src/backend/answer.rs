@@ -1,34 +1,34 @@
-//! An answer that is ready, or a future of it.
+//! A value that is ready, or a future of it.
 
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-/// An answer that is there already, or a future of it.
+/// The answer of a backend: a value that is ready, or a future of it.
 ///
-/// A backend that has its answer at once allocates nothing for it.
+/// A ready answer needs no allocation.
 #[must_use = "an answer does nothing unless it is awaited"]
 pub struct Answer<'a, T>(Inner<'a, T>);
 
 enum Inner<'a, T> {
     Ready(T),
     Pending(Pin<Box<dyn Future<Output = T> + Send + 'a>>),
-    Given,
+    Taken,
 }
 
 impl<'a, T> Answer<'a, T> {
-    /// An answer that is there.
+    /// Creates an answer that is ready.
     pub const fn ready(value: T) -> Self {
         Self(Inner::Ready(value))
     }
 
-    /// An answer to be awaited.
+    /// Creates an answer that has to be awaited.
     pub fn from_future(future: impl Future<Output = T> + Send + 'a) -> Self {
         Self(Inner::Pending(Box::pin(future)))
     }
 
-    /// Is it there already? Then nothing of the request is left to happen.
+    /// Returns whether the value is ready, so that nothing of the request is left to execute.
     #[must_use]
     pub const fn is_ready(&self) -> bool {
         matches!(self.0, Inner::Ready(_))
@@ -41,12 +41,12 @@ impl<T: Unpin> Future for Answer<'_, T> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
         if let Inner::Pending(future) = &mut self.0 {
             let value = std::task::ready!(future.as_mut().poll(cx));
-            self.0 = Inner::Given;
+            self.0 = Inner::Taken;
             return Poll::Ready(value);
         }
-        match std::mem::replace(&mut self.0, Inner::Given) {
+        match std::mem::replace(&mut self.0, Inner::Taken) {
             Inner::Ready(value) => Poll::Ready(value),
-            Inner::Pending(_) | Inner::Given => panic!("an answer was polled after it was given"),
+            Inner::Pending(_) | Inner::Taken => panic!("an answer was polled after completion"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The trait by plain async methods.
+//! The backend trait with plain async methods.
 
 use super::{
     Answer, Attempt, Backend, Capabilities, Claim, Holder, LockState, Release, Released, Renewal,
@@ -7,13 +7,12 @@ use super::{
 use crate::error::BackendError;
 use crate::key::LockKey;
 
-/// [`Backend`] with plain `async fn`s: the form to implement for a store that is reached over a network.
+/// [`Backend`] with plain `async fn`s: implement this for a store that is reached over a network.
 ///
-/// Whatever implements this is a [`Backend`]; each method means what its namesake there says. A store that always has
-/// its answer at once, without awaiting anything, implements [`Backend`] itself and saves one allocation for each
-/// request.
+/// Every implementation is also a [`Backend`], and each method means the same as there. A store that always answers
+/// without awaiting should implement [`Backend`] directly, which saves one allocation per request.
 ///
-/// A backend in front of another one, which counts the requests for locks:
+/// A backend that wraps another one and counts acquires:
 ///
 /// ```
 /// use std::sync::Arc;
@@ -200,7 +199,7 @@ impl<B: AsyncBackend> Backend for B {
     }
 }
 
-/// What a backend answers that takes one key at a time.
+/// The error of a backend that acquires one key at a time.
 pub(super) fn no_sets(kind: &str) -> BackendError {
-    BackendError::permanent(format!("{kind} takes one key at a time")).not_sent()
+    BackendError::permanent(format!("{kind} acquires one key at a time")).not_sent()
 }

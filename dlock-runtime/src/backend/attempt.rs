@@ -1,4 +1,4 @@
-//! What a backend answers to an acquire, a renewal and a release.
+//! The answers of a backend to an acquire, a renewal and a release.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -6,104 +6,104 @@ use std::time::Duration;
 use crate::lock_table::record;
 use crate::token::FencingToken;
 
-/// The answer to a try.
+/// The answer to an acquire.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Attempt {
-    /// The key is this claim's.
+    /// The claim holds the key.
     #[non_exhaustive]
     Granted {
-        /// Larger than that of every earlier grant of this key.
+        /// Larger than the token of every earlier hold that this one excludes.
         token: FencingToken,
-        /// How long the lease surely lasts, counted from *before* the request was made: the ttl less
-        /// an allowance for the drift of clocks.
+        /// How long the lease is certain to last, counted from *before* the request was made: the ttl
+        /// less an allowance for clock drift.
         validity: Duration,
-        /// Another number of permits, by which somebody else counts who holds the key or waits for it.
+        /// A different number of permits, used by another holder or waiter of the key.
         other_permits: Option<NonZeroU32>,
         /// See [`with_in_doubt`](Attempt::with_in_doubt).
         in_doubt: bool,
     },
-    /// Somebody else's.
+    /// Another claim holds the key, or goes first.
     #[non_exhaustive]
     Busy {
-        /// When the present lease would end without a renewal, or when to look again for another reason,
-        /// if the backend can tell.
+        /// When the current lease ends unless it is renewed, or when to retry for another reason, if the
+        /// backend knows.
         expires_in: Option<Duration>,
-        /// Does the claim have a place in the store's queue now? It is released when its caller gives up.
+        /// Whether the claim now has a position in the store's queue. It is released if the caller gives up.
         queued: bool,
-        /// As with a grant.
+        /// Same as for a grant.
         other_permits: Option<NonZeroU32>,
-        /// As with a grant.
+        /// Same as for a grant.
         in_doubt: bool,
     },
 }
 
 impl Attempt {
-    /// A grant.
+    /// Creates a grant.
     #[must_use]
     pub const fn granted(token: FencingToken, validity: Duration) -> Self {
         Self::Granted { token, validity, other_permits: None, in_doubt: false }
     }
 
-    /// A refusal.
+    /// Creates a refusal.
     #[must_use]
     pub const fn busy(expires_in: Option<Duration>) -> Self {
         Self::Busy { expires_in, queued: false, other_permits: None, in_doubt: false }
     }
 
-    /// A refusal, with a place in the store's queue.
+    /// Creates a refusal with a position in the store's queue.
     #[must_use]
     pub const fn queued(look_in: Option<Duration>) -> Self {
         Self::Busy { expires_in: look_in, queued: true, other_permits: None, in_doubt: false }
     }
 }
 
-/// The answer to a try for several keys.
+/// The answer to an acquire of several keys.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum SetAttempt {
-    /// All keys are theirs.
+    /// The claims hold all keys.
     #[non_exhaustive]
     Granted {
         /// Each claim's token, in the order of the claims.
         tokens: Vec<FencingToken>,
-        /// As with [one key](Attempt::Granted).
+        /// Same as for [one key](Attempt::Granted).
         validity: Duration,
-        /// As with one key.
+        /// Same as for one key.
         other_permits: Option<NonZeroU32>,
-        /// As with one key.
+        /// Same as for one key.
         in_doubt: bool,
     },
-    /// One of them is somebody else's.
+    /// One of the keys is busy.
     #[non_exhaustive]
     Busy {
-        /// Which one.
+        /// The index of the busy key.
         at: usize,
-        /// When to look again, if the backend can tell.
+        /// When to retry, if the backend knows.
         expires_in: Option<Duration>,
-        /// Does a claim have a place in the store's queue now?
+        /// Whether a claim now has a position in the store's queue.
         queued: bool,
-        /// As with one key.
+        /// Same as for one key.
         other_permits: Option<NonZeroU32>,
-        /// As with one key.
+        /// Same as for one key.
         in_doubt: bool,
     },
 }
 
 impl SetAttempt {
-    /// A grant.
+    /// Creates a grant.
     #[must_use]
     pub const fn granted(tokens: Vec<FencingToken>, validity: Duration) -> Self {
         Self::Granted { tokens, validity, other_permits: None, in_doubt: false }
     }
 
-    /// A refusal because of this one.
+    /// Creates a refusal because of the key at this index.
     #[must_use]
     pub const fn busy(at: usize, expires_in: Option<Duration>, queued: bool) -> Self {
         Self::Busy { at, expires_in, queued, other_permits: None, in_doubt: false }
     }
 
-    /// The answer to a try for one key alone.
+    /// The answer for a single key.
     #[cfg(feature = "redis")]
     pub(crate) fn of_one(self) -> Attempt {
         match self {
@@ -117,7 +117,7 @@ impl SetAttempt {
         }
     }
 
-    /// What several entries have decided.
+    /// The answer for a decision on several records.
     pub(crate) fn of(verdict: record::SetDecision, validity: Duration) -> Self {
         match verdict {
             record::SetDecision::Granted(tokens) => {
@@ -128,11 +128,11 @@ impl SetAttempt {
     }
 }
 
-/// What the answers for one key and for several have in common.
+/// The methods that the answers for one key and for several keys share.
 macro_rules! common_to_answers {
     ($answer:ident) => {
         impl $answer {
-            /// The same, with the number by which somebody else counts.
+            /// Sets the different number of permits that another holder or waiter uses.
             #[must_use]
             pub const fn with_other_permits(mut self, other: Option<NonZeroU32>) -> Self {
                 match &mut self {
@@ -143,9 +143,9 @@ macro_rules! common_to_answers {
                 self
             }
 
-            /// The same, where another copy of this request may still be executed: the store sent it again over another
-            /// connection. Its [release](Release) then sets [`late_acquire`](Release::late_acquire), whether it was granted or
-            /// its caller gives up.
+            /// Sets whether another copy of this request may still be executed, because the backend sent it
+            /// again over another connection. The [release](Release) then sets
+            /// [`late_acquire`](Release::late_acquire), whether the claim was granted or its caller gives up.
             #[must_use]
             pub const fn with_in_doubt(mut self, is_in_doubt: bool) -> Self {
                 match &mut self {
@@ -163,7 +163,7 @@ macro_rules! common_to_answers {
                 }
             }
 
-            /// The other number of permits that somebody counts by.
+            /// The different number of permits that another holder or waiter uses.
             pub(crate) const fn other_permits(&self) -> Option<NonZeroU32> {
                 match self {
                     Self::Granted { other_permits, .. } | Self::Busy { other_permits, .. } => {
@@ -182,22 +182,22 @@ common_to_answers!(SetAttempt);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Renewal {
-    /// The lease lasts at least so long, counted from before the request was made.
+    /// The lease lasts at least this long, counted from before the request was made.
     Renewed {
-        /// The ttl less an allowance for the drift of clocks.
+        /// The ttl less an allowance for clock drift.
         validity: Duration,
     },
-    /// The claim holds nothing (any more).
+    /// The claim does not hold the key, or no longer does.
     NotHeld,
 }
 
-/// How to give a lease back.
+/// How to release a lease.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Release {
-    /// Leave the key locked for so long, held by nobody: the rest of a `min_hold`.
+    /// Keep the key locked for this long, held by nobody: the rest of a `min_hold`.
     pub keep_for: Option<Duration>,
-    /// A `try_acquire` of this claim was given up and may be executed later than this release: it
-    /// must not grant then.
+    /// An acquire of this claim was abandoned and may be executed after this release. It must not
+    /// be granted then.
     pub late_acquire: bool,
 }
 
@@ -205,7 +205,7 @@ pub struct Release {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Released {
-    /// The lease was this claim's until now.
+    /// The claim held the key until now.
     Released,
     /// The claim did not hold the key.
     NotHeld,

@@ -1,45 +1,45 @@
-//! What each kind of store can honour.
+//! What each kind of store supports.
 
 use std::time::Duration;
 
-/// What a backend can honour; checked against every lock site when a registry is installed.
+/// What a backend supports; checked against every lock site when a registry is installed.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
-#[expect(clippy::struct_excessive_bools, reason = "each is a question of its own")]
+#[expect(clippy::struct_excessive_bools, reason = "each is an independent capability")]
 pub struct Capabilities {
     /// The shortest ttl.
     pub min_ttl: Duration,
     /// The longest ttl.
     pub max_ttl: Duration,
-    /// Can it keep a released key locked for the rest of a `min_hold`, also when the process ends?
+    /// Can it keep a released key locked for the rest of a `min_hold`, even after the process ends?
     pub min_hold: bool,
-    /// Are waiters told of a release, so that polling is only a safety net?
+    /// Are waiters notified of a release, so that polling is only a safety net?
     pub push: bool,
     /// Do other processes share its locks?
     pub shared_by_processes: bool,
-    /// Do waiters line up in the store itself, each told when it is its turn? Then
+    /// Do waiters queue in the store itself, each notified when its turn comes? Then
     /// [`Backend::acquire_queued`](super::Backend::acquire_queued) waits.
     pub queue: bool,
-    /// Do locks last as long as the process's session with the store, rather than for a ttl each? Then a
-    /// grant's or a renewal's validity is what is proved of the session, which may be far less than a
-    /// ttl, and the engine renews it as often; and a hold that ends before its owner gives it back is
-    /// released, since it would not end by itself.
+    /// Do locks last as long as the process's session with the store, rather than for a ttl each? Then the
+    /// validity of a grant or renewal is the proven validity of the session, which may be far shorter than
+    /// a ttl, and the engine renews accordingly often. A hold that is lost before its owner releases it is
+    /// released by the engine, because it would not expire while the session lasts.
     pub session: bool,
-    /// Can a key be held by several that share it ([`Mode::Shared`](super::Mode::Shared))? Then a writer that waits is not
-    /// passed by readers that come later.
+    /// Can several holders share a key ([`Mode::Shared`](super::Mode::Shared))? Then later readers must not overtake a
+    /// waiting writer.
     pub shared: bool,
-    /// Can it be held by a counted number ([`Mode::Permits`](super::Mode::Permits))?
+    /// Does it count permits ([`Mode::Permits`](super::Mode::Permits))?
     pub permits: bool,
-    /// Are waiters of all processes served in the order they came, if they ask for it ([`Claim::fair`](super::Claim::fair))?
+    /// Does it serve fair waiters ([`Claim::fair`](super::Claim::fair)) of all processes in order of arrival?
     pub fair: bool,
-    /// Does it take several keys in one step ([`Backend::try_acquire_set`](super::Backend::try_acquire_set))?
-    /// Otherwise they are taken one after the other, and given back if one of them is busy.
+    /// Does it acquire several keys in one step ([`Backend::try_acquire_set`](super::Backend::try_acquire_set))?
+    /// Otherwise keys are acquired one after the other, and released if one of them is busy.
     pub atomic_sets: bool,
 }
 
 impl Capabilities {
-    /// What a plain lease store can do: any ttl from 1 ms to a day, `min_hold`, push, many processes;
-    /// one holder at a time, and waiters in no order.
+    /// A plain lease store: any ttl from 1 ms to 24 h, `min_hold`, push, shared by processes; one holder
+    /// at a time, and waiters in no order.
     pub const LEASES: Self = Self {
         min_ttl: Duration::from_millis(1),
         max_ttl: Duration::from_hours(24),
@@ -54,7 +54,7 @@ impl Capabilities {
         atomic_sets: false,
     };
 
-    /// The same with another shortest and longest ttl.
+    /// Sets the shortest and the longest ttl.
     #[must_use]
     pub const fn with_ttl(mut self, min: Duration, max: Duration) -> Self {
         self.min_ttl = min;
@@ -62,28 +62,28 @@ impl Capabilities {
         self
     }
 
-    /// The same with or without `min_hold`.
+    /// Sets [`min_hold`](Self::min_hold).
     #[must_use]
     pub const fn with_min_hold(mut self, min_hold: bool) -> Self {
         self.min_hold = min_hold;
         self
     }
 
-    /// The same with or without push wake-up.
+    /// Sets [`push`](Self::push).
     #[must_use]
     pub const fn with_push(mut self, push: bool) -> Self {
         self.push = push;
         self
     }
 
-    /// The same with or without a queue of the store's own.
+    /// Sets [`queue`](Self::queue).
     #[must_use]
     pub const fn with_queue(mut self, queue: bool) -> Self {
         self.queue = queue;
         self
     }
 
-    /// The same for a store that knows shared holders, permits and waiters in order.
+    /// Adds shared holds, permits and fair waiters.
     #[must_use]
     pub const fn with_every_kind(mut self) -> Self {
         self.shared = true;
@@ -92,21 +92,21 @@ impl Capabilities {
         self
     }
 
-    /// The same for a store that takes several keys in one step, or does not.
+    /// Sets [`atomic_sets`](Self::atomic_sets).
     #[must_use]
     pub const fn with_atomic_sets(mut self, atomic_sets: bool) -> Self {
         self.atomic_sets = atomic_sets;
         self
     }
 
-    /// The same for locks that last as long as a session, or do not.
+    /// Sets [`session`](Self::session).
     #[must_use]
     pub const fn with_session(mut self, session: bool) -> Self {
         self.session = session;
         self
     }
 
-    /// The same for a store that other processes share, or do not.
+    /// Sets [`shared_by_processes`](Self::shared_by_processes).
     #[must_use]
     pub const fn with_shared_by_processes(mut self, shared: bool) -> Self {
         self.shared_by_processes = shared;

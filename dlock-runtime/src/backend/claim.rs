@@ -1,4 +1,4 @@
-//! Who asks for a key, and how.
+//! What identifies a hold to the backend, and how the key is requested.
 
 use std::time::Duration;
 
@@ -8,30 +8,30 @@ use crate::mode::Mode;
 use crate::owner::OwnerId;
 use crate::token::FencingToken;
 
-/// What a holder or a would-be holder shows to the backend.
+/// What the engine shows to the backend to acquire, renew or release a key.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Claim {
     /// The key.
     pub key: LockKey,
-    /// Drawn afresh for every acquire.
+    /// The identity of the hold, drawn anew for every acquire.
     pub owner: OwnerId,
-    /// The lease's length, from each grant or renewal.
+    /// The length of the lease, from each grant or renewal.
     pub ttl: Duration,
-    /// The token, once it was granted.
+    /// The fencing token, once the claim has been granted.
     pub token: Option<FencingToken>,
-    /// Who else may hold the key beside it.
+    /// Which others may hold the key at the same time.
     pub mode: Mode,
-    /// First come, first served: is it to take a place in the store's queue?
+    /// Whether it is served first come, first served, and so takes a position in the store's queue.
     pub fair: bool,
-    /// How much longer its caller waits. With none left it needs no place in a queue.
+    /// How much longer the caller waits. With zero left it needs no queue position.
     pub wait_left: Duration,
-    /// Who it is, for people: stored beside the owner.
+    /// The client, as shown to operators; stored beside the owner id.
     pub client_info: ClientInfo,
 }
 
 impl Claim {
-    /// A claim of a new owner.
+    /// Creates a claim with a new owner id.
     #[must_use]
     pub fn new(key: LockKey, ttl: Duration) -> Self {
         Self {
@@ -46,41 +46,41 @@ impl Claim {
         }
     }
 
-    /// Does it ask for the key alone, and in no order?
+    /// Returns whether the claim is exclusive and not fair.
     #[must_use]
     pub const fn is_plain(&self) -> bool {
         matches!(self.mode, Mode::Exclusive) && !self.fair
     }
 
-    /// May it stand among those who share the key or wait for it in order? Who was granted a key alone does
-    /// not, any more.
+    /// May it be among those that share the key or wait for it in order? No longer once it was granted the key
+    /// exclusively.
     #[cfg(any(feature = "redis", feature = "sqlite", feature = "postgres", feature = "mysql"))]
     pub(crate) const fn may_be_in_a_group(&self) -> bool {
         !matches!(self.mode, Mode::Exclusive) || self.token.is_none()
     }
 
-    /// The same, sharing the key so.
+    /// Sets the mode.
     #[must_use]
     pub const fn with_mode(mut self, mode: Mode) -> Self {
         self.mode = mode;
         self
     }
 
-    /// The same, first come, first served or not.
+    /// Sets whether it is served first come, first served.
     #[must_use]
     pub const fn with_fair(mut self, fair: bool) -> Self {
         self.fair = fair;
         self
     }
 
-    /// The same, of this one.
+    /// Sets the client info.
     #[must_use]
     pub fn with_client_info(mut self, client_info: ClientInfo) -> Self {
         self.client_info = client_info;
         self
     }
 
-    /// The same with a caller that waits for so long.
+    /// Sets how much longer the caller waits.
     #[must_use]
     pub const fn with_wait_left(mut self, wait_left: Duration) -> Self {
         self.wait_left = wait_left;

@@ -1,4 +1,4 @@
-//! What a store shows to an operator: who holds a key and who waits for it.
+//! What a store shows to operators: the holders of a key and its waiters.
 
 use std::time::Duration;
 
@@ -14,68 +14,68 @@ use crate::token::FencingToken;
 pub struct LockState {
     /// The key.
     pub key: LockKey,
-    /// Who holds it; several if they share it.
+    /// Its holders; several if they share it.
     pub holders: Vec<Holder>,
-    /// Who waits for it in the store's own queue, in order. Other waiters are not known to the store.
+    /// The waiters in the store's own queue, in order. The store does not know other waiters.
     pub waiters: Vec<Waiter>,
 }
 
 impl LockState {
-    /// A key's state, for backends.
+    /// Creates the state of a key, for backends.
     #[must_use]
     pub const fn new(key: LockKey, holders: Vec<Holder>, waiters: Vec<Waiter>) -> Self {
         Self { key, holders, waiters }
     }
 
-    /// Does nobody hold it or wait for it?
+    /// Returns whether the key has neither holders nor waiters.
     #[must_use]
     pub const fn is_idle(&self) -> bool {
         self.holders.is_empty() && self.waiters.is_empty()
     }
 }
 
-/// Who holds a key.
+/// A holder of a key.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Holder {
-    /// The owner; `None` while a released key is kept locked for the rest of its `min_hold`, and for a
-    /// holder that is not a dlock.
+    /// The owner id; `None` while a released key is kept locked for the rest of its `min_hold`, and for a
+    /// holder that does not use dlock.
     pub owner: Option<OwnerId>,
-    /// Its token.
+    /// Its fencing token.
     pub token: FencingToken,
-    /// When the lease ends without a renewal.
+    /// When the lease ends unless it is renewed.
     pub expires_in: Duration,
-    /// Who else may hold the key beside it.
+    /// Which others may hold the key at the same time.
     pub mode: Mode,
-    /// Who it is, or was: a `min_hold` outlasts its holder.
+    /// The current or former client: a `min_hold` outlasts its holder.
     pub client_info: Option<ClientInfo>,
-    /// Has its hold been [revoked](super::Backend::revoke)?
+    /// Whether its hold has been [revoked](super::Backend::revoke).
     pub revoked: bool,
 }
 
 impl Holder {
-    /// An exclusive holder of whom no more is known, for backends.
+    /// Creates an exclusive holder without client info, for backends.
     #[must_use]
     pub const fn new(owner: Option<OwnerId>, token: FencingToken, expires_in: Duration) -> Self {
         let mode = Mode::Exclusive;
         Self { owner, token, expires_in, mode, client_info: None, revoked: false }
     }
 
-    /// The same, sharing the key so.
+    /// Sets the mode.
     #[must_use]
     pub const fn with_mode(mut self, mode: Mode) -> Self {
         self.mode = mode;
         self
     }
 
-    /// The same, of this one.
+    /// Sets the client info.
     #[must_use]
     pub fn with_client_info(mut self, client_info: Option<ClientInfo>) -> Self {
         self.client_info = client_info;
         self
     }
 
-    /// The same, revoked or not.
+    /// Sets whether the hold has been revoked.
     #[must_use]
     pub const fn with_revoked(mut self, revoked: bool) -> Self {
         self.revoked = revoked;
@@ -83,20 +83,20 @@ impl Holder {
     }
 }
 
-/// Who waits for a key in the store's own queue.
+/// A waiter in the store's own queue.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Waiter {
-    /// The owner that it will be; `None` for one that is not a dlock.
+    /// The owner id it will hold with; `None` for a waiter that does not use dlock.
     pub owner: Option<OwnerId>,
-    /// Who may hold the key beside it.
+    /// Which others may hold the key at the same time.
     pub mode: Mode,
-    /// Who it is.
+    /// The waiting client.
     pub client_info: Option<ClientInfo>,
 }
 
 impl Waiter {
-    /// A waiter, for backends.
+    /// Creates a waiter, for backends.
     #[must_use]
     pub const fn new(owner: Option<OwnerId>, mode: Mode, client_info: Option<ClientInfo>) -> Self {
         Self { owner, mode, client_info }

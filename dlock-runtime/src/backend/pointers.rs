@@ -1,4 +1,4 @@
-//! A pointer to a backend is a backend.
+//! `Backend` for pointers to backends.
 
 use std::sync::Arc;
 
@@ -77,6 +77,6 @@ macro_rules! delegate {
     };
 }
 
-// Not for every `Box<B>`: another crate might implement `AsyncBackend` for a box of its own type.
+// Not for every `Box<B>`: another crate may implement `AsyncBackend` for a box of its own type.
 delegate!([] Box<dyn Backend>);
 delegate!([B: Backend + ?Sized] Arc<B>);

@@ -2,9 +2,9 @@
 
 use super::Answer;
 
-/// A standing interest in one key; dropping it ends the interest.
+/// A subscription to the changes of one key; dropping it unsubscribes.
 pub trait Watch: Send {
-    /// Resolves when the key may have become free since the watch began or since the last time.
+    /// Resolves when the key may have become free since the watch began or since the last change.
     ///
     /// # Cancel safety
     /// Dropping the answer loses no change: the next call reports it.

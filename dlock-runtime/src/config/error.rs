@@ -1,11 +1,11 @@
-//! What can be wrong with a configuration.
+//! The errors of a configuration.
 
 use std::io;
 use std::path::PathBuf;
 
 use crate::error::BackendError;
 
-/// Why a configuration could not be read or connected. Its text shows no password.
+/// Why a configuration could not be read, or a backend not connected. Its text shows no password.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
@@ -17,18 +17,18 @@ pub enum ConfigError {
         /// Why not.
         source: io::Error,
     },
-    /// The text is not a configuration.
+    /// The text is not a valid configuration.
     #[error("{place}: {problem}")]
     Text {
-        /// File, line and column, as far as they are known.
+        /// File, line and column, as far as known.
         place: String,
         /// What is wrong there.
         problem: String,
     },
-    /// An environment variable is not what is needed.
+    /// An environment variable is missing or invalid.
     #[error("environment variable `{name}` {problem}")]
     Variable {
-        /// Which one.
+        /// Its name.
         name: String,
         /// What is wrong with it.
         problem: String,

@@ -1,4 +1,4 @@
-//! How a [`Config`] looks in a `serde` format.
+//! The `serde` representation of a [`Config`].
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -33,14 +33,14 @@ enum Text {
 }
 
 #[derive(Default, Deserialize)]
-#[serde(untagged, expecting = "expected a list of backends' names")]
+#[serde(untagged, expecting = "expected a list of backend names")]
 enum List {
     #[default]
     None,
     Names(Vec<String>),
 }
 
-/// A table. Of a text in its place `serde`'s own error would repeat all.
+/// A table. `serde`'s own error would repeat a string that was found instead.
 #[derive(Default)]
 struct Table<T>(T);
 
@@ -68,7 +68,7 @@ impl<'de> Deserialize<'de> for Config {
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Table<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // Told to expect a map, some formats would not ask the visitor about a text.
+        // With `deserialize_map`, some formats would not pass a string to the visitor.
         deserializer.deserialize_any(TableVisitor(PhantomData)).map(Self)
     }
 }
@@ -85,7 +85,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for TableVisitor<T> {
     }
 
     fn visit_str<E: Error>(self, _: &str) -> Result<T, E> {
-        Err(E::invalid_type(Unexpected::Other("a text"), &self))
+        Err(E::invalid_type(Unexpected::Other("a string"), &self))
     }
 }
 
@@ -97,17 +97,17 @@ impl TryFrom<Text> for Ttl {
     }
 }
 
-/// One reading of durations for the attribute, for files, and for the environment.
+/// Parses durations in the same way as the attribute, for files and for the environment.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let problem =
         |error| format!("not a duration ({error}); write a number and a unit, such as \"30s\"");
     humantime::parse_duration(text.trim()).map_err(problem)
 }
 
-/// Names are repeated in errors and logs, which a URL must not be.
+/// Names are repeated in errors and logs, and a URL must not be.
 pub(super) fn check_name(name: &str) -> Result<(), String> {
     if name.contains("://") {
-        return Err("a URL where a backend's name belongs".to_owned());
+        return Err("a URL where a backend name belongs".to_owned());
     }
     Ok(())
 }

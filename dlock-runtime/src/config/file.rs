@@ -6,10 +6,10 @@ use std::path::Path;
 use super::{Config, ConfigError};
 
 impl Config {
-    /// Reads a TOML file that holds nothing else.
+    /// Reads a TOML file that contains nothing else.
     ///
     /// # Errors
-    /// A file that cannot be read, or what [`from_toml`](Self::from_toml) refuses.
+    /// A file that cannot be read, or an error of [`from_toml`](Self::from_toml).
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
         let path = path.as_ref();
         let text = std::fs::read_to_string(path);
@@ -20,7 +20,7 @@ impl Config {
     /// Reads TOML text.
     ///
     /// # Errors
-    /// What is not TOML, an unknown field, or a value of a wrong type, by line and column.
+    /// Invalid TOML, an unknown field, or a value of the wrong type, with line and column.
     pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
         read(text, &"configuration")
     }
@@ -28,7 +28,7 @@ impl Config {
 
 fn read(text: &str, origin: &dyn Display) -> Result<Config, ConfigError> {
     toml::from_str(text).map_err(|error| {
-        // The error's own text shows the line, and with it whatever password is in there.
+        // The error's own `Display` shows the line, which may contain a password.
         let before = error.span().and_then(|span| text.get(..span.start));
         let place = before.map_or_else(
             || origin.to_string(),

@@ -1,4 +1,4 @@
-//! Where a backend's URL is found.
+//! The source of a backend's URL.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::ConfigError;
 use crate::connect::is_scheme;
 
-/// Where a backend's URL is found. Its `Debug` output shows no URL but the scheme.
+/// The source of a backend's URL. Its `Debug` output shows only the scheme of a URL.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(
     untagged,
@@ -18,15 +18,15 @@ use crate::connect::is_scheme;
 )]
 #[non_exhaustive]
 pub enum Source {
-    /// Here: what [`connect`](crate::connect()) takes.
+    /// The URL itself, as accepted by [`connect`](crate::connect()).
     Url(String),
-    /// In an environment variable: `{ env = "LOCKS_URL" }`.
+    /// An environment variable: `{ env = "LOCKS_URL" }`.
     Variable {
         /// Its name.
         env: String,
     },
-    /// In a file that holds nothing else, as secrets are mounted: `{ file = "/run/secrets/locks_url" }`. White space
-    /// at its ends counts for nothing.
+    /// A file that contains only the URL, such as a mounted secret: `{ file = "/run/secrets/locks_url" }`. Leading and
+    /// trailing white space is ignored.
     File {
         /// Its path.
         file: PathBuf,
@@ -39,12 +39,12 @@ impl Source {
         match self {
             Self::Url(url) => Ok(Cow::Borrowed(url)),
             Self::Variable { env } => std::env::var(env).map(Cow::Owned).map_err(|error| {
-                // The error of a variable that is not text repeats it.
+                // The error itself would repeat a value that is not UTF-8.
                 let problem = match error {
                     std::env::VarError::NotPresent => "is not set",
                     std::env::VarError::NotUnicode(_) => "is not UTF-8",
                 };
-                let problem = format!("{problem}; backend `{backend}` is to find its URL there");
+                let problem = format!("{problem}; backend `{backend}` reads its URL from it");
                 ConfigError::Variable { name: env.clone(), problem }
             }),
             Self::File { file } => {

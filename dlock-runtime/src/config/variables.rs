@@ -6,24 +6,24 @@ use crate::nearest::nearest;
 
 const PREFIX: &str = "DLOCK_";
 
-/// What may stand behind it, besides `BACKEND_` and a name.
+/// What may follow the prefix, besides `BACKEND_` and a name.
 const OPTIONS: &[&str] = &["DEFAULT_BACKEND", "DEFAULT_TTL", "ALLOW_UNREGISTERED"];
 
 impl Config {
-    /// Reads the environment of this process:
+    /// Reads the environment of this process.
     ///
     /// | variable | meaning |
     /// |---|---|
     /// | `DLOCK_BACKEND_<NAME>` | the URL of the backend `<name>`, in lower case |
     /// | `DLOCK_DEFAULT_BACKEND` | [`default_backend`](Self::default_backend) |
     /// | `DLOCK_DEFAULT_TTL` | [`default_ttl`](Self::default_ttl), such as `30s` |
-    /// | `DLOCK_ALLOW_UNREGISTERED` | [`allow_unregistered`](Self::allow_unregistered), names with commas between them |
+    /// | `DLOCK_ALLOW_UNREGISTERED` | [`allow_unregistered`](Self::allow_unregistered), names separated by commas |
     ///
-    /// A variable that begins with `DLOCK_` and is none of these is passed over with a warning; one that is
-    /// like one of these but for a slip is an error.
+    /// Any other variable that begins with `DLOCK_` is ignored with a warning, unless its name looks like a
+    /// misspelling of one of these, which is an error.
     ///
     /// # Errors
-    /// A variable whose value means nothing, or whose name is misspelt. It is named, and its value is not shown.
+    /// A variable with an invalid value or a misspelt name. The error shows its name but not its value.
     pub fn from_env() -> Result<Self, ConfigError> {
         let ours = std::env::vars_os().filter_map(|(name, value)| {
             let name = name.into_string().ok().filter(|name| is_ours(name))?;
@@ -36,10 +36,10 @@ impl Config {
         Self::from_vars(texts.collect::<Result<Vec<_>, _>>()?)
     }
 
-    /// Reads variables as [`from_env`](Self::from_env) does, wherever they come from.
+    /// Reads these variables like [`from_env`](Self::from_env).
     ///
     /// # Errors
-    /// The same.
+    /// Those of [`from_env`](Self::from_env).
     pub fn from_vars(
         variables: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
@@ -81,26 +81,27 @@ impl Config {
     }
 }
 
-/// Whoever wrote it in lower case meant it as well.
+/// Includes lower case, which is a misspelling.
 fn is_ours(variable: &str) -> bool {
     let prefix = variable.get(..PREFIX.len());
     prefix.is_some_and(|prefix| prefix.eq_ignore_ascii_case(PREFIX))
 }
 
-/// Somebody else's, or a slip, which would leave a service with other locks than it was told to use.
+/// Ignores variables of other programs. A misspelling is an error: ignoring it would leave the service with other locks
+/// than configured.
 fn unknown(variable: &str) -> Result<(), String> {
     if !is_ours(variable) {
         return Ok(());
     }
     let option = &variable[PREFIX.len()..];
     if let Some(near) = nearest(option, OPTIONS) {
-        return Err(format!("is not known; did you mean `{PREFIX}{near}`?"));
+        return Err(format!("is unknown; did you mean `{PREFIX}{near}`?"));
     }
-    // The family's own word, and the name of a backend behind it.
+    // A misspelling of `BACKEND`, followed by the name of a backend.
     let family = option.split('_').next().unwrap_or_default();
     if nearest(family, &["BACKEND"]).is_some() {
-        return Err(format!("is not known; did you mean `{PREFIX}BACKEND_<NAME>`?"));
+        return Err(format!("is unknown; did you mean `{PREFIX}BACKEND_<NAME>`?"));
     }
-    tracing::warn!(target: "dlock", variable, "an environment variable that begins with `DLOCK_` is none of this crate's: it is passed over");
+    tracing::warn!(target: "dlock", variable, "ignored an unknown environment variable that begins with `DLOCK_`");
     Ok(())
 }

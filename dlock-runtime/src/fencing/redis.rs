@@ -10,11 +10,11 @@ use crate::token::FencingToken;
 
 static SET: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("redis/set.lua")));
 
-/// Sets a value unless a larger token has set it before.
+/// Sets a value unless it was already set with a larger token.
 ///
-/// `GET key` reads the value as ever; the token is kept under `key:fencing_token` and must live as
-/// long as the value does. In a Cluster give the key a hash tag, such as `{stock:7}`, so that both
-/// share a slot.
+/// `GET key` reads the value as usual. The token is stored under `key:fencing_token` and must live as
+/// long as the value. In a Cluster, give the key a hash tag, such as `{stock:7}`, so that both share a
+/// slot.
 ///
 /// ```no_run
 /// # async fn example(connection: &mut redis::aio::MultiplexedConnection, lock: &dlock_runtime::LockGuard) -> Result<(), dlock_runtime::fencing::FencingError> {
@@ -24,10 +24,10 @@ static SET: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("redis/
 /// ```
 ///
 /// # Errors
-/// [`FencingError::Stale`] when a later holder has set it; [`FencingError::Store`] when Redis fails.
+/// [`FencingError::Stale`] if a later holder has set it; [`FencingError::Store`] if Redis fails.
 ///
 /// # Cancel safety
-/// Dropping the future leaves it open whether the value was set. Setting it again is safe.
+/// If the future is dropped, the value may or may not have been set. Setting it again is safe.
 pub async fn set<C: ConnectionLike>(
     connection: &mut C,
     key: &str,

@@ -5,13 +5,13 @@ use sqlx::{Connection, Database, Encode, Executor, QueryBuilder, Row, Type};
 use super::FencingError;
 use crate::token::FencingToken;
 
-/// The column that holds the largest token: `BIGINT NULL`.
+/// The default column of the largest token: `BIGINT NULL`.
 const COLUMN: &str = "fencing_token";
 
-/// Begins an update of one row of `table` that a stale token cannot make.
+/// Starts an update of one row of `table` that refuses a stale token.
 ///
-/// The table has a column `fencing_token BIGINT NULL` (or [another](FencedUpdate::column)), which the
-/// update sets. Names and expressions are written into the statement as they are; values are bound.
+/// The table needs a column `fencing_token BIGINT NULL` (or [another](FencedUpdate::column)), which
+/// the update sets. Names and expressions become part of the statement unchanged; values are bound.
 ///
 /// ```no_run
 /// # async fn example(connection: &mut sqlx::sqlite::SqliteConnection, lock: &dlock_runtime::LockGuard) -> Result<(), dlock_runtime::fencing::FencingError> {
@@ -35,7 +35,7 @@ where
     FencedUpdate { connection, table, column: COLUMN, token, changes: vec![] }
 }
 
-/// An update in the making; see [`update`].
+/// A fenced update without a row yet; see [`update`].
 #[must_use = "nothing is written before `execute`"]
 pub struct FencedUpdate<'c, DB: Database> {
     connection: &'c mut DB::Connection,
@@ -45,7 +45,7 @@ pub struct FencedUpdate<'c, DB: Database> {
     changes: Vec<Push<DB>>,
 }
 
-/// A fenced update that knows its row; made by [`FencedUpdate::filter`].
+/// A fenced update of a chosen row; created by [`FencedUpdate::filter`].
 #[must_use = "nothing is written before `execute`"]
 pub struct FencedUpdateWhere<'c, DB: Database> {
     update: FencedUpdate<'c, DB>,
@@ -56,7 +56,7 @@ pub struct FencedUpdateWhere<'c, DB: Database> {
 type Push<DB> = Box<dyn Fn(&mut QueryBuilder<DB>) + Send + Sync>;
 
 impl<'c, DB: FencedDatabase> FencedUpdate<'c, DB> {
-    /// The column that holds the largest token, if it is not called `fencing_token`.
+    /// Sets the column that holds the largest token; `fencing_token` if not set.
     pub fn column(mut self, column: &'static str) -> Self {
         self.column = column;
         self
@@ -71,7 +71,7 @@ impl<'c, DB: FencedDatabase> FencedUpdate<'c, DB> {
         self
     }
 
-    /// Sets a column by an expression, such as `stock = stock - 1`.
+    /// Sets a column to an expression, such as `stock = stock - 1`.
     pub fn set_expression(mut self, assignment: &'static str) -> Self {
         self.changes.push(Box::new(move |query| {
             query.push(assignment);
@@ -79,7 +79,7 @@ impl<'c, DB: FencedDatabase> FencedUpdate<'c, DB> {
         self
     }
 
-    /// Which row: its `column` has this value.
+    /// Chooses the row whose `column` has this value.
     pub fn filter<T>(self, column: &'static str, value: T) -> FencedUpdateWhere<'c, DB>
     where
         T: Clone + Encode<'static, DB> + Type<DB> + Send + Sync + 'static,
@@ -89,7 +89,7 @@ impl<'c, DB: FencedDatabase> FencedUpdate<'c, DB> {
 }
 
 impl<DB: FencedDatabase> FencedUpdateWhere<'_, DB> {
-    /// And another column has that value.
+    /// Adds a condition: another column has this value.
     pub fn filter<T>(mut self, column: &'static str, value: T) -> Self
     where
         T: Clone + Encode<'static, DB> + Type<DB> + Send + Sync + 'static,
@@ -98,22 +98,22 @@ impl<DB: FencedDatabase> FencedUpdateWhere<'_, DB> {
         self
     }
 
-    /// Makes the update, in the connection's transaction if it is in one.
+    /// Executes the update, in the connection's transaction if there is one.
     ///
     /// # Errors
-    /// [`FencingError::Stale`] when a later holder has written the row, [`FencingError::NoSuchRow`],
-    /// and [`FencingError::Store`] when the database fails.
+    /// [`FencingError::Stale`] if a later holder has written the row, [`FencingError::NoSuchRow`] if no
+    /// row matches, and [`FencingError::Store`] if the database fails.
     ///
     /// # Cancel safety
-    /// Dropping the future leaves it open whether the update was made.
+    /// If the future is dropped, the update may or may not have been made.
     pub async fn execute(self) -> Result<(), FencingError> {
-        let (statement, question) = (self.statement(), self.question());
+        let (statement, newest_query) = (self.statement(), self.newest_query());
         let FencedUpdate { connection, token, .. } = self.update;
         let written = DB::write(connection, statement).await;
         if written.map_err(FencingError::store)? > 0 {
             return Ok(());
         }
-        let newest = DB::newest(connection, question).await;
+        let newest = DB::newest(connection, newest_query).await;
         match newest.map_err(FencingError::store)? {
             Some(newest) => Err(FencingError::Stale {
                 presented: token,
@@ -140,8 +140,8 @@ impl<DB: FencedDatabase> FencedUpdateWhere<'_, DB> {
         query
     }
 
-    /// Which token has written the row?
-    fn question(&self) -> QueryBuilder<DB> {
+    /// Selects the token that has written the row.
+    fn newest_query(&self) -> QueryBuilder<DB> {
         let FencedUpdate { table, column, .. } = &self.update;
         let mut query = QueryBuilder::new(format!("SELECT COALESCE({column}, 0) FROM {table}"));
         self.push_conditions(&mut query);
@@ -174,11 +174,11 @@ pub trait FencedDatabase: sealed::Statements {}
 mod sealed {
     use sqlx::{Database, QueryBuilder};
 
-    /// What the traits of sqlx can only say of each database by itself.
+    /// Operations that sqlx's traits can express only for each concrete database.
     pub trait Statements: Database {
         fn bind(query: &mut QueryBuilder<Self>, token: i64);
 
-        /// How many rows were found to write.
+        /// Returns the number of rows that were updated.
         fn write(
             connection: &mut Self::Connection,
             query: QueryBuilder<Self>,

@@ -1,11 +1,11 @@
-//! An entry as one text: `v1|seen|g owner kind token end claimant|…|w owner kind flags end claimant|…`. The owner of
-//! a hold that was revoked has a `~` before it; a kind is `x`, `s` or `p` and the number of permits; a waiter's
-//! flags are `f` (fair) or `n`, and `a` if it is absent.
+//! The text form of a record: `v1|seen|g owner kind token end client-info|…|w owner kind flags end client-info|…`.
+//! The owner of a revoked hold is preceded by `~`. A kind is `x`, `s`, or `p` and the number of permits. A waiter's
+//! flags are `f` (fair) or `n`, followed by `a` if it is absent.
 //!
-//! What a later version adds changes the version in front, or does not look like this: then nothing of it is
-//! believed. Before there were versions the text began with `seen`.
+//! A later version that adds something changes the version, or the text no longer parses. Text that does not parse
+//! is rejected as a whole. Text from before there were versions begins with `seen`.
 //!
-//! The scripts of Redis write the same.
+//! The scripts of Redis use the same format.
 
 use std::fmt::Write as _;
 
@@ -16,16 +16,16 @@ use crate::key::LockKey;
 use crate::lock_table::words::{mode, read, written};
 use crate::owner::OwnerId;
 
-/// Stands before what is written.
+/// The version prefix.
 const VERSION: &str = "v1";
 
-/// Stands for nobody: a place that is kept for the rest of a `min_hold`, or a claimant that is not known.
+/// Stands for nobody: a hold that is kept for the rest of a `min_hold`, or unknown client info.
 const NOBODY: &str = "-";
 
-/// A text that this version cannot read.
+/// Text that this version cannot read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Unreadable {
-    /// The version that it says it has.
+    /// The version it claims to have.
     version: Option<String>,
 }
 
@@ -38,18 +38,18 @@ impl Unreadable {
         Self { version: is_version.then(|| first.to_owned()) }
     }
 
-    /// What to tell whoever wanted to change it. It passes with the holds that it tells of.
+    /// The error for a caller that wants to change it. Transient, because it ends with the holds in the text.
     pub(crate) fn explain(&self, key: &LockKey) -> BackendError {
         let version = self.version.as_deref().unwrap_or("unknown");
         BackendError::transient(format!(
-            "lock `{key}`: who shares it or waits for it was written by another version of dlock (`{version}`, this one reads `{VERSION}`): update this process, or end the holds with `force_release`"
+            "lock `{key}`: its holders and waiters were written by another version of dlock (`{version}`, this one reads `{VERSION}`): update this process, or end the holds with `force_release`"
         ))
         .not_sent()
     }
 }
 
 impl Record {
-    /// Reads what [`to_text`](Self::to_text) has written: all of it, or nothing.
+    /// Parses the output of [`to_text`](Self::to_text), all of it or nothing.
     pub(crate) fn from_text(text: &str) -> Result<Self, Unreadable> {
         Self::read(text).ok_or_else(|| Unreadable::new(text))
     }
@@ -76,7 +76,7 @@ impl Record {
         Some(entry)
     }
 
-    /// Writes it down.
+    /// Encodes the record as text.
     pub(crate) fn to_text(&self) -> String {
         let mut text = format!("{VERSION}|{}", self.head_seen);
         for Grant { owner, mode, token, ends, revoked, client_info } in &self.granted {
@@ -130,7 +130,7 @@ mod tests {
     use crate::backend::Mode;
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn encoded_records_parse_back() {
         let permits = Mode::Permits(NonZeroU32::MIN.saturating_add(4));
         let owner = OwnerId::random();
         let known = ClientInfo::parse("host,7,1000,shop::purchase");
@@ -166,13 +166,13 @@ mod tests {
         assert_eq!(Record::from_text(&entry.to_text()), Ok(entry.clone()));
         assert_eq!(Record::from_text(&Record::default().to_text()), Ok(Record::default()));
         assert!(entry.to_text().starts_with("v1|12|g "), "{}", entry.to_text());
-        // As the version before wrote it.
+        // As the previous version wrote it.
         let without_version = entry.to_text().replacen("v1|", "", 1);
         assert_eq!(Record::from_text(&without_version), Ok(entry));
     }
 
     #[test]
-    fn what_is_not_understood_is_not_half_understood() {
+    fn unknown_text_is_rejected_as_a_whole() {
         let owner = OwnerId::random();
         for text in [
             format!("v2|5|g {owner} s 7 9 -"),

@@ -1,11 +1,11 @@
-//! The entry of one key in a lock table: who holds it, who waits for it, and who may enter.
+//! The record of one key in a lock table: its holders, its waiters, and who may enter.
 //!
-//! It is the "granted group" and the "waiting queue" of a lock manager (Gray and Reuter, *Transaction
-//! Processing: Concepts and Techniques*, chapter 8), with two changes that leases ask for: a holder has
-//! an end, and the first waiter must show itself now and then, since one that died would stop
-//! everybody behind it.
+//! It has the "granted group" and the "waiting queue" of a lock manager (Gray and Reuter, *Transaction
+//! Processing: Concepts and Techniques*, chapter 8), with two changes for leases: a hold expires, and
+//! the first waiter must regularly show that it is alive, because a dead one would block everybody
+//! behind it.
 //!
-//! Stores that keep locks as data decide by it; time is the store's own, in microseconds.
+//! Stores that keep locks as data decide with it. Times are the store's own, in microseconds.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -19,23 +19,23 @@ use crate::token::FencingToken;
 /// A moment of the store's clock, in microseconds.
 pub(crate) type Micros = u64;
 
-/// The first waiter counts as absent when it has not shown itself for so long: others pass it then.
+/// The first waiter counts as absent if it has not shown itself for this long. Others pass it then.
 const ABSENT: Micros = 400_000;
 
-/// An absent waiter keeps its place for so long, should it show itself again.
+/// How long an absent waiter keeps its position in case it shows itself again.
 const KEPT: Micros = 10_000_000;
 
 /// How often the first waiter shows itself.
 const HEARTBEAT: Micros = 100_000;
 
-/// After so long without a sign of the first waiter all who wait are taken to be gone.
+/// If the first waiter has not shown itself for this long, all waiters are considered gone.
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 const FORGOTTEN: Micros = 2_000_000;
 
-/// How often the others look whether they are first by now.
-const LOOK: Duration = Duration::from_millis(200);
+/// How often the other waiters check whether they have become the first.
+const POLL: Duration = Duration::from_millis(200);
 
-/// The holders of one key and the queue before it.
+/// The holders and waiters of one key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Record {
     pub(crate) granted: Vec<Grant>,
@@ -47,73 +47,73 @@ pub(crate) struct Record {
 /// A holder's lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Grant {
-    /// `None` while a released place is kept for the rest of its `min_hold`.
+    /// `None` while a released hold is kept for the rest of its `min_hold`.
     pub(crate) owner: Option<OwnerId>,
     pub(crate) mode: Mode,
     pub(crate) token: u64,
     pub(crate) ends: Micros,
-    /// It is not renewed any more.
+    /// A revoked hold is no longer renewed.
     pub(crate) revoked: bool,
     pub(crate) client_info: Option<ClientInfo>,
 }
 
-/// Somebody who waits in the store.
+/// A waiter in the store's queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Waiter {
     pub(crate) owner: OwnerId,
     pub(crate) mode: Mode,
-    /// Nobody overtakes it. One that is not fair is a writer, whom only those wait for that could share.
+    /// Nobody overtakes a fair waiter. One that is not fair is a writer; only readers and permits wait for it.
     pub(crate) fair: bool,
-    /// It has not shown itself when it was the first.
+    /// It was the first and did not show itself.
     pub(crate) absent: bool,
     pub(crate) gives_up: Micros,
     pub(crate) client_info: Option<ClientInfo>,
 }
 
-/// What a try came to.
+/// The result of an acquire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Decision {
     /// With this token.
     Granted(u64),
-    /// When to look again although nobody tells, and is there a place in the queue?
+    /// When to retry without a notification, and whether the claim has a queue position.
     Busy { look_in: Option<Duration>, queued: bool },
 }
 
-/// What is offered to a claim.
+/// Whether a claim may enter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Offer {
-    /// It may enter, or is inside.
+    /// It may enter, or already holds the key.
     Open,
     Closed,
-    /// It was inside, and what is left of its lease is not for it.
+    /// Its hold was revoked, with this much of the lease left.
     Revoked(Duration),
 }
 
-/// What a try for several keys came to.
+/// The result of an acquire of several keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum SetDecision {
     /// With these tokens.
     Granted(Vec<u64>),
     Busy {
-        /// Which key is in the way.
+        /// The index of the key that is busy.
         at: usize,
         look_in: Option<Duration>,
         queued: bool,
     },
 }
 
-/// An entry among several, its moment, and the token that it would grant.
+/// One record of a set, with the current time and the token that it would grant.
 pub(crate) struct Part<'a> {
     pub(crate) entry: &'a mut Record,
     pub(crate) now: Micros,
     pub(crate) next_token: u64,
 }
 
-/// Takes all of these keys, which stand in their order, or none.
+/// Acquires all of these keys, which are sorted, or none.
 ///
-/// A claim that waits in queues takes its place in that of the first key that is closed to it, and keeps those
-/// before it for itself by a place there: as if it took one key after the other, but without a lease. So two
-/// that wait never wait for each other.
+/// A set that waits in queues joins the queue of the first key that it may not enter, and reserves the keys before
+/// that one by positions in their queues. This is like acquiring one key after the other, but without leases, so two
+/// waiting sets never wait for each other.
 pub(crate) fn acquire_set(parts: &mut [Part<'_>], claims: &[Claim]) -> SetDecision {
     let each = parts.iter_mut().zip(claims);
     let offers: Vec<_> = each.map(|(part, claim)| part.entry.offer(claim, part.now)).collect();
@@ -132,26 +132,26 @@ pub(crate) fn acquire_set(parts: &mut [Part<'_>], claims: &[Claim]) -> SetDecisi
     let mut queued = false;
     for (part, claim) in each.take(at + 1) {
         if part.entry.grant_of(&claim.owner).is_none()
-            && let Decision::Busy { look_in: look, queued: place } =
+            && let Decision::Busy { look_in: next_look, queued: is_queued } =
                 part.entry.wait(claim, part.now)
         {
-            look_in = look_in.into_iter().chain(look).min();
-            queued |= place;
+            look_in = look_in.into_iter().chain(next_look).min();
+            queued |= is_queued;
         }
     }
     SetDecision::Busy { at, look_in, queued }
 }
 
-/// May one more enter beside the others?
+/// May one more holder enter beside the others?
 pub(crate) fn fits(mode: Mode, mut others: impl Iterator<Item = Mode>) -> bool {
     match mode {
         Mode::Exclusive => others.next().is_none(),
         Mode::Shared => others.all(|other| other == Mode::Shared),
         Mode::Permits(limit) => {
-            let mut taken = 0;
+            let mut counted = 0;
             others.all(|other| {
-                taken += 1;
-                matches!(other, Mode::Permits(_)) && taken < limit.get()
+                counted += 1;
+                matches!(other, Mode::Permits(_)) && counted < limit.get()
             })
         }
     }
@@ -168,14 +168,14 @@ impl Grant {
 }
 
 impl Waiter {
-    /// Does this claim, if it comes later, have to let it go first?
+    /// Must a later claim let this waiter go first?
     fn goes_before(&self, claim: &Claim) -> bool {
         !self.absent && (self.fair || claim.mode != Mode::Exclusive)
     }
 }
 
 impl Record {
-    /// Takes the key, or a place in the queue if the claim is one that waits there.
+    /// Acquires the key, or a position in the queue if the claim waits there.
     pub(crate) fn acquire(
         &mut self,
         claim: &Claim,
@@ -189,22 +189,22 @@ impl Record {
         }
     }
 
-    /// What would come of a try.
+    /// Decides whether the claim may enter.
     fn offer(&mut self, claim: &Claim, now: Micros) -> Offer {
         self.expire(now);
         if let Some(own) = self.grant_of(&claim.owner) {
             let left = Duration::from_micros(own.ends - now);
             return if own.revoked { Offer::Revoked(left) } else { Offer::Open };
         }
-        let place = self.show(claim, now);
-        if self.may_enter(claim, place) { Offer::Open } else { Offer::Closed }
+        let position = self.mark_present(claim, now);
+        if self.may_enter(claim, position) { Offer::Open } else { Offer::Closed }
     }
 
-    /// Grants what is [open](Offer::Open): again with the same token, or with this one.
+    /// Grants a key that is [open](Offer::Open). A repeated grant keeps its token.
     fn enter(&mut self, claim: &Claim, now: Micros, next_token: impl FnOnce() -> u64) -> u64 {
         let ends = now + micros(claim.ttl);
         if let Some(own) = self.grant_of(&claim.owner) {
-            // A request that was held up moves no end back.
+            // A delayed request must not shorten the lease.
             own.ends = own.ends.max(ends);
             return own.token;
         }
@@ -221,43 +221,48 @@ impl Record {
         token
     }
 
-    /// Takes a place in the queue if the claim is one that waits there, and shows itself.
+    /// Joins the queue if the claim waits there, and shows that it is alive.
     fn wait(&mut self, claim: &Claim, now: Micros) -> Decision {
-        let place = self.queue.iter().position(|waiter| waiter.owner == claim.owner);
-        let place = self.line_up(claim, place, now);
-        Decision::Busy { look_in: self.look_in(place, now), queued: place.is_some() }
+        let position = self.queue.iter().position(|waiter| waiter.owner == claim.owner);
+        let position = self.join_or_leave_queue(claim, position, now);
+        Decision::Busy { look_in: self.look_in(position, now), queued: position.is_some() }
     }
 
-    /// Who stands before it in the queue counts as if they had entered.
-    fn may_enter(&self, claim: &Claim, place: Option<usize>) -> bool {
-        let ahead = &self.queue[..place.unwrap_or(self.queue.len())];
+    /// Waiters ahead of it in the queue count as if they had entered.
+    fn may_enter(&self, claim: &Claim, position: Option<usize>) -> bool {
+        let ahead = &self.queue[..position.unwrap_or(self.queue.len())];
         let ahead = ahead.iter().filter(|waiter| waiter.goes_before(claim));
         let held = self.granted.iter().map(|grant| grant.mode);
         fits(claim.mode, held.chain(ahead.map(|waiter| waiter.mode)))
     }
 
-    /// The claim's place in the queue, if it has one; it is there again if it was absent.
-    fn show(&mut self, claim: &Claim, now: Micros) -> Option<usize> {
-        let place = self.queue.iter().position(|waiter| waiter.owner == claim.owner)?;
-        if std::mem::take(&mut self.queue[place].absent) {
-            self.queue[place].gives_up = now + micros(claim.wait_left);
-            if self.head() == Some(place) {
+    /// The claim's position in the queue, if it has one. It is no longer absent.
+    fn mark_present(&mut self, claim: &Claim, now: Micros) -> Option<usize> {
+        let position = self.queue.iter().position(|waiter| waiter.owner == claim.owner)?;
+        if std::mem::take(&mut self.queue[position].absent) {
+            self.queue[position].gives_up = now + micros(claim.wait_left);
+            if self.head() == Some(position) {
                 self.head_seen = now;
             }
         }
-        Some(place)
+        Some(position)
     }
 
-    /// Its place in the queue from now on, if it has one.
-    fn line_up(&mut self, claim: &Claim, place: Option<usize>, now: Micros) -> Option<usize> {
+    /// Joins or leaves the queue as needed; returns the claim's position from now on, if any.
+    fn join_or_leave_queue(
+        &mut self,
+        claim: &Claim,
+        position: Option<usize>,
+        now: Micros,
+    ) -> Option<usize> {
         if claim.wait_left.is_zero() {
             self.leave_queue(&claim.owner, now);
             return None;
         }
-        // A writer behind readers would wait for ever, if others kept coming.
+        // A writer behind readers would wait forever if new ones kept arriving.
         let shared = self.granted.iter().any(|grant| grant.mode != Mode::Exclusive);
         let is_writer = claim.mode == Mode::Exclusive && shared;
-        let place = match place {
+        let position = match position {
             None if claim.fair || is_writer => {
                 if self.head().is_none() {
                     self.head_seen = now;
@@ -272,45 +277,45 @@ impl Record {
                 });
                 Some(self.queue.len() - 1)
             }
-            place => place,
+            position => position,
         };
-        if self.is_head(place) && now.saturating_sub(self.head_seen) >= HEARTBEAT {
+        if self.is_head(position) && now.saturating_sub(self.head_seen) >= HEARTBEAT {
             self.head_seen = now;
         }
-        place
+        position
     }
 
     fn head(&self) -> Option<usize> {
         self.queue.iter().position(|waiter| !waiter.absent)
     }
 
-    fn is_head(&self, place: Option<usize>) -> bool {
-        place.is_some() && self.head() == place
+    fn is_head(&self, position: Option<usize>) -> bool {
+        position.is_some() && self.head() == position
     }
 
-    /// When to look again although nobody tells: when a lease ends, when the first waiter may be passed
-    /// over, when it is time to show oneself.
-    fn look_in(&self, place: Option<usize>, now: Micros) -> Option<Duration> {
+    /// When to retry without a notification: when a lease ends, when the first waiter becomes absent, or
+    /// when the first waiter has to show itself.
+    fn look_in(&self, position: Option<usize>, now: Micros) -> Option<Duration> {
         let lease = self.granted.iter().map(|grant| grant.ends.saturating_sub(now)).min();
         let lease = lease.map(Duration::from_micros);
         let queue = if self.head().is_none() {
             None
-        } else if self.is_head(place) {
+        } else if self.is_head(position) {
             Some(Duration::from_micros(HEARTBEAT))
         } else {
             let passed = (self.head_seen + ABSENT).saturating_sub(now);
-            Some(LOOK.min(Duration::from_micros(passed)))
+            Some(POLL.min(Duration::from_micros(passed)))
         };
         lease.into_iter().chain(queue).min()
     }
 
-    /// By how many permits somebody else counts, if not by the claim's number.
+    /// The number of permits of another holder or waiter, if it differs from the claim's.
     pub(crate) fn other_permits(&self, claim: &Claim) -> Option<NonZeroU32> {
         let held = self.granted.iter().map(|grant| grant.mode);
         claim.mode.other_permits(held.chain(self.queue.iter().map(|waiter| waiter.mode)))
     }
 
-    /// Extends the lease; false if this owner has none.
+    /// Renews the lease; false if this owner has none.
     pub(crate) fn renew(&mut self, claim: &Claim, now: Micros) -> bool {
         self.expire(now);
         match self.grant_of(&claim.owner) {
@@ -322,7 +327,7 @@ impl Record {
         }
     }
 
-    /// Has all leases end without a renewal; false if there is none that could be renewed.
+    /// Revokes all holds, so that they are no longer renewed; false if there is none.
     pub(crate) fn revoke(&mut self, now: Micros) -> bool {
         self.expire(now);
         let mut held = false;
@@ -333,7 +338,7 @@ impl Record {
         held
     }
 
-    /// What an operator sees of it.
+    /// The key's state for operators.
     pub(crate) fn state(&mut self, key: LockKey, now: Micros) -> LockState {
         self.expire(now);
         let holders = self.granted.iter().map(|grant| grant.holder(now)).collect();
@@ -344,7 +349,7 @@ impl Record {
         LockState::new(key, holders, waiters.collect())
     }
 
-    /// Gives the lease back, or a place in the queue up.
+    /// Releases the lease, and leaves the queue.
     pub(crate) fn release(&mut self, claim: &Claim, release: Release, now: Micros) -> Released {
         self.expire(now);
         self.leave_queue(&claim.owner, now);
@@ -366,24 +371,24 @@ impl Record {
         Released::Released
     }
 
-    /// Forgets holders whose lease is over and waiters whose time is over; the first one is absent if it has
-    /// not shown itself.
+    /// Removes expired holders, and waiters whose wait is over. The first waiter becomes absent if it has not
+    /// shown itself.
     pub(crate) fn expire(&mut self, now: Micros) {
         self.granted.retain(|grant| grant.ends > now);
         let head = self.head().map(|head| self.queue[head].owner);
         self.queue.retain(|waiter| waiter.gives_up > now);
-        let Some(place) = self.head() else { return };
-        if head != Some(self.queue[place].owner) {
+        let Some(position) = self.head() else { return };
+        if head != Some(self.queue[position].owner) {
             self.head_seen = now;
         } else if now.saturating_sub(self.head_seen) >= ABSENT {
-            let waiter = &mut self.queue[place];
+            let waiter = &mut self.queue[position];
             waiter.absent = true;
             waiter.gives_up = waiter.gives_up.min(now + KEPT);
             self.head_seen = now;
         }
     }
 
-    /// Until when it means something: a queue whose first waiter does not show itself is nobody's.
+    /// Until when the record matters: a queue whose first waiter does not show itself is considered empty.
     #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
     pub(crate) fn lasts_until(&self, now: Micros) -> Micros {
         let held = self.granted.iter().map(|grant| grant.ends);
@@ -391,7 +396,7 @@ impl Record {
         held.chain(waited).max().unwrap_or(now)
     }
 
-    /// Is nobody here?
+    /// Has it neither holders nor waiters?
     pub(crate) fn is_empty(&self) -> bool {
         self.granted.is_empty() && self.queue.is_empty()
     }
@@ -401,9 +406,9 @@ impl Record {
     }
 
     fn leave_queue(&mut self, owner: &OwnerId, now: Micros) {
-        if let Some(place) = self.queue.iter().position(|waiter| waiter.owner == *owner) {
-            let was_head = self.is_head(Some(place));
-            self.queue.remove(place);
+        if let Some(position) = self.queue.iter().position(|waiter| waiter.owner == *owner) {
+            let was_head = self.is_head(Some(position));
+            self.queue.remove(position);
             if was_head {
                 self.head_seen = now;
             }
@@ -412,7 +417,7 @@ impl Record {
 }
 
 pub(crate) fn micros(duration: Duration) -> Micros {
-    // No wait is longer, and a time with it added is a whole number in floating point, too.
+    // Longer than any wait, and small enough that a time plus this is still exact in floating point.
     const FOREVER: Micros = 1 << 52;
     Micros::try_from(duration.as_micros()).unwrap_or(FOREVER).min(FOREVER)
 }
@@ -447,10 +452,10 @@ mod tests {
             || all(|mode| matches!(mode, Mode::Permits(_)))
     }
 
-    /// Nobody is ever beside somebody it excludes, no number of permits is exceeded by who counts by it,
-    /// tokens grow, and whoever is left behind dead does not lock the others out.
+    /// No two holders exclude each other, no claim exceeds its own number of permits, tokens grow, and dead
+    /// holders and waiters do not lock the others out.
     #[test]
-    fn whatever_is_asked_the_rules_hold_and_nobody_is_locked_out() {
+    fn random_requests_keep_the_rules_and_lock_nobody_out() {
         let mut random = StdRng::seed_from_u64(5);
         for _ in 0..2_000 {
             let (mut entry, mut now, mut last) = (Record::default(), SECOND, 0);
@@ -478,10 +483,10 @@ mod tests {
                 }
                 assert!(fit_together(&entry.granted), "{entry:?}");
             }
-            // All others are dead from here on.
-            let patient = claim(Mode::Exclusive, false, Duration::from_mins(10));
+            // From here on, all others are dead.
+            let survivor = claim(Mode::Exclusive, false, Duration::from_mins(10));
             let began = now;
-            while !matches!(entry.acquire(&patient, now, || last + 1), Decision::Granted(_)) {
+            while !matches!(entry.acquire(&survivor, now, || last + 1), Decision::Granted(_)) {
                 now += SECOND / 10;
                 assert!(now - began < 9 * SECOND, "locked out by {entry:?}");
             }
@@ -493,7 +498,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_dead_waiters_each_costs_less_than_half_a_second() {
+    fn each_of_several_dead_waiters_costs_at_most_half_a_second() {
         let long = Duration::from_hours(1);
         let (mut entry, mut now) = (Record::default(), SECOND);
         let holder = claim(Mode::Exclusive, false, Duration::ZERO);
@@ -515,7 +520,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_given_up_leaves_nothing() {
+    fn an_abandoned_wait_leaves_nothing_behind() {
         let mut entry = Record::default();
         let reader = claim(Mode::Shared, false, Duration::ZERO);
         let writer = claim(Mode::Exclusive, false, TTL);
@@ -527,8 +532,8 @@ mod tests {
         assert!(entry.queue.is_empty());
     }
 
-    /// Asks for a set at this moment, and checks that it is inside everywhere or nowhere.
-    fn ask(entries: &mut [Record], keys: &[usize], claims: &[Claim], now: Micros) -> bool {
+    /// Tries to acquire a set at this moment, and checks that it holds all keys or none.
+    fn try_set(entries: &mut [Record], keys: &[usize], claims: &[Claim], now: Micros) -> bool {
         let chosen = entries.iter_mut().enumerate().filter(|(index, _)| keys.contains(index));
         let parts = chosen.map(|(_, entry)| Part { entry, now, next_token: now });
         let verdict = acquire_set(&mut parts.collect::<Vec<_>>(), claims);
@@ -547,10 +552,10 @@ mod tests {
         }
     }
 
-    /// Sets that overlap, of every kind, each asked for again and again until it is granted: all are, and
-    /// nobody is ever beside somebody it excludes.
+    /// Overlapping sets of every mode, each retried until it is granted: all of them are granted, and no two
+    /// holders exclude each other.
     #[test]
-    fn sets_that_overlap_all_get_through() {
+    fn overlapping_sets_are_all_granted() {
         let mut random = StdRng::seed_from_u64(7);
         let all_keys: [&[usize]; 5] = [&[0, 1], &[1, 2], &[0, 2], &[0, 1, 2], &[1]];
         for _ in 0..500 {
@@ -566,37 +571,37 @@ mod tests {
                 })
                 .collect();
             let mut inside: Vec<(&[usize], Vec<Claim>)> = vec![];
-            let mut asked = 0;
+            let mut tries = 0;
             while !waiting.is_empty() {
-                // Often enough for those in front to show themselves.
+                // Small steps, so that the first waiters show themselves in time.
                 now += SECOND / 200;
                 let index = random.random_range(0..waiting.len());
                 let (keys, claims) = &waiting[index];
-                if ask(&mut entries, keys, claims, now) {
+                if try_set(&mut entries, keys, claims, now) {
                     inside.push(waiting.swap_remove(index));
                 } else if random.random_bool(0.3) && !inside.is_empty() {
                     let (keys, claims) = inside.swap_remove(0);
                     leave(&mut entries, keys, &claims, now);
                 }
                 assert!(entries.iter().all(|entry| fit_together(&entry.granted)), "{entries:?}");
-                asked += 1;
-                assert!(asked < 5_000, "{waiting:?} wait for each other: {entries:?}");
+                tries += 1;
+                assert!(tries < 5_000, "{waiting:?} wait for each other: {entries:?}");
             }
         }
     }
 
     #[test]
-    fn a_set_that_waits_stands_in_front_of_those_that_come_later() {
+    fn a_waiting_set_goes_before_later_claims() {
         let long = Duration::from_hours(1);
         let mut entries = vec![Record::default(); 2];
         let [holder, later] = [(); 2].map(|()| claim(Mode::Exclusive, false, long));
         let set = [(); 2].map(|()| claim(Mode::Exclusive, true, long));
         assert!(granted(&mut entries[1], &holder, 0));
-        assert!(!ask(&mut entries, &[0, 1], &set, 0));
-        // The first key is free, but not for who comes later.
+        assert!(!try_set(&mut entries, &[0, 1], &set, 0));
+        // The first key is free, but not for a later claim.
         assert!(!granted(&mut entries[0], &later, 1));
         entries[1].release(&holder, Release::default(), 2);
-        assert!(ask(&mut entries, &[0, 1], &set, 3));
+        assert!(try_set(&mut entries, &[0, 1], &set, 3));
         leave(&mut entries, &[0, 1], &set, 4);
         assert!(granted(&mut entries[0], &later, 5));
     }

@@ -1,9 +1,9 @@
-//! A key's row in a database: a lease, and beside it the group of those who share the key or wait for it
+//! A key's row in a database: a lease, and beside it the group of those that share the key or wait for it
 //! in order.
 //!
-//! One statement takes a lease where there is no group. Everything else is a look at the row, the decision
-//! of [`Record`], and one statement that changes the row if it is still as it was looked at: nothing is
-//! locked in between, so that a process that stands still there stops nobody.
+//! If there is no group, one statement acquires a lease. Everything else reads the row, lets [`Record`]
+//! decide, and changes the row with one statement that takes effect only if the row is unchanged since.
+//! Nothing is locked in between, so a process that is paused there blocks nobody.
 
 use std::time::Duration;
 
@@ -19,27 +19,27 @@ use crate::key::LockKey;
 use crate::lock_table::record::{self, Decision, Grant, Micros, Part, Record};
 use crate::token::FencingToken;
 
-/// How often a change is tried that others are faster with.
+/// How often a change is retried if others change the row first.
 const TRIES: u32 = 200;
 
-/// A row as it was looked at.
+/// A row as it was read.
 #[derive(Clone, Debug)]
 pub(crate) struct LeaseRow {
-    /// Whose lease it is; nobody's while a released key is kept locked, or is free.
+    /// The owner of the lease; nobody while a released key is kept locked, or is free.
     pub(crate) owner: RowOwner,
-    /// Who the owner is, or was.
+    /// The client info of the current or former owner.
     pub(crate) client_info: Option<ClientInfo>,
     pub(crate) token: u64,
     pub(crate) expires: Micros,
     pub(crate) group: Option<String>,
     pub(crate) group_until: Micros,
-    /// When it was looked at, by the database's clock.
+    /// When it was read, by the database's clock.
     pub(crate) now: Micros,
-    /// Was the acquire given up for whose owner it was looked at?
+    /// Whether the acquire of the owner that it was read for was abandoned.
     pub(crate) given_up: bool,
 }
 
-/// What a row is to become.
+/// The new contents of a row.
 #[derive(Clone, Debug)]
 pub(crate) struct NewRow {
     pub(crate) owner: RowOwner,
@@ -51,25 +51,25 @@ pub(crate) struct NewRow {
 }
 
 impl NewRow {
-    /// Is nothing left in it but its token?
+    /// Is its token the only thing left in it?
     #[cfg(feature = "sqlite")]
     pub(crate) fn is_idle(&self, now: Micros) -> bool {
         self.expires <= now && self.group.is_none()
     }
 }
 
-/// What a row is changed for.
+/// Why a row is changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// Not if it was given up meanwhile.
+    /// Not executed if the acquire has been abandoned since.
     Acquire,
     Renew,
-    /// To be announced to who waits. An answer that says "no" because an earlier sending was executed
-    /// would be taken for a loss: it is sent once.
+    /// Announced to waiters. Sent only once: if an earlier copy had been executed, the "no" for the second
+    /// one would look like a loss.
     Release,
 }
 
-/// A row of several that are changed together.
+/// The change of one row among several that are changed together.
 pub(crate) struct Change<'a> {
     pub(crate) claim: &'a Claim,
     pub(crate) old: &'a LeaseRow,
@@ -78,17 +78,17 @@ pub(crate) struct Change<'a> {
 
 /// The rows of one table.
 pub(crate) trait RowStore {
-    /// Looks at the claim's row.
+    /// Reads the claim's row.
     async fn look(&self, claim: &Claim, purpose: Purpose)
     -> Result<Option<LeaseRow>, BackendError>;
 
-    /// Looks at the rows of all these claims.
+    /// Reads the rows of all these claims.
     async fn look_at_all(&self, claims: &[Claim]) -> Result<Vec<Option<LeaseRow>>, BackendError>;
 
-    /// Makes a row that is missing.
+    /// Creates a missing row.
     async fn make(&self, key: &LockKey) -> Result<(), BackendError>;
 
-    /// Changes the row if it is as it was looked at; false if not.
+    /// Changes the row if it is unchanged since it was read; false if not.
     async fn exchange(
         &self,
         claim: &Claim,
@@ -97,18 +97,19 @@ pub(crate) trait RowStore {
         purpose: Purpose,
     ) -> Result<bool, BackendError>;
 
-    /// Changes all of these rows for acquires, in their order, if each is as it was looked at; none and false
-    /// if not. Nothing is locked while the store waits for another word of this process, which may stand still.
+    /// Changes all of these rows for acquires, in order, if each is unchanged since it was read; otherwise
+    /// changes none and returns false. No row stays locked while the store waits for another message from this
+    /// process, which may be paused.
     async fn exchange_all(&self, changes: &[Change<'_>]) -> Result<bool, BackendError>;
 }
 
 impl LeaseRow {
-    /// Does somebody share the key, or wait for it in order?
+    /// Does anybody share the key, or wait for it in order?
     pub(crate) fn has_group(&self) -> bool {
         self.group.is_some() && self.group_until > self.now
     }
 
-    /// Everything that stands in it, also what is over.
+    /// The record in the row, including expired holds.
     fn entry(&self, key: &LockKey) -> Result<Record, BackendError> {
         let group = self.group.as_deref().filter(|_| self.has_group());
         let group = group.map(Record::from_text).transpose();
@@ -116,8 +117,8 @@ impl LeaseRow {
         Ok(self.with_owner_in(entry))
     }
 
-    /// The same for whoever only looks, or ends it all: of a group that cannot be read it is known that it
-    /// excludes others until its end.
+    /// The same for callers that only read, or that end all holds. A group that cannot be read counts as a hold
+    /// that excludes others until it expires.
     fn entry_as_seen(&self) -> Record {
         let group = self.group.as_deref().filter(|_| self.has_group());
         let entry = group.map(Record::from_text).transpose().unwrap_or_else(|_| {
@@ -134,7 +135,7 @@ impl LeaseRow {
         self.with_owner_in(entry.unwrap_or_default())
     }
 
-    /// The entry, and in it who holds the lease of the row itself.
+    /// The record, including the holder of the row's own lease.
     fn with_owner_in(&self, mut entry: Record) -> Record {
         if self.expires > self.now {
             entry.granted.push(Grant {
@@ -149,7 +150,7 @@ impl LeaseRow {
         entry
     }
 
-    /// The row with this entry in it.
+    /// The row with this record in it.
     fn with(&self, mut entry: Record) -> NewRow {
         let last_token = entry.granted.iter().map(|grant| grant.token).fold(self.token, u64::max);
         let alone = entry.granted.iter().position(|grant| grant.mode == Mode::Exclusive);
@@ -173,25 +174,25 @@ impl LeaseRow {
         }
     }
 
-    /// What there is left of its lease.
+    /// The rest of its lease.
     #[cfg(any(feature = "sqlite", feature = "mysql"))]
     pub(crate) fn left(&self) -> Duration {
         Duration::from_micros(self.expires.saturating_sub(self.now))
     }
 
-    /// Whoever holds the key, as far as one answer can tell.
+    /// The holder of the key; one of them, if several share it.
     pub(crate) fn holder(&self) -> Option<Holder> {
         let mut entry = self.entry_as_seen();
         entry.expire(self.now);
         Some(entry.granted.first()?.holder(self.now))
     }
 
-    /// What an operator sees of it.
+    /// The key's state for operators.
     pub(crate) fn state(&self, key: LockKey) -> LockState {
         self.entry_as_seen().state(key, self.now)
     }
 
-    /// Who holds the key: one of them less is worth a try.
+    /// The tokens of the holders. If one disappears, a retry is worthwhile.
     pub(crate) fn holders(&self) -> Vec<u64> {
         let mut entry = self.entry_as_seen();
         entry.expire(self.now);
@@ -199,13 +200,13 @@ impl LeaseRow {
     }
 }
 
-/// Who hold a key, by their tokens.
+/// The tokens of a key's holders.
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 pub(crate) async fn holders(rows: &impl RowStore, claim: &Claim) -> Result<Vec<u64>, BackendError> {
     Ok(rows.look(claim, Purpose::Acquire).await?.map(|row| row.holders()).unwrap_or_default())
 }
 
-/// Takes the key beside others, or a place in the queue.
+/// Acquires the key beside others, or a position in the queue.
 pub(crate) async fn acquire(rows: &impl RowStore, claim: &Claim) -> Result<Attempt, BackendError> {
     for _ in 0..TRIES {
         let Some(row) = rows.look(claim, Purpose::Acquire).await? else {
@@ -237,7 +238,7 @@ pub(crate) async fn acquire(rows: &impl RowStore, claim: &Claim) -> Result<Attem
     Err(contended(&claim.key))
 }
 
-/// Takes all of these keys, which stand in their order, or none.
+/// Acquires all of these keys, which are sorted, or none.
 pub(crate) async fn acquire_set(
     rows: &impl RowStore,
     claims: &[Claim],
@@ -281,7 +282,7 @@ pub(crate) async fn acquire_set(
     Err(contended(&claims[0].key))
 }
 
-/// Extends the lease of one who shares the key.
+/// Renews the lease of a holder that shares the key.
 pub(crate) async fn renew(rows: &impl RowStore, claim: &Claim) -> Result<Renewal, BackendError> {
     for _ in 0..TRIES {
         let Some(row) = rows.look(claim, Purpose::Renew).await? else {
@@ -297,7 +298,7 @@ pub(crate) async fn renew(rows: &impl RowStore, claim: &Claim) -> Result<Renewal
     Err(contended(&claim.key))
 }
 
-/// Ends the lease of one who shares the key, or gives a place in the queue up.
+/// Ends the lease of a holder that shares the key, or leaves the queue.
 pub(crate) async fn release(
     rows: &impl RowStore,
     claim: &Claim,
@@ -337,7 +338,7 @@ pub(crate) async fn force_release(
     Err(contended(key))
 }
 
-/// Has all leases of the key end without a renewal; false if there was none.
+/// Revokes all holds of the key, so that they are no longer renewed; false if there was none.
 pub(crate) async fn revoke(rows: &impl RowStore, key: &LockKey) -> Result<bool, BackendError> {
     let nobody = Claim::new(key.clone(), Duration::ZERO);
     for _ in 0..TRIES {
@@ -351,7 +352,7 @@ pub(crate) async fn revoke(rows: &impl RowStore, key: &LockKey) -> Result<bool, 
     Err(contended(key))
 }
 
-/// Decides, and writes down what that changes; `None` if somebody else was faster.
+/// Decides, and writes the changes to the row; `None` if the row was changed by another client first.
 async fn change<T>(
     rows: &impl RowStore,
     claim: &Claim,
@@ -362,7 +363,7 @@ async fn change<T>(
     change_from(row.entry(&claim.key)?, rows, claim, row, purpose, decide).await
 }
 
-/// The same, where something else is known to stand in the row.
+/// The same, starting from a given record.
 async fn change_from<T>(
     before: Record,
     rows: &impl RowStore,
@@ -380,7 +381,7 @@ async fn change_from<T>(
     Ok(written.then_some(decision))
 }
 
-/// Others are at it: so that not all come back at once.
+/// Pauses for a random time, so that contending clients do not retry all at once.
 async fn pause() {
     tokio::time::sleep(Duration::from_micros(rand::random_range(0..2_000))).await;
 }

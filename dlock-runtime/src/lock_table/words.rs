@@ -1,20 +1,20 @@
-//! How stores write owners and kinds.
+//! The text forms of owners and modes in stores.
 
 use std::num::NonZeroU32;
 
 use crate::backend::Mode;
 use crate::owner::OwnerId;
 
-/// Stands before the owner of a hold that was revoked.
+/// Precedes the owner of a revoked hold.
 pub(crate) const REVOKED: char = '~';
 
-/// An owner as stores write it, that of a hold that was revoked in such a way that it is not found as its own.
+/// Encodes an owner for stores. The mark of a revoked hold makes sure that its owner no longer finds it.
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 pub(crate) fn written(owner: OwnerId, revoked: bool) -> String {
     if revoked { format!("{REVOKED}{owner}") } else { owner.to_string() }
 }
 
-/// Reads back what [`written`] wrote: the owner, and whether its hold was revoked.
+/// Parses the output of [`written`]: the owner, and whether its hold was revoked.
 pub(crate) fn read(text: &str) -> Option<(OwnerId, bool)> {
     match text.strip_prefix(REVOKED) {
         Some(owner) => Some((OwnerId::parse(owner)?, true)),
@@ -22,7 +22,7 @@ pub(crate) fn read(text: &str) -> Option<(OwnerId, bool)> {
     }
 }
 
-/// Reads what [`Mode::code`] wrote.
+/// Parses the output of [`Mode::code`].
 pub(crate) fn mode(code: &str) -> Option<Mode> {
     match code {
         "x" => Some(Mode::Exclusive),

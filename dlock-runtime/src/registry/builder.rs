@@ -1,4 +1,4 @@
-//! Collecting the backends of a registry.
+//! The builder of a registry.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -22,36 +22,36 @@ pub struct RegistryBuilder {
 }
 
 impl RegistryBuilder {
-    /// Registers a backend under a name that annotations refer to.
+    /// Registers a backend under the name that annotations refer to.
     pub fn backend(mut self, name: impl Into<String>, backend: impl Backend) -> Self {
         self.backends.push((name.into(), Box::new(backend)));
         self
     }
 
-    /// Names the backend of locks that name none. A registry's only backend is its default by itself.
+    /// Sets the backend of locks that name none. A registry's only backend is its default automatically.
     pub fn default_backend(mut self, name: impl Into<String>) -> Self {
         self.default_backend = Some(name.into());
         self
     }
 
-    /// The ttl of locks that state none; 30 s unless set.
+    /// Sets the ttl of locks that set none; 30 s if not set.
     pub fn default_ttl(mut self, ttl: Duration) -> Self {
         self.default_ttl = Some(ttl);
         self
     }
 
-    /// Lets [`install`](Self::install) pass over sites that name this unregistered backend: those of
-    /// a linked library that this process never calls. Such a call still fails.
+    /// Makes [`install`](Self::install) ignore sites that name this unregistered backend, such as those
+    /// of a linked library that this process never calls. A call of such a site still fails.
     pub fn allow_unregistered(mut self, name: impl Into<String>) -> Self {
         self.unregistered.insert(name.into());
         self
     }
 
-    /// Makes a registry of its own, for tests and libraries, without verifying any site.
+    /// Builds a registry without installing it or verifying any site, for tests and libraries.
     ///
     /// # Errors
-    /// No backend, a name given twice or empty, a default backend that is not registered, or a
-    /// default ttl that the default backend cannot honour.
+    /// No backend, an empty or duplicate name, a default backend that is not registered, or a default
+    /// ttl that the default backend does not support.
     pub fn build(self) -> Result<Registry, BuildError> {
         if self.backends.is_empty() {
             return Err(BuildError::NoBackend);
@@ -92,29 +92,29 @@ impl RegistryBuilder {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
-    /// There is no backend in it.
+    /// It has no backend.
     #[error("a registry needs at least one backend: add `.backend(name, backend)`")]
     NoBackend,
     /// A backend's name is empty.
     #[error("a backend's name is empty")]
     EmptyName,
-    /// Two backends have one name.
+    /// Two backends have the same name.
     #[error("two backends are registered as `{0}`")]
     DuplicateName(String),
-    /// The default backend is not among them.
+    /// The default backend is not registered.
     #[error("the default backend `{name}` is not registered (registered: {registered})")]
     UnknownDefault {
-        /// The name that was given.
+        /// The requested name.
         name: String,
-        /// The names there are.
+        /// The registered names.
         registered: String,
     },
-    /// The default ttl is out of the default backend's bounds.
+    /// The default ttl is outside the default backend's limits.
     #[error("backend `{backend}` cannot honour the default {problem}")]
     DefaultTtl {
         /// The default backend.
         backend: String,
-        /// What it cannot honour.
+        /// What it does not support.
         problem: String,
     },
 }

@@ -1,4 +1,4 @@
-//! Verifying every annotated function of the binary when a registry is installed.
+//! Installing a registry, after verifying every annotated function of the binary.
 
 use std::fmt;
 
@@ -9,12 +9,12 @@ use crate::engine::supported::able_kinds;
 use crate::site::Site;
 
 impl RegistryBuilder {
-    /// Makes this the process's registry, after verifying every annotated function in the binary.
+    /// Installs the process's registry, after verifying every annotated function in the binary.
     ///
     /// # Errors
-    /// What [`build`](Self::build) refuses; [`InstallError::Sites`] with every annotated function
-    /// whose backend is not registered or whose options its backend cannot honour; and
-    /// [`InstallError::AlreadyInstalled`] the second time.
+    /// Those of [`build`](Self::build); [`InstallError::Sites`] with every annotated function whose
+    /// backend is not registered or does not support its options; and
+    /// [`InstallError::AlreadyInstalled`] if a registry is already installed.
     pub fn install(self) -> Result<Registry, InstallError> {
         let allowed = self.unregistered.clone();
         let registry = self.build()?;
@@ -29,14 +29,14 @@ impl RegistryBuilder {
         if !problems.is_empty() {
             return Err(InstallError::Sites(problems));
         }
-        warn_of_two_forms();
+        warn_about_mixed_forms();
         INSTALLED.set(registry.clone()).map_err(|_| InstallError::AlreadyInstalled)?;
         Ok(registry)
     }
 }
 
-/// A lease and a row lock of one name do not exclude each other, which is hardly what was meant.
-fn warn_of_two_forms() {
+/// A lease and a row lock with the same template do not exclude each other, which is hardly intended.
+fn warn_about_mixed_forms() {
     let (rows, leases): (Vec<&Site>, Vec<&Site>) =
         Registry::sites().into_iter().partition(|site| site.is_in_transaction());
     for row in rows {
@@ -46,7 +46,7 @@ fn warn_of_two_forms() {
                 target: "dlock",
                 row_lock = %row,
                 lease = %lease,
-                "one key template is used for a row lock and for a lease: they do not exclude each other"
+                "the same key template is used for a row lock and for a lease: they do not exclude each other"
             );
         }
     }
@@ -57,7 +57,7 @@ impl Engine {
         let problem = match self.find(site.backend_name()) {
             Err(_) => match site.backend_name() {
                 Some(name) => format!("no backend is registered as `{name}`"),
-                None => "it names no backend, and the registry has no default one".to_owned(),
+                None => "it names no backend, and the registry has no default".to_owned(),
             },
             Ok(backend) => {
                 let ttl = site.options.ttl.unwrap_or(self.default_ttl);
@@ -80,8 +80,8 @@ impl Engine {
         SiteProblem { site, problem, registered: self.names() }
     }
 
-    /// Sites that name one template with different numbers of permits: the smaller number would not bound
-    /// the holders, and the larger one would be out of reach.
+    /// Sites that use the same template with different numbers of permits. The smaller number would not limit
+    /// the holders, and the larger one could not be reached.
     fn disagreements(&self, sites: &[&'static Site]) -> Vec<SiteProblem> {
         let counted = |site: &Site| matches!(site.options.mode, Mode::Permits(_));
         let index = |site: &Site| self.find(site.backend_name()).ok().map(|found| found.index);
@@ -125,17 +125,17 @@ pub enum InstallError {
     /// It could not be built.
     #[error(transparent)]
     Build(#[from] BuildError),
-    /// Annotated functions cannot work with it.
+    /// It does not support some annotated functions.
     #[error("{}", list(.0))]
     Sites(Vec<SiteProblem>),
-    /// This process has one already.
+    /// A registry is already installed in this process.
     #[error(
-        "a lock registry is already installed in this process; for a second one use `build()` and `registry.scope(…)`"
+        "a lock registry is already installed in this process; for another one use `build()` and `registry.scope(…)`"
     )]
     AlreadyInstalled,
 }
 
-/// An annotated function that a registry cannot serve.
+/// An annotated function that a registry does not support.
 #[derive(Clone, Debug)]
 pub struct SiteProblem {
     site: &'static Site,
@@ -144,7 +144,7 @@ pub struct SiteProblem {
 }
 
 impl SiteProblem {
-    /// The function.
+    /// Returns the function.
     #[must_use]
     pub fn site(&self) -> &'static Site {
         self.site
@@ -167,7 +167,7 @@ fn list(problems: &[SiteProblem]) -> String {
         text.push_str("\nregistered backends: ");
         text.push_str(&problem.registered);
         text.push_str(
-            "; for the sites of a linked library that is never called: `.allow_unregistered(name)`",
+            "; to ignore the sites of a linked library that is never called, use `.allow_unregistered(name)`",
         );
     }
     text

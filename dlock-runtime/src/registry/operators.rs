@@ -1,4 +1,4 @@
-//! What operators do with locks: look who holds them, and end holds.
+//! Operations for operators: list locks and end holds.
 
 use super::Registry;
 use crate::backend::{Backend, LockState};
@@ -6,12 +6,12 @@ use crate::error::LockError;
 use crate::key::LockKey;
 
 impl Registry {
-    /// The locks of the default backend whose keys begin so and that are held or waited for: who
-    /// ([host, process, what for, since when](crate::ClientInfo)), with which token, until when. In the order of
-    /// their keys, [at most 10,000](crate::backend::MAX_LISTED).
+    /// Lists the locks of the default backend whose keys start with `prefix` and that are held or waited for.
     ///
-    /// Each lock is as it was at some moment of the call. Of the waiters those are seen that stand in the
-    /// store's own queue: all on ZooKeeper and etcd, elsewhere those that are fair, and writers behind readers.
+    /// Each holder is shown with its [client info](crate::ClientInfo), its token and its expiry. The list is sorted
+    /// by key and has [at most 10,000](crate::backend::MAX_LISTED) locks. It is not a snapshot: each lock is shown as
+    /// it was at some moment during the call. It includes only waiters in the store's own queue: all waiters on
+    /// ZooKeeper and etcd; elsewhere fair waiters, and writers behind readers.
     ///
     /// ```
     /// # use dlock_runtime::{Registry, backend::Memory};
@@ -39,7 +39,7 @@ impl Registry {
         self.list(None, prefix).await
     }
 
-    /// The same of the backend of this name.
+    /// Lists the locks of the backend with this name; see [`inspect`](Self::inspect).
     ///
     /// # Errors
     /// [`LockError::Backend`]; [`LockError::UnknownBackend`] if no backend has this name.
@@ -60,27 +60,28 @@ impl Registry {
         answer.map_err(|source| LockError::Backend { key: prefix.into(), source })
     }
 
-    /// Ends the holds of a lock of the default backend without a danger to anybody: short for
+    /// Ends the holds of a lock of the default backend safely: short for
     /// [`lock(key).revoke()`](crate::Lock::revoke).
     ///
     /// # Errors
     /// Those of [`Lock::revoke`](crate::Lock::revoke).
     ///
     /// # Cancel safety
-    /// When the future is dropped the backend may or may not have executed it.
+    /// If the future is dropped, the backend may or may not have executed the request.
     pub async fn revoke(&self, key: impl Into<LockKey>) -> Result<bool, LockError> {
         self.lock(key).revoke().await
     }
 
-    /// Frees a lock of the default backend at once, whoever holds it: only
-    /// [fencing tokens](crate::FencingToken) protect then. Short for
+    /// Frees a lock of the default backend at once, whoever holds it: short for
     /// [`lock(key).force_release()`](crate::Lock::force_release).
+    ///
+    /// Only [fencing tokens](crate::FencingToken) keep the old holder's writes out.
     ///
     /// # Errors
     /// Those of [`Lock::force_release`](crate::Lock::force_release).
     ///
     /// # Cancel safety
-    /// When the future is dropped the backend may or may not have executed it.
+    /// If the future is dropped, the backend may or may not have executed the request.
     pub async fn force_release(&self, key: impl Into<LockKey>) -> Result<bool, LockError> {
         self.lock(key).force_release().await
     }

@@ -1,22 +1,21 @@
-//! The orderly end: no new locks, and nothing left behind.
+//! Graceful shutdown: no new locks, and nothing left behind.
 
 use std::time::Duration;
 
 use super::Registry;
 
 impl Registry {
-    /// Refuses new locks from now on (calls that wait for one fail with
-    /// [`LockError::ShutDown`](crate::LockError::ShutDown)), and waits until every lock that is held has been given back
-    /// and every release in the background is done, but no longer than `limit`.
+    /// Refuses new locks, and waits until all held locks are released.
     ///
-    /// Call it before the process ends: a release that is still under way when the runtime stops is
-    /// left to the lease's ttl.
+    /// Calls that wait for a lock fail with [`LockError::ShutDown`](crate::LockError::ShutDown). The shutdown waits for
+    /// every hold and every release in the background, but no longer than `limit`. Call it before the process ends:
+    /// if the runtime stops during a release, the lock stays held until its lease expires.
     ///
     /// # Errors
-    /// [`ShutdownTimedOut`] when something was still held or under way at the limit.
+    /// [`ShutdownTimedOut`] if a lock was still held or being released at the limit.
     ///
     /// # Cancel safety
-    /// New locks stay refused; the waiting can be taken up again.
+    /// New locks stay refused. Call it again to continue waiting.
     pub async fn shutdown(&self, limit: Duration) -> Result<(), ShutdownTimedOut> {
         self.0.shut_down.cancel();
         self.0.background.close();
@@ -25,13 +24,13 @@ impl Registry {
     }
 }
 
-/// Locks were still held, or releases under way, when a shutdown's limit had passed.
+/// Locks were still held or being released when the limit of a shutdown had passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{left} locks were still held or being released at the shutdown's limit; they end with their leases"
+    "{left} locks were still held or being released when the shutdown timed out; they end with their leases"
 )]
 #[non_exhaustive]
 pub struct ShutdownTimedOut {
-    /// How many.
+    /// The number of such locks.
     pub left: usize,
 }

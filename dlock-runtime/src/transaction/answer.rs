@@ -1,8 +1,8 @@
-//! Answers that come in time, or not at all.
+//! Time limits for the statements of row locks.
 //!
-//! What waits for a lock is bounded twice. The database ends the statement itself, so that a client that gives
-//! up or dies leaves nothing there that waits on. And the answer is awaited only so long, so that a database
-//! that hangs is an error, and not a wait without an end.
+//! A wait for a lock has two limits. The database itself ends the statement, so that a client that gives up or
+//! dies leaves no waiting statement behind. The client stops waiting for the answer after a while, so that a
+//! database that hangs becomes an error rather than an endless wait.
 
 use std::time::Duration;
 
@@ -13,28 +13,28 @@ use crate::error::{BackendError, LockError};
 use crate::key::LockKey;
 use crate::stores::shared::sql::{self, Reply};
 
-/// How long a statement waits for a lock at most. A longer wait is several statements: one that was abandoned
-/// occupies its connection no longer than this.
+/// The longest time that one statement waits for a lock. A longer wait takes several statements, so that an
+/// abandoned one occupies its connection no longer than this.
 pub(crate) const LONGEST_STATEMENT: Duration = Duration::from_secs(5);
 
-/// How much longer than its own limit the answer to a statement may take, while there is time for it.
+/// How much longer than the statement's own limit its answer may take, while the wait is not over.
 const ANSWER: Duration = Duration::from_secs(5);
 
-/// How much later than the end of the wait the answer may come.
+/// How long after the end of the wait the answer may arrive.
 pub(crate) const LATE: Duration = Duration::from_millis(600);
 
-/// The same for what brings the transaction back into order. A call ends within a second after its wait.
+/// The same for the statements that restore the transaction. A call returns within a second after its wait.
 #[cfg(feature = "postgres")]
 pub(crate) const LATEST: Duration = Duration::from_millis(900);
 
 /// Why there is no answer.
 pub(crate) enum Failure {
     Sql(sqlx::Error),
-    /// Whatever was sent may be done yet, and the connection hears of it before anything else.
+    /// The statements may still be executed, and the connection receives their answer before any other.
     Unanswered,
 }
 
-/// Sends statements in one message, and awaits the answer for so long.
+/// Sends statements in one message and waits for the answer, up to the limit.
 pub(crate) async fn answer<DB>(
     connection: &mut DB::Connection,
     statements: String,
@@ -49,21 +49,21 @@ where
     answer.map_err(|_| Failure::Unanswered)?.map_err(Failure::Sql)
 }
 
-/// How long the answer may take to a statement that the database ends after `statement`.
+/// How long to wait for the answer to a statement that the database ends after `statement`.
 pub(crate) fn limit(terms: &RowLockOptions, statement: Duration, late: Duration) -> Duration {
     let limit = statement.saturating_add(ANSWER);
     terms.left_with(late).map_or(limit, |left| left.min(limit))
 }
 
-/// What the caller hears when there was no answer.
+/// The error for a caller whose statement was not answered.
 pub(crate) fn unanswered(kind: &str, key: &LockKey) -> LockError {
-    let told = format!(
+    let message = format!(
         "{kind} did not answer in time; whether the lock is held is unknown, so roll this transaction back"
     );
-    LockError::Backend { key: key.clone(), source: BackendError::transient(told) }
+    LockError::Backend { key: key.clone(), source: BackendError::transient(message) }
 }
 
-/// In whole milliseconds, as the databases count: never less.
+/// Converts to whole milliseconds, the databases' unit, rounded up.
 pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros().div_ceil(1000)).unwrap_or(u64::MAX)
 }

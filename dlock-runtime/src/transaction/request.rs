@@ -1,4 +1,4 @@
-//! The calls before they are awaited.
+//! Requests for row locks, before they are awaited.
 
 use std::future::IntoFuture;
 use std::pin::Pin;
@@ -18,11 +18,11 @@ use crate::key::LockKey;
 use crate::mode::Mode;
 use crate::options::Wait;
 
-/// On what terms rows are locked.
+/// The options of a request for row locks.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(
     not(any(feature = "postgres", feature = "mysql")),
-    allow(dead_code, reason = "nobody can lock rows then")
+    allow(dead_code, reason = "no database to lock rows in")
 )]
 pub struct RowLockOptions {
     pub(crate) wait: Wait,
@@ -36,19 +36,19 @@ impl RowLockOptions {
         Self { wait, any_isolation, mode: Mode::Exclusive, began: Instant::now() }
     }
 
-    /// The same for a reader, or for a writer.
+    /// Sets the mode.
     pub(crate) fn with_mode(mut self, mode: Mode) -> Self {
         self.mode = mode;
         self
     }
 
-    /// Together with other readers?
+    /// Is it shared with other readers?
     #[cfg(any(feature = "postgres", feature = "mysql"))]
     pub(crate) fn is_shared(&self) -> bool {
         self.mode == Mode::Shared
     }
 
-    /// What is left of the wait; `None` without a limit.
+    /// The rest of the wait; `None` without a limit.
     #[cfg(any(feature = "postgres", feature = "mysql"))]
     pub(crate) fn left(&self) -> Option<Duration> {
         match self.wait {
@@ -57,7 +57,7 @@ impl RowLockOptions {
         }
     }
 
-    /// What is left of the wait and so much more.
+    /// The rest of the wait plus `more`; `None` without a limit.
     #[cfg(any(feature = "postgres", feature = "mysql"))]
     pub(crate) fn left_with(&self, more: Duration) -> Option<Duration> {
         match self.wait {
@@ -74,7 +74,7 @@ impl RowLockOptions {
         self.left().is_some_and(|left| left.is_zero())
     }
 
-    /// How long the next statement may wait, which is no longer than `longest`.
+    /// How long the next statement may wait: the rest of the wait, at most `longest`.
     #[cfg(any(feature = "postgres", feature = "mysql"))]
     pub(crate) fn next_wait(&self, longest: Duration) -> Duration {
         self.left().map_or(longest, |left| left.min(longest))
@@ -87,14 +87,14 @@ impl RowLockOptions {
     }
 }
 
-/// Locks one key when awaited; made by [`lock`](super::lock).
+/// Locks one key when awaited; created by [`lock`](super::lock).
 #[derive(Debug)]
-#[must_use = "nothing is locked before it is awaited"]
+#[must_use = "nothing is locked before this is awaited"]
 pub struct RowLockRequest<'a, C: ?Sized>(RowLocksRequest<'a, C>);
 
-/// Locks several keys when awaited; made by [`lock_all`](super::lock_all).
+/// Locks several keys when awaited; created by [`lock_all`](super::lock_all).
 #[derive(Debug)]
-#[must_use = "nothing is locked before it is awaited"]
+#[must_use = "nothing is locked before this is awaited"]
 pub struct RowLocksRequest<'a, C: ?Sized> {
     transaction: &'a mut C,
     keys: Vec<LockKey>,
@@ -109,25 +109,25 @@ impl<'a, C: Transactional + ?Sized> RowLockRequest<'a, C> {
         Self(RowLocksRequest::new(transaction, vec![key]))
     }
 
-    /// How long to wait for a busy lock; zero tries once, [`Wait::Forever`] has no limit;
+    /// Sets how long to wait for a contended lock; zero tries once, [`Wait::Forever`] has no limit;
     /// [`DEFAULT_WAIT`] if not set.
     pub fn wait(self, wait: impl Into<Wait>) -> Self {
         Self(self.0.wait(wait))
     }
 
-    /// Shared with other readers, or exclusive; exclusive if not set. A database counts no holders of a row:
-    /// [`Mode::Permits`] is [`LockError::Unsupported`].
+    /// Acquires the lock exclusively, or shared with other readers; exclusive if not set.
+    ///
+    /// Row locks have no permits: [`Mode::Permits`] is [`LockError::Unsupported`].
     pub fn mode(self, mode: Mode) -> Self {
         Self(self.0.mode(mode))
     }
 
-    /// The name of this lock in traces and metrics, where the key itself has too many values;
-    /// `(manual)` if not set.
+    /// Sets the low-cardinality name of this lock in traces and metrics; `(manual)` if not set.
     pub fn template(self, template: &'static str) -> Self {
         Self(self.0.template(template))
     }
 
-    /// Insists on locking in a transaction whose plain reads may be older than the lock; see the
+    /// Allows a transaction whose plain reads may be older than the lock; see the
     /// [module](super#isolation).
     pub fn any_isolation(self) -> Self {
         Self(self.0.any_isolation())
@@ -141,7 +141,7 @@ impl<'a, C: Transactional + ?Sized> RowLocksRequest<'a, C> {
         Self { transaction, keys, template, wait, mode, any_isolation: false }
     }
 
-    /// How long to wait for all of them together; see [`RowLockRequest::wait`].
+    /// Sets how long to wait for all locks together; see [`RowLockRequest::wait`].
     pub fn wait(mut self, wait: impl Into<Wait>) -> Self {
         self.wait = wait.into();
         self
@@ -190,7 +190,7 @@ impl<'a, C: Transactional + ?Sized> IntoFuture for RowLocksRequest<'a, C> {
     }
 }
 
-/// Checks the keys, brings them into the one order that everybody uses, and locks them.
+/// Checks the keys, sorts them into the order that every caller uses, and locks them.
 pub(crate) async fn lock_valid<C: Transactional + ?Sized>(
     transaction: &mut C,
     template: &'static str,
@@ -203,7 +203,8 @@ pub(crate) async fn lock_valid<C: Transactional + ?Sized>(
     if let Mode::Permits(permits) = terms.mode {
         return Err(LockError::Unsupported {
             backend: "transaction".into(),
-            option: format!("permits = {permits}: a database counts no holders of a row").into(),
+            option: format!("permits = {permits}: a database does not count the holders of a row")
+                .into(),
         });
     }
     keys.sort_unstable();

@@ -1,9 +1,9 @@
-//! What a caller knows of a row lock it holds.
+//! Row locks that are held.
 
 use crate::key::LockKey;
 use crate::token::FencingToken;
 
-/// A row lock: held until the transaction that took it ends. Dropping this changes nothing.
+/// A row lock, held until the transaction that acquired it ends. Dropping this value releases nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowLock {
     key: LockKey,
@@ -15,13 +15,15 @@ impl RowLock {
         Self { key, token }
     }
 
-    /// The key that is locked.
+    /// Returns the locked key.
     #[must_use]
     pub fn key(&self) -> &LockKey {
         &self.key
     }
 
-    /// Larger than that of every earlier row lock of this key. For resources outside the database.
+    /// Returns the fencing token, for resources outside the database.
+    ///
+    /// It is larger than the token of every earlier row lock that this one excludes.
     #[must_use]
     pub fn fencing_token(&self) -> FencingToken {
         self.token
@@ -41,13 +43,13 @@ impl RowLocks {
         self.0
     }
 
-    /// The single locks, in the order of their keys; equal keys are one.
+    /// Returns the individual locks in key order; duplicate keys appear once.
     #[must_use]
     pub fn holds(&self) -> &[RowLock] {
         &self.0
     }
 
-    /// The lock of this key, if it is among them.
+    /// Returns the lock of this key, if it is among them.
     #[must_use]
     pub fn get(&self, key: &LockKey) -> Option<&RowLock> {
         self.0.iter().find(|lock| lock.key() == key)

@@ -12,18 +12,19 @@ pub trait RowLockDatabase: Database<Connection: Transactional> + sealed::Tables 
 pub(crate) mod sealed {
     use super::{BackendError, Pool};
 
-    /// What each database does in its own way.
+    /// The database-specific part.
     pub trait Tables: sqlx::Database {
         fn create(pool: Pool<Self>) -> impl Future<Output = Result<(), BackendError>> + Send;
     }
 }
 
-/// Makes the table of row locks in the pool's database unless it is there: call it when the process
-/// starts. It is in `src/stores/postgres/rows.sql` and `src/stores/mysql/rows.sql` of this crate for a role that
-/// may not make tables.
+/// Creates the table of row locks in the pool's database if it does not exist; call it at startup.
+///
+/// If the service's role may not create tables, run `src/stores/postgres/rows.sql` or `src/stores/mysql/rows.sql` of
+/// this crate instead.
 ///
 /// # Errors
-/// A database that cannot be reached, or a role that may neither find nor make the table.
+/// A database that cannot be reached, or a role that may neither see nor create the table.
 ///
 /// # Cancel safety
 /// Cancel safe: it is idempotent.

@@ -351,7 +351,7 @@ async fn nested_calls_enter_unless_told_not_to() {
     assert_eq!((tap.count(Call::Acquire), tap.count(Call::Release)), (1, 1));
     let answer = registry.scope(outer_of_one_that_refuses()).await;
     let error = answer.expect_err("a self-deadlock");
-    assert!(error.to_string().contains("this very task"), "{error}");
+    assert!(error.to_string().contains("the same task"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -126,7 +126,7 @@ fn misspelt_variables_are_told_from_those_of_others() {
         ("DLOCK_BACKEND", "`DLOCK_BACKEND_<NAME>`"),
     ] {
         let told = variables(&[(name, URL)]).expect_err(name).to_string();
-        let expected = format!("environment variable `{name}` is not known; did you mean {meant}?");
+        let expected = format!("environment variable `{name}` is unknown; did you mean {meant}?");
         assert_eq!(told, expected);
     }
     let told = variables(&[("DLOCK_BACKEND_", URL)]).expect_err("no name").to_string();
@@ -145,7 +145,7 @@ fn mistakes_are_named_by_their_place() {
         ("[backends]\na = 5", ":2:5: expected a backend's URL, `{ env ="),
         ("[backends]\na = { env = 'A', file = 'b' }", ":2:5: expected a backend's URL"),
         ("[backends]\na = 'memory:'\na = 'memory:'", ":3:1: duplicate key"),
-        ("allow_unregistered = 'a'", ":1:22: expected a list of backends' names"),
+        ("allow_unregistered = 'a'", ":1:22: expected a list of backend names"),
     ] {
         let told = problem(toml);
         assert!(told.starts_with("configuration") && told.contains(expected), "{toml}\n{told}");
@@ -153,8 +153,8 @@ fn mistakes_are_named_by_their_place() {
     }
     for (name, value, expected) in [
         ("DLOCK_DEFAULT_TTL", "5", "environment variable `DLOCK_DEFAULT_TTL` is not a duration"),
-        ("DLOCK_DEFAULT_BACKEND", URL, "is a URL where a backend's name belongs"),
-        ("DLOCK_ALLOW_UNREGISTERED", URL, "is a URL where a backend's name belongs"),
+        ("DLOCK_DEFAULT_BACKEND", URL, "is a URL where a backend name belongs"),
+        ("DLOCK_ALLOW_UNREGISTERED", URL, "is a URL where a backend name belongs"),
     ] {
         let told = variables(&[(name, value)]).expect_err(name).to_string();
         assert!(told.contains(expected) && !told.contains("secret"), "{told}");
@@ -184,7 +184,7 @@ async fn no_error_repeats_a_password() {
     }
     let json = serde_json::json!({ "locks": URL }).to_string();
     let told = serde_json::from_str::<Shop>(&json).unwrap_err().to_string();
-    assert!(told.starts_with("invalid type: a text, expected a table"), "{told}");
+    assert!(told.starts_with("invalid type: a string, expected a table"), "{told}");
     let config = Config::from_toml(&format!("backends.a = '{URL}'")).expect("a configuration");
     assert_eq!(format!("{:?}", config.backends), "{\"a\": Url(redis:…)}");
     let told = config.connect().await.unwrap_err().to_string();
@@ -195,7 +195,8 @@ async fn no_error_repeats_a_password() {
 async fn a_url_that_is_not_there_is_said_to_be_missing() {
     let variable = Config::from_toml("backends.a = { env = 'DLOCK_TESTS_NOT_SET' }");
     let told = variable.expect("a configuration").connect().await.unwrap_err().to_string();
-    let expected = "environment variable `DLOCK_TESTS_NOT_SET` is not set; backend `a` is to find its URL there";
+    let expected =
+        "environment variable `DLOCK_TESTS_NOT_SET` is not set; backend `a` reads its URL from it";
     assert_eq!(told, expected);
     let file = Config::from_toml("backends.a = { file = '/nowhere/secret' }");
     let told = file.expect("a configuration").connect().await.unwrap_err().to_string();

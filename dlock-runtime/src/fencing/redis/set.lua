@@ -1,7 +1,7 @@
--- Sets a value unless a larger token has set it before.
--- KEYS: value, its token.  ARGV: token, value.  Answers the largest token that has set it.
+-- Sets a value unless it was already set with a larger token.
+-- KEYS: value, its token.  ARGV: token, value.  Returns the largest token that has set it.
 local newest = redis.call('GET', KEYS[2])
--- As texts: a number of Lua holds 53 bits, a token 63. The longer of two plain numbers is the larger.
+-- Compared as strings: a Lua number holds 53 bits, a token 63. Of two decimal numbers the longer one is larger.
 if newest and (#newest > #ARGV[1] or (#newest == #ARGV[1] and newest > ARGV[1])) then
     return newest
 end

@@ -1,20 +1,20 @@
-//! What stands in a row as its owner.
+//! The owner column of a row.
 
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 use crate::lock_table::words;
 use crate::owner::OwnerId;
 
-/// Stands in for an owner whose form is not known: no claim draws it.
+/// Stands for a foreign owner, in an unknown form. No claim draws this id.
 const FOREIGN: OwnerId = OwnerId::from_bytes([0xff; 16]);
 
-/// Who holds a row's lease, as it is stored: nobody, an owner, or something that is none, written by somebody else
-/// or by another version. That excludes others as an owner does, until its end, and can be revoked and released by
-/// force.
+/// The owner of a row's lease, as stored: nobody, an owner id, or foreign bytes, written by another program or another
+/// version. Foreign bytes exclude others until the lease ends, like an owner id, and can be revoked and forcibly
+/// released.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RowOwner {
     id: Option<OwnerId>,
     revoked: bool,
-    /// What is no owner, without the mark of a revoked hold.
+    /// The foreign bytes, without the mark of a revoked hold.
     foreign: Option<Vec<u8>>,
 }
 
@@ -27,7 +27,7 @@ impl RowOwner {
         self.revoked
     }
 
-    /// The one that a grant of this owner has, which may be the one that is there.
+    /// The stored owner for a grant of `id`. Keeps the foreign bytes if `id` stands for them.
     pub(crate) fn become_that_of(&self, id: Option<OwnerId>, revoked: bool) -> Self {
         let foreign = if id == Some(FOREIGN) { self.foreign.clone() } else { None };
         Self { id, revoked, foreign }
@@ -38,7 +38,7 @@ impl RowOwner {
     }
 }
 
-/// As text: 32 hexadecimal digits, after a `~` if the hold was revoked.
+/// The text form: 32 hexadecimal digits, preceded by `~` if the hold was revoked.
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 impl RowOwner {
     pub(crate) fn read(text: Option<&str>) -> Self {
@@ -65,16 +65,16 @@ impl RowOwner {
     }
 }
 
-/// What stands behind the bytes of an owner whose hold was revoked.
+/// Follows the bytes of the owner of a revoked hold.
 #[cfg(feature = "sqlite")]
 const REVOKED: &[u8] = b"~";
 
-/// As bytes: none for nobody, sixteen for an owner.
+/// The binary form: empty for nobody, sixteen bytes for an owner id.
 #[cfg(feature = "sqlite")]
 impl RowOwner {
     pub(crate) fn from_blob(bytes: &[u8]) -> Self {
         let (owner, revoked) = match bytes.strip_suffix(REVOKED) {
-            // The last one of an owner's bytes may be that as well.
+            // The last byte of an owner id may also be `~`.
             Some(owner) if bytes.len() != 16 => (owner, true),
             _ => (bytes, false),
         };
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn stored_owners_are_read_back() {
         let mut id = *OwnerId::random().as_bytes();
         id[15] = b'~';
         for owner in [
