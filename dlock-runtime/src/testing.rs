@@ -25,9 +25,9 @@
 
 mod assumed;
 mod context;
+mod intercepted;
 mod rules;
 mod steps;
-mod tap;
 
 use std::fmt;
 use std::sync::Arc;
@@ -38,8 +38,8 @@ pub use self::assumed::assume_locked;
 pub(crate) use self::assumed::is_assumed;
 pub use self::context::Context;
 use self::context::LIMIT;
+pub use self::intercepted::{Call, Intercepted};
 pub use self::steps::{Steps, step};
-pub use self::tap::{Call, Tap};
 use crate::backend::{Backend, Capabilities};
 use crate::error::BackendError;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::{Connector, Finding, Tap};
+use super::{Connector, Finding, Intercepted};
 use crate::backend::{Attempt, Backend, Claim, Release, Released, Renewal};
 use crate::key::LockKey;
 use crate::owner::OwnerId;
@@ -89,9 +89,9 @@ impl Context {
     }
 
     /// A registry whose calls to the backend can be counted, held up and failed.
-    pub(crate) async fn tapped(&self) -> Result<(Registry, Tap), String> {
-        let tap = Tap::new(self.backend().await?);
-        Ok((registry_over(tap.clone())?, tap))
+    pub(crate) async fn intercepted(&self) -> Result<(Registry, Intercepted), String> {
+        let store = Intercepted::new(self.backend().await?);
+        Ok((registry_over(store.clone())?, store))
     }
 }
 

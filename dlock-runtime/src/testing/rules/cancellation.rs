@@ -18,10 +18,10 @@ const LINGERS: [Duration; 2] = [Duration::ZERO, Duration::from_millis(10)];
 pub(super) fn rules() -> Vec<Rule> {
     rules![
         a_run_dropped_at_any_step_frees_its_key,
-        a_wait_dropped_at_any_step_frees_its_place,
-        a_release_dropped_at_any_step_goes_on,
-        a_hold_dropped_during_its_renewal_is_freed,
-        an_acquire_dropped_while_its_answer_is_under_way_grants_nothing,
+        a_waiter_dropped_at_any_step_leaves_the_queue,
+        a_release_dropped_at_any_step_completes_in_the_background,
+        a_hold_dropped_during_its_renewal_is_released,
+        an_acquire_dropped_before_its_reply_leaves_no_lease,
     ]
 }
 
@@ -49,7 +49,7 @@ async fn a_run_dropped_at_any_step_frees_its_key(context: Context) -> Finding {
     Ok(())
 }
 
-async fn a_wait_dropped_at_any_step_frees_its_place(context: Context) -> Finding {
+async fn a_waiter_dropped_at_any_step_leaves_the_queue(context: Context) -> Finding {
     let (holder, waiter) = (context.registry().await?, context.registry().await?);
     let key = context.key("k");
     for polls in 1..20 {
@@ -71,7 +71,7 @@ async fn a_wait_dropped_at_any_step_frees_its_place(context: Context) -> Finding
     Ok(())
 }
 
-async fn a_release_dropped_at_any_step_goes_on(context: Context) -> Finding {
+async fn a_release_dropped_at_any_step_completes_in_the_background(context: Context) -> Finding {
     let registry = context.registry().await?;
     let key = context.key("k");
     for polls in 0..MOST_STEPS {
@@ -86,38 +86,36 @@ async fn a_release_dropped_at_any_step_goes_on(context: Context) -> Finding {
 }
 
 /// The renewal's request has been executed, its answer has not come; the holder goes away.
-async fn a_hold_dropped_during_its_renewal_is_freed(context: Context) -> Finding {
+async fn a_hold_dropped_during_its_renewal_is_released(context: Context) -> Finding {
     let rounds = (0..3).map(|polls| {
         let context = context.clone();
         async move {
-            let (registry, tap) = context.tapped().await?;
+            let (registry, store) = context.intercepted().await?;
             let key = context.key(&polls.to_string());
-            tap.hold_up(Call::Renew);
+            store.hold_up(Call::Renew);
             let held = registry.lock(&key).ttl(LONG).run(pending::<()>());
             let dropped = async {
                 // Renewed after a third of the ttl.
                 tokio::select! {
                     _ = held => {}
-                    () = tap.reached(Call::Renew, 1) => {}
+                    () = store.reached(Call::Renew, 1) => {}
                 }
                 for _ in 0..polls {
                     tokio::task::yield_now().await;
                 }
             };
             dropped.await;
-            tap.heal();
+            store.heal();
             is_free_soon(&context, &key).await.map_err(|e| format!("in mid-renewal: {e}"))
         }
     });
     join_all(rounds).await.into_iter().collect()
 }
 
-async fn an_acquire_dropped_while_its_answer_is_under_way_grants_nothing(
-    context: Context,
-) -> Finding {
-    let (registry, tap) = context.tapped().await?;
+async fn an_acquire_dropped_before_its_reply_leaves_no_lease(context: Context) -> Finding {
+    let (registry, store) = context.intercepted().await?;
     let key = context.key("k");
-    tap.hold_up(Call::Acquire);
+    store.hold_up(Call::Acquire);
     let acquire = registry.lock(&key).ttl(LONG).acquire();
     let gone = tokio::time::timeout(Duration::from_millis(50), acquire).await;
     drop(gone);

@@ -10,7 +10,7 @@ use crate::registry::Registry;
 
 /// A load of their own: other rules would be late beside them.
 pub(super) fn rules() -> Vec<Rule> {
-    rules![a_crowd_of_one_process_gets_through, crowds_of_several_processes_get_through]
+    rules![many_tasks_of_one_process_all_acquire, many_tasks_of_several_processes_all_acquire]
 }
 
 /// What the holders do one after the other: reading and writing are apart, and others run in between.
@@ -70,10 +70,10 @@ async fn crowd(context: &Context, processes: usize, tasks: usize) -> Finding {
     Ok(())
 }
 
-async fn a_crowd_of_one_process_gets_through(context: Context) -> Finding {
+async fn many_tasks_of_one_process_all_acquire(context: Context) -> Finding {
     crowd(&context, 1, 500).await
 }
 
-async fn crowds_of_several_processes_get_through(context: Context) -> Finding {
+async fn many_tasks_of_several_processes_all_acquire(context: Context) -> Finding {
     crowd(&context, 4, 60).await
 }

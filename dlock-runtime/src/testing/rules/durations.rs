@@ -3,26 +3,26 @@
 use std::time::Duration;
 
 use super::super::context::{Context, PATIENCE, ensure, is_free_soon};
-use super::super::{Call, Finding, Rule, Tap};
+use super::super::{Call, Finding, Intercepted, Rule};
 use super::rules;
 use crate::backend::Backend;
 use crate::error::LockError;
 
 pub(super) fn rules() -> Vec<Rule> {
     rules![
-        bounds_beyond_all_measure_never_come,
-        leases_beyond_all_measure_are_refused_unsent,
-        an_extension_beyond_all_measure_is_refused_unsent,
+        huge_timeouts_never_expire,
+        huge_leases_are_refused_before_any_request,
+        a_huge_extension_is_refused_before_any_request,
     ]
 }
 
 const ABSURD: [Duration; 2] = [Duration::MAX, Duration::from_secs(u64::MAX / 2)];
 
-fn sent(tap: &Tap) -> [usize; 3] {
-    [Call::Acquire, Call::Renew, Call::Release].map(|call| tap.count(call))
+fn sent(store: &Intercepted) -> [usize; 3] {
+    [Call::Acquire, Call::Renew, Call::Release].map(|call| store.count(call))
 }
 
-async fn bounds_beyond_all_measure_never_come(context: Context) -> Finding {
+async fn huge_timeouts_never_expire(context: Context) -> Finding {
     let (registry, other) = (context.registry().await?, context.registry().await?);
     let fair = context.backend().await?.capabilities().fair;
     for (number, absurd) in ABSURD.into_iter().enumerate() {
@@ -46,8 +46,8 @@ async fn bounds_beyond_all_measure_never_come(context: Context) -> Finding {
     Ok(())
 }
 
-async fn leases_beyond_all_measure_are_refused_unsent(context: Context) -> Finding {
-    let (registry, tap) = context.tapped().await?;
+async fn huge_leases_are_refused_before_any_request(context: Context) -> Finding {
+    let (registry, store) = context.intercepted().await?;
     let (key, beside) = (context.key("k"), context.key("beside"));
     for absurd in ABSURD {
         let lock = || registry.lock(&key);
@@ -62,16 +62,16 @@ async fn leases_beyond_all_measure_are_refused_unsent(context: Context) -> Findi
             );
         }
     }
-    ensure!(sent(&tap) == [0; 3], "what was refused had been sent: {:?}", sent(&tap));
+    ensure!(sent(&store) == [0; 3], "what was refused had been sent: {:?}", sent(&store));
     is_free_soon(&context, &key).await
 }
 
-async fn an_extension_beyond_all_measure_is_refused_unsent(context: Context) -> Finding {
-    let (registry, tap) = context.tapped().await?;
+async fn a_huge_extension_is_refused_before_any_request(context: Context) -> Finding {
+    let (registry, store) = context.intercepted().await?;
     let key = context.key("k");
     let lock = registry.lock(&key).max_hold(PATIENCE * 4);
     let guard = lock.acquire().await.map_err(|error| error.to_string())?;
-    let before = tap.count(Call::Renew);
+    let before = store.count(Call::Renew);
     for absurd in ABSURD {
         let extended = guard.extend(absurd).await;
         ensure!(
@@ -81,8 +81,8 @@ async fn an_extension_beyond_all_measure_is_refused_unsent(context: Context) -> 
         ensure!(guard.is_held(), "an extension that was refused ended the hold");
     }
     // A backend whose sessions are proved all the time may have renewed by itself meanwhile.
-    let session = tap.capabilities().session;
-    ensure!(session || tap.count(Call::Renew) == before, "what was refused had been sent");
+    let session = store.capabilities().session;
+    ensure!(session || store.count(Call::Renew) == before, "what was refused had been sent");
     guard.release().await.map_err(|error| error.to_string())?;
     is_free_soon(&context, &key).await
 }

@@ -14,14 +14,14 @@ use crate::registry::Registry;
 
 pub(super) fn rules() -> Vec<Rule> {
     rules![
-        a_held_key_is_busy_for_everybody_else,
-        one_of_many_simultaneous_tries_wins,
+        a_held_key_is_busy_for_everyone_else,
+        one_of_many_simultaneous_acquires_succeeds,
         no_update_is_lost_between_processes,
-        different_keys_do_not_meet,
+        different_keys_do_not_collide,
     ]
 }
 
-async fn a_held_key_is_busy_for_everybody_else(context: Context) -> Finding {
+async fn a_held_key_is_busy_for_everyone_else(context: Context) -> Finding {
     let (one, other) = (context.backend().await?, context.backend().await?);
     let key = context.key("k");
     let (first, second) = (Claim::new(key.clone(), LONG), Claim::new(key, LONG));
@@ -34,7 +34,7 @@ async fn a_held_key_is_busy_for_everybody_else(context: Context) -> Finding {
     Ok(())
 }
 
-async fn one_of_many_simultaneous_tries_wins(context: Context) -> Finding {
+async fn one_of_many_simultaneous_acquires_succeeds(context: Context) -> Finding {
     let backends = [context.backend().await?, context.backend().await?];
     for round in 0..20 {
         let key = context.key(&round.to_string());
@@ -116,7 +116,7 @@ async fn increment_locked(registry: &Registry, key: &LockKey, counter: &Counter)
     section.await.map_err(|error| error.to_string())
 }
 
-async fn different_keys_do_not_meet(context: Context) -> Finding {
+async fn different_keys_do_not_collide(context: Context) -> Finding {
     let backend = context.backend().await?;
     let base = context.key("");
     let longest = "x".repeat(crate::key::MAX_KEY_BYTES - base.as_str().len());

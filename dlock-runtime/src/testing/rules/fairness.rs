@@ -20,10 +20,10 @@ pub(super) fn rules() -> Vec<Rule> {
         if |able| able.fair;
         waiters_of_all_processes_are_served_in_order,
         nobody_overtakes_a_fair_waiter,
-        a_place_that_is_given_up_is_gone_at_once,
-        a_fair_waiter_that_gave_up_costs_nothing,
-        a_fair_waiter_that_died_costs_little,
-        a_fair_wait_dropped_at_any_step_frees_its_place,
+        an_abandoned_queue_position_is_freed_at_once,
+        a_fair_waiter_that_timed_out_delays_nobody,
+        a_dead_fair_waiter_delays_the_next_one_only_briefly,
+        a_fair_waiter_dropped_at_any_step_leaves_the_queue,
     ]
 }
 
@@ -38,14 +38,14 @@ async fn six_are_served_in_order(context: &Context, key: LockKey) -> Finding {
     let order = Arc::new(Mutex::new(Vec::new()));
     let mut waiters = Vec::new();
     for number in 0..WAITERS {
-        let (registry, tap) = context.tapped().await?;
+        let (registry, store) = context.intercepted().await?;
         let order = Arc::clone(&order);
         let lock = registry.lock(&key).fair(true).wait(PATIENCE);
         waiters.push(tokio::spawn(async move {
             let body = async { order.lock().expect("not poisoned").push(number) };
             lock.run(body).await
         }));
-        tap.stands_in_line().await;
+        store.stands_in_line().await;
     }
     guard.release().await.map_err(|error| error.to_string())?;
     for waiter in waiters {
@@ -61,11 +61,11 @@ async fn nobody_overtakes_a_fair_waiter(context: Context) -> Finding {
 }
 
 async fn a_hurried_one_does_not_overtake(context: &Context, key: LockKey) -> Finding {
-    let (holder, (registry, tap)) = (context.registry().await?, context.tapped().await?);
+    let (holder, (registry, store)) = (context.registry().await?, context.intercepted().await?);
     let other = context.backend().await?;
     let guard = holder.lock(&key).acquire().await.map_err(|error| error.to_string())?;
     let waiter = tokio::spawn(registry.lock(&key).fair(true).wait(PATIENCE).acquire());
-    tap.stands_in_line().await;
+    store.stands_in_line().await;
     let hurried = Claim::new(key.clone(), LONG);
     let release = async { guard.release().await.map_err(|error| error.to_string()) };
     let hurry = async {
@@ -98,7 +98,7 @@ async fn line_up(backend: &dyn Backend, claim: &Claim) -> Finding {
     Ok(())
 }
 
-async fn a_place_that_is_given_up_is_gone_at_once(context: Context) -> Finding {
+async fn an_abandoned_queue_position_is_freed_at_once(context: Context) -> Finding {
     let (one, other) = (context.backend().await?, context.backend().await?);
     let key = context.key("k");
     let held = Claim::new(key.clone(), LONG);
@@ -113,14 +113,14 @@ async fn a_place_that_is_given_up_is_gone_at_once(context: Context) -> Finding {
     Ok(())
 }
 
-async fn a_fair_waiter_that_gave_up_costs_nothing(context: Context) -> Finding {
-    let (holder, (first, tap)) = (context.registry().await?, context.tapped().await?);
-    let (second, behind) = context.tapped().await?;
+async fn a_fair_waiter_that_timed_out_delays_nobody(context: Context) -> Finding {
+    let (holder, (first, store)) = (context.registry().await?, context.intercepted().await?);
+    let (second, behind) = context.intercepted().await?;
     let key = context.key("k");
     let guard = holder.lock(&key).acquire().await.map_err(|error| error.to_string())?;
     let wait = Duration::from_millis(1_200);
     let gives_up = tokio::spawn(first.lock(&key).fair(true).wait(wait).acquire());
-    tap.stands_in_line().await;
+    store.stands_in_line().await;
     let waiter = tokio::spawn(second.lock(&key).fair(true).wait(PATIENCE).acquire());
     behind.stands_in_line().await;
     let gave_up = gives_up.await.map_err(|error| error.to_string())?;
@@ -132,9 +132,9 @@ async fn a_fair_waiter_that_gave_up_costs_nothing(context: Context) -> Finding {
     is_free_soon(&context, &key).await
 }
 
-async fn a_fair_waiter_that_died_costs_little(context: Context) -> Finding {
+async fn a_dead_fair_waiter_delays_the_next_one_only_briefly(context: Context) -> Finding {
     let (holder, dead) = (context.backend().await?, context.backend().await?);
-    let (registry, tap) = context.tapped().await?;
+    let (registry, store) = context.intercepted().await?;
     let key = context.key("k");
     let held = Claim::new(key.clone(), LONG);
     granted(&holder, &held).await?;
@@ -143,7 +143,7 @@ async fn a_fair_waiter_that_died_costs_little(context: Context) -> Finding {
     let queue = dead.capabilities().queue;
     line_up(&dead, &waiting).await?;
     let waiter = tokio::spawn(registry.lock(&key).fair(true).wait(PATIENCE * 2).acquire());
-    tap.stands_in_line().await;
+    store.stands_in_line().await;
     let _rest = dies(dead);
     let began = Instant::now();
     ensure!(releases(&holder, &held).await?, "the holder's release found nothing held");
@@ -155,7 +155,7 @@ async fn a_fair_waiter_that_died_costs_little(context: Context) -> Finding {
     is_free_soon(&context, &key).await
 }
 
-async fn a_fair_wait_dropped_at_any_step_frees_its_place(context: Context) -> Finding {
+async fn a_fair_waiter_dropped_at_any_step_leaves_the_queue(context: Context) -> Finding {
     let (holder, waiter) = (context.registry().await?, context.registry().await?);
     let key = context.key("k");
     for polls in 1..20 {

@@ -18,8 +18,8 @@ pub(super) fn rules() -> Vec<Rule> {
     let mut all = rules![
         an_acquire_executed_after_its_release_grants_nothing,
         a_late_queued_acquire_grants_nothing,
-        no_body_runs_on_a_grant_answered_after_its_validity,
-        a_late_renewal_revives_no_ended_proof,
+        no_body_runs_on_a_grant_received_after_its_validity,
+        a_late_renewal_does_not_revive_an_expired_hold,
     ];
     all.extend(rules![if |able| able.atomic_sets; a_late_set_grants_nothing]);
     all
@@ -85,25 +85,25 @@ async fn a_late_set_grants_nothing(context: Context) -> Finding {
     Ok(())
 }
 
-async fn no_body_runs_on_a_grant_answered_after_its_validity(context: Context) -> Finding {
-    let (registry, tap) = context.tapped().await?;
-    let ttl = short(&tap, Duration::from_millis(300));
+async fn no_body_runs_on_a_grant_received_after_its_validity(context: Context) -> Finding {
+    let (registry, store) = context.intercepted().await?;
+    let ttl = short(&store, Duration::from_millis(300));
     let key = context.key("k");
     // With time left the call asks again; without any it fails.
     for wait in [ttl + PATIENCE, Duration::from_millis(50)] {
-        tap.hold_up(Call::Acquire);
-        let asked = tap.count(Call::Acquire);
+        store.hold_up(Call::Acquire);
+        let asked = store.count(Call::Acquire);
         let asked_when_run = Arc::new(AtomicUsize::new(0));
         let run = {
-            let (tap, asked_when_run) = (tap.clone(), Arc::clone(&asked_when_run));
+            let (store, asked_when_run) = (store.clone(), Arc::clone(&asked_when_run));
             registry.lock(&key).ttl(ttl).wait(wait).run(async move {
-                asked_when_run.store(tap.count(Call::Acquire) - asked, Ordering::SeqCst);
+                asked_when_run.store(store.count(Call::Acquire) - asked, Ordering::SeqCst);
             })
         };
         let late = async {
-            tap.reached(Call::Acquire, asked + 1).await;
+            store.reached(Call::Acquire, asked + 1).await;
             tokio::time::sleep(ttl + Duration::from_millis(100)).await;
-            tap.heal();
+            store.heal();
         };
         let (ran, ()) = tokio::join!(run, late);
         let asked_when_run = asked_when_run.load(Ordering::SeqCst);
@@ -118,16 +118,16 @@ async fn no_body_runs_on_a_grant_answered_after_its_validity(context: Context) -
 }
 
 /// Somebody sees that the proof has ended; then the answer comes.
-async fn a_late_renewal_revives_no_ended_proof(context: Context) -> Finding {
-    let (registry, tap) = context.tapped().await?;
-    let ttl = short(&tap, Duration::from_millis(900));
+async fn a_late_renewal_does_not_revive_an_expired_hold(context: Context) -> Finding {
+    let (registry, store) = context.intercepted().await?;
+    let ttl = short(&store, Duration::from_millis(900));
     let key = context.key("k");
-    tap.hold_up(Call::Renew);
+    store.hold_up(Call::Renew);
     let guard = registry.lock(&key).ttl(ttl).acquire().await.map_err(|error| error.to_string())?;
     let lost = tokio::time::timeout(ttl + PATIENCE, guard.lost()).await;
     ensure!(lost.is_ok(), "a proof that was not renewed never ended");
-    ensure!(tap.count(Call::Renew) > 0, "a hold was never renewed");
-    tap.heal();
+    ensure!(store.count(Call::Renew) > 0, "a hold was never renewed");
+    store.heal();
     tokio::time::sleep(Duration::from_millis(200)).await;
     ensure!(!guard.is_held(), "a late renewal revived a hold that had ended");
     ensure!(guard.remaining().is_zero(), "a hold that had ended has {:?}", guard.remaining());

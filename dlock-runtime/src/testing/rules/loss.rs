@@ -22,9 +22,9 @@ pub(super) fn rules() -> Vec<Rule> {
         a_body_is_stopped_when_its_lease_is_lost,
         a_body_may_finish_after_a_loss,
         a_body_may_keep_its_result_after_a_loss,
-        a_release_tells_of_a_loss,
-        no_body_runs_beyond_its_proof,
-        an_unreachable_backend_is_no_error_of_a_finished_body,
+        a_release_reports_a_lost_lease,
+        no_body_runs_beyond_its_validity,
+        a_failed_release_does_not_fail_a_finished_body,
     ]
 }
 
@@ -84,7 +84,7 @@ async fn a_body_may_keep_its_result_after_a_loss(context: Context) -> Finding {
     }
 }
 
-async fn a_release_tells_of_a_loss(context: Context) -> Finding {
+async fn a_release_reports_a_lost_lease(context: Context) -> Finding {
     let (registry, other) = (context.registry().await?, context.registry().await?);
     let key = context.key("k");
     let guard = registry.lock(&key).acquire().await.map_err(|error| error.to_string())?;
@@ -98,13 +98,13 @@ async fn a_release_tells_of_a_loss(context: Context) -> Finding {
 }
 
 /// The holder cannot renew; the next holder's body must begin after the first one's last poll.
-async fn no_body_runs_beyond_its_proof(context: Context) -> Finding {
-    let (registry, tap) = context.tapped().await?;
+async fn no_body_runs_beyond_its_validity(context: Context) -> Finding {
+    let (registry, store) = context.intercepted().await?;
     let other = context.registry().await?;
     let key = context.key("k");
     let inside = Arc::new(AtomicBool::new(false));
     let overlapped = Arc::new(AtomicBool::new(false));
-    tap.fail(Call::Renew);
+    store.fail(Call::Renew);
     let ttl = ttl(&context).await?;
     let first = {
         let (inside, overlapped) = (Arc::clone(&inside), Arc::clone(&overlapped));
@@ -119,7 +119,7 @@ async fn no_body_runs_beyond_its_proof(context: Context) -> Finding {
         })
     };
     let first: tokio::task::JoinHandle<Result<(), LockError>> = tokio::spawn(first);
-    tap.reached(Call::Acquire, 1).await;
+    store.reached(Call::Acquire, 1).await;
     let began = Instant::now();
     while other.lock(&key).inspect().await.map_err(|error| error.to_string())?.is_none() {
         ensure!(began.elapsed() < PATIENCE, "the holder never held");
@@ -139,13 +139,13 @@ async fn no_body_runs_beyond_its_proof(context: Context) -> Finding {
     Ok(())
 }
 
-async fn an_unreachable_backend_is_no_error_of_a_finished_body(context: Context) -> Finding {
-    let (registry, tap) = context.tapped().await?;
+async fn a_failed_release_does_not_fail_a_finished_body(context: Context) -> Finding {
+    let (registry, store) = context.intercepted().await?;
     let key = context.key("k");
-    tap.fail(Call::Release);
+    store.fail(Call::Release);
     let done = registry.lock(&key).run(std::future::ready(7)).await;
     ensure!(matches!(done, Ok(7)), "a finished body ended with {done:?}");
-    tap.reached(Call::Release, 2).await;
-    tap.heal();
+    store.reached(Call::Release, 2).await;
+    store.heal();
     is_free_soon(&context, &key).await
 }

@@ -14,18 +14,18 @@ use crate::registry::Registry;
 
 pub(super) fn rules() -> Vec<Rule> {
     let mut all = rules![
-        a_lost_hold_keeps_no_neighbour_out,
+        a_lost_hold_does_not_block_its_own_process,
         max_hold_ends_a_body_after_a_loss,
         overlapping_sets_of_one_process_never_deadlock,
-        a_failure_is_busy_for_nobody_in_the_queue,
-        an_outage_is_busy_for_nobody_in_the_queue,
+        a_failure_is_not_reported_as_busy_to_queued_tasks,
+        an_outage_is_not_reported_as_busy_to_queued_tasks,
     ];
-    all.extend(rules![if |able| able.atomic_sets; a_waiting_set_keeps_no_neighbour_out]);
+    all.extend(rules![if |able| able.atomic_sets; a_waiting_set_does_not_block_its_own_process]);
     all
 }
 
 /// The lease is lost and its body goes on: the store grants the key again, also to this very process.
-async fn a_lost_hold_keeps_no_neighbour_out(context: Context) -> Finding {
+async fn a_lost_hold_does_not_block_its_own_process(context: Context) -> Finding {
     for (policy, name) in [(OnLost::Finish, "finish"), (OnLost::Keep, "keep")] {
         let (registry, other) = (context.registry().await?, context.registry().await?);
         let key = context.key(name);
@@ -76,13 +76,13 @@ async fn max_hold_ends_a_body_after_a_loss(context: Context) -> Finding {
     Ok(())
 }
 
-async fn a_waiting_set_keeps_no_neighbour_out(context: Context) -> Finding {
+async fn a_waiting_set_does_not_block_its_own_process(context: Context) -> Finding {
     let holder = context.registry().await?;
-    let (registry, tap) = context.tapped().await?;
+    let (registry, store) = context.intercepted().await?;
     let (a, b) = (context.key("a"), context.key("b"));
     let held = holder.lock(&b).acquire().await.map_err(|error| error.to_string())?;
     let set = tokio::spawn(registry.lock_all([&a, &b]).wait(PATIENCE * 2).acquire());
-    tap.stands_in_line().await;
+    store.stands_in_line().await;
     let free = registry.lock(&a).wait(PATIENCE / 2).acquire().await;
     let free = free.map_err(|error| format!("a free key that a waiting set wants: {error}"))?;
     ensure!(!set.is_finished(), "a set was granted whose second key is held");
@@ -134,19 +134,19 @@ async fn nobody_is_told_of_a_holder(context: &Context, registry: &Registry) -> F
 }
 
 /// Nobody holds the key, and nobody could be told so.
-async fn a_failure_is_busy_for_nobody_in_the_queue(context: Context) -> Finding {
-    let (registry, tap) = context.tapped().await?;
-    tap.fail(Call::Acquire);
+async fn a_failure_is_not_reported_as_busy_to_queued_tasks(context: Context) -> Finding {
+    let (registry, store) = context.intercepted().await?;
+    store.fail(Call::Acquire);
     nobody_is_told_of_a_holder(&context, &registry).await?;
-    tap.heal();
+    store.heal();
     is_free_soon(&context, &context.key("k")).await
 }
 
 /// The same of a store that does not answer.
-async fn an_outage_is_busy_for_nobody_in_the_queue(context: Context) -> Finding {
-    let (registry, tap) = context.tapped().await?;
-    tap.hold_up(Call::Acquire);
+async fn an_outage_is_not_reported_as_busy_to_queued_tasks(context: Context) -> Finding {
+    let (registry, store) = context.intercepted().await?;
+    store.hold_up(Call::Acquire);
     nobody_is_told_of_a_holder(&context, &registry).await?;
-    tap.heal();
+    store.heal();
     is_free_soon(&context, &context.key("k")).await
 }

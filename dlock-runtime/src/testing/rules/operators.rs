@@ -14,15 +14,15 @@ use crate::error::LockError;
 
 pub(super) fn rules() -> Vec<Rule> {
     let mut all = rules![
-        a_list_shows_who_holds_a_key,
-        a_list_has_the_keys_that_begin_so,
-        what_was_released_is_not_listed,
-        a_revoked_hold_ends_by_itself_and_not_before,
-        a_revoked_holder_gives_its_key_back,
+        a_list_shows_the_holder_of_a_key,
+        a_list_contains_the_keys_with_its_prefix,
+        a_released_key_is_not_listed,
+        a_revoked_hold_is_not_renewed_but_keeps_its_key,
+        a_revoked_holder_releases_its_key,
         a_free_key_cannot_be_revoked,
     ];
-    all.extend(rules![if |able| able.shared; all_who_share_a_key_are_listed_and_revoked]);
-    all.extend(rules![if |able| able.fair; a_list_shows_who_waits_in_order]);
+    all.extend(rules![if |able| able.shared; all_readers_of_a_key_are_listed_and_revoked]);
+    all.extend(rules![if |able| able.fair; a_list_shows_the_waiters_of_a_key]);
     all
 }
 
@@ -34,7 +34,7 @@ async fn revokes(backend: &dyn Backend, claim: &Claim) -> Result<bool, String> {
     backend.revoke(&claim.key).await.map_err(|error| error.to_string())
 }
 
-async fn a_list_shows_who_holds_a_key(context: Context) -> Finding {
+async fn a_list_shows_the_holder_of_a_key(context: Context) -> Finding {
     let (one, other) = (context.backend().await?, context.backend().await?);
     let before = SystemTime::now();
     let client_info = ClientInfo::new("shop::purchase, 1 'x' | Grüße");
@@ -64,7 +64,7 @@ async fn a_list_shows_who_holds_a_key(context: Context) -> Finding {
     Ok(())
 }
 
-async fn a_list_has_the_keys_that_begin_so(context: Context) -> Finding {
+async fn a_list_contains_the_keys_with_its_prefix(context: Context) -> Finding {
     let (one, other) = (context.backend().await?, context.backend().await?);
     let claims = ["b", "a:1", "a:2", "a_1"].map(|name| Claim::new(context.key(name), LONG));
     for claim in &claims {
@@ -80,7 +80,7 @@ async fn a_list_has_the_keys_that_begin_so(context: Context) -> Finding {
     Ok(())
 }
 
-async fn what_was_released_is_not_listed(context: Context) -> Finding {
+async fn a_released_key_is_not_listed(context: Context) -> Finding {
     let backend = context.backend().await?;
     let claim = Claim::new(context.key("k"), LONG);
     granted(&backend, &claim).await?;
@@ -90,7 +90,7 @@ async fn what_was_released_is_not_listed(context: Context) -> Finding {
     Ok(())
 }
 
-async fn a_revoked_hold_ends_by_itself_and_not_before(context: Context) -> Finding {
+async fn a_revoked_hold_is_not_renewed_but_keeps_its_key(context: Context) -> Finding {
     let (one, other) = (context.backend().await?, context.backend().await?);
     let holder = Claim::new(context.key("k"), LONG);
     let rival = Claim::new(holder.key.clone(), LONG);
@@ -111,7 +111,7 @@ async fn a_revoked_hold_ends_by_itself_and_not_before(context: Context) -> Findi
     Ok(())
 }
 
-async fn a_revoked_holder_gives_its_key_back(context: Context) -> Finding {
+async fn a_revoked_holder_releases_its_key(context: Context) -> Finding {
     let ttl = short(&context.backend().await?, Duration::from_millis(900));
     // On a busy machine its lease may run out before anybody could revoke it.
     in_three_tries(&context, |key| {
@@ -145,7 +145,7 @@ async fn a_free_key_cannot_be_revoked(context: Context) -> Finding {
     Ok(())
 }
 
-async fn all_who_share_a_key_are_listed_and_revoked(context: Context) -> Finding {
+async fn all_readers_of_a_key_are_listed_and_revoked(context: Context) -> Finding {
     let (one, other) = (context.backend().await?, context.backend().await?);
     let key = context.key("k");
     let reader = |label| {
@@ -172,14 +172,14 @@ async fn all_who_share_a_key_are_listed_and_revoked(context: Context) -> Finding
     is_free_soon(&context, &key).await
 }
 
-async fn a_list_shows_who_waits_in_order(context: Context) -> Finding {
+async fn a_list_shows_the_waiters_of_a_key(context: Context) -> Finding {
     let holder = context.registry().await?;
-    let (waiter, tap) = context.tapped().await?;
+    let (waiter, store) = context.intercepted().await?;
     let key = context.key("k");
     let guard = holder.lock(&key).label("holds").acquire().await.map_err(|e| e.to_string())?;
     let lock = waiter.lock(&key).fair(true).label("waits").wait(PATIENCE);
     let waiting = tokio::spawn(lock.acquire());
-    tap.stands_in_line().await;
+    store.stands_in_line().await;
     let began = tokio::time::Instant::now();
     loop {
         let states = holder.inspect(key.as_str()).await.map_err(|error| error.to_string())?;

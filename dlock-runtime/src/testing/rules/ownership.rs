@@ -11,12 +11,12 @@ pub(super) fn rules() -> Vec<Rule> {
     rules![
         only_the_owner_releases,
         only_the_owner_renews,
-        a_renewal_after_release_revives_nothing,
-        an_acquire_sent_again_is_granted_again,
-        a_release_sent_again_harms_nobody,
+        a_renewal_after_release_does_not_revive_the_lease,
+        a_repeated_acquire_returns_the_same_grant,
+        a_repeated_release_harms_nobody,
         a_forced_release_ends_the_hold,
         a_dropped_guard_frees_its_key_soon,
-        a_panicking_body_frees_its_key_and_goes_on_panicking,
+        a_panicking_body_frees_its_key_and_the_panic_propagates,
         shutdown_waits_for_background_releases,
     ]
 }
@@ -47,7 +47,7 @@ async fn only_the_owner_renews(context: Context) -> Finding {
     Ok(())
 }
 
-async fn a_renewal_after_release_revives_nothing(context: Context) -> Finding {
+async fn a_renewal_after_release_does_not_revive_the_lease(context: Context) -> Finding {
     let backend = context.backend().await?;
     let holder = Claim::new(context.key("k"), LONG);
     granted(&backend, &holder).await?;
@@ -59,7 +59,7 @@ async fn a_renewal_after_release_revives_nothing(context: Context) -> Finding {
     Ok(())
 }
 
-async fn an_acquire_sent_again_is_granted_again(context: Context) -> Finding {
+async fn a_repeated_acquire_returns_the_same_grant(context: Context) -> Finding {
     let backend = context.backend().await?;
     let holder = Claim::new(context.key("k"), LONG);
     let (first, _) = granted(&backend, &holder).await?;
@@ -71,7 +71,7 @@ async fn an_acquire_sent_again_is_granted_again(context: Context) -> Finding {
     Ok(())
 }
 
-async fn a_release_sent_again_harms_nobody(context: Context) -> Finding {
+async fn a_repeated_release_harms_nobody(context: Context) -> Finding {
     let backend = context.backend().await?;
     let first = Claim::new(context.key("k"), LONG);
     let second = Claim::new(first.key.clone(), LONG);
@@ -84,12 +84,12 @@ async fn a_release_sent_again_harms_nobody(context: Context) -> Finding {
     releases(&backend, &second).await?;
 
     // Through the engine: a release whose answer was lost is no loss for its caller.
-    let (registry, tap) = context.tapped().await?;
+    let (registry, store) = context.intercepted().await?;
     let guard = registry.lock(context.key("engine")).acquire().await.map_err(|e| e.to_string())?;
-    tap.hold_up(super::super::Call::Release);
+    store.hold_up(super::super::Call::Release);
     let released = guard.release().await;
     ensure!(released.is_ok(), "a release whose answer was lost was reported as {released:?}");
-    tap.heal();
+    store.heal();
     let done = registry.shutdown(PATIENCE).await;
     ensure!(done.is_ok(), "the repeated release never ended: {done:?}");
     is_free_soon(&context, &context.key("engine")).await
@@ -126,7 +126,7 @@ async fn a_dropped_guard_frees_its_key_soon(context: Context) -> Finding {
     is_free_soon(&context, &key).await
 }
 
-async fn a_panicking_body_frees_its_key_and_goes_on_panicking(context: Context) -> Finding {
+async fn a_panicking_body_frees_its_key_and_the_panic_propagates(context: Context) -> Finding {
     let registry = context.registry().await?;
     let key = context.key("k");
     let lock = registry.lock(&key);
@@ -141,13 +141,13 @@ async fn a_panicking_body_frees_its_key_and_goes_on_panicking(context: Context) 
 }
 
 async fn shutdown_waits_for_background_releases(context: Context) -> Finding {
-    let (registry, tap) = context.tapped().await?;
+    let (registry, store) = context.intercepted().await?;
     let key = context.key("k");
     let guard = registry.lock(&key).acquire().await.map_err(|error| error.to_string())?;
     drop(guard);
     let done = registry.shutdown(PATIENCE).await;
     ensure!(done.is_ok(), "{done:?}");
-    ensure!(tap.count(super::super::Call::Release) >= 1, "shutdown ended before the release");
+    ensure!(store.count(super::super::Call::Release) >= 1, "shutdown ended before the release");
     let other = context.registry().await?;
     let now = other.lock(&key).wait(std::time::Duration::ZERO).acquire().await;
     let now = now.map_err(|error| format!("not free after shutdown: {error}"))?;

@@ -22,14 +22,14 @@ use crate::key::LockKey;
 pub(super) fn rules() -> Vec<Rule> {
     rules![
         if |able| able.permits;
-        so_many_hold_and_no_more,
+        no_more_holders_than_permits_are_granted,
         each_permit_has_its_own_token,
-        a_dead_permit_comes_back_within_its_ttl,
-        permits_and_others_exclude_each_other,
-        each_is_judged_by_its_own_number,
-        never_more_than_the_permits_are_inside,
-        permits_are_not_taken_exclusively_inside,
-        a_permit_dropped_at_any_step_comes_back,
+        a_dead_holders_permit_is_free_after_its_ttl,
+        permits_and_other_modes_exclude_each_other,
+        each_acquire_applies_its_own_number_of_permits,
+        no_more_bodies_than_permits_run,
+        a_permit_holder_cannot_upgrade_to_exclusive,
+        a_permit_dropped_at_any_step_is_released,
     ]
 }
 
@@ -41,7 +41,7 @@ fn one_of_three(key: &LockKey) -> Claim {
     Claim::new(key.clone(), LONG).with_mode(Mode::Permits(three()))
 }
 
-async fn so_many_hold_and_no_more(context: Context) -> Finding {
+async fn no_more_holders_than_permits_are_granted(context: Context) -> Finding {
     let (one, other) = (context.backend().await?, context.backend().await?);
     let key = context.key("k");
     let claims: Vec<_> = (0..4).map(|_| one_of_three(&key)).collect();
@@ -80,7 +80,7 @@ async fn each_permit_has_its_own_token(context: Context) -> Finding {
     Ok(())
 }
 
-async fn a_dead_permit_comes_back_within_its_ttl(context: Context) -> Finding {
+async fn a_dead_holders_permit_is_free_after_its_ttl(context: Context) -> Finding {
     let (dead, alive) = (context.backend().await?, context.backend().await?);
     let key = context.key("k");
     let ttl = short(&dead, Duration::from_millis(400));
@@ -104,7 +104,7 @@ async fn a_dead_permit_comes_back_within_its_ttl(context: Context) -> Finding {
     next.release().await.map_err(|error| error.to_string())
 }
 
-async fn permits_and_others_exclude_each_other(context: Context) -> Finding {
+async fn permits_and_other_modes_exclude_each_other(context: Context) -> Finding {
     let backend = context.backend().await?;
     let key = context.key("k");
     let (permit, alone) = (one_of_three(&key), Claim::new(key.clone(), LONG));
@@ -122,7 +122,7 @@ async fn permits_and_others_exclude_each_other(context: Context) -> Finding {
 }
 
 /// As in a deployment that changes the number while the old processes still run.
-async fn each_is_judged_by_its_own_number(context: Context) -> Finding {
+async fn each_acquire_applies_its_own_number_of_permits(context: Context) -> Finding {
     let backend = context.backend().await?;
     let key = context.key("k");
     let of = |number: u32| {
@@ -158,7 +158,7 @@ async fn other_permits(backend: &dyn Backend, claim: &Claim) -> Result<Option<No
     }
 }
 
-async fn never_more_than_the_permits_are_inside(context: Context) -> Finding {
+async fn no_more_bodies_than_permits_run(context: Context) -> Finding {
     let registries = [context.registry().await?, context.registry().await?];
     let key = context.key("k");
     let (inside, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
@@ -198,7 +198,7 @@ async fn never_more_than_the_permits_are_inside(context: Context) -> Finding {
     is_free_soon(&context, &key).await
 }
 
-async fn permits_are_not_taken_exclusively_inside(context: Context) -> Finding {
+async fn a_permit_holder_cannot_upgrade_to_exclusive(context: Context) -> Finding {
     let registry = context.registry().await?;
     let key = context.key("k");
     let permit = || registry.lock(&key).permits(three());
@@ -213,7 +213,7 @@ async fn permits_are_not_taken_exclusively_inside(context: Context) -> Finding {
     is_free_soon(&context, &key).await
 }
 
-async fn a_permit_dropped_at_any_step_comes_back(context: Context) -> Finding {
+async fn a_permit_dropped_at_any_step_is_released(context: Context) -> Finding {
     let registry = context.registry().await?;
     let key = context.key("k");
     for polls in 1..200 {

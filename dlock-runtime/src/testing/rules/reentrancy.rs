@@ -13,16 +13,16 @@ use crate::error::{HeldBy, LockError};
 
 pub(super) fn rules() -> Vec<Rule> {
     rules![
-        a_nested_call_enters_without_asking_the_backend,
+        a_nested_call_sends_no_request,
         siblings_under_one_hold_exclude_each_other,
         a_spawned_task_inherits_nothing,
-        a_refused_nested_call_fails_at_once,
+        a_nested_call_without_reentrancy_fails_at_once,
         a_nested_body_ends_with_its_outer_hold,
     ]
 }
 
-async fn a_nested_call_enters_without_asking_the_backend(context: Context) -> Finding {
-    let (registry, tap) = context.tapped().await?;
+async fn a_nested_call_sends_no_request(context: Context) -> Finding {
+    let (registry, store) = context.intercepted().await?;
     let key = context.key("k");
     let nested = registry.lock(&key).run(async {
         let inner = registry.lock(&key).wait(Duration::ZERO).run(async {
@@ -32,7 +32,7 @@ async fn a_nested_call_enters_without_asking_the_backend(context: Context) -> Fi
     });
     let answer = nested.await.map_err(|error| error.to_string())?;
     ensure!(matches!(answer, Ok(Ok(1))), "a nested call answered {answer:?}");
-    let (acquires, releases) = (tap.count(Call::Acquire), tap.count(Call::Release));
+    let (acquires, releases) = (store.count(Call::Acquire), store.count(Call::Release));
     ensure!(acquires == 1 && releases == 1, "{acquires} acquires, {releases} releases");
     is_free_soon(&context, &key).await
 }
@@ -76,7 +76,7 @@ async fn a_spawned_task_inherits_nothing(context: Context) -> Finding {
     Ok(())
 }
 
-async fn a_refused_nested_call_fails_at_once(context: Context) -> Finding {
+async fn a_nested_call_without_reentrancy_fails_at_once(context: Context) -> Finding {
     let registry = context.registry().await?;
     let key = context.key("k");
     let body = async {

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use super::super::context::{Context, LONG, PATIENCE, ensure, left_in, short};
-use super::super::{Call, Finding, Rule, Tap};
+use super::super::{Call, Finding, Intercepted, Rule};
 use super::rules;
 use crate::backend::{Backend, Capabilities};
 use crate::error::LockError;
@@ -48,7 +48,7 @@ struct Scene {
     other: Registry,
     /// A process whose store answers no acquire.
     deaf: Registry,
-    tap: Tap,
+    store: Intercepted,
     ttl: Duration,
 }
 
@@ -63,13 +63,13 @@ fn lock(registry: &Registry, key: &LockKey, kind: &str) -> crate::Lock {
 }
 
 async fn nothing_is_left_behind(context: Context) -> Finding {
-    let (deaf, tap) = context.tapped().await?;
-    tap.hold_up(Call::Acquire);
+    let (deaf, store) = context.intercepted().await?;
+    store.hold_up(Call::Acquire);
     let (registry, other) = (context.registry().await?, context.registry().await?);
-    let ttl = short(&tap, Duration::from_millis(900));
-    let scene = Scene { registry, other, deaf, tap, ttl };
+    let ttl = short(&store, Duration::from_millis(900));
+    let scene = Scene { registry, other, deaf, store, ttl };
     let mut all = Vec::new();
-    for kind in kinds(scene.tap.capabilities()) {
+    for kind in kinds(scene.store.capabilities()) {
         for fate in FATES {
             for number in 0..EACH {
                 let key = context.key(&format!("{kind}:{fate}:{number}"));
@@ -81,7 +81,7 @@ async fn nothing_is_left_behind(context: Context) -> Finding {
         }
     }
     join_all(all).await.into_iter().collect::<Finding>()?;
-    scene.tap.heal();
+    scene.store.heal();
     for (name, registry) in [
         ("the process", &scene.registry),
         ("its rival", &scene.other),

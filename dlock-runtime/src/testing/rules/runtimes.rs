@@ -7,7 +7,7 @@ use super::super::context::{
     Context, LONG, PATIENCE, ensure, in_a_runtime_that_stands_still, in_another_runtime,
     is_free_soon, short,
 };
-use super::super::{Call, Finding, Rule, Tap};
+use super::super::{Call, Finding, Intercepted, Rule};
 use super::rules;
 use crate::guard::LockGuard;
 use crate::key::LockKey;
@@ -15,15 +15,15 @@ use crate::registry::Registry;
 
 pub(super) fn rules() -> Vec<Rule> {
     let mut all = rules![
-        a_guard_is_given_back_in_another_runtime,
-        a_guard_is_given_back_after_its_runtime,
-        a_guard_is_given_back_after_its_runtime_ended_in_mid_renewal,
-        a_guard_is_given_back_after_its_runtime_ended_in_mid_extension,
-        a_guard_is_given_back_beside_a_runtime_that_stands_still,
-        a_guard_is_given_back_while_its_runtime_ends,
+        a_guard_is_released_in_another_runtime,
+        a_guard_is_released_after_its_runtime_ended,
+        a_guard_is_released_after_its_runtime_ended_during_a_renewal,
+        a_guard_is_released_after_its_runtime_ended_during_an_extension,
+        a_guard_is_released_while_its_runtime_is_stalled,
+        a_guard_is_released_while_its_runtime_shuts_down,
     ];
     all.extend(rules![if |able| !able.session;
-        a_guard_dropped_where_no_runtime_is_left_ends_with_its_lease,
+        a_guard_dropped_outside_any_runtime_expires,
     ]);
     all
 }
@@ -48,7 +48,7 @@ async fn is_at_its_end(context: &Context, registry: &Registry, key: &LockKey) ->
     done.map_err(|error| format!("a shutdown after another runtime was used: {error}"))
 }
 
-async fn a_guard_is_given_back_in_another_runtime(context: Context) -> Finding {
+async fn a_guard_is_released_in_another_runtime(context: Context) -> Finding {
     for drops in [false, true] {
         let registry = context.registry().await?;
         let key = context.key(if drops { "dropped" } else { "released" });
@@ -72,7 +72,7 @@ async fn a_guard_is_given_back_in_another_runtime(context: Context) -> Finding {
     Ok(())
 }
 
-async fn a_guard_is_given_back_after_its_runtime(context: Context) -> Finding {
+async fn a_guard_is_released_after_its_runtime_ended(context: Context) -> Finding {
     for drops in [false, true] {
         let registry = context.registry().await?;
         let key = context.key(if drops { "dropped" } else { "released" });
@@ -88,27 +88,27 @@ async fn a_guard_is_given_back_after_its_runtime(context: Context) -> Finding {
     Ok(())
 }
 
-async fn a_guard_is_given_back_after_its_runtime_ended_in_mid_renewal(context: Context) -> Finding {
-    let (registry, tap) = context.tapped().await?;
-    let ttl = short(&tap, Duration::from_secs(3));
+async fn a_guard_is_released_after_its_runtime_ended_during_a_renewal(context: Context) -> Finding {
+    let (registry, store) = context.intercepted().await?;
+    let ttl = short(&store, Duration::from_secs(3));
     let key = context.key("k");
-    let (acquiring, inner) = (acquire(registry.clone(), key.clone(), ttl), tap.clone());
-    tap.hold_up(Call::Renew);
+    let (acquiring, inner) = (acquire(registry.clone(), key.clone(), ttl), store.clone());
+    store.hold_up(Call::Renew);
     let guard = in_another_runtime(async move {
         let guard = acquiring.await?;
         inner.reached(Call::Renew, 1).await;
         Ok::<_, String>(guard)
     });
-    given_back_after(&context, &registry, &key, &tap, guard.await??).await
+    given_back_after(&context, &registry, &key, &store, guard.await??).await
 }
 
-async fn a_guard_is_given_back_after_its_runtime_ended_in_mid_extension(
+async fn a_guard_is_released_after_its_runtime_ended_during_an_extension(
     context: Context,
 ) -> Finding {
-    let (registry, tap) = context.tapped().await?;
+    let (registry, store) = context.intercepted().await?;
     let key = context.key("k");
-    let (acquiring, inner) = (acquire(registry.clone(), key.clone(), LONG), tap.clone());
-    tap.hold_up(Call::Renew);
+    let (acquiring, inner) = (acquire(registry.clone(), key.clone(), LONG), store.clone());
+    store.hold_up(Call::Renew);
     let guard = in_another_runtime(async move {
         let guard = acquiring.await?;
         tokio::select! {
@@ -117,24 +117,24 @@ async fn a_guard_is_given_back_after_its_runtime_ended_in_mid_extension(
         }
         Ok::<_, String>(guard)
     });
-    given_back_after(&context, &registry, &key, &tap, guard.await??).await
+    given_back_after(&context, &registry, &key, &store, guard.await??).await
 }
 
 async fn given_back_after(
     context: &Context,
     registry: &Registry,
     key: &LockKey,
-    tap: &Tap,
+    store: &Intercepted,
     guard: LockGuard,
 ) -> Finding {
-    tap.heal();
+    store.heal();
     is_released(guard).await?;
     is_at_its_end(context, registry, key).await
 }
 
 /// Nothing can be sent from there: the lease's end frees the key, as after a crash. What lasts as long as the
 /// process's session has no such end.
-async fn a_guard_dropped_where_no_runtime_is_left_ends_with_its_lease(context: Context) -> Finding {
+async fn a_guard_dropped_outside_any_runtime_expires(context: Context) -> Finding {
     let (registry, other) = (context.registry().await?, context.registry().await?);
     let ttl = short(&context.backend().await?, Duration::from_millis(500));
     let key = context.key("k");
@@ -152,11 +152,11 @@ async fn a_guard_dropped_where_no_runtime_is_left_ends_with_its_lease(context: C
 async fn renewed_where_all_stands_still(
     context: &Context,
 ) -> Result<(Registry, LockKey, LockGuard, Sender<()>), String> {
-    let (registry, tap) = context.tapped().await?;
-    let ttl = short(&tap, Duration::from_secs(15));
+    let (registry, store) = context.intercepted().await?;
+    let ttl = short(&store, Duration::from_secs(15));
     let key = context.key("k");
-    tap.hold_up(Call::Renew);
-    let (acquiring, inner) = (acquire(registry.clone(), key.clone(), ttl), tap.clone());
+    store.hold_up(Call::Renew);
+    let (acquiring, inner) = (acquire(registry.clone(), key.clone(), ttl), store.clone());
     let (guard, over) = in_a_runtime_that_stands_still(async move {
         let guard = acquiring.await?;
         // The store itself is not in the middle of anything.
@@ -164,11 +164,11 @@ async fn renewed_where_all_stands_still(
         Ok::<_, String>(guard)
     })
     .await?;
-    tap.heal();
+    store.heal();
     Ok((registry, key, guard?, over))
 }
 
-async fn a_guard_is_given_back_beside_a_runtime_that_stands_still(context: Context) -> Finding {
+async fn a_guard_is_released_while_its_runtime_is_stalled(context: Context) -> Finding {
     let (registry, key, guard, over) = renewed_where_all_stands_still(&context).await?;
     is_released(guard).await?;
     is_at_its_end(&context, &registry, &key).await?;
@@ -176,7 +176,7 @@ async fn a_guard_is_given_back_beside_a_runtime_that_stands_still(context: Conte
     Ok(())
 }
 
-async fn a_guard_is_given_back_while_its_runtime_ends(context: Context) -> Finding {
+async fn a_guard_is_released_while_its_runtime_shuts_down(context: Context) -> Finding {
     let (registry, key, guard, over) = renewed_where_all_stands_still(&context).await?;
     let release = tokio::spawn(is_released(guard));
     tokio::time::sleep(Duration::from_millis(50)).await;

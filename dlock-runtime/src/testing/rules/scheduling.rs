@@ -10,13 +10,13 @@ use super::rules;
 use crate::registry::Registry;
 
 pub(super) fn rules() -> Vec<Rule> {
-    rules![a_loop_of_calls_starves_nobody]
+    rules![a_loop_of_calls_does_not_starve_other_tasks]
 }
 
 const TASKS: usize = 16;
 const TICKS: usize = 4;
 
-async fn a_loop_of_calls_starves_nobody(context: Context) -> Finding {
+async fn a_loop_of_calls_does_not_starve_other_tasks(context: Context) -> Finding {
     let registry = context.registry().await?;
     let over = Arc::new(AtomicBool::new(false));
     for kind in ["apart", "refused", "nested", "set"] {

@@ -13,20 +13,20 @@ use crate::mode::Mode;
 
 pub(super) fn rules() -> Vec<Rule> {
     let mut all = rules![
-        several_keys_are_taken_all_or_none,
+        several_keys_are_acquired_all_or_none,
         several_keys_in_any_order_never_deadlock,
         a_set_dropped_at_any_step_frees_its_keys,
     ];
     all.extend(rules![if |able| able.atomic_sets;
-        a_set_is_taken_in_one_step_or_not_at_all,
+        a_set_is_acquired_atomically,
         nothing_is_held_while_a_set_waits,
     ]);
-    all.extend(rules![if |able| able.fair; fair_sets_that_overlap_all_get_through]);
+    all.extend(rules![if |able| able.fair; overlapping_fair_sets_are_all_granted]);
     all.extend(rules![if |able| able.shared; a_shared_set_excludes_writers_only]);
     all
 }
 
-async fn several_keys_are_taken_all_or_none(context: Context) -> Finding {
+async fn several_keys_are_acquired_all_or_none(context: Context) -> Finding {
     let (registry, other) = (context.registry().await?, context.registry().await?);
     let (a, b) = (context.key("a"), context.key("b"));
     let held = other.lock(&b).acquire().await.map_err(|error| error.to_string())?;
@@ -69,7 +69,7 @@ async fn try_set(backend: &dyn Backend, claims: &[Claim]) -> Result<SetAttempt, 
     backend.try_acquire_set(claims).await.map_err(|error| error.to_string())
 }
 
-async fn a_set_is_taken_in_one_step_or_not_at_all(context: Context) -> Finding {
+async fn a_set_is_acquired_atomically(context: Context) -> Finding {
     let (one, other) = (context.backend().await?, context.backend().await?);
     let set = ["a", "b", "c"].map(|name| Claim::new(context.key(name), LONG));
     let [rival_a, rival_b, _] = set.clone().map(|claim| Claim::new(claim.key, LONG));
@@ -106,11 +106,11 @@ async fn a_set_is_taken_in_one_step_or_not_at_all(context: Context) -> Finding {
 
 async fn nothing_is_held_while_a_set_waits(context: Context) -> Finding {
     let (holder, other) = (context.registry().await?, context.registry().await?);
-    let (waiter, tap) = context.tapped().await?;
+    let (waiter, store) = context.intercepted().await?;
     let (a, b) = (context.key("a"), context.key("b"));
     let guard = holder.lock(&b).acquire().await.map_err(|error| error.to_string())?;
     let waiting = tokio::spawn(waiter.lock_all([&a, &b]).wait(PATIENCE).acquire());
-    tap.stands_in_line().await;
+    store.stands_in_line().await;
     let free = other.lock(&a).wait(PATIENCE).acquire().await.map_err(|error| error.to_string())?;
     guard.release().await.map_err(|error| error.to_string())?;
     free.release().await.map_err(|error| error.to_string())?;
@@ -139,7 +139,7 @@ async fn a_set_dropped_at_any_step_frees_its_keys(context: Context) -> Finding {
     Ok(())
 }
 
-async fn fair_sets_that_overlap_all_get_through(context: Context) -> Finding {
+async fn overlapping_fair_sets_are_all_granted(context: Context) -> Finding {
     let registries = [context.registry().await?, context.registry().await?];
     let [a, b, c] = ["a", "b", "c"].map(|name| context.key(name));
     let sets = [vec![&a, &b], vec![&c, &b], vec![&c, &a], vec![&b], vec![&a, &b, &c]];

@@ -23,24 +23,24 @@ pub(super) fn rules() -> Vec<Rule> {
         if |able| able.shared;
         readers_share_and_exclude_a_writer,
         tokens_of_readers_and_writers_grow,
-        a_reader_is_renewed_and_released_alone,
+        readers_are_renewed_and_released_independently,
         a_dead_reader_frees_the_key_within_its_ttl,
-        a_waiting_writer_is_not_passed_by_later_readers,
-        a_writer_that_gave_up_lets_readers_in,
+        later_readers_do_not_overtake_a_waiting_writer,
+        a_writer_that_timed_out_lets_readers_in,
         a_writer_that_died_lets_readers_in,
         a_forced_release_ends_every_reader,
-        a_reader_does_not_become_a_writer_inside,
-        a_reader_inside_a_writer_does_not_write,
-        a_writer_may_read_inside,
+        a_reader_cannot_upgrade_to_a_writer,
+        a_nested_reader_cannot_upgrade_to_a_writer,
+        a_writer_can_nest_readers,
         readers_of_one_process_share,
         a_reader_keeps_the_key_for_its_min_hold,
         a_reader_dropped_at_any_step_frees_its_key,
-        a_writer_dropped_behind_readers_leaves_nothing,
+        a_waiting_writer_dropped_at_any_step_lets_readers_in,
     ]
 }
 
 pub(super) fn under_load() -> Vec<Rule> {
-    rules![if |able| able.shared; a_writer_gets_in_among_looping_readers]
+    rules![if |able| able.shared; looping_readers_do_not_starve_a_writer]
 }
 
 fn reader(key: &LockKey) -> Claim {
@@ -94,7 +94,7 @@ async fn tokens_of_readers_and_writers_grow(context: Context) -> Finding {
     Ok(())
 }
 
-async fn a_reader_is_renewed_and_released_alone(context: Context) -> Finding {
+async fn readers_are_renewed_and_released_independently(context: Context) -> Finding {
     let (one, other) = (context.backend().await?, context.backend().await?);
     let key = context.key("k");
     let (first, second) = (reader(&key), reader(&key));
@@ -131,16 +131,16 @@ async fn a_dead_reader_frees_the_key_within_its_ttl(context: Context) -> Finding
     guard.release().await.map_err(|error| error.to_string())
 }
 
-async fn a_waiting_writer_is_not_passed_by_later_readers(context: Context) -> Finding {
+async fn later_readers_do_not_overtake_a_waiting_writer(context: Context) -> Finding {
     in_three_tries(&context, |key| a_waiting_writer_goes_first(&context, key)).await
 }
 
 async fn a_waiting_writer_goes_first(context: &Context, key: LockKey) -> Finding {
-    let (readers, (writers, tap)) = (context.registry().await?, context.tapped().await?);
+    let (readers, (writers, store)) = (context.registry().await?, context.intercepted().await?);
     let shared = || readers.lock(&key).mode(Mode::Shared);
     let held = shared().acquire().await.map_err(|error| error.to_string())?;
     let written = tokio::spawn(enters_and_leaves(writers.lock(&key).wait(PATIENCE)));
-    tap.stands_in_line().await;
+    store.stands_in_line().await;
     let later = shared().wait(Duration::ZERO).acquire().await;
     ensure!(
         later.as_ref().is_err_and(LockError::is_busy),
@@ -165,10 +165,10 @@ async fn enters_and_leaves(lock: Lock) -> Result<FencingToken, String> {
 }
 
 /// The readers overlap, so that the key is never free by itself.
-async fn a_writer_gets_in_among_looping_readers(context: Context) -> Finding {
+async fn looping_readers_do_not_starve_a_writer(context: Context) -> Finding {
     const READERS: usize = 32;
     let registries = [context.registry().await?, context.registry().await?];
-    let (writers, tap) = context.tapped().await?;
+    let (writers, store) = context.intercepted().await?;
     let key = context.key("k");
     let stop = tokio_util::sync::CancellationToken::new();
     let readers: Vec<_> = (0..READERS)
@@ -198,7 +198,7 @@ async fn a_writer_gets_in_among_looping_readers(context: Context) -> Finding {
     for reader in readers {
         rounds += reader.await.map_err(|error| error.to_string())??;
     }
-    tracing::info!(?longest, rounds, tries = tap.count(super::super::Call::Acquire), elapsed = ?began.elapsed(), "a writer among looping readers");
+    tracing::info!(?longest, rounds, tries = store.count(super::super::Call::Acquire), elapsed = ?began.elapsed(), "a writer among looping readers");
     ensure!(
         rounds >= READERS,
         "{READERS} readers made only {rounds} rounds: the writer starved them"
@@ -206,7 +206,7 @@ async fn a_writer_gets_in_among_looping_readers(context: Context) -> Finding {
     Ok(())
 }
 
-async fn a_writer_that_gave_up_lets_readers_in(context: Context) -> Finding {
+async fn a_writer_that_timed_out_lets_readers_in(context: Context) -> Finding {
     let (readers, writers) = (context.registry().await?, context.registry().await?);
     let key = context.key("k");
     let shared = || readers.lock(&key).mode(Mode::Shared);
@@ -261,7 +261,7 @@ async fn a_forced_release_ends_every_reader(context: Context) -> Finding {
 }
 
 /// Beside another reader inside the same writer it would write while that one reads.
-async fn a_reader_inside_a_writer_does_not_write(context: Context) -> Finding {
+async fn a_nested_reader_cannot_upgrade_to_a_writer(context: Context) -> Finding {
     let registry = context.registry().await?;
     let key = context.key("k");
     let write = || registry.lock(&key).wait(Wait::Forever).run(std::future::ready(()));
@@ -275,7 +275,7 @@ async fn a_reader_inside_a_writer_does_not_write(context: Context) -> Finding {
     is_free_soon(&context, &key).await
 }
 
-async fn a_reader_does_not_become_a_writer_inside(context: Context) -> Finding {
+async fn a_reader_cannot_upgrade_to_a_writer(context: Context) -> Finding {
     let registry = context.registry().await?;
     let key = context.key("k");
     let inner = registry.lock(&key).wait(Wait::Forever).run(std::future::ready(()));
@@ -288,7 +288,7 @@ async fn a_reader_does_not_become_a_writer_inside(context: Context) -> Finding {
     is_free_soon(&context, &key).await
 }
 
-async fn a_writer_may_read_inside(context: Context) -> Finding {
+async fn a_writer_can_nest_readers(context: Context) -> Finding {
     let registry = context.registry().await?;
     let key = context.key("k");
     let read = || registry.lock(&key).mode(Mode::Shared).run(work());
@@ -355,7 +355,7 @@ async fn a_reader_dropped_at_any_step_frees_its_key(context: Context) -> Finding
 }
 
 /// Its place would keep readers out.
-async fn a_writer_dropped_behind_readers_leaves_nothing(context: Context) -> Finding {
+async fn a_waiting_writer_dropped_at_any_step_lets_readers_in(context: Context) -> Finding {
     let (readers, writers) = (context.registry().await?, context.registry().await?);
     let key = context.key("k");
     let shared = || readers.lock(&key).mode(Mode::Shared);

@@ -18,7 +18,7 @@ pub(super) fn rules() -> Vec<Rule> {
         validity_ends_before_the_lease,
         renewal_keeps_the_lease,
         an_unrenewed_hold_ends_within_its_ttl,
-        a_forgotten_hold_that_is_not_renewed_frees_its_key,
+        a_leaked_unrenewed_hold_expires,
         a_hold_is_renewed_while_its_body_runs,
         max_hold_stops_the_body_and_frees_the_key,
         min_hold_keeps_the_key_and_then_frees_it,
@@ -102,7 +102,7 @@ async fn an_unrenewed_hold_ends_within_its_ttl(context: Context) -> Finding {
 }
 
 /// Nobody gives it back, and nobody will.
-async fn a_forgotten_hold_that_is_not_renewed_frees_its_key(context: Context) -> Finding {
+async fn a_leaked_unrenewed_hold_expires(context: Context) -> Finding {
     let (registry, other) = (context.registry().await?, context.registry().await?);
     let ttl = short(&context.backend().await?, Duration::from_millis(300));
     let key = context.key("k");
@@ -114,12 +114,12 @@ async fn a_forgotten_hold_that_is_not_renewed_frees_its_key(context: Context) ->
 }
 
 async fn a_hold_is_renewed_while_its_body_runs(context: Context) -> Finding {
-    let (registry, tap) = context.tapped().await?;
+    let (registry, store) = context.intercepted().await?;
     let key = context.key("k");
     let other = context.backend().await?;
     let ttl = short(&other, Duration::from_secs(3));
     let watched = async {
-        tap.reached(Call::Renew, 4).await;
+        store.reached(Call::Renew, 4).await;
         tries(&other, &Claim::new(key.clone(), LONG)).await
     };
     let ended =

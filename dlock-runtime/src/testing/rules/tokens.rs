@@ -11,9 +11,9 @@ use crate::token::FencingToken;
 pub(super) fn rules() -> Vec<Rule> {
     rules![
         tokens_grow_with_every_grant,
-        tokens_grow_over_expiry_and_force,
-        a_token_is_drawn_after_the_wait,
-        a_fenced_store_refuses_the_stale_holder,
+        tokens_grow_across_expiry_and_forced_release,
+        a_token_is_issued_after_the_wait,
+        a_fenced_store_rejects_the_stale_holder,
     ]
 }
 
@@ -32,7 +32,7 @@ async fn tokens_grow_with_every_grant(context: Context) -> Finding {
     Ok(())
 }
 
-async fn tokens_grow_over_expiry_and_force(context: Context) -> Finding {
+async fn tokens_grow_across_expiry_and_forced_release(context: Context) -> Finding {
     let other = context.backend().await?;
     let mut last = FencingToken::new(0);
     for round in 0..3 {
@@ -59,7 +59,7 @@ async fn eventually_granted(backend: &dyn Backend, claim: &Claim) -> Result<Fenc
     Ok(granted(backend, claim).await?.0)
 }
 
-async fn a_token_is_drawn_after_the_wait(context: Context) -> Finding {
+async fn a_token_is_issued_after_the_wait(context: Context) -> Finding {
     let (one, other) = (context.backend().await?, context.backend().await?);
     let key = context.key("k");
     let [first, overtaking, waiter] = [(); 3].map(|()| Claim::new(key.clone(), LONG));
@@ -78,7 +78,7 @@ async fn a_token_is_drawn_after_the_wait(context: Context) -> Finding {
     Ok(())
 }
 
-async fn a_fenced_store_refuses_the_stale_holder(context: Context) -> Finding {
+async fn a_fenced_store_rejects_the_stale_holder(context: Context) -> Finding {
     let (one, other) = (context.backend().await?, context.backend().await?);
     let stale = Claim::new(context.key("k"), short(&one, Duration::from_millis(60)));
     let (stale_token, _) = granted(&one, &stale).await?;

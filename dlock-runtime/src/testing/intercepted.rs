@@ -24,9 +24,9 @@ pub enum Call {
     Release,
 }
 
-/// Wraps a backend. Clones are the same tap.
+/// Wraps a backend. Clones are the same store.
 #[derive(Clone, Debug)]
-pub struct Tap {
+pub struct Intercepted {
     inner: Arc<dyn Backend>,
     state: Arc<Mutex<State>>,
     held_up: Arc<watch::Sender<Vec<Call>>>,
@@ -42,8 +42,8 @@ struct State {
     losing: HashMap<Call, usize>,
 }
 
-impl Tap {
-    /// A tap on this backend that lets everything through.
+impl Intercepted {
+    /// A store on this backend that lets everything through.
     #[must_use]
     pub fn new(backend: impl Backend) -> Self {
         Self { inner: Arc::new(backend), state: Arc::default(), held_up: Arc::default() }
@@ -93,7 +93,7 @@ impl Tap {
         }
     }
 
-    /// Resolves when the first acquire through this tap waits for its turn: where it asks again and again, its
+    /// Resolves when the first acquire through this store waits for its turn: where it asks again and again, its
     /// first request has been answered when the second one is made; where the store has a queue, it has had
     /// time enough to take its place there.
     pub async fn stands_in_line(&self) {
@@ -156,7 +156,7 @@ impl State {
     }
 }
 
-impl Backend for Tap {
+impl Backend for Intercepted {
     fn kind(&self) -> &'static str {
         self.inner.kind()
     }
