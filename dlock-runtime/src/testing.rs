@@ -1,6 +1,6 @@
-//! The conformance suite: every safety rule of dlock, checked against any [`Backend`].
+//! The conformance suite: checks every safety rule of dlock against any [`Backend`].
 //!
-//! One call runs it, the way it runs for the backends that come with dlock:
+//! One call runs it. The bundled backends are tested in the same way:
 //!
 //! ```
 //! use dlock_runtime::{backend::Memory, testing::Suite};
@@ -19,9 +19,9 @@
 //! # }
 //! ```
 //!
-//! The connector is called many times; every backend it gives stands for another process over the
-//! same store. What needs real processes and servers that can be stopped (SIGKILL, SIGSTOP, a restart
-//! in mid-hold) cannot be in one call; the repository's package `tests` shows how it is done.
+//! The suite calls the connector many times. Every backend it returns stands for another process that
+//! uses the same store. The suite does not test faults of real processes and servers (SIGKILL, SIGSTOP,
+//! a restart during a hold). The package `tests` of the repository shows how to test those.
 
 mod assumed;
 mod context;
@@ -43,7 +43,7 @@ pub use self::steps::{Steps, step};
 use crate::backend::{Backend, Capabilities};
 use crate::error::BackendError;
 
-/// What a rule found: nothing, or what is wrong.
+/// The result of a rule. An error describes what is wrong.
 pub(crate) type Finding = Result<(), String>;
 
 pub(crate) type Connector =
@@ -53,12 +53,12 @@ pub(crate) type Connector =
 #[derive(Clone, Copy)]
 pub(crate) struct Rule {
     pub(crate) name: &'static str,
-    /// Is it a rule for what a backend of these capabilities claims?
+    /// Returns true if the rule applies to a backend with these capabilities.
     pub(crate) concerns: fn(&Capabilities) -> bool,
     pub(crate) check: fn(Context) -> BoxFuture<'static, Finding>,
 }
 
-/// The suite over one store.
+/// The conformance suite for one store.
 #[must_use = "a suite does nothing before `run`"]
 pub struct Suite {
     connector: Connector,
@@ -66,7 +66,7 @@ pub struct Suite {
 }
 
 impl Suite {
-    /// A suite over the store that the connector connects to.
+    /// Creates a suite for the store that the connector connects to.
     pub fn new<C, F, B>(connector: C) -> Self
     where
         C: Fn() -> F + Send + Sync + 'static,
@@ -83,20 +83,22 @@ impl Suite {
         Self { connector, only: None }
     }
 
-    /// Only the rules of these names.
+    /// Restricts the suite to the rules with these names.
     pub fn only(mut self, names: &[&str]) -> Self {
         self.only = Some(names.iter().map(|&name| name.to_owned()).collect());
         self
     }
 
-    /// The names of all rules.
+    /// Returns the names of all rules.
     #[must_use]
     pub fn rules() -> Vec<&'static str> {
         rules::batches().concat().into_iter().map(|rule| rule.name).collect()
     }
 
-    /// Runs the rules that concern this backend, each with keys of its own, several at a time. The chapters
-    /// on shared locks, permits and fairness concern those that claim them, see [`Capabilities`].
+    /// Runs the rules that apply to this backend, several at a time, each with its own keys.
+    ///
+    /// The rules about shared locks, permits and fairness run only if the backend declares the capability, see
+    /// [`Capabilities`].
     pub async fn run(self) -> Report {
         let capabilities = match (self.connector)().await {
             Ok(backend) => backend.capabilities(),
@@ -121,7 +123,7 @@ impl Suite {
 
     async fn check(&self, rule: Rule) -> (&'static str, Finding) {
         let context = Context::new(rule.name, Arc::clone(&self.connector));
-        // A task of its own: a rule that panics is a finding, and no rule inherits another's task-locals.
+        // In its own task, so that a panic is a finding and no rule inherits the task-locals of another.
         let task = tokio::spawn((rule.check)(context));
         let abort = task.abort_handle();
         let finding = match tokio::time::timeout(LIMIT, task).await {
@@ -129,7 +131,7 @@ impl Suite {
             Ok(Err(failed)) => Err(format!("panicked: {failed}")),
             Err(_) => {
                 abort.abort();
-                Err(format!("did not end within {LIMIT:?}"))
+                Err(format!("did not finish within {LIMIT:?}"))
             }
         };
         (rule.name, finding)
@@ -142,30 +144,30 @@ impl fmt::Debug for Suite {
     }
 }
 
-/// What the suite found.
+/// The findings of the suite.
 #[derive(Clone, Debug)]
 pub struct Report {
     findings: Vec<(&'static str, Finding)>,
 }
 
 impl Report {
-    /// The rules that are broken, and how.
+    /// Returns the broken rules, each with a description of what is wrong.
     pub fn broken(&self) -> impl Iterator<Item = (&'static str, &str)> {
         self.findings
             .iter()
             .filter_map(|(name, finding)| Some((*name, finding.as_ref().err()?.as_str())))
     }
 
-    /// How many rules were checked.
+    /// Returns the number of checked rules.
     #[must_use]
     pub fn checked(&self) -> usize {
         self.findings.len()
     }
 
-    /// Ends the test if a rule is broken or none was checked.
+    /// Asserts that at least one rule was checked and none is broken.
     ///
     /// # Panics
-    /// Then, with every broken rule.
+    /// If a rule is broken, with a list of all broken rules, or if no rule was checked.
     pub fn assert_passed(&self) {
         assert!(self.checked() > 0, "no rule was checked");
         assert!(self.broken().next().is_none(), "{self}");
