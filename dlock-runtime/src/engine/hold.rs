@@ -47,7 +47,7 @@ pub(crate) struct Hold {
     changed: Notify,
 }
 
-/// The max_age allowed extension of a hold.
+/// The longest allowed extension of a hold.
 const LONGEST_EXTENSION: Duration = Duration::from_hours(366 * 24);
 
 /// The options that limit a hold.
@@ -68,7 +68,7 @@ struct State {
     /// When the next renewal is due.
     renew_at: Instant,
     failures: u32,
-    /// The latest end of the `min_hold` of this hold and of its nested calls, as an age of this hold.
+    /// The age at which every `min_hold` of this hold and of its nested calls has passed.
     keep_until_age: Duration,
     /// The age until which the owner has extended the hold.
     extended_to_age: Duration,
@@ -279,7 +279,7 @@ impl Hold {
         if least > LONGEST_EXTENSION {
             return Err(LockError::Unsupported {
                 backend: (&*self.backend.name).into(),
-                option: format!("an extension by {least:?}: the max_age is {LONGEST_EXTENSION:?}")
+                option: format!("an extension by {least:?}: the longest is {LONGEST_EXTENSION:?}")
                     .into(),
             });
         }

@@ -126,7 +126,7 @@ impl<'a> ReleaseTask<'a> {
     }
 
     async fn try_once(&self, wait_left: Duration) -> Result<Released, BackendError> {
-        let keep_for = self.hold.and_then(Hold::rest_to_keep);
+        let keep_for = self.hold.and_then(Hold::min_hold_left);
         let release = Release { keep_for, late_acquire: self.late_acquire };
         // A panic of the backend counts as no answer, and must not reach the caller.
         let call = AssertUnwindSafe(|| self.backend.store.release(self.claim, release));

@@ -106,7 +106,7 @@ pub(crate) fn short(backend: &dyn Backend, wanted: Duration) -> Duration {
 }
 
 /// Simulates the death of a process. On a session backend, the session ends. On other backends, the process sends
-/// nothing more and its leases expire. Returns the backend if it still exists, which is true on the latter.
+/// nothing more and its leases expire. Returns the backend if it is still usable.
 pub(crate) fn kill(backend: Box<dyn Backend>) -> Option<Box<dyn Backend>> {
     (!backend.capabilities().session).then_some(backend)
 }
@@ -142,7 +142,7 @@ pub(crate) async fn renews(backend: &dyn Backend, claim: &Claim) -> Result<bool,
     Ok(matches!(retrying!(backend.renew(claim))?, Renewal::Renewed { .. }))
 }
 
-/// Checks that the key is free soon: acquires and releases it through its own registry.
+/// Acquires and releases the key through another registry, and fails the rule unless it is free soon.
 pub(crate) async fn is_free_soon(context: &Context, key: &LockKey) -> Result<(), String> {
     let other = context.registry().await?;
     let began = tokio::time::Instant::now();

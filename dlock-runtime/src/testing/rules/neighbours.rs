@@ -1,4 +1,4 @@
-//! Tasks of one process: they do not block each other from a free key, and a failing store is reported as a failure.
+//! Tasks of one process do not keep each other from a free key, and a store failure is reported to all of them.
 
 use std::time::Duration;
 

@@ -156,7 +156,7 @@ impl Scene {
         held.release().await.map_err(|error| error.to_string())
     }
 
-    /// An operator end the hold while its body runs.
+    /// An operator ends the hold while its body runs.
     async fn end(&self, key: &LockKey, kind: &str, outcome: &str) -> Finding {
         let operator = self.other.lock(key);
         let body = lock(&self.registry, key, kind).ttl(self.ttl).wait(TIMEOUT).run(async {
