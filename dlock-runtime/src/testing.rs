@@ -1,6 +1,6 @@
-//! The conformance suite: every safety rule of dlock, checked against any [`Backend`].
+//! The conformance suite: checks every safety rule of dlock against any [`Backend`].
 //!
-//! Run it with one call, as it runs for the backends of dlock:
+//! One call runs it. The bundled backends are tested in the same way:
 //!
 //! ```
 //! use dlock_runtime::{backend::Memory, testing::Suite};
@@ -19,15 +19,15 @@
 //! # }
 //! ```
 //!
-//! The connector is called many times. Every backend it returns stands for another process that
-//! uses the same store. The suite has no tests that need real processes and servers to stop (SIGKILL,
-//! SIGSTOP, a restart during a hold); the repository's package `tests` shows how to write those.
+//! The suite calls the connector many times. Every backend it returns stands for another process that
+//! uses the same store. The suite does not test faults of real processes and servers (SIGKILL, SIGSTOP,
+//! a restart during a hold). The package `tests` of the repository shows how to test those.
 
 mod assumed;
 mod context;
+mod intercepted;
 mod rules;
 mod steps;
-mod tap;
 
 use std::fmt;
 use std::sync::Arc;
@@ -38,12 +38,12 @@ pub use self::assumed::assume_locked;
 pub(crate) use self::assumed::is_assumed;
 pub use self::context::Context;
 use self::context::LIMIT;
+pub use self::intercepted::{Call, Intercepted};
 pub use self::steps::{Steps, step};
-pub use self::tap::{Call, Tap};
 use crate::backend::{Backend, Capabilities};
 use crate::error::BackendError;
 
-/// The result of a rule: passed, or what is wrong.
+/// The result of a rule. An error describes what is wrong.
 pub(crate) type Finding = Result<(), String>;
 
 pub(crate) type Connector =
@@ -53,7 +53,7 @@ pub(crate) type Connector =
 #[derive(Clone, Copy)]
 pub(crate) struct Rule {
     pub(crate) name: &'static str,
-    /// Does the rule apply to a backend with these capabilities?
+    /// Returns true if the rule applies to a backend with these capabilities.
     pub(crate) concerns: fn(&Capabilities) -> bool,
     pub(crate) check: fn(Context) -> BoxFuture<'static, Finding>,
 }
@@ -83,7 +83,7 @@ impl Suite {
         Self { connector, only: None }
     }
 
-    /// Runs only the rules with these names.
+    /// Restricts the suite to the rules with these names.
     pub fn only(mut self, names: &[&str]) -> Self {
         self.only = Some(names.iter().map(|&name| name.to_owned()).collect());
         self
@@ -97,7 +97,8 @@ impl Suite {
 
     /// Runs the rules that apply to this backend, several at a time, each with its own keys.
     ///
-    /// The rules for shared locks, permits and fairness apply only to backends with these [`Capabilities`].
+    /// The rules about shared locks, permits and fairness run only if the backend declares the capability, see
+    /// [`Capabilities`].
     pub async fn run(self) -> Report {
         let capabilities = match (self.connector)().await {
             Ok(backend) => backend.capabilities(),
@@ -122,7 +123,7 @@ impl Suite {
 
     async fn check(&self, rule: Rule) -> (&'static str, Finding) {
         let context = Context::new(rule.name, Arc::clone(&self.connector));
-        // In its own task: a panic becomes a finding, and no rule inherits another's task-locals.
+        // In its own task, so that a panic is a finding and no rule inherits the task-locals of another.
         let task = tokio::spawn((rule.check)(context));
         let abort = task.abort_handle();
         let finding = match tokio::time::timeout(LIMIT, task).await {
@@ -130,7 +131,7 @@ impl Suite {
             Ok(Err(failed)) => Err(format!("panicked: {failed}")),
             Err(_) => {
                 abort.abort();
-                Err(format!("did not end within {LIMIT:?}"))
+                Err(format!("did not finish within {LIMIT:?}"))
             }
         };
         (rule.name, finding)
@@ -143,30 +144,30 @@ impl fmt::Debug for Suite {
     }
 }
 
-/// The results of a suite.
+/// The findings of the suite.
 #[derive(Clone, Debug)]
 pub struct Report {
     findings: Vec<(&'static str, Finding)>,
 }
 
 impl Report {
-    /// Returns the broken rules, and how they are broken.
+    /// Returns the broken rules, each with a description of what is wrong.
     pub fn broken(&self) -> impl Iterator<Item = (&'static str, &str)> {
         self.findings
             .iter()
             .filter_map(|(name, finding)| Some((*name, finding.as_ref().err()?.as_str())))
     }
 
-    /// Returns the number of rules that were checked.
+    /// Returns the number of checked rules.
     #[must_use]
     pub fn checked(&self) -> usize {
         self.findings.len()
     }
 
-    /// Fails the test if a rule is broken or none was checked.
+    /// Asserts that at least one rule was checked and none is broken.
     ///
     /// # Panics
-    /// In these cases; the message lists every broken rule.
+    /// If a rule is broken, with a list of all broken rules, or if no rule was checked.
     pub fn assert_passed(&self) {
         assert!(self.checked() > 0, "no rule was checked");
         assert!(self.broken().next().is_none(), "{self}");

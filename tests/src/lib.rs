@@ -1,6 +1,6 @@
 //! What the tests share: real servers, worker processes, and a backend with defects.
 
-pub mod careless;
+pub mod defective;
 pub mod faulty;
 pub mod late;
 pub mod logs;

@@ -24,7 +24,7 @@ use crate::token::FencingToken;
 use self::renewal::renewal_period;
 pub(crate) use self::renewal::{InFlight, Renewed, Step};
 
-/// Everything about one lease that this process holds or held.
+/// One lease that this process holds or has held.
 #[derive(Debug)]
 pub(crate) struct Hold {
     pub(crate) engine: Arc<Engine>,
@@ -33,7 +33,7 @@ pub(crate) struct Hold {
     pub(crate) token: FencingToken,
     /// The low-cardinality name for traces and metrics.
     pub(crate) template: &'static str,
-    /// Before the request that was granted was sent.
+    /// Taken before the granted request was sent.
     pub(crate) since: Moment,
     pub(crate) terms: HoldLimits,
     /// Where background work for this hold can run.
@@ -41,16 +41,16 @@ pub(crate) struct Hold {
     pub(crate) watchdog: Arc<Watchdog>,
     pub(crate) number: u64,
     state: Mutex<State>,
-    /// Where it stands in its watchdog's schedule; changed only under that schedule's lock.
+    /// When this hold is due in its watchdog's schedule. Changed only under that schedule's lock.
     scheduled: Mutex<Option<Instant>>,
-    /// Notified when the hold ends, when a body under it has ended, and when a renewal in flight has come back.
+    /// Notified when the hold ends, when a body under it ends, and when a renewal in flight finishes.
     changed: Notify,
 }
 
-/// The longest time by which a hold can be extended.
+/// The longest allowed extension of a hold.
 const LONGEST_EXTENSION: Duration = Duration::from_hours(366 * 24);
 
-/// What was agreed for this hold.
+/// The options that limit a hold.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HoldLimits {
     pub(crate) renew: bool,
@@ -60,7 +60,7 @@ pub(crate) struct HoldLimits {
 
 #[derive(Debug)]
 struct State {
-    /// The lease is surely ours while `proved.elapsed() < validity`.
+    /// The lease is provably ours while `proved.elapsed() < validity`.
     proved: Moment,
     validity: Duration,
     phase: Phase,
@@ -68,17 +68,17 @@ struct State {
     /// When the next renewal is due.
     renew_at: Instant,
     failures: u32,
-    /// `min_hold` of this hold and of nested ones, whichever ends last.
+    /// The age at which every `min_hold` of this hold and of its nested calls has passed.
     keep_until_age: Duration,
-    /// Its owner has asked that it lasts to this age at least.
+    /// The age until which the owner has extended the hold.
     extended_to_age: Duration,
-    /// The front of the local queue, where an exclusive hold keeps it: until its lease has ended, since then the
-    /// store decides who is next.
-    place: Option<Turn>,
-    /// A request of this claim may still be executed, after its release even: an acquire that was given up before
-    /// the one that was granted, or a renewal without an answer.
+    /// The front of the local queue, if the hold is exclusive. Passed on when the lease ends, because from then on
+    /// the store decides who is next.
+    turn: Option<Turn>,
+    /// The store may still execute a request of this claim, even after its release: an acquire that was abandoned
+    /// before the granted one, or a renewal that was not answered.
     in_doubt: bool,
-    /// Counts this hold among the things a shutdown waits for.
+    /// Makes a shutdown wait for this hold.
     tracked: Option<TaskTrackerToken>,
 }
 
@@ -86,20 +86,20 @@ struct State {
 enum Phase {
     Held,
     Ended(Ending),
-    /// Its owner is giving it back: no renewal begins any more.
+    /// The owner is releasing it. No renewal starts any more.
     Closing,
 }
 
-/// How a hold ended before its owner gave it back.
+/// How a hold ended before its owner released it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ending {
     Lost(LostReason),
-    /// Longer than this `max_hold`.
+    /// The hold exceeded this `max_hold`.
     HeldTooLong(Duration),
 }
 
 impl Hold {
-    #[expect(clippy::too_many_arguments, reason = "the parts of a hold, given once")]
+    #[expect(clippy::too_many_arguments, reason = "one call site, one argument per part")]
     pub(crate) fn new(
         engine: Arc<Engine>,
         backend: Arc<NamedBackend>,
@@ -110,7 +110,7 @@ impl Hold {
         validity: Duration,
         terms: HoldLimits,
         in_doubt: bool,
-        place: Option<Turn>,
+        turn: Option<Turn>,
         runtime: Handle,
         watchdog: Arc<Watchdog>,
     ) -> Self {
@@ -124,7 +124,7 @@ impl Hold {
             failures: 0,
             keep_until_age: terms.min_hold.unwrap_or_default(),
             extended_to_age: Duration::ZERO,
-            place,
+            turn,
             in_doubt,
             tracked: Some(engine.background.token()),
         };
@@ -149,62 +149,62 @@ impl Hold {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the state, with what is due by the clock done first. If the hold has ended, the next task of this
-    /// process may ask the store.
+    /// Ends the hold if its time is up, then applies `change`. If the hold has ended, the next task in the local
+    /// queue may ask the store.
     fn settled<R>(&self, change: impl FnOnce(&mut State) -> R) -> R {
         let mut state = self.state();
         self.settle(&mut state);
         let result = change(&mut state);
         let ended = matches!(state.phase, Phase::Ended(_));
-        let place = state.place.take_if(|_| ended);
-        // It wakes the next task, which is not done under a lock.
+        let turn = state.turn.take_if(|_| ended);
+        // Dropping the turn wakes the next task, which must not happen under the lock.
         drop(state);
-        drop(place);
+        drop(turn);
         result
     }
 
-    /// Is the lease provably valid, and the hold within its bounds?
+    /// Checks that the lease is provably valid and the hold within its limits.
     pub(crate) fn check(&self) -> Result<(), Ending> {
         self.settled(|state| match state.phase {
             Phase::Held => Ok(()),
             Phase::Ended(ending) => Err(ending),
-            // Its owner has left; what else is still here had entered under it.
+            // The owner is gone. Only a nested call that entered under this hold can still ask.
             Phase::Closing => Err(Ending::Lost(LostReason::OuterClosed)),
         })
     }
 
-    /// Ends the hold if its time is over: the loss first, since a lease that may be another's by
-    /// now is the graver news.
+    /// Ends the hold if its time is up. A loss takes precedence over `max_hold`, because somebody else
+    /// may hold the lease by now.
     fn settle(&self, state: &mut State) {
         if state.phase != Phase::Held {
             return;
         }
         if state.proved.elapsed() >= state.validity
-            || self.lasts(state).is_some_and(|age| self.since.elapsed() >= age)
+            || self.expires_at_age(state).is_some_and(|age| self.since.elapsed() >= age)
         {
             self.end(state, Ending::Lost(LostReason::Expired));
-        } else if let Some(limit) = self.longest(state)
+        } else if let Some(limit) = self.max_age(state)
             && self.since.elapsed() >= limit
         {
             self.end(state, Ending::HeldTooLong(limit));
         }
     }
 
-    /// Does somebody have to renew it, be it only the proof of a session?
+    /// Returns true if the hold needs renewals, even if they only prove that its session is alive.
     fn is_renewed(&self, state: &State) -> bool {
         self.terms.renew
             || self.backend.capabilities.session
             || self.since.elapsed() < state.extended_to_age
     }
 
-    /// To which age it lasts at most, where the store would let it last longer.
-    fn lasts(&self, state: &State) -> Option<Duration> {
+    /// The age at which an unrenewed hold of a session expires, where the store would keep it longer.
+    fn expires_at_age(&self, state: &State) -> Option<Duration> {
         let ends = self.backend.capabilities.session && !self.terms.renew;
         ends.then(|| validity_of(self.claim.ttl).max(state.extended_to_age))
     }
 
-    /// To which age its owner lets it last.
-    fn longest(&self, state: &State) -> Option<Duration> {
+    /// The age at which `max_hold` ends the hold; an extension can raise it.
+    fn max_age(&self, state: &State) -> Option<Duration> {
         self.terms.max_hold.map(|limit| limit.max(state.extended_to_age))
     }
 
@@ -212,7 +212,7 @@ impl Hold {
         state.phase = Phase::Ended(ending);
         self.changed.notify_waiters();
         if self.backend.capabilities.session {
-            // It would last as long as its session does.
+            // The store would keep it as long as its session lives.
             let abandoned = Abandoned { claim: self.claim.clone(), late_acquire: true };
             abandon_later(&self.engine, &self.backend, abandoned, &self.runtime, None);
         }
@@ -221,8 +221,8 @@ impl Hold {
         }
     }
 
-    /// Ends the hold because nobody renews it any more, unless it has ended or is being released.
-    pub(crate) fn unattended(&self) {
+    /// Ends the hold because its watchdog is gone, unless it has ended or is being released.
+    pub(crate) fn end_unattended(&self) {
         self.settled(|state| {
             if state.phase == Phase::Held {
                 self.end(state, Ending::Lost(LostReason::Unattended));
@@ -230,29 +230,30 @@ impl Hold {
         });
     }
 
-    /// Has its `max_hold` passed, whether or not its lease was lost before?
+    /// Returns true if `max_hold` has passed, even if the lease was lost before.
     pub(crate) fn is_overdue(&self) -> bool {
-        let limit = self.longest(&self.state());
+        let limit = self.max_age(&self.state());
         limit.is_some_and(|limit| self.since.elapsed() >= limit)
     }
 
-    /// When its `max_hold` will have passed.
+    /// The instant at which `max_hold` passes.
     pub(crate) fn overdue_at(&self) -> Option<Instant> {
-        let limit = self.longest(&self.state());
+        let limit = self.max_age(&self.state());
         limit.map(|limit| self.since.after(limit))
     }
 
-    /// Resolves at the next change worth another look: it is to be called before the look. Cancel safe.
+    /// Resolves at the next change of the state. Call it before reading the state, so that no change is missed.
+    /// Cancel safe.
     pub(crate) fn changed(&self) -> Notified<'_> {
         self.changed.notified()
     }
 
-    /// Notifies those who watch this hold that a body under it has ended.
+    /// Wakes everything that waits for a change of this hold.
     pub(crate) fn notify(&self) {
         self.changed.notify_waiters();
     }
 
-    /// How long the lease is surely ours from now, without another renewal.
+    /// How long the lease stays provably ours without another renewal.
     pub(crate) fn remaining(&self) -> Duration {
         let state = self.state();
         match state.phase {
@@ -261,7 +262,7 @@ impl Hold {
         }
     }
 
-    /// Resolves when the hold ends before its owner gives it back. Cancel safe.
+    /// Resolves when the hold ends before its owner releases it. Cancel safe.
     pub(crate) async fn ended(&self) -> Ending {
         loop {
             let changed = self.changed();
@@ -272,8 +273,8 @@ impl Hold {
         }
     }
 
-    /// Has it last for so long from now at least, and proves it once more. Cancel safe: it is asked for
-    /// before anything is awaited.
+    /// Extends the hold to last at least `least` from now, and renews the lease. Cancel safe: the
+    /// extension is recorded before the first await.
     pub(crate) async fn extend(self: &Arc<Self>, least: Duration) -> Result<(), LockError> {
         if least > LONGEST_EXTENSION {
             return Err(LockError::Unsupported {
@@ -288,10 +289,10 @@ impl Hold {
             let mut state = self.state();
             state.extended_to_age = state.extended_to_age.max(self.since.elapsed() + least);
         }
-        // In a task of its own: a renewal that has begun must be heard to its end.
+        // In its own task, because a renewal that was sent must be awaited to its end.
         let hold = Arc::clone(self);
         let proving = self.runtime.spawn(async move { hold.prove_again().await });
-        // A runtime that stands still proves nothing: the hold then ends with its proof.
+        // If that runtime is stalled, no renewal arrives and the hold ends with its validity.
         tokio::select! {
             _ = proving => {}
             _ = self.ended() => {}
@@ -321,17 +322,17 @@ impl Hold {
         state.keep_until_age = state.keep_until_age.max(self.since.elapsed() + min_hold);
     }
 
-    /// The rest of the `min_hold`, if any is left.
-    pub(crate) fn rest_to_keep(&self) -> Option<Duration> {
+    /// The part of `min_hold` that is left, if any.
+    pub(crate) fn min_hold_left(&self) -> Option<Duration> {
         let keep_until_age = self.state().keep_until_age;
         if keep_until_age.is_zero() {
             return None;
         }
-        let rest = keep_until_age.saturating_sub(self.since.elapsed());
-        (!rest.is_zero()).then_some(rest)
+        let left = keep_until_age.saturating_sub(self.since.elapsed());
+        (!left.is_zero()).then_some(left)
     }
 
-    /// The error a caller gets for this ending.
+    /// The error that reports this ending to the caller.
     pub(crate) fn error(&self, ending: Ending, completed: bool) -> LockError {
         let key = self.claim.key.clone();
         match ending {
@@ -347,10 +348,11 @@ impl Drop for Hold {
     }
 }
 
-/// Giving back.
+/// Release.
 impl Hold {
-    /// Stops renewal for good: none begins after this, and none is in flight when it resolves, or `limit` has
-    /// passed and the release has to reckon with one. Says whether the hold had ended already.
+    /// Stops renewal for good, and waits up to `limit` for a renewal in flight. If `limit` passes first, the hold is
+    /// marked in doubt, because the store may execute that renewal after the release. Returns the ending if the
+    /// hold had already ended.
     ///
     /// Cancel safe: renewal stays stopped.
     pub(crate) async fn close(&self, limit: Duration) -> Result<(), Ending> {
@@ -364,14 +366,14 @@ impl Hold {
         });
         self.notify();
         if self.state().renewing
-            && tokio::time::timeout(limit, self.renewed_by_now()).await.is_err()
+            && tokio::time::timeout(limit, self.renewal_finished()).await.is_err()
         {
             self.state().in_doubt = true;
         }
         before
     }
 
-    async fn renewed_by_now(&self) {
+    async fn renewal_finished(&self) {
         loop {
             let changed = self.changed();
             if !self.state().renewing {
@@ -381,21 +383,21 @@ impl Hold {
         }
     }
 
-    /// The front of the local queue, if the hold still keeps it.
-    pub(crate) fn take_place(&self) -> Option<Turn> {
-        self.state().place.take()
+    /// Takes the front of the local queue, if the hold still has it.
+    pub(crate) fn take_turn(&self) -> Option<Turn> {
+        self.state().turn.take()
     }
 
-    /// May a request of this claim be executed after its release?
     pub(super) fn labels(&self) -> Labels<'_> {
         self.backend.labels(self.template, &self.claim.key)
     }
 
+    /// Returns true if the store may still execute a request of this claim after its release.
     pub(crate) fn in_doubt(&self) -> bool {
         self.state().in_doubt
     }
 
-    /// A shutdown need not wait for this hold any more, whoever still refers to it.
+    /// Lets a shutdown proceed without this hold, even while references to it remain.
     pub(crate) fn untrack(&self) {
         let tracked = self.state().tracked.take();
         drop(tracked);

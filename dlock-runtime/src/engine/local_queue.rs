@@ -1,5 +1,5 @@
-//! The local queue: tasks of one process that want the same key line up here, first come, first
-//! served, and only the one in front talks to the backend.
+//! The local queue: tasks of one process that want the same key queue here, first come, first
+//! served. Only the task at the front talks to the backend.
 
 use std::collections::hash_map::Entry::{Occupied, Vacant};
 use std::collections::hash_map::VacantEntry;
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::error::BackendError;
 use crate::key::LockKey;
 
-/// Which backend of the registry.
+/// The index of a backend in the registry.
 pub(crate) type BackendIndex = usize;
 
 type Queues = HashMap<(BackendIndex, LockKey), Queue>;
@@ -21,43 +21,43 @@ type Queues = HashMap<(BackendIndex, LockKey), Queue>;
 #[derive(Debug, Default)]
 pub(crate) struct LocalQueues(Mutex<Queues>);
 
-/// An entry exists while somebody is in front; an empty queue behind them is normal.
+/// The queue of one key. It exists while a task is at the front, and usually has no waiters.
 #[derive(Debug, Default)]
 struct Queue {
-    /// Cancelled waiters stay until they are passed over or swept.
+    /// Cancelled waiters stay here until they are skipped or swept.
     waiters: VecDeque<oneshot::Sender<Turn>>,
-    /// Sweep when the queue has grown to this length, so that it stays within twice the live ones.
+    /// The length at which cancelled waiters are swept, so that the queue stays within twice the live ones.
     sweep_at: usize,
-    /// What the store last said of the key to one in front; that it is busy, or that it failed.
+    /// The last answer that a task at the front got from the store: busy, or an error.
     heard: Option<Result<(), BackendError>>,
-    /// The one in front has asked the store, and has no answer yet.
+    /// The unanswered request of the task at the front, if any.
     asking: Option<Asking>,
-    /// Made for those whose time is over before anything was heard.
+    /// Created by a waiter whose time is up before the store has answered.
     heard_anew: Option<Arc<Notify>>,
 }
 
-/// A request of the one in front that is not answered yet.
+/// An unanswered request of the task at the front.
 #[derive(Clone, Copy, Debug)]
 struct Asking {
     since: Instant,
-    /// It waits for its turn in the store's own queue, which takes as long as it takes.
+    /// The request waits in the store's own queue, which can take arbitrarily long.
     in_turn: bool,
 }
 
-/// Why those behind have to wait, as far as this process knows.
+/// Why the waiters have to wait, as far as this process knows.
 #[derive(Debug)]
 pub(crate) enum Known {
-    /// The one in front holds the key, or the store said that somebody else does.
+    /// The task at the front holds the key, or the store reported another holder.
     Busy,
     /// The store failed.
     Failed(BackendError),
-    /// The store has been asked at that moment, and has not answered.
+    /// The request was sent at this instant and has not been answered.
     Asked(Instant),
-    /// The one in front waits in the store's own queue, or is about to ask.
+    /// The task at the front waits in the store's own queue, or is about to send a request.
     Nothing,
 }
 
-/// The place in front. Dropping it lets the next one in.
+/// The front of the queue. Dropping it passes it to the next waiter.
 #[derive(Debug)]
 pub(crate) struct Turn {
     queues: Arc<LocalQueues>,
@@ -65,14 +65,14 @@ pub(crate) struct Turn {
     at: Option<(BackendIndex, LockKey)>,
 }
 
-/// In front at once, or behind others.
+/// The result of joining a queue: at the front, or behind others.
 pub(crate) enum Joined {
     Front(Turn),
     Behind(oneshot::Receiver<Turn>),
 }
 
 impl LocalQueues {
-    /// Takes the place in front if nobody has it.
+    /// Takes the front of the queue if it is free.
     pub(crate) fn try_enter(
         self: &Arc<Self>,
         backend: BackendIndex,
@@ -84,21 +84,21 @@ impl LocalQueues {
         }
     }
 
-    /// Takes the place in front, or lines up. Dropping the receiver leaves the queue.
+    /// Takes the front of the queue, or joins its end. Dropping the receiver leaves the queue.
     pub(crate) fn enter(self: &Arc<Self>, backend: BackendIndex, key: &LockKey) -> Joined {
         match self.lock().entry((backend, key.clone())) {
-            Occupied(mut queue) => Joined::Behind(queue.get_mut().line_up()),
+            Occupied(mut queue) => Joined::Behind(queue.get_mut().push()),
             Vacant(vacant) => Joined::Front(self.front(vacant)),
         }
     }
 
-    /// Is a task of this process in front?
+    /// Returns true if a task of this process is at the front.
     pub(crate) fn is_occupied(&self, backend: BackendIndex, key: &LockKey) -> bool {
         self.lock().contains_key(&(backend, key.clone()))
     }
 
-    /// Why those behind the one in front have to wait; a request that has been without an answer since before
-    /// `too_long_ago` is a failure.
+    /// Returns why the waiters have to wait. A request that was sent before `too_long_ago` and is still unanswered
+    /// counts as a failure.
     pub(crate) fn known(
         &self,
         backend: BackendIndex,
@@ -118,7 +118,8 @@ impl LocalQueues {
         }
     }
 
-    /// Notifies when more is known; to be called before [`known`](Self::known).
+    /// Returns a `Notify` that is notified when more is known. Call it before [`known`](Self::known), so that no
+    /// change is missed.
     pub(crate) fn heard_anew(&self, backend: BackendIndex, key: &LockKey) -> Arc<Notify> {
         let mut queues = self.lock();
         let queue = queues.get_mut(&(backend, key.clone()));
@@ -142,10 +143,10 @@ impl LocalQueues {
 }
 
 impl Queue {
-    const SMALLEST_SWEEP: usize = 32;
+    const MIN_SWEEP: usize = 32;
 
-    fn line_up(&mut self) -> oneshot::Receiver<Turn> {
-        if self.waiters.len() >= self.sweep_at.max(Self::SMALLEST_SWEEP) {
+    fn push(&mut self) -> oneshot::Receiver<Turn> {
+        if self.waiters.len() >= self.sweep_at.max(Self::MIN_SWEEP) {
             self.waiters.retain(|waiter| !waiter.is_closed());
             self.sweep_at = self.waiters.len() * 2;
         }
@@ -156,12 +157,12 @@ impl Queue {
 }
 
 impl Turn {
-    /// Notes that the store is being asked.
+    /// Records that a request has been sent to the store.
     pub(crate) fn asks(&self, since: Instant, in_turn: bool) {
         self.note(|queue| queue.asking = Some(Asking { since, in_turn }));
     }
 
-    /// Notes what the store has said, for those behind.
+    /// Records the answer of the store, and notifies the waiters.
     pub(crate) fn hears(&self, heard: Result<(), BackendError>) {
         let notify = self.note(|queue| {
             queue.asking = None;
@@ -182,7 +183,7 @@ impl Turn {
 impl Drop for Turn {
     fn drop(&mut self) {
         let Some(at) = self.at.take() else { return };
-        let mut place = Turn { queues: Arc::clone(&self.queues), at: None };
+        let mut turn = Turn { queues: Arc::clone(&self.queues), at: None };
         loop {
             let mut queues = self.queues.lock();
             let next = queues.get_mut(&at).and_then(|queue| {
@@ -193,15 +194,15 @@ impl Drop for Turn {
                 queues.remove(&at);
                 return;
             };
-            // The waiter wakes outside the lock. A place that lands in a receiver which is dropped
+            // Wakes the waiter outside the lock. A turn that reaches a receiver which is then dropped
             // unread is passed on by its own drop.
             drop(queues);
-            place.at = Some(at.clone());
-            match next.send(place) {
+            turn.at = Some(at.clone());
+            match next.send(turn) {
                 Ok(()) => return,
                 Err(refused) => {
-                    place = refused;
-                    place.at = None;
+                    turn = refused;
+                    turn.at = None;
                 }
             }
         }
@@ -212,15 +213,15 @@ impl Drop for Turn {
 mod tests {
     use super::*;
 
-    fn behind(entry: Joined) -> oneshot::Receiver<Turn> {
-        match entry {
+    fn behind(joined: Joined) -> oneshot::Receiver<Turn> {
+        match joined {
             Joined::Behind(receiver) => receiver,
-            Joined::Front(_) => panic!("nobody was in front"),
+            Joined::Front(_) => panic!("the queue was empty"),
         }
     }
 
     #[tokio::test]
-    async fn waiters_are_served_in_the_order_they_came() {
+    async fn waiters_are_served_in_arrival_order() {
         let queues = Arc::new(LocalQueues::default());
         let key = LockKey::from("k");
         let front = queues.try_enter(0, &key).unwrap();
@@ -235,7 +236,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_cancelled_waiter_is_passed_over_even_when_its_place_was_sent() {
+    async fn a_cancelled_waiter_is_skipped_even_if_the_turn_was_already_sent_to_it() {
         let queues = Arc::new(LocalQueues::default());
         let key = LockKey::from("k");
         let front = queues.try_enter(0, &key).unwrap();
@@ -250,13 +251,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn cancelled_waiters_do_not_pile_up() {
+    async fn cancelled_waiters_do_not_accumulate() {
         let queues = Arc::new(LocalQueues::default());
         let key = LockKey::from("k");
         let _front = queues.try_enter(0, &key).unwrap();
         for _ in 0..10_000 {
             drop(queues.enter(0, &key));
         }
-        assert!(queues.lock()[&(0, key)].waiters.len() <= 2 * Queue::SMALLEST_SWEEP);
+        assert!(queues.lock()[&(0, key)].waiters.len() <= 2 * Queue::MIN_SWEEP);
     }
 }

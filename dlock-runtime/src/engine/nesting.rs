@@ -1,8 +1,8 @@
-//! Structured reentrancy: a call nested in a body enters under the hold of that body.
+//! Structured reentrancy: a call nested in a body shares the hold of that body.
 //!
 //! The bodies that are being polled form a chain, innermost first, in a task-local. It is set only
-//! while a body is polled, so a spawned task inherits nothing. Each link lets one nested call in at a
-//! time: two branches of a `join!` under one hold still exclude each other.
+//! while a body is polled, so a spawned task inherits nothing. Each link admits one nested call at a
+//! time (readers excepted), so two branches of a `join!` under one hold still exclude each other.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,11 +25,11 @@ tokio::task_local! {
     static INNERMOST: Arc<Inside>;
 }
 
-/// So many permits has an entrance; what one nested call takes that shares with no other.
-const ALONE: u32 = 1 << 20;
+/// All permits of an entrance. A nested call that is not a reader takes them all.
+const ALL_PERMITS: u32 = 1 << 20;
 
-/// Is a hold of the one kind good for a call of the other kind? A writer may read; a reader may not write,
-/// nor has one of several holders the key for itself.
+/// Returns true if a hold of mode `held` admits a nested call of mode `wanted`. A writer may read. A reader may
+/// not write, and neither a reader nor a permit holder has exclusive access.
 fn covers(held: Mode, wanted: Mode) -> bool {
     match (held, wanted) {
         (Mode::Exclusive, _)
@@ -43,21 +43,22 @@ fn covers(held: Mode, wanted: Mode) -> bool {
 #[derive(Debug)]
 pub(crate) struct Inside {
     hold: Arc<Hold>,
-    /// As what this body holds it: one that entered as a reader has other readers beside it, also where an
-    /// outer body holds the key alone.
+    /// The mode of this body. A body that entered as a reader runs beside other readers, even if an outer body holds
+    /// the key exclusively.
     mode: Mode,
-    /// All of its permits: the nested call that is inside. Of calls that share the key each takes one.
+    /// Admits nested calls. A reader takes one permit, any other call takes all of them.
     entrance: Semaphore,
-    /// The body has ended. What had entered under it and is still polled, because it was kept outside, ends.
+    /// Set when the body has ended. A nested call that entered under it and is still polled, because its future was
+    /// kept elsewhere, then ends.
     closed: AtomicBool,
-    /// The body that this one has entered under, if it holds no lease of its own.
+    /// The body whose hold this one shares, if it has no lease of its own.
     under: Option<Arc<Inside>>,
-    /// The body around this one, whatever its key.
+    /// The enclosing body, whatever its key.
     outer: Option<Arc<Inside>>,
 }
 
-/// The links that one body adds to the chain, one for each of its locks. Dropping it closes them: before the
-/// locks are released nothing is inside any more.
+/// The links that one body adds to the chain, one per lock. Dropping it closes them, so that nothing is inside
+/// when the locks are released.
 #[derive(Debug)]
 pub(crate) struct Enclosure {
     innermost: Option<Arc<Inside>>,
@@ -65,14 +66,14 @@ pub(crate) struct Enclosure {
 }
 
 impl Enclosure {
-    /// A body under these guards, within the body that is being polled now, if any.
+    /// Creates the links for a body under these guards. They extend the chain of the body being polled, if any.
     pub(crate) fn new(guards: &[LockGuard]) -> Self {
         let outer = INNERMOST.try_with(Arc::clone).ok();
         let innermost = guards.iter().fold(outer, |outer, guard| {
             Some(Arc::new(Inside {
                 hold: Arc::clone(guard.hold()),
                 mode: guard.mode(),
-                entrance: Semaphore::new(ALONE as usize),
+                entrance: Semaphore::new(ALL_PERMITS as usize),
                 closed: AtomicBool::new(false),
                 under: guard.entered_under().map(Arc::clone),
                 outer,
@@ -81,7 +82,7 @@ impl Enclosure {
         Self { innermost, links: guards.len() }
     }
 
-    /// Polls within this body.
+    /// Polls inside this body.
     pub(crate) fn scope<R>(&self, poll: impl FnOnce() -> R) -> R {
         match &self.innermost {
             Some(innermost) => INNERMOST.sync_scope(Arc::clone(innermost), poll),
@@ -103,17 +104,17 @@ impl Drop for Enclosure {
 }
 
 impl Inside {
-    /// Does this task hold the key at this moment, around what it is polling? Together with others only if
-    /// that is enough.
+    /// Returns true if the code being polled runs under a valid hold of the key. With `shared`, a hold that is
+    /// not exclusive is enough.
     pub(crate) fn holds(key: &LockKey, shared: bool) -> bool {
         let inside = Self::nearest(|hold| hold.claim.key == *key);
         inside.is_some_and(|inside| {
-            let alone = inside.mode == Mode::Exclusive;
-            (alone || shared) && inside.check().is_ok()
+            let exclusive = inside.mode == Mode::Exclusive;
+            (exclusive || shared) && inside.check().is_ok()
         })
     }
 
-    /// The nearest enclosing body of this task that runs under a hold of this very lock.
+    /// Returns the nearest enclosing body of this task that runs under a hold of the requested lock.
     pub(super) fn around(engine: &Arc<Engine>, request: &Request) -> Option<Arc<Self>> {
         Self::nearest(|hold| {
             Arc::ptr_eq(&hold.engine, engine)
@@ -122,13 +123,13 @@ impl Inside {
         })
     }
 
-    /// The nearest enclosing body under such a hold. A body that has ended encloses nothing: what goes on after it
-    /// holds locks of its own, or is stopped before it is polled again.
-    fn nearest(is_meant: impl Fn(&Hold) -> bool) -> Option<Arc<Self>> {
+    /// Returns the nearest open enclosing body whose hold matches. A body that has ended is skipped: code that
+    /// outlives it either holds its own locks or is stopped before it is polled again.
+    fn nearest(matches: impl Fn(&Hold) -> bool) -> Option<Arc<Self>> {
         let innermost = INNERMOST.try_with(Arc::clone).ok()?;
         let mut link = Some(&innermost);
         while let Some(inside) = link {
-            if is_meant(&inside.hold) && !inside.closed.load(Ordering::SeqCst) {
+            if matches(&inside.hold) && !inside.closed.load(Ordering::SeqCst) {
                 return Some(Arc::clone(inside));
             }
             link = inside.outer.as_ref();
@@ -136,7 +137,7 @@ impl Inside {
         None
     }
 
-    /// Has this body ended, or one that it entered under?
+    /// Returns true if this body has ended, or one whose hold it shares.
     fn is_closed(&self) -> bool {
         let mut link = Some(self);
         while let Some(inside) = link {
@@ -148,7 +149,7 @@ impl Inside {
         false
     }
 
-    /// Is the lock held, and every body open that this one runs under?
+    /// Checks that the lock is held and that every body this one entered under is still running.
     fn check(&self) -> Result<(), Ending> {
         if self.is_closed() {
             Err(Ending::Lost(LostReason::OuterClosed))
@@ -157,7 +158,7 @@ impl Inside {
         }
     }
 
-    /// Resolves when the hold ends, or the body under which it is held.
+    /// Resolves when the hold ends, or a body that this one entered under.
     async fn ended(&self) -> Ending {
         loop {
             let changed = self.hold.changed();
@@ -168,17 +169,17 @@ impl Inside {
         }
     }
 
-    /// Enters under this body's hold, after the sibling that is inside.
+    /// Enters under this body's hold, and waits for siblings that exclude this call.
     pub(super) async fn enter(self: Arc<Self>, request: &Request) -> Result<Nested, LockError> {
         if !covers(self.mode, request.mode) {
-            // Waiting would be for ever: the enclosing body cannot end before this call does.
+            // Waiting would never end, because the enclosing body cannot end before this call does.
             return Err(LockError::Upgrade { key: request.key.clone() });
         }
         let deadline = Deadline::new(request.wait);
-        let taken = if request.mode == Mode::Shared { 1 } else { ALONE };
+        let permits = if request.mode == Mode::Shared { 1 } else { ALL_PERMITS };
         let refused = |ending| self.hold.error(ending, false);
         self.check().map_err(refused)?;
-        let permit = if let Ok(permit) = self.entrance.try_acquire_many(taken) {
+        let permit = if let Ok(permit) = self.entrance.try_acquire_many(permits) {
             permit
         } else {
             let busy = || deadline.busy(request, HeldBy::ThisProcess);
@@ -186,15 +187,15 @@ impl Inside {
                 tokio::select! {
                     biased;
                     ending = self.ended() => Err(refused(ending)),
-                    permit = self.entrance.acquire_many(taken) => permit.map_err(|_| busy()),
+                    permit = self.entrance.acquire_many(permits) => permit.map_err(|_| busy()),
                 }
             };
             deadline.bound(entering).await.unwrap_or_else(|| Err(busy()))?
         };
         permit.forget();
-        let bound = request.max_hold.map(|limit| (Moment::now(), limit));
+        let limit = request.max_hold.map(|limit| (Moment::now(), limit));
         let mode = if request.mode == Mode::Shared { request.mode } else { self.mode };
-        let nested = Nested { inside: Arc::clone(&self), mode, taken, bound };
+        let nested = Nested { inside: Arc::clone(&self), mode, permits, limit };
         self.check().map_err(refused)?;
         if let Some(min_hold) = request.min_hold {
             self.hold.keep_at_least(min_hold);
@@ -203,14 +204,14 @@ impl Inside {
     }
 }
 
-/// A nested call's right to be inside; dropping it lets the next sibling in.
+/// A nested call that has entered. Dropping it admits the next sibling.
 #[derive(Debug)]
 pub(crate) struct Nested {
     inside: Arc<Inside>,
     mode: Mode,
-    taken: u32,
-    /// The nested call's own `max_hold`, from its own entry.
-    bound: Option<(Moment, Duration)>,
+    permits: u32,
+    /// The nested call's own `max_hold`, and when it entered.
+    limit: Option<(Moment, Duration)>,
 }
 
 impl Nested {
@@ -218,52 +219,52 @@ impl Nested {
         &self.inside.hold
     }
 
-    /// As what it holds the key.
+    /// The mode in which it holds the key.
     pub(crate) fn mode(&self) -> Mode {
         self.mode
     }
 
-    /// The body it entered under.
+    /// The body whose hold it shares.
     pub(crate) fn entered_under(&self) -> &Arc<Inside> {
         &self.inside
     }
 
-    /// Is the lock held, the body open that it entered under, and its own bound not passed?
+    /// Checks that the lock is held, the outer body is still running, and its own `max_hold` has not passed.
     pub(crate) fn check(&self) -> Result<(), Ending> {
         self.check_outer()?;
-        match self.bound {
+        match self.limit {
             Some((_, limit)) if self.is_overdue() => Err(Ending::HeldTooLong(limit)),
             _ => Ok(()),
         }
     }
 
-    /// As [`check`](Self::check), whatever its own bound.
+    /// Like [`check`](Self::check), but ignores its own `max_hold`.
     pub(crate) fn check_outer(&self) -> Result<(), Ending> {
         self.inside.check()
     }
 
     /// Resolves when [`check`](Self::check) would fail.
     pub(crate) async fn ended(&self) -> Ending {
-        match self.bound {
+        match self.limit {
             None => self.inside.ended().await,
             Some((since, limit)) => {
-                let bound = tokio::time::timeout_at(since.after(limit), self.inside.ended());
-                bound.await.unwrap_or(Ending::HeldTooLong(limit))
+                let ended = tokio::time::timeout_at(since.after(limit), self.inside.ended());
+                ended.await.unwrap_or(Ending::HeldTooLong(limit))
             }
         }
     }
 
-    /// Has its own bound passed?
+    /// Returns true if its own `max_hold` has passed.
     pub(crate) fn is_overdue(&self) -> bool {
-        self.bound.is_some_and(|(since, limit)| since.elapsed() >= limit)
+        self.limit.is_some_and(|(since, limit)| since.elapsed() >= limit)
     }
 
-    /// When its own bound will have passed.
+    /// The instant at which its own `max_hold` passes.
     pub(crate) fn overdue_at(&self) -> Option<Instant> {
-        self.bound.map(|(since, limit)| since.after(limit))
+        self.limit.map(|(since, limit)| since.after(limit))
     }
 
-    /// Has the body ended that it entered under?
+    /// Returns true if the body it entered under has ended.
     pub(crate) fn is_closed(&self) -> bool {
         self.inside.is_closed()
     }
@@ -271,6 +272,6 @@ impl Nested {
 
 impl Drop for Nested {
     fn drop(&mut self) {
-        self.inside.entrance.add_permits(self.taken as usize);
+        self.inside.entrance.add_permits(self.permits as usize);
     }
 }

@@ -1,4 +1,4 @@
-//! Giving a lease back: at once for who waits for it, in the background for who cannot.
+//! Release: awaited by the caller if possible, otherwise in the background.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -16,27 +16,28 @@ use crate::backend::{Backend, Claim, Release, Released};
 use crate::backoff::Backoff;
 use crate::error::{BackendError, LockError, LostReason};
 
-/// How long a caller waits for its release; then it goes on in the background.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a caller waits for its release before it continues in the background.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How much longer than a ttl a background release is tried, for a server that was stopped and may
-/// execute an old acquire when it goes on.
-const LATE: Duration = Duration::from_mins(1);
+/// How much longer than a ttl an abandoned acquire is undone, because a server that was paused may
+/// execute the old acquire when it resumes.
+const PAUSED_SERVER_MARGIN: Duration = Duration::from_mins(1);
 
-/// Gives the lease back and waits for the answer, within bounds.
+/// Releases the lease, and waits up to [`RELEASE_TIMEOUT`] for the answer.
 ///
 /// # Errors
-/// [`LockError::Lost`] or [`LockError::HeldTooLong`] if the hold had ended before. A backend that
-/// cannot be reached is no error of its own: the release goes on in the background until the lease has ended.
+/// [`LockError::Lost`] if the lease had ended before, or the store no longer holds it. [`LockError::HeldTooLong`]
+/// if `max_hold` ended the hold and a session backend had therefore released it already. A backend that cannot be
+/// reached is not an error: the release continues in the background until the lease has ended.
 ///
-/// Cancel safe: the release goes on in the background.
+/// Cancel safe: the release continues in the background.
 pub(crate) async fn give_back(hold: Arc<Hold>) -> Result<(), LockError> {
-    let place = hold.take_place();
-    let mut returning = Returning { hold: Some((hold, place)), tried: false };
-    let (before, answer) = returning.first_try().await;
-    let Some((hold, place)) = returning.hold.take() else { return Ok(()) };
-    // A proof that had ended stays ended, whatever the backend finds: a late renewal may have taken the lease
-    // again when somebody else had held it in between.
+    let turn = hold.take_turn();
+    let mut releasing = Releasing { hold: Some((hold, turn)), tried: false };
+    let (before, answer) = releasing.first_try().await;
+    let Some((hold, turn)) = releasing.hold.take() else { return Ok(()) };
+    // A hold that had expired stays lost, whatever the backend answers. A late renewal may have acquired the lease
+    // again after somebody else held it in between.
     let lost_before = || match before {
         Err(lost @ Ending::Lost(_)) => Err(hold.error(lost, true)),
         Err(Ending::HeldTooLong(_)) | Ok(()) => Ok(()),
@@ -49,7 +50,7 @@ pub(crate) async fn give_back(hold: Arc<Hold>) -> Result<(), LockError> {
         }
         Ok(Released::NotHeld) => {
             let ending = match before {
-                // It was released when it ended.
+                // Ending the hold had already released it.
                 Err(ended) if hold.backend.capabilities.session => ended,
                 Err(Ending::HeldTooLong(_)) | Ok(()) => {
                     telemetry::lost(
@@ -68,32 +69,32 @@ pub(crate) async fn give_back(hold: Arc<Hold>) -> Result<(), LockError> {
         }
         Err(error) => {
             telemetry::release_delayed(hold.labels(), &hold.backend.failures, &error);
-            // The next task in the local queue may try: the backend decides.
-            drop(place);
+            // Lets the next task in the local queue ask: the backend decides.
+            drop(turn);
             spawn(Arc::clone(&hold), None, true);
             lost_before()
         }
     }
 }
 
-/// Gives the lease back in the background.
+/// Releases the lease in the background.
 pub(crate) fn give_back_later(hold: Arc<Hold>) {
-    let place = hold.take_place();
-    spawn(hold, place, false);
+    let turn = hold.take_turn();
+    spawn(hold, turn, false);
 }
 
-/// A release under way: dropped unfinished, it goes on in the background.
-struct Returning {
+/// A release in progress. If it is dropped unfinished, it continues in the background.
+struct Releasing {
     hold: Option<(Arc<Hold>, Option<Turn>)>,
     tried: bool,
 }
 
-impl Returning {
-    /// How the hold had ended before, and what the backend says.
+impl Releasing {
+    /// Returns whether the hold had already ended, and the answer of the backend.
     async fn first_try(&mut self) -> (Result<(), Ending>, Result<Released, BackendError>) {
         let Some((hold, _)) = &self.hold else { return (Ok(()), Ok(Released::Released)) };
         let began = Instant::now();
-        let wait_left = PATIENCE.min(hold.claim.ttl);
+        let wait_left = RELEASE_TIMEOUT.min(hold.claim.ttl);
         let before = hold.close(wait_left / 2).await;
         self.tried = true;
         let left = wait_left.saturating_sub(began.elapsed());
@@ -101,15 +102,15 @@ impl Returning {
     }
 }
 
-impl Drop for Returning {
+impl Drop for Releasing {
     fn drop(&mut self) {
-        if let Some((hold, place)) = self.hold.take() {
-            spawn(hold, place, self.tried);
+        if let Some((hold, turn)) = self.hold.take() {
+            spawn(hold, turn, self.tried);
         }
     }
 }
 
-/// One lease to give back, or one acquire to undo.
+/// One lease to release, or one acquire to undo.
 struct ReleaseTask<'a> {
     backend: &'a NamedBackend,
     claim: &'a Claim,
@@ -125,9 +126,9 @@ impl<'a> ReleaseTask<'a> {
     }
 
     async fn try_once(&self, wait_left: Duration) -> Result<Released, BackendError> {
-        let keep_for = self.hold.and_then(Hold::rest_to_keep);
+        let keep_for = self.hold.and_then(Hold::min_hold_left);
         let release = Release { keep_for, late_acquire: self.late_acquire };
-        // A backend that panics has not answered: its caller goes on all the same.
+        // A panic of the backend counts as no answer, and must not reach the caller.
         let call = AssertUnwindSafe(|| self.backend.store.release(self.claim, release));
         let Ok(answer) = catch_unwind(call) else { return Err(self.failed("panicked in")) };
         if answer.is_ready() {
@@ -145,19 +146,19 @@ impl<'a> ReleaseTask<'a> {
         BackendError::transient(format!("backend `{}` {how} a release", self.backend.name))
     }
 
-    /// Tries until there is an answer or `limit` has passed; says with the answer whether it came
-    /// only after a failed try. The place in the local queue passes on after the first try in any
-    /// case: the backend decides who is next.
+    /// Retries until the backend answers or `limit` has passed. The returned flag is true if the answer
+    /// came after a failed attempt. The turn in the local queue is passed on after the first attempt in
+    /// any case, because the backend decides who is next.
     async fn until_answered(
         &self,
         limit: Duration,
-        place: Option<Turn>,
+        turn: Option<Turn>,
     ) -> Option<(Released, bool)> {
         let until = Instant::now() + limit;
-        let wait_left = PATIENCE.min(self.claim.ttl);
+        let wait_left = RELEASE_TIMEOUT.min(self.claim.ttl);
         let mut pauses = Backoff::new(Duration::from_millis(20), Duration::from_millis(500));
         let first = self.try_once(wait_left).await;
-        drop(place);
+        drop(turn);
         if let Ok(released) = first {
             return Some((released, false));
         }
@@ -171,15 +172,14 @@ impl<'a> ReleaseTask<'a> {
     }
 }
 
-/// `tried`: an earlier try of this very release may have been executed, so that finding nothing held
-/// says nothing.
-fn spawn(hold: Arc<Hold>, place: Option<Turn>, tried: bool) {
+/// `tried`: an earlier attempt of this release may have been executed, so `NotHeld` does not prove a loss.
+fn spawn(hold: Arc<Hold>, turn: Option<Turn>, tried: bool) {
     let runtime = Handle::try_current().unwrap_or_else(|_| hold.runtime.clone());
     let tracker = hold.engine.background.clone();
     tracker.spawn_on(
         async move {
-            let ended_before = hold.close(PATIENCE / 2).await.is_err();
-            let answer = ReleaseTask::of(&hold).until_answered(hold.claim.ttl, place).await;
+            let ended_before = hold.close(RELEASE_TIMEOUT / 2).await.is_err();
+            let answer = ReleaseTask::of(&hold).until_answered(hold.claim.ttl, turn).await;
             match answer {
                 Some((Released::NotHeld, repeated)) if !(tried || repeated || ended_before) => {
                     telemetry::lost(
@@ -199,10 +199,10 @@ fn spawn(hold: Arc<Hold>, place: Option<Turn>, tried: bool) {
     );
 }
 
-/// An acquire that is given up.
+/// An abandoned acquire.
 pub(super) struct Abandoned {
     pub(super) claim: Claim,
-    /// May a request of it still be executed? Otherwise it has a place in a queue at most.
+    /// The store may still execute a request of it. Otherwise it has at most a queue position.
     pub(super) late_acquire: bool,
 }
 
@@ -212,14 +212,14 @@ pub(super) fn abandon_later(
     backend: &Arc<NamedBackend>,
     Abandoned { claim, late_acquire }: Abandoned,
     runtime: &Handle,
-    place: Option<Turn>,
+    turn: Option<Turn>,
 ) {
     let backend = Arc::clone(backend);
     let runtime = Handle::try_current().unwrap_or_else(|_| runtime.clone());
     engine.background.spawn_on(
         async move {
             let task = ReleaseTask { backend: &backend, claim: &claim, hold: None, late_acquire };
-            let answer = task.until_answered(claim.ttl + LATE, place).await;
+            let answer = task.until_answered(claim.ttl + PAUSED_SERVER_MARGIN, turn).await;
             if answer.is_none() {
                 telemetry::abandon_given_up(
                     backend.labels("", &claim.key),

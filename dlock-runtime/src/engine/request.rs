@@ -1,4 +1,4 @@
-//! The way in for every call: nested under a hold of this task, or by a lease of one's own.
+//! The entry point of every call: nested under a hold of this task, or with its own lease.
 
 use std::borrow::Cow;
 use std::future::poll_fn;
@@ -20,13 +20,13 @@ use crate::guard::LockGuard;
 use crate::key::LockKey;
 use crate::options::{LockOptions, OnLost, Wait};
 
-/// A lock that is wanted, with every option settled.
+/// A request for a lock, with every option resolved.
 #[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) backend: Arc<NamedBackend>,
     pub(crate) key: LockKey,
     pub(crate) template: &'static str,
-    /// What operators see of it.
+    /// The label shown to operators.
     pub(crate) label: Cow<'static, str>,
     pub(crate) ttl: Duration,
     pub(crate) wait: Wait,
@@ -40,7 +40,7 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    /// Fills in the registry's defaults and checks what can be checked without asking anybody.
+    /// Fills in the registry's defaults, and checks what can be checked without a request to the store.
     pub(crate) fn new(
         engine: &Engine,
         key: LockKey,
@@ -64,7 +64,7 @@ impl Request {
             template,
             label,
             ttl,
-            // Outlives a holder that crashed just after a renewal.
+            // Longer than the lease of a holder that crashed just after a renewal.
             wait: options.wait.unwrap_or(Wait::UpTo(ttl + Duration::from_secs(1))),
             renew: options.renew,
             max_hold: options.max_hold,
@@ -100,7 +100,7 @@ impl Request {
         }
     }
 
-    /// A claim of a new owner.
+    /// Creates a claim with a new owner id.
     pub(super) fn claim(&self) -> Claim {
         Claim::new(self.key.clone(), self.ttl)
             .with_mode(self.mode)
@@ -109,35 +109,35 @@ impl Request {
     }
 }
 
-/// Whose context a call may enter under.
+/// Whether a call may nest in an enclosing body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CallKind {
-    /// The attribute and `.run()`: they run a body and can be nested in another.
+    /// The attribute and `.run()`, which run a body and can be nested in another one.
     Body,
-    /// A bare `acquire()`: its guard may outlive any body, so it never nests.
+    /// A bare `acquire()`. Its guard may outlive any body, so it never nests.
     Bare,
 }
 
-/// Takes the lock that is wanted.
+/// Acquires the requested lock.
 pub(crate) async fn enter(
     engine: &Arc<Engine>,
     request: &Request,
     kind: CallKind,
 ) -> Result<LockGuard, LockError> {
     let waiting = telemetry::Waiting::begin(request.labels());
-    // Pinned and polled in place: an adapter would move these large futures about.
-    let mut taking = pin!(take(engine, request, kind));
-    let entered = poll_fn(|cx| waiting.span().in_scope(|| taking.as_mut().poll(cx))).await;
+    // Pinned and polled in place, because an adapter would move these large futures.
+    let mut entering = pin!(enter_or_acquire(engine, request, kind));
+    let entered = poll_fn(|cx| waiting.span().in_scope(|| entering.as_mut().poll(cx))).await;
     waiting.end(entered.as_ref().map(LockGuard::fencing_token));
     entered
 }
 
-async fn take(
+async fn enter_or_acquire(
     engine: &Arc<Engine>,
     request: &Request,
     kind: CallKind,
 ) -> Result<LockGuard, LockError> {
-    // Before anything is asked for: a store that answers at once, or nobody at all, would never yield.
+    // A call that needs no store, or whose store answers at once, would otherwise never yield.
     tokio::task::consume_budget().await;
     let around = match kind {
         CallKind::Body => Inside::around(engine, request),
@@ -147,15 +147,15 @@ async fn take(
         if request.reentrant {
             return inside.enter(request).await.map(LockGuard::nested);
         }
-        // The holder is an enclosing body of this very call: it cannot end before this returns.
+        // The holder is an enclosing body, which cannot end before this call returns.
         return Err(Deadline::new(request.wait).busy(request, HeldBy::ThisTask));
     }
     let hold = unless_shut_down(engine, request, pin!(acquire(engine, request))).await?;
     Ok(LockGuard::leased(hold))
 }
 
-/// Takes several locks in one step, which stand in the order of their keys. `None`: they are to be taken one
-/// after the other, because the store can do no other or an enclosing body of this task holds some of them.
+/// Acquires several locks in one step. The requests must be sorted by key. Returns `None` if the locks have to be
+/// acquired one by one, because the store has no atomic sets or an enclosing body of this task holds one of the keys.
 pub(crate) async fn enter_set(
     engine: &Arc<Engine>,
     requests: &[Request],
@@ -176,7 +176,7 @@ pub(crate) async fn enter_set(
     Some(entered)
 }
 
-/// Awaits this, unless the registry is shut down before it is there.
+/// Awaits the acquire, unless the registry is shut down first.
 async fn unless_shut_down<T>(
     engine: &Engine,
     request: &Request,

@@ -16,9 +16,9 @@ use crate::error::{LockError, LostReason};
 use crate::guard::{LockGuard, give_all_back};
 use crate::options::OnLost;
 
-/// The body of a critical section, pinned by its caller. Dropping this drops the body in place, and
-/// with it every argument it captured: before the guard, which is declared earlier, gives the lock
-/// back.
+/// The body of a critical section, pinned by its caller. Dropping this drops the body in place,
+/// with every argument it captured. It is declared after the guards, so the body is dropped before
+/// they release the lock.
 pub(crate) struct Section<'a, F>(Pin<&'a mut Option<F>>);
 
 impl<'a, F: Future> Section<'a, F> {
@@ -29,7 +29,7 @@ impl<'a, F: Future> Section<'a, F> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<F::Output> {
         match self.0.as_mut().as_pin_mut() {
             Some(body) => body.poll(cx),
-            None => panic!("a body was polled after it had ended"),
+            None => panic!("polled a body after it had ended"),
         }
     }
 
@@ -46,9 +46,9 @@ impl<F> Drop for Section<'_, F> {
 
 /// How a body ended.
 enum Outcome<T> {
-    /// By itself; with the first loss that was seen while it ran.
+    /// It returned. `Some` is the first loss that was noticed while it ran.
     Finished(T, Option<Lost>),
-    /// Stopped, because the hold ended.
+    /// It was stopped because a hold ended.
     Stopped(Lost),
     Panicked(Box<dyn Any + Send>),
 }
@@ -65,32 +65,32 @@ impl<T> Outcome<T> {
     }
 }
 
-/// Which of the holds ended, and how.
+/// The hold that ended, and how.
 struct Lost(Arc<Hold>, Ending);
 
 impl Lost {
-    /// Does this end the body, too? A bound on its time does in any case, and so does the end of the body that it
-    /// entered under: who had let it in has left.
+    /// Returns true if this ends the body too. `max_hold` always does, and so does the end of the outer body whose
+    /// hold it shares.
     fn stops(&self, on_lost: OnLost) -> bool {
-        let in_any_case =
+        let always =
             matches!(self.1, Ending::HeldTooLong(_) | Ending::Lost(LostReason::OuterClosed));
-        on_lost == OnLost::Cancel || in_any_case
+        on_lost == OnLost::Cancel || always
     }
 }
 
-/// Runs the body under the guards and gives them back.
+/// Runs the body under the guards, and releases them.
 ///
-/// `failed` tells whether the body's own result is a failure: it then stands in any case.
+/// `failed` returns true if the body's own result is a failure, which is then returned even if the lock was lost.
 ///
 /// # Errors
-/// How the lock was lost, or held too long.
+/// [`LockError::Lost`] or [`LockError::HeldTooLong`], depending on how the hold ended.
 pub(crate) async fn run_guarded<F: Future>(
     guards: impl AsRef<[LockGuard]> + IntoIterator<Item = LockGuard>,
     on_lost: OnLost,
     body: Pin<&mut Option<F>>,
     failed: impl Fn(&F::Output) -> bool,
 ) -> Result<F::Output, LockError> {
-    // Declared after the guards: when this future is dropped, the body goes first.
+    // Declared after the guards, so that the body is dropped first when this future is dropped.
     let mut section = Section::new(body);
     let first = guards.as_ref().first().map(|guard| Arc::clone(guard.hold()));
     let span = first.as_ref().map_or_else(Span::none, |hold| {
@@ -112,7 +112,7 @@ pub(crate) async fn run_guarded<F: Future>(
         }
         Outcome::Stopped(Lost(hold, ending)) => {
             if let Ending::HeldTooLong(_) = ending {
-                // The lease is still valid: others may enter as soon as the caller knows.
+                // The lease is still valid. Released here, so that others can acquire it once the caller returns.
                 let _ = give_all_back(guards).await;
             }
             Err(hold.error(ending, false))
@@ -133,10 +133,10 @@ async fn drive<F: Future>(
     let enclosure = Enclosure::new(guards);
     let mut ended = pin!(any_ended(guards));
     let mut lost: Option<Lost> = None;
-    // Only needed after a loss that the body outlives.
+    // Needed only after a loss that does not stop the body.
     let mut stopped = None;
     poll_fn(|cx| {
-        // The check comes first: a body is not polled without proof.
+        // Check first: a body is never polled without a provably valid lease.
         if lost.is_none()
             && let Some(ended) = first_ended(guards)
         {
@@ -155,7 +155,7 @@ async fn drive<F: Future>(
             Ok(Poll::Ready(value)) => return Poll::Ready(Outcome::Finished(value, lost.take())),
             Err(panic) => return Poll::Ready(Outcome::Panicked(panic)),
         }
-        // While the body sleeps, an ending must wake this up.
+        // The end of a hold must wake this task even while the body is idle.
         if lost.is_none() {
             let ended = ready!(ended.as_mut().poll(cx));
             if ended.stops(on_lost) {
@@ -196,7 +196,7 @@ async fn ended(guard: &LockGuard) -> Lost {
     Lost(Arc::clone(guard.hold()), ending)
 }
 
-/// Resolves when one of the guards says that its body must end.
+/// Resolves when one of the guards requires its body to stop.
 async fn any_stopped(guards: &[LockGuard]) {
     let all = guards.iter().map(|guard| Box::pin(guard.stopped()));
     futures_util::future::select_all(all).await;

@@ -1,4 +1,4 @@
-//! Which options a backend can honour.
+//! Which options a backend supports.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use crate::backend::{Capabilities, Mode};
 use crate::options::LockOptions;
 use crate::stores::STORES;
 
-/// Why a backend of these capabilities cannot honour these options with this ttl, if it cannot.
+/// Returns why a backend with these capabilities cannot honour the options or the ttl, or `None` if it can.
 pub(crate) fn refuses(able: &Capabilities, ttl: Duration, options: &LockOptions) -> Option<String> {
     if ttl < able.min_ttl {
         return Some(format!("ttl = {ttl:?}: its shortest is {:?}", able.min_ttl));
@@ -15,7 +15,7 @@ pub(crate) fn refuses(able: &Capabilities, ttl: Duration, options: &LockOptions)
         return Some(format!("ttl = {ttl:?}: its longest is {:?}", able.max_ttl));
     }
     if options.min_hold.is_some() && !able.min_hold {
-        return Some("min_hold: it cannot keep a lock that nobody holds".to_owned());
+        return Some("min_hold: it cannot keep a lock after its release".to_owned());
     }
     if let Some(min_hold) = options.min_hold.filter(|min_hold| *min_hold > able.max_ttl) {
         return Some(format!("min_hold = {min_hold:?}: its longest is {:?}", able.max_ttl));
@@ -30,12 +30,12 @@ pub(crate) fn refuses(able: &Capabilities, ttl: Duration, options: &LockOptions)
         _ => {}
     }
     if options.fair && !able.fair {
-        return Some("fair = true: its waiters stand in no order".to_owned());
+        return Some("fair = true: it does not order its waiters".to_owned());
     }
     None
 }
 
-/// The kinds of backends that come with dlock and can honour these options, in a list for people.
+/// Lists the kinds of the bundled backends that can honour these options, separated by commas.
 pub(crate) fn able_kinds(ttl: Duration, options: &LockOptions) -> String {
     let able = STORES.iter().filter(|store| refuses(&store.capabilities, ttl, options).is_none());
     able.map(|store| store.kind).collect::<Vec<_>>().join(", ")

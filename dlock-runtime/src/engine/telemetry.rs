@@ -1,8 +1,8 @@
-//! What operators see: `tracing` spans and events under the target `dlock`, and counters behind the
-//! feature `metrics`.
+//! Telemetry: `tracing` spans and events under the target `dlock`, and metrics behind the feature
+//! `metrics`.
 //!
-//! Labels of metrics are the key *template*, the backend's name and an outcome: never the key, whose
-//! values would make a time series each.
+//! Metrics are labelled with the key *template*, the backend's name and an outcome. They are never
+//! labelled with the key, because every value would create its own time series.
 
 mod throttle;
 
@@ -20,7 +20,7 @@ use crate::token::FencingToken;
 
 pub(crate) use self::throttle::Failures;
 
-/// What every event says of its lock.
+/// The fields that identify a lock in spans, events and metrics.
 #[derive(Clone, Copy)]
 pub(crate) struct Labels<'a> {
     pub(crate) template: &'static str,
@@ -31,7 +31,7 @@ pub(crate) struct Labels<'a> {
 /// Where a lock lives.
 #[derive(Clone, Copy)]
 pub(crate) enum Store<'a> {
-    /// In the backend of this name.
+    /// In the backend with this name.
     Backend(&'a Arc<str>),
     /// In the caller's own transaction.
     Transaction,
@@ -46,10 +46,10 @@ impl Store<'_> {
     }
 }
 
-/// One call's way to its lock: the span `lock.acquire`.
+/// One call from its start until it has its lock or fails: the span `lock.acquire`.
 pub(crate) struct Waiting<'a> {
     labels: Labels<'a>,
-    /// `None` when nobody looks: reading the clock is a good part of what a call costs.
+    /// `None` if nothing observes the call, because reading the clock is a large part of its cost.
     began: Option<Instant>,
     span: Span,
 }
@@ -87,19 +87,20 @@ impl<'a> Waiting<'a> {
             self.span.record("waited", tracing::field::debug(waited));
             self.span.record("token", token);
             self.span.record("outcome", outcome);
-            self.span
-                .in_scope(|| tracing::debug!(target: "dlock", ?waited, outcome, "lock acquire"));
+            self.span.in_scope(
+                || tracing::debug!(target: "dlock", ?waited, outcome, "lock acquire finished"),
+            );
         }
         meters::acquired(self.labels, outcome, waited);
     }
 }
 
-/// Does anybody look at a call of this span?
+/// Returns true if a metric or a subscriber observes the call of this span.
 fn is_observed(span: &Span) -> bool {
     cfg!(feature = "metrics") || !span.is_disabled()
 }
 
-/// The span of a body under its first lock: `lock.hold`. It holds so many keys.
+/// Creates the span of a body, `lock.hold`. The labels are those of its first lock, and `keys` counts all of them.
 pub(crate) fn holding(labels: Labels<'_>, token: FencingToken, keys: usize) -> Span {
     tracing::debug_span!(
         target: "dlock",
@@ -114,7 +115,7 @@ pub(crate) fn holding(labels: Labels<'_>, token: FencingToken, keys: usize) -> S
     )
 }
 
-/// How a body under its locks ended.
+/// Records how a body under its locks ended.
 pub(crate) fn held(span: &Span, held: impl FnOnce() -> Duration, outcome: &'static str) {
     if !span.is_disabled() {
         span.record("held", tracing::field::debug(held()));
@@ -122,7 +123,7 @@ pub(crate) fn held(span: &Span, held: impl FnOnce() -> Duration, outcome: &'stat
     }
 }
 
-/// A lease was given back, or has ended in the trying.
+/// Reports that a lease was released, or has ended while its release was retried.
 pub(crate) fn released(labels: Labels<'_>, token: FencingToken, held: impl FnOnce() -> Duration) {
     if !cfg!(feature = "metrics") && !tracing::enabled!(target: "dlock", tracing::Level::DEBUG) {
         return;
@@ -140,7 +141,7 @@ pub(crate) fn released(labels: Labels<'_>, token: FencingToken, held: impl FnOnc
     meters::released(labels, age);
 }
 
-/// A lease ended before its holder gave it back.
+/// Reports that a lease ended before its holder released it.
 pub(crate) fn lost(labels: Labels<'_>, token: FencingToken, held: Duration, loss: LostReason) {
     tracing::warn!(
         target: "dlock",
@@ -171,7 +172,7 @@ pub(crate) fn renewal_failed(
         ?remaining,
         more,
         %error,
-        "lock renewal failed; it is retried until the lease ends (`more` failures since the last such line)"
+        "lock renewal failed; retrying until the lease ends (`more` counts failures since the last such event)"
     );
 }
 
@@ -184,11 +185,11 @@ pub(crate) fn acquire_failed(labels: Labels<'_>, failures: &Failures, error: &Ba
         backend = labels.store.name(),
         more,
         %error,
-        "lock acquire failed; it is retried until its wait is over (`more` failures since the last such line)"
+        "lock acquire failed; retrying until its wait is over (`more` counts failures since the last such event)"
     );
 }
 
-/// Once for a backend and template.
+/// Logged once per backend and template.
 pub(crate) fn permits_disagree(labels: Labels<'_>, own: u32, other: NonZeroU32) {
     tracing::warn!(
         target: "dlock",
@@ -197,7 +198,7 @@ pub(crate) fn permits_disagree(labels: Labels<'_>, own: u32, other: NonZeroU32) 
         backend = labels.store.name(),
         own,
         other = other.get(),
-        "two numbers of permits are in use for one key; each acquire is judged by its own"
+        "different numbers of permits are in use for one key; each acquire applies its own"
     );
     meters::permits_disagree(labels);
 }
@@ -210,7 +211,7 @@ pub(crate) fn watch_failed(labels: Labels<'_>, failures: &Failures, error: &Back
         backend = labels.store.name(),
         more,
         %error,
-        "no wake-up; the waiter polls"
+        "watch failed; the waiter polls instead"
     );
 }
 
@@ -223,7 +224,7 @@ pub(crate) fn release_delayed(labels: Labels<'_>, failures: &Failures, error: &B
         backend = labels.store.name(),
         more,
         %error,
-        "lock release failed; it is retried in the background until the lease ends (`more` failures since the last such line)"
+        "lock release failed; retrying in the background until the lease ends (`more` counts failures since the last such event)"
     );
 }
 
@@ -234,7 +235,7 @@ pub(crate) fn release_given_up(labels: Labels<'_>, failures: &Failures) {
         key = %labels.key,
         backend = labels.store.name(),
         more,
-        "lock release given up: its lease has ended"
+        "gave up releasing the lock; its lease has ended"
     );
 }
 
@@ -246,7 +247,7 @@ pub(crate) fn abandon_given_up(labels: Labels<'_>, failures: &Failures, kind: &s
         backend = labels.store.name(),
         kind,
         more,
-        "an acquire of unknown outcome could not be undone; if it was granted, its ttl ends it"
+        "an acquire with an unknown outcome could not be undone; if it was granted, it expires after its ttl"
     );
 }
 
@@ -291,7 +292,7 @@ mod meters {
     }
 }
 
-/// Without the feature nothing is counted.
+/// Without the feature `metrics`, nothing is recorded.
 #[cfg(not(feature = "metrics"))]
 mod meters {
     use std::time::Duration;

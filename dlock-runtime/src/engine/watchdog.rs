@@ -1,5 +1,5 @@
 //! The watchdog: one task per engine and runtime that renews every lease in time, and ends the
-//! holds whose time is over.
+//! holds that have expired or exceeded their `max_hold`.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -20,16 +20,16 @@ use crate::backend::{Backend, Renewal};
 use crate::clock::Moment;
 use crate::error::BackendError;
 
-/// Renewals that are due within so long of each other go out together.
-const TOGETHER: Duration = Duration::from_millis(50);
+/// Renewals that are due within this time of each other are sent together.
+const BATCH_WINDOW: Duration = Duration::from_millis(50);
 
-/// The watchdogs of one engine, one per runtime that took locks through it: instants of two
-/// runtimes do not compare, and a task dies with its runtime.
+/// The watchdogs of one engine, one per runtime that acquires locks through it. Instants of two
+/// runtimes cannot be compared, and a task dies with its runtime.
 #[derive(Debug, Default)]
 pub(crate) struct Watchdogs(Mutex<Vec<Arc<Watchdog>>>);
 
 impl Watchdogs {
-    /// The watchdog of this runtime, started at its first use.
+    /// Returns the watchdog of this runtime, and starts it on first use.
     pub(crate) fn of(&self, runtime: &Handle) -> Arc<Watchdog> {
         let id = runtime.id();
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -64,11 +64,11 @@ pub(crate) struct Watchdog {
 
 #[derive(Debug, Default)]
 struct Schedule {
-    /// By due time, then by the hold's number. Each hold knows where it stands, see
+    /// By due time, then by the hold's number. Each hold stores its own due time in
     /// `Hold::scheduled`.
     due: BTreeMap<(Instant, u64), Weak<Hold>>,
-    /// The instant the task sleeps until. It is never moved back to a later one: with a steady
-    /// stream of short holds the task wakes a few times per ttl instead of at every acquire.
+    /// The instant the task sleeps until. Removing a hold does not postpone it, so a steady stream of
+    /// short holds wakes the task a few times per ttl instead of at every acquire.
     armed: Option<Instant>,
     task: Option<AbortHandle>,
     dead: bool,
@@ -81,8 +81,7 @@ impl Watchdog {
             schedule: Mutex::default(),
             wake: Notify::new(),
         });
-        let attendance = Membership(Arc::clone(&watchdog));
-        let task = runtime.spawn(attendance.run());
+        let task = runtime.spawn(WatchdogTask(Arc::clone(&watchdog)).run());
         watchdog.schedule().task = Some(task.abort_handle());
         watchdog
     }
@@ -96,13 +95,13 @@ impl Watchdog {
         !schedule.dead && schedule.task.as_ref().is_some_and(|task| !task.is_finished())
     }
 
-    /// Takes a new hold into its care.
+    /// Adds a new hold to the schedule.
     pub(crate) fn watch_over(&self, hold: &Arc<Hold>) {
-        let due = hold.first_due();
+        let due = hold.due_at();
         let mut schedule = self.schedule();
         if schedule.dead {
             drop(schedule);
-            hold.unattended();
+            hold.end_unattended();
             return;
         }
         schedule.put(hold, due);
@@ -113,7 +112,7 @@ impl Watchdog {
         }
     }
 
-    /// Leaves a hold alone from now on.
+    /// Removes a hold from the schedule.
     pub(crate) fn forget(&self, hold: &Hold) {
         let mut schedule = self.schedule();
         if let Some(due) = hold.reschedule(None) {
@@ -121,18 +120,19 @@ impl Watchdog {
         }
     }
 
-    /// Looks at a hold again at `due`, unless it has been forgotten meanwhile.
-    fn look_again(&self, hold: &Arc<Hold>, due: Instant) {
+    /// Schedules another check of the hold at `due`, unless it has been forgotten meanwhile.
+    fn check_again(&self, hold: &Arc<Hold>, due: Instant) {
         let mut schedule = self.schedule();
         if hold.is_scheduled() {
             schedule.put(hold, due);
         }
     }
 
-    /// The holds that are due, each still scheduled so that `forget` is not missed.
+    /// Takes the holds that are due. Each stays marked as scheduled, so that a `forget` in the
+    /// meantime is noticed.
     fn take_due(&self, now: Instant) -> Vec<Arc<Hold>> {
         let mut schedule = self.schedule();
-        let later = schedule.due.split_off(&(now + TOGETHER, 0));
+        let later = schedule.due.split_off(&(now + BATCH_WINDOW, 0));
         let due = std::mem::replace(&mut schedule.due, later);
         due.into_values().filter_map(|hold| hold.upgrade()).collect()
     }
@@ -153,23 +153,23 @@ impl Schedule {
     }
 }
 
-/// The running task's hold on its watchdog: when the task ends, for whatever reason, the holds in
-/// its care end with it, since nobody would renew them.
-struct Membership(Arc<Watchdog>);
+/// The running task. When it ends, for whatever reason, its holds end too, because nothing would
+/// renew them.
+struct WatchdogTask(Arc<Watchdog>);
 
-impl Membership {
+impl WatchdogTask {
     async fn run(self) {
         let mut renewals = FuturesUnordered::new();
         loop {
             for hold in self.0.take_due(Instant::now()) {
-                match hold.step(Instant::now(), TOGETHER) {
+                match hold.step(Instant::now(), BATCH_WINDOW) {
                     Step::Renew => {
-                        // Should the renewal hang, the hold must still end in time.
-                        self.0.look_again(&hold, hold.end_due());
+                        // Even if the renewal hangs, the hold must end in time.
+                        self.0.check_again(&hold, hold.ends_at());
                         let in_flight = InFlight::new(Arc::clone(&hold));
                         renewals.push(renew(hold, in_flight));
                     }
-                    Step::Wait(due) => self.0.look_again(&hold, due),
+                    Step::Wait(due) => self.0.check_again(&hold, due),
                     Step::Nothing => self.0.forget(&hold),
                 }
             }
@@ -178,7 +178,7 @@ impl Membership {
                 () = until(armed) => {}
                 () = self.0.wake.notified() => {}
                 Some((hold, step)) = renewals.next(), if !renewals.is_empty() => match step {
-                    Step::Wait(due) => self.0.look_again(&hold, due),
+                    Step::Wait(due) => self.0.check_again(&hold, due),
                     Step::Renew | Step::Nothing => self.0.forget(&hold),
                 },
             }
@@ -186,14 +186,14 @@ impl Membership {
     }
 }
 
-impl Drop for Membership {
+impl Drop for WatchdogTask {
     fn drop(&mut self) {
         let mut schedule = self.0.schedule();
         schedule.dead = true;
         let holds: Vec<_> = std::mem::take(&mut schedule.due).into_values().collect();
         drop(schedule);
         for hold in holds.iter().filter_map(Weak::upgrade) {
-            hold.unattended();
+            hold.end_unattended();
         }
     }
 }
@@ -205,25 +205,25 @@ async fn until(instant: Option<Instant>) {
     }
 }
 
-/// A renewal out of turn.
+/// Renews a hold at once, outside of its schedule.
 pub(super) async fn renew_now(hold: Arc<Hold>, in_flight: InFlight) {
     let (hold, step) = renew(hold, in_flight).await;
     if let Step::Wait(due) = step {
         let watchdog = Arc::clone(&hold.watchdog);
-        watchdog.look_again(&hold, due);
+        watchdog.check_again(&hold, due);
         watchdog.wake.notify_one();
     }
 }
 
 async fn renew(hold: Arc<Hold>, in_flight: InFlight) -> (Arc<Hold>, Step) {
     let sent = Moment::now();
-    // The call is made inside, too: a backend may panic there, and that is no fault of the other holds.
+    // The call itself is inside, because a backend that panics there must not affect other holds.
     let renewal = AssertUnwindSafe(async { hold.backend.store.renew(&hold.claim).await });
-    let answer = tokio::time::timeout(hold.try_limit(), renewal.catch_unwind()).await;
+    let answer = tokio::time::timeout(hold.attempt_timeout(), renewal.catch_unwind()).await;
     let answer = match answer {
         Ok(Ok(answer)) => answer,
         Ok(Err(_panic)) => Err(BackendError::transient("the backend panicked in a renewal")),
-        Err(_) => Err(BackendError::transient("no answer to a renewal in time")),
+        Err(_) => Err(BackendError::transient("the backend did not answer a renewal in time")),
     };
     let renewed = match answer {
         Ok(Renewal::Renewed { validity }) => Renewed::For(validity),

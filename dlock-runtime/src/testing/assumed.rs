@@ -1,4 +1,4 @@
-//! Locks that a test takes for held.
+//! Locks that a test assumes to be held.
 
 use crate::key::LockKey;
 
@@ -6,13 +6,13 @@ tokio::task_local! {
     static ASSUMED: Vec<LockKey>;
 }
 
-/// Runs a future in which [`assert_locked!`](crate::assert_locked) takes these keys for held, without any
-/// lock: for tests of code that asserts its lock.
+/// Runs a future in which [`assert_locked!`](crate::assert_locked) treats these keys as held, without
+/// acquiring any lock. Use it to test code that asserts its lock.
 ///
-/// It holds for the task that polls the future, and adds to what an outer scope assumes.
+/// It applies only to the task that polls the future. Nested calls add their keys.
 ///
 /// # Cancel safety
-/// That of the future.
+/// As cancel safe as the future.
 pub async fn assume_locked<K: Into<LockKey>, F: Future>(
     keys: impl IntoIterator<Item = K>,
     future: F,

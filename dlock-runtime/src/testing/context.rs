@@ -1,11 +1,11 @@
-//! What a rule works with.
+//! The context of a rule, and helpers for writing rules.
 
 use std::sync::mpsc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::{Connector, Finding, Tap};
+use super::{Connector, Finding, Intercepted};
 use crate::backend::{Attempt, Backend, Claim, Release, Released, Renewal};
 use crate::key::LockKey;
 use crate::owner::OwnerId;
@@ -22,16 +22,16 @@ macro_rules! ensure {
 }
 pub(crate) use ensure;
 
-/// Repeats what fails transiently, as the engine does.
-macro_rules! patiently {
+/// Retries a call that fails transiently, as the engine does.
+macro_rules! retrying {
     ($call:expr) => {
-        patiently!("the backend failed", $call)
+        retrying!("the backend failed", $call)
     };
     ($problem:literal, $call:expr) => {{
         let began = tokio::time::Instant::now();
         loop {
             match $call.await {
-                Err(error) if error.is_transient() && began.elapsed() < PATIENCE => {
+                Err(error) if error.is_transient() && began.elapsed() < TIMEOUT => {
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }
                 answer => break answer.map_err(|error| format!("{}: {error}", $problem)),
@@ -40,19 +40,19 @@ macro_rules! patiently {
     }};
 }
 
-/// A ttl so long that its end cannot stand in for cleaning up.
+/// A ttl so long that expiry cannot be mistaken for a release.
 pub(crate) const LONG: Duration = Duration::from_secs(30);
 
-/// Within this time a key must be free again that was cleaned up rather than left to expire.
+/// The time within which a key must be free if it was released rather than left to expire.
 pub(crate) const SOON: Duration = Duration::from_secs(1);
 
-/// How long one rule may take.
+/// The timeout of one rule.
 pub(crate) const LIMIT: Duration = Duration::from_mins(2);
 
-/// A patience for what must come but may be late on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// A generous timeout for events that must happen but may be late on a busy machine.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Fresh backends and keys for one rule.
+/// Provides fresh backends and keys to one rule.
 #[derive(Clone)]
 pub struct Context {
     rule: &'static str,
@@ -72,26 +72,26 @@ impl Context {
         Self { rule, run, connector }
     }
 
-    /// A key that no other rule and no other run uses.
+    /// Returns a key that no other rule and no other run uses.
     pub(crate) fn key(&self, name: &str) -> LockKey {
         LockKey::from(format!("{}:{}:{name}", self.rule, self.run))
     }
 
-    /// Another process's view of the store.
+    /// Connects to the store as another process would.
     pub(crate) async fn backend(&self) -> Result<Box<dyn Backend>, String> {
-        // All rules of a batch connect at once, which may be too much for a busy machine.
-        patiently!("could not connect", (self.connector)())
+        // All rules of a batch connect at once, which can overload a busy machine.
+        retrying!("could not connect", (self.connector)())
     }
 
-    /// A registry over a backend of its own: what another process would have.
+    /// Creates a registry with its own backend, as another process would.
     pub(crate) async fn registry(&self) -> Result<Registry, String> {
         registry_over(self.backend().await?)
     }
 
-    /// A registry whose calls to the backend can be counted, held up and failed.
-    pub(crate) async fn tapped(&self) -> Result<(Registry, Tap), String> {
-        let tap = Tap::new(self.backend().await?);
-        Ok((registry_over(tap.clone())?, tap))
+    /// Creates a registry whose calls to the backend can be counted, delayed and made to fail.
+    pub(crate) async fn intercepted(&self) -> Result<(Registry, Intercepted), String> {
+        let store = Intercepted::new(self.backend().await?);
+        Ok((registry_over(store.clone())?, store))
     }
 }
 
@@ -100,49 +100,49 @@ fn registry_over(backend: impl Backend) -> Result<Registry, String> {
     builder.build().map_err(|error| error.to_string())
 }
 
-/// A ttl as short as this if the backend can do that, or else its shortest.
+/// Returns the wanted ttl, or the shortest ttl of the backend if that is longer.
 pub(crate) fn short(backend: &dyn Backend, wanted: Duration) -> Duration {
     wanted.max(backend.capabilities().min_ttl)
 }
 
-/// The process dies, as far as a rule can have it die: where locks last as long as a session, the session
-/// ends; elsewhere nothing happens any more, and the leases run out. Gives back what is left of it.
-pub(crate) fn dies(backend: Box<dyn Backend>) -> Option<Box<dyn Backend>> {
+/// Simulates the death of a process. On a session backend, the session ends. On other backends, the process sends
+/// nothing more and its leases expire. Returns the backend if it is still usable.
+pub(crate) fn kill(backend: Box<dyn Backend>) -> Option<Box<dyn Backend>> {
     (!backend.capabilities().session).then_some(backend)
 }
 
-/// Tries once and must succeed.
+/// Acquires once, and fails the rule if the key is busy.
 pub(crate) async fn granted(
     backend: &dyn Backend,
     claim: &Claim,
 ) -> Result<(FencingToken, Duration), String> {
     match attempt(backend, claim).await? {
         Attempt::Granted { token, validity, .. } => Ok((token, validity)),
-        Attempt::Busy { .. } => Err(format!("`{}` is busy but nobody holds it", claim.key)),
+        Attempt::Busy { .. } => Err(format!("`{}` is busy although nobody holds it", claim.key)),
     }
 }
 
-/// Tries once; true if it was granted.
+/// Tries to acquire once. Returns true if the claim was granted.
 pub(crate) async fn tries(backend: &dyn Backend, claim: &Claim) -> Result<bool, String> {
     Ok(matches!(attempt(backend, claim).await?, Attempt::Granted { .. }))
 }
 
 async fn attempt(backend: &dyn Backend, claim: &Claim) -> Result<Attempt, String> {
-    patiently!(backend.try_acquire(claim))
+    retrying!(backend.try_acquire(claim))
 }
 
-/// Releases and must not fail; true if the claim held the key.
+/// Releases, and fails the rule on an error. Returns true if the claim held the key.
 pub(crate) async fn releases(backend: &dyn Backend, claim: &Claim) -> Result<bool, String> {
-    let released = patiently!(backend.release(claim, Release::default()))?;
+    let released = retrying!(backend.release(claim, Release::default()))?;
     Ok(released == Released::Released)
 }
 
-/// Renews and must not fail; true if the claim held the key.
+/// Renews, and fails the rule on an error. Returns true if the claim held the key.
 pub(crate) async fn renews(backend: &dyn Backend, claim: &Claim) -> Result<bool, String> {
-    Ok(matches!(patiently!(backend.renew(claim))?, Renewal::Renewed { .. }))
+    Ok(matches!(retrying!(backend.renew(claim))?, Renewal::Renewed { .. }))
 }
 
-/// Takes the key through a registry of its own and gives it back: it must be free soon.
+/// Acquires and releases the key through another registry, and fails the rule unless it is free soon.
 pub(crate) async fn is_free_soon(context: &Context, key: &LockKey) -> Result<(), String> {
     let other = context.registry().await?;
     let began = tokio::time::Instant::now();
@@ -151,8 +151,8 @@ pub(crate) async fn is_free_soon(context: &Context, key: &LockKey) -> Result<(),
     guard.release().await.map_err(|error| error.to_string())
 }
 
-/// Checks what is promised only to waiters that show themselves in time, which one may not have done on a
-/// busy machine: what is broken fails each time.
+/// Runs a check up to three times, with another key each time. For checks that depend on timing and may fail by
+/// chance on a busy machine, while a broken backend fails every time.
 pub(crate) async fn in_three_tries<F>(context: &Context, check: impl Fn(LockKey) -> F) -> Finding
 where
     F: Future<Output = Finding>,
@@ -167,28 +167,28 @@ where
     finding
 }
 
-/// Ends the lease of a held key from outside.
+/// Force-releases a held key, as an operator would.
 pub(crate) async fn force(operator: &Registry, key: &LockKey) -> Result<(), String> {
     let forced = operator.lock(key).force_release().await.map_err(|error| error.to_string())?;
-    ensure!(forced, "there was no lease to end");
+    ensure!(forced, "a forced release of a held key found no lease");
     Ok(())
 }
 
-/// Runs a future to its end in a runtime and a thread of its own. Both are gone when the answer is there.
+/// Runs a future to completion in its own runtime and thread. The runtime has shut down when this returns.
 pub(crate) async fn in_another_runtime<T: Send + 'static>(
     future: impl Future<Output = T> + Send + 'static,
 ) -> Result<T, String> {
     let (send, answer) = oneshot::channel();
     std::thread::spawn(move || {
         let value = a_runtime().map(|runtime| runtime.block_on(future));
-        // Nobody may wait for it any more.
+        // The receiver may be gone.
         let _ = send.send(value);
     });
     answer.await.map_err(|_| "panicked in another runtime".to_owned())?
 }
 
-/// The same in a runtime that is there until the sender is dropped, although nothing in it goes on.
-pub(crate) async fn in_a_runtime_that_stands_still<T: Send + 'static>(
+/// Like [`in_another_runtime`], but the runtime exists until the sender is dropped, and nothing in it makes progress.
+pub(crate) async fn in_a_stalled_runtime<T: Send + 'static>(
     future: impl Future<Output = T> + Send + 'static,
 ) -> Result<(T, mpsc::Sender<()>), String> {
     let (send, answer) = oneshot::channel();
@@ -205,22 +205,22 @@ pub(crate) async fn in_a_runtime_that_stands_still<T: Send + 'static>(
 
 fn a_runtime() -> Result<tokio::runtime::Runtime, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(|error| format!("there is no other runtime: {error}"))
+    runtime.map_err(|error| format!("could not start another runtime: {error}"))
 }
 
-/// What has this bound is done by then, also on a busy machine.
+/// Adds a margin for a busy machine to a bound.
 pub(crate) fn on_time(bound: Duration) -> Duration {
     bound + Duration::from_secs(5)
 }
 
-/// What is left in this process of locks that were taken through a registry.
-pub(crate) fn left_in(registry: &Registry) -> Option<String> {
+/// Describes what a registry still has in this process after its locks were released, or returns `None`.
+pub(crate) fn leftovers(registry: &Registry) -> Option<String> {
     let (queues, background) = (registry.0.queues.len(), registry.0.background.len());
     let message = || format!("{queues} local queues, {background} holds and background releases");
     (queues + background > 0).then(message)
 }
 
-/// A holder's work, a few milliseconds of it.
+/// The work of a holder, a few milliseconds long.
 pub(crate) async fn work() {
     tokio::time::sleep(Duration::from_millis(5)).await;
 }

@@ -1,4 +1,4 @@
-//! The rules, a file for each concern.
+//! The rules, one file per topic.
 
 mod cancellation;
 mod crowds;
@@ -24,7 +24,7 @@ mod waiting;
 
 use super::Rule;
 
-/// A rule from an `async fn(Context) -> Finding` of the same name.
+/// Creates rules from functions `async fn(Context) -> Finding`, each named after its function.
 macro_rules! rules {
     ($($function:ident),* $(,)?) => {
         rules!(if |_| true; $($function),*)
@@ -39,8 +39,8 @@ macro_rules! rules {
 }
 use rules;
 
-/// All rules, in batches that run one after the other: of a batch all run at once, and what loads a server
-/// so that others would be late comes by itself.
+/// Returns all rules in batches. The batches run one after the other, and the rules of a batch run at once. A rule
+/// that loads the server so much that it would delay others has its own batch.
 pub(super) fn batches() -> Vec<Vec<Rule>> {
     let plain = [
         exclusion::rules(),

@@ -1,4 +1,4 @@
-//! Driving a future step by step, to drop it at a chosen one.
+//! Polls a future a limited number of times and then drops it.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -8,18 +8,18 @@ use std::time::Duration;
 /// How far a future was driven.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Steps<T> {
-    /// To its end.
+    /// It completed.
     Completed(T),
-    /// It was dropped, still pending, after this many polls.
+    /// It was still pending after the given number of polls, and was dropped.
     Dropped,
 }
 
-/// Polls the future at most `polls` times, each time when it has been woken, lets `linger` pass, and
-/// drops it.
+/// Polls the future at most `polls` times, each time after it was woken, waits for `linger`, and drops
+/// it.
 ///
-/// Calling it with 1, 2, 3… until it completes drops the future at every point where it can be
-/// suspended: without lingering before anything it has begun is under way, with it after that has been
-/// done but not been heard of.
+/// Call it with 1, 2, 3… polls until the future completes, to drop it at every point where it can be
+/// suspended. With a zero `linger`, the future is dropped before its requests make progress. Otherwise
+/// they are executed, but the future is dropped before it sees the answers.
 pub async fn step<F: Future>(polls: usize, linger: Duration, future: F) -> Steps<F::Output> {
     let mut future = pin!(future);
     let mut left = polls;

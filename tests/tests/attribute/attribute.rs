@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use dlock_runtime::backend::Memory;
-use dlock_runtime::testing::{Call, Tap};
+use dlock_runtime::testing::{Call, Intercepted};
 use dlock_runtime::{LockError, LockKey, Registry, distributed_lock};
 use tokio::time::{Instant, advance, sleep};
 
@@ -12,10 +12,10 @@ fn registry() -> Registry {
     Registry::builder().backend("memory", Memory::new()).build().expect("a registry")
 }
 
-fn tapped() -> (Registry, Tap) {
-    let tap = Tap::new(Memory::new());
-    let registry = Registry::builder().backend("memory", tap.clone()).build();
-    (registry.expect("a registry"), tap)
+fn intercepted() -> (Registry, Intercepted) {
+    let store = Intercepted::new(Memory::new());
+    let registry = Registry::builder().backend("memory", store.clone()).build();
+    (registry.expect("a registry"), store)
 }
 
 /// Holds the key until the guard is dropped, as another process would.
@@ -109,8 +109,8 @@ async fn a_skipped_body_gives_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn a_failing_backend_is_an_error_even_when_busy_is_skipped() {
-    let (registry, tap) = tapped();
-    tap.fail(Call::Acquire);
+    let (registry, store) = intercepted();
+    store.fail(Call::Acquire);
     let ran = AtomicU32::new(0);
     let answer = registry.scope(skips_to_none(&ran)).await;
     assert!(matches!(answer, Err(LockError::Backend { .. })), "{answer:?}");
@@ -167,12 +167,12 @@ async fn keyed_by_text(name: &str) -> Result<(), LockError> {
 
 #[tokio::test(start_paused = true)]
 async fn an_empty_value_or_a_long_key_is_refused_before_anything_is_sent() {
-    let (registry, tap) = tapped();
+    let (registry, store) = intercepted();
     for name in ["", &"x".repeat(600)] {
         let answer = registry.scope(keyed_by_text(name)).await;
         assert!(matches!(answer, Err(LockError::InvalidKey { .. })), "{answer:?}");
     }
-    assert_eq!(tap.count(Call::Acquire), 0);
+    assert_eq!(store.count(Call::Acquire), 0);
 }
 
 #[distributed_lock(key = "k", backend = "elsewhere")]
@@ -209,21 +209,21 @@ async fn runs_unrenewed_for(length: Duration) -> Result<(), LockError> {
 
 #[tokio::test(start_paused = true)]
 async fn a_lease_is_renewed_every_third_of_its_ttl() {
-    let (registry, tap) = tapped();
+    let (registry, store) = intercepted();
     registry.scope(runs_for(Duration::from_millis(9_500))).await.expect("renewed");
-    assert_eq!(tap.count(Call::Renew), 9);
-    assert_eq!(tap.count(Call::Acquire), 1);
+    assert_eq!(store.count(Call::Renew), 9);
+    assert_eq!(store.count(Call::Acquire), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_unrenewed_body_is_stopped_at_its_ttl() {
-    let (registry, tap) = tapped();
+    let (registry, store) = intercepted();
     registry.scope(runs_unrenewed_for(Duration::from_secs(2))).await.expect("within its ttl");
     let began = Instant::now();
     let answer = registry.scope(runs_unrenewed_for(Duration::from_secs(4))).await;
     assert!(matches!(answer, Err(LockError::Lost { completed: false, .. })), "{answer:?}");
     assert_eq!(began.elapsed(), Duration::from_secs(3));
-    assert_eq!(tap.count(Call::Renew), 0);
+    assert_eq!(store.count(Call::Renew), 0);
 }
 
 #[distributed_lock(key = "k", ttl = "3s", renew = false, on_lost = "finish")]
@@ -346,9 +346,9 @@ async fn outer_of_one_that_refuses() -> Result<(), LockError> {
 
 #[tokio::test(start_paused = true)]
 async fn nested_calls_enter_unless_told_not_to() {
-    let (registry, tap) = tapped();
+    let (registry, store) = intercepted();
     registry.scope(outer()).await.expect("nested");
-    assert_eq!((tap.count(Call::Acquire), tap.count(Call::Release)), (1, 1));
+    assert_eq!((store.count(Call::Acquire), store.count(Call::Release)), (1, 1));
     let answer = registry.scope(outer_of_one_that_refuses()).await;
     let error = answer.expect_err("a self-deadlock");
     assert!(error.to_string().contains("the same task"), "{error}");
@@ -363,26 +363,26 @@ async fn another_registry_is_another_lock() {
 
 #[tokio::test(start_paused = true)]
 async fn a_lease_that_ended_before_its_grant_was_heard_is_not_used() {
-    let (registry, tap) = tapped();
-    tap.hold_up(Call::Acquire);
+    let (registry, store) = intercepted();
+    store.hold_up(Call::Acquire);
     let ttl = Duration::from_millis(100);
     let acquire = registry.lock("k").ttl(ttl).wait(Duration::from_secs(1)).acquire();
     let late = async {
         sleep(ttl * 2).await;
-        tap.heal();
+        store.heal();
     };
     let (guard, ()) = tokio::join!(acquire, late);
     let guard = guard.expect("granted afresh");
-    assert!(guard.is_held() && tap.count(Call::Acquire) >= 2);
+    assert!(guard.is_held() && store.count(Call::Acquire) >= 2);
     assert!(!guard.remaining().is_zero());
     guard.release().await.expect("held to the end");
 
     // When every answer comes too late, the wait still ends.
-    tap.hold_up(Call::Acquire);
+    store.hold_up(Call::Acquire);
     let acquire = registry.lock("k").ttl(ttl).wait(Duration::from_millis(300)).acquire();
     let always_late = async {
         sleep(Duration::from_millis(400)).await;
-        tap.heal();
+        store.heal();
     };
     let (answer, ()) = tokio::join!(acquire, always_late);
     assert!(matches!(answer, Err(LockError::Backend { .. })), "{answer:?}");
@@ -411,25 +411,25 @@ async fn a_body_is_not_polled_once_more_after_its_proof_has_ended() {
 
 #[tokio::test(start_paused = true)]
 async fn a_release_waits_for_the_renewal_in_flight() {
-    let (registry, tap) = tapped();
+    let (registry, store) = intercepted();
     let guard = registry.lock("k").ttl(Duration::from_secs(3)).acquire().await.expect("free");
-    tap.hold_up(Call::Renew);
-    tap.reached(Call::Renew, 1).await;
+    store.hold_up(Call::Renew);
+    store.reached(Call::Renew, 1).await;
     let release = guard.release();
     let watch = async {
         sleep(Duration::from_millis(100)).await;
-        assert_eq!(tap.count(Call::Release), 0, "released while a renewal was in flight");
-        tap.heal();
+        assert_eq!(store.count(Call::Release), 0, "released while a renewal was in flight");
+        store.heal();
     };
     let (released, ()) = tokio::join!(release, watch);
     released.expect("held to the end");
-    assert_eq!(tap.count(Call::Release), 1);
+    assert_eq!(store.count(Call::Release), 1);
     sleep(Duration::from_secs(9)).await;
-    assert_eq!(tap.count(Call::Renew), 1, "renewed after its release");
+    assert_eq!(store.count(Call::Renew), 1, "renewed after its release");
 }
 
 /// Sees, when it is dropped, how many releases there have been.
-struct Witness(Tap, std::sync::Arc<AtomicU32>);
+struct Witness(Intercepted, std::sync::Arc<AtomicU32>);
 
 impl Drop for Witness {
     fn drop(&mut self) {
@@ -445,9 +445,9 @@ async fn stopped(_witness: Witness) -> Result<(), LockError> {
 
 #[tokio::test(start_paused = true)]
 async fn a_stopped_or_dropped_body_lets_go_of_its_arguments_before_the_release() {
-    let (registry, tap) = tapped();
+    let (registry, store) = intercepted();
     let seen = std::sync::Arc::new(AtomicU32::new(0));
-    let witness = || Witness(tap.clone(), seen.clone());
+    let witness = || Witness(store.clone(), seen.clone());
     let ended = registry.scope(stopped(witness())).await;
     assert!(matches!(ended, Err(LockError::HeldTooLong { .. })), "{ended:?}");
     assert_eq!(seen.swap(0, Ordering::Relaxed), 1, "released before its argument was dropped");
@@ -458,7 +458,7 @@ async fn a_stopped_or_dropped_body_lets_go_of_its_arguments_before_the_release()
     // One release, that of the first call.
     assert_eq!(seen.swap(0, Ordering::Relaxed), 2, "released before its argument was dropped");
     registry.shutdown(Duration::from_secs(1)).await.expect("released in the background");
-    assert_eq!(tap.count(Call::Release), 2);
+    assert_eq!(store.count(Call::Release), 2);
 }
 
 #[distributed_lock(key = "seen:<id>", ttl = "9s")]

@@ -11,7 +11,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use dlock_runtime::backend::{Backend, Memory};
-use dlock_runtime::testing::{Call, Tap};
+use dlock_runtime::testing::{Call, Intercepted};
 use dlock_runtime::{BackendError, LockError, LostReason, OnLost, Registry, distributed_lock};
 use futures_util::future::{FutureExt, join_all, poll_fn};
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -351,10 +351,10 @@ mod failures {
 
     #[tokio::test(start_paused = true)]
     async fn a_lock_that_is_held_is_busy_also_where_the_store_has_failed_meanwhile() {
-        let tap = Tap::new(Memory::new());
-        let locks = on(tap.clone());
+        let store = Intercepted::new(Memory::new());
+        let locks = on(store.clone());
         let held = locks.lock("k").ttl(Duration::from_mins(5)).acquire().await.expect("free");
-        tap.fail(Call::Acquire);
+        store.fail(Call::Acquire);
         let waiting = locks.lock("k").wait(Duration::from_secs(2)).acquire().await;
         assert!(matches!(waiting, Err(LockError::Busy { .. })), "{waiting:?}");
         drop(held);
@@ -364,8 +364,8 @@ mod failures {
     async fn waiters_hear_the_failure_when_the_store_fails_after_it_was_busy() {
         let store = Memory::new();
         let other = on(store.clone());
-        let tap = Tap::new(store);
-        let locks = on(tap.clone());
+        let store = Intercepted::new(store);
+        let locks = on(store.clone());
         let _held = other.lock("k").ttl(Duration::from_mins(5)).acquire().await.expect("free");
         let mut front = pin!(locks.lock("k").wait(Duration::from_mins(2)).acquire());
         assert!(front.as_mut().now_or_never().is_none());
@@ -375,7 +375,7 @@ mod failures {
             busy = behind(Duration::from_secs(1)) => busy,
         };
         assert!(matches!(busy, Err(LockError::Busy { .. })), "{busy:?}");
-        tap.fail(Call::Acquire);
+        store.fail(Call::Acquire);
         let failed = tokio::select! {
             _ = front.as_mut() => panic!("its wait is longer"),
             failed = behind(Duration::from_secs(30)) => failed,
@@ -404,11 +404,11 @@ mod releasing {
 
     #[tokio::test(start_paused = true)]
     async fn a_release_does_not_wait_for_a_renewal_that_hangs() {
-        let tap = Tap::new(Memory::new());
-        let locks = on(tap.clone());
+        let store = Intercepted::new(Memory::new());
+        let locks = on(store.clone());
         let guard = locks.lock("k").ttl(Duration::from_secs(30)).acquire().await.expect("free");
-        tap.hold_up(Call::Renew);
-        tap.reached(Call::Renew, 1).await;
+        store.hold_up(Call::Renew);
+        store.reached(Call::Renew, 1).await;
         let began = Instant::now();
         guard.release().await.expect("held");
         assert!(began.elapsed() <= LIMIT, "{:?}", began.elapsed());
@@ -419,14 +419,14 @@ mod releasing {
     #[test]
     fn a_guard_can_be_released_when_the_runtime_of_its_acquire_has_gone() {
         for hung in [false, true] {
-            let tap = Tap::new(Memory::new());
-            let locks = on(tap.clone());
+            let store = Intercepted::new(Memory::new());
+            let locks = on(store.clone());
             let first = runtime();
             let lock = locks.lock("k").ttl(Duration::from_secs(2));
             let guard = first.block_on(lock.acquire()).expect("free");
             if hung {
-                tap.hold_up(Call::Renew);
-                first.block_on(tap.reached(Call::Renew, 1));
+                store.hold_up(Call::Renew);
+                first.block_on(store.reached(Call::Renew, 1));
             }
             drop(first);
             release_in_another(&locks, guard);
@@ -435,13 +435,13 @@ mod releasing {
 
     #[test]
     fn a_guard_can_be_released_when_the_runtime_of_its_acquire_stands_still() {
-        let tap = Tap::new(Memory::new());
-        let locks = on(tap.clone());
+        let store = Intercepted::new(Memory::new());
+        let locks = on(store.clone());
         let first = runtime();
         let lock = locks.lock("k").ttl(Duration::from_secs(2));
         let guard = first.block_on(lock.acquire()).expect("free");
-        tap.hold_up(Call::Renew);
-        first.block_on(tap.reached(Call::Renew, 1));
+        store.hold_up(Call::Renew);
+        first.block_on(store.reached(Call::Renew, 1));
         // Nobody drives it from here on.
         release_in_another(&locks, guard);
         drop(first);
@@ -503,8 +503,8 @@ mod durations {
 
     #[tokio::test(start_paused = true)]
     async fn absurd_ones_are_refused_before_anything_is_sent() {
-        let tap = Tap::new(Memory::new());
-        let locks = on(tap.clone());
+        let store = Intercepted::new(Memory::new());
+        let locks = on(store.clone());
         let refused =
             |outcome: Result<_, LockError>| matches!(outcome, Err(LockError::Unsupported { .. }));
         for absurd in [Duration::MAX, Duration::from_secs(u64::MAX / 2)] {
@@ -514,13 +514,13 @@ mod durations {
                 locks.lock("k").run(async { locks.lock("k").min_hold(absurd).run(async {}).await });
             assert!(refused(nested.await.expect("free")));
         }
-        assert_eq!(tap.count(Call::Acquire), 2, "for the outer bodies alone");
+        assert_eq!(store.count(Call::Acquire), 2, "for the outer bodies alone");
         let guard = locks.lock("k").acquire().await.expect("free");
-        let before = tap.count(Call::Renew);
+        let before = store.count(Call::Renew);
         for absurd in [Duration::MAX, Duration::from_secs(u64::MAX / 2)] {
             assert!(refused(guard.extend(absurd).await));
         }
-        assert_eq!(tap.count(Call::Renew), before);
+        assert_eq!(store.count(Call::Renew), before);
         assert!(guard.is_held());
         guard.release().await.expect("held");
     }
@@ -538,14 +538,14 @@ mod renewals {
 
     #[tokio::test(start_paused = true)]
     async fn a_proof_that_has_ended_is_not_revived_by_a_late_renewal() {
-        let tap = Tap::new(Memory::new());
-        let locks = on(tap.clone());
+        let store = Intercepted::new(Memory::new());
+        let locks = on(store.clone());
         let guard = locks.lock("k").ttl(Duration::from_secs(3)).acquire().await.expect("free");
-        tap.hold_up(Call::Renew);
-        tap.reached(Call::Renew, 1).await;
+        store.hold_up(Call::Renew);
+        store.reached(Call::Renew, 1).await;
         // The process is paused: when it goes on, the answer is there, and the proof that it had has ended,
         // while one that counts from the renewal's sending would not have.
-        tap.heal();
+        store.heal();
         advance(Duration::from_millis(2_500)).await;
         assert!(!guard.is_held(), "somebody else may have held it in between");
         assert!(matches!(guard.release().await, Err(LockError::Lost { .. })));
@@ -568,31 +568,31 @@ mod renewals {
 
     #[tokio::test(start_paused = true)]
     async fn an_outage_is_retried_a_few_times_for_each_hold() {
-        let tap = Tap::new(Memory::new());
-        let locks = on(tap.clone());
+        let store = Intercepted::new(Memory::new());
+        let locks = on(store.clone());
         let ttl = Duration::from_secs(30);
         let mut guards = Vec::new();
         for hold in 0..100 {
             guards.push(locks.lock(format!("k{hold}")).ttl(ttl).acquire().await.expect("free"));
         }
-        tap.fail(Call::Renew);
+        store.fail(Call::Renew);
         sleep(ttl * 2).await;
         assert!(guards.iter().all(|guard| !guard.is_held()));
-        let each = tap.count(Call::Renew) / guards.len();
+        let each = store.count(Call::Renew) / guards.len();
         assert!((4..=16).contains(&each), "{each} tries for each hold");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_short_outage_costs_no_hold() {
-        let tap = Tap::new(Memory::new());
-        let locks = on(tap.clone());
+        let store = Intercepted::new(Memory::new());
+        let locks = on(store.clone());
         for millis in [300, 3_000, 30_000] {
             let ttl = Duration::from_millis(millis);
             let guard = locks.lock("k").ttl(ttl).acquire().await.expect("free");
             sleep(ttl / 4).await;
-            tap.fail(Call::Renew);
+            store.fail(Call::Renew);
             sleep(ttl / 2).await;
-            tap.heal();
+            store.heal();
             sleep(ttl).await;
             assert!(guard.is_held(), "{ttl:?}");
             guard.release().await.expect("held");

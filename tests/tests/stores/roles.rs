@@ -4,7 +4,7 @@
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
-use dlock_runtime::testing::Tap;
+use dlock_runtime::testing::Intercepted;
 use dlock_runtime::{LockError, LockGuard, Mode, Registry};
 #[cfg(feature = "etcd")]
 use dlock_tests::servers::EtcdServer;
@@ -77,11 +77,11 @@ impl Here {
 
     /// A task of this process that stands in line behind all who came before.
     async fn queued_here(&self, key: &str) -> JoinHandle<Result<LockGuard, LockError>> {
-        let tap = Tap::new(dlock_runtime::connect(&self.url).await.expect("the store"));
-        let registry = Registry::builder().backend("store", tap.clone()).build();
+        let store = Intercepted::new(dlock_runtime::connect(&self.url).await.expect("the store"));
+        let registry = Registry::builder().backend("store", store.clone()).build();
         let registry = registry.expect("a registry");
         let waiter = tokio::spawn(registry.lock(key).fair(true).wait(PATIENCE).acquire());
-        tap.stands_in_line().await;
+        store.stands_in_line().await;
         waiter
     }
 

@@ -1,4 +1,4 @@
-//! A hold as its watchdog sees it: when it is to be renewed, and what comes of a renewal.
+//! A hold as its watchdog sees it: when a renewal is due, and what its answer changes.
 
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,27 +9,27 @@ use super::{Ending, Hold, Phase, State};
 use crate::clock::Moment;
 use crate::error::LostReason;
 
-/// How long after a grant or a renewal the next one is due: a third of the ttl, or half of what was
-/// proved where that is less.
+/// The time from a grant or a renewal to the next renewal: a third of the ttl, or half of the
+/// validity if that is shorter.
 pub(super) fn renewal_period(ttl: Duration, validity: Duration) -> Duration {
     (ttl / 3).min(validity / 2)
 }
 
-/// One try of a renewal is given so much of the proof that is left: there is time for two more.
-const PART_OF_A_TRY: u32 = 3;
+/// The timeout of one attempt is the remaining validity divided by this, which leaves time for two more.
+const ATTEMPT_DIVISOR: u32 = 3;
 
-/// But at least so long, unless less is left: a store must have the time to answer.
-const LEAST_TRY: Duration = Duration::from_millis(50);
+/// The shortest timeout of one attempt, unless less validity remains. A store needs time to answer.
+const MIN_ATTEMPT: Duration = Duration::from_millis(50);
 
-/// The pause after a failed renewal is at most this part of the proof that is left.
-const PART_OF_A_PAUSE: u32 = 3;
+/// The pause after a failed renewal is at most the remaining validity divided by this.
+const PAUSE_DIVISOR: u32 = 3;
 
-/// It is at least this part of a ttl, and never shorter than `SHORTEST_PAUSE`.
-const SHORTEST_PART: u32 = 50;
+/// The pause is at least the ttl divided by this, and never shorter than `MIN_PAUSE`.
+const MIN_PAUSE_DIVISOR: u32 = 50;
 
-const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
+const MIN_PAUSE: Duration = Duration::from_millis(5);
 
-/// What the watchdog has to do for a hold now.
+/// What the watchdog has to do for a hold next.
 pub(crate) enum Step {
     Renew,
     Wait(Instant),
@@ -37,31 +37,31 @@ pub(crate) enum Step {
 }
 
 impl Hold {
-    /// Notes a new place in the schedule; gives back the old one.
+    /// Sets when this hold is due in the schedule, and returns the previous instant.
     pub(crate) fn reschedule(&self, due: Option<Instant>) -> Option<Instant> {
-        std::mem::replace(&mut *self.place_in_schedule(), due)
+        std::mem::replace(&mut *self.scheduled(), due)
     }
 
     pub(crate) fn is_scheduled(&self) -> bool {
-        self.place_in_schedule().is_some()
+        self.scheduled().is_some()
     }
 
-    fn place_in_schedule(&self) -> MutexGuard<'_, Option<Instant>> {
+    fn scheduled(&self) -> MutexGuard<'_, Option<Instant>> {
         self.scheduled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// When the watchdog has to look at this hold first.
-    pub(crate) fn first_due(&self) -> Instant {
+    /// When the watchdog has to check this hold next.
+    pub(crate) fn due_at(&self) -> Instant {
         let state = self.state();
         self.next_due(&state)
     }
 
     fn next_due(&self, state: &State) -> Instant {
         let mut due = state.proved.after(state.validity);
-        if let Some(age) = self.lasts(state) {
+        if let Some(age) = self.expires_at_age(state) {
             due = due.min(self.since.after(age));
         }
-        if let Some(limit) = self.longest(state) {
+        if let Some(limit) = self.max_age(state) {
             due = due.min(self.since.after(limit));
         }
         if self.is_renewed(state) && !state.renewing {
@@ -70,37 +70,37 @@ impl Hold {
         due
     }
 
-    /// What is to be done now; renewals due within `slack` go out together with this one.
+    /// Decides what to do now. A renewal that is due within `slack` is sent early, together with others.
     pub(crate) fn step(&self, now: Instant, slack: Duration) -> Step {
         self.settled(|state| {
             if state.phase != Phase::Held {
                 return Step::Nothing;
             }
-            // A retry is not put forward: its pause may be shorter than the slack.
+            // A retry is not sent early, because its pause may be shorter than the slack.
             let slack =
                 if state.failures == 0 { slack.min(self.claim.ttl / 20) } else { Duration::ZERO };
             if self.is_renewed(state) && !state.renewing && now + slack >= state.renew_at {
                 state.renewing = true;
                 return Step::Renew;
             }
-            // A millisecond at least: a timer may fire a shade before the proof ends.
+            // At least a millisecond, because a timer may fire slightly before the validity ends.
             Step::Wait(self.next_due(state).max(now + Duration::from_millis(1)))
         })
     }
 
-    /// The instant at which the hold ends if nothing renews it.
-    pub(crate) fn end_due(&self) -> Instant {
-        self.first_due()
+    /// The instant at which the hold ends unless it is renewed.
+    pub(crate) fn ends_at(&self) -> Instant {
+        self.due_at()
     }
 
-    /// How long one try of a renewal may take: it leaves time for others.
-    pub(crate) fn try_limit(&self) -> Duration {
+    /// The timeout of one renewal attempt. It leaves time for retries.
+    pub(crate) fn attempt_timeout(&self) -> Duration {
         let left = self.remaining();
-        (left / PART_OF_A_TRY).max(LEAST_TRY).min(left)
+        (left / ATTEMPT_DIVISOR).max(MIN_ATTEMPT).min(left)
     }
 
-    /// Takes in a renewal's answer: a longer proof, or a later try. A proof that had ended before the answer was
-    /// heard stays ended, since somebody else may have held the key in between.
+    /// Applies the answer to a renewal: extends the validity, or schedules a retry. A hold that expired before the
+    /// answer was processed stays expired, because somebody else may have held the key in between.
     fn renewed(&self, sent: Moment, answer: Renewed) -> Step {
         let step = self.settled(|state| {
             state.renewing = false;
@@ -134,29 +134,30 @@ impl Hold {
         step
     }
 
-    /// It grows from failure to failure, so that many holds do not wear down a store that has come back; and it
-    /// leaves time for a few more tries.
+    /// The pause before the next attempt. It grows with each failure, so that many holds do not overload a store that
+    /// has just recovered, and it leaves time for a few more attempts.
     fn pause_after_failure(&self, state: &State) -> Duration {
         let left = state.validity.saturating_sub(state.proved.elapsed());
         let grown = (self.claim.ttl / 20).saturating_mul(1 << state.failures.min(8));
-        let shortest = SHORTEST_PAUSE.max(self.claim.ttl / SHORTEST_PART);
-        let pause = grown.min(left / PART_OF_A_PAUSE).max(shortest);
+        let shortest = MIN_PAUSE.max(self.claim.ttl / MIN_PAUSE_DIVISOR);
+        let pause = grown.min(left / PAUSE_DIVISOR).max(shortest);
         pause.mul_f64(rand::random_range(0.75..=1.0))
     }
 }
 
-/// What came of a renewal.
+/// The outcome of a renewal.
 #[derive(Clone, Copy)]
 pub(crate) enum Renewed {
     For(Duration),
     NotHeld,
-    /// `executed`: the store may have executed it, or may still do so.
+    /// `executed`: the store may have executed the renewal, or may still execute it.
     Failed {
         executed: bool,
     },
 }
 
-/// A renewal in flight. Should it be dropped unanswered, because its runtime is shut down, nobody waits for it.
+/// A renewal in flight. If it is dropped unanswered, because its runtime shuts down, the hold stops waiting for it
+/// and is marked in doubt.
 #[derive(Debug)]
 pub(crate) struct InFlight {
     /// `None` once it has been answered.
@@ -164,12 +165,12 @@ pub(crate) struct InFlight {
 }
 
 impl InFlight {
-    /// For a hold that has just been marked as being renewed.
+    /// Expects that `renewing` has just been set on this hold.
     pub(crate) fn new(hold: Arc<Hold>) -> Self {
         Self { hold: Some(hold) }
     }
 
-    /// It is answered, or given up, and the hold says what to do next.
+    /// Applies the answer, or the failure to get one, and returns what to do next.
     pub(crate) fn settle(mut self, sent: Moment, answer: Renewed) -> Step {
         self.hold.take().map_or(Step::Nothing, |hold| hold.renewed(sent, answer))
     }

@@ -5,35 +5,35 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
-use super::super::context::{Context, LONG, PATIENCE, is_free_soon};
+use super::super::context::{Context, LONG, TIMEOUT, is_free_soon};
 use super::super::{Call, Finding, Rule, Steps, step};
 use super::rules;
 
-/// More polls than any path needs: a path that is longer would be left unchecked.
-const MOST_STEPS: usize = 200;
+/// More polls than any path needs. A rule fails if a path is longer, because the rest would not be checked.
+const MAX_STEPS: usize = 200;
 
-/// Dropped at once, and after what was begun has been done.
-const LINGERS: [Duration; 2] = [Duration::ZERO, Duration::from_millis(10)];
+/// Drops at once, and after the requests that were sent have been executed.
+const LINGER: [Duration; 2] = [Duration::ZERO, Duration::from_millis(10)];
 
 pub(super) fn rules() -> Vec<Rule> {
     rules![
         a_run_dropped_at_any_step_frees_its_key,
-        a_wait_dropped_at_any_step_frees_its_place,
-        a_release_dropped_at_any_step_goes_on,
-        a_hold_dropped_during_its_renewal_is_freed,
-        an_acquire_dropped_while_its_answer_is_under_way_grants_nothing,
+        a_waiter_dropped_at_any_step_leaves_the_queue,
+        a_release_dropped_at_any_step_completes_in_the_background,
+        a_hold_dropped_during_its_renewal_is_released,
+        an_acquire_dropped_before_its_reply_leaves_no_lease,
     ]
 }
 
 async fn a_run_dropped_at_any_step_frees_its_key(context: Context) -> Finding {
     let registry = context.registry().await?;
     let key = context.key("k");
-    for linger in LINGERS {
+    for linger in LINGER {
         for polls in 1.. {
-            if polls == MOST_STEPS {
-                return Err(format!("not done after {MOST_STEPS} polls"));
+            if polls == MAX_STEPS {
+                return Err(format!("not complete after {MAX_STEPS} polls"));
             }
-            let run = registry.lock(&key).ttl(LONG).wait(PATIENCE).run(async {
+            let run = registry.lock(&key).ttl(LONG).wait(TIMEOUT).run(async {
                 tokio::task::yield_now().await;
                 tokio::task::yield_now().await;
             });
@@ -49,21 +49,21 @@ async fn a_run_dropped_at_any_step_frees_its_key(context: Context) -> Finding {
     Ok(())
 }
 
-async fn a_wait_dropped_at_any_step_frees_its_place(context: Context) -> Finding {
+async fn a_waiter_dropped_at_any_step_leaves_the_queue(context: Context) -> Finding {
     let (holder, waiter) = (context.registry().await?, context.registry().await?);
     let key = context.key("k");
     for polls in 1..20 {
         let guard = holder.lock(&key).acquire().await.map_err(|error| error.to_string())?;
-        // Some waiters are dropped while they wait, some while the key is handed to them.
-        let linger = LINGERS[polls % 2];
-        let wait = step(polls, linger, waiter.lock(&key).ttl(LONG).wait(PATIENCE).acquire());
+        // Some waiters are dropped while they wait, some during the hand-over.
+        let linger = LINGER[polls % 2];
+        let wait = step(polls, linger, waiter.lock(&key).ttl(LONG).wait(TIMEOUT).acquire());
         let release = async {
             for _ in 0..polls {
                 tokio::task::yield_now().await;
             }
             guard.release().await
         };
-        let (steps, released) = tokio::join!(tokio::time::timeout(PATIENCE, wait), release);
+        let (steps, released) = tokio::join!(tokio::time::timeout(TIMEOUT, wait), release);
         released.map_err(|error| error.to_string())?;
         drop(steps);
         is_free_soon(&context, &key).await.map_err(|e| format!("dropped at step {polls}: {e}"))?;
@@ -71,53 +71,51 @@ async fn a_wait_dropped_at_any_step_frees_its_place(context: Context) -> Finding
     Ok(())
 }
 
-async fn a_release_dropped_at_any_step_goes_on(context: Context) -> Finding {
+async fn a_release_dropped_at_any_step_completes_in_the_background(context: Context) -> Finding {
     let registry = context.registry().await?;
     let key = context.key("k");
-    for polls in 0..MOST_STEPS {
+    for polls in 0..MAX_STEPS {
         let guard = registry.lock(&key).acquire().await.map_err(|error| error.to_string())?;
-        let steps = step(polls, LINGERS[polls % 2], guard.release()).await;
+        let steps = step(polls, LINGER[polls % 2], guard.release()).await;
         is_free_soon(&context, &key).await.map_err(|e| format!("dropped at step {polls}: {e}"))?;
         if let Steps::Completed(result) = steps {
             return result.map_err(|error| error.to_string());
         }
     }
-    Err(format!("not done after {MOST_STEPS} polls"))
+    Err(format!("not complete after {MAX_STEPS} polls"))
 }
 
-/// The renewal's request has been executed, its answer has not come; the holder goes away.
-async fn a_hold_dropped_during_its_renewal_is_freed(context: Context) -> Finding {
+/// The store has executed the renewal, but the holder is dropped before the answer arrives.
+async fn a_hold_dropped_during_its_renewal_is_released(context: Context) -> Finding {
     let rounds = (0..3).map(|polls| {
         let context = context.clone();
         async move {
-            let (registry, tap) = context.tapped().await?;
+            let (registry, store) = context.intercepted().await?;
             let key = context.key(&polls.to_string());
-            tap.hold_up(Call::Renew);
+            store.hold_up(Call::Renew);
             let held = registry.lock(&key).ttl(LONG).run(pending::<()>());
             let dropped = async {
-                // Renewed after a third of the ttl.
+                // The first renewal is due after a third of the ttl.
                 tokio::select! {
                     _ = held => {}
-                    () = tap.reached(Call::Renew, 1) => {}
+                    () = store.reached(Call::Renew, 1) => {}
                 }
                 for _ in 0..polls {
                     tokio::task::yield_now().await;
                 }
             };
             dropped.await;
-            tap.heal();
-            is_free_soon(&context, &key).await.map_err(|e| format!("in mid-renewal: {e}"))
+            store.heal();
+            is_free_soon(&context, &key).await.map_err(|e| format!("dropped during a renewal: {e}"))
         }
     });
     join_all(rounds).await.into_iter().collect()
 }
 
-async fn an_acquire_dropped_while_its_answer_is_under_way_grants_nothing(
-    context: Context,
-) -> Finding {
-    let (registry, tap) = context.tapped().await?;
+async fn an_acquire_dropped_before_its_reply_leaves_no_lease(context: Context) -> Finding {
+    let (registry, store) = context.intercepted().await?;
     let key = context.key("k");
-    tap.hold_up(Call::Acquire);
+    store.hold_up(Call::Acquire);
     let acquire = registry.lock(&key).ttl(LONG).acquire();
     let gone = tokio::time::timeout(Duration::from_millis(50), acquire).await;
     drop(gone);

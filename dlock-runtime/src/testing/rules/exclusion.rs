@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use futures_util::future::join_all;
 
-use super::super::context::{Context, LONG, PATIENCE, ensure, granted, releases, tries};
+use super::super::context::{Context, LONG, TIMEOUT, ensure, granted, releases, tries};
 use super::super::{Finding, Rule};
 use super::rules;
 use crate::backend::Claim;
@@ -14,27 +14,30 @@ use crate::registry::Registry;
 
 pub(super) fn rules() -> Vec<Rule> {
     rules![
-        a_held_key_is_busy_for_everybody_else,
-        one_of_many_simultaneous_tries_wins,
+        a_held_key_is_busy_for_everyone_else,
+        one_of_many_simultaneous_acquires_succeeds,
         no_update_is_lost_between_processes,
-        different_keys_do_not_meet,
+        different_keys_do_not_collide,
     ]
 }
 
-async fn a_held_key_is_busy_for_everybody_else(context: Context) -> Finding {
+async fn a_held_key_is_busy_for_everyone_else(context: Context) -> Finding {
     let (one, other) = (context.backend().await?, context.backend().await?);
     let key = context.key("k");
     let (first, second) = (Claim::new(key.clone(), LONG), Claim::new(key, LONG));
     granted(&one, &first).await?;
     ensure!(!tries(&other, &second).await?, "a second process was granted a held key");
-    ensure!(!tries(&one, &second).await?, "a second owner of one process was granted a held key");
+    ensure!(
+        !tries(&one, &second).await?,
+        "a second owner in the same process was granted a held key"
+    );
     ensure!(releases(&one, &first).await?, "the holder's release found nothing held");
     granted(&other, &second).await?;
     releases(&other, &second).await?;
     Ok(())
 }
 
-async fn one_of_many_simultaneous_tries_wins(context: Context) -> Finding {
+async fn one_of_many_simultaneous_acquires_succeeds(context: Context) -> Finding {
     let backends = [context.backend().await?, context.backend().await?];
     for round in 0..20 {
         let key = context.key(&round.to_string());
@@ -46,7 +49,7 @@ async fn one_of_many_simultaneous_tries_wins(context: Context) -> Finding {
         let wins = join_all(all).await;
         let wins = wins.into_iter().collect::<Result<Vec<_>, _>>()?;
         let winners = wins.iter().filter(|&&won| won).count();
-        ensure!(winners == 1, "{winners} of 8 simultaneous tries were granted in round {round}");
+        ensure!(winners == 1, "{winners} of 8 simultaneous acquires were granted in round {round}");
         for (claim, backend) in claims.iter().zip(backends.iter().cycle()) {
             releases(backend, claim).await?;
         }
@@ -54,7 +57,7 @@ async fn one_of_many_simultaneous_tries_wins(context: Context) -> Finding {
     Ok(())
 }
 
-/// A counter without atomics: reading and writing are apart, and others run in between.
+/// A counter that loses updates without a lock, because other tasks run between the read and the write.
 #[derive(Default)]
 struct Counter(Mutex<u64>);
 
@@ -107,16 +110,19 @@ async fn no_update_is_lost_between_processes(context: Context) -> Finding {
     let (locked, unlocked) =
         (*locked.0.lock().expect("not poisoned"), *unlocked.0.lock().expect("not poisoned"));
     ensure!(locked == all, "{} of {all} updates were lost under the lock", all - locked);
-    ensure!(unlocked < all, "the control without the lock lost no update: it proves nothing");
+    ensure!(
+        unlocked < all,
+        "the control without the lock lost no update, so the rule proves nothing"
+    );
     Ok(())
 }
 
 async fn increment_locked(registry: &Registry, key: &LockKey, counter: &Counter) -> Finding {
-    let section = registry.lock(key).wait(PATIENCE * 2).run(counter.increment());
+    let section = registry.lock(key).wait(TIMEOUT * 2).run(counter.increment());
     section.await.map_err(|error| error.to_string())
 }
 
-async fn different_keys_do_not_meet(context: Context) -> Finding {
+async fn different_keys_do_not_collide(context: Context) -> Finding {
     let backend = context.backend().await?;
     let base = context.key("");
     let longest = "x".repeat(crate::key::MAX_KEY_BYTES - base.as_str().len());
@@ -131,7 +137,7 @@ async fn different_keys_do_not_meet(context: Context) -> Finding {
     for claim in &claims {
         granted(&backend, claim)
             .await
-            .map_err(|_| format!("`{:?}` meets another key", claim.key))?;
+            .map_err(|_| format!("`{:?}` collides with another key", claim.key))?;
     }
     for claim in &claims {
         let rival = Claim::new(claim.key.clone(), LONG);

@@ -1,4 +1,4 @@
-//! A lost lease is noticed, and its body does as it was told.
+//! A lost lease is noticed, and the body is treated according to `on_lost`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::super::context::{Context, PATIENCE, ensure, force, is_free_soon, short};
+use super::super::context::{Context, TIMEOUT, ensure, force, is_free_soon, short};
 use super::super::{Call, Finding, Rule};
 use super::rules;
 use crate::error::LockError;
@@ -22,9 +22,9 @@ pub(super) fn rules() -> Vec<Rule> {
         a_body_is_stopped_when_its_lease_is_lost,
         a_body_may_finish_after_a_loss,
         a_body_may_keep_its_result_after_a_loss,
-        a_release_tells_of_a_loss,
-        no_body_runs_beyond_its_proof,
-        an_unreachable_backend_is_no_error_of_a_finished_body,
+        a_release_reports_a_lost_lease,
+        no_body_runs_beyond_its_validity,
+        a_failed_release_does_not_fail_a_finished_body,
     ]
 }
 
@@ -36,7 +36,7 @@ async fn a_body_is_stopped_when_its_lease_is_lost(context: Context) -> Finding {
         std::future::pending::<Finding>().await
     };
     let run = registry.lock(&key).ttl(ttl(&context).await?).run(body);
-    let ended = tokio::time::timeout(PATIENCE, run).await;
+    let ended = tokio::time::timeout(TIMEOUT, run).await;
     match ended {
         Ok(Err(LockError::Lost { completed: false, .. })) => Ok(()),
         Ok(other) => Err(format!("a body that lost its lease ended with {other:?}")),
@@ -56,8 +56,8 @@ async fn after_loss(
     Ok(lock
         .run(async {
             force(&other, &key).await?;
-            // Somebody else of this process would wait here; the loss shows in the second hold.
-            let second = other.lock(&key).wait(PATIENCE).acquire().await;
+            // Another registry, because a second hold is possible only after the loss.
+            let second = other.lock(&key).wait(TIMEOUT).acquire().await;
             second
                 .map_err(|error| error.to_string())?
                 .release()
@@ -84,7 +84,7 @@ async fn a_body_may_keep_its_result_after_a_loss(context: Context) -> Finding {
     }
 }
 
-async fn a_release_tells_of_a_loss(context: Context) -> Finding {
+async fn a_release_reports_a_lost_lease(context: Context) -> Finding {
     let (registry, other) = (context.registry().await?, context.registry().await?);
     let key = context.key("k");
     let guard = registry.lock(&key).acquire().await.map_err(|error| error.to_string())?;
@@ -92,19 +92,19 @@ async fn a_release_tells_of_a_loss(context: Context) -> Finding {
     let released = guard.release().await;
     ensure!(
         matches!(released, Err(LockError::Lost { completed: true, .. })),
-        "a release that found nothing held answered {released:?}"
+        "a release that found nothing held returned {released:?}"
     );
     is_free_soon(&context, &key).await
 }
 
-/// The holder cannot renew; the next holder's body must begin after the first one's last poll.
-async fn no_body_runs_beyond_its_proof(context: Context) -> Finding {
-    let (registry, tap) = context.tapped().await?;
+/// The holder cannot renew. The body of the next holder must start after the last poll of the first.
+async fn no_body_runs_beyond_its_validity(context: Context) -> Finding {
+    let (registry, store) = context.intercepted().await?;
     let other = context.registry().await?;
     let key = context.key("k");
     let inside = Arc::new(AtomicBool::new(false));
     let overlapped = Arc::new(AtomicBool::new(false));
-    tap.fail(Call::Renew);
+    store.fail(Call::Renew);
     let ttl = ttl(&context).await?;
     let first = {
         let (inside, overlapped) = (Arc::clone(&inside), Arc::clone(&overlapped));
@@ -119,13 +119,13 @@ async fn no_body_runs_beyond_its_proof(context: Context) -> Finding {
         })
     };
     let first: tokio::task::JoinHandle<Result<(), LockError>> = tokio::spawn(first);
-    tap.reached(Call::Acquire, 1).await;
+    store.reached(Call::Acquire, 1).await;
     let began = Instant::now();
     while other.lock(&key).inspect().await.map_err(|error| error.to_string())?.is_none() {
-        ensure!(began.elapsed() < PATIENCE, "the holder never held");
+        ensure!(began.elapsed() < TIMEOUT, "the first call never acquired the key");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    let second = other.lock(&key).wait(PATIENCE).run(async {
+    let second = other.lock(&key).wait(TIMEOUT).run(async {
         inside.store(true, Ordering::SeqCst);
         tokio::time::sleep(Duration::from_millis(50)).await;
     });
@@ -139,13 +139,13 @@ async fn no_body_runs_beyond_its_proof(context: Context) -> Finding {
     Ok(())
 }
 
-async fn an_unreachable_backend_is_no_error_of_a_finished_body(context: Context) -> Finding {
-    let (registry, tap) = context.tapped().await?;
+async fn a_failed_release_does_not_fail_a_finished_body(context: Context) -> Finding {
+    let (registry, store) = context.intercepted().await?;
     let key = context.key("k");
-    tap.fail(Call::Release);
+    store.fail(Call::Release);
     let done = registry.lock(&key).run(std::future::ready(7)).await;
     ensure!(matches!(done, Ok(7)), "a finished body ended with {done:?}");
-    tap.reached(Call::Release, 2).await;
-    tap.heal();
+    store.reached(Call::Release, 2).await;
+    store.heal();
     is_free_soon(&context, &key).await
 }

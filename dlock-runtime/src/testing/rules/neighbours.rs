@@ -1,11 +1,11 @@
-//! Tasks of one process keep nobody of their own from what is free, and hear of a failure as a failure.
+//! Tasks of one process do not keep each other from a free key, and a store failure is reported to all of them.
 
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::sync::oneshot;
 
-use super::super::context::{Context, PATIENCE, ensure, force, is_free_soon, short};
+use super::super::context::{Context, TIMEOUT, ensure, force, is_free_soon, short};
 use super::super::{Call, Finding, Rule};
 use super::rules;
 use crate::error::LockError;
@@ -14,18 +14,18 @@ use crate::registry::Registry;
 
 pub(super) fn rules() -> Vec<Rule> {
     let mut all = rules![
-        a_lost_hold_keeps_no_neighbour_out,
+        a_lost_hold_does_not_block_its_own_process,
         max_hold_ends_a_body_after_a_loss,
         overlapping_sets_of_one_process_never_deadlock,
-        a_failure_is_busy_for_nobody_in_the_queue,
-        an_outage_is_busy_for_nobody_in_the_queue,
+        a_failure_is_not_reported_as_busy_to_queued_tasks,
+        an_outage_is_not_reported_as_busy_to_queued_tasks,
     ];
-    all.extend(rules![if |able| able.atomic_sets; a_waiting_set_keeps_no_neighbour_out]);
+    all.extend(rules![if |able| able.atomic_sets; a_waiting_set_does_not_block_its_own_process]);
     all
 }
 
-/// The lease is lost and its body goes on: the store grants the key again, also to this very process.
-async fn a_lost_hold_keeps_no_neighbour_out(context: Context) -> Finding {
+/// A body continues after its lease was lost. The store grants the key again, including to the same process.
+async fn a_lost_hold_does_not_block_its_own_process(context: Context) -> Finding {
     for (policy, name) in [(OnLost::Finish, "finish"), (OnLost::Keep, "keep")] {
         let (registry, other) = (context.registry().await?, context.registry().await?);
         let key = context.key(name);
@@ -39,8 +39,9 @@ async fn a_lost_hold_keeps_no_neighbour_out(context: Context) -> Finding {
         let body = tokio::spawn(body);
         entered.await.map_err(|error| error.to_string())?;
         force(&other, &key).await?;
-        let next = registry.lock(&key).wait(ttl + PATIENCE).acquire().await;
-        let next = next.map_err(|error| format!("a neighbour of a hold that was lost: {error}"))?;
+        let next = registry.lock(&key).wait(ttl + TIMEOUT).acquire().await;
+        let next =
+            next.map_err(|error| format!("an acquire in the process that lost its hold: {error}"))?;
         drop(end);
         let ended = body.await.map_err(|error| error.to_string())?;
         ensure!(
@@ -48,9 +49,9 @@ async fn a_lost_hold_keeps_no_neighbour_out(context: Context) -> Finding {
                 (policy, &ended),
                 (OnLost::Keep, Ok(())) | (_, Err(LockError::Lost { completed: true, .. }))
             ),
-            "a body that went on after a loss ended with {ended:?}"
+            "a body that continued after a loss ended with {ended:?}"
         );
-        ensure!(next.is_held(), "the end of a lost hold's body ended its neighbour's hold");
+        ensure!(next.is_held(), "the end of a body whose hold was lost ended the next hold");
         next.release().await.map_err(|error| error.to_string())?;
         is_free_soon(&context, &key).await?;
     }
@@ -67,29 +68,31 @@ async fn max_hold_ends_a_body_after_a_loss(context: Context) -> Finding {
             force(&other, &key).await?;
             std::future::pending::<Finding>().await
         });
-        match tokio::time::timeout(ttl * 2 + PATIENCE, body).await {
+        match tokio::time::timeout(ttl * 2 + TIMEOUT, body).await {
             Ok(Err(LockError::HeldTooLong { .. } | LockError::Lost { completed: false, .. })) => {}
-            Ok(ended) => return Err(format!("a body that ran too long ended with {ended:?}")),
-            Err(_) => return Err("after a loss, max_hold ended no body any more".to_owned()),
+            Ok(ended) => {
+                return Err(format!("a body that exceeded its max_hold ended with {ended:?}"));
+            }
+            Err(_) => return Err("after a loss, max_hold did not end the body".to_owned()),
         }
     }
     Ok(())
 }
 
-async fn a_waiting_set_keeps_no_neighbour_out(context: Context) -> Finding {
+async fn a_waiting_set_does_not_block_its_own_process(context: Context) -> Finding {
     let holder = context.registry().await?;
-    let (registry, tap) = context.tapped().await?;
+    let (registry, store) = context.intercepted().await?;
     let (a, b) = (context.key("a"), context.key("b"));
     let held = holder.lock(&b).acquire().await.map_err(|error| error.to_string())?;
-    let set = tokio::spawn(registry.lock_all([&a, &b]).wait(PATIENCE * 2).acquire());
-    tap.stands_in_line().await;
-    let free = registry.lock(&a).wait(PATIENCE / 2).acquire().await;
-    let free = free.map_err(|error| format!("a free key that a waiting set wants: {error}"))?;
-    ensure!(!set.is_finished(), "a set was granted whose second key is held");
+    let set = tokio::spawn(registry.lock_all([&a, &b]).wait(TIMEOUT * 2).acquire());
+    store.stands_in_line().await;
+    let free = registry.lock(&a).wait(TIMEOUT / 2).acquire().await;
+    let free = free.map_err(|error| format!("a free key of a waiting set: {error}"))?;
+    ensure!(!set.is_finished(), "a set was granted although its second key is held");
     held.release().await.map_err(|error| error.to_string())?;
     free.release().await.map_err(|error| error.to_string())?;
     let set = set.await.map_err(|error| error.to_string())?;
-    let set = set.map_err(|error| format!("a set that was passed once: {error}"))?;
+    let set = set.map_err(|error| format!("a set that was overtaken once: {error}"))?;
     set.release().await.map_err(|error| error.to_string())?;
     is_free_soon(&context, &a).await?;
     is_free_soon(&context, &b).await
@@ -100,16 +103,16 @@ async fn overlapping_sets_of_one_process_never_deadlock(context: Context) -> Fin
     let [a, b, c] = ["a", "b", "c"].map(|name| context.key(name));
     let sets = [vec![&a, &b], vec![&c, &b], vec![&c, &a], vec![&b], vec![&a, &c, &b], vec![&a]];
     let each = (0..30).map(|round: usize| {
-        // A stranger now and then, so that some of them wait for the store as well.
+        // Sometimes another process, so that some of them wait for the store too.
         let registry = if round % 5 == 4 { &other } else { &registry };
         let keys = sets[round % sets.len()].clone();
-        let lock = registry.lock_all(keys).wait(PATIENCE * 2);
+        let lock = registry.lock_all(keys).wait(TIMEOUT * 2);
         tokio::spawn(lock.run(tokio::task::yield_now()))
     });
     let each: Vec<_> = each.collect();
     for task in each {
         let ended = task.await.map_err(|error| error.to_string())?;
-        ended.map_err(|error| format!("sets that overlap: {error}"))?;
+        ended.map_err(|error| format!("overlapping sets: {error}"))?;
     }
     for key in [&a, &b, &c] {
         is_free_soon(&context, key).await?;
@@ -117,36 +120,36 @@ async fn overlapping_sets_of_one_process_never_deadlock(context: Context) -> Fin
     Ok(())
 }
 
-/// As many as wait here, one behind the other.
+/// The number of tasks in the local queue.
 const QUEUE: usize = 12;
 
-async fn nobody_is_told_of_a_holder(context: &Context, registry: &Registry) -> Finding {
+async fn no_task_is_busy(context: &Context, registry: &Registry) -> Finding {
     let key = context.key("k");
     let lock = || registry.lock(&key).wait(Duration::from_millis(300));
     let ended = join_all((0..QUEUE).map(|_| lock().acquire())).await;
-    for (place, answer) in ended.iter().enumerate() {
+    for (position, answer) in ended.iter().enumerate() {
         ensure!(
             matches!(answer, Err(LockError::Backend { .. })),
-            "place {place} in the queue heard of a failing store as {answer:?}"
+            "the task at position {position} of the queue got {answer:?} from a failing store"
         );
     }
     Ok(())
 }
 
-/// Nobody holds the key, and nobody could be told so.
-async fn a_failure_is_busy_for_nobody_in_the_queue(context: Context) -> Finding {
-    let (registry, tap) = context.tapped().await?;
-    tap.fail(Call::Acquire);
-    nobody_is_told_of_a_holder(&context, &registry).await?;
-    tap.heal();
+/// Nobody holds the key, so no task may get `Busy`.
+async fn a_failure_is_not_reported_as_busy_to_queued_tasks(context: Context) -> Finding {
+    let (registry, store) = context.intercepted().await?;
+    store.fail(Call::Acquire);
+    no_task_is_busy(&context, &registry).await?;
+    store.heal();
     is_free_soon(&context, &context.key("k")).await
 }
 
-/// The same of a store that does not answer.
-async fn an_outage_is_busy_for_nobody_in_the_queue(context: Context) -> Finding {
-    let (registry, tap) = context.tapped().await?;
-    tap.hold_up(Call::Acquire);
-    nobody_is_told_of_a_holder(&context, &registry).await?;
-    tap.heal();
+/// The same with a store that does not answer.
+async fn an_outage_is_not_reported_as_busy_to_queued_tasks(context: Context) -> Finding {
+    let (registry, store) = context.intercepted().await?;
+    store.hold_up(Call::Acquire);
+    no_task_is_busy(&context, &registry).await?;
+    store.heal();
     is_free_soon(&context, &context.key("k")).await
 }

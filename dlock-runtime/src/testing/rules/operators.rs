@@ -1,10 +1,10 @@
-//! Operators see who holds a key and who waits for it, and can end a hold without a danger to anybody.
+//! Operators can list the holders and waiters of a key, and can end a hold safely.
 
 use std::time::{Duration, SystemTime};
 
 use super::super::context::{
-    Context, LONG, PATIENCE, ensure, granted, in_three_tries, is_free_soon, releases, renews,
-    short, tries,
+    Context, LONG, TIMEOUT, ensure, granted, in_three_tries, is_free_soon, releases, renews, short,
+    tries,
 };
 use super::super::{Finding, Rule};
 use super::rules;
@@ -14,15 +14,15 @@ use crate::error::LockError;
 
 pub(super) fn rules() -> Vec<Rule> {
     let mut all = rules![
-        a_list_shows_who_holds_a_key,
-        a_list_has_the_keys_that_begin_so,
-        what_was_released_is_not_listed,
-        a_revoked_hold_ends_by_itself_and_not_before,
-        a_revoked_holder_gives_its_key_back,
+        a_list_shows_the_holder_of_a_key,
+        a_list_contains_the_keys_with_its_prefix,
+        a_released_key_is_not_listed,
+        a_revoked_hold_is_not_renewed_but_keeps_its_key,
+        a_revoked_holder_releases_its_key,
         a_free_key_cannot_be_revoked,
     ];
-    all.extend(rules![if |able| able.shared; all_who_share_a_key_are_listed_and_revoked]);
-    all.extend(rules![if |able| able.fair; a_list_shows_who_waits_in_order]);
+    all.extend(rules![if |able| able.shared; all_readers_of_a_key_are_listed_and_revoked]);
+    all.extend(rules![if |able| able.fair; a_list_shows_the_waiters_of_a_key]);
     all
 }
 
@@ -34,7 +34,7 @@ async fn revokes(backend: &dyn Backend, claim: &Claim) -> Result<bool, String> {
     backend.revoke(&claim.key).await.map_err(|error| error.to_string())
 }
 
-async fn a_list_shows_who_holds_a_key(context: Context) -> Finding {
+async fn a_list_shows_the_holder_of_a_key(context: Context) -> Finding {
     let (one, other) = (context.backend().await?, context.backend().await?);
     let before = SystemTime::now();
     let client_info = ClientInfo::new("shop::purchase, 1 'x' | Grüße");
@@ -53,18 +53,21 @@ async fn a_list_shows_who_holds_a_key(context: Context) -> Finding {
     ensure!(!holder.revoked, "a hold is listed as revoked: {holder:?}");
     let left = holder.expires_in;
     ensure!(left > Duration::ZERO && left <= LONG, "a lease is listed with {left:?} left");
-    let who = holder.client_info.as_ref().ok_or("a holder is listed without who it is")?;
+    let who = holder.client_info.as_ref().ok_or("a holder is listed without its client info")?;
     let same = who.host() == client_info.host() && who.process_id() == std::process::id();
     ensure!(same && who.label() == client_info.label(), "{client_info:?} is listed as {who:?}");
-    // Stores keep microseconds.
+    // Stores have a precision of microseconds.
     let since = who.since() + Duration::from_micros(1);
-    ensure!(since >= before && who.since() <= SystemTime::now(), "it holds since {since:?}");
+    ensure!(
+        since >= before && who.since() <= SystemTime::now(),
+        "the holder is listed with `since` {since:?}"
+    );
     ensure!(waiters.is_empty(), "nobody waits, but {waiters:?} are listed");
     releases(&one, &claim).await?;
     Ok(())
 }
 
-async fn a_list_has_the_keys_that_begin_so(context: Context) -> Finding {
+async fn a_list_contains_the_keys_with_its_prefix(context: Context) -> Finding {
     let (one, other) = (context.backend().await?, context.backend().await?);
     let claims = ["b", "a:1", "a:2", "a_1"].map(|name| Claim::new(context.key(name), LONG));
     for claim in &claims {
@@ -80,40 +83,40 @@ async fn a_list_has_the_keys_that_begin_so(context: Context) -> Finding {
     Ok(())
 }
 
-async fn what_was_released_is_not_listed(context: Context) -> Finding {
+async fn a_released_key_is_not_listed(context: Context) -> Finding {
     let backend = context.backend().await?;
     let claim = Claim::new(context.key("k"), LONG);
     granted(&backend, &claim).await?;
     releases(&backend, &claim).await?;
     let states = list(&backend, claim.key.as_str()).await?;
-    ensure!(states.is_empty(), "after its release a key is listed as {states:?}");
+    ensure!(states.is_empty(), "a released key is listed as {states:?}");
     Ok(())
 }
 
-async fn a_revoked_hold_ends_by_itself_and_not_before(context: Context) -> Finding {
+async fn a_revoked_hold_is_not_renewed_but_keeps_its_key(context: Context) -> Finding {
     let (one, other) = (context.backend().await?, context.backend().await?);
     let holder = Claim::new(context.key("k"), LONG);
     let rival = Claim::new(holder.key.clone(), LONG);
     let (token, _) = granted(&one, &holder).await?;
     ensure!(revokes(&other, &holder).await?, "a held key's revocation found nothing");
-    ensure!(!tries(&other, &rival).await?, "a revoked hold was taken over before it had ended");
+    ensure!(!tries(&other, &rival).await?, "a revoked key was granted before its release");
     let states = list(&other, holder.key.as_str()).await?;
     let revoked = states.iter().flat_map(|state| &state.holders).all(|holder| holder.revoked);
     ensure!(states.len() == 1 && revoked, "a revoked hold is listed as {states:?}");
     ensure!(!renews(&one, &holder).await?, "a revoked hold was renewed");
-    ensure!(releases(&one, &holder).await?, "a revoked hold could not be given back");
-    let (larger, _) = granted(&other, &rival).await.map_err(|error| {
-        format!("after its holder has given it back a revoked key is not free: {error}")
-    })?;
-    ensure!(larger > token, "the token fell from {token} to {larger} over a revocation");
+    ensure!(releases(&one, &holder).await?, "a revoked hold could not be released");
+    let (larger, _) = granted(&other, &rival)
+        .await
+        .map_err(|error| format!("a revoked key is not free after its release: {error}"))?;
+    ensure!(larger > token, "the token did not grow across a revocation: {token}, then {larger}");
     ensure!(renews(&other, &rival).await?, "the hold after a revoked one could not be renewed");
     releases(&other, &rival).await?;
     Ok(())
 }
 
-async fn a_revoked_holder_gives_its_key_back(context: Context) -> Finding {
+async fn a_revoked_holder_releases_its_key(context: Context) -> Finding {
     let ttl = short(&context.backend().await?, Duration::from_millis(900));
-    // On a busy machine its lease may run out before anybody could revoke it.
+    // On a busy machine the lease may expire before it is revoked.
     in_three_tries(&context, |key| {
         let context = context.clone();
         async move {
@@ -123,11 +126,11 @@ async fn a_revoked_holder_gives_its_key_back(context: Context) -> Finding {
                 ensure!(revoked, "a held key's revocation found nothing");
                 std::future::pending::<Finding>().await
             });
-            match tokio::time::timeout(ttl + PATIENCE, body).await {
+            match tokio::time::timeout(ttl + TIMEOUT, body).await {
                 Ok(Err(LockError::Lost { .. })) => {}
                 Ok(Ok(finding)) => finding?,
                 Ok(Err(error)) => return Err(format!("a revoked holder ended with {error:?}")),
-                Err(_) => return Err("a revoked holder went on".to_owned()),
+                Err(_) => return Err("a revoked holder kept running".to_owned()),
             }
             is_free_soon(&context, &key).await
         }
@@ -145,7 +148,7 @@ async fn a_free_key_cannot_be_revoked(context: Context) -> Finding {
     Ok(())
 }
 
-async fn all_who_share_a_key_are_listed_and_revoked(context: Context) -> Finding {
+async fn all_readers_of_a_key_are_listed_and_revoked(context: Context) -> Finding {
     let (one, other) = (context.backend().await?, context.backend().await?);
     let key = context.key("k");
     let reader = |label| {
@@ -167,19 +170,19 @@ async fn all_who_share_a_key_are_listed_and_revoked(context: Context) -> Finding
     ensure!(revokes(&other, &first).await?, "the revocation of a shared key found nothing");
     for (backend, reader) in [(&one, &first), (&other, &second)] {
         ensure!(!renews(backend, reader).await?, "a reader that was revoked was renewed");
-        ensure!(releases(backend, reader).await?, "a revoked reader could not leave");
+        ensure!(releases(backend, reader).await?, "a revoked reader could not release");
     }
     is_free_soon(&context, &key).await
 }
 
-async fn a_list_shows_who_waits_in_order(context: Context) -> Finding {
+async fn a_list_shows_the_waiters_of_a_key(context: Context) -> Finding {
     let holder = context.registry().await?;
-    let (waiter, tap) = context.tapped().await?;
+    let (waiter, store) = context.intercepted().await?;
     let key = context.key("k");
     let guard = holder.lock(&key).label("holds").acquire().await.map_err(|e| e.to_string())?;
-    let lock = waiter.lock(&key).fair(true).label("waits").wait(PATIENCE);
+    let lock = waiter.lock(&key).fair(true).label("waits").wait(TIMEOUT);
     let waiting = tokio::spawn(lock.acquire());
-    tap.stands_in_line().await;
+    store.stands_in_line().await;
     let began = tokio::time::Instant::now();
     loop {
         let states = holder.inspect(key.as_str()).await.map_err(|error| error.to_string())?;
@@ -193,7 +196,7 @@ async fn a_list_shows_who_waits_in_order(context: Context) -> Finding {
         if held == [Some("holds".to_owned())] && waits == [Some("waits".to_owned())] {
             break;
         }
-        ensure!(began.elapsed() < PATIENCE, "a holder and a waiter are listed as {state:?}");
+        ensure!(began.elapsed() < TIMEOUT, "a holder and a waiter are listed as {state:?}");
         tokio::task::yield_now().await;
     }
     guard.release().await.map_err(|error| error.to_string())?;

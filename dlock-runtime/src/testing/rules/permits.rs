@@ -1,4 +1,4 @@
-//! A counted number of holders.
+//! Permits: a limited number of holders.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use super::super::context::{
-    Context, LONG, PATIENCE, SOON, dies, ensure, granted, is_free_soon, releases, renews, short,
+    Context, LONG, SOON, TIMEOUT, ensure, granted, is_free_soon, kill, releases, renews, short,
     tries, work,
 };
 use super::super::{Finding, Rule, Steps, step};
@@ -22,14 +22,14 @@ use crate::key::LockKey;
 pub(super) fn rules() -> Vec<Rule> {
     rules![
         if |able| able.permits;
-        so_many_hold_and_no_more,
+        no_more_holders_than_permits_are_granted,
         each_permit_has_its_own_token,
-        a_dead_permit_comes_back_within_its_ttl,
-        permits_and_others_exclude_each_other,
-        each_is_judged_by_its_own_number,
-        never_more_than_the_permits_are_inside,
-        permits_are_not_taken_exclusively_inside,
-        a_permit_dropped_at_any_step_comes_back,
+        a_dead_holders_permit_is_free_after_its_ttl,
+        permits_and_other_modes_exclude_each_other,
+        each_acquire_applies_its_own_number_of_permits,
+        no_more_bodies_than_permits_run,
+        a_permit_holder_cannot_upgrade_to_exclusive,
+        a_permit_dropped_at_any_step_is_released,
     ]
 }
 
@@ -41,7 +41,7 @@ fn one_of_three(key: &LockKey) -> Claim {
     Claim::new(key.clone(), LONG).with_mode(Mode::Permits(three()))
 }
 
-async fn so_many_hold_and_no_more(context: Context) -> Finding {
+async fn no_more_holders_than_permits_are_granted(context: Context) -> Finding {
     let (one, other) = (context.backend().await?, context.backend().await?);
     let key = context.key("k");
     let claims: Vec<_> = (0..4).map(|_| one_of_three(&key)).collect();
@@ -49,7 +49,10 @@ async fn so_many_hold_and_no_more(context: Context) -> Finding {
     granted(&other, &claims[1]).await?;
     granted(&one, &claims[2]).await?;
     ensure!(!tries(&other, &claims[3]).await?, "a fourth of three permits was granted");
-    ensure!(renews(&other, &claims[1]).await?, "a permit was not renewed beside others");
+    ensure!(
+        renews(&other, &claims[1]).await?,
+        "a permit could not be renewed while others were held"
+    );
     ensure!(releases(&one, &claims[0]).await?, "a permit's release found nothing held");
     ensure!(!releases(&one, &claims[0]).await?, "a permit was released twice");
     granted(&other, &claims[3]).await?;
@@ -68,7 +71,7 @@ async fn each_permit_has_its_own_token(context: Context) -> Finding {
         let claims: Vec<_> = (0..3).map(|_| one_of_three(&key)).collect();
         for claim in &claims {
             let (token, _) = granted(&backend, claim).await?;
-            ensure!(last < Some(token), "a permit has token {token}, an earlier one {last:?}");
+            ensure!(last < Some(token), "a permit has token {token} after {last:?}");
             let (again, _) = granted(&backend, claim).await?;
             ensure!(again == token, "the same claim had token {token} and then {again}");
             last = Some(token);
@@ -80,7 +83,7 @@ async fn each_permit_has_its_own_token(context: Context) -> Finding {
     Ok(())
 }
 
-async fn a_dead_permit_comes_back_within_its_ttl(context: Context) -> Finding {
+async fn a_dead_holders_permit_is_free_after_its_ttl(context: Context) -> Finding {
     let (dead, alive) = (context.backend().await?, context.backend().await?);
     let key = context.key("k");
     let ttl = short(&dead, Duration::from_millis(400));
@@ -92,37 +95,46 @@ async fn a_dead_permit_comes_back_within_its_ttl(context: Context) -> Finding {
         granted(&alive, claim).await?;
     }
     let began = Instant::now();
-    let _rest = dies(dead);
+    let _rest = kill(dead);
     let registry = context.registry().await?;
-    let next = registry.lock(&key).permits(three()).wait(ttl * 2 + PATIENCE).acquire().await;
+    let next = registry.lock(&key).permits(three()).wait(ttl * 2 + TIMEOUT).acquire().await;
     let next = next.map_err(|error| error.to_string())?;
     let took = began.elapsed();
-    ensure!(took < ttl * 2 + SOON, "a dead holder's permit of {ttl:?} came back after {took:?}");
+    ensure!(
+        took < ttl * 2 + SOON,
+        "a dead holder's permit with a ttl of {ttl:?} was free only after {took:?}"
+    );
     for claim in &living {
         ensure!(releases(&alive, claim).await?, "a living holder's permit was lost");
     }
     next.release().await.map_err(|error| error.to_string())
 }
 
-async fn permits_and_others_exclude_each_other(context: Context) -> Finding {
+async fn permits_and_other_modes_exclude_each_other(context: Context) -> Finding {
     let backend = context.backend().await?;
     let key = context.key("k");
     let (permit, alone) = (one_of_three(&key), Claim::new(key.clone(), LONG));
     granted(&backend, &permit).await?;
-    ensure!(!tries(&backend, &alone).await?, "a key was granted alone beside a permit");
+    ensure!(
+        !tries(&backend, &alone).await?,
+        "an exclusive lock was granted while a permit is held"
+    );
     if backend.capabilities().shared {
         let reader = Claim::new(key.clone(), LONG).with_mode(Mode::Shared);
-        ensure!(!tries(&backend, &reader).await?, "a key was shared beside a permit");
+        ensure!(!tries(&backend, &reader).await?, "a reader was granted while a permit is held");
     }
     releases(&backend, &permit).await?;
     granted(&backend, &alone).await?;
-    ensure!(!tries(&backend, &permit).await?, "a permit was granted beside a key held alone");
+    ensure!(
+        !tries(&backend, &permit).await?,
+        "a permit was granted while an exclusive lock is held"
+    );
     releases(&backend, &alone).await?;
     Ok(())
 }
 
-/// As in a deployment that changes the number while the old processes still run.
-async fn each_is_judged_by_its_own_number(context: Context) -> Finding {
+/// The situation of a deployment that changes the number while old processes still run.
+async fn each_acquire_applies_its_own_number_of_permits(context: Context) -> Finding {
     let backend = context.backend().await?;
     let key = context.key("k");
     let of = |number: u32| {
@@ -131,16 +143,16 @@ async fn each_is_judged_by_its_own_number(context: Context) -> Finding {
     };
     let (first, second, third, fourth) = (of(2), of(2), of(2), of(4));
     let alike = other_permits(&backend, &first).await?;
-    ensure!(alike.is_none(), "the first one was told of another number: {alike:?}");
+    ensure!(alike.is_none(), "the first holder got another number of permits: {alike:?}");
     let alike = other_permits(&backend, &second).await?;
-    ensure!(alike.is_none(), "one of two beside one of two was told of another number: {alike:?}");
+    ensure!(alike.is_none(), "a second holder of two permits got another number: {alike:?}");
     ensure!(!tries(&backend, &third).await?, "a third of two permits was granted");
-    let told = other_permits(&backend, &fourth).await?;
-    ensure!(told == NonZeroU32::new(2), "one of four beside two was told of {told:?}");
+    let other = other_permits(&backend, &fourth).await?;
+    ensure!(other == NonZeroU32::new(2), "a holder of four permits beside two got {other:?}");
     releases(&backend, &first).await?;
     ensure!(
         !tries(&backend, &third).await?,
-        "a third of two permits was granted beside one of four"
+        "a third of two permits was granted beside a holder of four"
     );
     releases(&backend, &second).await?;
     granted(&backend, &third).await?;
@@ -150,7 +162,7 @@ async fn each_is_judged_by_its_own_number(context: Context) -> Finding {
     Ok(())
 }
 
-/// Tries once; the other number of permits that it was told of.
+/// Acquires once, and returns the other number of permits that the store reports.
 async fn other_permits(backend: &dyn Backend, claim: &Claim) -> Result<Option<NonZeroU32>, String> {
     match backend.try_acquire(claim).await.map_err(|error| error.to_string())? {
         Attempt::Granted { other_permits, .. } => Ok(other_permits),
@@ -158,15 +170,15 @@ async fn other_permits(backend: &dyn Backend, claim: &Claim) -> Result<Option<No
     }
 }
 
-async fn never_more_than_the_permits_are_inside(context: Context) -> Finding {
+async fn no_more_bodies_than_permits_run(context: Context) -> Finding {
     let registries = [context.registry().await?, context.registry().await?];
     let key = context.key("k");
     let (inside, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    // Nobody leaves before two have been inside together, so a slow store cannot hide that they may be.
+    // No body returns before two have run at once, so a slow store cannot make them run one by one.
     let met = Arc::new(watch::Sender::new(false));
     let tasks: Vec<_> = (0..12)
         .map(|number| {
-            let lock = registries[number % 2].lock(&key).permits(three()).wait(PATIENCE * 3);
+            let lock = registries[number % 2].lock(&key).permits(three()).wait(TIMEOUT * 3);
             let (inside, most, met) = (Arc::clone(&inside), Arc::clone(&most), Arc::clone(&met));
             tokio::spawn(async move {
                 for _ in 0..4 {
@@ -177,7 +189,7 @@ async fn never_more_than_the_permits_are_inside(context: Context) -> Finding {
                             met.send_replace(true);
                         }
                         let mut meeting = met.subscribe();
-                        if timeout(PATIENCE, meeting.wait_for(|met| *met)).await.is_err() {
+                        if timeout(TIMEOUT, meeting.wait_for(|met| *met)).await.is_err() {
                             met.send_replace(true);
                         }
                         work().await;
@@ -193,12 +205,12 @@ async fn never_more_than_the_permits_are_inside(context: Context) -> Finding {
         task.map_err(|error| error.to_string())??;
     }
     let most = most.load(Ordering::SeqCst);
-    ensure!(most <= 3, "{most} were inside with three permits");
-    ensure!(most >= 2, "with three permits only one at a time is let in");
+    ensure!(most <= 3, "{most} bodies ran at once with three permits");
+    ensure!(most >= 2, "only one body at a time ran with three permits");
     is_free_soon(&context, &key).await
 }
 
-async fn permits_are_not_taken_exclusively_inside(context: Context) -> Finding {
+async fn a_permit_holder_cannot_upgrade_to_exclusive(context: Context) -> Finding {
     let registry = context.registry().await?;
     let key = context.key("k");
     let permit = || registry.lock(&key).permits(three());
@@ -208,16 +220,16 @@ async fn permits_are_not_taken_exclusively_inside(context: Context) -> Finding {
         (again, alone)
     };
     let (again, alone) = permit().run(inner).await.map_err(|error| error.to_string())?;
-    ensure!(again.is_ok(), "a permit inside a permit of the same key: {again:?}");
-    ensure!(matches!(alone, Err(LockError::Upgrade { .. })), "the key alone inside: {alone:?}");
+    ensure!(again.is_ok(), "a nested permit of the same key: {again:?}");
+    ensure!(matches!(alone, Err(LockError::Upgrade { .. })), "a nested exclusive call: {alone:?}");
     is_free_soon(&context, &key).await
 }
 
-async fn a_permit_dropped_at_any_step_comes_back(context: Context) -> Finding {
+async fn a_permit_dropped_at_any_step_is_released(context: Context) -> Finding {
     let registry = context.registry().await?;
     let key = context.key("k");
     for polls in 1..200 {
-        let lock = registry.lock(&key).permits(three()).wait(PATIENCE);
+        let lock = registry.lock(&key).permits(three()).wait(TIMEOUT);
         let steps =
             step(polls, Duration::from_millis(10), lock.run(tokio::task::yield_now())).await;
         let free = is_free_soon(&context, &key).await;
@@ -226,5 +238,5 @@ async fn a_permit_dropped_at_any_step_comes_back(context: Context) -> Finding {
             return result.map_err(|error| error.to_string());
         }
     }
-    Err("not done after 200 polls".to_owned())
+    Err("not complete after 200 polls".to_owned())
 }

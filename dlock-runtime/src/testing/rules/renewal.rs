@@ -1,58 +1,59 @@
-//! Renewals that are not answered: nobody waits for them, and one of them loses no lease.
+//! Renewals that are not answered: a release does not wait for them, and a single one does not lose the lease.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::super::context::{
-    Context, PATIENCE, ensure, in_another_runtime, in_three_tries, is_free_soon, on_time, short,
+    Context, TIMEOUT, ensure, in_another_runtime, in_three_tries, is_free_soon, on_time, short,
 };
-use super::super::{Call, Finding, Rule, Tap};
+use super::super::{Call, Finding, Intercepted, Rule};
 use super::rules;
 use crate::error::LockError;
 use crate::key::LockKey;
 use crate::registry::Registry;
 
-/// How long a caller waits for its release at most; then it goes on in the background.
+/// The longest time a caller waits for its release before it continues in the background.
 const RELEASE: Duration = Duration::from_secs(1);
 
 pub(super) fn rules() -> Vec<Rule> {
     rules![
-        a_release_waits_for_no_renewal_that_hangs,
-        one_lost_renewal_loses_no_lease,
-        a_renewal_that_nobody_saw_come_late_revives_nothing,
+        a_release_does_not_wait_for_a_hung_renewal,
+        one_lost_renewal_does_not_lose_the_lease,
+        a_late_renewal_on_a_blocked_thread_revives_nothing,
     ]
 }
 
-async fn a_release_waits_for_no_renewal_that_hangs(context: Context) -> Finding {
-    // So long that the renewal would be waited for much longer than a release may take.
+async fn a_release_does_not_wait_for_a_hung_renewal(context: Context) -> Finding {
+    // So long that waiting for the renewal would take much longer than a release may.
     let ttl = short(&context.backend().await?, Duration::from_secs(15));
-    let each = ["body", "guard"].map(|face| {
+    let each = ["body", "guard"].map(|kind| {
         let context = context.clone();
         async move {
-            let (registry, tap) = context.tapped().await?;
-            let key = context.key(face);
-            tap.hold_up(Call::Renew);
+            let (registry, store) = context.intercepted().await?;
+            let key = context.key(kind);
+            store.hold_up(Call::Renew);
             let lock = registry.lock(&key).ttl(ttl);
-            let ended = if face == "body" {
+            let ended = if kind == "body" {
                 let body = async {
-                    tap.reached(Call::Renew, 1).await;
+                    store.reached(Call::Renew, 1).await;
                     Instant::now()
                 };
                 lock.run(body).await
             } else {
                 let guard = lock.acquire().await.map_err(|error| error.to_string())?;
-                tap.reached(Call::Renew, 1).await;
+                store.reached(Call::Renew, 1).await;
                 let began = Instant::now();
                 guard.release().await.map(|()| began)
             };
-            let ended = ended.map_err(|error| format!("a renewal that hangs: {error}"))?;
+            let ended =
+                ended.map_err(|error| format!("a release beside a hung renewal: {error}"))?;
             ensure!(
                 ended.elapsed() < on_time(RELEASE),
-                "a release took {:?} beside a renewal that hangs",
+                "a release took {:?} beside a hung renewal",
                 ended.elapsed()
             );
-            tap.heal();
+            store.heal();
             is_free_soon(&context, &key).await
         }
     });
@@ -61,50 +62,55 @@ async fn a_release_waits_for_no_renewal_that_hangs(context: Context) -> Finding 
     body.and(guard)
 }
 
-async fn one_lost_renewal_loses_no_lease(context: Context) -> Finding {
+async fn one_lost_renewal_does_not_lose_the_lease(context: Context) -> Finding {
     in_three_tries(&context, |key| {
         let context = context.clone();
         async move {
-            let (registry, tap) = context.tapped().await?;
-            let ttl = short(&tap, Duration::from_millis(1_500));
-            tap.lose(Call::Renew, 1);
+            let (registry, store) = context.intercepted().await?;
+            let ttl = short(&store, Duration::from_millis(1_500));
+            store.lose(Call::Renew, 1);
             let run = registry.lock(&key).ttl(ttl).run(async {
-                tap.reached(Call::Renew, 1).await;
+                store.reached(Call::Renew, 1).await;
                 tokio::time::sleep(ttl + ttl / 2).await;
             });
-            run.await.map_err(|error| format!("one renewal was not answered: {error}"))?;
-            ensure!(tap.count(Call::Renew) >= 2, "a renewal that was lost was not tried again");
+            run.await.map_err(|error| format!("one unanswered renewal: {error}"))?;
+            ensure!(store.count(Call::Renew) >= 2, "a lost renewal was not retried");
             is_free_soon(&context, &key).await
         }
     })
     .await
 }
 
-/// The thread stands still while the proof ends; when it goes on, the answer of a renewal is there.
-async fn a_renewal_that_nobody_saw_come_late_revives_nothing(context: Context) -> Finding {
-    let (registry, tap) = context.tapped().await?;
-    let ttl = short(&tap, Duration::from_millis(900));
+/// The thread is blocked while the validity ends. When it resumes, the answer to a renewal has arrived.
+async fn a_late_renewal_on_a_blocked_thread_revives_nothing(context: Context) -> Finding {
+    let (registry, store) = context.intercepted().await?;
+    let ttl = short(&store, Duration::from_millis(900));
     let key = context.key("k");
-    tap.hold_up(Call::Renew);
-    let stalled = stalled_hold(registry, tap, key.clone(), ttl);
+    store.hold_up(Call::Renew);
+    let stalled = stalled_hold(registry, store, key.clone(), ttl);
     in_another_runtime(stalled).await??;
     is_free_soon(&context, &key).await
 }
 
-async fn stalled_hold(registry: Registry, tap: Tap, key: LockKey, ttl: Duration) -> Finding {
+async fn stalled_hold(
+    registry: Registry,
+    store: Intercepted,
+    key: LockKey,
+    ttl: Duration,
+) -> Finding {
     let guard = registry.lock(&key).ttl(ttl).acquire().await.map_err(|error| error.to_string())?;
-    let renewed = tokio::time::timeout(ttl + PATIENCE, tap.reached(Call::Renew, 1)).await;
+    let renewed = tokio::time::timeout(ttl + TIMEOUT, store.reached(Call::Renew, 1)).await;
     ensure!(renewed.is_ok(), "a hold was never renewed");
     let left = guard.remaining();
-    ensure!(left <= ttl, "a lease of {ttl:?} is proved for {left:?}");
+    ensure!(left <= ttl, "a lease of {ttl:?} is valid for {left:?}");
     std::thread::sleep(left + Duration::from_millis(100));
-    tap.heal();
+    store.heal();
     tokio::time::sleep(Duration::from_millis(100)).await;
-    ensure!(!guard.is_held(), "a late renewal revived a proof that had ended");
+    ensure!(!guard.is_held(), "a late renewal revived an expired hold");
     let released = guard.release().await;
     ensure!(
         released.as_ref().is_err_and(LockError::is_lost),
-        "a hold whose proof had ended was released as {released:?}"
+        "the release of an expired hold returned {released:?}"
     );
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Nothing is left behind because a key was once locked, neither in the store nor in the process.
+//! A key that was locked once leaves nothing behind, neither in the store nor in the process.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -6,8 +6,8 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
-use super::super::context::{Context, LONG, PATIENCE, ensure, left_in, short};
-use super::super::{Call, Finding, Rule, Tap};
+use super::super::context::{Context, LONG, TIMEOUT, ensure, leftovers, short};
+use super::super::{Call, Finding, Intercepted, Rule};
 use super::rules;
 use crate::backend::{Backend, Capabilities};
 use crate::error::LockError;
@@ -19,36 +19,33 @@ pub(super) fn rules() -> Vec<Rule> {
     rules![nothing_is_left_behind]
 }
 
-/// So many keys of each fate.
+/// The number of keys per outcome.
 const EACH: usize = 8;
 
-/// Everything that may become of an acquire.
-const FATES: [&str; 8] = [
-    "released",
-    "dropped",
-    "ran",
-    "abandoned",
-    "waited in vain",
-    "gave up waiting",
-    "forced",
-    "revoked",
-];
+/// Every way in which an acquire can end.
+const OUTCOMES: [&str; 8] =
+    ["released", "dropped", "ran", "abandoned", "timed out", "wait dropped", "forced", "revoked"];
 
-/// How a key is held; what the backend does not claim is left out.
+/// The kinds of locks that the backend supports.
 fn kinds(able: Capabilities) -> Vec<&'static str> {
-    let each =
-        [("alone", true), ("shared", able.shared), ("permits", able.permits), ("fair", able.fair)];
+    let each = [
+        ("exclusive", true),
+        ("shared", able.shared),
+        ("permits", able.permits),
+        ("fair", able.fair),
+    ];
     each.iter().filter(|(_, able)| *able).map(|(kind, _)| *kind).collect()
 }
 
-/// One process, and an operator or a rival beside it.
+/// The processes of this rule.
 #[derive(Clone)]
 struct Scene {
     registry: Registry,
+    /// An operator, or a rival.
     other: Registry,
-    /// A process whose store answers no acquire.
-    deaf: Registry,
-    tap: Tap,
+    /// A process that never gets the answer to an acquire.
+    unanswered: Registry,
+    store: Intercepted,
     ttl: Duration,
 }
 
@@ -63,39 +60,40 @@ fn lock(registry: &Registry, key: &LockKey, kind: &str) -> crate::Lock {
 }
 
 async fn nothing_is_left_behind(context: Context) -> Finding {
-    let (deaf, tap) = context.tapped().await?;
-    tap.hold_up(Call::Acquire);
+    let (unanswered, store) = context.intercepted().await?;
+    store.hold_up(Call::Acquire);
     let (registry, other) = (context.registry().await?, context.registry().await?);
-    let ttl = short(&tap, Duration::from_millis(900));
-    let scene = Scene { registry, other, deaf, tap, ttl };
+    let ttl = short(&store, Duration::from_millis(900));
+    let scene = Scene { registry, other, unanswered, store, ttl };
     let mut all = Vec::new();
-    for kind in kinds(scene.tap.capabilities()) {
-        for fate in FATES {
+    for kind in kinds(scene.store.capabilities()) {
+        for outcome in OUTCOMES {
             for number in 0..EACH {
-                let key = context.key(&format!("{kind}:{fate}:{number}"));
-                let meets = scene.clone().meets(key, kind, fate);
+                let key = context.key(&format!("{kind}:{outcome}:{number}"));
+                let run = scene.clone().run(key, kind, outcome);
                 all.push(async move {
-                    meets.await.map_err(|problem| format!("{kind}, {fate}: {problem}"))
+                    run.await.map_err(|problem| format!("{kind}, {outcome}: {problem}"))
                 });
             }
         }
     }
     join_all(all).await.into_iter().collect::<Finding>()?;
-    scene.tap.heal();
+    scene.store.heal();
     for (name, registry) in [
         ("the process", &scene.registry),
         ("its rival", &scene.other),
-        ("the deaf one", &scene.deaf),
+        ("the process without answers", &scene.unanswered),
     ] {
-        let done = registry.shutdown(PATIENCE).await;
+        let done = registry.shutdown(TIMEOUT).await;
         done.map_err(|error| format!("{name}: {error}"))?;
-        let left = left_in(registry);
-        ensure!(left.is_none(), "{name} has {}", left.unwrap_or_default());
+        let left = leftovers(registry);
+        ensure!(left.is_none(), "{name} still has {}", left.unwrap_or_default());
     }
     is_empty(&context, context.key("").as_str()).await
 }
 
-/// No lease was left to its ttl: that is long, but for those that were revoked.
+/// Checks that every key was released rather than left to expire. The ttl is longer than this wait, except for
+/// keys that an operator ended.
 async fn is_empty(context: &Context, prefix: &str) -> Finding {
     let store = context.backend().await?;
     let began = Instant::now();
@@ -103,7 +101,7 @@ async fn is_empty(context: &Context, prefix: &str) -> Finding {
         let left = store.list(prefix).await.map_err(|error| error.to_string())?;
         let Some(first) = left.first() else { return Ok(()) };
         ensure!(
-            began.elapsed() < PATIENCE / 2,
+            began.elapsed() < TIMEOUT / 2,
             "{} keys are still there, such as {first:?}",
             left.len()
         );
@@ -112,18 +110,18 @@ async fn is_empty(context: &Context, prefix: &str) -> Finding {
 }
 
 impl Scene {
-    async fn meets(self, key: LockKey, kind: &'static str, fate: &str) -> Finding {
-        match fate {
-            "abandoned" => self.abandons(&key, kind).await,
-            "waited in vain" | "gave up waiting" => self.waits(&key, kind, fate).await,
-            "forced" | "revoked" => self.ends(&key, kind, fate).await,
+    async fn run(self, key: LockKey, kind: &'static str, outcome: &str) -> Finding {
+        match outcome {
+            "abandoned" => self.abandon(&key, kind).await,
+            "timed out" | "wait dropped" => self.wait(&key, kind, outcome).await,
+            "forced" | "revoked" => self.end(&key, kind, outcome).await,
             _ => {
-                let lock = lock(&self.registry, &key, kind).ttl(LONG).wait(PATIENCE);
-                if fate == "ran" {
+                let lock = lock(&self.registry, &key, kind).ttl(LONG).wait(TIMEOUT);
+                if outcome == "ran" {
                     return lock.run(tokio::task::yield_now()).await.map_err(|e| e.to_string());
                 }
                 let guard = lock.acquire().await.map_err(|error| error.to_string())?;
-                if fate == "dropped" {
+                if outcome == "dropped" {
                     drop(guard);
                     return Ok(());
                 }
@@ -132,47 +130,47 @@ impl Scene {
         }
     }
 
-    /// The request was sent; nobody hears the answer.
-    async fn abandons(&self, key: &LockKey, kind: &str) -> Finding {
-        let acquire = lock(&self.deaf, key, kind).ttl(LONG).wait(PATIENCE).acquire();
+    /// The request is sent, but its caller is dropped before the answer.
+    async fn abandon(&self, key: &LockKey, kind: &str) -> Finding {
+        let acquire = lock(&self.unanswered, key, kind).ttl(LONG).wait(TIMEOUT).acquire();
         let gone = tokio::time::timeout(Duration::from_millis(50), acquire).await;
-        ensure!(gone.is_err(), "an acquire without an answer ended with {gone:?}");
+        ensure!(gone.is_err(), "an unanswered acquire ended with {gone:?}");
         Ok(())
     }
 
-    async fn waits(&self, key: &LockKey, kind: &str, fate: &str) -> Finding {
+    async fn wait(&self, key: &LockKey, kind: &str, outcome: &str) -> Finding {
         let held = self.other.lock(key).ttl(LONG).acquire().await.map_err(|e| e.to_string())?;
         let wait = Duration::from_millis(200);
-        if fate == "waited in vain" {
+        if outcome == "timed out" {
             let waited = lock(&self.registry, key, kind).wait(wait).acquire().await;
-            // On a busy machine its store may not have answered in time.
+            // On a busy machine the store may not answer in time.
             ensure!(
                 waited.as_ref().is_err_and(LockError::is_transient),
                 "waiting for a held key ended with {waited:?}"
             );
         } else {
-            let acquire = lock(&self.registry, key, kind).wait(PATIENCE).acquire();
+            let acquire = lock(&self.registry, key, kind).wait(TIMEOUT).acquire();
             let gone = tokio::time::timeout(wait, acquire).await;
             ensure!(gone.is_err(), "a held key was granted as {gone:?}");
         }
         held.release().await.map_err(|error| error.to_string())
     }
 
-    /// An operator ends it while its body runs.
-    async fn ends(&self, key: &LockKey, kind: &str, fate: &str) -> Finding {
+    /// An operator ends the hold while its body runs.
+    async fn end(&self, key: &LockKey, kind: &str, outcome: &str) -> Finding {
         let operator = self.other.lock(key);
-        let body = lock(&self.registry, key, kind).ttl(self.ttl).wait(PATIENCE).run(async {
-            let ended = match fate {
+        let body = lock(&self.registry, key, kind).ttl(self.ttl).wait(TIMEOUT).run(async {
+            let ended = match outcome {
                 "forced" => operator.force_release().await,
                 _ => operator.revoke().await,
             };
-            ensure!(ended.map_err(|error| error.to_string())?, "there was no hold to end");
+            ensure!(ended.map_err(|error| error.to_string())?, "the operator found no hold to end");
             std::future::pending::<Finding>().await
         });
-        match tokio::time::timeout(self.ttl + PATIENCE, body).await {
+        match tokio::time::timeout(self.ttl + TIMEOUT, body).await {
             Ok(Err(LockError::Lost { completed: false, .. })) => Ok(()),
             Ok(Ok(finding)) => finding,
-            ended => Err(format!("a hold that an operator ended, ended with {ended:?}")),
+            ended => Err(format!("a hold that an operator ended returned {ended:?}")),
         }
     }
 }

@@ -1,13 +1,12 @@
-//! Guards that move from one tokio runtime to another, also when the first one is gone.
+//! Guards that move from one tokio runtime to another, even after the first one has shut down.
 
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use super::super::context::{
-    Context, LONG, PATIENCE, ensure, in_a_runtime_that_stands_still, in_another_runtime,
-    is_free_soon, short,
+    Context, LONG, TIMEOUT, ensure, in_a_stalled_runtime, in_another_runtime, is_free_soon, short,
 };
-use super::super::{Call, Finding, Rule, Tap};
+use super::super::{Call, Finding, Intercepted, Rule};
 use super::rules;
 use crate::guard::LockGuard;
 use crate::key::LockKey;
@@ -15,15 +14,15 @@ use crate::registry::Registry;
 
 pub(super) fn rules() -> Vec<Rule> {
     let mut all = rules![
-        a_guard_is_given_back_in_another_runtime,
-        a_guard_is_given_back_after_its_runtime,
-        a_guard_is_given_back_after_its_runtime_ended_in_mid_renewal,
-        a_guard_is_given_back_after_its_runtime_ended_in_mid_extension,
-        a_guard_is_given_back_beside_a_runtime_that_stands_still,
-        a_guard_is_given_back_while_its_runtime_ends,
+        a_guard_is_released_in_another_runtime,
+        a_guard_is_released_after_its_runtime_ended,
+        a_guard_is_released_after_its_runtime_ended_during_a_renewal,
+        a_guard_is_released_after_its_runtime_ended_during_an_extension,
+        a_guard_is_released_while_its_runtime_is_stalled,
+        a_guard_is_released_while_its_runtime_shuts_down,
     ];
     all.extend(rules![if |able| !able.session;
-        a_guard_dropped_where_no_runtime_is_left_ends_with_its_lease,
+        a_guard_dropped_outside_any_runtime_expires,
     ]);
     all
 }
@@ -32,23 +31,23 @@ async fn acquire(registry: Registry, key: LockKey, ttl: Duration) -> Result<Lock
     registry.lock(&key).ttl(ttl).acquire().await.map_err(|error| error.to_string())
 }
 
-/// It has an answer, be it that the hold was lost together with its runtime.
+/// Checks that the release is answered. The hold may have been lost with its runtime.
 async fn is_released(guard: LockGuard) -> Finding {
-    match tokio::time::timeout(PATIENCE, guard.release()).await {
+    match tokio::time::timeout(TIMEOUT, guard.release()).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) if error.is_lost() => Ok(()),
         Ok(Err(error)) => Err(format!("a release in another runtime failed: {error}")),
-        Err(_) => Err(format!("a release in another runtime has no answer after {PATIENCE:?}")),
+        Err(_) => Err(format!("a release in another runtime was not answered within {TIMEOUT:?}")),
     }
 }
 
-async fn is_at_its_end(context: &Context, registry: &Registry, key: &LockKey) -> Finding {
+async fn leaves_nothing_behind(context: &Context, registry: &Registry, key: &LockKey) -> Finding {
     is_free_soon(context, key).await?;
-    let done = registry.shutdown(PATIENCE).await;
-    done.map_err(|error| format!("a shutdown after another runtime was used: {error}"))
+    let done = registry.shutdown(TIMEOUT).await;
+    done.map_err(|error| format!("a shutdown after the use of another runtime: {error}"))
 }
 
-async fn a_guard_is_given_back_in_another_runtime(context: Context) -> Finding {
+async fn a_guard_is_released_in_another_runtime(context: Context) -> Finding {
     for drops in [false, true] {
         let registry = context.registry().await?;
         let key = context.key(if drops { "dropped" } else { "released" });
@@ -65,14 +64,14 @@ async fn a_guard_is_given_back_in_another_runtime(context: Context) -> Finding {
         } else {
             is_released(guard).await?;
         }
-        is_at_its_end(&context, &registry, &key).await?;
+        leaves_nothing_behind(&context, &registry, &key).await?;
         drop(over);
         there.await.map_err(|error| error.to_string())??;
     }
     Ok(())
 }
 
-async fn a_guard_is_given_back_after_its_runtime(context: Context) -> Finding {
+async fn a_guard_is_released_after_its_runtime_ended(context: Context) -> Finding {
     for drops in [false, true] {
         let registry = context.registry().await?;
         let key = context.key(if drops { "dropped" } else { "released" });
@@ -83,104 +82,106 @@ async fn a_guard_is_given_back_after_its_runtime(context: Context) -> Finding {
         } else {
             is_released(guard).await?;
         }
-        is_at_its_end(&context, &registry, &key).await?;
+        leaves_nothing_behind(&context, &registry, &key).await?;
     }
     Ok(())
 }
 
-async fn a_guard_is_given_back_after_its_runtime_ended_in_mid_renewal(context: Context) -> Finding {
-    let (registry, tap) = context.tapped().await?;
-    let ttl = short(&tap, Duration::from_secs(3));
+async fn a_guard_is_released_after_its_runtime_ended_during_a_renewal(context: Context) -> Finding {
+    let (registry, store) = context.intercepted().await?;
+    let ttl = short(&store, Duration::from_secs(3));
     let key = context.key("k");
-    let (acquiring, inner) = (acquire(registry.clone(), key.clone(), ttl), tap.clone());
-    tap.hold_up(Call::Renew);
+    let (acquiring, inner) = (acquire(registry.clone(), key.clone(), ttl), store.clone());
+    store.hold_up(Call::Renew);
     let guard = in_another_runtime(async move {
         let guard = acquiring.await?;
         inner.reached(Call::Renew, 1).await;
         Ok::<_, String>(guard)
     });
-    given_back_after(&context, &registry, &key, &tap, guard.await??).await
+    released_after(&context, &registry, &key, &store, guard.await??).await
 }
 
-async fn a_guard_is_given_back_after_its_runtime_ended_in_mid_extension(
+async fn a_guard_is_released_after_its_runtime_ended_during_an_extension(
     context: Context,
 ) -> Finding {
-    let (registry, tap) = context.tapped().await?;
+    let (registry, store) = context.intercepted().await?;
     let key = context.key("k");
-    let (acquiring, inner) = (acquire(registry.clone(), key.clone(), LONG), tap.clone());
-    tap.hold_up(Call::Renew);
+    let (acquiring, inner) = (acquire(registry.clone(), key.clone(), LONG), store.clone());
+    store.hold_up(Call::Renew);
     let guard = in_another_runtime(async move {
         let guard = acquiring.await?;
         tokio::select! {
-            _ = guard.extend(LONG) => return Err("an extension was not proved".to_owned()),
+            _ = guard.extend(LONG) => return Err("an extension returned before its renewal was answered".to_owned()),
             () = inner.reached(Call::Renew, 1) => {}
         }
         Ok::<_, String>(guard)
     });
-    given_back_after(&context, &registry, &key, &tap, guard.await??).await
+    released_after(&context, &registry, &key, &store, guard.await??).await
 }
 
-async fn given_back_after(
+async fn released_after(
     context: &Context,
     registry: &Registry,
     key: &LockKey,
-    tap: &Tap,
+    store: &Intercepted,
     guard: LockGuard,
 ) -> Finding {
-    tap.heal();
+    store.heal();
     is_released(guard).await?;
-    is_at_its_end(context, registry, key).await
+    leaves_nothing_behind(context, registry, key).await
 }
 
-/// Nothing can be sent from there: the lease's end frees the key, as after a crash. What lasts as long as the
-/// process's session has no such end.
-async fn a_guard_dropped_where_no_runtime_is_left_ends_with_its_lease(context: Context) -> Finding {
+/// No request can be sent from there, so the key is free when the lease expires, as after a crash. Session backends
+/// are excluded, because the key stays held as long as the session of the process.
+async fn a_guard_dropped_outside_any_runtime_expires(context: Context) -> Finding {
     let (registry, other) = (context.registry().await?, context.registry().await?);
     let ttl = short(&context.backend().await?, Duration::from_millis(500));
     let key = context.key("k");
     let acquiring = acquire(registry.clone(), key.clone(), ttl);
     let guard = in_another_runtime(acquiring).await??;
     let dropped = std::thread::spawn(move || drop(guard));
-    ensure!(dropped.join().is_ok(), "dropping a guard outside of any runtime panicked");
-    let next = other.lock(&key).wait(ttl + PATIENCE).acquire().await;
-    let next = next.map_err(|error| format!("a hold of a runtime that is gone: {error}"))?;
+    ensure!(dropped.join().is_ok(), "dropping a guard outside any runtime panicked");
+    let next = other.lock(&key).wait(ttl + TIMEOUT).acquire().await;
+    let next =
+        next.map_err(|error| format!("after a guard was dropped outside any runtime: {error}"))?;
     next.release().await.map_err(|error| error.to_string())?;
-    is_at_its_end(&context, &registry, &key).await
+    leaves_nothing_behind(&context, &registry, &key).await
 }
 
-/// A guard whose renewal is under way in a runtime that nobody drives any more; that ends with the second one.
-async fn renewed_where_all_stands_still(
+/// Returns a guard whose renewal is in flight in a runtime that is stalled. Dropping the sender shuts that runtime
+/// down.
+async fn renewing_in_a_stalled_runtime(
     context: &Context,
 ) -> Result<(Registry, LockKey, LockGuard, Sender<()>), String> {
-    let (registry, tap) = context.tapped().await?;
-    let ttl = short(&tap, Duration::from_secs(15));
+    let (registry, store) = context.intercepted().await?;
+    let ttl = short(&store, Duration::from_secs(15));
     let key = context.key("k");
-    tap.hold_up(Call::Renew);
-    let (acquiring, inner) = (acquire(registry.clone(), key.clone(), ttl), tap.clone());
-    let (guard, over) = in_a_runtime_that_stands_still(async move {
+    store.hold_up(Call::Renew);
+    let (acquiring, inner) = (acquire(registry.clone(), key.clone(), ttl), store.clone());
+    let (guard, over) = in_a_stalled_runtime(async move {
         let guard = acquiring.await?;
-        // The store itself is not in the middle of anything.
+        // The store has finished the renewal; only its answer is pending.
         inner.answered(Call::Renew, 1).await;
         Ok::<_, String>(guard)
     })
     .await?;
-    tap.heal();
+    store.heal();
     Ok((registry, key, guard?, over))
 }
 
-async fn a_guard_is_given_back_beside_a_runtime_that_stands_still(context: Context) -> Finding {
-    let (registry, key, guard, over) = renewed_where_all_stands_still(&context).await?;
+async fn a_guard_is_released_while_its_runtime_is_stalled(context: Context) -> Finding {
+    let (registry, key, guard, over) = renewing_in_a_stalled_runtime(&context).await?;
     is_released(guard).await?;
-    is_at_its_end(&context, &registry, &key).await?;
+    leaves_nothing_behind(&context, &registry, &key).await?;
     drop(over);
     Ok(())
 }
 
-async fn a_guard_is_given_back_while_its_runtime_ends(context: Context) -> Finding {
-    let (registry, key, guard, over) = renewed_where_all_stands_still(&context).await?;
+async fn a_guard_is_released_while_its_runtime_shuts_down(context: Context) -> Finding {
+    let (registry, key, guard, over) = renewing_in_a_stalled_runtime(&context).await?;
     let release = tokio::spawn(is_released(guard));
     tokio::time::sleep(Duration::from_millis(50)).await;
     drop(over);
     release.await.map_err(|error| error.to_string())??;
-    is_at_its_end(&context, &registry, &key).await
+    leaves_nothing_behind(&context, &registry, &key).await
 }

@@ -1,29 +1,29 @@
-//! Locks are good neighbours in a runtime: a loop of calls leaves others their turn.
+//! Cooperative scheduling: a loop of calls yields to other tasks.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::super::context::{Context, PATIENCE, ensure, in_another_runtime};
+use super::super::context::{Context, TIMEOUT, ensure, in_another_runtime};
 use super::super::{Finding, Rule};
 use super::rules;
 use crate::registry::Registry;
 
 pub(super) fn rules() -> Vec<Rule> {
-    rules![a_loop_of_calls_starves_nobody]
+    rules![a_loop_of_calls_does_not_starve_other_tasks]
 }
 
 const TASKS: usize = 16;
 const TICKS: usize = 4;
 
-async fn a_loop_of_calls_starves_nobody(context: Context) -> Finding {
+async fn a_loop_of_calls_does_not_starve_other_tasks(context: Context) -> Finding {
     let registry = context.registry().await?;
     let over = Arc::new(AtomicBool::new(false));
     for kind in ["apart", "refused", "nested", "set"] {
         let keys = (0..TASKS).map(|task| context.key(&format!("{kind}:{task}")));
         let loops = keys.map(|key| calls(registry.clone(), key, kind, Arc::clone(&over)));
         let loops: Vec<_> = loops.collect();
-        // One thread for all of them. Should they starve it, this one stops them.
+        // All of them share one thread. If they starve it, this thread stops them.
         let ticking = in_another_runtime(async move {
             let loops: Vec<_> = loops.into_iter().map(tokio::spawn).collect();
             for _ in 0..TICKS {
@@ -33,7 +33,7 @@ async fn a_loop_of_calls_starves_nobody(context: Context) -> Finding {
                 task.abort();
             }
         });
-        let ticked = tokio::time::timeout(PATIENCE, ticking).await;
+        let ticked = tokio::time::timeout(TIMEOUT, ticking).await;
         over.store(true, Ordering::SeqCst);
         ensure!(ticked.is_ok(), "{TASKS} tasks in a loop of calls ({kind}) starved a timer");
         ticked.map_err(|error| error.to_string())??;
@@ -42,7 +42,7 @@ async fn a_loop_of_calls_starves_nobody(context: Context) -> Finding {
     Ok(())
 }
 
-/// Ends only from outside.
+/// Calls in a loop until `over` is set or the task is aborted.
 async fn calls(registry: Registry, key: crate::LockKey, kind: &str, over: Arc<AtomicBool>) {
     let beside = crate::LockKey::from(format!("{key}:beside"));
     let lock = || registry.lock(&key);

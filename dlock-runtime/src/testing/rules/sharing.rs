@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use super::super::context::{
-    Context, LONG, PATIENCE, SOON, dies, ensure, granted, in_three_tries, is_free_soon, releases,
+    Context, LONG, SOON, TIMEOUT, ensure, granted, in_three_tries, is_free_soon, kill, releases,
     renews, short, tries, work,
 };
 use super::super::{Finding, Rule, Steps, step};
@@ -23,24 +23,24 @@ pub(super) fn rules() -> Vec<Rule> {
         if |able| able.shared;
         readers_share_and_exclude_a_writer,
         tokens_of_readers_and_writers_grow,
-        a_reader_is_renewed_and_released_alone,
+        readers_are_renewed_and_released_independently,
         a_dead_reader_frees_the_key_within_its_ttl,
-        a_waiting_writer_is_not_passed_by_later_readers,
-        a_writer_that_gave_up_lets_readers_in,
+        later_readers_do_not_overtake_a_waiting_writer,
+        a_writer_that_timed_out_lets_readers_in,
         a_writer_that_died_lets_readers_in,
         a_forced_release_ends_every_reader,
-        a_reader_does_not_become_a_writer_inside,
-        a_reader_inside_a_writer_does_not_write,
-        a_writer_may_read_inside,
+        a_reader_cannot_upgrade_to_a_writer,
+        a_nested_reader_cannot_upgrade_to_a_writer,
+        a_writer_can_nest_readers,
         readers_of_one_process_share,
         a_reader_keeps_the_key_for_its_min_hold,
         a_reader_dropped_at_any_step_frees_its_key,
-        a_writer_dropped_behind_readers_leaves_nothing,
+        a_waiting_writer_dropped_at_any_step_lets_readers_in,
     ]
 }
 
 pub(super) fn under_load() -> Vec<Rule> {
-    rules![if |able| able.shared; a_writer_gets_in_among_looping_readers]
+    rules![if |able| able.shared; looping_readers_do_not_starve_a_writer]
 }
 
 fn reader(key: &LockKey) -> Claim {
@@ -79,12 +79,12 @@ async fn tokens_of_readers_and_writers_grow(context: Context) -> Finding {
     for round in 0..5 {
         let alone = writer(&key);
         let (token, _) = granted(&backend, &alone).await?;
-        ensure!(last < Some(token), "the writer of round {round} has {token}, not over {last:?}");
+        ensure!(last < Some(token), "the writer of round {round} has token {token} after {last:?}");
         releases(&backend, &alone).await?;
         let readers = [reader(&key), reader(&key)];
         for claim in &readers {
             let (later, _) = granted(&backend, claim).await?;
-            ensure!(later > token, "a reader has {later}, the writer before it {token}");
+            ensure!(later > token, "a reader has token {later} after a writer with {token}");
             last = last.max(Some(later));
         }
         for claim in &readers {
@@ -94,17 +94,17 @@ async fn tokens_of_readers_and_writers_grow(context: Context) -> Finding {
     Ok(())
 }
 
-async fn a_reader_is_renewed_and_released_alone(context: Context) -> Finding {
+async fn readers_are_renewed_and_released_independently(context: Context) -> Finding {
     let (one, other) = (context.backend().await?, context.backend().await?);
     let key = context.key("k");
     let (first, second) = (reader(&key), reader(&key));
     granted(&one, &first).await?;
     let (token, _) = granted(&other, &second).await?;
-    ensure!(renews(&one, &first).await?, "a reader was not renewed beside another one");
+    ensure!(renews(&one, &first).await?, "a reader could not be renewed beside another one");
     ensure!(releases(&one, &first).await?, "a reader's release found nothing held");
     ensure!(!renews(&one, &first).await?, "a reader was renewed after its release");
     ensure!(!releases(&one, &first).await?, "a reader was released twice");
-    ensure!(renews(&other, &second).await?, "a reader was lost with another one's release");
+    ensure!(renews(&other, &second).await?, "the release of one reader ended another one's lease");
     let (again, _) = granted(&other, &second).await?;
     ensure!(again == token, "the same claim had token {token} and then {again}");
     ensure!(releases(&other, &second).await?, "a reader's release found nothing held");
@@ -121,59 +121,62 @@ async fn a_dead_reader_frees_the_key_within_its_ttl(context: Context) -> Finding
     granted(&dead, &dying).await?;
     granted(&alive, &living).await?;
     let began = Instant::now();
-    let _rest = dies(dead);
+    let _rest = kill(dead);
     let registry = context.registry().await?;
-    ensure!(releases(&alive, &living).await?, "the living reader was lost with the dead one");
-    let guard = registry.lock(&key).wait(ttl * 2 + PATIENCE).acquire().await;
+    ensure!(releases(&alive, &living).await?, "the lease of the living reader was lost");
+    let guard = registry.lock(&key).wait(ttl * 2 + TIMEOUT).acquire().await;
     let guard = guard.map_err(|error| error.to_string())?;
     let took = began.elapsed();
-    ensure!(took < ttl * 2 + SOON, "free only {took:?} after the death of a reader with {ttl:?}");
+    ensure!(
+        took < ttl * 2 + SOON,
+        "free only {took:?} after the death of a reader with a ttl of {ttl:?}"
+    );
     guard.release().await.map_err(|error| error.to_string())
 }
 
-async fn a_waiting_writer_is_not_passed_by_later_readers(context: Context) -> Finding {
+async fn later_readers_do_not_overtake_a_waiting_writer(context: Context) -> Finding {
     in_three_tries(&context, |key| a_waiting_writer_goes_first(&context, key)).await
 }
 
 async fn a_waiting_writer_goes_first(context: &Context, key: LockKey) -> Finding {
-    let (readers, (writers, tap)) = (context.registry().await?, context.tapped().await?);
+    let (readers, (writers, store)) = (context.registry().await?, context.intercepted().await?);
     let shared = || readers.lock(&key).mode(Mode::Shared);
     let held = shared().acquire().await.map_err(|error| error.to_string())?;
-    let written = tokio::spawn(enters_and_leaves(writers.lock(&key).wait(PATIENCE)));
-    tap.stands_in_line().await;
+    let written = tokio::spawn(acquire_and_release(writers.lock(&key).wait(TIMEOUT)));
+    store.stands_in_line().await;
     let later = shared().wait(Duration::ZERO).acquire().await;
     ensure!(
         later.as_ref().is_err_and(LockError::is_busy),
-        "a reader that came after a waiting writer: {later:?}"
+        "a reader behind a waiting writer: {later:?}"
     );
-    let mut read = tokio::spawn(enters_and_leaves(shared().wait(PATIENCE)));
+    let mut read = tokio::spawn(acquire_and_release(shared().wait(TIMEOUT)));
     let early = tokio::time::timeout(Duration::from_millis(50), &mut read).await;
-    ensure!(early.is_err(), "a reader passed a waiting writer: {early:?}");
+    ensure!(early.is_err(), "a reader overtook a waiting writer: {early:?}");
     held.release().await.map_err(|error| error.to_string())?;
     let written = written.await.map_err(|error| error.to_string())??;
     let read = read.await.map_err(|error| error.to_string())??;
-    ensure!(read > written, "the reader was let in before the writer");
+    ensure!(read > written, "the reader was granted before the writer");
     Ok(())
 }
 
-/// The token of a hold that is given back at once.
-async fn enters_and_leaves(lock: Lock) -> Result<FencingToken, String> {
+/// Acquires and releases at once, and returns the token.
+async fn acquire_and_release(lock: Lock) -> Result<FencingToken, String> {
     let guard = lock.acquire().await.map_err(|error| error.to_string())?;
     let token = guard.fencing_token();
     guard.release().await.map_err(|error| error.to_string())?;
     Ok(token)
 }
 
-/// The readers overlap, so that the key is never free by itself.
-async fn a_writer_gets_in_among_looping_readers(context: Context) -> Finding {
+/// The readers overlap, so the key would never be free on its own.
+async fn looping_readers_do_not_starve_a_writer(context: Context) -> Finding {
     const READERS: usize = 32;
     let registries = [context.registry().await?, context.registry().await?];
-    let (writers, tap) = context.tapped().await?;
+    let (writers, store) = context.intercepted().await?;
     let key = context.key("k");
     let stop = tokio_util::sync::CancellationToken::new();
     let readers: Vec<_> = (0..READERS)
         .map(|number| {
-            let lock = registries[number % 2].lock(&key).mode(Mode::Shared).wait(PATIENCE * 2);
+            let lock = registries[number % 2].lock(&key).mode(Mode::Shared).wait(TIMEOUT * 2);
             let stop = stop.clone();
             tokio::spawn(async move {
                 let mut rounds = 0;
@@ -189,7 +192,7 @@ async fn a_writer_gets_in_among_looping_readers(context: Context) -> Finding {
     let mut longest = Duration::ZERO;
     for _ in 0..3 {
         let asked = Instant::now();
-        let written = writers.lock(&key).wait(PATIENCE).run(work()).await;
+        let written = writers.lock(&key).wait(TIMEOUT).run(work()).await;
         written.map_err(|error| format!("a writer among {READERS} readers: {error}"))?;
         longest = longest.max(asked.elapsed());
     }
@@ -198,15 +201,15 @@ async fn a_writer_gets_in_among_looping_readers(context: Context) -> Finding {
     for reader in readers {
         rounds += reader.await.map_err(|error| error.to_string())??;
     }
-    tracing::info!(?longest, rounds, tries = tap.count(super::super::Call::Acquire), elapsed = ?began.elapsed(), "a writer among looping readers");
+    tracing::info!(?longest, rounds, tries = store.count(super::super::Call::Acquire), elapsed = ?began.elapsed(), "a writer among looping readers");
     ensure!(
         rounds >= READERS,
-        "{READERS} readers made only {rounds} rounds: the writer starved them"
+        "{READERS} readers made only {rounds} rounds, so the writer starved them"
     );
     Ok(())
 }
 
-async fn a_writer_that_gave_up_lets_readers_in(context: Context) -> Finding {
+async fn a_writer_that_timed_out_lets_readers_in(context: Context) -> Finding {
     let (readers, writers) = (context.registry().await?, context.registry().await?);
     let key = context.key("k");
     let shared = || readers.lock(&key).mode(Mode::Shared);
@@ -215,7 +218,7 @@ async fn a_writer_that_gave_up_lets_readers_in(context: Context) -> Finding {
     let answer = writers.lock(&key).wait(wait).acquire().await;
     ensure!(answer.as_ref().is_err_and(LockError::is_busy), "a writer beside a reader: {answer:?}");
     let second = shared().wait(SOON).acquire().await;
-    let second = second.map_err(|error| format!("after a writer had given up: {error}"))?;
+    let second = second.map_err(|error| format!("a reader after a writer timed out: {error}"))?;
     for guard in [held, second] {
         guard.release().await.map_err(|error| error.to_string())?;
     }
@@ -229,19 +232,20 @@ async fn a_writer_that_died_lets_readers_in(context: Context) -> Finding {
     granted(&holding, &held).await?;
     let mut waiting = writer(&key).with_wait_left(LONG);
     waiting.ttl = short(&dead, Duration::from_secs(1));
-    let limit = if dead.capabilities().queue { waiting.ttl + PATIENCE } else { SOON };
+    let limit = if dead.capabilities().queue { waiting.ttl + TIMEOUT } else { SOON };
     if dead.capabilities().queue {
         let turn = tokio::time::timeout(Duration::from_millis(300), dead.acquire_queued(&waiting));
         ensure!(turn.await.is_err(), "a writer was granted a key that a reader holds");
     } else {
         ensure!(!tries(&dead, &waiting).await?, "a writer was granted a key that a reader holds");
     }
-    let _rest = dies(dead);
+    let _rest = kill(dead);
     let registry = context.registry().await?;
     let second = registry.lock(&key).mode(Mode::Shared).wait(limit).acquire().await;
-    let second = second.map_err(|error| format!("after a writer had died waiting: {error}"))?;
+    let second =
+        second.map_err(|error| format!("a reader after a waiting writer died: {error}"))?;
     second.release().await.map_err(|error| error.to_string())?;
-    ensure!(releases(&holding, &held).await?, "the reader was lost");
+    ensure!(releases(&holding, &held).await?, "the lease of the reader was lost");
     Ok(())
 }
 
@@ -256,12 +260,12 @@ async fn a_forced_release_ends_every_reader(context: Context) -> Finding {
     ensure!(!renews(&one, &first).await?, "a reader was renewed after a forced release");
     ensure!(!renews(&other, &second).await?, "a reader was renewed after a forced release");
     let ended = one.force_release(&key).await.map_err(|error| error.to_string())?;
-    ensure!(!ended, "a forced release found something where nothing was left");
+    ensure!(!ended, "a second forced release found a holder");
     is_free_soon(&context, &key).await
 }
 
-/// Beside another reader inside the same writer it would write while that one reads.
-async fn a_reader_inside_a_writer_does_not_write(context: Context) -> Finding {
+/// It could run beside another reader nested in the same writer, and would write while that one reads.
+async fn a_nested_reader_cannot_upgrade_to_a_writer(context: Context) -> Finding {
     let registry = context.registry().await?;
     let key = context.key("k");
     let write = || registry.lock(&key).wait(Wait::Forever).run(std::future::ready(()));
@@ -275,7 +279,7 @@ async fn a_reader_inside_a_writer_does_not_write(context: Context) -> Finding {
     is_free_soon(&context, &key).await
 }
 
-async fn a_reader_does_not_become_a_writer_inside(context: Context) -> Finding {
+async fn a_reader_cannot_upgrade_to_a_writer(context: Context) -> Finding {
     let registry = context.registry().await?;
     let key = context.key("k");
     let inner = registry.lock(&key).wait(Wait::Forever).run(std::future::ready(()));
@@ -288,7 +292,7 @@ async fn a_reader_does_not_become_a_writer_inside(context: Context) -> Finding {
     is_free_soon(&context, &key).await
 }
 
-async fn a_writer_may_read_inside(context: Context) -> Finding {
+async fn a_writer_can_nest_readers(context: Context) -> Finding {
     let registry = context.registry().await?;
     let key = context.key("k");
     let read = || registry.lock(&key).mode(Mode::Shared).run(work());
@@ -304,9 +308,9 @@ async fn readers_of_one_process_share(context: Context) -> Finding {
     let key = context.key("k");
     let all_here = tokio::sync::Barrier::new(READERS);
     let readers = (0..READERS).map(|_| {
-        let lock = registry.lock(&key).mode(Mode::Shared).wait(PATIENCE);
+        let lock = registry.lock(&key).mode(Mode::Shared).wait(TIMEOUT);
         async {
-            let met = lock.run(tokio::time::timeout(PATIENCE, all_here.wait())).await;
+            let met = lock.run(tokio::time::timeout(TIMEOUT, all_here.wait())).await;
             met.map_err(|error| error.to_string())?.map_err(|_| "readers did not meet".to_owned())
         }
     });
@@ -326,14 +330,19 @@ async fn a_reader_keeps_the_key_for_its_min_hold(context: Context) -> Finding {
     let began = Instant::now();
     let release = Release { keep_for: Some(rest), late_acquire: false };
     one.release(&held, release).await.map_err(|error| error.to_string())?;
-    ensure!(!releases(&one, &held).await?, "a kept place was released by who had given it back");
+    ensure!(
+        !releases(&one, &held).await?,
+        "a released reader was released again during its min_hold"
+    );
     if tries(&other, &writer(&key)).await? {
         let took = began.elapsed();
-        ensure!(took >= rest, "a writer was let in {took:?} after the begin of a rest of {rest:?}");
+        ensure!(took >= rest, "a writer was granted after {took:?} of a min_hold of {rest:?}");
         return Ok(());
     }
     let second = reader(&key);
-    granted(&other, &second).await.map_err(|error| format!("beside a kept place: {error}"))?;
+    granted(&other, &second)
+        .await
+        .map_err(|error| format!("a reader during another reader's min_hold: {error}"))?;
     releases(&other, &second).await?;
     Ok(())
 }
@@ -342,7 +351,7 @@ async fn a_reader_dropped_at_any_step_frees_its_key(context: Context) -> Finding
     let registry = context.registry().await?;
     let key = context.key("k");
     for polls in 1..200 {
-        let lock = registry.lock(&key).mode(Mode::Shared).wait(PATIENCE);
+        let lock = registry.lock(&key).mode(Mode::Shared).wait(TIMEOUT);
         let steps =
             step(polls, Duration::from_millis(10), lock.run(tokio::task::yield_now())).await;
         let free = is_free_soon(&context, &key).await;
@@ -351,17 +360,17 @@ async fn a_reader_dropped_at_any_step_frees_its_key(context: Context) -> Finding
             return result.map_err(|error| error.to_string());
         }
     }
-    Err("not done after 200 polls".to_owned())
+    Err("not complete after 200 polls".to_owned())
 }
 
-/// Its place would keep readers out.
-async fn a_writer_dropped_behind_readers_leaves_nothing(context: Context) -> Finding {
+/// A queue position that stays behind would keep readers out.
+async fn a_waiting_writer_dropped_at_any_step_lets_readers_in(context: Context) -> Finding {
     let (readers, writers) = (context.registry().await?, context.registry().await?);
     let key = context.key("k");
     let shared = || readers.lock(&key).mode(Mode::Shared);
     let held = shared().acquire().await.map_err(|error| error.to_string())?;
     for polls in 1..12 {
-        let wait = writers.lock(&key).wait(PATIENCE).acquire();
+        let wait = writers.lock(&key).wait(TIMEOUT).acquire();
         let dropped = step(polls, Duration::from_millis(10), wait);
         if let Ok(Steps::Completed(done)) = tokio::time::timeout(SOON / 2, dropped).await {
             return Err(format!("a writer beside a reader: {done:?}"));

@@ -1,11 +1,11 @@
-//! Leases end, and are proved only as long as they last.
+//! Leases expire, and the validity never exceeds the lease.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::super::context::{
-    Context, LONG, PATIENCE, dies, ensure, granted, is_free_soon, releases, renews, short, tries,
+    Context, LONG, TIMEOUT, ensure, granted, is_free_soon, kill, releases, renews, short, tries,
 };
 use super::super::{Call, Finding, Rule};
 use super::rules;
@@ -18,7 +18,7 @@ pub(super) fn rules() -> Vec<Rule> {
         validity_ends_before_the_lease,
         renewal_keeps_the_lease,
         an_unrenewed_hold_ends_within_its_ttl,
-        a_forgotten_hold_that_is_not_renewed_frees_its_key,
+        a_leaked_unrenewed_hold_expires,
         a_hold_is_renewed_while_its_body_runs,
         max_hold_stops_the_body_and_frees_the_key,
         min_hold_keeps_the_key_and_then_frees_it,
@@ -30,15 +30,15 @@ async fn a_dead_holders_key_is_free_after_its_ttl(context: Context) -> Finding {
     let ttl = short(&one, Duration::from_millis(300));
     let dead = Claim::new(context.key("k"), ttl);
     granted(&one, &dead).await?;
-    let left = dies(one);
+    let left = kill(one);
     let held = Instant::now();
     let next = Claim::new(dead.key.clone(), LONG);
     while !tries(&other, &next).await? {
-        ensure!(held.elapsed() < ttl + PATIENCE, "not free {:?} after its ttl", held.elapsed());
+        ensure!(held.elapsed() < ttl + TIMEOUT, "not free {:?} after its ttl", held.elapsed());
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     if let Some(left) = left {
-        ensure!(!renews(&left, &dead).await?, "an expired lease was renewed over its successor");
+        ensure!(!renews(&left, &dead).await?, "an expired lease was renewed after the next grant");
     }
     releases(&other, &next).await?;
     Ok(())
@@ -47,7 +47,7 @@ async fn a_dead_holders_key_is_free_after_its_ttl(context: Context) -> Finding {
 async fn validity_ends_before_the_lease(context: Context) -> Finding {
     let (one, other) = (context.backend().await?, context.backend().await?);
     if one.capabilities().session {
-        // Its lease ends with its session, which a rule cannot end but by closing it.
+        // Its lease ends with its session, and a rule can end a session only by closing it.
         return Ok(());
     }
     for round in 0..3 {
@@ -72,13 +72,13 @@ async fn renewal_keeps_the_lease(context: Context) -> Finding {
     granted(&one, &holder).await?;
     let began = Instant::now();
     while began.elapsed() < ttl * 2 {
-        // On a busy machine a renewal may come too late; then the rule says nothing.
+        // On a busy machine a renewal may be too late. Then this rule checks nothing.
         if !renews(&one, &holder).await? {
             return Ok(());
         }
         let renewed = Instant::now();
         if tries(&other, &rival).await? {
-            ensure!(renewed.elapsed() > ttl / 2, "a renewed lease was granted to another");
+            ensure!(renewed.elapsed() > ttl / 2, "a renewed lease was granted to another owner");
             return Ok(());
         }
         tokio::time::sleep(ttl / 10).await;
@@ -97,29 +97,33 @@ async fn an_unrenewed_hold_ends_within_its_ttl(context: Context) -> Finding {
         matches!(ended, Err(LockError::Lost { completed: false, .. })),
         "a body that outlived its unrenewed lease ended with {ended:?}"
     );
-    ensure!(began.elapsed() < ttl + PATIENCE, "it ended only after {:?}", began.elapsed());
+    ensure!(
+        began.elapsed() < ttl + TIMEOUT,
+        "the body was stopped only after {:?}",
+        began.elapsed()
+    );
     Ok(())
 }
 
-/// Nobody gives it back, and nobody will.
-async fn a_forgotten_hold_that_is_not_renewed_frees_its_key(context: Context) -> Finding {
+/// The guard is leaked, so nothing ever releases it.
+async fn a_leaked_unrenewed_hold_expires(context: Context) -> Finding {
     let (registry, other) = (context.registry().await?, context.registry().await?);
     let ttl = short(&context.backend().await?, Duration::from_millis(300));
     let key = context.key("k");
     let lock = registry.lock(&key).ttl(ttl).renew(false);
     std::mem::forget(lock.acquire().await.map_err(|error| error.to_string())?);
-    let next = other.lock(&key).wait(ttl + PATIENCE).acquire().await;
-    let next = next.map_err(|error| format!("a forgotten hold was never freed: {error}"))?;
+    let next = other.lock(&key).wait(ttl + TIMEOUT).acquire().await;
+    let next = next.map_err(|error| format!("a leaked hold never expired: {error}"))?;
     next.release().await.map_err(|error| error.to_string())
 }
 
 async fn a_hold_is_renewed_while_its_body_runs(context: Context) -> Finding {
-    let (registry, tap) = context.tapped().await?;
+    let (registry, store) = context.intercepted().await?;
     let key = context.key("k");
     let other = context.backend().await?;
     let ttl = short(&other, Duration::from_secs(3));
     let watched = async {
-        tap.reached(Call::Renew, 4).await;
+        store.reached(Call::Renew, 4).await;
         tries(&other, &Claim::new(key.clone(), LONG)).await
     };
     let ended =
@@ -133,7 +137,10 @@ async fn max_hold_stops_the_body_and_frees_the_key(context: Context) -> Finding 
     let key = context.key("k");
     let lock = registry.lock(&key).max_hold(Duration::from_millis(100));
     let ended = lock.run(std::future::pending::<()>()).await;
-    ensure!(matches!(ended, Err(LockError::HeldTooLong { .. })), "it ended with {ended:?}");
+    ensure!(
+        matches!(ended, Err(LockError::HeldTooLong { .. })),
+        "a body that exceeded its max_hold ended with {ended:?}"
+    );
     is_free_soon(&context, &key).await
 }
 
@@ -156,7 +163,7 @@ async fn min_hold_keeps_the_key_and_then_frees_it(context: Context) -> Finding {
             break;
         }
         ensure!(
-            sent.elapsed() < rest + PATIENCE,
+            sent.elapsed() < rest + TIMEOUT,
             "not free {:?} after its min_hold",
             sent.elapsed()
         );
@@ -165,13 +172,13 @@ async fn min_hold_keeps_the_key_and_then_frees_it(context: Context) -> Finding {
     ensure!(sent.elapsed() >= rest, "free after {:?} of a min_hold of {rest:?}", sent.elapsed());
     releases(&other, &next).await?;
 
-    // Through the engine, a dropped guard included.
+    // Through the engine, with a dropped guard.
     let registry = context.registry().await?;
     let key = context.key("engine");
     let began = Instant::now();
     let guard = registry.lock(&key).min_hold(rest).acquire().await.map_err(|e| e.to_string())?;
     drop(guard);
-    let second = registry.lock(&key).wait(PATIENCE).acquire().await.map_err(|e| e.to_string())?;
+    let second = registry.lock(&key).wait(TIMEOUT).acquire().await.map_err(|e| e.to_string())?;
     ensure!(began.elapsed() >= rest, "free after {:?} of a min_hold of {rest:?}", began.elapsed());
     second.release().await.map_err(|error| error.to_string())
 }

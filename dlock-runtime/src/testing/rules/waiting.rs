@@ -1,11 +1,11 @@
-//! Waiters wake, give up in time, keep their order and cost the backend little.
+//! Waiters wake up, time out on time, keep their order and send few requests.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::super::context::{Context, LONG, PATIENCE, ensure, granted, releases};
+use super::super::context::{Context, LONG, TIMEOUT, ensure, granted, releases};
 use super::super::{Call, Finding, Rule};
 use super::rules;
 use crate::backend::{Backend, Claim};
@@ -13,17 +13,17 @@ use crate::error::LockError;
 
 pub(super) fn rules() -> Vec<Rule> {
     rules![
-        a_watch_hears_a_release,
-        a_wait_ends_at_its_deadline,
-        no_wait_means_one_try,
+        a_watch_reports_a_release,
+        a_waiter_times_out_at_its_deadline,
+        a_zero_wait_makes_one_attempt,
         waiters_of_one_process_keep_their_order,
-        many_waiters_cost_the_backend_what_one_costs,
-        a_failing_backend_runs_no_body,
-        a_passing_failure_is_outlived,
+        queued_tasks_send_no_extra_requests,
+        no_body_runs_while_the_backend_fails,
+        a_transient_failure_is_retried,
     ]
 }
 
-async fn a_watch_hears_a_release(context: Context) -> Finding {
+async fn a_watch_reports_a_release(context: Context) -> Finding {
     let (one, other) = (context.backend().await?, context.backend().await?);
     if !one.capabilities().push {
         return Ok(());
@@ -32,13 +32,13 @@ async fn a_watch_hears_a_release(context: Context) -> Finding {
     for round in 0..5 {
         granted(&one, &holder).await?;
         let mut watch = other.watch(&holder.key).await.map_err(|error| error.to_string())?;
-        // Half of the rounds release before anybody listens: that must not be missed either.
+        // Half of the rounds release before anybody listens, which must not be missed either.
         if round % 2 == 0 {
             releases(&one, &holder).await?;
-            let heard = tokio::time::timeout(PATIENCE, watch.changed()).await;
+            let heard = tokio::time::timeout(TIMEOUT, watch.changed()).await;
             ensure!(heard.is_ok(), "a release before listening was missed in round {round}");
         } else {
-            let listen = async { tokio::time::timeout(PATIENCE, watch.changed()).await };
+            let listen = async { tokio::time::timeout(TIMEOUT, watch.changed()).await };
             let (heard, released) = tokio::join!(listen, releases(&one, &holder));
             released?;
             ensure!(heard.is_ok(), "a release was missed in round {round}");
@@ -47,7 +47,7 @@ async fn a_watch_hears_a_release(context: Context) -> Finding {
     Ok(())
 }
 
-async fn a_wait_ends_at_its_deadline(context: Context) -> Finding {
+async fn a_waiter_times_out_at_its_deadline(context: Context) -> Finding {
     let (one, other) = (context.registry().await?, context.registry().await?);
     let key = context.key("k");
     let guard = one.lock(&key).acquire().await.map_err(|error| error.to_string())?;
@@ -57,22 +57,26 @@ async fn a_wait_ends_at_its_deadline(context: Context) -> Finding {
         let answer = registry.lock(&key).wait(wait).acquire().await;
         let took = began.elapsed();
         let Err(LockError::Busy { waited, .. }) = answer else {
-            return Err(format!("a held key answered {answer:?}"));
+            return Err(format!("an acquire of a held key returned {answer:?}"));
         };
-        ensure!(took >= wait && waited >= wait, "gave up after {took:?} of {wait:?}");
-        ensure!(took < wait + PATIENCE, "gave up only after {took:?} of {wait:?}");
+        ensure!(took >= wait && waited >= wait, "timed out after {took:?} of {wait:?}");
+        ensure!(took < wait + TIMEOUT, "timed out only after {took:?} of {wait:?}");
     }
     guard.release().await.map_err(|error| error.to_string())
 }
 
-async fn no_wait_means_one_try(context: Context) -> Finding {
+async fn a_zero_wait_makes_one_attempt(context: Context) -> Finding {
     let holder = context.registry().await?;
-    let (registry, tap) = context.tapped().await?;
+    let (registry, store) = context.intercepted().await?;
     let key = context.key("k");
     let guard = holder.lock(&key).acquire().await.map_err(|error| error.to_string())?;
     let answer = registry.lock(&key).wait(Duration::ZERO).acquire().await;
-    ensure!(answer.as_ref().is_err_and(LockError::is_busy), "a held key answered {answer:?}");
-    ensure!(tap.count(Call::Acquire) == 1, "{} tries without a wait", tap.count(Call::Acquire));
+    ensure!(answer.as_ref().is_err_and(LockError::is_busy), "a held key: {answer:?}");
+    ensure!(
+        store.count(Call::Acquire) == 1,
+        "{} attempts with a zero wait",
+        store.count(Call::Acquire)
+    );
     guard.release().await.map_err(|error| error.to_string())
 }
 
@@ -83,12 +87,12 @@ async fn waiters_of_one_process_keep_their_order(context: Context) -> Finding {
     let guard = registry.lock(&key).acquire().await.map_err(|error| error.to_string())?;
     let mut waiters = Vec::new();
     for number in 0..10 {
-        let lock = registry.lock(&key).wait(PATIENCE);
+        let lock = registry.lock(&key).wait(TIMEOUT);
         let order = Arc::clone(&order);
         let mut waiter = Box::pin(lock.run(async move {
             order.lock().expect("not poisoned").push(number);
         }));
-        // Polled once, it stands in the queue.
+        // The first poll puts it into the queue.
         std::future::poll_fn(|cx| {
             let _ = waiter.as_mut().poll(cx);
             std::task::Poll::Ready(())
@@ -105,21 +109,24 @@ async fn waiters_of_one_process_keep_their_order(context: Context) -> Finding {
     Ok(())
 }
 
-async fn many_waiters_cost_the_backend_what_one_costs(context: Context) -> Finding {
+async fn queued_tasks_send_no_extra_requests(context: Context) -> Finding {
     const WAITERS: usize = 50;
-    let (registry, tap) = context.tapped().await?;
+    let (registry, store) = context.intercepted().await?;
     let key = context.key("k");
     let guard = registry.lock(&key).acquire().await.map_err(|error| error.to_string())?;
     let waiters: Vec<_> = (0..WAITERS)
-        .map(|_| tokio::spawn(registry.lock(&key).wait(PATIENCE * 2).run(std::future::ready(()))))
+        .map(|_| tokio::spawn(registry.lock(&key).wait(TIMEOUT * 2).run(std::future::ready(()))))
         .collect();
     tokio::task::yield_now().await;
-    ensure!(tap.count(Call::Acquire) == 1, "waiters asked the backend for a key that is held here");
+    ensure!(
+        store.count(Call::Acquire) == 1,
+        "waiters sent requests for a key that this process holds"
+    );
     guard.release().await.map_err(|error| error.to_string())?;
     for waiter in waiters {
         waiter.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
     }
-    let (acquires, releases) = (tap.count(Call::Acquire), tap.count(Call::Release));
+    let (acquires, releases) = (store.count(Call::Acquire), store.count(Call::Release));
     ensure!(
         acquires == WAITERS + 1 && releases == WAITERS + 1,
         "{WAITERS} waiters and a holder made {acquires} acquires and {releases} releases"
@@ -127,9 +134,9 @@ async fn many_waiters_cost_the_backend_what_one_costs(context: Context) -> Findi
     Ok(())
 }
 
-async fn a_failing_backend_runs_no_body(context: Context) -> Finding {
-    let (registry, tap) = context.tapped().await?;
-    tap.fail(Call::Acquire);
+async fn no_body_runs_while_the_backend_fails(context: Context) -> Finding {
+    let (registry, store) = context.intercepted().await?;
+    store.fail(Call::Acquire);
     let lock = registry.lock(context.key("k")).wait(Duration::from_millis(100));
     let mut ran = false;
     let answer = lock.run(async { ran = true }).await;
@@ -141,15 +148,15 @@ async fn a_failing_backend_runs_no_body(context: Context) -> Finding {
     Ok(())
 }
 
-async fn a_passing_failure_is_outlived(context: Context) -> Finding {
-    let (registry, tap) = context.tapped().await?;
-    tap.fail(Call::Acquire);
-    let acquire = registry.lock(context.key("k")).wait(PATIENCE).acquire();
+async fn a_transient_failure_is_retried(context: Context) -> Finding {
+    let (registry, store) = context.intercepted().await?;
+    store.fail(Call::Acquire);
+    let acquire = registry.lock(context.key("k")).wait(TIMEOUT).acquire();
     let heal = async {
-        tap.reached(Call::Acquire, 2).await;
-        tap.heal();
+        store.reached(Call::Acquire, 2).await;
+        store.heal();
     };
     let (guard, ()) = tokio::join!(acquire, heal);
-    let guard = guard.map_err(|error| format!("a passing failure ended the wait: {error}"))?;
+    let guard = guard.map_err(|error| format!("a transient failure ended the wait: {error}"))?;
     guard.release().await.map_err(|error| error.to_string())
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dlock_runtime::testing::Tap;
+use dlock_runtime::testing::Intercepted;
 use dlock_runtime::{Lock, LockError, Mode, Registry, Wait};
 use futures_util::future::try_join_all;
 use serde_json::Value;
@@ -19,8 +19,8 @@ async fn main() -> Result<(), Failure> {
     if text("do")? == "buy" {
         return shop::buy(order["locks"].as_str(), &text("shop")?).await;
     }
-    let tap = Tap::new(dlock_runtime::connect(&text("url")?).await?);
-    let registry = Registry::builder().backend("shared", tap.clone());
+    let store = Intercepted::new(dlock_runtime::connect(&text("url")?).await?);
+    let registry = Registry::builder().backend("shared", store.clone());
     let ttl = Duration::from_millis(order["ttl_ms"].as_u64().unwrap_or(30_000));
     let registry = registry.default_ttl(ttl).build()?;
     match &*text("do")? {
@@ -32,7 +32,7 @@ async fn main() -> Result<(), Failure> {
         }
         "queue_up" => {
             let waits = async {
-                tap.stands_in_line().await;
+                store.stands_in_line().await;
                 println!("waiting");
             };
             let held = hold(registry.lock(text("key")?).fair(true));

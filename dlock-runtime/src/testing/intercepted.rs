@@ -1,4 +1,4 @@
-//! A backend between the engine and another backend: it counts calls, holds them up and fails them.
+//! A wrapper around a backend that counts its calls, delays or loses their answers, and makes them fail.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,7 +12,7 @@ use crate::backend::{
 use crate::error::BackendError;
 use crate::key::LockKey;
 
-/// The calls that can be told apart.
+/// The kinds of calls that can be intercepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Call {
@@ -24,9 +24,9 @@ pub enum Call {
     Release,
 }
 
-/// Wraps a backend. Clones are the same tap.
+/// A backend whose calls are counted and can be made to fail, delayed or lost. Clones share their state.
 #[derive(Clone, Debug)]
-pub struct Tap {
+pub struct Intercepted {
     inner: Arc<dyn Backend>,
     state: Arc<Mutex<State>>,
     held_up: Arc<watch::Sender<Vec<Call>>>,
@@ -35,42 +35,42 @@ pub struct Tap {
 #[derive(Debug, Default)]
 struct State {
     counts: HashMap<Call, usize>,
-    /// How many the backend has answered.
+    /// How many calls the backend has answered.
     answered: HashMap<Call, usize>,
     failing: Vec<Call>,
-    /// How many of the next calls are never answered.
+    /// How many of the next calls lose their answer.
     losing: HashMap<Call, usize>,
 }
 
-impl Tap {
-    /// A tap on this backend that lets everything through.
+impl Intercepted {
+    /// Wraps a backend. All calls pass through at first.
     #[must_use]
     pub fn new(backend: impl Backend) -> Self {
         Self { inner: Arc::new(backend), state: Arc::default(), held_up: Arc::default() }
     }
 
-    /// How many such calls were made.
+    /// Returns how many calls of this kind were made.
     #[must_use]
     pub fn count(&self, call: Call) -> usize {
         self.state().counts.get(&call).copied().unwrap_or(0)
     }
 
-    /// From now on such calls fail transiently, without reaching the backend.
+    /// Makes calls of this kind fail transiently from now on, without reaching the backend.
     pub fn fail(&self, call: Call) {
         self.state().failing.push(call);
     }
 
-    /// From now on such calls reach the backend, but their answers are held up.
+    /// Delays the answers to calls of this kind until [`heal`](Self::heal). The calls still reach the backend.
     pub fn hold_up(&self, call: Call) {
         self.held_up.send_modify(|calls| calls.push(call));
     }
 
-    /// The next so many such calls reach the backend, but their answers never come.
+    /// Loses the answers to the next `answers` calls of this kind. The calls still reach the backend.
     pub fn lose(&self, call: Call, answers: usize) {
         self.state().losing.insert(call, answers);
     }
 
-    /// Lets everything through again. Answers that are lost stay lost.
+    /// Lets all calls pass through again. Answers that were lost stay lost.
     pub fn heal(&self) {
         let mut state = self.state();
         state.failing.clear();
@@ -79,23 +79,33 @@ impl Tap {
         self.held_up.send_modify(Vec::clear);
     }
 
-    /// Resolves when this many such calls have been made.
+    /// Resolves when `count` calls of this kind have been made.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
     pub async fn reached(&self, call: Call, count: usize) {
         while self.count(call) < count {
             tokio::time::sleep(std::time::Duration::from_millis(1)).await;
         }
     }
 
-    /// Resolves when the backend has answered this many such calls, be it that their answers are held up.
+    /// Resolves when the backend has answered `count` calls of this kind, even if the answers are delayed or lost.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
     pub async fn answered(&self, call: Call, count: usize) {
         while self.state().answered.get(&call).copied().unwrap_or(0) < count {
             tokio::time::sleep(std::time::Duration::from_millis(1)).await;
         }
     }
 
-    /// Resolves when the first acquire through this tap waits for its turn: where it asks again and again, its
-    /// first request has been answered when the second one is made; where the store has a queue, it has had
-    /// time enough to take its place there.
+    /// Resolves when the first acquire through this backend is a waiter.
+    ///
+    /// A waiter that polls has got the first answer when it sends its second request. In a store with a queue, the
+    /// first request is given time to join it.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
     pub async fn stands_in_line(&self) {
         if self.capabilities().queue {
             self.reached(Call::Acquire, 1).await;
@@ -146,7 +156,7 @@ impl State {
         *self.answered.entry(call).or_default() += 1;
     }
 
-    /// Counts a call. Does it fail, and is its answer lost?
+    /// Counts a call. Returns whether it fails, and whether its answer is lost.
     fn note(&mut self, call: Call) -> (bool, bool) {
         *self.counts.entry(call).or_default() += 1;
         let failing = self.failing.contains(&call);
@@ -156,7 +166,7 @@ impl State {
     }
 }
 
-impl Backend for Tap {
+impl Backend for Intercepted {
     fn kind(&self) -> &'static str {
         self.inner.kind()
     }

@@ -1,5 +1,4 @@
-//! A store whose one defect is in how it takes shared locks, permits or fairness, or in what it promises the
-//! engine.
+//! A store with one defect: in shared locks, permits, fairness or sets, or in what it promises the engine.
 
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU32;
@@ -13,78 +12,78 @@ use dlock_runtime::backend::{
 use dlock_runtime::{BackendError, LockKey, OwnerId};
 use tokio::runtime::{self, Handle};
 
-/// What it does not do as it should.
+/// The defect of a [`Defective`] store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Carelessness {
-    /// Nothing: the control.
+pub enum Flaw {
+    /// None: the control.
     None,
     /// Readers do not share.
-    ReadersAreWriters,
-    /// Readers keep no writer out.
-    ReadersAreNobody,
-    /// A writer that waits keeps no reader out.
-    WritersArePassed,
-    /// One holder more than there are permits.
-    OneMore,
-    /// Waiters stand in no order.
-    NoOrder,
-    /// Who gave up keeps its place.
-    PlacesStay,
-    /// A forced release ends one of several.
-    ForcesOne,
-    /// Of a set that is refused it keeps what was free.
-    SetsInParts,
-    /// A given-up acquire, or a set of them, that is executed after its release is granted.
+    ReadersAreExclusive,
+    /// Readers do not exclude writers.
+    ReadersDoNotBlockWriters,
+    /// New readers overtake a waiting writer.
+    ReadersOvertakeWriters,
+    /// Grants one more holder than there are permits.
+    OnePermitTooMany,
+    /// Waiters are not served in order.
+    Unordered,
+    /// A waiter that gave up keeps its queue position.
+    AbandonedPositionsStay,
+    /// A forced release ends only one of several holders.
+    ForceReleaseEndsOne,
+    /// A refused set keeps the keys that were free.
+    PartialSets,
+    /// An abandoned acquire, or set, that is executed after its release is granted.
     LateAcquireGrants,
-    /// It calls a lease provably valid for longer than it lasts.
-    EndlessValidity,
-    /// A renewal that is sent again finds nothing held.
+    /// Reports a validity that is longer than the lease.
+    ValidityTooLong,
+    /// The second renewal of a lease reports that it is not held.
     RenewsOnce,
-    /// A forced release says that it has ended a lease and does nothing.
-    ForcesNothing,
-    /// Its answers come only in the runtime in which the key was acquired.
+    /// A forced release reports success and does nothing.
+    ForceReleaseDoesNothing,
+    /// A release is answered only in the runtime in which the key was acquired.
     BoundToItsRuntime,
-    /// It blocks the thread while it thinks.
-    BlocksItsThread,
+    /// Blocks the thread during an acquire.
+    BlocksTheThread,
 }
 
-/// How much too long.
-const ENDLESS: u32 = 100;
+/// How many times too long a reported validity is.
+const VALIDITY_FACTOR: u32 = 100;
 
-/// The memory backend with one of these.
+/// The memory backend with one defect.
 #[derive(Clone, Debug)]
-pub struct Careless {
+pub struct Defective {
     store: Memory,
     readers: Memory,
-    how: Carelessness,
+    flaw: Flaw,
     noted: Arc<Mutex<Noted>>,
 }
 
-/// What a defect has to remember.
+/// The state that some defects need.
 #[derive(Debug, Default)]
 struct Noted {
     renewed: HashSet<OwnerId>,
     runtimes: HashMap<OwnerId, runtime::Id>,
 }
 
-impl Careless {
+impl Defective {
     /// A new store.
     #[must_use]
-    pub fn new(how: Carelessness) -> Self {
-        Self { store: Memory::new(), readers: Memory::new(), how, noted: Arc::default() }
+    pub fn new(flaw: Flaw) -> Self {
+        Self { store: Memory::new(), readers: Memory::new(), flaw, noted: Arc::default() }
     }
 
     fn claim(&self, claim: &Claim) -> Claim {
         let claim = claim.clone();
-        match (self.how, claim.mode) {
-            (Carelessness::ReadersAreWriters, Mode::Shared) => claim.with_mode(Mode::Exclusive),
-            (Carelessness::WritersArePassed, Mode::Exclusive) if !claim.fair => {
+        match (self.flaw, claim.mode) {
+            (Flaw::ReadersAreExclusive, Mode::Shared) => claim.with_mode(Mode::Exclusive),
+            (Flaw::ReadersOvertakeWriters, Mode::Exclusive) if !claim.fair => {
                 claim.with_wait_left(Duration::ZERO)
             }
-            (Carelessness::OneMore, Mode::Permits(permits)) => {
+            (Flaw::OnePermitTooMany, Mode::Permits(permits)) => {
                 claim.with_mode(Mode::Permits(permits.saturating_add(NonZeroU32::MIN.get())))
             }
-            (Carelessness::NoOrder, _) => claim.with_fair(false),
+            (Flaw::Unordered, _) => claim.with_fair(false),
             _ => claim,
         }
     }
@@ -93,38 +92,38 @@ impl Careless {
         self.noted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Is the claim known from another runtime than this one?
+    /// Returns true if the claim was acquired in another runtime.
     fn is_far_from(&self, claim: &Claim) -> bool {
         let here = Handle::try_current().ok().map(|runtime| runtime.id());
         let there = self.noted().runtimes.get(&claim.owner).copied();
-        self.how == Carelessness::BoundToItsRuntime && there.is_some() && there != here
+        self.flaw == Flaw::BoundToItsRuntime && there.is_some() && there != here
     }
 
     async fn attempt(&self, claim: &Claim) -> Result<Attempt, BackendError> {
-        if self.how == Carelessness::BlocksItsThread {
+        if self.flaw == Flaw::BlocksTheThread {
             std::thread::sleep(Duration::from_millis(50));
         }
         self.noted().runtimes.insert(claim.owner, Handle::current().id());
         let attempt = self.store(claim).try_acquire(&self.claim(claim)).await?;
         Ok(match attempt {
-            Attempt::Granted { token, .. } if self.how == Carelessness::EndlessValidity => {
-                Attempt::granted(token, claim.ttl * ENDLESS)
+            Attempt::Granted { token, .. } if self.flaw == Flaw::ValidityTooLong => {
+                Attempt::granted(token, claim.ttl * VALIDITY_FACTOR)
             }
             attempt => attempt,
         })
     }
 
     fn store(&self, claim: &Claim) -> &Memory {
-        match (self.how, claim.mode) {
-            (Carelessness::ReadersAreNobody, Mode::Shared) => &self.readers,
+        match (self.flaw, claim.mode) {
+            (Flaw::ReadersDoNotBlockWriters, Mode::Shared) => &self.readers,
             _ => &self.store,
         }
     }
 }
 
-impl Backend for Careless {
+impl Backend for Defective {
     fn kind(&self) -> &'static str {
-        "careless"
+        "defective"
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -139,7 +138,7 @@ impl Backend for Careless {
         &'a self,
         claims: &'a [Claim],
     ) -> Answer<'a, Result<SetAttempt, BackendError>> {
-        if self.how != Carelessness::SetsInParts {
+        if self.flaw != Flaw::PartialSets {
             return self.store.try_acquire_set(claims);
         }
         Answer::from_future(async move {
@@ -158,7 +157,7 @@ impl Backend for Careless {
     }
 
     fn renew<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Result<Renewal, BackendError>> {
-        if self.how == Carelessness::RenewsOnce && !self.noted().renewed.insert(claim.owner) {
+        if self.flaw == Flaw::RenewsOnce && !self.noted().renewed.insert(claim.owner) {
             return Answer::ready(Ok(Renewal::NotHeld));
         }
         self.store(claim).renew(claim)
@@ -172,8 +171,8 @@ impl Backend for Careless {
         if self.is_far_from(claim) {
             return Answer::from_future(std::future::pending());
         }
-        release.late_acquire &= self.how != Carelessness::LateAcquireGrants;
-        if self.how == Carelessness::PlacesStay && claim.token.is_none() {
+        release.late_acquire &= self.flaw != Flaw::LateAcquireGrants;
+        if self.flaw == Flaw::AbandonedPositionsStay && claim.token.is_none() {
             return Answer::ready(Ok(Released::NotHeld));
         }
         self.store(claim).release(claim, release)
@@ -196,9 +195,9 @@ impl Backend for Careless {
     }
 
     fn force_release<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<bool, BackendError>> {
-        match self.how {
-            Carelessness::ForcesOne => {}
-            Carelessness::ForcesNothing => return Answer::ready(Ok(true)),
+        match self.flaw {
+            Flaw::ForceReleaseEndsOne => {}
+            Flaw::ForceReleaseDoesNothing => return Answer::ready(Ok(true)),
             _ => return self.store.force_release(key),
         }
         Answer::from_future(async move {
