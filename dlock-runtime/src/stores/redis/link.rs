@@ -2,7 +2,7 @@
 //!
 //! A connection counts as broken when a request on it fails below the protocol or times out: there is no
 //! other way to notice a peer that has vanished. A request that may be executed twice without harm is sent
-//! once more after a failure that is not a timeout, because the connection may have been dead for long.
+//! once more after a failure that is not a timeout, because the connection may have died long before.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -140,8 +140,8 @@ impl Link {
             let pause = current.pauses.as_mut().map(Backoff::pause);
             current.connecting.get_or_insert_with(|| self.connect(pause)).clone()
         };
-        let made = connecting.clone().await;
-        made.map_err(|error| {
+        let outcome = connecting.clone().await;
+        outcome.map_err(|error| {
             // If its runtime shut down, it could not clear this itself.
             let mut current = self.current();
             current.connecting.take_if(|other| other.ptr_eq(&connecting));
@@ -156,16 +156,16 @@ impl Link {
             if let Some(pause) = pause {
                 tokio::time::sleep(pause).await;
             }
-            let made = link.topology.connect(link.limits).await;
-            link.connected(made)
+            let outcome = link.topology.connect(link.limits).await;
+            link.connected(outcome)
         });
         async move { task.await.unwrap_or_else(|_| Err(super::topology::late())) }.boxed().shared()
     }
 
-    fn connected(&self, made: RedisResult<MultiplexedConnection>) -> RedisResult<Session> {
+    fn connected(&self, outcome: RedisResult<MultiplexedConnection>) -> RedisResult<Session> {
         let mut current = self.current();
         current.connecting = None;
-        match made {
+        match outcome {
             Ok(connection) => {
                 current.pauses = None;
                 current.generation += 1;
