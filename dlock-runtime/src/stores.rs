@@ -1,4 +1,4 @@
-//! The stores: one row each. Everything else about a store is in its folder.
+//! The table of stores, one row each. Everything else about a store is in its folder.
 
 use std::time::Duration;
 
@@ -22,26 +22,26 @@ pub mod sqlite;
 #[cfg(feature = "zookeeper")]
 pub mod zookeeper;
 
-/// A store that comes with dlock, whether or not this build has it.
+/// A store that dlock supports, whether or not this build includes it.
 pub(crate) struct Store {
-    /// Its [`Backend::kind`].
+    /// The value of [`Backend::kind`].
     pub(crate) kind: &'static str,
     pub(crate) schemes: &'static [Scheme],
-    /// With its default settings.
+    /// With default settings.
     pub(crate) capabilities: Capabilities,
 }
 
 /// A URL scheme of a store.
 pub(crate) struct Scheme {
     pub(crate) name: &'static str,
-    /// The feature that enables it; the memory store needs none.
+    /// The feature that enables it. The memory store needs none.
     pub(crate) feature: Option<&'static str>,
     /// Whether this build has the feature.
     pub(crate) is_enabled: bool,
 }
 
-/// The table of stores. Each row defines the re-export, the URL schemes, how to connect, and the capabilities that
-/// `install` and the guide list.
+/// The table. Each row defines the store's re-export, its URL schemes, how to connect, and the capabilities that
+/// `install` and the guide report.
 macro_rules! stores {
     ($(
         $module:ident::$store:ident $(, feature $feature:literal)? {
@@ -66,7 +66,7 @@ macro_rules! stores {
             }
         ),+];
 
-        /// Connects to the store with this scheme; `None` if no enabled store has it.
+        /// Connects to the store with this scheme. Returns `None` if no enabled store has it.
         pub(crate) async fn connect(
             scheme: &str,
             url: &str,
@@ -139,18 +139,18 @@ stores! {
     }
 }
 
-/// The capabilities of the backends with their default settings.
+/// The capabilities of each backend with default settings.
 impl Capabilities {
     pub(crate) const MEMORY: Self = Self::SHARED_STORE.with_shared_by_processes(false);
 
     /// SQLite, Redis, PostgreSQL and MySQL.
     pub(crate) const SHARED_STORE: Self = Self::LEASES.with_every_kind().with_atomic_sets(true);
 
-    /// A majority of nodes cannot preserve a count, an order, or the tokens of readers.
+    /// A majority of nodes preserves neither a count nor an order, and readers would weaken its tokens.
     pub(crate) const REDLOCK: Self =
         Self::LEASES.with_ttl(Duration::from_millis(50), Duration::from_mins(3));
 
-    /// A lock ends with its session, so nothing can keep it for the rest of a `min_hold`.
+    /// A lock ends with its session, so it cannot be kept for the rest of a `min_hold`.
     pub(crate) const ZOOKEEPER: Self = Self::LEASES
         .with_ttl(Duration::from_secs(18), Self::LEASES.max_ttl)
         .with_min_hold(false)

@@ -1,4 +1,4 @@
-//! What several stores share.
+//! Code that several stores share.
 
 #[cfg(any(feature = "redis", feature = "postgres", feature = "mysql"))]
 pub(crate) mod doubt;

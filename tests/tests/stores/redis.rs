@@ -509,7 +509,7 @@ async fn a_refused_subscription_is_logged_once_and_leaves_nothing_behind() {
     let collected = tokio::task::spawn_blocking(|| dlock_tests::logs::collect(looks)).await;
     let (shown, lines) = collected.expect("no panic");
     assert!(shown.contains("wanted: 0, touched: 0"), "something is left behind: {shown}");
-    let logged = lines.matches("waiters look for themselves").count();
+    let logged = lines.matches("waiters poll").count();
     assert_eq!(logged, 1, "logged more than once, or never: {lines}");
 }
 

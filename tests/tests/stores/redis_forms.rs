@@ -374,7 +374,7 @@ async fn mistakes_in_urls_are_one_clear_line() {
         ("redis+cluster://:secret@127.0.0.1", "host:port"),
         ("redis+cluster://:secret@127.0.0.1:1/3", "one database"),
         ("redis+cluster://:secret@127.0.0.1:1?colour=red", "`colour`"),
-        ("redis+sentinel://:secret@127.0.0.1:1", "name of what they watch"),
+        ("redis+sentinel://:secret@127.0.0.1:1", "name of their master"),
         ("redis+sentinel://:secret@127.0.0.1:1/shop/x", "number of a database"),
         ("redis+sentinel://:secret@127.0.0.1:1/shop?replicas=all", "number of servers"),
         ("redis+cluster://:secret@127.0.0.1:1", "127.0.0.1:1 could not be reached"),

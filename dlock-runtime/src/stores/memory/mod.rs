@@ -1,5 +1,5 @@
-//! Locks inside one process: for tests, single-process services, and as the plainest reading of
-//! the backend contract.
+//! Locks inside one process: for tests, for single-process services, and as the simplest
+//! implementation of the backend contract.
 
 use std::collections::HashMap;
 use std::future::poll_fn;
@@ -19,16 +19,15 @@ use crate::lock_table::record::{Decision, Micros, Part, Record, SetDecision, acq
 use crate::stores::shared::tombstones::Tombstones;
 use crate::token::FencingToken;
 
-/// The entries' times are whole microseconds.
+/// Times in entries are whole microseconds.
 const CLOCK_STEP: Duration = Duration::from_micros(1);
 
-/// Leases in a map of this process.
+/// Leases in the memory of this process.
 ///
-/// Clones share their locks, so that two registries over clones of one `Memory` exclude each other
-/// as two processes over one server would. Its time is tokio's: with a paused clock every lease is
-/// exact.
+/// Clones share their locks. Two registries on clones of one `Memory` exclude each other, as two
+/// processes on one server do. Time is tokio's: while its clock is paused, leases are exact.
 ///
-/// Nothing survives the process, tokens included: they are comparable only within its life.
+/// Nothing survives the process. Compare tokens only if they come from one `Memory` and its clones.
 #[derive(Clone, Debug)]
 pub struct Memory {
     state: Arc<Mutex<State>>,
@@ -36,11 +35,11 @@ pub struct Memory {
 
 #[derive(Debug)]
 struct State {
-    /// What the entries' times are counted from.
+    /// The origin of the entries' times.
     began: Instant,
     entries: HashMap<LockKey, Record>,
     sweep_at: usize,
-    /// One counter for all keys: it needs no entry per key, so nothing is left behind.
+    /// One counter for all keys, so that a released key leaves nothing behind.
     last_token: u64,
     watches: HashMap<LockKey, Vec<Arc<Bell>>>,
     tombstones: Tombstones,
@@ -61,22 +60,24 @@ impl Default for Memory {
 }
 
 impl Memory {
-    /// An empty store.
+    /// Creates an empty store.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The same as [`Memory::new`], in the form that every backend has; the URL is `memory:`.
+    /// Creates an empty store, with the signature that every backend has. The URL is `memory:`.
     ///
     /// # Errors
-    /// A permanent error if the URL is of another scheme or names anything behind it.
-    #[allow(clippy::unused_async, reason = "every backend connects in one form")]
+    /// A permanent error if the URL has another scheme or anything after the scheme.
+    #[allow(clippy::unused_async, reason = "every backend has the same signature")]
     pub async fn connect(url: &str) -> Result<Self, BackendError> {
         match url {
             "memory:" | "memory://" => Ok(Self::new()),
-            _ => Err(BackendError::permanent("a memory backend's URL is `memory:`, nothing more")
-                .not_sent()),
+            _ => {
+                Err(BackendError::permanent("the URL of a memory backend is just `memory:`")
+                    .not_sent())
+            }
         }
     }
 
@@ -95,7 +96,7 @@ impl State {
             return Attempt::busy(None);
         }
         let now = self.now();
-        // Nothing of another key is looked at on the way.
+        // An acquire of a known key does not touch other keys.
         if !self.entries.contains_key(&claim.key) {
             self.sweep(now);
         }
@@ -121,15 +122,16 @@ impl State {
         }
         let now = self.now();
         self.sweep(now);
-        let taken = claims.iter().map(|claim| self.entries.remove(&claim.key).unwrap_or_default());
-        let mut entries: Vec<Record> = taken.collect();
+        let removed =
+            claims.iter().map(|claim| self.entries.remove(&claim.key).unwrap_or_default());
+        let mut entries: Vec<Record> = removed.collect();
         let numbered = entries.iter_mut().zip(1..);
         let parts = numbered.map(|(entry, number)| {
             let next_token = self.last_token + number;
             Part { entry, now, next_token }
         });
-        let verdict = acquire_set(&mut parts.collect::<Vec<_>>(), claims);
-        if let SetDecision::Granted(tokens) = &verdict {
+        let decision = acquire_set(&mut parts.collect::<Vec<_>>(), claims);
+        if let SetDecision::Granted(tokens) = &decision {
             self.last_token = tokens.iter().copied().fold(self.last_token, u64::max);
         }
         let mut both = entries.iter().zip(claims);
@@ -140,7 +142,7 @@ impl State {
             }
         }
         let validity = claims.iter().map(|claim| claim.ttl).min().unwrap_or_default();
-        SetAttempt::of(verdict, validity.saturating_sub(CLOCK_STEP))
+        SetAttempt::of(decision, validity.saturating_sub(CLOCK_STEP))
             .with_other_permits(other_permits)
     }
 
@@ -163,7 +165,7 @@ impl State {
             return Released::NotHeld;
         };
         let released = entry.release(claim, release, now);
-        self.tell(&claim.key);
+        self.notify(&claim.key);
         released
     }
 
@@ -195,12 +197,12 @@ impl State {
         entry.expire(now);
         let held = !entry.granted.is_empty();
         entry.granted.clear();
-        self.tell(key);
+        self.notify(key);
         held
     }
 
-    /// An entry has changed: whoever waits looks at it again, and it goes if nobody is in it.
-    fn tell(&mut self, key: &LockKey) {
+    /// Wakes the watches of a changed entry, and removes the entry if it is empty.
+    fn notify(&mut self, key: &LockKey) {
         if self.entries.get(key).is_some_and(Record::is_empty) {
             self.entries.remove(key);
         }
@@ -209,8 +211,8 @@ impl State {
         }
     }
 
-    /// Throws out what has expired, whenever the map has doubled since the last time: it stays within
-    /// twice what is held.
+    /// Removes expired entries whenever the map has doubled since the last sweep. The map therefore
+    /// has at most twice as many entries as are in use.
     fn sweep(&mut self, now: Micros) {
         const SMALLEST: usize = 64;
         if self.entries.len() >= self.sweep_at.max(SMALLEST) {
@@ -278,7 +280,7 @@ impl Backend for Memory {
     }
 }
 
-/// Rings once for any number of changes until it is heard.
+/// A wake-up for one watch. Any number of rings between two polls count as one.
 #[derive(Debug, Default)]
 struct Bell(Mutex<(bool, Option<Waker>)>);
 

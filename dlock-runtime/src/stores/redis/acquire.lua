@@ -1,9 +1,9 @@
--- Takes the lock if it is free, or again if this owner has it (its reply was lost).
--- KEYS: lock, last token, tombstone of this owner; for a node of several: its mark, for others: the group.
+-- Acquires the lock if it is free, or again if this owner holds it (the reply was lost).
+-- KEYS: lock, last token, tombstone of this owner; for a Redlock node its mark, for others the group.
 -- ARGV: owner, ttl in ms, round, proposed token (0: none), how far the proposal may be from this
--- server's clock in us, claimant; for a node of several: the run of the server that was asked.
--- Answers {1, token, ''} granted, {0, ms left, owner} busy, {2, 0, ''} given up before, {3, ms left, ''}
--- in quarantine, {4, 0, ''} restarted or emptied, {5, 0, ''} there is a group: `enter.lua` is to decide.
+-- server's clock in us, client info; for a Redlock node also the run of the server that was asked.
+-- Answers {1, token, ''} granted, {0, ms left, owner} busy, {2, 0, ''} abandoned earlier, {3, ms left, ''}
+-- in quarantine, {4, 0, ''} restarted or emptied, {5, 0, ''} there is a group, so `enter.lua` decides.
 if ARGV[7] then
     local verdict = may_count(KEYS[4], ARGV[7])
     if verdict ~= true then
@@ -16,10 +16,10 @@ local held = redis.call('GET', KEYS[1])
 if held then
     local owner, token, round = string.match(held, '^([^:]*):(%d+):(%d+):')
     if owner ~= ARGV[1] then
-        -- Without an owner it is somebody else's, who wrote another form.
+        -- A value without an owner is in another form, and belongs to somebody else.
         return {0, redis.call('PTTL', KEYS[1]), owner or '-'}
     end
-    -- A release of an earlier round that is executed late must not end this one.
+    -- A late release of an earlier round must not end this one.
     round = string.format('%.0f', math.max(tonumber(round), tonumber(ARGV[3])))
     redis.call('SET', KEYS[1], table.concat({owner, token, round, ARGV[6]}, ':'), 'PX', ARGV[2])
     return {1, tonumber(token), ''}
@@ -27,8 +27,8 @@ end
 if tonumber(redis.call('GET', KEYS[3]) or '-1') >= tonumber(ARGV[3]) then
     return {2, 0, ''}
 end
--- A hybrid clock: the time in microseconds, or one more than the last token if that is ahead. The
--- proposal of a client whose clock is far off counts for nothing.
+-- A hybrid clock: the time in microseconds, or one more than the last token if that is larger. The
+-- proposal of a client whose clock is far off is ignored.
 local now = clock()
 local proposed = tonumber(ARGV[4])
 if math.abs(proposed - now) > tonumber(ARGV[5]) then

@@ -4,17 +4,17 @@ use redis::{Client, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo};
 
 use crate::error::BackendError;
 
-/// What a URL says: `scheme://[user:password@]host:port[,…][/path][?name=value&…]`.
+/// A parsed URL: `scheme://[user:password@]host:port[,…][/path][?name=value&…]`.
 #[derive(Debug)]
 pub(in crate::stores) struct Address {
     pub(in crate::stores) scheme: Scheme,
     pub(in crate::stores) nodes: Vec<ConnectionInfo>,
-    /// Behind the nodes, without its slash.
+    /// What follows the nodes, without the slash.
     pub(in crate::stores) path: String,
     pub(in crate::stores) options: Options,
 }
 
-/// What stands behind the question mark; what is left over in the end is unknown.
+/// The options after the question mark. Those that nobody has taken in the end are unknown.
 #[derive(Debug)]
 pub(in crate::stores) struct Options(Vec<(String, String)>);
 
@@ -24,13 +24,13 @@ pub(in crate::stores) struct Scheme {
     pub(in crate::stores) tls: bool,
 }
 
-/// In which form Redis is run.
+/// The form in which Redis runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::stores) enum Form {
     Server,
     Cluster,
     Sentinel,
-    /// Servers that know nothing of each other: Redlock.
+    /// Independent servers: Redlock.
     Quorum,
 }
 
@@ -46,7 +46,7 @@ const SCHEMES: [(&str, Form, bool); 8] = [
 ];
 
 impl Address {
-    /// Reads a URL with several nodes. Those who name one server are for the `redis` crate to read.
+    /// Reads a URL with several nodes. The `redis` crate reads URLs that name one server.
     pub(in crate::stores) fn parse(url: &str) -> Result<Self, BackendError> {
         let (scheme, rest) = split_scheme(url)?;
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
@@ -57,12 +57,12 @@ impl Address {
         Ok(Self { scheme, nodes, path: path.to_owned(), options: Options::read(query) })
     }
 
-    /// Sets the database whose number is the path.
+    /// Selects the database with this number, if any, on every node.
     pub(in crate::stores) fn select_database(&mut self, number: &str) -> Result<(), BackendError> {
         if number.is_empty() {
             return Ok(());
         }
-        let problem = "at the end stands the number of a database";
+        let problem = "the path must be the number of a database";
         let number = number.parse().map_err(|_| unreadable(problem))?;
         for node in &mut self.nodes {
             let settings = node.redis_settings().clone().set_db(number);
@@ -82,52 +82,51 @@ impl Options {
         Self(options.collect())
     }
 
-    /// The value of an option.
+    /// Removes an option and returns its value.
     pub(in crate::stores) fn take(&mut self, name: &str) -> Option<String> {
         let at = self.0.iter().position(|(known, _)| known == name)?;
         Some(self.0.remove(at).1)
     }
 
-    /// Refuses what is unknown by its name. Its value may be a secret.
+    /// Refuses options that nobody has taken. The error shows no value, which may be a secret.
     pub(in crate::stores) fn nothing_left(&self, known: &str) -> Result<(), BackendError> {
         match self.0.first() {
             None => Ok(()),
             Some((name, _)) => {
-                let problem = format!("a redis URL has no option `{name}` (there is {known})");
+                let problem = format!("a redis URL has no option `{name}`; known options: {known}");
                 Err(BackendError::permanent(problem).not_sent())
             }
         }
     }
 }
 
-/// The options of a URL that names one server.
+/// Reads the options of a URL that names one server.
 pub(in crate::stores) fn options(url: &str) -> Options {
     let url = url.split_once('#').map_or(url, |(url, _)| url);
     Options::read(url.split_once('?').map_or("", |(_, query)| query))
 }
 
-/// Its form, if the scheme is one of ours, and what stands behind it.
+/// Splits a URL into its scheme, which must be a known one, and the rest.
 pub(in crate::stores) fn split_scheme(url: &str) -> Result<(Scheme, &str), BackendError> {
     let (name, rest) = url.split_once("://").unwrap_or(("", url));
     let known = SCHEMES.iter().find(|(known, ..)| *known == name);
-    let problem =
-        "it begins with none of redis://, redis+cluster://, redis+sentinel://, redlock://";
+    let problem = "it must begin with redis://, redis+cluster://, redis+sentinel:// or redlock://";
     let (_, form, tls) = known.ok_or_else(|| unreadable(problem))?;
     Ok((Scheme { form: *form, tls: *tls }, rest))
 }
 
 fn connection(node: &str, tls: bool) -> Result<ConnectionInfo, BackendError> {
-    // Its own port is what one forgets; the reader of URLs would take the default silently, which is
-    // as good for a server as it is wrong for a Sentinel.
+    // A port is easily forgotten. The `redis` crate would silently use the default, which is right
+    // for a server but wrong for a Sentinel.
     let host = node.rsplit_once('@').map_or(node, |(_, host)| host);
     if host.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err()) {
-        return Err(unreadable("every node is host:port, with commas between them"));
+        return Err(unreadable("write every node as host:port, separated by commas"));
     }
     let url = format!("{}://{node}", if tls { "rediss" } else { "redis" });
     url.into_connection_info().map_err(|error| unreadable(&error.to_string()))
 }
 
-/// Credentials that only the first node has are those of all.
+/// Applies the credentials of the first node to nodes without any.
 fn share_credentials(nodes: &mut [ConnectionInfo]) {
     let Some(first) = nodes.first().map(|node| node.redis_settings().clone()) else { return };
     let has_none = |settings: &RedisConnectionInfo| settings.password().is_none();
@@ -145,7 +144,7 @@ pub(in crate::stores) fn unreadable(problem: &str) -> BackendError {
     .not_sent()
 }
 
-/// Host and port: what messages show.
+/// The hosts and ports, for messages.
 pub(in crate::stores) fn shown(nodes: &[ConnectionInfo]) -> String {
     let hosts: Vec<_> = nodes.iter().map(|node| node.addr().to_string()).collect();
     hosts.join(",")
@@ -173,15 +172,15 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_told_without_the_password() {
+    fn mistakes_are_reported_without_the_password() {
         for url in [
             "redis+cluster://:secret@a:1,b",
             "redis+cluster://:secret@a:x",
             "redis+other://:secret@a:1",
             "redis+cluster://:secret@",
         ] {
-            let told = Address::parse(url).unwrap_err().to_string();
-            assert!(!told.contains("secret"), "{told}");
+            let message = Address::parse(url).unwrap_err().to_string();
+            assert!(!message.contains("secret"), "{message}");
         }
         let address = Address::parse("redis+cluster://a:1?colour=red").unwrap();
         assert!(

@@ -1,4 +1,4 @@
--- Has this owner's hold end without a renewal, on a node of several. Where the node has lost it, it is not taken
+-- Stops the renewal of this owner's hold on a Redlock node. If the node has lost the hold, no renewal acquires it
 -- again.
 -- KEYS: lock, tombstone of this owner.  ARGV: owner, tombstone in ms, its round.
 local held = redis.call('GET', KEYS[1])

@@ -1,4 +1,4 @@
-//! Connecting: which servers, and with what limits.
+//! Connecting: which servers, and with what timeouts.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,9 +15,9 @@ use super::topology::{Sentinels, Template, Topology};
 use super::{Inner, Redis};
 use crate::error::BackendError;
 
-/// How to reach a Redis server; made by [`Redis::builder`].
+/// Configures how to reach Redis. Created by [`Redis::builder`].
 #[derive(Clone, Debug)]
-#[must_use = "a builder does nothing before `connect`"]
+#[must_use = "a builder does nothing until `connect` is called"]
 pub struct RedisBuilder {
     prefix: String,
     limits: Limits,
@@ -38,38 +38,38 @@ impl RedisBuilder {
         }
     }
 
-    /// What every name begins with; `dlock:` if not set. Services with different prefixes share a
-    /// server without excluding each other.
+    /// Sets the prefix of every stored name; `dlock:` if not set. Services with different prefixes
+    /// share a server without excluding each other.
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
         self
     }
 
-    /// How long the server may take to answer a request; 1 s if not set.
+    /// Sets the timeout of a request; 1 s if not set.
     pub fn response_timeout(mut self, limit: Duration) -> Self {
         self.limits.response = limit;
         self
     }
 
-    /// How long making a connection may take; 1 s if not set.
+    /// Sets the timeout for opening a connection; 1 s if not set.
     pub fn connect_timeout(mut self, limit: Duration) -> Self {
         self.limits.connect = limit;
         self
     }
 
-    /// How many replicas must have a lock, and each renewal of it, before it counts; none if not set.
+    /// Sets how many replicas must have a grant, and each renewal, before it counts; none if not set.
     ///
-    /// Redis replicates after it has answered: a master that dies then takes a grant along, and the
-    /// replica that is promoted grants again. With this the grant is followed by `WAIT`; when too few
-    /// replicas confirm it within half the response timeout, it is given back and the call fails. That
-    /// narrows the gap and does not close it, since a replica without the grant may be the one that is
-    /// promoted: only a [fenced](crate::guide::fencing) resource is safe.
+    /// Redis replicates after it has answered. If a master dies in between, the grant is lost, and the
+    /// replica that is promoted grants the lock again. With this option, each grant is followed by
+    /// `WAIT`. If too few replicas confirm it within half the response timeout, the call fails, and the
+    /// grant is released. This narrows the gap but does not close it, since a replica without the grant
+    /// may be the one that is promoted. Only a [fenced](crate::guide::fencing) resource is safe.
     pub fn replicas(mut self, replicas: u32) -> Self {
         self.replicas = replicas;
         self
     }
 
-    /// A certificate authority (PEM) to trust instead of the system's, for `rediss://` with an authority of your own.
+    /// Trusts a certificate authority (PEM) of your own instead of the system's, for `rediss://`.
     #[cfg(feature = "redis-tls")]
     pub fn root_certificate(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.root_certificate = Some(pem.into());
@@ -79,10 +79,10 @@ impl RedisBuilder {
     /// Connects; see [`Redis::connect`].
     ///
     /// # Errors
-    /// Those of [`Redis::connect`], and a prefix with a brace in it.
+    /// Those of [`Redis::connect`], and a prefix that contains a brace.
     ///
     /// # Cancel safety
-    /// Cancel safe: a connection under way is closed.
+    /// Cancel safe: a connection in progress is closed.
     pub async fn connect(mut self, url: &str) -> Result<Redis, BackendError> {
         self.checked_prefix()?;
         let servers = match split_scheme(url)?.0.form {
@@ -93,7 +93,7 @@ impl RedisBuilder {
                 Servers::One(Arc::new(Server::of(server, self.limits, self.replicas > 0)))
             }
             Form::Cluster | Form::Sentinel => self.several(Address::parse(url)?)?,
-            Form::Quorum => return Err(address::unreadable("`backend::Redlock` connects to that")),
+            Form::Quorum => return Err(address::unreadable("use `backend::Redlock` for this URL")),
         };
         let subscriptions = Subscriptions::new(servers.clone());
         let inner = Inner { servers, subscriptions, prefix: self.prefix, replicas: self.replicas };
@@ -106,7 +106,7 @@ impl RedisBuilder {
 impl RedisBuilder {
     pub(in crate::stores) fn checked_prefix(&self) -> Result<&str, BackendError> {
         if self.prefix.contains(['{', '}']) {
-            let problem = "a prefix must not contain braces: the lock's key is the hash tag";
+            let problem = "the prefix must not contain braces, because the hash tag is the key";
             return Err(BackendError::permanent(problem).not_sent());
         }
         Ok(&self.prefix)
@@ -116,12 +116,12 @@ impl RedisBuilder {
         self.limits
     }
 
-    /// One of several independent servers.
+    /// Creates one of several independent servers.
     pub(in crate::stores) fn node(&self, client: Client) -> Server {
         Server::of(client, self.limits, false)
     }
 
-    /// The server of a URL that names one, whose options are these but for those that were taken.
+    /// Creates the client for a URL that names one server. `options` are the URL's options that are still unused.
     pub(in crate::stores) fn server(
         &self,
         url: &str,
@@ -132,11 +132,11 @@ impl RedisBuilder {
         let unreadable = |error: redis::RedisError| address::unreadable(&error.to_string());
         let scheme = split_scheme(url)?.0;
         if scheme.form != Form::Server {
-            return Err(address::unreadable("each node is a redis://host:port"));
+            return Err(address::unreadable("each node is a redis://host:port URL"));
         }
-        // That one is for the `redis` crate to read, which passes over what it does not know.
+        // The `redis` crate reads this one. It ignores options that it does not know.
         let _ = options.take("protocol");
-        options.nothing_left("`protocol`; for a server by itself `replicas`")?;
+        options.nothing_left("`protocol`; for a single server also `replicas`")?;
         if !scheme.tls {
             return Client::open(url).map_err(unreadable);
         }
@@ -148,13 +148,15 @@ impl RedisBuilder {
         Client::open(url).map_err(unreadable)
     }
 
-    /// The servers of a URL that names several independent ones.
+    /// Creates the clients for a URL that names several independent servers.
     pub(in crate::stores) fn quorum(
         &self,
         address: &mut Address,
     ) -> Result<Vec<Client>, BackendError> {
         if address.scheme.form != Form::Quorum {
-            return Err(address::unreadable("several nodes are a redlock://host:port,host:port,…"));
+            return Err(address::unreadable(
+                "several nodes are a redlock://host:port,host:port,… URL",
+            ));
         }
         if address.scheme.tls {
             install_tls()?;
@@ -164,7 +166,7 @@ impl RedisBuilder {
         self.clients(address)
     }
 
-    /// A form with several nodes.
+    /// Creates the servers of a form with several nodes.
     fn several(&mut self, mut address: Address) -> Result<Servers, BackendError> {
         if address.scheme.tls {
             install_tls()?;
@@ -179,14 +181,14 @@ impl RedisBuilder {
             }
             _ => Servers::Cluster(Arc::new(self.cluster(&address)?)),
         };
-        let known = "`replicas`; for Sentinels `sentinel_username`, `sentinel_password`";
+        let known = "`replicas`; for Sentinels also `sentinel_username`, `sentinel_password`";
         address.options.nothing_left(known)?;
         Ok(servers)
     }
 
     fn take_replicas(&mut self, options: &mut Options) -> Result<(), BackendError> {
         if let Some(replicas) = options.take("replicas") {
-            let problem = "`replicas` is a number of servers";
+            let problem = "`replicas` must be a number of servers";
             self.replicas = replicas.parse().map_err(|_| address::unreadable(problem))?;
         }
         Ok(())
@@ -194,7 +196,7 @@ impl RedisBuilder {
 
     fn cluster(&self, address: &Address) -> Result<Cluster, BackendError> {
         if !address.path.is_empty() {
-            return Err(address::unreadable("a Cluster has one database, without a number"));
+            return Err(address::unreadable("a Cluster has only one database, so omit its number"));
         }
         let is_copied = self.replicas > 0;
         let seeds = self.clients(address)?.into_iter();
@@ -217,17 +219,17 @@ impl RedisBuilder {
         let (master, db) = address.path.split_once('/').unwrap_or((&address.path, ""));
         if master.is_empty() {
             let problem =
-                "behind the Sentinels stands the name of what they watch, such as /mymaster";
+                "the Sentinels must be followed by the name of their master, such as /mymaster";
             return Err(address::unreadable(problem));
         }
         let master = master.to_owned();
         let mut credentials = address.nodes[0].redis_settings().clone();
         if !db.is_empty() {
-            let problem = "behind the name stands the number of a database";
+            let problem = "the master's name can be followed only by the number of a database";
             credentials = credentials.set_db(db.parse().map_err(|_| address::unreadable(problem))?);
         }
         let settings = address.nodes[0].clone().set_redis_settings(credentials);
-        // The Sentinels' own credentials are others, or none.
+        // The Sentinels have other credentials, or none.
         let mut own = redis::RedisConnectionInfo::default();
         if let Some(user) = address.options.take("sentinel_username") {
             own = own.set_username(user);
@@ -269,13 +271,13 @@ impl RedisBuilder {
 #[cfg(feature = "redis-tls")]
 #[allow(clippy::unnecessary_wraps, reason = "without the feature it fails")]
 fn install_tls() -> Result<(), BackendError> {
-    // Fails only if the process has installed a provider already, which is as good.
+    // Fails only if the process has already installed a provider, which works as well.
     let _ = rustls::crypto::ring::default_provider().install_default();
     Ok(())
 }
 
 #[cfg(not(feature = "redis-tls"))]
 fn install_tls() -> Result<(), BackendError> {
-    let problem = "this build has no TLS: turn on the feature `redis-tls` of dlock-runtime";
+    let problem = "this build has no TLS; enable the feature `redis-tls` of dlock-runtime";
     Err(BackendError::permanent(problem).not_sent())
 }

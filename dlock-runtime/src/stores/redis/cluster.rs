@@ -1,8 +1,7 @@
-//! A Cluster: which node has a slot, and requests that are sent on to where it is now.
+//! A Cluster: finds the node that has a slot, and follows redirections.
 //!
-//! Each node has connections and limits of its own; nothing that one of them does or fails to do holds up
-//! a request to another. Which node has which slot is asked of several, one after the other in short
-//! order, and the first answer counts.
+//! Each node has its own connections and timeouts, so one node never delays a request to another. To learn
+//! which node has which slot, several nodes are asked in quick succession, and the first answer counts.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,26 +22,26 @@ use crate::backend::MAX_LISTED;
 use crate::error::BackendError;
 use crate::key::LockKey;
 
-/// How often a request is sent on, or again, before the caller is told.
+/// How often a request is redirected or retried before the caller gets the error.
 const REDIRECTIONS: u32 = 5;
 
-/// Before a request is sent again to a Cluster that is about to change; a longer one the later.
+/// The pause before a request is retried while the Cluster is changing. Grows with each retry.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// After this time without an answer another node is asked as well.
+/// After this time without an answer, another node is asked as well.
 const HEDGE: Duration = Duration::from_millis(100);
 
-/// The slots are not asked for more often than this, unless nothing is known of one.
+/// The slots are not refreshed more often than this, unless a slot has no known master.
 const REST: Duration = Duration::from_millis(200);
 
 pub(in crate::stores) struct Cluster {
     template: Template,
-    /// The nodes by which it is found.
+    /// The nodes that the URL names.
     seeds: Vec<Arc<Server>>,
     limits: Limits,
     is_copied: bool,
     known: Mutex<Known>,
-    /// Which node was listened to last.
+    /// Counts up to select the next node to listen to.
     turn: AtomicUsize,
 }
 
@@ -52,11 +51,11 @@ struct Known {
     nodes: HashMap<String, Arc<Server>>,
     masters: Masters<Arc<Server>>,
     asked: Option<Instant>,
-    /// Many callers share one look, and none of them ends it by going away.
-    looking: Option<Looking>,
+    /// The refresh in progress. Callers share it, and a caller that is dropped does not cancel it.
+    refreshing: Option<Refreshing>,
 }
 
-type Looking = Shared<BoxFuture<'static, Result<(), Arc<BackendError>>>>;
+type Refreshing = Shared<BoxFuture<'static, Result<(), Arc<BackendError>>>>;
 
 impl Cluster {
     pub(super) fn new(
@@ -82,7 +81,7 @@ impl Cluster {
         self.limits
     }
 
-    /// The hosts and ports by which it is found.
+    /// The hosts and ports that the URL names.
     pub(super) fn address(&self) -> String {
         let seeds: Vec<_> = self.seeds.iter().map(|seed| seed.address()).collect();
         seeds.join(",")
@@ -108,7 +107,7 @@ impl Cluster {
                 Err(failed) => failed,
             };
             if failed.hint == Hint::Elsewhere {
-                self.look_soon();
+                self.refresh_soon();
             }
             if sent_on == REDIRECTIONS {
                 return Err(failed.error);
@@ -117,21 +116,21 @@ impl Cluster {
                 Hint::Moved(address) => {
                     let node = self.node(address, &server)?;
                     self.known().masters.assign([slot], &node);
-                    self.look_soon();
+                    self.refresh_soon();
                 }
                 Hint::Ask(address) => asked = Some(self.node(address, &server)?),
                 Hint::Later => {
-                    self.look_soon();
+                    self.refresh_soon();
                     let pause = PAUSE * (sent_on + 1);
                     tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..=1.0))).await;
                 }
                 Hint::Elsewhere | Hint::Nothing => return Err(failed.error),
             }
         }
-        unreachable!("the last one is returned")
+        unreachable!("the last failure is returned")
     }
 
-    /// The keys of locks that begin so, on every master.
+    /// Returns the keys of locks that begin with `key_prefix`, from every master.
     pub(super) async fn keys(
         self: &Arc<Self>,
         prefix: &str,
@@ -146,8 +145,8 @@ impl Cluster {
         Ok(keys)
     }
 
-    /// Looks for the nodes and connects to the masters. One that does not answer is done without: its
-    /// slots are, until it does.
+    /// Finds the nodes and connects to the masters. If only some masters do not answer, their slots are
+    /// unavailable until they do.
     pub(super) async fn connect(self: &Arc<Self>) -> Result<(), BackendError> {
         let masters = self.masters().await?;
         let mut asking: FuturesUnordered<_> = masters
@@ -171,7 +170,7 @@ impl Cluster {
                         target: "dlock",
                         node = master.address(),
                         %error,
-                        "this node of the redis cluster does not answer: there are no locks in its slots until it does; make sure that its maxmemory-policy is noeviction"
+                        "this node of the redis cluster does not answer; locks in its slots are unavailable until it does; make sure that its maxmemory-policy is noeviction"
                     );
                     failure = Some(error);
                 }
@@ -181,7 +180,7 @@ impl Cluster {
         failure.filter(|_| !answered).map_or(Ok(()), Err)
     }
 
-    /// The next node to listen to: any passes on the messages of all.
+    /// Returns the next node to listen to. Every node forwards the messages of all.
     pub(super) fn next_to_hear(&self) -> Arc<Server> {
         let known = self.known();
         let mut nodes: Vec<_> = known.nodes.values().collect();
@@ -191,7 +190,7 @@ impl Cluster {
 
     async fn masters(self: &Arc<Self>) -> Result<Vec<Arc<Server>>, BackendError> {
         if self.known().masters.is_unknown() {
-            self.look().await?;
+            self.refresh().await?;
         }
         let known = self.known();
         let mut masters: Vec<Arc<Server>> = vec![];
@@ -207,7 +206,7 @@ impl Cluster {
         if let Some(master) = self.known().masters.of(slot) {
             return Ok(master);
         }
-        self.look().await?;
+        self.refresh().await?;
         self.known().masters.of(slot).ok_or_else(|| self.without_master())
     }
 
@@ -216,10 +215,10 @@ impl Cluster {
         BackendError::transient(problem).not_sent()
     }
 
-    /// The node at an address, as `by` has told it.
+    /// Returns the node at an address that `by` has reported.
     fn node(&self, address: &str, by: &Server) -> Result<Arc<Server>, BackendError> {
         let (host, port) = slots::address_of(address, by.address())
-            .ok_or_else(|| BackendError::transient("a redis node told an address that is none"))?;
+            .ok_or_else(|| BackendError::transient("a redis node reported an invalid address"))?;
         self.node_at(&mut self.known(), host, port)
     }
 
@@ -236,24 +235,24 @@ impl Cluster {
         Ok(Arc::clone(known.nodes.entry(address).or_insert_with(new)))
     }
 
-    /// Looks who has which slot, in the background, if that was not done a moment ago.
-    fn look_soon(self: &Arc<Self>) {
+    /// Refreshes the slots in the background, unless that was done a moment ago.
+    fn refresh_soon(self: &Arc<Self>) {
         let mut known = self.known();
         if known.asked.is_none_or(|asked| asked.elapsed() > REST) {
-            // It goes on by itself.
-            drop(self.look_with(&mut known));
+            // The refresh runs in a task of its own.
+            drop(self.refresh_with(&mut known));
         }
     }
 
-    /// Looks who has which slot.
-    async fn look(self: &Arc<Self>) -> Result<(), BackendError> {
-        let looking = self.look_with(&mut self.known());
-        let looked = looking.clone().await;
+    /// Refreshes the slots.
+    async fn refresh(self: &Arc<Self>) -> Result<(), BackendError> {
+        let refreshing = self.refresh_with(&mut self.known());
+        let refreshed = refreshing.clone().await;
         let mut known = self.known();
-        // It may have ended with its runtime, without a word.
-        known.looking.take_if(|other| other.ptr_eq(&looking));
+        // If its runtime shut down, it could not clear this itself.
+        known.refreshing.take_if(|other| other.ptr_eq(&refreshing));
         drop(known);
-        looked.map_err(|error| {
+        refreshed.map_err(|error| {
             let explained = if error.is_transient() {
                 BackendError::transient(error.to_string())
             } else {
@@ -263,28 +262,29 @@ impl Cluster {
         })
     }
 
-    fn look_with(self: &Arc<Self>, known: &mut Known) -> Looking {
-        if let Some(looking) = &known.looking {
-            return looking.clone();
+    fn refresh_with(self: &Arc<Self>, known: &mut Known) -> Refreshing {
+        if let Some(refreshing) = &known.refreshing {
+            return refreshing.clone();
         }
         known.asked = Some(Instant::now());
         let cluster = Arc::clone(self);
         let task = tokio::spawn(async move {
-            let told = cluster.ask_around().await;
+            let reported = cluster.ask_nodes().await;
             let mut known = cluster.known();
-            known.looking = None;
+            known.refreshing = None;
             known.asked = Some(Instant::now());
-            told.and_then(|told| cluster.note(&mut known, told)).map_err(Arc::new)
+            reported.and_then(|reported| cluster.note(&mut known, reported)).map_err(Arc::new)
         });
-        let ended = || Arc::new(BackendError::transient("the runtime has ended"));
-        let looking = async move { task.await.unwrap_or_else(|_| Err(ended())) }.boxed().shared();
-        known.looking.insert(looking).clone()
+        let ended = || Arc::new(BackendError::transient("the runtime was shut down"));
+        let refreshing =
+            async move { task.await.unwrap_or_else(|_| Err(ended())) }.boxed().shared();
+        known.refreshing.insert(refreshing).clone()
     }
 
-    /// Asks nodes until one answers, another whenever one fails or takes long.
-    async fn ask_around(&self) -> Result<Vec<Assigned>, BackendError> {
+    /// Asks nodes until one answers. Asks another one whenever a node fails or is slow.
+    async fn ask_nodes(&self) -> Result<Vec<Assigned>, BackendError> {
         let mut nodes: Vec<_> = self.known().nodes.values().cloned().collect();
-        // Another one first each time: none is asked by all processes at once.
+        // Begins with a random node, so that not all processes ask the same one at once.
         let first = rand::random_range(0..nodes.len());
         nodes.rotate_left(first);
         let mut left = nodes.iter();
@@ -299,8 +299,8 @@ impl Cluster {
         let mut failure = None;
         while !asking.is_empty() {
             match tokio::time::timeout(HEDGE, asking.next()).await {
-                Ok(Some(Ok(told))) => return Ok(told),
-                // What is wrong with credentials is worth more than a node that is away.
+                Ok(Some(Ok(reported))) => return Ok(reported),
+                // A permanent error (wrong credentials) says more than a node that is down.
                 Ok(Some(Err(error))) => {
                     if failure.as_ref().is_none_or(BackendError::is_transient) {
                         failure = Some(error);
@@ -313,10 +313,10 @@ impl Cluster {
         Err(failure.unwrap_or_else(|| self.without_master()))
     }
 
-    fn note(&self, known: &mut Known, told: Vec<Assigned>) -> Result<(), BackendError> {
+    fn note(&self, known: &mut Known, reported: Vec<Assigned>) -> Result<(), BackendError> {
         let mut masters = Masters::default();
         let mut nodes: HashMap<_, _> = self.seeds.iter().map(by_address).collect();
-        for assigned in told {
+        for assigned in reported {
             let master = self.node_at(known, assigned.host.clone(), assigned.port)?;
             masters.assign(assigned.each(), &master);
             nodes.extend([by_address(&master)]);

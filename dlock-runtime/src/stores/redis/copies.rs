@@ -1,10 +1,9 @@
 //! Writes that count only when replicas have them.
 //!
-//! `WAIT` waits for what its own connection has written before, and holds that connection up meanwhile.
-//! So those who write while nobody waits share the `WAIT` that follows: it is sent when every script that
-//! was under way has been answered, and whoever comes meanwhile writes on the other connection, or is
-//! among the next. A grant counts only after a `WAIT` that was sent on the very connection that had
-//! answered it, and after that answer.
+//! `WAIT` covers the earlier writes of its own connection, and blocks that connection meanwhile. Concurrent
+//! writers therefore share one `WAIT`. It is sent when every script in flight on the connection has been
+//! answered. Scripts that arrive meanwhile use the other connection, or share the next `WAIT`. A grant
+//! counts only after a `WAIT` that was sent on the same connection as the grant, and after its answer.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -17,22 +16,22 @@ use super::failure::Failed;
 use super::link::{Link, Session, invoke};
 use crate::error::BackendError;
 
-/// Connections for writes that are waited for: one is open to writes while the other waits.
+/// Connections for writes that need replicas: one accepts writes while the other waits.
 pub(in crate::stores) struct CopiedWrites {
     lanes: [Arc<Lane>; 2],
 }
 
 struct Lane {
     link: Arc<Link>,
-    /// Held for reading by those who write, for writing by the one that waits for replicas.
+    /// Scripts hold it for reading, the `WAIT` for writing.
     gate: RwLock<()>,
-    /// The `WAIT` that is going to be sent.
+    /// The next `WAIT`, which is not sent yet.
     next: Mutex<Option<Wait>>,
 }
 
 #[derive(Clone)]
 struct Wait {
-    /// The connection whose writes it is about.
+    /// The connection whose writes it covers.
     generation: u64,
     have: Shared<BoxFuture<'static, RedisResult<u32>>>,
 }
@@ -44,14 +43,14 @@ impl CopiedWrites {
         Self { lanes: [lane(), lane()] }
     }
 
-    /// Makes its connections.
+    /// Opens the connections.
     pub(super) async fn connect(&self) -> Result<(), BackendError> {
         let [one, other] = &self.lanes;
         let (one, other) = tokio::join!(one.link.session(), other.link.session());
         one.and(other).map(drop)
     }
 
-    /// Runs a script; where it has written, the answer counts only when enough replicas have that.
+    /// Runs a script. If it has written, the answer counts only when enough replicas have the write.
     pub(super) async fn run<T: FromRedisValue>(
         &self,
         script: &ScriptInvocation<'_>,
@@ -91,14 +90,14 @@ impl Lane {
         if have < replicas {
             let address = self.link.address();
             let error = BackendError::transient(format!(
-                "redis at {address}: {have} of {replicas} replicas had the lock in time"
+                "redis at {address}: only {have} of {replicas} replicas confirmed the lock in time"
             ));
             return Err(Failed { error, hint: super::failure::Hint::Nothing });
         }
         Ok(answer)
     }
 
-    /// Joins the next `WAIT` of the connection, which is sent after this.
+    /// Joins the next `WAIT` of the connection, which is sent later than this.
     fn join(self: &Arc<Self>, session: Session, replicas: u32) -> Wait {
         let mut next = self.next();
         if let Some(wait) = next.as_ref().filter(|wait| wait.generation == session.generation) {
@@ -117,9 +116,9 @@ impl Lane {
     async fn wait(self: Arc<Self>, session: Session, replicas: u32) -> RedisResult<u32> {
         let Session { generation, mut connection } = session;
         let _closed = self.gate.write().await;
-        // Whoever writes from now on is not among those it is about.
+        // This `WAIT` does not cover writes from now on.
         self.next().take_if(|wait| wait.generation == generation);
-        // Half the time of an answer, so that its own answer comes in time.
+        // Half the response timeout, so that its own answer arrives in time.
         let millis = u64::try_from(self.link.limits().response.as_millis() / 2).unwrap_or(u64::MAX);
         redis::cmd("WAIT").arg(replicas).arg(millis).query_async(&mut connection).await
     }

@@ -1,10 +1,10 @@
--- Takes locks beside those who share them and in the order of those who wait, all of them or none, or places in
+-- Acquires all of these locks or none, with readers, permits and queues taken into account, or takes positions in
 -- their queues.
 -- KEYS, for each lock in the locks' order: lock, last token, tombstone of its owner, group.
--- ARGV, for each lock: owner, ttl in ms, kind, 'f' (fair) or 'n', how much longer its caller waits in us, claimant.
--- Answers {1, 0, other, tokens} granted, {0, ms until a look is worth while, other, {at}} busy at that lock, {6, the
--- same, other, {at}} busy with a place in a queue, {2, 0, '', {at}} given up before; `other` is another number of
--- permits by which somebody counts, or ''.
+-- ARGV, for each lock: owner, ttl in ms, kind, 'f' (fair) or 'n', remaining wait of the caller in us, client info.
+-- Answers {1, 0, other, tokens} granted, {0, ms until the next poll, other, {at}} busy at that lock, {6, ms until the
+-- next poll, other, {at}} busy with a queue position, {2, 0, '', {at}} abandoned earlier. `other` is a different number
+-- of permits that somebody else uses, or ''.
 local now = clock()
 local claims = {}
 for at = 1, #KEYS / 4 do
@@ -22,7 +22,7 @@ for at = 1, #KEYS / 4 do
     claims[at] = claim
 end
 
--- In the order in which they are stored: a lock's own holder counts nothing.
+-- The first one in stored order. An exclusive holder has no number of permits.
 local function other_permits()
     for _, claim in ipairs(claims) do
         for _, list in ipairs({claim.group.granted, claim.group.queue}) do
@@ -49,7 +49,7 @@ local function fits(kind, others)
     return permits == 0 or #others < permits
 end
 
--- May it enter, or is it inside? A waiter that asks shows itself.
+-- May the claim enter, or does it hold the lock already? A waiter that asks is not absent.
 local function is_open(claim)
     local group = claim.group
     if claim.own then
@@ -62,8 +62,8 @@ local function is_open(claim)
             group.seen = now
         end
     end
-    -- Who stands before it in the queue counts as if they had entered. A waiter that is not fair is a writer,
-    -- whom only those let go first that could share.
+    -- Waiters ahead in the queue count as if they had entered. A waiter that is not fair is a writer, and only
+    -- claims that are not exclusive let it go first.
     local others = {}
     for _, one in ipairs(group.granted) do
         table.insert(others, one.kind)
@@ -100,8 +100,8 @@ local function enter(claim)
     return token
 end
 
--- Takes a place in the queue if the claim is one that waits there. Answers when a look is worth while: when a
--- lease ends, when the first waiter may be passed over, when it is time to show oneself; and is there a place?
+-- Takes a queue position if the claim is of a kind that queues. Returns when to poll next (when a lease ends, when
+-- the first waiter may count as absent, or when a heartbeat is due), and the queue position, if any.
 local function wait(claim)
     local group = claim.group
     local place = find(group.queue, claim.owner)
@@ -148,8 +148,8 @@ for at, claim in ipairs(claims) do
 end
 local answer
 if closed then
-    -- In the queue of the first lock that is closed, and before it for itself in those that are open: as if it
-    -- took one after the other, so that two that wait never wait for each other.
+    -- Queues for the first lock that is closed and for the open ones before it, as if the locks were acquired one
+    -- after the other, so that two waiters never wait for each other.
     local look, queued = math.huge, 0
     for at = 1, closed do
         local own = claims[at].own

@@ -1,24 +1,25 @@
-//! What a request comes to that is not answered.
+//! Failed requests: the error for the caller, and what may help.
 
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
 use crate::error::BackendError;
 
-/// What callers are told, and what a Cluster's client makes of it.
+/// The error for the caller, and a hint for the client of a Cluster.
 #[derive(Debug)]
 pub(in crate::stores) struct Failed {
     pub(in crate::stores) error: BackendError,
     pub(in crate::stores) hint: Hint,
 }
 
-/// What may help.
+/// What may help after a failure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::stores) enum Hint {
     Nothing,
-    /// Another node has the slot, now (`MOVED`) or for this request (`ASK`): its address.
+    /// The node at this address has the slot now (`MOVED`).
     Moved(String),
+    /// The node at this address has the slot for this request (`ASK`).
     Ask(String),
-    /// The same soon: a slot is being moved, or a master elected.
+    /// A retry, soon: a slot is being moved, or a master elected.
     Later,
     /// The server could not be reached or did not answer.
     Elsewhere,
@@ -37,7 +38,7 @@ impl Failed {
     }
 }
 
-/// It could not be reached.
+/// The server could not be reached.
 impl From<BackendError> for Failed {
     fn from(error: BackendError) -> Self {
         Self { error, hint: Hint::Elsewhere }
@@ -73,9 +74,9 @@ pub(in crate::stores) fn is_broken(error: &RedisError) -> bool {
 fn is_transient(error: &RedisError) -> bool {
     match error.kind() {
         ErrorKind::Io => true,
-        // A script that cannot read what another version has written: it passes with that one's holds.
+        // A script could not read what another version has written, which ends with that version's holds.
         ErrorKind::Server(ServerErrorKind::ResponseError) => {
-            error.detail().is_some_and(|told| told.contains("another version of dlock"))
+            error.detail().is_some_and(|detail| detail.contains("another version of dlock"))
         }
         ErrorKind::Server(kind) => matches!(
             kind,

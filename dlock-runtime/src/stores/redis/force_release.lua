@@ -1,6 +1,6 @@
--- Ends the lease, whoever holds it, and those of all who share it.
--- KEYS: lock; for others than a node of several: group.
--- ARGV: channel, tombstone in ms (0: none), its round.  Answers 1 if there was one.
+-- Ends the leases of all holders.
+-- KEYS: lock; except on a Redlock node also the group.
+-- ARGV: channel, tombstone in ms (0: none), its round.  Answers 1 if there was a lease.
 if KEYS[2] then
     local now = clock()
     local group = read_group(KEYS[2], KEYS[1], now, true)
@@ -19,7 +19,7 @@ end
 redis.call('DEL', KEYS[1])
 redis.pcall('PUBLISH', ARGV[1], '')
 if ARGV[2] ~= '0' then
-    -- A node of several that lost a lease takes it again at a renewal: not this one.
+    -- A Redlock node that has lost a lease acquires it again at a renewal. The tombstone prevents that.
     local owner = string.match(held, '^~?([^:]*):')
     redis.call('SET', KEYS[1] .. ':gone:' .. owner, ARGV[3], 'PX', ARGV[2])
 end

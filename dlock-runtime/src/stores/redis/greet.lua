@@ -1,7 +1,7 @@
--- Learns which run of the server this is, and gives it a mark that says since when it may count.
+-- Reports which run of the server this is, and gives it a mark that says from when on it may count.
 -- KEYS: mark.  ARGV: quarantine in ms, 'look' (change nothing), 'enter', or 'found' (nothing was ever
 -- stored here or on any other node, so nothing can have been forgotten).
--- Answers {run, ms until it counts (-1: it has no mark), longest quarantine asked for in ms, clock in ms}.
+-- Answers {run, ms until it counts (-1: it has no mark), longest requested quarantine in ms, clock in ms}.
 local run = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -22,7 +22,7 @@ if old == run then
     end
     length = math.max(length, asked)
 else
-    -- Restarted, or emptied: it may have forgotten whatever was granted until now.
+    -- Restarted or emptied: it may have forgotten anything that was granted until now.
     length = math.max(tonumber(length or '0'), asked)
     from = (ARGV[2] == 'found' and not mark) and now or now + length
 end

@@ -1,9 +1,9 @@
--- Prelude of the scripts for keys that several hold, or for which somebody waits in order.  The group of a
--- key is one text, `v1|seen|g owner kind token end claimant|…|w owner kind flags end claimant|…`: when the first
--- waiter was last seen, the holders and the waiters; times in microseconds of this server.  An owner whose hold
--- was revoked has a `~` before it.  A kind is `x` (exclusive), `s` (shared) or `p` and a number (so many
--- permits); a waiter's flags are `f` (fair) or `n`, and `a` if it is absent.  An exclusive holder stands in the
--- lock itself.  The rules are those of `backend/entry.rs`.
+-- Prelude of the scripts for keys that have readers, permit holders or a queue.  The group of a key is one text,
+-- `v1|seen|g owner kind token end claimant|…|w owner kind flags end claimant|…`: the first waiter's last sign of
+-- life, the holders and the waiters, with times in microseconds of this server's clock.  The owner of a revoked
+-- hold has a `~` before it.  A kind is `x` (exclusive), `s` (shared), or `p` and a number of permits.  A waiter's
+-- flags are `f` (fair) or `n`, and `a` if it is absent.  An exclusive holder is stored in the lock itself.  The
+-- rules are those of `lock_table/record.rs`.
 local ABSENT, KEPT, HEARTBEAT, LOOK = 400000, 10000000, 100000, 200000
 
 local VERSION = 'v1'
@@ -12,8 +12,8 @@ local function is_owner(word)
     return word == '-' or (#word == 32 and not string.find(word, '%X'))
 end
 
--- Reads all of it, or answers false: of a text in another form nothing is believed. Before there were versions it
--- began with `seen`.
+-- Reads the whole text, or returns false: nothing in a text of another form is trusted. Before there were versions,
+-- the text began with `seen`.
 local function read_records(group, text)
     local seen = false
     for record in string.gmatch(text .. '|', '([^|]*)|') do
@@ -40,8 +40,8 @@ local function read_records(group, text)
     return seen
 end
 
--- A group that cannot be read is an error for all but an operator who `looks` or ends it all: of it is known
--- that it excludes others until its end.
+-- A group that cannot be read is an error, except for an operator who inspects it or ends it (`looks`). They see
+-- one holder that excludes others until the group expires.
 local function read_group(name, lock, now, looks)
     local group = {seen = 0, granted = {}, queue = {}}
     local stored = name and redis.call('GET', name)
@@ -60,7 +60,7 @@ local function read_group(name, lock, now, looks)
     if held then
         local revoked, owner, token, claimant = string.match(held, '^(~?)([^:]*):(%d+):%d+:(.*)$')
         if not owner then
-            -- Somebody else's: it excludes others as any owner does.
+            -- A value in another form belongs to somebody else. It excludes others like any owner.
             revoked, owner, token, claimant = string.match(held, '^~?'), '?', '0', '-'
         end
         local one = {owner = owner, kind = 'x', token = token, claimant = claimant, lock = true}
@@ -78,7 +78,7 @@ local function find(list, owner)
     end
 end
 
--- The first waiter that is not absent, and its place.
+-- The first waiter that is not absent, and its position.
 local function head(group)
     for index, one in ipairs(group.queue) do
         if not one.absent then
@@ -87,8 +87,8 @@ local function head(group)
     end
 end
 
--- Forgets holders whose lease is over and waiters whose time is over; the first one is absent if it has not
--- shown itself.
+-- Removes holders whose lease has ended and waiters whose wait is over. The first waiter becomes absent if it has
+-- shown no sign of life for `ABSENT`.
 local function expire(group, now)
     local first = head(group)
     for _, list in ipairs({group.granted, group.queue}) do
@@ -118,8 +118,8 @@ local function leave_queue(group, owner, now)
     end
 end
 
--- Stores what has changed, for as long as it means something: a queue whose first waiter does not show
--- itself is nobody's.
+-- Stores the group for as long as it has a meaning. A queue whose first waiter shows no sign of life for 2 s is
+-- abandoned.
 local function write_group(name, group, now)
     local records, last = {VERSION, string.format('%.0f', group.seen)}, 0
     for _, one in ipairs(group.granted) do

@@ -1,6 +1,7 @@
--- KEYS: lock; for others than a node of several: group.
--- Answers the holders, {owner, kind, token, ms left, claimant} each, and the waiters, {owner, kind, claimant}
--- each; the owner of a hold that was revoked has a `~` before it.
+-- Reads the holders and the waiters.
+-- KEYS: lock; except on a Redlock node also the group.
+-- Answers the holders, {owner, kind, token, ms left, client info} each, and the waiters, {owner, kind, client info}
+-- each. The owner of a revoked hold has a `~` before it.
 local now = clock()
 local group = read_group(KEYS[2], KEYS[1], now, true)
 expire(group, now)

@@ -1,5 +1,5 @@
--- Ends the lease of one who shares the lock, at once or after a rest that nobody holds, or gives up an
--- acquire and its place in the queue.
+-- Ends the lease of one of several holders, at once or after a rest without an owner, or abandons an
+-- acquire and its queue position.
 -- KEYS: lock, tombstone of this owner, group.
 -- ARGV: owner, rest in ms (0: at once), channel, tombstone in ms (0: none).
 -- Answers 1 released, 0 not held.

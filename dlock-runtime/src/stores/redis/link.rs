@@ -1,8 +1,8 @@
-//! One connection for requests to one server that is made again when it breaks.
+//! One connection for requests to one server, which is replaced when it breaks.
 //!
-//! A connection counts as broken when a request on it fails below the protocol or is not answered in
-//! time: a peer that vanished is noticed only so. What may be executed twice without harm is then
-//! sent once more: the connection may have been dead long before, without anybody noticing.
+//! A connection counts as broken when a request on it fails below the protocol or times out: there is no
+//! other way to notice a peer that has vanished. A request that may be executed twice without harm is sent
+//! once more after a failure that is not a timeout, because the connection may have died long before.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,19 +17,19 @@ use super::topology::{Asking, Topology};
 use crate::backoff::Backoff;
 use crate::error::BackendError;
 
-/// Before a connection is tried again after a failure: the first pause and the longest. However many
-/// want it, one try is under way at a time.
+/// The pauses between connection attempts: the first and the longest. However many callers need the
+/// connection, only one attempt is in progress at a time.
 const PAUSES: Backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(250));
 
 pub(in crate::stores) struct Link {
     topology: Topology,
-    /// Host and port: what error messages show. The URL may hold a password.
+    /// Host and port, for error messages. The URL may contain a password.
     address: String,
     limits: Limits,
     current: Mutex<Current>,
 }
 
-/// How long the server may take.
+/// Timeouts.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::stores) struct Limits {
     pub(in crate::stores) connect: Duration,
@@ -41,15 +41,15 @@ struct Current {
     /// Counts connections, so that a late failure of an old one does not discard its successor.
     generation: u64,
     connection: Option<MultiplexedConnection>,
-    /// Many callers share one new connection, and none of them ends it by going away.
+    /// The connection attempt in progress. Callers share it, and a caller that is dropped does not cancel it.
     connecting: Option<Connecting>,
-    /// The pauses between tries, since the first that failed.
+    /// The pauses between attempts, since the first one failed.
     pauses: Option<Backoff>,
 }
 
 type Connecting = Shared<BoxFuture<'static, RedisResult<Session>>>;
 
-/// One connection, as long as it lasts: to one run of a server.
+/// One connection, until it breaks. It therefore reaches only one run of a server.
 #[derive(Clone)]
 pub(in crate::stores) struct Session {
     pub(in crate::stores) generation: u64,
@@ -73,7 +73,7 @@ impl Link {
         &self.address
     }
 
-    /// Runs a script by its hash, loading it where the server does not know it.
+    /// Runs a script by its hash. Loads the script if the server does not know it.
     pub(in crate::stores) async fn run<T: FromRedisValue>(
         self: &Arc<Self>,
         script: &ScriptInvocation<'_>,
@@ -84,7 +84,7 @@ impl Link {
         answer.map_err(|error| self.failed(session.generation, error))
     }
 
-    /// As [`run`](Self::run), over this connection.
+    /// Like [`run`](Self::run), over this connection.
     pub(in crate::stores) async fn run_in<T: FromRedisValue>(
         &self,
         mut session: Session,
@@ -94,7 +94,8 @@ impl Link {
         answer.map_err(|error| self.failed(session.generation, error).error)
     }
 
-    /// As [`run`](Self::run), and once more over a new connection when the old one turns out broken.
+    /// Like [`run`](Self::run), but runs the script once more over a new connection if the old one turns out to be
+    /// broken. Calls `resends` before that.
     pub(in crate::stores) async fn run_repeatable<T: FromRedisValue>(
         self: &Arc<Self>,
         script: &ScriptInvocation<'_>,
@@ -106,7 +107,7 @@ impl Link {
             Ok(answer) => Ok(answer),
             Err(error) if is_broken(&error) && !error.is_timeout() => {
                 resends();
-                // The failure is noted, so that the next connection is a new one.
+                // Discards the broken connection, so that the next one is new.
                 let _ = self.failed(session.generation, error);
                 self.run(script, asking).await
             }
@@ -114,7 +115,7 @@ impl Link {
         }
     }
 
-    /// What a question comes to that is asked over the connection there is.
+    /// Asks a question over the current connection, or a new one.
     pub(in crate::stores) async fn ask<T, F>(
         self: &Arc<Self>,
         question: impl FnOnce(MultiplexedConnection) -> F,
@@ -126,9 +127,9 @@ impl Link {
         question(connection).await.map_err(|error| self.failed(generation, error).error)
     }
 
-    /// The connection there is, or a new one.
+    /// Returns the current connection, or opens a new one.
     ///
-    /// Cancel safe: a connection under way is completed for the next caller.
+    /// Cancel safe: a connection attempt in progress is completed for the next caller.
     pub(in crate::stores) async fn session(self: &Arc<Self>) -> Result<Session, BackendError> {
         let connecting = {
             let mut current = self.current();
@@ -139,9 +140,9 @@ impl Link {
             let pause = current.pauses.as_mut().map(Backoff::pause);
             current.connecting.get_or_insert_with(|| self.connect(pause)).clone()
         };
-        let made = connecting.clone().await;
-        made.map_err(|error| {
-            // It may have ended with its runtime, without a word.
+        let outcome = connecting.clone().await;
+        outcome.map_err(|error| {
+            // If its runtime shut down, it could not clear this itself.
             let mut current = self.current();
             current.connecting.take_if(|other| other.ptr_eq(&connecting));
             drop(current);
@@ -155,16 +156,16 @@ impl Link {
             if let Some(pause) = pause {
                 tokio::time::sleep(pause).await;
             }
-            let made = link.topology.connect(link.limits).await;
-            link.connected(made)
+            let outcome = link.topology.connect(link.limits).await;
+            link.connected(outcome)
         });
         async move { task.await.unwrap_or_else(|_| Err(super::topology::late())) }.boxed().shared()
     }
 
-    fn connected(&self, made: RedisResult<MultiplexedConnection>) -> RedisResult<Session> {
+    fn connected(&self, outcome: RedisResult<MultiplexedConnection>) -> RedisResult<Session> {
         let mut current = self.current();
         current.connecting = None;
-        match made {
+        match outcome {
             Ok(connection) => {
                 current.pauses = None;
                 current.generation += 1;
@@ -182,7 +183,7 @@ impl Link {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What a failure comes to. A broken connection is done without from now on.
+    /// Converts a failure, and discards the connection if it is broken.
     pub(in crate::stores) fn failed(&self, generation: u64, error: RedisError) -> Failed {
         if is_broken(&error) {
             let mut current = self.current();

@@ -1,8 +1,8 @@
--- Prelude of the scripts for a node of several independent ones (Redlock).  The mark is
--- `run:from:length`: the run of the server that may count, since when (in ms), and the longest
--- quarantine that was asked for.  A server that was restarted has another run than its mark, one that
--- was emptied has no mark: what it has forgotten is not known.
--- True if the node may count, else the answer that says why not.
+-- Prelude of the scripts for a Redlock node, one of several independent servers.  The mark is
+-- `run:from:length`: the run of the server that may count, from when on (in ms), and the longest
+-- requested quarantine.  A server that was restarted has another run than its mark, and one that was
+-- emptied has no mark: what it has forgotten is unknown.
+-- Returns true if the node may count, else the answer that says why not.
 local function may_count(mark, expected)
     local run, from = string.match(redis.call('GET', mark) or '', '^(%w+):(%d+):')
     if run ~= expected then

@@ -1,21 +1,21 @@
 //! Leases in Redis: on one server, on the master that Sentinels watch, or in a Cluster.
 //!
-//! | name | what it holds | how long |
+//! | name | contents | lifetime |
 //! |---|---|---|
-//! | `dlock:{key}` | `owner:token:round:claimant` | the lease |
-//! | `dlock:{key}:token` | the last token | an hour after it was drawn |
-//! | `dlock:{key}:group` | who share the lock, and who wait for it in order | the longest of them |
-//! | `dlock:{key}:gone:owner` | an acquire that was given up | a ttl and a minute |
-//! | `dlock:{key}:free` (channel) | "look again" | – |
+//! | `dlock:{key}` | the exclusive holder: `owner:token:round:claimant` | the lease |
+//! | `dlock:{key}:token` | the last token | an hour after the time that the token names |
+//! | `dlock:{key}:group` | the readers or permit holders, and the queue | the longest of the leases |
+//! | `dlock:{key}:gone:owner` | a tombstone: an abandoned acquire | a ttl and a minute |
+//! | `dlock:{key}:free` (channel) | wake-ups for waiters | – |
 //!
-//! Each operation is one Lua script, so that comparison and change are one step; this is the pattern
+//! Each operation is one Lua script, so that it compares and changes atomically. This is the pattern
 //! of the `SET` command's documentation ("Patterns: locking with SET NX"), with fencing tokens.
-//! Scripts run by their hash (`EVALSHA`); a server that does not know one is sent it once.
+//! Scripts run by their hash (`EVALSHA`). A server that does not know a script is sent it once.
 //!
 //! # What it does not promise
-//! A replica that is promoted before it has heard of a grant grants again, and so does a server that
-//! restarts without its data within a lease. Tokens grow in both cases as long as the servers' clocks
-//! agree: only a fenced resource is safe then.
+//! A replica that is promoted before it has received a grant grants the lock again, and so does a
+//! server that restarts without its data within a lease. In both cases tokens grow as long as the
+//! servers' clocks agree, and only a fenced resource is safe.
 
 pub(super) mod address;
 mod builder;
@@ -48,12 +48,12 @@ use crate::error::BackendError;
 use crate::key::LockKey;
 use crate::stores::shared::doubt::Doubt;
 
-/// Leases on a Redis server (5.0 or newer), on the master that Sentinels watch, or in a Cluster; or on
-/// what speaks the protocol.
+/// Leases on a Redis server (5.0 or newer), on the master that Sentinels watch, or in a Cluster. Other
+/// servers that speak the protocol work as well.
 ///
-/// Requests share two multiplexed connections to each server, one for acquires and one for renewals and
-/// releases, which are made again when they break; with [`replicas`](RedisBuilder::replicas) there are two
-/// more for each of acquires and renewals. Waiters are woken over another one. Clones share them.
+/// Requests share two multiplexed connections to each server: one for acquires, one for renewals and
+/// releases. With [`replicas`](RedisBuilder::replicas), acquires and renewals have two more each. Waiters
+/// are woken over another connection. Broken connections are replaced. Clones share all connections.
 #[derive(Clone)]
 pub struct Redis(Arc<Inner>);
 
@@ -68,26 +68,26 @@ impl Redis {
     /// Connects to one of
     ///
     /// - `redis://[user:password@]host[:port][/db]`, a server;
-    /// - `redis+cluster://[user:password@]host:port,host:port,…`, a Cluster, by some of its nodes;
+    /// - `redis+cluster://[user:password@]host:port,host:port,…`, a Cluster, given by some of its nodes;
     /// - `redis+sentinel://[user:password@]host:port,host:port,…/master-name[/db]`, the master that these
-    ///   Sentinels watch; the credentials are those of the master, and with
-    ///   `?sentinel_username=…&sentinel_password=…` the Sentinels have their own;
+    ///   Sentinels watch. The credentials are those of the master. The Sentinels have their own:
+    ///   `?sentinel_username=…&sentinel_password=…`;
     ///
     /// or, with the feature `redis-tls`, to the same over TLS: `rediss://…`, `rediss+cluster://…`,
-    /// `rediss+sentinel://…`. All of them take the option `?replicas=n`, see
+    /// `rediss+sentinel://…`. All of them accept the option `?replicas=n`; see
     /// [`RedisBuilder::replicas`].
     ///
     /// # Errors
-    /// A URL that cannot be read, a server that cannot be reached or refuses the credentials, or one
-    /// whose `maxmemory-policy` evicts keys, and with them locks. No error shows the password.
+    /// An invalid URL, a server that cannot be reached or refuses the credentials, or one whose
+    /// `maxmemory-policy` evicts keys, and with them locks. No error shows the password.
     ///
     /// # Cancel safety
-    /// Cancel safe: a connection under way is closed.
+    /// Cancel safe: a connection in progress is closed.
     pub async fn connect(url: &str) -> Result<Self, BackendError> {
         Self::builder().connect(url).await
     }
 
-    /// Options before connecting.
+    /// Creates a builder, to set options before connecting.
     pub fn builder() -> RedisBuilder {
         RedisBuilder::new()
     }
@@ -112,7 +112,7 @@ impl Redis {
         Ok(self.enter(std::slice::from_ref(claim), doubt).await?.of_one())
     }
 
-    /// Takes all of these keys or none, beside others or in a queue.
+    /// Acquires all of these keys or none, with readers, permits and queues taken into account.
     async fn enter(&self, claims: &[Claim], doubt: &Doubt) -> Result<SetAttempt, BackendError> {
         let names: Vec<_> = claims.iter().map(|claim| self.names(&claim.key)).collect();
         let care = self.copied(|(answer, ..): &EnteredAnswer| *answer == 1, doubt);
@@ -133,7 +133,7 @@ impl Redis {
         Ok(self.0.servers.run(&names.lock, Lane::Acquire, &call, care).await?.into())
     }
 
-    /// An answer that says that something was written counts when enough replicas have it.
+    /// Makes an answer that reports a write count only when enough replicas have the write.
     fn copied<'a, T>(&self, has_written: fn(&T) -> bool, doubt: &'a Doubt) -> Care<'a, T> {
         Care::Copied { replicas: self.0.replicas, has_written, doubt }
     }
@@ -153,7 +153,7 @@ impl AsyncBackend for Redis {
         "redis"
     }
 
-    /// In a Cluster each key has a slot of its own.
+    /// A Cluster has no atomic sets, because its keys are in different slots.
     fn capabilities(&self) -> Capabilities {
         Capabilities::SHARED_STORE.with_atomic_sets(!self.0.servers.is_cluster())
     }

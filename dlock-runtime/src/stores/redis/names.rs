@@ -1,11 +1,11 @@
-//! What is stored under which name in Redis.
+//! The names under which a lock is stored in Redis.
 
 use percent_encoding::percent_decode_str;
 
 use crate::key::LockKey;
 use crate::owner::OwnerId;
 
-/// The names that belong to one lock. They share a hash tag, so that in a Cluster they share a slot.
+/// The names that belong to one lock. They share a hash tag, and therefore a slot of a Cluster.
 #[derive(Debug)]
 pub(in crate::stores) struct Names {
     /// Holder and token while the lock is held: `prefix{key}`.
@@ -35,22 +35,22 @@ impl Names {
         self.with(":token")
     }
 
-    /// Who share the lock, and who wait for it in order.
+    /// The readers or permit holders, and the queue.
     pub(in crate::stores) fn group(&self) -> String {
         self.with(":group")
     }
 
-    /// Where a release is announced.
+    /// The channel on which a release is announced.
     pub(in crate::stores) fn channel(&self) -> String {
         self.with(":free")
     }
 
-    /// Left by the release of an acquire that was given up.
+    /// The tombstone that the release of an abandoned acquire leaves.
     pub(in crate::stores) fn tombstone(&self, owner: &OwnerId) -> String {
         format!("{}:gone:{owner}", self.lock)
     }
 
-    /// What finds the names of all keys that begin so, as a pattern of `SCAN`.
+    /// Returns a `SCAN` pattern for the names of all keys that begin with `key_prefix`.
     pub(in crate::stores) fn pattern(prefix: &str, key_prefix: &str) -> String {
         let Self { lock } = Self::new(prefix, &key_prefix.into());
         let mut pattern = String::with_capacity(lock.len() + 1);
@@ -64,7 +64,7 @@ impl Names {
         pattern
     }
 
-    /// The key whose lock or group has this name.
+    /// Returns the key whose lock or group has this name.
     pub(in crate::stores) fn key(prefix: &str, name: &str) -> Option<LockKey> {
         let (key, rest) = name.strip_prefix(prefix)?.strip_prefix('{')?.split_once('}')?;
         let is_one = matches!(rest, "" | ":group");
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_takes_nothing_for_a_sign() {
+    fn a_pattern_escapes_special_characters() {
         assert_eq!(Names::pattern("dlock:", "a*{"), "dlock:{a\\*%7B*");
     }
 }

@@ -1,7 +1,7 @@
--- Stores a token that another node of several has drawn, while this owner holds the lease here as this
--- round has taken it.
+-- Stores a token that another Redlock node has drawn, if this owner holds the lease here as acquired by
+-- this round.
 -- KEYS: lock, last token, mark.  ARGV: owner, round, token, the run of the server that was asked.
--- Answers 1 stored, 0 not held or not to be counted.
+-- Answers 1 stored, 0 not held or the node must not count.
 local held = redis.call('GET', KEYS[1])
 local owner, token, round, claimant
 if held then

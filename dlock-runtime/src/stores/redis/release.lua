@@ -1,7 +1,7 @@
--- Ends the lease if this owner holds it, revoked or not, at once or after a rest that nobody holds.
--- KEYS: lock, tombstone of this owner; for a node of several: its mark.
--- ARGV: owner, round, rest in ms (0: at once), channel ('': tell nobody), tombstone in ms, when to leave
--- it ('always', or 'missing': when the owner is not found); for a node of several: the run of the server
+-- Ends the lease if this owner holds it, revoked or not, at once or after a rest without an owner.
+-- KEYS: lock, tombstone of this owner; for a Redlock node also its mark.
+-- ARGV: owner, round, rest in ms (0: at once), channel ('': notify nobody), tombstone in ms, when to leave
+-- it ('always', or 'missing': if the owner is not found); for a Redlock node also the run of the server
 -- that was asked.
 -- Answers 1 released, 0 not held, 2 not held on a node that must not count.
 local held = redis.call('GET', KEYS[1])
@@ -11,7 +11,7 @@ if held then
 end
 local found = owner == ARGV[1] and tonumber(round) <= tonumber(ARGV[2])
 if tonumber(ARGV[5]) > 0 and (ARGV[6] == 'always' or not found) then
-    -- An acquire of this owner was given up and may be executed after this: it must not grant.
+    -- An abandoned acquire of this owner may be executed after this, and must not be granted.
     if tonumber(redis.call('GET', KEYS[2]) or '-1') <= tonumber(ARGV[2]) then
         redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[5])
     end
@@ -24,7 +24,7 @@ if ARGV[3] ~= '0' then
 else
     redis.call('DEL', KEYS[1])
     if ARGV[4] ~= '' then
-        -- Where that is not allowed the lease has ended all the same.
+        -- If the user may not publish, the lease has ended all the same.
         redis.pcall('PUBLISH', ARGV[4], '')
     end
 end

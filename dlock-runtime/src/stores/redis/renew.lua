@@ -1,7 +1,7 @@
--- Extends the lease to a full ttl if this owner holds it; a node of several that lost it takes it again.
--- KEYS: lock; for a node of several: last token, tombstone of this owner, mark.
--- ARGV: owner, ttl in ms; for a node of several: round, token (0: not known, it is not taken again), the
--- run of the server that was asked, claimant.
+-- Renews the lease for a full ttl if this owner holds it. A Redlock node that has lost it acquires it again.
+-- KEYS: lock; for a Redlock node also last token, tombstone of this owner, mark.
+-- ARGV: owner, ttl in ms; for a Redlock node also round, token (0: unknown, so the lease is not acquired
+-- again), the run of the server that was asked, client info.
 -- Answers 1 renewed, 0 not held, 2 renewed on a node that must not count.
 local held = redis.call('GET', KEYS[1])
 if held and string.match(held, '^([^:]*):') == ARGV[1] then
@@ -13,8 +13,8 @@ elseif tonumber(redis.call('GET', KEYS[3]) or '-1') >= tonumber(ARGV[3]) then
 else
     local token = math.max(tonumber(redis.call('GET', KEYS[2]) or '0'), tonumber(ARGV[4]))
     remember_token(KEYS[2], token, clock())
-    -- The acquire that it replaces may still be on its way, over another connection: executed after the
-    -- release it must not grant.
+    -- The acquire that this replaces may still be in flight on another connection. If it is executed after
+    -- the release, it must not be granted.
     redis.call('SET', KEYS[3], string.format('%.0f', ARGV[3] - 1), 'PX', ARGV[2] + 60000)
     redis.call('SET', KEYS[1], table.concat({ARGV[1], ARGV[4], ARGV[3], ARGV[6]}, ':'), 'PX', ARGV[2])
 end

@@ -1,4 +1,4 @@
--- Has the holds of a lock end without a renewal.
+-- Revokes the holds of a lock: they end without another renewal.
 -- KEYS: lock, group.  Answers 1 if there was one.
 local now = clock()
 local group = read_group(KEYS[2], KEYS[1], now)

@@ -1,5 +1,5 @@
-//! The scripts, and how each is called. One set serves every form: what a node of several independent
-//! ones ([`Member`]) does is what a single server does, and a little more.
+//! The scripts and how to call them. One set serves every form: one of several independent nodes
+//! ([`Member`]) does what a single server does, and a little more.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::lock_table::{record::micros, words};
 use crate::owner::OwnerId;
 use crate::token::FencingToken;
 
-/// A script from its file, with the functions it uses before it.
+/// Loads a script from its file, preceded by the files whose functions it uses.
 macro_rules! script {
     ($($file:literal),+) => {
         LazyLock::new(|| Script::new(concat!($(include_str!($file)),+)))
@@ -34,18 +34,18 @@ static REVOKE: LazyLock<Script> = script!("token.lua", "group.lua", "revoke.lua"
 static BAR: LazyLock<Script> = script!("bar.lua");
 static INSPECT: LazyLock<Script> = script!("token.lua", "group.lua", "inspect.lua");
 
-/// How much longer than a ttl a tombstone stays: an old connection's bytes that a stopped server
-/// still has are executed when it goes on, together with the tombstone's own request.
+/// How much longer than a ttl a tombstone is kept. A stopped server may have buffered the requests of an
+/// old connection, but when it resumes, it executes them together with the tombstone's own request.
 const TOMBSTONE: Duration = Duration::from_mins(1);
 
-/// A server that is one node of several.
+/// A server that is one of several independent nodes.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::stores) struct Member<'a> {
     /// Where its mark is stored.
     pub(in crate::stores) mark: &'a str,
-    /// Which run of the server was greeted.
+    /// The run of the server that was greeted.
     pub(in crate::stores) run: &'a str,
-    /// Numbers the tries of one process, so that a late request of an earlier one is known as such.
+    /// Numbers the attempts of one process, so that a late request of an earlier one is recognized.
     pub(in crate::stores) round: u64,
 }
 
@@ -53,7 +53,7 @@ pub(in crate::stores) struct Member<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(in crate::stores) struct Proposal {
     pub(in crate::stores) token: FencingToken,
-    /// How far it may be from the node's own clock.
+    /// How far the token may be from the node's own clock.
     pub(in crate::stores) tolerance: Duration,
 }
 
@@ -61,32 +61,32 @@ pub(in crate::stores) struct Proposal {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::stores) enum Tombstone {
     Never,
-    /// When the owner is not found: it may come late.
+    /// If the owner is not found: its acquire may arrive late.
     IfMissing,
     Always,
 }
 
-/// What a server says to an acquire.
+/// A server's answer to an acquire.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::stores) enum Acquired {
     Granted(FencingToken),
     Busy {
-        /// `None`: it has no end that the server knows of.
+        /// `None` if the server knows of no end.
         left: Option<Duration>,
-        /// `None`: nobody, for the rest of a `min_hold`.
+        /// `None` for the rest of a `min_hold`, when the lock has no owner.
         owner: Option<OwnerId>,
     },
-    /// A release has come before.
+    /// A release of this acquire was executed first.
     GivenUp,
-    /// The node must not count for so long.
+    /// The node must not count for this long.
     Quarantined(Duration),
-    /// The node is another than the one that was greeted.
+    /// The node is not the one that was greeted.
     Unmarked,
-    /// Others share the lock or wait for it in order: [`enter`] decides.
+    /// The lock has readers, permit holders or a queue: [`enter`] decides.
     Grouped,
 }
 
-/// How an acquire's answer looks on the wire.
+/// The answer to an acquire on the wire.
 pub(in crate::stores) type AcquiredAnswer = (u8, i64, String);
 
 impl From<AcquiredAnswer> for Acquired {
@@ -126,8 +126,8 @@ pub(in crate::stores) fn acquire(
     call
 }
 
-/// What a server says to an acquire beside others: the kind as [`Acquired`], or 6 for a place in the queue; when
-/// to look again; another number of permits; the tokens, or which lock is in the way.
+/// A server's answer to [`enter`]: the kind as in [`AcquiredAnswer`], or 6 for a queue position; when to poll next, in
+/// milliseconds; a different number of permits that somebody else uses; the tokens, or the number of the busy lock.
 pub(in crate::stores) type EnteredAnswer = (u8, i64, String, Vec<u64>);
 
 /// Answers [`EnteredAnswer`], for claims in the order of their keys.
@@ -143,7 +143,7 @@ pub(in crate::stores) fn enter(names: &[Names], claims: &[Claim]) -> ScriptInvoc
     call
 }
 
-/// The attempt that it came to; `validity` is what a grant is worth.
+/// Converts the answer. `validity` is that of a grant.
 pub(in crate::stores) fn entered(
     (kind, number, other_permits, tokens): EnteredAnswer,
     validity: Duration,
@@ -212,8 +212,8 @@ pub(in crate::stores) fn release(
     end(names, claim, rest, &names.channel(), tombstone, member)
 }
 
-/// Takes back what a round that has failed was granted. Tells nobody: another holds the lock, or will try
-/// again by itself.
+/// Retracts the grant of a round that has failed. Notifies nobody: somebody else holds the lock, or will retry
+/// anyway.
 pub(in crate::stores) fn retract(
     names: &Names,
     claim: &Claim,
@@ -259,13 +259,13 @@ pub(in crate::stores) fn raise(
     call
 }
 
-/// How holders and waiters look on the wire.
+/// The holders and waiters on the wire.
 pub(in crate::stores) type InspectAnswer = (Vec<HolderAnswer>, Vec<WaiterAnswer>);
 
-/// The owner, how it shares the lock, its token, the milliseconds that are left, who it is.
+/// The owner, its mode, its token, the milliseconds that are left, its client info.
 type HolderAnswer = (String, String, u64, i64, String);
 
-/// The owner, how it will share the lock, who it is.
+/// The owner, its mode, its client info.
 type WaiterAnswer = (String, String, String);
 
 pub(in crate::stores) fn state(key: LockKey, (holders, waiters): InspectAnswer) -> LockState {
@@ -301,10 +301,10 @@ pub(in crate::stores) fn revoke(names: &Names) -> ScriptInvocation<'static> {
     call
 }
 
-/// Above that of every try: the largest whole number that Lua counts exactly.
+/// Larger than the round of any attempt: Lua represents all integers up to this one exactly.
 const LAST_ROUND: u64 = 1 << 53;
 
-/// Answers 1: on this node of several the owner's hold is not renewed any more.
+/// Stops renewals of the owner's hold on this one of several nodes. Answers 1.
 pub(in crate::stores) fn bar(
     names: &Names,
     owner: &OwnerId,
@@ -316,8 +316,8 @@ pub(in crate::stores) fn bar(
     call
 }
 
-/// Answers whether there was a lease. On a node of several its owner would take it again at a renewal:
-/// not with a tombstone that outlasts the longest lease.
+/// Answers whether there was a lease. On one of several nodes, the owner would acquire it again at a renewal. A
+/// tombstone that outlasts the longest lease prevents that.
 pub(in crate::stores) fn force_release(
     names: &Names,
     longest_lease: Option<Duration>,
@@ -334,7 +334,7 @@ pub(in crate::stores) fn force_release(
 /// How to greet a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::stores) enum Greeting {
-    /// Changing nothing.
+    /// Changes nothing.
     Look,
     Enter,
     /// Nothing was ever stored on any node.
@@ -342,7 +342,7 @@ pub(in crate::stores) enum Greeting {
 }
 
 /// Answers the server's run, the milliseconds until it counts (-1: it has no mark), the longest
-/// quarantine that was asked for and the server's clock, both in milliseconds.
+/// requested quarantine and the server's clock, both in milliseconds.
 pub(in crate::stores) fn greet(
     mark: &str,
     quarantine: Duration,

@@ -1,9 +1,9 @@
-//! One server and the connections to it. Renewals and releases have one of their own, so that no flood of
-//! acquires, and no acquire that hangs, holds them up.
+//! One server and the connections to it. Renewals and releases have their own, so that neither a burst of
+//! acquires nor an acquire that hangs delays them.
 //!
-//! What is sent over one connection may overtake what was sent over another before. A release does so only
-//! with an acquire that has not been answered, and leaves a tombstone for it then; a renewal that comes
-//! after its release finds nothing to renew.
+//! A request on one connection may overtake an earlier one on another. A release overtakes an acquire only if
+//! the acquire has not been answered, and then leaves a tombstone for it. A renewal that runs after its release
+//! finds nothing to renew.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -33,19 +33,19 @@ pub(in crate::stores) struct Server {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::stores) enum Lane {
     Acquire,
-    /// Renewals, releases, and what operators ask.
+    /// Renewals, releases, and the requests of operators.
     Keep,
 }
 
-/// What is done for the answer of a request.
+/// How a request is sent, and when its answer counts.
 pub(in crate::stores) enum Care<'a, T> {
-    /// It is sent once.
+    /// The request is sent once.
     Once,
-    /// It may be executed twice without harm: it is sent again over a new connection when the old one
-    /// turns out broken.
+    /// The request may be executed twice without harm. It is sent again over a new connection if the old
+    /// one turns out to be broken.
     Repeatable,
-    /// An answer for which `has_written` holds counts only when so many replicas have what was written.
-    /// Without replicas it is [`Repeatable`](Self::Repeatable), and that it was repeated is noted in `doubt`.
+    /// An answer for which `has_written` returns true counts only when `replicas` replicas have the write.
+    /// With no replicas, the request is [`Repeatable`](Self::Repeatable), and a repetition is noted in `doubt`.
     Copied { replicas: u32, has_written: fn(&T) -> bool, doubt: &'a Doubt },
 }
 
@@ -69,7 +69,7 @@ impl Server {
         }
     }
 
-    /// The server of a client.
+    /// Creates the server that a client connects to.
     pub(super) fn of(client: Client, limits: Limits, is_copied: bool) -> Self {
         let address = client.get_connection_info().addr().to_string();
         Self::new(&Topology::Server(Arc::new(client)), &address, limits, is_copied)
@@ -80,7 +80,7 @@ impl Server {
         self.keeps.address()
     }
 
-    /// The connection that carries anything but acquires.
+    /// The connection for everything but acquires.
     pub(in crate::stores) fn link(&self) -> &Arc<Link> {
         self.lane(Lane::Keep)
     }
@@ -93,7 +93,7 @@ impl Server {
         }
     }
 
-    /// Makes the connections that requests will need.
+    /// Opens the connections that requests need.
     pub(super) async fn connect(&self) -> Result<(), BackendError> {
         let acquires = async {
             if self.is_copied {
@@ -105,7 +105,7 @@ impl Server {
         acquires.and(keeps.map(drop))
     }
 
-    /// Runs a script. `asking`: this server is told to answer for a slot that is being moved to it.
+    /// Runs a script. With `asking`, the server is asked to answer for a slot that is being moved to it.
     pub(super) async fn run<T: FromRedisValue>(
         &self,
         lane: Lane,
@@ -130,7 +130,7 @@ impl Server {
         }
     }
 
-    /// The keys of locks that begin so, in order, [`MAX_LISTED`] at most.
+    /// Returns the keys of locks that begin with `key_prefix`, in order, at most [`MAX_LISTED`].
     pub(in crate::stores) async fn keys(
         &self,
         prefix: &str,
@@ -148,18 +148,18 @@ impl Server {
         Ok(keys)
     }
 
-    /// A server that evicts keys under memory pressure would evict held locks.
+    /// Refuses a server that evicts keys under memory pressure, because it would evict held locks.
     pub(in crate::stores) async fn refuse_eviction(&self) -> Result<(), BackendError> {
         let policy = self.keeps.ask(|connection| topology::setting(connection, "maxmemory-policy"));
         match policy.await {
             Ok(Some(policy)) if policy != "noeviction" => Err(BackendError::permanent(format!(
-                "the redis at {} evicts keys when its memory is full (maxmemory-policy {policy}), and with them held locks: set it to noeviction, or use another server for locks",
+                "the redis at {} evicts keys, and with them held locks, when its memory is full (maxmemory-policy {policy}); set the policy to noeviction, or use another server for locks",
                 self.address()
             ))),
             Ok(_) => Ok(()),
             Err(error) if error.is_transient() || !error.may_have_been_sent() => Err(error),
             Err(error) => {
-                tracing::warn!(target: "dlock", %error, "redis does not tell its maxmemory-policy; make sure that it is noeviction");
+                tracing::warn!(target: "dlock", %error, "redis does not report its maxmemory-policy; make sure that it is noeviction");
                 Ok(())
             }
         }

@@ -1,4 +1,4 @@
-//! Where requests go: to one server, or to the node of a Cluster that has the name.
+//! Routes requests to the one server, or to the node of a Cluster that has the name.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ pub(in crate::stores) enum Servers {
 }
 
 impl Servers {
-    /// Makes the connections that requests will need, and refuses servers that would evict locks.
+    /// Opens the connections that requests need, and refuses servers that would evict locks.
     pub(super) async fn connect(&self) -> Result<(), BackendError> {
         match self {
             Self::One(server) => {
@@ -44,7 +44,8 @@ impl Servers {
         }
     }
 
-    /// The keys of locks that begin so, in order, [`MAX_LISTED`](crate::backend::MAX_LISTED) at most.
+    /// Returns the keys of locks that begin with `key_prefix`, in order, at most
+    /// [`MAX_LISTED`](crate::backend::MAX_LISTED).
     pub(super) async fn keys(
         &self,
         prefix: &str,
@@ -56,7 +57,7 @@ impl Servers {
         }
     }
 
-    /// A new connection that hears messages. In a Cluster any node passes on those of all.
+    /// Opens a connection that receives messages. In a Cluster, every node forwards the messages of all.
     pub(super) async fn listen(&self) -> RedisResult<PubSub> {
         let server = match self {
             Self::One(server) => Arc::clone(server),
@@ -72,7 +73,7 @@ impl Servers {
         }
     }
 
-    /// Hosts and ports.
+    /// The hosts and ports, for messages.
     pub(super) fn address(&self) -> String {
         match self {
             Self::One(server) => server.address().to_owned(),

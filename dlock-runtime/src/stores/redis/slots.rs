@@ -1,4 +1,4 @@
-//! The slots of a Cluster: which one a name is in, and who has which.
+//! The slots of a Cluster, and the master of each.
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
@@ -7,7 +7,7 @@ use redis::aio::MultiplexedConnection;
 pub(super) use redis::cluster_routing::Slot;
 use redis::{ErrorKind, RedisError, RedisResult, Value};
 
-/// What a node says of some slots: their master.
+/// A range of slots and its master, as a node reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Assigned {
     pub(super) slots: RangeInclusive<u16>,
@@ -21,24 +21,24 @@ impl Assigned {
     }
 }
 
-/// Asks a node, whose own address is `by`.
+/// Asks a node for the masters of all slots. Its own address is `by`.
 pub(super) async fn ask(
     mut connection: MultiplexedConnection,
     by: String,
 ) -> RedisResult<Vec<Assigned>> {
-    let told = redis::cmd("CLUSTER").arg("SLOTS").query_async(&mut connection).await?;
-    let told = read(told, &by);
-    if told.is_empty() {
-        // One that was left out of the Cluster, or has just joined it, knows of none.
-        let problem = "the node knows of no slots";
+    let reported = redis::cmd("CLUSTER").arg("SLOTS").query_async(&mut connection).await?;
+    let reported = read(reported, &by);
+    if reported.is_empty() {
+        // A node that was removed from the Cluster, or has just joined it, knows none.
+        let problem = "the node knows no slots";
         return Err(RedisError::from((ErrorKind::Io, problem)));
     }
-    Ok(told)
+    Ok(reported)
 }
 
-/// What cannot be read is left out: another node may say it otherwise.
-fn read(told: Value, by: &str) -> Vec<Assigned> {
-    let Value::Array(ranges) = told else { return vec![] };
+/// Skips what cannot be read: another node may report it in another way.
+fn read(reported: Value, by: &str) -> Vec<Assigned> {
+    let Value::Array(ranges) = reported else { return vec![] };
     ranges.into_iter().filter_map(|range| assigned(range, by)).collect()
 }
 
@@ -58,7 +58,7 @@ fn assigned(range: Value, by: &str) -> Option<Assigned> {
     Some(Assigned { slots, host, port })
 }
 
-/// Host and port of an address as a node tells it. Without a host it is the node's own, `by`.
+/// Parses an address that a node reports. Without a host, the host is that of the node itself, `by`.
 pub(super) fn address_of(address: &str, by: &str) -> Option<(String, u16)> {
     let (host, port) = address.rsplit_once(':')?;
     let port = port.split('@').next()?.parse().ok()?;
@@ -111,22 +111,22 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_does_not_know_its_own_name_is_the_one_that_was_asked() {
-        let told = Value::Array(vec![
+    fn a_missing_host_is_that_of_the_node_that_was_asked() {
+        let reported = Value::Array(vec![
             range(0, 10, text("10.0.0.1"), 7000),
             range(11, 11, text(""), 7001),
             range(12, 13, Value::Nil, 7002),
             range(14, 99_999, text("no slot"), 7003),
             range(14, 15, text("::1"), 7004),
         ]);
-        let told = read(told, "example.org:6379");
-        let told: Vec<_> = told.iter().map(|at| (at.host.as_str(), at.port)).collect();
+        let reported = read(reported, "example.org:6379");
+        let reported: Vec<_> = reported.iter().map(|at| (at.host.as_str(), at.port)).collect();
         let own = "example.org";
-        assert_eq!(told, [("10.0.0.1", 7000), (own, 7001), (own, 7002), ("::1", 7004)]);
+        assert_eq!(reported, [("10.0.0.1", 7000), (own, 7001), (own, 7002), ("::1", 7004)]);
     }
 
     #[test]
-    fn addresses_are_read_as_redirections_tell_them() {
+    fn addresses_in_redirections_are_read() {
         let of = |address| address_of(address, "own:1");
         assert_eq!(of("there:7000"), Some(("there".to_owned(), 7000)));
         assert_eq!(of(":7000@17000"), Some(("own".to_owned(), 7000)));

@@ -1,4 +1,4 @@
--- Extends the lease of one who shares the lock.
+-- Renews the lease of a reader or permit holder.
 -- KEYS: lock, group.  ARGV: owner, ttl in ms.  Answers 1 renewed, 0 not held.
 local now = clock()
 local group = read_group(KEYS[2], KEYS[1], now)

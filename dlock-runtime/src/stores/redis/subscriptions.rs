@@ -1,7 +1,7 @@
-//! Wake-ups: one pub/sub connection per backend, subscribed to the channels of the keys that
-//! somebody of this process waits for.
+//! Wake-ups: one pub/sub connection per backend, subscribed to the channels of the keys that have
+//! waiters in this process.
 //!
-//! What is wanted stands in [`Topics`]; a task reconciles the subscriptions with it. After every
+//! [`Topics`] lists the wanted channels, and a task reconciles the subscriptions with it. After every
 //! (re)subscription the waiters are woken, since a message may have been missed before.
 
 use std::collections::HashSet;
@@ -20,16 +20,16 @@ use crate::backoff::Backoff;
 use crate::error::BackendError;
 use crate::stores::shared::wakeups::{Interest, Topics};
 
-/// How long the connection may be silent before it is asked whether it still lives.
+/// How long the connection may be silent before a ping checks whether it is still alive.
 const SILENCE: Duration = Duration::from_secs(5);
 
-/// Before the next try when a connection that was of use broke, and when it never was.
+/// The first pause between connection attempts.
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// The longest pause when the server cannot be reached.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// The longest pause when it can be, and refuses.
+/// The longest pause when the server refuses the subscription.
 const LONGEST_PAUSE_WHEN_REFUSED: Duration = Duration::from_mins(1);
 
 pub(in crate::stores) struct Subscriptions {
@@ -43,8 +43,8 @@ impl Subscriptions {
         Self { servers, topics: Arc::default(), task: Mutex::default() }
     }
 
-    /// Watches a channel; resolves when the subscription is confirmed, and fails when it is not. While it
-    /// is known that none is, it fails at once.
+    /// Watches a channel. Resolves when the subscription is confirmed, and fails if it is not. While no
+    /// subscription can be confirmed, fails at once.
     pub(in crate::stores) async fn watch(
         &self,
         channel: String,
@@ -53,12 +53,12 @@ impl Subscriptions {
         let mut interest = Interest::new(Arc::clone(&self.topics), channel);
         match tokio::time::timeout(self.servers.limits().connect, interest.live()).await {
             Ok(true) => Ok(ChannelWatch(interest)),
-            Ok(false) => Err(BackendError::transient("redis confirms no subscriptions now")),
+            Ok(false) => Err(BackendError::transient("redis does not confirm subscriptions now")),
             Err(_) => Err(BackendError::transient("redis did not confirm a subscription in time")),
         }
     }
 
-    /// Starts the task at the first use, and again when the runtime it ran on has ended.
+    /// Starts the task on first use, and again if the runtime it ran on has shut down.
     fn ensure_task(&self) {
         let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
         if task.as_ref().is_none_or(AbortHandle::is_finished) {
@@ -82,13 +82,13 @@ impl Drop for Subscriptions {
     }
 }
 
-/// The task that keeps the connection and its subscriptions.
+/// The task that maintains the connection and its subscriptions.
 struct Keeper {
     servers: Servers,
     topics: Arc<Topics>,
 }
 
-/// The connection is to be made again.
+/// Why the connection must be replaced.
 struct Broken {
     why: RedisError,
     /// Did it carry a subscription before?
@@ -97,7 +97,7 @@ struct Broken {
 
 impl Keeper {
     async fn run(self) {
-        let (mut pauses, mut is_told) = (Pauses::new(), false);
+        let (mut pauses, mut is_logged) = (Pauses::new(), false);
         loop {
             let broken = match self.servers.listen().await {
                 Ok(connection) => {
@@ -108,21 +108,21 @@ impl Keeper {
             };
             self.topics.all_down();
             if broken.was_of_use {
-                (pauses, is_told) = (Pauses::new(), false);
-            } else if !is_told {
-                is_told = true;
+                (pauses, is_logged) = (Pauses::new(), false);
+            } else if !is_logged {
+                is_logged = true;
                 tracing::warn!(
                     target: "dlock",
                     address = self.servers.address(),
                     error = %broken.why,
-                    "redis confirms no subscription: until it does, waiters look for themselves"
+                    "redis does not confirm subscriptions; until it does, waiters poll"
                 );
             }
             tokio::time::sleep(pauses.after(&broken.why)).await;
         }
     }
 
-    /// Until the connection breaks, or the server refuses.
+    /// Serves the topics until the connection breaks or the server refuses a request.
     async fn serve(&self, mut sink: PubSubSink, mut messages: PubSubStream) -> Broken {
         let mut subscribed = HashSet::new();
         let mut was_of_use = false;
@@ -177,7 +177,8 @@ impl Keeper {
     }
 }
 
-/// Between two tries. They grow, and further where the server refuses: that takes a person to change.
+/// The pauses between connection attempts. They grow, and grow longer if the server refuses, because
+/// only an operator can change that.
 struct Pauses {
     unreachable: Backoff,
     refused: Backoff,

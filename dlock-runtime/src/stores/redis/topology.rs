@@ -1,4 +1,4 @@
-//! How a server is reached: by its address, or by Sentinels who know it.
+//! How a server is reached: by its address, or through Sentinels that know it.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use redis::{
 
 use super::link::Limits;
 
-/// How much of a server's keys one step of a scan looks at.
+/// How many keys one step of a scan covers.
 const SCANNED_AT_ONCE: usize = 1_000;
 
 /// How to reach a server.
@@ -22,14 +22,14 @@ pub(in crate::stores) enum Topology {
     Sentinels(Arc<Sentinels>),
 }
 
-/// Sentinels, and what they watch.
+/// Sentinels, and the master that they watch.
 pub(in crate::stores) struct Sentinels {
     pub(in crate::stores) clients: Vec<Client>,
     pub(in crate::stores) master: String,
     pub(in crate::stores) template: Template,
 }
 
-/// How to talk to a server whose address others tell: everything but that.
+/// The connection settings of a server whose address others report: everything but the address.
 pub(in crate::stores) struct Template {
     pub(in crate::stores) settings: ConnectionInfo,
     #[cfg(feature = "redis-tls")]
@@ -37,7 +37,7 @@ pub(in crate::stores) struct Template {
 }
 
 impl Topology {
-    /// A new connection that carries requests.
+    /// Opens a connection for requests.
     pub(in crate::stores) async fn connect(
         &self,
         limits: Limits,
@@ -56,7 +56,7 @@ impl Topology {
         }
     }
 
-    /// A new connection that hears messages.
+    /// Opens a connection that receives messages.
     pub(in crate::stores) async fn listen(&self, limits: Limits) -> RedisResult<PubSub> {
         let listening = async {
             match self {
@@ -71,7 +71,7 @@ impl Topology {
 }
 
 impl Sentinels {
-    /// The master that most of those who answer name.
+    /// Returns the master that most of the answering Sentinels name.
     async fn master(&self, limits: Limits) -> RedisResult<Client> {
         let mut asking: FuturesUnordered<_> =
             self.clients.iter().map(|sentinel| self.ask(sentinel, limits)).collect();
@@ -113,7 +113,7 @@ impl Sentinels {
 }
 
 impl Template {
-    /// The server at an address.
+    /// Creates the client for an address.
     pub(super) fn client(&self, host: String, port: u16) -> RedisResult<Client> {
         let address = match self.settings.addr() {
             ConnectionAddr::TcpTls { insecure, tls_params, .. } => ConnectionAddr::TcpTls {
@@ -139,7 +139,7 @@ fn config(limits: Limits) -> AsyncConnectionConfig {
         .set_response_timeout(Some(limits.response))
 }
 
-/// Sentinels may name a master that was demoted a moment ago.
+/// Refuses a server that is not a master. Sentinels may name one that was demoted a moment ago.
 async fn refuse_replica(connection: &mut MultiplexedConnection) -> RedisResult<()> {
     let role: Vec<Value> = redis::cmd("ROLE").query_async(connection).await?;
     match role.first() {
@@ -156,7 +156,7 @@ pub(in crate::stores) fn closed() -> RedisError {
     std::io::Error::new(std::io::ErrorKind::ConnectionReset, "the connection was closed").into()
 }
 
-/// Tells the names that match. One may be told more than once.
+/// Calls `found` with each name that matches, possibly more than once.
 pub(super) async fn scan(
     mut connection: MultiplexedConnection,
     pattern: &str,
@@ -177,17 +177,17 @@ pub(super) async fn scan(
     }
 }
 
-/// What a setting is, if the server knows it.
+/// Returns the value of a setting, if the server knows it.
 pub(super) async fn setting(
     mut connection: MultiplexedConnection,
     name: &str,
 ) -> RedisResult<Option<String>> {
     let ask = redis::cmd("CONFIG").arg("GET").arg(name).to_owned();
-    let told: Vec<(String, String)> = ask.query_async(&mut connection).await?;
-    Ok(told.into_iter().find(|(told, _)| told == name).map(|(_, value)| value))
+    let settings: Vec<(String, String)> = ask.query_async(&mut connection).await?;
+    Ok(settings.into_iter().find(|(setting, _)| setting == name).map(|(_, value)| value))
 }
 
-/// Tells a node before each request that it is about a slot that is being moved to it.
+/// Sends `ASKING` before each request: the request is for a slot that is being moved to the node.
 pub(super) struct Asking<'a>(pub(super) &'a mut MultiplexedConnection);
 
 impl ConnectionLike for Asking<'_> {

@@ -1,22 +1,22 @@
-//! Whether a copy of an acquire may still be executed after it was answered.
+//! Whether a copy of an acquire may still be executed after the acquire was answered.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::BackendError;
 
-/// Notes that an acquire was sent again over another connection. The first copy may be executed at any time after, even
-/// when its caller has given up because of what the second one was answered.
+/// Notes that an acquire was sent again over another connection. The first copy may be executed at any later time, even
+/// after the caller has given up because of the answer to the second copy.
 #[derive(Debug, Default)]
 pub(crate) struct Doubt(AtomicBool);
 
 impl Doubt {
-    /// A copy was sent that is not awaited any more.
+    /// Notes that a copy was sent whose answer is no longer awaited.
     pub(crate) fn note(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 
-    /// The answer, marked [`in_doubt`](super::Attempt::with_in_doubt) where there is doubt. An error does not say any
-    /// more that nothing was sent.
+    /// Marks the answer as [`in_doubt`](crate::backend::Attempt::with_in_doubt) if there is doubt. An error then no
+    /// longer claims that nothing was sent.
     pub(crate) fn mark<T>(
         self,
         answer: Result<T, BackendError>,

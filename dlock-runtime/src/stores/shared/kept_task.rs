@@ -1,4 +1,4 @@
-//! What many ask for at once and is done once: a connection, a login.
+//! Work that many callers request at once and that is done once, such as a connection or a login.
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
@@ -6,10 +6,10 @@ use std::sync::{Mutex, PoisonError};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 
-/// Work under way whose outcome is for all who ask meanwhile.
+/// Work in progress whose outcome is shared by all callers that join it.
 ///
-/// It is done in a task of its own: nobody waits for a caller that is not polled, and a caller that is dropped takes
-/// nothing away from the others.
+/// It runs in a task of its own, so a caller that is not polled delays nobody, and a caller that is dropped does not
+/// cancel it for the others.
 pub(crate) struct SingleFlight<T>(Mutex<Option<Flight<T>>>);
 
 type Flight<T> = Shared<BoxFuture<'static, Option<T>>>;
@@ -19,7 +19,7 @@ impl<T: Clone + Send + Sync + 'static> SingleFlight<T> {
         Self(Mutex::new(None))
     }
 
-    /// The outcome of the work that is under way, or of this. Nothing if its runtime has ended.
+    /// Waits for the work in progress, or starts `work` if there is none. Returns `None` if its runtime has shut down.
     pub(crate) async fn join<F>(&self, work: impl FnOnce() -> F) -> Option<T>
     where
         F: Future<Output = T> + Send + 'static,
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn all_who_ask_at_once_get_one_outcome() {
+    async fn concurrent_callers_share_one_outcome() {
         let (flights, done) = (SingleFlight::new(), Arc::new(AtomicUsize::new(0)));
         for round in 1..=3 {
             let work = || {
@@ -73,13 +73,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_goes_on_without_who_has_begun_it() {
+    async fn the_work_continues_without_the_caller_that_started_it() {
         let (flights, gate) = (SingleFlight::new(), Arc::new(Semaphore::new(0)));
         let work = |answer: u8| {
             let gate = Arc::clone(&gate);
             move || async move { gate.acquire().await.map(|_| answer).ok() }
         };
-        // The first is polled once and no more; the second hears of its outcome all the same.
+        // The first caller is never polled again, and the second still gets the outcome.
         let mut first = Box::pin(flights.join(work(1)));
         assert!(futures_util::poll!(&mut first).is_pending());
         let mut second = Box::pin(flights.join(work(2)));

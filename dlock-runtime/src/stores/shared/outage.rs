@@ -1,4 +1,4 @@
-//! An outage is met with a few attempts in a second, however many ask.
+//! Limits the attempts during an outage to a few per second, however many callers there are.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::backoff::Backoff;
 use crate::error::BackendError;
 
-/// A failure that several hear of.
+/// A failure that is reported to several callers.
 #[derive(Clone, Debug)]
 pub(crate) struct Failure {
     message: String,
@@ -40,7 +40,7 @@ impl From<Failure> for BackendError {
     }
 }
 
-/// Since when attempts fail, and when the next one is due.
+/// The last failure while attempts fail, and when the next attempt is due.
 #[derive(Debug)]
 pub(crate) struct Outage {
     first_pause: Duration,
@@ -56,12 +56,12 @@ struct State {
 }
 
 impl Outage {
-    /// None yet. Between attempts that fail there are pauses that grow from the first to the longest.
+    /// Starts without an outage. The pauses between failed attempts grow from the first to the longest.
     pub(crate) const fn new(first_pause: Duration, longest_pause: Duration) -> Self {
         Self { first_pause, longest_pause, state: Mutex::new(None) }
     }
 
-    /// May an attempt be made now? Otherwise the last one's failure stands for it.
+    /// Admits an attempt, or returns the failure of the last one.
     pub(crate) fn admit(&self) -> Result<(), Failure> {
         let mut state = self.state();
         let Some(state) = &mut *state else { return Ok(()) };
@@ -69,12 +69,12 @@ impl Outage {
         if now < state.next {
             return Err(state.last.clone());
         }
-        // One at a time.
+        // Admits one attempt per pause.
         state.next = now + state.pauses.pause();
         Ok(())
     }
 
-    /// An attempt has failed.
+    /// Records that an attempt has failed.
     pub(crate) fn failed(&self, failure: &Failure) {
         let mut state = self.state();
         if let Some(state) = &mut *state {
@@ -86,7 +86,7 @@ impl Outage {
         *state = Some(State { last: failure.clone(), next, pauses });
     }
 
-    /// An attempt has succeeded.
+    /// Records that an attempt has succeeded.
     pub(crate) fn over(&self) {
         *self.state() = None;
     }
@@ -103,7 +103,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[tokio::test(start_paused = true)]
-    async fn attempts_in_an_outage_are_few_and_stop_with_it() {
+    async fn attempts_are_limited_during_an_outage_and_not_after_it() {
         let outage = Outage::new(SECOND / 10, SECOND);
         let failure = Failure::transient("away");
         let mut attempts = 0;
@@ -116,7 +116,7 @@ mod tests {
         }
         // Ten seconds: pauses of half a second to one, after a few shorter ones.
         assert!((10..=26).contains(&attempts), "{attempts}");
-        let refusal = BackendError::from(outage.admit().expect_err("it was tried just now"));
+        let refusal = BackendError::from(outage.admit().expect_err("an attempt was made just now"));
         assert!(refusal.is_transient() && refusal.to_string() == "away");
         outage.over();
         assert!((0..100).all(|_| outage.admit().is_ok()));

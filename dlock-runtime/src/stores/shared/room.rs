@@ -1,8 +1,8 @@
-//! How many acquires are under way at once, so that renewals never wait behind all that there are.
+//! Limits how many acquires and releases are in flight at once, so that renewals never wait behind all of them.
 //!
-//! A store answers what comes over one connection in its order, or as fast as it can commit. Where thousands of tasks
-//! ask at once, a renewal that comes after them would be answered when its lease is over. So acquires and releases wait
-//! here, before anything is sent, and renewals do not.
+//! A store answers the requests of one connection in order, or as fast as it can commit. If thousands of tasks sent
+//! requests at once, a renewal behind them would be answered after its lease has ended. Therefore acquires and releases
+//! wait here before anything is sent. Renewals do not.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,14 +11,15 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// How many are inside at once: more than keeps a store busy, and answered in a small part of a lease.
-const MOST: usize = 64;
+/// How many requests are inside at once: more than enough to keep a store busy, and few enough to be answered within a
+/// small part of a lease.
+const CAPACITY: usize = 64;
 
-/// How long one counts. Its answer may have come long ago, and its caller not been polled since.
-const LONGEST: Duration = Duration::from_millis(500);
+/// How long a request counts. Its answer may have arrived long ago while its task was not polled.
+const LONGEST_STAY: Duration = Duration::from_millis(500);
 
-/// Who is told to come in may not be polled either: the others look for themselves so often.
-const LOOK: Duration = Duration::from_millis(50);
+/// How often waiting tasks check for room on their own. The task that was notified may not be polled.
+const POLL: Duration = Duration::from_millis(50);
 
 #[derive(Debug, Default)]
 pub(crate) struct Room {
@@ -28,27 +29,27 @@ pub(crate) struct Room {
 
 #[derive(Debug, Default)]
 struct Inside {
-    /// By number, which is the order in which they came.
+    /// When each request entered, by number and therefore in order.
     since: BTreeMap<u64, Instant>,
     next: u64,
 }
 
-/// One who is inside, until it is dropped.
+/// Admits one request. Dropping it makes room for another.
 #[derive(Debug)]
-pub(crate) struct Ticket<'a> {
+pub(crate) struct Admission<'a> {
     room: &'a Room,
     number: u64,
 }
 
 impl Room {
     /// Waits for room. Cancel safe.
-    pub(crate) async fn enter(&self) -> Ticket<'_> {
+    pub(crate) async fn enter(&self) -> Admission<'_> {
         loop {
             let left = self.left.notified();
             if let Some(number) = self.inside().admit(Instant::now()) {
-                return Ticket { room: self, number };
+                return Admission { room: self, number };
             }
-            let _ = tokio::time::timeout(LOOK, left).await;
+            let _ = tokio::time::timeout(POLL, left).await;
         }
     }
 
@@ -60,11 +61,11 @@ impl Room {
 impl Inside {
     fn admit(&mut self, now: Instant) -> Option<u64> {
         while let Some(oldest) = self.since.first_entry()
-            && now.saturating_duration_since(*oldest.get()) >= LONGEST
+            && now.saturating_duration_since(*oldest.get()) >= LONGEST_STAY
         {
             oldest.remove();
         }
-        if self.since.len() >= MOST {
+        if self.since.len() >= CAPACITY {
             return None;
         }
         let number = self.next;
@@ -74,7 +75,7 @@ impl Inside {
     }
 }
 
-impl Drop for Ticket<'_> {
+impl Drop for Admission<'_> {
     fn drop(&mut self) {
         self.room.inside().since.remove(&self.number);
         self.room.left.notify_one();
@@ -91,31 +92,31 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn no_more_are_inside_and_all_come_in() {
+    async fn no_more_than_the_capacity_are_inside_and_all_get_in() {
         let (room, inside) = (Room::default(), AtomicUsize::new(0));
         let one = || async {
-            let ticket = room.enter().await;
+            let admission = room.enter().await;
             let now = inside.fetch_add(1, Ordering::Relaxed) + 1;
             tokio::time::sleep(Duration::from_millis(1)).await;
             inside.fetch_sub(1, Ordering::Relaxed);
-            drop(ticket);
+            drop(admission);
             now
         };
         let began = Instant::now();
-        let most = join_all((0..MOST * 10).map(|_| one())).await.into_iter().max();
-        assert_eq!(most, Some(MOST));
-        // Nobody waited for a look.
-        assert!(began.elapsed() < LOOK, "{:?}", began.elapsed());
+        let most = join_all((0..CAPACITY * 10).map(|_| one())).await.into_iter().max();
+        assert_eq!(most, Some(CAPACITY));
+        // Nobody waited for a poll.
+        assert!(began.elapsed() < POLL, "{:?}", began.elapsed());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_is_not_polled_keeps_nobody_out_for_long() {
+    async fn a_task_that_is_not_polled_blocks_the_others_only_briefly() {
         let room = Arc::new(Room::default());
         let mut asleep = vec![];
-        for _ in 0..MOST * 2 {
+        for _ in 0..CAPACITY * 2 {
             let room = Arc::clone(&room);
             let mut one = Box::pin(async move {
-                let _ticket = room.enter().await;
+                let _admission = room.enter().await;
                 std::future::pending::<()>().await;
             });
             assert!(futures_util::poll!(&mut one).is_pending());
@@ -123,18 +124,18 @@ mod tests {
         }
         let began = Instant::now();
         drop(room.enter().await);
-        assert!(began.elapsed() <= LONGEST + LOOK, "{:?}", began.elapsed());
+        assert!(began.elapsed() <= LONGEST_STAY + POLL, "{:?}", began.elapsed());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_is_dropped_leaves() {
+    async fn dropping_an_admission_makes_room() {
         let room = Room::default();
-        let tickets = join_all((0..MOST).map(|_| room.enter())).await;
+        let admissions = join_all((0..CAPACITY).map(|_| room.enter())).await;
         let mut waits = Box::pin(room.enter());
         assert!(futures_util::poll!(&mut waits).is_pending());
         drop(waits);
-        drop(tickets);
-        let _ticket = room.enter().await;
+        drop(admissions);
+        let _admission = room.enter().await;
         assert_eq!(room.inside().since.len(), 1);
     }
 }

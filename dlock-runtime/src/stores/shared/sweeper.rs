@@ -1,4 +1,4 @@
-//! Sweeping out rows of an SQL table that nobody uses any more, now and then, beside the work.
+//! Deletes unused rows of an SQL table now and then, in the background.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -7,10 +7,10 @@ use tokio::task::AbortHandle;
 
 use crate::error::BackendError;
 
-/// How often one process looks for such rows; other processes do as well.
+/// The shortest time between two sweeps of one process. Other processes sweep as well.
 const EVERY: Duration = Duration::from_secs(30);
 
-/// When the next sweep is due, and the one under way. Dropping it ends that.
+/// The time of the next sweep, and the sweep in progress, which ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Sweeping(Mutex<State>);
 
@@ -40,7 +40,7 @@ impl Sweeping {
         let sweep = sweep();
         let task = tokio::spawn(async move {
             if let Err(error) = sweep.await {
-                tracing::debug!(target: "dlock", %error, "sweeping out unused rows failed; it is tried again");
+                tracing::debug!(target: "dlock", %error, "deleting unused rows failed; it will be retried");
             }
         });
         state.task = Some(task.abort_handle());
@@ -56,7 +56,7 @@ impl Drop for Sweeping {
     }
 }
 
-/// Spread, so that processes that started together do not sweep together.
+/// Adds jitter, so that processes that started together do not sweep together.
 fn next() -> Instant {
     Instant::now() + EVERY.mul_f64(rand::random_range(1.0..=2.0))
 }

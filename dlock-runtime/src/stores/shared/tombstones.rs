@@ -1,4 +1,4 @@
-//! The claims that were given up: an acquire of theirs that comes late is not granted.
+//! Abandoned claims: a late acquire of such a claim is not granted.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,12 +9,12 @@ use tokio::time::Instant;
 use crate::backend::{Capabilities, Claim};
 use crate::owner::OwnerId;
 
-/// How much longer than a ttl a given-up claim is remembered.
+/// How much longer than its ttl an abandoned claim is remembered.
 const LATE: Duration = Duration::from_mins(1);
 
-/// Tombstones in this process, for stores whose own requests cannot be executed after the release that ended
-/// them (because they run in order, or name a round or a lease that is over): there only a new request of the
-/// same claim could still be granted.
+/// Tombstones in this process, for stores that never execute an acquire after the release that ended it (because
+/// requests run in order, or name a round or a lease that is over). There, only a new request of the same claim
+/// could still be granted.
 #[derive(Debug, Default)]
 pub(crate) struct Tombstones(Mutex<Table>);
 
@@ -27,12 +27,12 @@ struct Table {
 impl Tombstones {
     const SMALLEST: usize = 64;
 
-    /// From now on this claim is granted nothing.
+    /// Leaves a tombstone: from now on this claim is not granted.
     pub(crate) fn note(&self, claim: &Claim) {
         let now = Instant::now();
         let ttl = claim.ttl.min(Capabilities::LEASES.max_ttl);
         let mut table = self.table();
-        // Whenever it has doubled: it stays within twice what is remembered for good reason.
+        // Swept whenever it has doubled, so that at most half of it has expired.
         if table.until.len() >= table.sweep_at.max(Self::SMALLEST) {
             table.until.retain(|_, until| *until > now);
             table.sweep_at = table.until.len() * 2;
@@ -40,12 +40,12 @@ impl Tombstones {
         table.until.insert(claim.owner, now + ttl + LATE);
     }
 
-    /// Was it given up?
+    /// Was this claim abandoned?
     pub(crate) fn has(&self, claim: &Claim) -> bool {
         self.table().until.get(&claim.owner).is_some_and(|until| *until > Instant::now())
     }
 
-    /// Which of these was given up, if any?
+    /// The position of the first abandoned claim, if any.
     pub(crate) fn first_of(&self, claims: &[Claim]) -> Option<usize> {
         claims.iter().position(|claim| self.has(claim))
     }
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn it_is_remembered_for_longer_than_its_ttl_and_not_for_ever() {
+    async fn a_tombstone_outlives_the_ttl_but_not_forever() {
         let (tombstones, claim, other) = (Tombstones::default(), claim(), claim());
         tombstones.note(&claim);
         assert!(tombstones.has(&claim) && !tombstones.has(&other));
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn they_do_not_pile_up() {
+    async fn expired_tombstones_do_not_pile_up() {
         let tombstones = Tombstones::default();
         for _ in 0..1_000 {
             tombstones.note(&claim());

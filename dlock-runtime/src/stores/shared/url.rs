@@ -1,12 +1,12 @@
-//! The options in a URL, behind its `?`.
+//! The options in a URL, after its `?`.
 
 use crate::error::BackendError;
 
-/// Their names and values, of those that there are for this kind of URL.
+/// Returns the names and values of the options. Accepts only the `known` names.
 ///
 /// # Errors
-/// An option that is unknown, given twice or without a value. It is told by its name and never with its value; and
-/// not at all where it may be a part of credentials that was not percent-encoded.
+/// An option that is unknown, given twice or without a value. The error shows its name but never its value, and not
+/// even the name if that may be a part of credentials that were not percent-encoded.
 pub(crate) fn options<'a>(
     kind: &str,
     query: &'a str,
@@ -17,14 +17,14 @@ pub(crate) fn options<'a>(
         let (name, value) = option.split_once('=').unwrap_or((option, ""));
         if query.contains('@') || !is_name(name) || !option.contains('=') {
             return Err(refused(format!(
-                "the options in a URL of {kind} are name=value, with `&` between them (in credentials `?` is %3F)"
+                "the options in a URL of {kind} are written name=value, separated by `&` (in credentials, write `?` as %3F)"
             )));
         }
         if !known.contains(&name) {
             return Err(refused(match known {
-                [] => format!("a URL of {kind} has no option `{name}`, and no other"),
+                [] => format!("a URL of {kind} has no option `{name}`; it takes no options"),
                 known => format!(
-                    "a URL of {kind} has no option `{name}` (there is `{}`)",
+                    "a URL of {kind} has no option `{name}`; known options: `{}`",
                     known.join("`, `")
                 ),
             }));
@@ -64,11 +64,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unknown_is_told_by_its_name_alone() {
+    fn an_unknown_option_is_reported_without_its_value() {
         for query in ["colour=secret", "limit_ms=1&colour=secret", "colour=secret&limit_ms=1"] {
-            let told = refusal(query);
-            assert!(told.contains("`colour`") && told.contains("`limit_ms`"), "{told}");
-            assert!(!told.contains("secret"), "{told}");
+            let message = refusal(query);
+            assert!(message.contains("`colour`") && message.contains("`limit_ms`"), "{message}");
+            assert!(!message.contains("secret"), "{message}");
         }
         assert!(refusal("limit_ms=1&limit_ms=2").contains("twice"));
         let none = options("a store", "colour=secret", &[]).unwrap_err().to_string();
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn a_piece_of_a_password_is_not_told() {
+    fn a_piece_of_a_password_is_never_shown() {
         for query in ["secret", "secret@host:1", "secret=secret@host:1", "=secret", "a secret=1"] {
             assert!(!refusal(query).contains("secret"), "{}", refusal(query));
         }

@@ -1,14 +1,14 @@
-//! What the waiters of this process wait for, and how a backend's one listening task tells them.
+//! The topics that waiters of this process wait for, and how a backend's single listening task notifies them.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, watch};
 
-/// Topics that somebody waits for; a topic lives as long as somebody does.
+/// Topics that have waiters. A topic exists as long as it has one.
 ///
-/// What came or went is noted only while somebody listens, who takes it away: without a listener nothing
-/// accumulates.
+/// Added and removed topics are recorded only while the listening task runs, which drains them: without it
+/// nothing accumulates.
 #[derive(Debug, Default)]
 pub(crate) struct Topics {
     state: Mutex<State>,
@@ -18,12 +18,12 @@ pub(crate) struct Topics {
 #[derive(Debug, Default)]
 struct State {
     topics: HashMap<String, Topic>,
-    /// Those that came or went since the listening task last looked.
+    /// Topics that were added or removed since the listening task last called [`Topics::touched`].
     touched: HashSet<String>,
-    /// Does the listening task look?
+    /// Is the listening task connected?
     listening: bool,
-    /// Is it known that nobody tells us anything? Then nobody should wait for that to begin.
-    deaf: bool,
+    /// Has listening failed? Then a new waiter does not wait for it to begin.
+    is_down: bool,
 }
 
 #[derive(Debug)]
@@ -34,23 +34,23 @@ struct Topic {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct News {
-    hearing: Hearing,
-    /// Grows with every message, and with every time that it began to tell us.
+    delivery: Delivery,
+    /// Grows with every message, and whenever notifications begin.
     count: u64,
 }
 
-/// Does the server tell us of changes?
+/// Does the server send notifications?
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Hearing {
-    /// It is to be asked to.
+enum Delivery {
+    /// Not requested yet.
     #[default]
-    Soon,
-    Now,
-    /// It was asked in vain.
-    No,
+    Pending,
+    Live,
+    /// The request failed, or the connection broke.
+    Down,
 }
 
-/// How much is kept, for those who look for leaks.
+/// The sizes of the collections, to detect leaks.
 #[cfg(any(feature = "redis", test))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Size {
@@ -58,27 +58,27 @@ pub(crate) struct Size {
     pub(crate) touched: usize,
 }
 
-/// The listening task's side.
+/// The side of the listening task.
 impl Topics {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Resolves when topics have come or gone. Cancel safe.
+    /// Resolves when topics were added or removed. Cancel safe.
     pub(crate) async fn changed(&self) {
         self.changed.notified().await;
     }
 
-    /// The topics that have come or gone since the last call.
+    /// Returns the topics that were added or removed since the last call.
     pub(crate) fn touched(&self) -> HashSet<String> {
         std::mem::take(&mut self.state().touched)
     }
 
-    /// Begins to listen: all topics there are. From now on those are noted that come or go.
+    /// Begins to listen, and returns all topics. From now on, added and removed topics are recorded.
     pub(crate) fn all(&self) -> HashSet<String> {
         let mut state = self.state();
         state.listening = true;
-        state.deaf = false;
+        state.is_down = false;
         state.touched.clear();
         state.topics.keys().cloned().collect()
     }
@@ -88,39 +88,39 @@ impl Topics {
         self.state().topics.contains_key(topic)
     }
 
-    /// Something has happened to this topic.
+    /// Notifies the waiters of this topic.
     pub(crate) fn tell(&self, topic: &str) {
         if let Some(topic) = self.state().topics.get(topic) {
             topic.news.send_modify(|news| news.count += 1);
         }
     }
 
-    /// From now on the server tells us of this topic. What it told before was missed; where it has told us
-    /// all along, nothing was, and nobody is woken.
+    /// Records that the server now sends notifications for this topic. Earlier ones were missed, so the waiters
+    /// are woken. If notifications were live all along, none was missed and nobody is woken.
     pub(crate) fn came_up(&self, topic: &str) {
         if let Some(topic) = self.state().topics.get(topic) {
             topic.news.send_if_modified(|news| {
-                let is_new = news.hearing != Hearing::Now;
+                let is_new = news.delivery != Delivery::Live;
                 if is_new {
-                    *news = News { hearing: Hearing::Now, count: news.count + 1 };
+                    *news = News { delivery: Delivery::Live, count: news.count + 1 };
                 }
                 is_new
             });
         }
     }
 
-    /// The server tells us nothing any more, until the next time that somebody begins to listen.
+    /// Records that no notifications arrive until listening begins again.
     pub(crate) fn all_down(&self) {
         let mut state = self.state();
         state.listening = false;
-        state.deaf = true;
+        state.is_down = true;
         state.touched = HashSet::new();
         for topic in state.topics.values() {
-            topic.news.send_modify(|news| news.hearing = Hearing::No);
+            topic.news.send_modify(|news| news.delivery = Delivery::Down);
         }
     }
 
-    /// How much is kept.
+    /// The sizes of the collections.
     #[cfg(any(feature = "redis", test))]
     pub(crate) fn size(&self) -> Size {
         let state = self.state();
@@ -147,9 +147,9 @@ pub(crate) struct Interest {
 impl Interest {
     pub(crate) fn new(topics: Arc<Topics>, topic: String) -> Self {
         let mut state = topics.state();
-        let hearing = if state.deaf { Hearing::No } else { Hearing::Soon };
+        let delivery = if state.is_down { Delivery::Down } else { Delivery::Pending };
         let entry = state.topics.entry(topic.clone()).or_insert_with(|| {
-            let (news, _) = watch::channel(News { hearing, count: 0 });
+            let (news, _) = watch::channel(News { delivery, count: 0 });
             Topic { waiters: 0, news }
         });
         entry.waiters += 1;
@@ -160,26 +160,27 @@ impl Interest {
         Self { topics, topic, news }
     }
 
-    /// Does the server tell us of changes now?
+    /// Does the server send notifications now?
     #[cfg(feature = "postgres")]
     pub(crate) fn is_live(&self) -> bool {
-        self.news.borrow().hearing == Hearing::Now
+        self.news.borrow().delivery == Delivery::Live
     }
 
-    /// Resolves when it is known whether the server tells us of changes: does it? Cancel safe.
+    /// Waits until it is known whether the server sends notifications, and returns whether it does. Cancel safe.
     pub(crate) async fn live(&mut self) -> bool {
         match self
             .news
-            .wait_for(|news| news.hearing != Hearing::Soon)
+            .wait_for(|news| news.delivery != Delivery::Pending)
             .await
-            .map(|news| news.hearing)
+            .map(|news| news.delivery)
         {
-            Ok(hearing) => hearing == Hearing::Now,
+            Ok(delivery) => delivery == Delivery::Live,
             Err(_) => std::future::pending().await,
         }
     }
 
-    /// Resolves at the next news, good or bad. Cancel safe: news are told at the next call.
+    /// Resolves at the next notification, or when notifications begin or end. Cancel safe: whatever happens between two
+    /// calls resolves the second.
     pub(crate) async fn news(&mut self) {
         if self.news.changed().await.is_err() {
             // The topic lives as long as its interests do.
@@ -232,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newcomer_wakes_nobody_else() {
+    fn a_new_waiter_wakes_nobody_else() {
         let topics = Arc::new(Topics::default());
         topics.all();
         let mut first = interest(&topics);
@@ -248,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn who_heard_nothing_for_a_while_is_woken() {
+    fn a_waiter_that_may_have_missed_messages_is_woken() {
         let topics = Arc::new(Topics::default());
         topics.all();
         let mut first = interest(&topics);

@@ -1,18 +1,18 @@
 //! Leases in a SQLite file that the processes of one machine share.
 //!
-//! Every operation is one statement, which is a transaction of its own: SQLite takes the write lock
-//! before such a statement reads anything (as `BEGIN IMMEDIATE` would), and there is never an open
-//! transaction that a dropped future could leave behind. One connection writes; since its requests
-//! run in the order they were made, a release always comes after an acquire that was given up; one that is
-//! made afterwards all the same is refused in this process.
+//! Every write is a single statement, and therefore a transaction of its own. SQLite takes the write
+//! lock before such a statement reads anything (as with `BEGIN IMMEDIATE`), and a dropped future
+//! never leaves a transaction open. One connection executes all writes in the order in which they
+//! were requested, so a release runs after any acquire that was abandoned before it. If an acquire
+//! of the same owner is requested after that release, this process refuses it.
 //!
-//! Tokens come from one counter for the file, `max(last + 1, now in µs)`: the journal is in WAL mode
-//! without a flush per commit, so a power cut may take the last commits back (all holders died with
-//! it), and the clock keeps the tokens growing even then.
+//! Tokens come from one counter per file, `max(last + 1, now in µs)`. The journal is in WAL mode and
+//! is not flushed on every commit, so a power failure may undo the last commits. All holders died
+//! with it, and the clock keeps the tokens growing even then.
 //!
 //! # What it does not promise
-//! The file must be on a local disk: WAL needs shared memory, so a network file system does not do.
-//! Leases end by the machine's clock; one that steps forward ends them early.
+//! The file must be on a local disk. WAL needs shared memory, which a network file system does not
+//! provide. Leases expire by the machine's clock. If the clock steps forward, they expire early.
 
 use std::fmt;
 use std::str::FromStr;
@@ -37,13 +37,13 @@ use crate::lock_table::row::{self, Change, LeaseRow, NewRow, Purpose, RowOwner, 
 use crate::stores::shared::tombstones::Tombstones;
 use crate::token::FencingToken;
 
-/// How long one statement waits for another process's write before it is tried again.
+/// How long a statement waits for another process's write. Then it fails, and the engine retries it.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// How long opening waits for other processes that open the file at the same moment.
+/// How long `connect` retries while other processes open the same file.
 const OPENING: Duration = Duration::from_secs(10);
 
-/// How often rows of holders that died are swept out; expired, they are in nobody's way.
+/// How often the rows of dead holders are deleted. They have expired, so they block nobody.
 const SWEEP_EVERY: Duration = Duration::from_mins(1);
 
 /// Leases in a SQLite file.
@@ -55,22 +55,21 @@ pub struct Sqlite(Arc<Inner>);
 struct Inner {
     path: String,
     writer: Mutex<SqliteConnection>,
-    /// Sees what the writer and other processes have committed.
+    /// Sees the commits of the writer and of other processes.
     reader: Mutex<SqliteConnection>,
     swept: AtomicI64,
     tombstones: Tombstones,
 }
 
 impl Sqlite {
-    /// Opens `sqlite:path` (or `sqlite://path`), making the file and its tables when they are
-    /// missing.
+    /// Opens `sqlite:path` (or `sqlite://path`). Creates the file and its tables if they are missing.
     ///
     /// # Errors
-    /// A URL that cannot be read, an in-memory database (use the memory backend), a file that cannot
-    /// be opened, or one that others keep locked for 10 s.
+    /// An invalid URL, an in-memory database (use the memory backend), a file that cannot be opened,
+    /// a file from another version of dlock, or a file that others keep locked for 10 s.
     ///
     /// # Cancel safety
-    /// Cancel safe: making the tables is idempotent.
+    /// Cancel safe: creating the tables is idempotent.
     pub async fn connect(url: &str) -> Result<Self, BackendError> {
         let options = options(url)?;
         let path = options.get_filename().display().to_string();
@@ -102,7 +101,7 @@ impl Sqlite {
         explain(&self.0.path, error)
     }
 
-    /// Runs one writing statement to its end: a row is worth nothing before the commit behind it.
+    /// Runs one write to completion. A returned row means nothing until the statement has committed.
     async fn write(&self, query: Query<'_>) -> Result<Option<SqliteRow>, BackendError> {
         let mut writer = self.0.writer.lock().await;
         let mut rows = query.fetch_all(&mut *writer).await.map_err(|error| self.explain(error))?;
@@ -131,12 +130,12 @@ impl Sqlite {
         Ok(())
     }
 
-    /// Changes whenever a connection other than the reader has committed.
+    /// A number that changes whenever a connection other than the reader commits.
     async fn version(&self) -> Result<i64, BackendError> {
         let row = self.read(sqlx::query("PRAGMA data_version")).await?;
         match row {
             Some(row) => row.try_get(0).map_err(|error| self.explain(error)),
-            None => Err(BackendError::permanent("sqlite told no data_version")),
+            None => Err(BackendError::permanent("sqlite returned no data_version")),
         }
     }
 }
@@ -145,19 +144,19 @@ const LOOK: &str = "SELECT owner, token, expires_us, lock_group, group_until_us,
      FROM dlock_locks WHERE key = ?1";
 
 impl Sqlite {
-    /// As [`RowStore::look`], beside whatever is being written.
+    /// Like [`RowStore::look`], but on the reader: does not wait for writes in progress.
     async fn glance(&self, key: &LockKey) -> Result<Option<LeaseRow>, BackendError> {
         let now = now_us();
         let row = self.read(sqlx::query(LOOK).bind(key.as_str())).await?;
-        row.map(|row| self.looked_at(&row, now)).transpose()
+        row.map(|row| self.lease_row(&row, now)).transpose()
     }
 
     async fn holders(&self, key: &LockKey) -> Result<Vec<u64>, BackendError> {
         Ok(self.glance(key).await?.map(|row| row.holders()).unwrap_or_default())
     }
 
-    fn looked_at(&self, row: &SqliteRow, now: i64) -> Result<LeaseRow, BackendError> {
-        let looked_at = || -> Result<LeaseRow, sqlx::Error> {
+    fn lease_row(&self, row: &SqliteRow, now: i64) -> Result<LeaseRow, BackendError> {
+        let parse = || -> Result<LeaseRow, sqlx::Error> {
             let number =
                 |column| Ok::<_, sqlx::Error>(row.try_get::<i64, _>(column)?.unsigned_abs());
             Ok(LeaseRow {
@@ -168,20 +167,20 @@ impl Sqlite {
                 group: row.try_get(3)?,
                 group_until: number(4)?,
                 now: now.unsigned_abs(),
-                // A release comes after whatever was given up before it.
+                // A release runs after any acquire that was abandoned before it.
                 given_up: false,
             })
         };
-        looked_at().map_err(|error| self.explain(error))
+        parse().map_err(|error| self.explain(error))
     }
 }
 
 impl RowStore for Sqlite {
-    /// By the connection that writes: after an acquire that was given up and may be under way there.
+    /// Reads on the writer, after any abandoned acquire that is still in progress there.
     async fn look(&self, claim: &Claim, _: Purpose) -> Result<Option<LeaseRow>, BackendError> {
         let now = now_us();
         let row = self.write(sqlx::query(LOOK).bind(claim.key.as_str())).await?;
-        row.map(|row| self.looked_at(&row, now)).transpose()
+        row.map(|row| self.lease_row(&row, now)).transpose()
     }
 
     async fn look_at_all(&self, claims: &[Claim]) -> Result<Vec<Option<LeaseRow>>, BackendError> {
@@ -249,10 +248,10 @@ impl RowStore for Sqlite {
     }
 }
 
-/// The rows of a change, `?` by `?`: the key, what stands there, what is to stand there.
+/// One row of a change: the key, the old values, the new values.
 const CHANGE: &str = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 
-/// One statement, so that all rows are changed or none: it is not begun and left by a caller that goes away.
+/// Changes all rows or none. One statement, so that a dropped future cannot leave it half done.
 fn exchange_all(rows: usize) -> String {
     let changes = vec![CHANGE; rows].join(", ");
     format!(
@@ -272,18 +271,18 @@ fn exchange_all(rows: usize) -> String {
 
 type Query<'q> = sqlx::query::Query<'q, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;
 
-fn about<'q>(query: Query<'q>, claim: &'q Claim) -> Query<'q> {
+fn bind_claim<'q>(query: Query<'q>, claim: &'q Claim) -> Query<'q> {
     query.bind(claim.key.as_str()).bind(claim.owner.as_bytes().as_slice())
 }
 
 fn options(url: &str) -> Result<SqliteConnectOptions, BackendError> {
     if url.contains(":memory:") || url.contains("mode=memory") {
-        let problem = "an in-memory SQLite database is seen by one connection alone: use the memory backend (`memory:`)";
+        let problem = "only one connection can see an in-memory SQLite database; use the memory backend (`memory:`) instead";
         return Err(BackendError::permanent(problem).not_sent());
     }
     let path = url.trim_start_matches("sqlite:").trim_start_matches("//");
     if path.is_empty() || path.starts_with('?') || !url.starts_with("sqlite:") {
-        let problem = "a SQLite backend's URL is `sqlite:` and the path of a file";
+        let problem = "the URL of a SQLite backend is `sqlite:` and the path of a file";
         return Err(BackendError::permanent(problem).not_sent());
     }
     let options =
@@ -296,14 +295,14 @@ fn options(url: &str) -> Result<SqliteConnectOptions, BackendError> {
         .disable_statement_logging())
 }
 
-/// The form of the tables in `schema.sql`.
+/// The version of the tables in `schema.sql`.
 const VERSION: i64 = 1;
 
-/// Fails if the table is not the one that the statements are for.
+/// Fails if the table lacks a column that the statements use.
 const COLUMNS: &str = "SELECT key, owner, token, expires_us, claimant, lock_group, group_until_us
      FROM dlock_locks LIMIT 0";
 
-/// Why a file is not opened.
+/// Why a file could not be opened.
 enum Refused {
     OtherVersion(i64),
     Failed(sqlx::Error),
@@ -319,16 +318,16 @@ async fn open(
     options: &SqliteConnectOptions,
 ) -> Result<(SqliteConnection, SqliteConnection), Refused> {
     let mut writer = SqliteConnection::connect_with(options).await?;
-    // The tables of another version are left as they are.
+    // Leaves the tables of another version untouched.
     refuse_other_version(&mut writer).await?;
-    // Only when something is missing: the statements take the write lock.
+    // Only if something is missing, because the statements take the write lock.
     let ready = sqlx::query("SELECT count(*) = 5 FROM sqlite_schema WHERE name LIKE 'dlock\\_%' ESCAPE '\\' AND type IN ('table', 'trigger')")
         .fetch_one(&mut writer)
         .await?
         .try_get::<bool, _>(0)?;
     if !ready {
         writer.execute(include_str!("schema.sql")).await?;
-        // Another process may have been faster.
+        // Another process may have created them first.
         refuse_other_version(&mut writer).await?;
     }
     writer.execute(COLUMNS).await?;
@@ -336,7 +335,7 @@ async fn open(
     Ok((writer, reader))
 }
 
-/// A file without a version is new, or older than versions are.
+/// Refuses a file of another version. A file without a version is new, or older than the version table.
 async fn refuse_other_version(connection: &mut SqliteConnection) -> Result<(), Refused> {
     let table = sqlx::query("SELECT 1 FROM sqlite_schema WHERE name = 'dlock_version'");
     if table.fetch_optional(&mut *connection).await?.is_none() {
@@ -351,7 +350,7 @@ async fn refuse_other_version(connection: &mut SqliteConnection) -> Result<(), R
 
 fn other_version(path: &str, version: i64) -> BackendError {
     let problem = format!(
-        "sqlite file {path}: its tables have version {version}, and this version of dlock uses version {VERSION}; update the older services, or give each version a file of its own"
+        "sqlite file {path}: its tables have version {version}, but this version of dlock uses version {VERSION}; update the older services, or give each version its own file"
     );
     BackendError::permanent(problem).not_sent()
 }
@@ -359,10 +358,10 @@ fn other_version(path: &str, version: i64) -> BackendError {
 fn explain(path: &str, error: sqlx::Error) -> BackendError {
     let mut message = format!("sqlite file {path}: {error}");
     if error.as_database_error().is_some_and(|error| error.message().contains("no such column")) {
-        message.push_str("; its table `dlock_locks` was made by another version of dlock: move the file away while no process uses it, and it is made anew");
+        message.push_str("; its table `dlock_locks` was created by another version of dlock: while no process uses the file, move it away, and dlock creates a new one");
     }
     let explained = if is_contention(&error) {
-        // The statement waited for the write lock and never began.
+        // The statement timed out on the write lock and never ran.
         BackendError::transient(message).not_sent()
     } else if matches!(error, sqlx::Error::Io(_) | sqlx::Error::WorkerCrashed) {
         BackendError::transient(message)
@@ -405,7 +404,7 @@ impl AsyncBackend for Sqlite {
             return row::acquire(self, claim).await;
         }
         let now = now_us();
-        // `excluded.token` is computed under the write lock already, so it is not drawn too early.
+        // `excluded.token` is computed under the write lock, so tokens are drawn in commit order.
         let query = sqlx::query(
             "INSERT INTO dlock_locks (key, owner, token, expires_us, claimant)
              VALUES (?1, ?2, (SELECT max(last + 1, ?3) FROM dlock_token), ?3 + ?4, ?5)
@@ -454,7 +453,8 @@ impl AsyncBackend for Sqlite {
             "UPDATE dlock_locks SET expires_us = max(expires_us, ?3 + ?4)
              WHERE key = ?1 AND owner = ?2 AND expires_us > ?3 RETURNING 1",
         );
-        let row = self.write(about(query, claim).bind(now_us()).bind(micros(claim.ttl))).await?;
+        let row =
+            self.write(bind_claim(query, claim).bind(now_us()).bind(micros(claim.ttl))).await?;
         Ok(match row {
             Some(_) => Renewal::Renewed { validity: validity_of(claim.ttl) },
             None => Renewal::NotHeld,
@@ -474,14 +474,14 @@ impl AsyncBackend for Sqlite {
                     "DELETE FROM dlock_locks WHERE key = ?1 AND owner = ?2
                      AND (lock_group IS NULL OR group_until_us <= ?3) RETURNING expires_us > ?3",
                 );
-                about(query, claim).bind(now_us())
+                bind_claim(query, claim).bind(now_us())
             }
             Some(rest) => {
                 let query = sqlx::query(
                     "UPDATE dlock_locks SET owner = x'', expires_us = ?3 + ?4
                      WHERE key = ?1 AND owner = ?2 AND expires_us > ?3 RETURNING 1",
                 );
-                about(query, claim).bind(now_us()).bind(micros(rest))
+                bind_claim(query, claim).bind(now_us()).bind(micros(rest))
             }
         };
         match self.write(query).await? {
@@ -489,7 +489,7 @@ impl AsyncBackend for Sqlite {
                 Ok(Released::Released)
             }
             Some(_) => Ok(Released::NotHeld),
-            // Somebody may wait in order, and the row is theirs; or the hold was revoked.
+            // The row may belong to a queue of waiters, or the hold was revoked.
             None => row::release(self, claim, release).await,
         }
     }
@@ -517,7 +517,7 @@ impl AsyncBackend for Sqlite {
         let rows = found.fetch_all(&mut *reader).await.map_err(|error| self.explain(error))?;
         let states = rows.iter().map(|row| {
             let key = row.try_get::<String, _>(6).map_err(|error| self.explain(error))?;
-            Ok(self.looked_at(row, now)?.state(key.into()))
+            Ok(self.lease_row(row, now)?.state(key.into()))
         });
         let states = states.collect::<Result<Vec<_>, BackendError>>()?;
         Ok(states.into_iter().filter(|state| !state.is_idle()).collect())
@@ -538,12 +538,12 @@ impl fmt::Debug for Sqlite {
     }
 }
 
-/// Looks at the file's version, often at first and more rarely later: SQLite tells nobody.
+/// Polls the file's version with growing pauses, because SQLite sends no notifications.
 struct FileWatch {
     sqlite: Sqlite,
     key: LockKey,
     version: i64,
-    /// Who held the key when this last looked.
+    /// The holders of the key at the last poll.
     seen: Vec<u64>,
 }
 
@@ -556,7 +556,7 @@ impl FileWatch {
         loop {
             let version = self.sqlite.version().await?;
             if version != self.version {
-                // Another key's change is none of ours; ask only when something did change.
+                // Something changed, perhaps another key: read the holders of this one.
                 let holders = self.sqlite.holders(&self.key).await?;
                 self.version = version;
                 let one_less = self.seen.iter().any(|one| !holders.contains(one));
@@ -575,7 +575,7 @@ impl Watch for FileWatch {
     fn changed(&mut self) -> Answer<'_, ()> {
         Answer::from_future(async {
             if self.wait().await.is_err() {
-                // The file cannot be read now: say nothing, the engine's own poll goes on.
+                // The file cannot be read now. The engine still polls on its own.
                 std::future::pending::<()>().await;
             }
         })

@@ -1,14 +1,14 @@
--- All of it or nothing: nobody sees tables without their version.
+-- One transaction, so that no process sees the tables without their version.
 BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS dlock_locks (
     key            TEXT    PRIMARY KEY,
-    -- 16 bytes, and one more if its hold was revoked; none while a released key is kept locked.
+    -- The owner id: 16 bytes, and one more if the hold was revoked. Empty while a released key is kept locked.
     owner          BLOB    NOT NULL,
     token          INTEGER NOT NULL,
     expires_us     INTEGER NOT NULL,
-    -- Who the owner is, or was, for people.
+    -- The client info of the current or last owner, for operators.
     claimant       TEXT    NOT NULL DEFAULT '',
-    -- Who share the key, and who wait for it in order; it means nothing after its end.
+    -- The readers or permit holders, and the queue of waiters. Ignored after `group_until_us`.
     lock_group     TEXT,
     group_until_us INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
@@ -23,7 +23,7 @@ END;
 CREATE TRIGGER IF NOT EXISTS dlock_token_of_update AFTER UPDATE OF token ON dlock_locks BEGIN
     UPDATE dlock_token SET last = NEW.token WHERE last < NEW.token;
 END;
--- Which form of these tables is used. A process that does not know it uses none of them.
+-- The version of these tables. A process that does not know it refuses the file.
 CREATE TABLE IF NOT EXISTS dlock_version (
     id      INTEGER PRIMARY KEY CHECK (id = 1),
     version INTEGER NOT NULL

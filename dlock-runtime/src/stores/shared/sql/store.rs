@@ -1,5 +1,5 @@
-//! A pool of connections as the lease backends use it: every request bounded in time, and no
-//! connection given back while anything of a request is left on it.
+//! The connection pool of a lease backend. Every request has a timeout, and no connection returns to
+//! the pool while a request on it is unfinished.
 
 use std::time::Duration;
 
@@ -11,50 +11,51 @@ use crate::backoff::Backoff;
 use crate::error::BackendError;
 use crate::stores::shared::doubt::Doubt;
 
-/// How often a statement that the server undid is sent again before the caller hears of it.
+/// How often a statement that the server rolled back is retried before the caller gets the error.
 const REPEATS: u32 = 10;
 
-/// How long an answer may take unless something else is said.
+/// The default timeout of a request.
 pub(crate) const DEFAULT_LIMIT: Duration = Duration::from_secs(5);
 
-/// The same at most: unused rows are kept for longer than any statement is under way.
+/// The longest timeout of a request. Unused rows are kept for longer than any statement can run.
 pub(crate) const LONGEST_LIMIT: Duration = Duration::from_secs(30);
 
-/// How many connections a pool of ours opens at most unless something else is said.
+/// The default maximum of connections in a pool that dlock opens.
 pub(crate) const DEFAULT_CONNECTIONS: u32 = 10;
 
-/// How a database names what went wrong.
+/// What differs between databases: how to bound statements, and what their errors mean.
 pub(crate) trait Dialect: Database {
     const KIND: &'static str;
 
-    /// Does [`bounded`](Self::bounded) put a statement of its own before the others?
+    /// Whether [`bounded`](Self::bounded) puts a statement of its own before the others.
     const BOUND_IS_A_STATEMENT: bool;
 
-    /// The statements, which the server itself ends when they have not come to an end in time, or have waited for
-    /// a row for so long: who sent them may be gone. Nothing of it is left on the connection.
+    /// Makes the server itself end the statements when they run, or wait for a row, longer than `limit`, because their
+    /// sender may be gone. Leaves no setting behind on the connection.
     fn bounded(statements: &str, limit: Duration) -> String;
 
-    /// Undone by the server for another transaction's sake, and worth sending again at once?
+    /// Did the server roll the statement back because of another transaction or a time limit? Then it can be retried
+    /// at once.
     fn is_undone(error: &sqlx::Error) -> bool;
 
     /// Is a number too large?
     #[cfg(feature = "mysql")]
     fn is_out_of_range(error: &sqlx::Error) -> bool;
 
-    /// Is the connection of no more use?
+    /// Is the connection no longer usable?
     fn is_leaving(error: &sqlx::Error) -> bool;
 
-    /// May the same statement succeed a little later?
+    /// Could the same statement succeed a little later?
     fn is_transient(error: &sqlx::Error) -> bool;
 
-    /// Is the table missing, or an older one?
+    /// Is the table, or one of its columns, missing?
     fn is_table_missing(error: &sqlx::Error) -> bool;
 
-    /// May this role not do what was asked?
+    /// Does the role lack a privilege?
     fn is_forbidden(error: &sqlx::Error) -> bool;
 }
 
-/// A pool, and how long an answer may take.
+/// A pool and its request timeout.
 pub(crate) struct Store<DB: Database> {
     pub(crate) pool: Pool<DB>,
     pub(crate) limit: Duration,
@@ -69,12 +70,13 @@ where
         self.try_run(&statements).await.map_err(failure::<DB>)
     }
 
-    /// As [`run`](Self::run), with the error as it came.
+    /// Like [`run`](Self::run), with sqlx's own error.
     pub(crate) async fn try_run(&self, statements: &str) -> Result<Reply<DB>, sqlx::Error> {
         self.in_time(self.send(None, statements, 0, None)).await
     }
 
-    /// Over this connection at first, if there is one. That it was sent over another one then is noted in `doubt`.
+    /// Sends statements over `first`, or over a connection of the pool. If the connection breaks, sends them over
+    /// another one, at most `spare` times, and notes that in `doubt`.
     pub(crate) async fn send(
         &self,
         first: Option<PoolConnection<DB>>,
@@ -116,7 +118,7 @@ where
         }
     }
 
-    /// What comes of work on the pool, if it comes in time.
+    /// Runs work on the pool with the request timeout.
     pub(crate) async fn in_time<T>(
         &self,
         work: impl Future<Output = Result<T, sqlx::Error>>,
@@ -129,38 +131,38 @@ where
     }
 }
 
-/// A pool of connections of our own.
+/// Opens a pool.
 pub(crate) async fn connect<DB: Dialect>(
     options: <DB::Connection as Connection>::Options,
     address: &str,
     connections: u32,
     limit: Duration,
 ) -> Result<Pool<DB>, BackendError> {
-    // One alone first: a pool would hide why it has no connection.
+    // One connection outside the pool first: a pool hides why it cannot connect.
     let first = tokio::time::timeout(limit, DB::Connection::connect_with(&options)).await;
     let first = first.unwrap_or(Err(sqlx::Error::PoolTimedOut));
     let unreachable = |error| {
-        let what = format!("{} at {address} could not be used", DB::KIND);
+        let what = format!("cannot connect to {} at {address}", DB::KIND);
         explain(&what, error, DB::is_transient).not_sent()
     };
     drop(first.map_err(unreachable)?);
     Ok(PoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(limit)
-        // A broken connection shows when it is used, and the request is sent again.
+        // A broken connection is noticed on use, and the request is sent again.
         .test_before_acquire(false)
         .connect_lazy_with(options))
 }
 
-/// The error as the engine takes it.
+/// Converts an error for the engine.
 pub(crate) fn failure<DB: Dialect>(error: sqlx::Error) -> BackendError {
     let never_executed = is_unsent(&error) || DB::is_undone(&error);
     let failure = explain(DB::KIND, error, DB::is_transient);
     if never_executed { failure.not_sent() } else { failure }
 }
 
-/// A connection out of the pool. Unless it is given back it is closed: a request that was dropped
-/// half-way, or that failed below the protocol, leaves who knows what on it.
+/// A connection taken from the pool. It is closed unless it is explicitly returned: a request that was
+/// dropped midway, or that failed below the protocol, leaves it in an unknown state.
 pub(crate) struct Checkout<DB: Database>(Option<PoolConnection<DB>>);
 
 impl<DB: Database> Checkout<DB> {
@@ -169,7 +171,7 @@ impl<DB: Database> Checkout<DB> {
     }
 
     pub(crate) fn get(&mut self) -> &mut DB::Connection {
-        self.0.as_mut().expect("it is taken out only at the end")
+        self.0.as_mut().expect("the connection is taken only when the checkout ends")
     }
 
     pub(crate) fn give_back(mut self) {
@@ -180,7 +182,7 @@ impl<DB: Database> Checkout<DB> {
 impl<DB: Database> Drop for Checkout<DB> {
     fn drop(&mut self) {
         if let Some(connection) = self.0.take() {
-            // At once, and without a word to a server that may not listen.
+            // Closes it at once, without a goodbye to a server that may not respond.
             drop(connection.detach());
         }
     }

@@ -1,26 +1,26 @@
-//! Making tables that are missing.
+//! Creates missing tables.
 
 use sqlx::Executor;
 
 use super::store::{Dialect, Store, failure};
 use crate::error::BackendError;
 
-/// Other processes may make the same table at the same moment, and then fail or make this one fail.
+/// Processes that create the same table at the same moment can make each other fail.
 const TRIES: u32 = 5;
 
-/// A table and the file that makes it.
+/// A table and the file that creates it.
 pub(crate) struct Table<'a> {
     pub(crate) name: &'a str,
-    /// The file in this crate.
+    /// The path in this crate.
     pub(crate) file: &'static str,
-    /// What is in it, under the table's real name.
+    /// The contents of the file, with the table's real name.
     pub(crate) statements: String,
-    /// Answers without an error only if the table can be used.
+    /// Succeeds only if the table can be used.
     pub(crate) probe: String,
 }
 
 impl Table<'_> {
-    /// Makes the table unless it is there already.
+    /// Creates the table unless it exists.
     pub(crate) async fn ensure<DB: Dialect>(&self, store: &Store<DB>) -> Result<(), BackendError>
     where
         for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
@@ -29,18 +29,18 @@ impl Table<'_> {
         for _ in 0..TRIES {
             match store.try_run(&self.probe).await {
                 Ok(reply) if reply.row().is_some() => return Ok(()),
-                // The table is there, but not its first row.
+                // The table exists, but its first row does not.
                 Ok(_) => {}
                 Err(error) if DB::is_table_missing(&error) => {}
                 Err(error) if DB::is_forbidden(&error) => return Err(self.forbidden::<DB>(error)),
                 Err(error) => return Err(failure::<DB>(error)),
             }
             if let Some(error) = refused.take_if(|error| DB::is_forbidden(error)) {
-                return Err(self.may_not_be_made::<DB>(error));
+                return Err(self.cannot_be_created::<DB>(error));
             }
             refused = store.try_run(&self.statements).await.err();
         }
-        // It is there, and making it did not help.
+        // The table exists, but lacks a column.
         if let Err(error) = store.try_run(&self.probe).await
             && DB::is_table_missing(&error)
         {
@@ -49,7 +49,7 @@ impl Table<'_> {
         Err(match refused {
             Some(error) => failure::<DB>(error),
             None => BackendError::permanent(format!(
-                "{}: the table `{}` was made but does not answer",
+                "{}: the table `{}` was created but cannot be read",
                 DB::KIND,
                 self.name
             )),
@@ -59,7 +59,7 @@ impl Table<'_> {
     fn forbidden<DB: Dialect>(&self, error: sqlx::Error) -> BackendError {
         let (kind, name, file) = (DB::KIND, self.name, self.file);
         BackendError::permanent(format!(
-            "{kind}: this role may not use the table `{name}` ({error}); `{file}` of dlock-runtime names the privileges it needs"
+            "{kind}: this role may not use the table `{name}` ({error}); `{file}` of dlock-runtime lists the privileges it needs"
         ))
         .with_source(error)
     }
@@ -67,25 +67,25 @@ impl Table<'_> {
     fn of_another_version<DB: Dialect>(&self, error: sqlx::Error) -> BackendError {
         let (kind, name, file) = (DB::KIND, self.name, self.file);
         BackendError::permanent(format!(
-            "{kind}: the table `{name}` is not the one that this version of dlock uses ({error}); rename or drop it while no service uses it, and it is made anew, or let it become what `{file}` of dlock-runtime makes"
+            "{kind}: the table `{name}` is not the one that this version of dlock uses ({error}); rename or drop it while no service uses it, and dlock creates a new one, or alter it to match `{file}` of dlock-runtime"
         ))
         .with_source(error)
     }
 
-    fn may_not_be_made<DB: Dialect>(&self, error: sqlx::Error) -> BackendError {
+    fn cannot_be_created<DB: Dialect>(&self, error: sqlx::Error) -> BackendError {
         let (kind, name, file) = (DB::KIND, self.name, self.file);
         BackendError::permanent(format!(
-            "{kind}: the table `{name}` is missing and this role may not make it ({error}); let a role that may run `{file}` of dlock-runtime once"
+            "{kind}: the table `{name}` is missing and this role may not create it ({error}); run `{file}` of dlock-runtime once with a role that may"
         ))
         .with_source(error)
     }
 }
 
-/// The version of the table of leases that this version of the crate uses: its row without a key says so where it
-/// would say whose row it is. Tables that were made before there were versions say nothing there.
+/// The version of the lease table that this version of the crate uses. The row with the empty key stores it in
+/// `claimant`. In tables that predate versions, that column of the row is empty.
 const VERSION: &str = "v1";
 
-/// Refuses a table that a later version has changed.
+/// Refuses a table that a later version of dlock has changed.
 pub(crate) async fn refuse_later_version<DB: Dialect>(
     name: &str,
     store: &Store<DB>,
@@ -99,25 +99,25 @@ where
     match store.run(later).await?.row() {
         None => Ok(()),
         Some(_) => Err(BackendError::permanent(format!(
-            "{}: the table `{name}` is of a later version of dlock than this one, which reads `{VERSION}`: update this service",
+            "{}: the table `{name}` belongs to a later version of dlock than this one, which reads `{VERSION}`; update this service",
             DB::KIND
         ))),
     }
 }
 
-/// A table's name becomes part of statements: letters, digits and underscores, with a schema or
-/// without.
+/// Checks a table's name, which becomes part of statements. It consists of letters, digits and
+/// underscores, with or without a schema.
 pub(crate) fn check_name(kind: &str, name: &str) -> Result<(), BackendError> {
-    let is_word = |word: &str| {
+    let is_identifier = |word: &str| {
         !word.is_empty()
             && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
             && !word.starts_with(|first: char| first.is_ascii_digit())
     };
-    if name.split('.').count() <= 2 && name.split('.').all(is_word) {
+    if name.split('.').count() <= 2 && name.split('.').all(is_identifier) {
         return Ok(());
     }
     let problem = format!(
-        "{kind}: `{name}` cannot be a table's name: write letters, digits and underscores, with a schema and a dot before them or without"
+        "{kind}: `{name}` is not a valid table name; use letters, digits and underscores, with or without a schema and a dot before them"
     );
     Err(BackendError::permanent(problem).not_sent())
 }

@@ -1,12 +1,12 @@
-//! What stands behind the `?` of a database's URL. sqlx passes over what it does not know, or logs it with its value:
-//! a connection without TLS, or a password in a log, for a slip of the pen.
+//! Checks the parameters of a database URL. sqlx ignores an unknown parameter, or logs it with its value: a typo could
+//! mean a connection without TLS, or a password in a log.
 
 use percent_encoding::percent_decode_str;
 
 use crate::error::BackendError;
 use crate::nearest::nearest;
 
-/// Refuses a URL with a parameter that is none of these, by its name and without its value.
+/// Refuses a URL with an unknown parameter. The error shows the parameter's name, never its value.
 pub(crate) fn check_parameters(kind: &str, url: &str, known: &[&str]) -> Result<(), BackendError> {
     let Some((_, parameters)) = url.split_once('?') else { return Ok(()) };
     let parameters = parameters.split_once('#').map_or(parameters, |(parameters, _)| parameters);
@@ -15,14 +15,14 @@ pub(crate) fn check_parameters(kind: &str, url: &str, known: &[&str]) -> Result<
     for parameter in parameters.split('&').filter(|parameter| !parameter.is_empty()) {
         let name = parameter.split('=').next().unwrap_or_default();
         let name = percent_decode_str(name).decode_utf8_lossy();
-        if known.iter().any(|known| is_called(&name, known)) {
+        if known.iter().any(|known| matches_name(&name, known)) {
             continue;
         }
-        // A `?` in a password makes parameters of its end.
+        // A `?` in a password turns the rest of it into parameters.
         let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
         if parameters.contains('@') || name.len() > 32 || !name.bytes().all(is_name) {
             return refuse(
-                "the URL has a parameter that is none; a `?` in its password is written `%3F`"
+                "the URL has an invalid parameter; a `?` in its password must be written `%3F`"
                     .to_owned(),
             );
         }
@@ -32,7 +32,7 @@ pub(crate) fn check_parameters(kind: &str, url: &str, known: &[&str]) -> Result<
             }
             None => {
                 format!(
-                    "the URL has an unknown parameter `{name}`; there are: {}",
+                    "the URL has an unknown parameter `{name}`; known parameters: {}",
                     known.join(", ")
                 )
             }
@@ -41,8 +41,8 @@ pub(crate) fn check_parameters(kind: &str, url: &str, known: &[&str]) -> Result<
     Ok(())
 }
 
-/// `options[…]` is a family of names.
-fn is_called(name: &str, known: &str) -> bool {
+/// Matches a parameter's name. `options[…]` stands for a family of names.
+fn matches_name(name: &str, known: &str) -> bool {
     match known.strip_suffix("[…]") {
         Some(family) => {
             let rest = name.strip_prefix(family).and_then(|rest| rest.strip_prefix('['));
@@ -78,8 +78,8 @@ mod tests {
             "postgres://h/d?s3cret%20s3cret=1",
             "postgres://h/d?passwd=s3cret",
         ] {
-            let told = check_parameters("postgres", url, KNOWN).unwrap_err().to_string();
-            assert!(!told.contains("s3cret"), "{told}");
+            let message = check_parameters("postgres", url, KNOWN).unwrap_err().to_string();
+            assert!(!message.contains("s3cret"), "{message}");
         }
     }
 }
