@@ -5,10 +5,9 @@ use std::time::{Duration, Instant};
 
 use redis::Client;
 
-use super::gather::gather;
+use super::gather::{Answers, every, gather};
 use super::node::{Common, Node, NodeState};
-use super::round::majority;
-use super::{Failures, Inner, Redlock};
+use super::{Inner, Redlock};
 use crate::backend::validity_of;
 use crate::error::BackendError;
 use crate::stores::redis::RedisBuilder;
@@ -233,35 +232,17 @@ impl Redlock {
         greeting: Greeting,
         limit: Duration,
     ) -> Result<Vec<NodeState>, BackendError> {
-        let mut standings = vec![];
-        let mut failures = Failures::default();
-        let asks = self.all(|node| async move { node.greet(greeting).await });
-        failures.silent = gather(asks, limit, |_, answer| {
-            match answer {
-                Ok(standing) => standings.push(standing),
-                Err(error) => failures.failed(error),
-            }
-            false
-        })
-        .await;
-        if standings.len() < majority(self.0.nodes.len()) {
-            return Err(self.too_few(failures));
-        }
-        Ok(standings)
+        let asks = self.each(|node| async move { node.greet(greeting).await });
+        self.majority_of(gather(asks, limit, every).await)
     }
 
+    /// Fails as soon as a node says that it evicts keys. A node that does not answer is not checked.
     async fn refuse_eviction(&self, limit: Duration) -> Result<(), BackendError> {
-        let mut refused = None;
-        let asks = self.all(|node| async move { node.refuse_eviction().await });
-        gather(asks, limit, |_, answer| {
-            if let Err(error) = answer
-                && !error.is_transient()
-            {
-                refused = Some(error);
-            }
-            refused.is_some()
-        })
-        .await;
+        let asks = self.each(|node| async move { node.refuse_eviction().await });
+        let is_refused =
+            |answers: &Answers<()>| answers.errors().any(|error| !error.is_transient());
+        let answers = gather(asks, limit, is_refused).await;
+        let refused = answers.into_errors().find(|error| !error.is_transient());
         refused.map_or(Ok(()), Err)
     }
 }
