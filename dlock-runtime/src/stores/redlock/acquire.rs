@@ -95,14 +95,15 @@ impl Redlock {
         match answer {
             Ok(Acquired::Granted(token)) => Reply::Granted(*token),
             Ok(Acquired::Busy { left, owner }) => Reply::Busy { owner: *owner, left: *left },
-            // A node of Redlock has no groups.
-            Ok(Acquired::GivenUp | Acquired::Grouped | Acquired::Quarantined(_)) => Reply::Absent,
             Ok(Acquired::Unmarked) => {
                 self.0.nodes[node].forget_greeting();
                 Reply::Absent
             }
             Err(error) if error.may_have_been_sent() => Reply::Silent,
-            Err(_) => Reply::Absent,
+            // A node of Redlock has no groups, so it never answers `Grouped`.
+            Ok(Acquired::GivenUp | Acquired::Grouped | Acquired::Quarantined(_)) | Err(_) => {
+                Reply::Absent
+            }
         }
     }
 

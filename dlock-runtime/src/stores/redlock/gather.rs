@@ -134,3 +134,80 @@ pub(super) async fn gather<T: Send + 'static>(
     }
     answers
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_millis(100);
+
+    /// One node for each number, which answers after this many milliseconds.
+    fn after(milliseconds: &[u64]) -> Vec<Ask<u64>> {
+        let node = |(node, after): (usize, &u64)| {
+            let after = *after;
+            Ask::new(node, async move {
+                tokio::time::sleep(Duration::from_millis(after)).await;
+                Ok(after)
+            })
+        };
+        milliseconds.iter().enumerate().map(node).collect()
+    }
+
+    fn failed(node: usize) -> Ask<u64> {
+        Ask::new(node, async { Err(BackendError::transient("refused")) })
+    }
+
+    fn heard(answers: &Answers<u64>) -> Vec<u64> {
+        answers.iter().map(|(_, answer)| *answer).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn once_decided_the_others_get_as_much_time_again() {
+        let answers = gather(after(&[30, 10, 15, 19]), LIMIT, answered(1)).await;
+        assert_eq!(heard(&answers), [10, 15, 19]);
+        assert_eq!(answers.silent, [0]);
+        assert!(answers.has(3) && !answers.has(0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn once_decided_the_others_get_the_grace_at_least() {
+        let answers = gather(after(&[0, 1, 5]), LIMIT, answered(1)).await;
+        assert_eq!(heard(&answers), [0, 1]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_gets_more_than_the_limit() {
+        let began = Instant::now();
+        let answers = gather(after(&[80, 90, 120]), LIMIT, answered(1)).await;
+        assert_eq!(heard(&answers), [80, 90]);
+        assert!(began.elapsed() < LIMIT + GRACE, "{:?}", began.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn errors_are_no_answers_and_are_not_silent() {
+        let mut asks = after(&[10, 20]);
+        asks.push(failed(2));
+        let began = Instant::now();
+        let answers = gather(asks, LIMIT, answered(3)).await;
+        assert!(began.elapsed() < LIMIT, "nobody is left to wait for");
+        assert_eq!((answers.len(), answers.errors().count()), (2, 1));
+        assert!(answers.silent.is_empty());
+        assert!(matches!(answers.newest(), Some((1, Ok(20)))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn late_nodes_answer_in_the_background() {
+        let done = Arc::new(AtomicU32::new(0));
+        let asks = after(&[10, 50, 200]).into_iter().map(|ask| {
+            let done = Arc::clone(&done);
+            ask.map(move |_| done.fetch_add(1, Ordering::SeqCst))
+        });
+        let answers = gather(asks.collect(), LIMIT, answered(1)).await;
+        assert_eq!((answers.len(), done.load(Ordering::SeqCst)), (1, 1));
+        tokio::time::sleep(LIMIT * 3).await;
+        assert_eq!(done.load(Ordering::SeqCst), 3);
+    }
+}
