@@ -48,8 +48,9 @@ impl RedlockBuilder {
         self
     }
 
-    /// How long a node may take to answer before the call continues without it; 500 ms if not set. Acquires, renewals
-    /// and releases never wait longer than a quarter of the lock's ttl. A majority that answers sooner is not delayed.
+    /// How long a node may take to answer a request before the call continues without it; 500 ms if not set. A request
+    /// of an acquire, a renewal or a release gets a quarter of the lock's ttl at most. A majority that answers
+    /// sooner does not wait for this limit.
     pub fn node_timeout(mut self, limit: Duration) -> Self {
         self.node_timeout = limit;
         self
