@@ -1,14 +1,13 @@
-//! Connecting: which nodes, and what they have in common.
+//! Connecting: the nodes, their common options, and the checks at the start.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use redis::Client;
 
-use super::gather::gather;
+use super::gather::{Answers, every, gather};
 use super::node::{Common, Node, NodeState};
-use super::round::majority;
-use super::{Failures, Inner, Redlock};
+use super::{Inner, Redlock};
 use crate::backend::validity_of;
 use crate::error::BackendError;
 use crate::stores::redis::RedisBuilder;
@@ -16,10 +15,10 @@ use crate::stores::redis::address::{self, Address};
 use crate::stores::redis::scripts::Greeting;
 use crate::stores::shared::tombstones::Tombstones;
 
-/// How long another process that declares the deployment new at the same moment may take.
+/// How long to wait for another process that declares the deployment new at the same moment.
 const OTHERS: Duration = Duration::from_secs(2);
 
-/// How to reach the nodes; made by [`Redlock::builder`].
+/// Options of [`Redlock`]; made by [`Redlock::builder`].
 ///
 /// Every process that uses the same nodes should be given the same options.
 #[derive(Clone, Debug)]
@@ -43,14 +42,15 @@ impl RedlockBuilder {
         }
     }
 
-    /// What every name begins with; `dlock:` if not set.
+    /// The prefix of every key and channel in Redis; `dlock:` if not set.
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.node = self.node.prefix(prefix);
         self
     }
 
-    /// How long a node may take to answer before it is done without; 500 ms if not set, and never more
-    /// than a quarter of a lock's ttl. A majority that answers sooner is not kept waiting.
+    /// How long a node may take to answer a request before the call continues without it; 500 ms if not set. A request
+    /// of an acquire, a renewal or a release gets a quarter of the lock's ttl at most. A majority that answers
+    /// sooner does not wait for this limit.
     pub fn node_timeout(mut self, limit: Duration) -> Self {
         self.node_timeout = limit;
         self
@@ -65,19 +65,19 @@ impl RedlockBuilder {
     /// The longest `ttl` and `min_hold`; 3 min if not set.
     ///
     /// A node that was restarted or emptied counts for nothing until the longest lease that it may have
-    /// forgotten is over, so a long one makes the deployment wait. A lock that is renewed needs no long
-    /// ttl. The nodes remember the longest that any process has asked for.
+    /// forgotten is over, so a larger value makes the deployment wait longer. A lock that is renewed needs no long
+    /// ttl. The nodes remember the longest quarantine that any process has asked for.
     pub fn max_lease(mut self, longest: Duration) -> Self {
         self.max_lease = longest;
         self
     }
 
-    /// How far the clocks of nodes and clients may be apart; 1 min if not set.
+    /// How far the clocks of nodes and clients may differ; 1 min if not set.
     ///
-    /// Leases do not depend on it. Tokens do, of a key whose last token nobody remembers: an hour after it
-    /// was last locked, or when nodes were emptied. A client whose clock is further off does no harm, its
-    /// proposals are passed over. A node that may have forgotten tokens counts for nothing for three times
-    /// this long.
+    /// Leases do not depend on it. Tokens depend on it only for a key whose last token nobody remembers: an hour after
+    /// the key was last locked, or after nodes were emptied. A client whose clock differs by more does no harm: the
+    /// nodes ignore its proposals. A node that may have forgotten tokens counts for nothing for at least three
+    /// times this long.
     pub fn clock_tolerance(mut self, tolerance: Duration) -> Self {
         self.tolerance = tolerance;
         self
@@ -85,17 +85,16 @@ impl RedlockBuilder {
 
     /// Declares that this deployment is brand-new: its nodes count at once.
     ///
-    /// It is heeded only when all nodes can be reached and none of them has ever been used; then nothing
-    /// can have been forgotten. On nodes that are in use it changes nothing. Take it away after the first
-    /// start all the same: nodes that keep nothing on disk and have *all* been restarted look as if they
-    /// were new.
+    /// This takes effect only if all nodes can be reached and none of them has ever been used, because then nothing
+    /// can have been forgotten. On nodes that are in use it changes nothing. Remove it after the first
+    /// start anyway: nodes that keep nothing on disk look brand-new after *all* of them have been restarted.
     pub fn bootstrap(mut self, is_new: bool) -> Self {
         self.bootstrap = is_new;
         self
     }
 
-    /// A certificate (PEM) to trust besides the system's, for `rediss://` with an authority of one's
-    /// own.
+    /// An additional certificate (PEM) to trust besides the system's, for `rediss://` with a private
+    /// authority.
     #[cfg(feature = "redis-tls")]
     pub fn root_certificate(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.node = self.node.root_certificate(pem);
@@ -105,10 +104,10 @@ impl RedlockBuilder {
     /// Connects to nodes by their URLs; see [`Redlock::connect`].
     ///
     /// # Errors
-    /// Those of [`Redlock::connect`], and a prefix with a brace in it.
+    /// Those of [`Redlock::connect`], and a prefix that contains a brace.
     ///
     /// # Cancel safety
-    /// Cancel safe: connections under way are closed.
+    /// Cancel safe: connections that are being made are closed.
     pub async fn connect<U: AsRef<str>>(
         self,
         urls: impl IntoIterator<Item = U>,
@@ -120,14 +119,14 @@ impl RedlockBuilder {
     }
 
     /// Connects to the nodes of a URL `redlock://[user:password@]host:port,host:port,…[/db]`, or
-    /// `redlocks://…` over TLS. Each node may have credentials of its own; those without have the first
-    /// one's. The option `?bootstrap=true` is [`bootstrap`](Self::bootstrap).
+    /// `redlocks://…` over TLS. Each node may have its own credentials; nodes without credentials use those of the
+    /// first node. The option `?bootstrap=true` is [`bootstrap`](Self::bootstrap).
     ///
     /// # Errors
     /// Those of [`Redlock::connect`].
     ///
     /// # Cancel safety
-    /// Cancel safe: connections under way are closed.
+    /// Cancel safe: connections that are being made are closed.
     pub async fn connect_url(mut self, url: &str) -> Result<Redlock, BackendError> {
         let mut address = Address::parse(url)?;
         match address.options.take("bootstrap").as_deref() {
@@ -160,16 +159,17 @@ impl RedlockBuilder {
         Ok(redlock)
     }
 
-    /// Until every lease that a node may have forgotten is over, and every token is smaller than any that
-    /// it could grant: a token is at most the tolerance ahead of the clock of the node that granted it,
-    /// a new one at most as much behind that of the node that grants, and these clocks differ by as much.
+    /// The quarantine lasts until every lease that a node may have forgotten is over, and until every token that it
+    /// could grant is larger than all earlier ones. An earlier token is ahead of the clock of the node that granted it
+    /// by one tolerance at most, a new token is behind the clock of its node by one tolerance at most, and
+    /// these two clocks differ by one tolerance at most. The 500 ms are a margin.
     fn quarantine(&self) -> Duration {
         let drift = self.max_lease.saturating_sub(validity_of(self.max_lease));
         (self.max_lease + drift).max(self.tolerance * 3) + Duration::from_millis(500)
     }
 }
 
-/// A majority of fewer than three is all of them; a node that is counted twice is worse than none.
+/// With fewer than three nodes, a majority is all of them. A node that is counted twice is worse than none.
 fn check(servers: &[Client]) -> Result<(), BackendError> {
     let problem = match servers {
         [] | [_] | [_, _] => {
@@ -188,29 +188,30 @@ fn check(servers: &[Client]) -> Result<(), BackendError> {
 }
 
 impl Redlock {
-    /// Greets all nodes, of which a majority has to answer.
+    /// Greets all nodes. A majority of them has to answer.
     async fn enter(&self, bootstrap: bool, limit: Duration) -> Result<(), BackendError> {
         let greeting = if bootstrap { self.look(limit).await? } else { Greeting::Enter };
-        let standings = self.greet(greeting, limit).await?;
-        let counting = standings.iter().filter(|standing| **standing == NodeState::Counts).count();
+        let states = self.greet(greeting, limit).await?;
+        let counting = states.iter().filter(|state| **state == NodeState::Counts).count();
         if counting < self.majority() {
             tracing::warn!(
                 target: "dlock",
                 counting,
                 nodes = self.0.nodes.len(),
-                "too few nodes count for a majority yet: no lock can be taken"
+                "too few nodes count for a majority yet: no lock can be acquired"
             );
         }
         self.refuse_eviction(limit).await
     }
 
-    /// Are all nodes new? Where some are and some are not, another process may be saying so just now.
+    /// Finds out whether all nodes are new. If only some are, another process may be declaring them new at this
+    /// moment, so this looks again for a while.
     async fn look(&self, limit: Duration) -> Result<Greeting, BackendError> {
         let began = Instant::now();
         loop {
-            let standings = self.greet(Greeting::Look, limit).await?;
-            let is_unmarked = |standing: &&NodeState| **standing == NodeState::Unmarked;
-            let unmarked = standings.iter().filter(is_unmarked).count();
+            let states = self.greet(Greeting::Look, limit).await?;
+            let is_unmarked = |state: &&NodeState| **state == NodeState::Unmarked;
+            let unmarked = states.iter().filter(is_unmarked).count();
             if unmarked == self.0.nodes.len() {
                 return Ok(Greeting::Found);
             }
@@ -220,7 +221,7 @@ impl Redlock {
             if began.elapsed() > OTHERS {
                 tracing::warn!(
                     target: "dlock",
-                    "not a brand-new deployment: a node has been used before, or cannot be reached; the new ones count later"
+                    "not a brand-new deployment: a node has been used before or cannot be reached; new nodes count after their quarantine"
                 );
                 return Ok(Greeting::Enter);
             }
@@ -233,35 +234,17 @@ impl Redlock {
         greeting: Greeting,
         limit: Duration,
     ) -> Result<Vec<NodeState>, BackendError> {
-        let mut standings = vec![];
-        let mut failures = Failures::default();
-        let asks = self.all(|node| async move { node.greet(greeting).await });
-        failures.silent = gather(asks, limit, |_, answer| {
-            match answer {
-                Ok(standing) => standings.push(standing),
-                Err(error) => failures.failed(error),
-            }
-            false
-        })
-        .await;
-        if standings.len() < majority(self.0.nodes.len()) {
-            return Err(self.too_few(failures));
-        }
-        Ok(standings)
+        let asks = self.each(|node| async move { node.greet(greeting).await });
+        self.majority_of(gather(asks, limit, every).await)
     }
 
+    /// Fails as soon as a node says that it evicts keys. A node that does not answer is not checked.
     async fn refuse_eviction(&self, limit: Duration) -> Result<(), BackendError> {
-        let mut refused = None;
-        let asks = self.all(|node| async move { node.refuse_eviction().await });
-        gather(asks, limit, |_, answer| {
-            if let Err(error) = answer
-                && !error.is_transient()
-            {
-                refused = Some(error);
-            }
-            refused.is_some()
-        })
-        .await;
+        let asks = self.each(|node| async move { node.refuse_eviction().await });
+        let is_refused =
+            |answers: &Answers<()>| answers.errors().any(|error| !error.is_transient());
+        let answers = gather(asks, limit, is_refused).await;
+        let refused = answers.into_errors().find(|error| !error.is_transient());
         refused.map_or(Ok(()), Err)
     }
 }

@@ -1,4 +1,4 @@
-//! Tokens grow whichever nodes answer in whichever phase: all cases, one after the other.
+//! Tokens grow, whichever nodes answer in whichever phase: every case is enumerated.
 
 use super::model::{Answer, Asker, Node};
 use super::round::{Reply, Round, Verdict, Win};
@@ -8,7 +8,7 @@ use crate::token::FencingToken;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     Lost,
-    /// It is executed, and nobody hears of it.
+    /// It is executed, but its answer is lost.
     AnswerLost,
     Answered,
 }
@@ -34,7 +34,7 @@ fn asker(owner: u64) -> Asker {
     Asker { owner, round: owner, run: 1 }
 }
 
-/// Nodes whose last tokens were these.
+/// Nodes with these last tokens.
 fn nodes(last: &[u64]) -> Vec<Node> {
     let node = |last: &u64| {
         let mut node = Node::new(NOW, 1);
@@ -70,8 +70,8 @@ fn write_back(nodes: &mut [Node], owner: u64, win: &mut Win, fates: &[Fate]) {
     }
 }
 
-/// After every hold that counts, whoever answered it and stored its token, the next one's token is larger,
-/// whoever answers that one and however far behind its clock is.
+/// Checks that after every hold that counts, whichever nodes answered and stored its token, the next token is larger,
+/// whichever nodes answer then and however far behind the next client's clock is. Returns the number of cases.
 fn holds_for(count: usize, lasts: &[u64], proposals: &[u64]) -> u64 {
     let mut cases = 0;
     for last in sequences(lasts, count) {

@@ -1,58 +1,213 @@
-//! Asking several nodes at once.
+//! Asks several nodes at once. Deadlines, early exit, late answers and errors are handled here, and only here.
 
 use std::time::Duration;
 
-use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt, TryFutureExt};
 use tokio::time::{Instant, timeout_at};
 
+use super::failures::Failures;
 use crate::error::BackendError;
 
-/// How long those who are not needed any more may still take, at least: an answer tells what is to be
-/// undone there, silence leaves it open.
+/// The least time that the remaining nodes get once the outcome is decided. An answer tells what has to be
+/// undone on a node; silence leaves it open.
 pub(super) const GRACE: Duration = Duration::from_millis(2);
 
-/// A request under way to the node of this number.
+/// A request to the node with this number.
 pub(super) struct Ask<T> {
     node: usize,
     answer: BoxFuture<'static, Result<T, BackendError>>,
 }
 
-/// Such a request.
-pub(super) fn ask<T>(
-    node: usize,
-    request: impl Future<Output = Result<T, BackendError>> + Send + 'static,
-) -> Ask<T> {
-    Ask { node, answer: Box::pin(request) }
+impl<T: Send + 'static> Ask<T> {
+    pub(super) fn new(
+        node: usize,
+        request: impl Future<Output = Result<T, BackendError>> + Send + 'static,
+    ) -> Self {
+        Self { node, answer: request.boxed() }
+    }
+
+    /// The same request with its answer converted.
+    pub(super) fn map<U>(self, convert: impl FnOnce(T) -> U + Send + 'static) -> Ask<U> {
+        Ask { node: self.node, answer: self.answer.map_ok(convert).boxed() }
+    }
 }
 
-/// Hands on answers as they come, until all are there or the time is up. When `hear` says that it has
-/// heard enough, the others are given as long again as these took. Gives back the numbers of those who have
-/// not answered.
+/// What the nodes have answered. An error counts as no answer.
+#[derive(Debug)]
+pub(super) struct Answers<T> {
+    /// One result for each node, in the order in which they arrived.
+    heard: Vec<(usize, Result<T, BackendError>)>,
+    /// The nodes without a result.
+    silent: Vec<usize>,
+}
+
+impl<T> Answers<T> {
+    /// The number of nodes that have answered.
+    pub(super) fn len(&self) -> usize {
+        self.iter().count()
+    }
+
+    /// The number of answers of one kind.
+    pub(super) fn count(&self, is_counted: impl Fn(&T) -> bool) -> usize {
+        self.iter().filter(|(_, answer)| is_counted(answer)).count()
+    }
+
+    /// The answers, each with its node.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &T)> {
+        self.heard.iter().filter_map(|(node, answer)| Some((*node, answer.as_ref().ok()?)))
+    }
+
+    /// The errors, in the order in which they arrived.
+    pub(super) fn errors(&self) -> impl Iterator<Item = &BackendError> {
+        self.heard.iter().filter_map(|(_, answer)| answer.as_ref().err())
+    }
+
+    pub(super) fn into_errors(self) -> impl Iterator<Item = BackendError> {
+        self.heard.into_iter().filter_map(|(_, answer)| answer.err())
+    }
+
+    /// Has this node answered?
+    pub(super) fn has(&self, node: usize) -> bool {
+        self.iter().any(|(other, _)| other == node)
+    }
+
+    /// The result that arrived last; `None` before the first one.
+    pub(super) fn newest(&self) -> Option<(usize, Result<&T, &BackendError>)> {
+        self.heard.last().map(|(node, answer)| (*node, answer.as_ref()))
+    }
+
+    /// Splits the answers from the reasons why the other nodes gave none.
+    pub(super) fn into_parts(self) -> (Vec<T>, Failures) {
+        let (mut answers, mut errors) = (vec![], vec![]);
+        for (_, answer) in self.heard {
+            match answer {
+                Ok(answer) => answers.push(answer),
+                Err(error) => errors.push(error),
+            }
+        }
+        (answers, Failures::new(self.silent, errors))
+    }
+}
+
+/// For [`gather`]: waits until so many nodes have answered.
+pub(super) fn answered<T>(wanted: usize) -> impl Fn(&Answers<T>) -> bool {
+    move |answers| answers.len() >= wanted
+}
+
+/// For [`gather`]: waits for every node.
+pub(super) fn every<T>(_: &Answers<T>) -> bool {
+    false
+}
+
+/// Sends these requests and collects the results until all have arrived or `limit` is over.
 ///
-/// Those who are slower are left to answer in the background, as long as their connection lets them: so a
-/// peer that has vanished is noticed, and a slow one is not taken for one.
+/// `is_enough` is asked after each result, errors included. When it says yes, the remaining nodes get as much time
+/// again as has passed, but at least [`GRACE`] and never more than is left of `limit`. What arrives in
+/// this time still counts.
 ///
-/// Cancel safe: what is not answered yet is dropped.
+/// Slower nodes may answer in the background, for as long as their connection allows. So a peer that has vanished is
+/// noticed, and a slow one is not mistaken for it. Nobody sees these answers.
+///
+/// Cancel safe: requests without an answer are dropped.
 pub(super) async fn gather<T: Send + 'static>(
     asks: Vec<Ask<T>>,
     limit: Duration,
-    mut hear: impl FnMut(usize, Result<T, BackendError>) -> bool,
-) -> Vec<usize> {
+    mut is_enough: impl FnMut(&Answers<T>) -> bool,
+) -> Answers<T> {
     let began = Instant::now();
-    let mut silent: Vec<_> = asks.iter().map(|ask| ask.node).collect();
+    let silent = asks.iter().map(|ask| ask.node).collect();
+    let mut answers = Answers { heard: Vec::with_capacity(asks.len()), silent };
     let numbered = |Ask { node, answer }| async move { (node, answer.await) };
     let mut asking: FuturesUnordered<_> = asks.into_iter().map(numbered).collect();
     let mut until = began + limit;
     while let Ok(Some((node, answer))) = timeout_at(until, asking.next()).await {
-        silent.retain(|other| *other != node);
-        if hear(node, answer) {
+        answers.silent.retain(|other| *other != node);
+        answers.heard.push((node, answer));
+        if is_enough(&answers) {
             until = until.min(Instant::now() + began.elapsed().max(GRACE));
         }
     }
     if !asking.is_empty() {
         tokio::spawn(asking.for_each(|_| std::future::ready(())));
     }
-    silent
+    answers
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_millis(100);
+
+    /// One node for each number, which answers after this many milliseconds.
+    fn after(milliseconds: &[u64]) -> Vec<Ask<u64>> {
+        let node = |(node, after): (usize, &u64)| {
+            let after = *after;
+            Ask::new(node, async move {
+                tokio::time::sleep(Duration::from_millis(after)).await;
+                Ok(after)
+            })
+        };
+        milliseconds.iter().enumerate().map(node).collect()
+    }
+
+    fn failed(node: usize) -> Ask<u64> {
+        Ask::new(node, async { Err(BackendError::transient("refused")) })
+    }
+
+    fn heard(answers: &Answers<u64>) -> Vec<u64> {
+        answers.iter().map(|(_, answer)| *answer).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn once_decided_the_others_get_as_much_time_again() {
+        let answers = gather(after(&[30, 10, 15, 19]), LIMIT, answered(1)).await;
+        assert_eq!(heard(&answers), [10, 15, 19]);
+        assert_eq!(answers.silent, [0]);
+        assert!(answers.has(3) && !answers.has(0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn once_decided_the_others_get_the_grace_at_least() {
+        let answers = gather(after(&[0, 1, 5]), LIMIT, answered(1)).await;
+        assert_eq!(heard(&answers), [0, 1]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_gets_more_than_the_limit() {
+        let began = Instant::now();
+        let answers = gather(after(&[80, 90, 120]), LIMIT, answered(1)).await;
+        assert_eq!(heard(&answers), [80, 90]);
+        assert!(began.elapsed() < LIMIT + GRACE, "{:?}", began.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn errors_are_no_answers_and_are_not_silent() {
+        let mut asks = after(&[10, 20]);
+        asks.push(failed(2));
+        let began = Instant::now();
+        let answers = gather(asks, LIMIT, answered(3)).await;
+        assert!(began.elapsed() < LIMIT, "nobody is left to wait for");
+        assert_eq!((answers.len(), answers.errors().count()), (2, 1));
+        assert!(answers.silent.is_empty());
+        assert!(matches!(answers.newest(), Some((1, Ok(20)))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn late_nodes_answer_in_the_background() {
+        let done = Arc::new(AtomicU32::new(0));
+        let asks = after(&[10, 50, 200]).into_iter().map(|ask| {
+            let done = Arc::clone(&done);
+            ask.map(move |_| done.fetch_add(1, Ordering::SeqCst))
+        });
+        let answers = gather(asks.collect(), LIMIT, answered(1)).await;
+        assert_eq!((answers.len(), done.load(Ordering::SeqCst)), (1, 1));
+        tokio::time::sleep(LIMIT * 3).await;
+        assert_eq!(done.load(Ordering::SeqCst), 3);
+    }
 }

@@ -1,12 +1,12 @@
-//! A node in memory: what the scripts do, without a server. The simulation runs on it, and a test runs
-//! it side by side with the scripts on a real server.
+//! A node in memory: what the scripts do, without a server. The simulation uses it, and a test compares
+//! it with the scripts on a real server.
 
 use std::collections::HashMap;
 
 /// An hour, in microseconds.
 const HOUR: u64 = 3_600_000_000;
 
-/// How much longer than a ttl a tombstone stays.
+/// How much longer than the ttl a tombstone is kept.
 const TOMBSTONE: u64 = 60_000_000;
 
 /// What a node answers to an acquire. Times are microseconds.
@@ -27,7 +27,7 @@ pub(super) enum Renewed {
     Uncounted,
 }
 
-/// Who asks: an owner in one of its rounds, of the run of the server that was greeted.
+/// Who asks: an owner in one of its rounds, and the run of the server that it has greeted.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asker {
     pub(super) owner: u64,
@@ -54,9 +54,9 @@ struct Mark {
 #[derive(Clone, Debug, Default)]
 struct Stored {
     lock: Option<Lock>,
-    /// The last token, and when it is forgotten.
+    /// The last token, and when it expires.
     last: Option<(u64, u64)>,
-    /// By owner: the round that was given up, and when that is forgotten.
+    /// Tombstones by owner: the round that was given up, and when the tombstone expires.
     gone: HashMap<u64, (u64, u64)>,
     mark: Option<Mark>,
 }
@@ -66,7 +66,7 @@ struct Stored {
 pub(super) struct Node {
     /// Its clock, in microseconds.
     pub(super) now: u64,
-    /// Which run of the server this is.
+    /// The run of the server.
     pub(super) run: u64,
     stored: Stored,
 }
@@ -80,7 +80,7 @@ impl Node {
         self.stored.lock.filter(|lock| lock.until > self.now)
     }
 
-    /// Whose the lock is.
+    /// The owner of the lock.
     pub(super) fn holder(&self) -> Option<u64> {
         self.lock().map(|lock| lock.owner)
     }
@@ -106,7 +106,7 @@ impl Node {
         }
     }
 
-    /// `greet.lua`, to enter or (with `found`) to declare that all nodes are new.
+    /// `greet.lua`, as `enter` or, with `found`, as the declaration that all nodes are new.
     pub(super) fn greet(&mut self, quarantine: u64, found: bool) {
         let mark = match self.stored.mark {
             Some(mark) if mark.run == self.run => {
@@ -187,8 +187,8 @@ impl Node {
         if self.may_count(asker.run).is_ok() { Renewed::Counts } else { Renewed::Uncounted }
     }
 
-    /// `release.lua`, without a rest. `tombstone`: how long it stays, and whether also when the owner is
-    /// found.
+    /// `release.lua`, without `min_hold`. `tombstone`: how long it is kept, and whether it is left even if the owner
+    /// is found.
     pub(super) fn release(&mut self, asker: Asker, tombstone: Option<(u64, bool)>) -> bool {
         let is_ours = |lock: &Lock| lock.owner == asker.owner && lock.round <= asker.round;
         let found = self.lock().is_some_and(|lock| is_ours(&lock));
@@ -207,7 +207,7 @@ impl Node {
         found
     }
 
-    /// The lease ends now.
+    /// Ends the lease now.
     pub(super) fn expire(&mut self) {
         self.stored.lock = None;
     }
@@ -217,7 +217,7 @@ impl Node {
         self.stored = Stored::default();
     }
 
-    /// Another run, with what an earlier state had.
+    /// Starts another run, with the data of an earlier state or with none.
     pub(super) fn restart(&mut self, run: u64, earlier: Option<&Node>) {
         self.stored = earlier.map(|node| node.stored.clone()).unwrap_or_default();
         self.run = run;

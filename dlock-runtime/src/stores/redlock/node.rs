@@ -1,4 +1,4 @@
-//! One of the nodes: a Redis server of its own.
+//! One of the nodes: an independent Redis server.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,10 +20,10 @@ use crate::stores::redis::subscriptions::{ChannelWatch, Subscriptions};
 pub(super) struct Common {
     /// Where a node's mark is stored.
     pub(super) mark: String,
-    /// How far clocks may be apart.
+    /// How far clocks may differ.
     pub(super) tolerance: Duration,
-    /// How long a node that may have forgotten something counts for nothing: the longest that anybody
-    /// has asked for, in milliseconds.
+    /// How long a node that may have forgotten something counts for nothing, in milliseconds: the longest
+    /// time that any process has asked for.
     quarantine: AtomicU64,
 }
 
@@ -43,34 +43,35 @@ pub(super) struct Node {
     server: Arc<Server>,
     subscriptions: Subscriptions,
     common: Arc<Common>,
-    /// Over the connection for acquires, and over that for all else.
+    /// The run that was greeted over the connection for acquires, and over that for all other requests.
     greeted: Mutex<[Option<Greeted>; 2]>,
+    /// At most [`MOST_OWED`] requests.
     owed: Mutex<VecDeque<Owed>>,
 }
 
-/// How many requests a node may owe; the oldest are forgotten then.
+/// The most requests that a node may owe. Beyond that, the oldest are dropped.
 const MOST_OWED: usize = 1_024;
 
-/// A request that the node has not answered, and is sent again when it can be reached.
+/// A request that the node has not answered. It is sent again when the node can be reached.
 struct Owed {
     until: Instant,
     call: Box<dyn FnOnce(&str) -> ScriptInvocation<'static> + Send>,
 }
 
-/// Which run of the server a connection leads to. A server that is restarted ends the connection.
+/// Which run of the server a connection leads to. The connection ends when the server restarts.
 #[derive(Clone)]
 struct Greeted {
     generation: u64,
     run: Arc<str>,
 }
 
-/// How a node takes a greeting.
+/// How a node answers a greeting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NodeState {
-    /// It has no mark: nothing was stored there, or all was lost.
+    /// It has no mark: nothing has ever been stored on it, or everything was lost.
     Unmarked,
     Counts,
-    /// It may have forgotten something, and counts after this time.
+    /// It may have forgotten something. It counts after this time.
     Quarantined(Duration),
 }
 
@@ -86,13 +87,13 @@ impl Node {
         self.server.address()
     }
 
-    /// Runs a script that is told which run of the server it is for.
+    /// Runs a script that receives the run of the server it is meant for.
     pub(super) async fn run<T: FromRedisValue>(
         &self,
         lane: Lane,
         call: impl FnOnce(&str) -> ScriptInvocation<'static>,
     ) -> Result<T, BackendError> {
-        // The script itself is not sent before this has succeeded.
+        // The script itself is sent only after this has succeeded.
         let (session, run) = self.greeted_session(lane).await.map_err(BackendError::not_sent)?;
         self.server.lane(lane).run_in(session, &call(&run)).await
     }
@@ -100,7 +101,7 @@ impl Node {
     /// A connection, and the run of the server that it leads to.
     async fn greeted_session(&self, lane: Lane) -> Result<(Session, Arc<str>), BackendError> {
         let session = self.server.lane(lane).session().await?;
-        let known = self.greeted()[place(lane)].clone();
+        let known = self.greeted()[index_of(lane)].clone();
         let run = match known.filter(|known| known.generation == session.generation) {
             Some(known) => known.run,
             None => self.enter(lane, &session, Greeting::Enter).await?.0,
@@ -116,15 +117,15 @@ impl Node {
         if greeting == Greeting::Look {
             return Ok(self.ask(&session, greeting).await?.1);
         }
-        let (run, standing) = self.enter(Lane::Keep, &session, greeting).await?;
-        // It was made before the greeting: it leads to the run that was greeted, or nowhere.
+        let (run, state) = self.enter(Lane::Keep, &session, greeting).await?;
+        // This connection was made before the greeting. It leads to the run that was greeted, or nowhere.
         if let Ok(Session { generation, .. }) = acquires {
-            self.greeted()[place(Lane::Acquire)] = Some(Greeted { generation, run });
+            self.greeted()[index_of(Lane::Acquire)] = Some(Greeted { generation, run });
         }
-        Ok(standing)
+        Ok(state)
     }
 
-    /// It has no valid mark any more: it was emptied. It is greeted again before the next request.
+    /// Notes that the node has no valid mark any more: it was emptied. It is greeted again before the next request.
     pub(super) fn forget_greeting(&self) {
         *self.greeted() = [None, None];
     }
@@ -135,35 +136,35 @@ impl Node {
         session: &Session,
         greeting: Greeting,
     ) -> Result<(Arc<str>, NodeState), BackendError> {
-        let (run, standing) = self.ask(session, greeting).await?;
+        let (run, state) = self.ask(session, greeting).await?;
         let new = Greeted { generation: session.generation, run: Arc::clone(&run) };
         let (is_known, before) = {
             let mut greeted = self.greeted();
             let is_known = greeted.iter().flatten().any(|known| known.run == run);
-            (is_known, greeted[place(lane)].replace(new))
+            (is_known, greeted[index_of(lane)].replace(new))
         };
-        if let NodeState::Quarantined(left) = standing
+        if let NodeState::Quarantined(left) = state
             && !is_known
         {
             tracing::warn!(
                 target: "dlock",
                 node = self.address(),
                 counts_in = ?left,
-                "this redis node was restarted or emptied, or is new: until every lease and token that it may have forgotten is over, it counts towards no majority"
+                "this redis node was restarted or emptied, or is new: it counts towards no majority until every lease and token that it may have forgotten is over"
             );
         }
         if lane == Lane::Keep {
             let owed = std::mem::take(&mut *self.owed());
-            // What another run had not executed yet has gone with it.
+            // Requests that an earlier run had not executed yet were lost with that run.
             if before.is_some_and(|before| before.run == run) && !owed.is_empty() {
                 let link = Arc::clone(self.server.link());
                 tokio::spawn(settle(link, session.clone(), Arc::clone(&run), owed));
             }
         }
-        Ok((run, standing))
+        Ok((run, state))
     }
 
-    /// Notes a request that was not answered, to be sent again over the next connection.
+    /// Notes a request that was not answered. It is sent again over the next connection.
     pub(super) fn owe(
         &self,
         lasts: Duration,
@@ -190,12 +191,12 @@ impl Node {
             self.server.link().run_in(session.clone(), &call).await?;
         self.common.quarantine.fetch_max(longest, Ordering::Relaxed);
         self.check_clock(Duration::from_millis(clock));
-        let standing = match left {
+        let state = match left {
             ..0 => NodeState::Unmarked,
             0 => NodeState::Counts,
             left => NodeState::Quarantined(Duration::from_millis(left.unsigned_abs())),
         };
-        Ok((run.into(), standing))
+        Ok((run.into(), state))
     }
 
     fn check_clock(&self, clock: Duration) {
@@ -206,7 +207,7 @@ impl Node {
                 target: "dlock",
                 node = self.address(),
                 ?apart,
-                "the clocks of this redis node and of this machine are too far apart: set them"
+                "the clocks of this redis node and of this machine differ by more than the tolerance: set them"
             );
         }
     }
@@ -215,7 +216,7 @@ impl Node {
         self.greeted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The keys of locks that begin so.
+    /// The keys of locks that begin with this.
     pub(super) async fn keys(
         &self,
         prefix: &str,
@@ -233,14 +234,14 @@ impl Node {
     }
 }
 
-const fn place(lane: Lane) -> usize {
+const fn index_of(lane: Lane) -> usize {
     match lane {
         Lane::Acquire => 0,
         Lane::Keep => 1,
     }
 }
 
-/// Sends what is owed, as long as the connection lasts.
+/// Sends the owed requests, as long as the connection lasts.
 async fn settle(link: Arc<Link>, session: Session, run: Arc<str>, owed: VecDeque<Owed>) {
     for Owed { until, call } in owed {
         if until > Instant::now() {

@@ -1,15 +1,16 @@
-//! One try of the protocol, without input or output: what the nodes have said, and what follows.
+//! One round of the protocol, without I/O: what the nodes have answered, and what follows.
 //!
-//! A token must not be smaller than that of an earlier hold, whichever majority granted that one. It is
-//! the largest that the granting nodes have answered, and it counts only once a majority of *these* have
-//! stored it: then every later majority has one of them, and that node answers more.
+//! A token must be larger than that of every earlier hold, whichever majority granted that hold. The token is
+//! the largest that the granting nodes have answered. It counts only once it is stored on a majority of all nodes,
+//! and only nodes whose grant was heard in this round, before the largest was determined, are counted. Then every
+//! later majority has one of these nodes, and that node answers a larger token.
 
 use std::time::Duration;
 
 use crate::owner::OwnerId;
 use crate::token::FencingToken;
 
-/// How many nodes are more than half of them.
+/// The smallest number of nodes that is more than half of all nodes.
 pub(super) const fn majority(nodes: usize) -> usize {
     nodes / 2 + 1
 }
@@ -17,9 +18,9 @@ pub(super) const fn majority(nodes: usize) -> usize {
 /// What is known of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Reply {
-    /// It has not answered: it may have granted, and may grant later.
+    /// It has not answered: it may have granted the lock, and may still grant it.
     Silent,
-    /// It has not granted and will not: it was not asked, or must not count.
+    /// It has not granted the lock and will not: the request was not sent, was given up, or the node must not count.
     Absent,
     Granted(FencingToken),
     Busy {
@@ -28,14 +29,14 @@ pub(super) enum Reply {
     },
 }
 
-/// What the nodes have said.
+/// What the nodes have answered.
 #[derive(Debug)]
 pub(super) struct Round {
     replies: Vec<Reply>,
     heard: usize,
 }
 
-/// What follows.
+/// What follows from the answers.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     Won(Win),
@@ -43,15 +44,15 @@ pub(super) enum Verdict {
     Busy {
         expires_in: Option<Duration>,
     },
-    /// Nobody is seen on a majority: several try at once, or nodes are silent.
+    /// No owner is seen on a majority: several callers compete, or nodes are silent.
     Split {
         expires_in: Option<Duration>,
     },
-    /// No majority has answered.
+    /// Fewer nodes than a majority have granted the lock or reported it as busy.
     TooFew,
 }
 
-/// A majority has granted. It counts once the token [is stored](Self::is_stored).
+/// A majority has granted the lock. The hold counts once the token [is stored](Self::is_stored).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Win {
     token: FencingToken,
@@ -69,8 +70,8 @@ impl Round {
         majority(self.replies.len())
     }
 
-    /// Takes in what a node says, once for each; true when those who have not spoken cannot change
-    /// whether it is won.
+    /// Notes the answer of a node, once for each node. True when the remaining nodes cannot change
+    /// whether the round is won.
     pub(super) fn hear(&mut self, node: usize, reply: Reply) -> bool {
         self.replies[node] = reply;
         self.heard += 1;
@@ -78,7 +79,7 @@ impl Round {
         granted >= self.majority() || granted + self.replies.len() - self.heard < self.majority()
     }
 
-    /// Those who may have granted, each with whether it surely has.
+    /// The nodes that may have granted the lock, each with whether it is known to have done so.
     pub(super) fn may_hold(&self) -> impl Iterator<Item = (usize, bool)> {
         self.replies.iter().enumerate().filter_map(|(node, reply)| match reply {
             Reply::Granted(_) => Some((node, true)),
@@ -101,7 +102,7 @@ impl Round {
         })
     }
 
-    /// What follows when nothing more is awaited. What is said later does not count.
+    /// What follows from the answers so far. Later answers do not count.
     pub(super) fn verdict(&self) -> Verdict {
         let granted = self.granted().count();
         if granted >= self.majority() {
@@ -132,7 +133,7 @@ impl Round {
         }
     }
 
-    /// When so many of the busy nodes are free, if nobody renews.
+    /// When this many of the busy nodes will be free, if nobody renews.
     fn expires_in(&self, wanted: usize) -> Option<Duration> {
         let mut left: Vec<_> = self.busy().map(|(_, left)| left.unwrap_or(Duration::MAX)).collect();
         left.sort_unstable();
@@ -145,18 +146,18 @@ impl Win {
         self.token
     }
 
-    /// Those of the granting nodes who have a smaller token, and are to store this one.
+    /// The granting nodes that have a smaller token and have to store this one.
     pub(super) fn behind(&self) -> &[usize] {
         &self.behind
     }
 
-    /// One of those [behind](Self::behind) has stored the token; true when it counts.
+    /// Notes that one of the nodes [behind](Self::behind) has stored the token. True when the hold counts.
     pub(super) fn wrote(&mut self) -> bool {
         self.stored += 1;
         self.is_stored()
     }
 
-    /// Has a majority stored the token?
+    /// Has a majority of all nodes stored the token?
     pub(super) fn is_stored(&self) -> bool {
         self.stored >= self.majority
     }
