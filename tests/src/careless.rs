@@ -1,5 +1,5 @@
-//! A store whose one defect is in how it takes shared locks, permits or fairness, or in what it promises the
-//! engine.
+//! A store with one defect in how it handles shared locks, permits or fairness, or in what it
+//! promises the engine.
 
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU32;
@@ -13,45 +13,45 @@ use dlock_runtime::backend::{
 use dlock_runtime::{BackendError, LockKey, OwnerId};
 use tokio::runtime::{self, Handle};
 
-/// What it does not do as it should.
+/// The defect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Carelessness {
-    /// Nothing: the control.
+    /// No defect: the control.
     None,
-    /// Readers do not share.
+    /// Readers exclude each other.
     ReadersAreWriters,
-    /// Readers keep no writer out.
+    /// Readers do not exclude writers.
     ReadersAreNobody,
-    /// A writer that waits keeps no reader out.
+    /// A waiting writer does not exclude later readers.
     WritersArePassed,
-    /// One holder more than there are permits.
+    /// Grants one holder more than there are permits.
     OneMore,
-    /// Waiters stand in no order.
+    /// Waiters have no order.
     NoOrder,
-    /// Who gave up keeps its place.
+    /// A waiter that gave up keeps its queue position.
     PlacesStay,
-    /// A forced release ends one of several.
+    /// A forced release ends only one of several holds.
     ForcesOne,
-    /// Of a set that is refused it keeps what was free.
+    /// If a set is refused, the store keeps the keys that were free.
     SetsInParts,
-    /// A given-up acquire, or a set of them, that is executed after its release is granted.
+    /// Grants an abandoned acquire, of one key or a set, that is executed after its release.
     LateAcquireGrants,
-    /// It calls a lease provably valid for longer than it lasts.
+    /// Reports a lease as valid for longer than it lasts.
     EndlessValidity,
-    /// A renewal that is sent again finds nothing held.
+    /// A renewal that is sent a second time finds no lease.
     RenewsOnce,
-    /// A forced release says that it has ended a lease and does nothing.
+    /// A forced release reports that it has ended a lease, but does nothing.
     ForcesNothing,
-    /// Its answers come only in the runtime in which the key was acquired.
+    /// Answers arrive only in the runtime in which the key was acquired.
     BoundToItsRuntime,
-    /// It blocks the thread while it thinks.
+    /// Blocks the thread during each call.
     BlocksItsThread,
 }
 
-/// How much too long.
+/// The factor by which the validity is too long.
 const ENDLESS: u32 = 100;
 
-/// The memory backend with one of these.
+/// The memory backend with one of these defects.
 #[derive(Clone, Debug)]
 pub struct Careless {
     store: Memory,
@@ -60,7 +60,7 @@ pub struct Careless {
     noted: Arc<Mutex<Noted>>,
 }
 
-/// What a defect has to remember.
+/// The state that a defect needs.
 #[derive(Debug, Default)]
 struct Noted {
     renewed: HashSet<OwnerId>,
@@ -68,7 +68,7 @@ struct Noted {
 }
 
 impl Careless {
-    /// A new store.
+    /// Creates a store with this defect.
     #[must_use]
     pub fn new(how: Carelessness) -> Self {
         Self { store: Memory::new(), readers: Memory::new(), how, noted: Arc::default() }
@@ -93,7 +93,7 @@ impl Careless {
         self.noted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Is the claim known from another runtime than this one?
+    /// Whether the claim was acquired in another runtime.
     fn is_far_from(&self, claim: &Claim) -> bool {
         let here = Handle::try_current().ok().map(|runtime| runtime.id());
         let there = self.noted().runtimes.get(&claim.owner).copied();
