@@ -94,7 +94,7 @@ impl RedisServer {
     /// sends it nothing more until it has acknowledged that copy, which may be a second later.
     ///
     /// # Panics
-    /// If they do not.
+    /// If that takes too long.
     pub fn wait_for_replicas(&self, count: usize) {
         let written = offset(&self.cli(&["INFO", "replication"]), "master_repl_offset:");
         let written = written.expect("the server reports its offset");

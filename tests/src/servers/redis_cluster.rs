@@ -68,7 +68,7 @@ impl RedisCluster {
     /// Kills a master, and waits until its replica has taken over.
     ///
     /// # Panics
-    /// If there is none.
+    /// If no replica does.
     pub fn fail_over(&mut self, master: usize) {
         self.nodes[master].kill();
         let left: Vec<_> = (0..self.nodes.len()).filter(|node| *node != master).collect();

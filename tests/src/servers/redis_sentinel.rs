@@ -74,7 +74,7 @@ impl RedisSentinels {
     /// Has the Sentinels demote the master to a replica, and waits until all servers know.
     ///
     /// # Panics
-    /// If they do not.
+    /// If that takes too long.
     pub fn demote_master(&self) {
         let old = self.master();
         let _ = self.sentinels[0].cli(&["SENTINEL", "FAILOVER", MASTER]);
@@ -87,7 +87,7 @@ impl RedisSentinels {
     /// Kills the master, and waits until the Sentinels have promoted another one.
     ///
     /// # Panics
-    /// If they do not.
+    /// If that takes too long.
     pub fn fail_over(&mut self) {
         let old = self.master();
         self.servers[old].kill();

@@ -1,5 +1,5 @@
-//! The conformance suite itself is tested: it passes a sound store, and catches every defect by the
-//! rule that is about it.
+//! Tests the conformance suite itself: it passes a sound store, and catches every defect with the
+//! rule that covers it.
 
 use std::time::Duration;
 
@@ -69,7 +69,7 @@ async fn a_renewal_that_revives_is_caught() {
 }
 
 #[tokio::test]
-async fn an_entry_leaked_on_cancel_is_caught() {
+async fn a_lease_leaked_on_cancel_is_caught() {
     assert_caught(Defect::LeakOnCancel, "a_run_dropped_at_any_step_frees_its_key").await;
 }
 
@@ -87,7 +87,7 @@ async fn a_given_up_acquire_that_is_granted_late_is_caught() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_crowd_meets_is_caught() {
+async fn defects_that_show_under_load_are_caught() {
     assert_caught(Defect::AcquireNotAtomic, "crowds_of_several_processes_get_through").await;
     assert_caught(Defect::ConstantToken, "a_crowd_of_one_process_gets_through").await;
 }
@@ -98,7 +98,8 @@ async fn check_kinds(how: Carelessness, rule: &str) -> Report {
     suite.only(&[rule]).run().await
 }
 
-/// Catches each of these at the same time: some rules are patient before they find something.
+/// Catches all of these concurrently, because some rules wait for a while before they find a
+/// violation.
 async fn assert_all_caught(each: &[(Carelessness, &'static str)]) {
     let each = each.iter().map(|&(how, rule)| {
         tokio::spawn(async move {
@@ -114,7 +115,7 @@ async fn assert_all_caught(each: &[(Carelessness, &'static str)]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn carelessness_with_the_engine_is_caught() {
+async fn defects_visible_to_the_engine_are_caught() {
     assert_all_caught(&[
         (Carelessness::LateAcquireGrants, "an_acquire_executed_after_its_release_grants_nothing"),
         (Carelessness::LateAcquireGrants, "a_late_set_grants_nothing"),
@@ -129,7 +130,7 @@ async fn carelessness_with_the_engine_is_caught() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn carelessness_with_neighbours_is_caught() {
+async fn defects_that_block_other_callers_are_caught() {
     assert_all_caught(&[
         (Carelessness::ForcesNothing, "a_lost_hold_keeps_no_neighbour_out"),
         (Carelessness::SetsInParts, "a_waiting_set_keeps_no_neighbour_out"),
@@ -139,7 +140,7 @@ async fn carelessness_with_neighbours_is_caught() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn carelessness_with_kinds_is_caught() {
+async fn defects_in_kinds_of_locks_are_caught() {
     assert_all_caught(&[
         (Carelessness::ReadersAreWriters, "readers_share_and_exclude_a_writer"),
         (Carelessness::ReadersAreWriters, "readers_of_one_process_share"),
@@ -177,7 +178,7 @@ async fn a_call_that_a_tap_fails_does_not_reach_the_backend() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_a_tap_loses_never_comes_and_the_next_one_does() {
+async fn an_answer_that_a_tap_loses_never_arrives_but_the_next_one_does() {
     let tap = Tap::new(Memory::new());
     let claim = Claim::new("k".into(), Duration::from_secs(5));
     tap.lose(Call::Acquire, 1);
