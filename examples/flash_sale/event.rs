@@ -72,7 +72,7 @@ impl Teller {
     /// Sends an event and returns its time.
     pub fn tell(&self, event: Event) -> Micros {
         let at = now();
-        // When the example has ended, nobody receives events.
+        // The send fails only after the example has ended.
         let _ = self.out.send(Told { at, event });
         at
     }

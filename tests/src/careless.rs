@@ -94,7 +94,7 @@ impl Careless {
     }
 
     /// Whether the claim was acquired in another runtime.
-    fn is_far_from(&self, claim: &Claim) -> bool {
+    fn is_from_another_runtime(&self, claim: &Claim) -> bool {
         let here = Handle::try_current().ok().map(|runtime| runtime.id());
         let there = self.noted().runtimes.get(&claim.owner).copied();
         self.how == Carelessness::BoundToItsRuntime && there.is_some() && there != here
@@ -169,7 +169,7 @@ impl Backend for Careless {
         claim: &'a Claim,
         mut release: Release,
     ) -> Answer<'a, Result<Released, BackendError>> {
-        if self.is_far_from(claim) {
+        if self.is_from_another_runtime(claim) {
             return Answer::from_future(std::future::pending());
         }
         release.late_acquire &= self.how != Carelessness::LateAcquireGrants;

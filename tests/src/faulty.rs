@@ -57,7 +57,7 @@ struct State {
     /// Tokens drawn too early, for [`Defect::TokenBeforeWait`].
     early: HashMap<OwnerId, u64>,
     /// Owner ids that were released before an acquire that may arrive late.
-    given_up: HashSet<OwnerId>,
+    abandoned: HashSet<OwnerId>,
 }
 
 #[derive(Clone, Debug)]
@@ -110,7 +110,7 @@ impl Faulty {
     async fn try_acquire(&self, claim: &Claim) -> Attempt {
         yield_now().await;
         if self.has(Defect::AcquireNotAtomic) {
-            if let Some(busy) = self.look(&mut self.state(), claim) {
+            if let Some(busy) = self.check(&mut self.state(), claim) {
                 return busy;
             }
             yield_now().await;
@@ -118,11 +118,11 @@ impl Faulty {
         let token = {
             let mut state = self.state();
             if !self.has(Defect::AcquireNotAtomic)
-                && let Some(busy) = self.look(&mut state, claim)
+                && let Some(busy) = self.check(&mut state, claim)
             {
                 return busy;
             }
-            self.take(&mut state, claim)
+            self.grant_lease(&mut state, claim)
         };
         // The reply is on its way.
         let mut validity = claim.ttl;
@@ -135,8 +135,8 @@ impl Faulty {
     }
 
     /// Returns `Busy` if another owner holds the key.
-    fn look(&self, state: &mut State, claim: &Claim) -> Option<Attempt> {
-        if state.given_up.contains(&claim.owner) {
+    fn check(&self, state: &mut State, claim: &Claim) -> Option<Attempt> {
+        if state.abandoned.contains(&claim.owner) {
             return Some(Attempt::busy(None));
         }
         if self.has(Defect::TokenBeforeWait) && !state.early.contains_key(&claim.owner) {
@@ -147,7 +147,7 @@ impl Faulty {
         Some(Attempt::busy(Some(lease.ends.saturating_duration_since(Instant::now()))))
     }
 
-    fn take(&self, state: &mut State, claim: &Claim) -> u64 {
+    fn grant_lease(&self, state: &mut State, claim: &Claim) -> u64 {
         let again = state.live(&claim.key).filter(|lease| lease.owner == Some(claim.owner));
         let token = match (again.map(|lease| lease.token), self.defect) {
             (Some(token), _) => token,
@@ -183,7 +183,7 @@ impl Faulty {
         }
         let mut state = self.state();
         if release.late_acquire && !self.has(Defect::LateAcquireGrants) {
-            state.given_up.insert(claim.owner);
+            state.abandoned.insert(claim.owner);
         }
         let holds = state.live(&claim.key).is_some_and(|lease| lease.owner == Some(claim.owner));
         if !holds && !self.has(Defect::ReleaseWithoutOwnerCheck) {

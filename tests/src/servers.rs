@@ -90,12 +90,12 @@ fn postgres_folders() -> Vec<PathBuf> {
 pub fn free_port() -> io::Result<u16> {
     const FIRST: u32 = 10_000;
     const COUNT: u32 = 20_000;
-    static LOOKS: AtomicU16 = AtomicU16::new(0);
+    static ATTEMPTS: AtomicU16 = AtomicU16::new(0);
     // Processes that run at the same time start far from each other.
     let begin = std::process::id().wrapping_mul(7919) % COUNT;
     for _ in 0..COUNT {
-        let look = u32::from(LOOKS.fetch_add(1, Ordering::Relaxed));
-        let port = u16::try_from(FIRST + (begin + look) % COUNT).map_err(io::Error::other)?;
+        let attempt = u32::from(ATTEMPTS.fetch_add(1, Ordering::Relaxed));
+        let port = u16::try_from(FIRST + (begin + attempt) % COUNT).map_err(io::Error::other)?;
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return Ok(port);
         }

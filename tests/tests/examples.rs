@@ -325,7 +325,7 @@ async fn etcd_leader_killed() {
             keys.contains("dlock/item")
         };
         while !sells(&cluster) {
-            assert!(began.elapsed() < Duration::from_mins(1), "nobody buys");
+            assert!(began.elapsed() < Duration::from_mins(1), "the sale has not started");
             std::thread::sleep(Duration::from_millis(2));
         }
         let leader = cluster.leader();
@@ -342,7 +342,7 @@ async fn leader_killed() {
             leader.ephemerals().iter().any(|path| path.starts_with("/dlock/item"))
         };
         while !sells(&ensemble) {
-            assert!(began.elapsed() < Duration::from_mins(1), "nobody buys");
+            assert!(began.elapsed() < Duration::from_mins(1), "the sale has not started");
             std::thread::sleep(Duration::from_millis(2));
         }
         let leader = ensemble.leader();

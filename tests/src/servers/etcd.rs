@@ -123,8 +123,8 @@ impl EtcdServer {
     /// If the server does not answer.
     #[must_use]
     pub fn statistic(&self, line: &str) -> u64 {
-        let told = get(self.port(), "/metrics").expect("it answers");
-        let values = told.lines().filter_map(|told| told.strip_prefix(line)?.rsplit(' ').next());
+        let page = get(self.port(), "/metrics").expect("it answers");
+        let values = page.lines().filter_map(|row| row.strip_prefix(line)?.rsplit(' ').next());
         values.filter_map(|value| value.split('.').next()?.parse::<u64>().ok()).sum()
     }
 }
@@ -186,7 +186,7 @@ impl EtcdCluster {
     fn find_leader(&self) -> Option<usize> {
         let leads = |server: &EtcdServer| {
             get(server.port(), "/metrics")
-                .is_ok_and(|told| told.lines().any(|line| line == "etcd_server_is_leader 1"))
+                .is_ok_and(|page| page.lines().any(|line| line == "etcd_server_is_leader 1"))
         };
         self.servers.iter().position(leads)
     }

@@ -114,9 +114,9 @@ impl Kind for Postgres {
     /// Removes the server's System V shared memory segment. A machine has only a few thousand of
     /// them, and only an orderly shutdown removes one. Its id is the last word of the seventh line.
     fn clean_up(folder: &Path) {
-        let told = fs::read_to_string(folder.join("postmaster.pid")).unwrap_or_default();
+        let pid_file = fs::read_to_string(folder.join("postmaster.pid")).unwrap_or_default();
         if let Some(segment) =
-            told.lines().nth(6).and_then(|line| line.split_whitespace().next_back())
+            pid_file.lines().nth(6).and_then(|line| line.split_whitespace().next_back())
         {
             let mut remove = Command::new("ipcrm");
             remove.args(["-m", segment]).stdout(Stdio::null()).stderr(Stdio::null());

@@ -140,8 +140,8 @@ impl Kind for Redis {
 }
 
 /// The number after these words.
-fn offset(told: &str, words: &str) -> Option<u64> {
-    let (_, after) = told.split_once(words)?;
+fn offset(info: &str, words: &str) -> Option<u64> {
+    let (_, after) = info.split_once(words)?;
     after.split([',', '\r', '\n']).next()?.parse().ok()
 }
 

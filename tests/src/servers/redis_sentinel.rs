@@ -39,9 +39,9 @@ impl RedisSentinels {
         let all = Self { servers, sentinels };
         wait_for("Sentinels that know each other and both replicas", || {
             all.sentinels.iter().all(|sentinel| {
-                let told = sentinel.cli(&["SENTINEL", "MASTER", MASTER]);
+                let reply = sentinel.cli(&["SENTINEL", "MASTER", MASTER]);
                 let is = |name: &str, value: &str| {
-                    let mut lines = told.lines();
+                    let mut lines = reply.lines();
                     lines.any(|line| line == name) && lines.next() == Some(value)
                 };
                 is("num-other-sentinels", "2") && is("num-slaves", "2")
@@ -65,8 +65,8 @@ impl RedisSentinels {
     /// If it is none of these.
     #[must_use]
     pub fn master(&self) -> usize {
-        let told = self.sentinels[0].cli(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER]);
-        let port = told.lines().nth(1).unwrap_or_default();
+        let reply = self.sentinels[0].cli(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER]);
+        let port = reply.lines().nth(1).unwrap_or_default();
         let is = |server: &RedisServer| server.port().to_string() == port;
         self.servers.iter().position(is).expect("one of these servers")
     }

@@ -59,7 +59,7 @@ impl<K: Kind> Server<K> {
                 return server;
             }
         }
-        panic!("it did not start: {}", server.story());
+        panic!("it did not start: {}", server.describe());
     }
 
     /// Starts the server. Returns true once it answers, or false with no process left.
@@ -88,7 +88,7 @@ impl<K: Kind> Server<K> {
     }
 
     /// The command and its log, for error messages.
-    fn story(&self) -> String {
+    fn describe(&self) -> String {
         let said = fs::read(self.folder().join(LOG)).unwrap_or_default();
         let command = self.kind.command(self.folder(), self.port);
         format!("{command:?}\n{}", String::from_utf8_lossy(&said))
@@ -122,7 +122,7 @@ impl<K: Kind> Server<K> {
     /// If the server does not start.
     pub fn restart(&mut self) {
         assert!(self.child.is_none(), "kill it first");
-        assert!(self.spawn(), "it did not restart: {}", self.story());
+        assert!(self.spawn(), "it did not restart: {}", self.describe());
     }
 
     /// Pauses the server's processes. When this returns, the server does not answer.

@@ -114,12 +114,12 @@ impl ZooKeeperServer {
     /// If it has none of that name.
     #[must_use]
     pub fn statistic(&self, name: &str) -> u64 {
-        let told = self.ask("mntr");
-        let mut lines = told.lines().filter_map(|line| line.split_once('\t'));
+        let reply = self.ask("mntr");
+        let mut lines = reply.lines().filter_map(|line| line.split_once('\t'));
         let value = lines.find(|(known, _)| *known == name).map(|(_, value)| value.trim());
         // Some are printed as 7.0.
         let whole = value.and_then(|value| value.split('.').next()?.parse().ok());
-        whole.unwrap_or_else(|| panic!("no number {name} in {told}"))
+        whole.unwrap_or_else(|| panic!("no number {name} in {reply}"))
     }
 
     /// The paths of all ephemeral nodes.
@@ -128,8 +128,8 @@ impl ZooKeeperServer {
     /// If the server does not answer.
     #[must_use]
     pub fn ephemerals(&self) -> Vec<String> {
-        let told = self.ask("dump");
-        let paths = told.lines().map(str::trim).filter(|line| line.starts_with('/'));
+        let reply = self.ask("dump");
+        let paths = reply.lines().map(str::trim).filter(|line| line.starts_with('/'));
         paths.map(str::to_owned).collect()
     }
 }
@@ -200,8 +200,8 @@ impl ZooKeeperEnsemble {
     /// Whether this server is the leader.
     #[must_use]
     pub fn leads(&self, server: usize) -> bool {
-        let told = ask(self.servers[server].port(), "srvr");
-        told.is_ok_and(|told| told.contains("Mode: leader"))
+        let reply = ask(self.servers[server].port(), "srvr");
+        reply.is_ok_and(|reply| reply.contains("Mode: leader"))
     }
 
     /// Which server is the leader.
@@ -252,9 +252,9 @@ fn ask(port: u16, word: &str) -> io::Result<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     stream.write_all(word.as_bytes())?;
-    let mut told = String::new();
-    stream.read_to_string(&mut told)?;
-    Ok(told)
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply)?;
+    Ok(reply)
 }
 
 impl Kind for ZooKeeper {

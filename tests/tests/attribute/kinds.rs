@@ -223,7 +223,7 @@ fn panics(run: impl FnOnce()) -> Option<String> {
 async fn assert_locked_counts_only_locks_of_the_same_task() {
     let registry = registry();
     registry.scope(sell(7, 7)).await.expect("the lock");
-    let message = panics(|| set_stock(7)).expect("nobody holds it");
+    let message = panics(|| set_stock(7)).expect("the lock is not held");
     assert!(message.contains("`product:7` is not locked exclusively by this task"), "{message}");
 
     let another = std::panic::AssertUnwindSafe(registry.scope(sell(7, 8))).catch_unwind().await;

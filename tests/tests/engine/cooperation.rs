@@ -45,12 +45,12 @@ fn loops_of_annotated_calls_do_not_starve_a_timer() {
     let buyers: Vec<_> = (0..TASKS)
         .map(|id| runtime.spawn(buys_on(registry.clone(), id, Arc::clone(&enough))))
         .collect();
-    let (tell, ticked) = mpsc::channel();
+    let (notify, ticked) = mpsc::channel();
     runtime.spawn(async move {
         for _ in 0..TICKS {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        let _ = tell.send(());
+        let _ = notify.send(());
     });
     let ticked = ticked.recv_timeout(Duration::from_mins(1));
     enough.store(true, Ordering::Relaxed);

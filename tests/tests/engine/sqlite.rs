@@ -24,7 +24,7 @@ async fn a_locked_file_is_retried_until_the_deadline() {
     let (_folder, url) = file();
     let registry = registry(&url).await;
     let mut other = SqliteConnection::connect(&url).await.expect("a file");
-    other.execute("BEGIN IMMEDIATE").await.expect("nobody writes");
+    other.execute("BEGIN IMMEDIATE").await.expect("no other writer");
     let acquire = registry.lock("k").wait(Duration::from_secs(30)).acquire();
     let free = async {
         // Longer than SQLite's own busy timeout.
@@ -34,7 +34,7 @@ async fn a_locked_file_is_retried_until_the_deadline() {
     let (guard, ()) = tokio::join!(acquire, free);
     guard.expect("the file was free before the deadline").release().await.expect("held");
 
-    other.execute("BEGIN IMMEDIATE").await.expect("nobody writes");
+    other.execute("BEGIN IMMEDIATE").await.expect("no other writer");
     let wait = Duration::from_millis(300);
     let answer = registry.lock("k").wait(wait).acquire().await;
     assert!(

@@ -81,7 +81,7 @@ async fn a_revocation_that_does_not_end_or_ends_too_soon_is_caught() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_given_up_acquire_that_is_granted_late_is_caught() {
+async fn an_abandoned_acquire_that_is_granted_late_is_caught() {
     let rule = "an_acquire_executed_after_its_release_grants_nothing";
     assert_caught(Defect::LateAcquireGrants, rule).await;
 }
