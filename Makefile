@@ -1,10 +1,10 @@
-# The five things people do all day. `.ci/run` is everything that must hold before a change is merged.
+# Everyday tasks. `.ci/run` runs every check that must pass before a change is merged.
 
 .PHONY: help check test lint docs flash-sale
 
 help:
 	@echo "make check       type-check the workspace"
-	@echo "make test        run the tests; those whose server is missing are skipped"
+	@echo "make test        run the tests; tests whose server is missing are skipped"
 	@echo "make lint        check formatting, run clippy"
 	@echo "make docs        build the API documentation, guides included"
 	@echo "make flash-sale  sell 50 items to 200 customers on four servers"
@@ -19,7 +19,7 @@ lint:
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 
-# All features, so etcd's `protoc` is needed.
+# All features include etcd, which needs `protoc`.
 docs:
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps -p dlock-macros -p dlock-runtime --all-features
 

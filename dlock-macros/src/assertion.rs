@@ -1,4 +1,4 @@
-//! `assert_locked!`: code that may only run under a lock.
+//! `assert_locked!`, for code that may only run under a lock.
 
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{ToTokens, quote_spanned};
@@ -11,7 +11,7 @@ use crate::expand::key::written;
 use crate::scope::new_ident;
 use crate::template::{self, Placeholder};
 
-/// What stands in the brackets.
+/// The arguments of the macro.
 struct Assertion {
     key: Expr,
     shared: bool,

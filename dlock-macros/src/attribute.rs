@@ -1,4 +1,4 @@
-//! From the attribute and its item to code: read, check, expand.
+//! Parses and checks the attribute and its item, and expands them to code.
 
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{quote, quote_spanned};
@@ -20,7 +20,8 @@ pub(crate) fn expand(arguments: TokenStream, item: &TokenStream) -> TokenStream 
             annotated(&function, &options, errors)
         }
         Ok(Item::Bodiless(signature)) => {
-            // What the options say matters once the attribute stands in the right place.
+            // A misplaced attribute makes its options irrelevant, so their mistakes are not
+            // reported.
             let name = &signature.ident;
             let message = format!(
                 "`{name}` has no body to lock: put the attribute on its implementations, or give it a default body"
@@ -57,8 +58,8 @@ fn annotated(item: &FunctionItem, options: &Options, mut errors: Errors) -> Toke
     }
 }
 
-/// One function has one lock site: a second attribute would lock inside the first lock, in an order
-/// that another function may reverse.
+/// Reports a second attribute. One function has one lock site: a second attribute would lock inside
+/// the first lock, in an order that another function may reverse.
 fn only_once(attributes: &mut Vec<Attribute>, errors: &mut Errors) {
     attributes.retain(|attribute| {
         let last = attribute.path().segments.last();
@@ -71,13 +72,13 @@ fn only_once(attributes: &mut Vec<Attribute>, errors: &mut Errors) {
     });
 }
 
-/// The function as it is written, so that one mistake in the attribute does not make everything that
-/// calls the function, or its body, a mistake too.
+/// The function as the user wrote it, so that a mistake in the attribute does not cause further
+/// errors in the body or at the callers.
 fn without_lock(item: &FunctionItem, guard: Option<&Ident>, options: &Options) -> TokenStream {
     let FunctionItem { attributes, visibility, signature, body } = item;
     let span = Span::mixed_site();
     let tokens = &body.tokens;
-    // The guard's name only has to exist: nothing runs this.
+    // The guard's name only has to resolve: this code never runs.
     let guard = guard.map(|guard| {
         let runtime = expand::runtime(options, span);
         let all = matches!(options.keys, Some(Keys::All(_)));
@@ -90,7 +91,7 @@ fn without_lock(item: &FunctionItem, guard: Option<&Ident>, options: &Options) -
         let held = Ident::new(held, span);
         quote_spanned!(span=> let #guard: &#runtime::#held = ::core::panic!();)
     });
-    // An argument that only the key uses is not unused.
+    // Keeps the compiler from reporting an argument that only the key uses as unused.
     quote_spanned! {span=>
         #(#attributes)*
         #[allow(unreachable_code, unused_variables)]

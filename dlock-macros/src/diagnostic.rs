@@ -1,4 +1,4 @@
-//! What the user reads when something is wrong: collected mistakes, carets, nearest names.
+//! Diagnostics: collected mistakes, carets, nearest names.
 
 use std::fmt::Display;
 use std::ops::Range;
@@ -6,12 +6,12 @@ use std::ops::Range;
 use proc_macro2::{Span, TokenStream};
 use syn::LitStr;
 
-/// All mistakes of one attribute: they are reported together, not one per compile.
+/// All mistakes of one attribute, reported together rather than one per compilation.
 #[derive(Default)]
 pub(crate) struct Errors(Option<syn::Error>);
 
 impl Errors {
-    /// Adds a mistake at a place.
+    /// Adds a mistake at a span.
     pub(crate) fn push(&mut self, span: Span, message: impl Display) {
         self.add(syn::Error::new(span, message));
     }
@@ -23,8 +23,8 @@ impl Errors {
         }
     }
 
-    /// Adds a mistake inside a string literal. A span cannot point into a literal on stable Rust, so
-    /// the message draws it.
+    /// Adds a mistake inside a string literal. A span cannot point into a literal on stable Rust,
+    /// so the message draws the literal with a caret line.
     pub(crate) fn push_in(&mut self, literal: &LitStr, fault: &Fault) {
         self.push(literal.span(), fault.draw(&literal.value()));
     }
@@ -44,16 +44,16 @@ impl From<syn::Error> for Errors {
     }
 }
 
-/// Longer strings than fit a line are not drawn.
+/// Longer strings do not fit on a line and are not drawn.
 const LONGEST_DRAWN: usize = 100;
 
 /// A mistake at a byte range of a string.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Fault {
     pub(crate) range: Range<usize>,
-    /// What is wrong: the first line.
+    /// What is wrong, as the first line.
     pub(crate) what: String,
-    /// What to do about it: below the drawing.
+    /// What to do about it, below the drawing.
     pub(crate) help: String,
 }
 
@@ -81,7 +81,7 @@ impl Fault {
     }
 }
 
-/// The text as it would stand in source, so that the carets align even around control characters.
+/// The text as it appears in source, so that the carets align even around control characters.
 fn as_source(text: &str) -> String {
     text.chars().fold(String::new(), |mut shown, character| {
         match character {
@@ -93,22 +93,22 @@ fn as_source(text: &str) -> String {
     })
 }
 
-/// The known name that was probably meant.
+/// The known name that the user probably meant.
 pub(crate) fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     let (distance, best) = known
         .iter()
         .map(|&candidate| (distance(name, candidate), candidate))
         .min_by_key(|&(distance, _)| distance)?;
-    // A third of the letters may be wrong, one always.
+    // A third of the letters may be wrong, and at least one.
     (distance <= 1 + name.chars().count() / 3).then_some(best)
 }
 
-/// How far apart two names are; upper and lower case do not count.
+/// The edit distance of two names, ignoring case.
 pub(crate) fn distance(one: &str, other: &str) -> usize {
     strsim::damerau_levenshtein(&one.to_lowercase(), &other.to_lowercase())
 }
 
-/// `a`, `b`, `c`: names as a message lists them.
+/// Formats names for a message: `a`, `b`, `c`.
 pub(crate) fn list<S: AsRef<str>>(names: &[S]) -> String {
     let quoted: Vec<_> = names.iter().map(|name| format!("`{}`", name.as_ref())).collect();
     quoted.join(", ")

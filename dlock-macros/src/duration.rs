@@ -1,4 +1,4 @@
-//! Durations as the options write them: `"5s"`, `"1m 30s"`, `"250ms"`.
+//! Durations in options: `"5s"`, `"1m 30s"`, `"250ms"`.
 
 use std::time::Duration;
 
@@ -6,20 +6,20 @@ const DAY: Duration = Duration::from_hours(24);
 const YEAR: Duration = Duration::from_hours(365 * 24);
 const MILLISECOND: Duration = Duration::from_millis(1);
 
-/// What a duration of an option may be.
+/// The bounds of a duration option.
 #[derive(Clone, Copy)]
 pub(crate) struct Bounds {
     zero: bool,
     least: Duration,
     most: Duration,
-    /// The most as a user would write it, and why there is such a bound.
+    /// The upper bound as a user would write it, and why it exists.
     most_shown: &'static str,
     most_reason: &'static str,
 }
 
 impl Bounds {
-    /// A lease length. Below 10 ms a lease is over before a round trip; above a day a crash would
-    /// block others for that long, which renewal makes needless.
+    /// A lease length. A lease shorter than 10 ms could expire within a round trip. One longer than
+    /// a day would block others for that long after a crash, and renewal makes it unnecessary.
     pub(crate) const TTL: Self = Self {
         zero: false,
         least: Duration::from_millis(10),
@@ -27,7 +27,7 @@ impl Bounds {
         most_shown: "24h",
         most_reason: "a crashed holder would block others for that long; the lease is renewed while the body runs, so a short `ttl` is enough for a long body",
     };
-    /// How long to wait for a busy lock: zero tries once.
+    /// How long to wait for a contended lock. Zero tries once.
     pub(crate) const WAIT: Self = Self {
         zero: true,
         least: MILLISECOND,
@@ -35,7 +35,7 @@ impl Bounds {
         most_shown: "365days",
         most_reason: "write `wait = \"forever\"` if it shall have no deadline",
     };
-    /// A bound of a hold.
+    /// A bound on a hold.
     pub(crate) const HOLD: Self = Self {
         zero: false,
         least: MILLISECOND,
@@ -44,7 +44,7 @@ impl Bounds {
         most_reason: "leave the option out if there shall be no such bound",
     };
 
-    /// Reads a duration; the error says what to write instead.
+    /// Parses a duration. The error says what to write instead.
     pub(crate) fn parse(self, text: &str) -> Result<Duration, String> {
         let duration = parse(text)?;
         if duration.is_zero() {

@@ -1,7 +1,8 @@
-//! The code that stands for an annotated function: one call of the runtime.
+//! Expands an annotated function into one call of the runtime.
 //!
-//! Everything here has mixed-site hygiene: local variables of the expansion and of the user cannot
-//! see each other. Items are not hygienic, so those of the expansion stand in blocks of their own.
+//! All generated code has mixed-site hygiene: local variables of the expansion and of the user
+//! cannot see each other. Items are not hygienic, so each item of the expansion is in a block of
+//! its own.
 
 use proc_macro2::{Group, Ident, Span, TokenStream};
 use quote::{ToTokens, quote_spanned};
@@ -16,7 +17,7 @@ pub(crate) mod key;
 mod row_lock;
 mod site;
 
-/// What every part of the expansion needs.
+/// The inputs that every part of the expansion needs.
 pub(crate) struct Parts<'a> {
     pub(crate) function: &'a Function<'a>,
     pub(crate) options: &'a Options,
@@ -24,14 +25,15 @@ pub(crate) struct Parts<'a> {
     pub(crate) scope: &'a Scope,
 }
 
-/// The path of the runtime's private module, where the compiler's messages about it shall point.
+/// The path of the runtime's private module, with the span at which the compiler reports errors
+/// about it.
 pub(crate) fn runtime(options: &Options, at: Span) -> TokenStream {
     let path = options.krate.as_ref().map(ToTokens::to_token_stream);
     let path = path.unwrap_or_else(|| quote_spanned!(at=> ::dlock_runtime));
     quote_spanned!(at=> #path::__private)
 }
 
-/// The annotated function.
+/// Expands the annotated function.
 pub(crate) fn function(item: &FunctionItem, parts: &Parts<'_>) -> TokenStream {
     let mixed = Span::mixed_site();
     let FunctionItem { attributes, visibility, signature, body } = item;
@@ -52,9 +54,9 @@ pub(crate) fn function(item: &FunctionItem, parts: &Parts<'_>) -> TokenStream {
         Some(transaction) => row_lock::call(transaction, &body.tokens, braces, parts),
         None => call(&body.tokens, braces, parts),
     };
-    // The site is a statement outside of the future: a function that is nothing but an async block is
-    // one that clippy wants to be an `async fn`. The future stays the last expression, by which
-    // `tracing::instrument` knows such functions.
+    // The site is a statement outside the future. Without it, clippy would suggest `async fn` for a
+    // function whose body is just an async block. The future remains the last expression, because
+    // that is how `tracing::instrument` recognizes such functions.
     let statements = match parts.function.returns.shape {
         Shape::Async => quote_spanned!(mixed=> #site #call),
         Shape::Future => quote_spanned!(mixed=> #site async move { #call }),
@@ -65,8 +67,8 @@ pub(crate) fn function(item: &FunctionItem, parts: &Parts<'_>) -> TokenStream {
     quote_spanned!(mixed=> #(#attributes)* #visibility #signature { #statements })
 }
 
-/// The key, the body as a future that is not polled yet, and the call that locks the one and polls
-/// the other.
+/// The key, the body as a future that has not been polled, and the call that locks the key and
+/// polls the body.
 fn call(body: &TokenStream, braces: Span, parts: &Parts<'_>) -> TokenStream {
     let mixed = Span::mixed_site();
     let Parts { function, options, .. } = parts;
@@ -90,7 +92,7 @@ fn call(body: &TokenStream, braces: Span, parts: &Parts<'_>) -> TokenStream {
     } else {
         (None, quote_spanned!(mixed=> ::core::option::Option::None))
     };
-    // What the call asks of the output is shown at the return type.
+    // Errors about the output type are reported at the return type.
     let output = at(&function.returns.output());
     let called = self::runtime(options, output);
     let if_busy = if_busy(options, output);
@@ -116,7 +118,8 @@ fn call(body: &TokenStream, braces: Span, parts: &Parts<'_>) -> TokenStream {
     }
 }
 
-/// What the function does when the lock is busy: the one place that asks for a value to skip with.
+/// What the function does when the lock is busy. Only this code requires a value to return for a
+/// skipped body.
 fn if_busy(options: &Options, output: Span) -> TokenStream {
     let runtime = runtime(options, output);
     if matches!(options.on_busy, Some((OnBusy::Skip, _))) {
@@ -126,8 +129,8 @@ fn if_busy(options: &Options, output: Span) -> TokenStream {
     }
 }
 
-/// How a lock error becomes one of the function: the one place that asks for a conversion, shown at
-/// the return type.
+/// How a lock error is converted to the function's error type. Only this code requires the
+/// conversion, and errors about it are reported at the return type.
 fn error(parts: &Parts<'_>) -> TokenStream {
     let Parts { function, options, .. } = parts;
     let witness = function.returns.witness();
@@ -140,8 +143,8 @@ fn error(parts: &Parts<'_>) -> TokenStream {
     }
 }
 
-/// Moves every argument and `self` into the body, whole, used there or not: they are dropped before
-/// the lock is released.
+/// Moves every argument and `self` whole into the body, whether or not the body uses them, so that
+/// they are dropped before the lock is released.
 fn captured(function: &Function<'_>) -> TokenStream {
     let mixed = Span::mixed_site();
     let receiver = function.receiver().map(|receiver| quote_spanned!(mixed=> let _ = &#receiver;));
@@ -168,7 +171,7 @@ fn unpacked(function: &Function<'_>) -> TokenStream {
     unpacked.collect()
 }
 
-/// The user's body, with its return type known to inference from the start.
+/// The user's body, with its return type known to type inference from the start.
 fn result(body: &TokenStream, braces: Span, parts: &Parts<'_>) -> TokenStream {
     let mixed = Span::mixed_site();
     let function = parts.function;
@@ -176,7 +179,8 @@ fn result(body: &TokenStream, braces: Span, parts: &Parts<'_>) -> TokenStream {
     if async_trait::rewrote(function.signature) {
         body = async_trait::mention(body, &mut key::names(parts.keys));
     }
-    // Braces of the expansion, for the lint about needless ones, at the place of the user's.
+    // The braces have the user's location but the expansion's hygiene, so that the lint about
+    // unnecessary braces does not fire.
     let mut block = Group::new(proc_macro2::Delimiter::Brace, body);
     block.set_span(mixed.located_at(braces));
     let block = block.to_token_stream();

@@ -1,4 +1,4 @@
-//! What the attribute stands on.
+//! The item that the attribute is on.
 
 use proc_macro2::{Span, TokenStream};
 use syn::parse::{Parse, ParseStream};
@@ -9,7 +9,7 @@ pub(crate) enum Item {
     Function(FunctionItem),
     /// A trait method without a body.
     Bodiless(Signature),
-    /// Anything else, with the word for it and its keyword.
+    /// Any other item: its description and the span of its keyword.
     Other(&'static str, Span),
 }
 
@@ -21,7 +21,7 @@ pub(crate) struct FunctionItem {
     pub(crate) body: Body,
 }
 
-/// The braces of a body and what is in them.
+/// The braces of a body and the tokens between them.
 pub(crate) struct Body {
     pub(crate) brace: token::Brace,
     pub(crate) tokens: TokenStream,
@@ -42,7 +42,7 @@ impl Parse for Item {
         }
         let content;
         let brace = braced!(content in input);
-        // Inner attributes of the body speak about the function; inside a `let` they are not legal.
+        // Inner attributes of the body apply to the function, and are not allowed inside a `let`.
         attributes.extend(content.call(Attribute::parse_inner)?.into_iter().map(
             |mut attribute| {
                 attribute.style = AttrStyle::Outer;
@@ -54,7 +54,7 @@ impl Parse for Item {
     }
 }
 
-/// The word for an item that is no function, told by its first keyword.
+/// Describes an item that is not a function, based on its first keyword.
 fn other(input: ParseStream<'_>) -> Option<(&'static str, Span)> {
     let what = if input.peek(Token![impl])
         || (input.peek(Token![unsafe]) && input.peek2(Token![impl]))

@@ -1,4 +1,4 @@
-//! What is written in the attribute's brackets.
+//! The options of the attribute.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -18,7 +18,7 @@ mod value;
 use arguments::Argument;
 pub(crate) use table::OPTIONS;
 
-/// The options of one attribute. `None` where nothing, or nothing that can be used, is written.
+/// The options of one attribute. An option is `None` if it is absent or its value is unusable.
 #[derive(Default)]
 pub(crate) struct Options {
     pub(crate) keys: Option<Keys>,
@@ -35,16 +35,17 @@ pub(crate) struct Options {
     pub(crate) permits: Option<NonZeroU32>,
     pub(crate) fair: Option<bool>,
     pub(crate) guard: Option<Ident>,
-    /// The argument in whose transaction a row is locked.
+    /// The argument whose transaction holds the row lock.
     pub(crate) transaction: Option<Ident>,
     pub(crate) unlock_before_commit: Option<(bool, Span)>,
-    /// Is either of them written, rightly or wrongly? Then the user has thought of the commit.
+    /// Whether either of the two is present, valid or not. If so, the user has considered the
+    /// commit.
     pub(crate) mentions_commit: bool,
     pub(crate) map_err: Option<ExprPath>,
     pub(crate) krate: Option<ExprPath>,
 }
 
-/// What is locked.
+/// The keys to lock.
 pub(crate) enum Keys {
     /// `key = …`
     One(Key),
@@ -95,7 +96,7 @@ impl Keys {
     }
 }
 
-/// Reads the attribute's brackets; what is wrong goes to `errors`, what is right is returned.
+/// Parses the attribute's arguments. Mistakes go to `errors`; valid options are returned.
 pub(crate) fn parse(arguments: TokenStream, errors: &mut Errors) -> Options {
     let arguments = arguments::parse(arguments, errors);
     let mut options = Options::default();
@@ -112,7 +113,7 @@ pub(crate) fn parse(arguments: TokenStream, errors: &mut Errors) -> Options {
 
 impl Options {
     fn set(&mut self, argument: &Argument, errors: &mut Errors) -> syn::Result<()> {
-        // Unknown names were reported where the arguments were read.
+        // Unknown names were reported when the arguments were parsed.
         table::find(&argument.name.to_string())
             .map_or(Ok(()), |option| (option.set)(self, argument, errors))
     }
@@ -155,7 +156,7 @@ fn keys(value: &Expr, errors: &mut Errors) -> syn::Result<Option<Keys>> {
             Err(error) => errors.add(error),
         }
     }
-    // A key that is wrong has been reported; the others are still looked at.
+    // An invalid key has been reported; the other keys are still checked.
     Ok(Some(Keys::All(keys)))
 }
 

@@ -9,10 +9,10 @@ use crate::options::{Key, Keys};
 use crate::signature::Function;
 use crate::template::{Piece, Placeholder};
 
-/// The names in scope where the key is made: arguments, `self`, const generics.
+/// The names in scope where the key is built: arguments, `self`, const generics.
 pub(crate) struct Scope {
     names: Vec<Ident>,
-    /// The receiver's own token: `self` resolves only with its hygiene.
+    /// The receiver's own token: `self` resolves only with the hygiene of that token.
     receiver: Option<Ident>,
 }
 
@@ -27,7 +27,8 @@ impl Scope {
         Self { names: arguments.chain(constants).collect(), receiver: function.receiver() }
     }
 
-    /// What a placeholder begins with: seen from where the argument is, shown where the literal is.
+    /// The identifier that a placeholder begins with. It has the argument's hygiene and the
+    /// literal's location.
     pub(crate) fn root(&self, placeholder: &Placeholder, literal: Span) -> Ident {
         let root = &*placeholder.root;
         let known = if root == "self" { self.receiver.as_ref() } else { find(&self.names, root) };
@@ -35,7 +36,7 @@ impl Scope {
         new_ident(root, span)
     }
 
-    /// Reports every placeholder that begins with a name that is not there.
+    /// Reports every placeholder that begins with an unknown name.
     pub(crate) fn check(&self, keys: &Keys, errors: &mut Errors) {
         for key in keys.as_slice() {
             if let Key::Template { literal, pieces } = key {
@@ -96,7 +97,7 @@ fn is_constant(name: &str) -> bool {
     name.chars().any(char::is_uppercase) && !name.chars().any(char::is_lowercase)
 }
 
-/// An identifier of template text, raw ones included.
+/// An identifier from template text, raw identifiers included.
 pub(crate) fn new_ident(name: &str, span: Span) -> Ident {
     match name.strip_prefix("r#") {
         Some(raw) => Ident::new_raw(raw, span),

@@ -1,4 +1,4 @@
-//! The annotated function: its shape, what it returns, and what it receives.
+//! The annotated function: its form, its return type and its arguments.
 
 use proc_macro2::{Ident, Span};
 use quote::quote_spanned;
@@ -17,10 +17,10 @@ mod transaction;
 pub(crate) use argument::Argument;
 pub(crate) use returns::{Returns, Shape};
 
-/// What the expansion needs to know of a function.
+/// What the expansion needs to know about a function.
 pub(crate) struct Function<'a> {
     pub(crate) signature: &'a Signature,
-    /// All but the receiver.
+    /// All arguments except the receiver.
     pub(crate) arguments: Vec<Argument>,
     pub(crate) returns: Returns,
 }
@@ -46,7 +46,7 @@ impl<'a> Function<'a> {
         Some(Ident::new("self", receiver.self_token.span))
     }
 
-    /// Reports what makes it impossible to lock this function.
+    /// Reports everything that makes it impossible to lock this function.
     pub(crate) fn check(&self, options: &Options, errors: &mut Errors) {
         self.check_qualifiers(errors);
         self.returns.check(self.signature, errors);
@@ -90,7 +90,7 @@ impl<'a> Function<'a> {
     }
 }
 
-/// A type at its own place, for a message of the compiler about it.
+/// The span of a type, for compiler messages about it.
 pub(crate) fn at(ty: &Type) -> Span {
     let first = ty.span();
     first.resolved_at(Span::mixed_site())

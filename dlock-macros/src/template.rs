@@ -18,7 +18,7 @@ pub(crate) enum Piece {
     Value(Placeholder),
 }
 
-/// Reads a template and finds every fault in it; what is not at fault is read all the same.
+/// Parses a template and finds every fault in it. Parts without a fault are returned all the same.
 pub(crate) fn parse(text: &str) -> (Vec<Piece>, Vec<Fault>) {
     let mut reader = Reader { text, at: 0, literal: String::new(), pieces: vec![], faults: vec![] };
     reader.read();
@@ -72,7 +72,7 @@ impl Reader<'_> {
         self.end_literal();
     }
 
-    /// From `<` to `>`.
+    /// Parses from `<` to `>`.
     fn placeholder(&mut self) {
         let start = self.at + 1;
         let inner = &self.text[start..];
@@ -107,7 +107,8 @@ impl Reader<'_> {
         self.at = end + 1;
     }
 
-    /// `{id}` is how `format!` says it; here it would silently be literal text, one key for all.
+    /// Reports `{id}`, which is `format!` syntax. Here it would silently be literal text, giving
+    /// one key for all values.
     fn check_braces(&mut self) {
         let rest = &self.text[self.at + 1..];
         let Some(length) = rest.find('}') else { return };
@@ -139,7 +140,7 @@ impl Reader<'_> {
     }
 }
 
-/// How far the brackets that begin here reach.
+/// The length of the bracketed text that begins here.
 fn balanced(text: &str) -> usize {
     let mut depth = 0;
     for (at, character) in text.char_indices() {
@@ -173,8 +174,8 @@ fn too_long(text: &str, pieces: &[Piece]) -> Option<Fault> {
     })
 }
 
-/// Two values with nothing between them that no value can contain: different values would meet in
-/// one key. What values cannot contain is what the runtime encodes in them.
+/// Finds two values with no separator between them that a value cannot contain: different values
+/// could give the same key. Separators are the characters that the runtime encodes in values.
 fn ambiguous(pieces: &[Piece]) -> Vec<Fault> {
     let mut faults = vec![];
     let mut previous: Option<&Placeholder> = None;
@@ -200,7 +201,7 @@ fn ambiguous(pieces: &[Piece]) -> Vec<Fault> {
     faults
 }
 
-/// Is this character always encoded in a value, and never part of an encoding?
+/// Whether this character is always encoded in a value, and never part of an encoding.
 fn separates(character: char) -> bool {
     matches!(character, ':' | '/' | '<' | '>' | '{' | '}' | ',')
         || character.is_whitespace()

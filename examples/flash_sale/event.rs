@@ -1,4 +1,4 @@
-//! What servers tell the example while they sell, and what it tells them.
+//! Events from the servers to the example, and commands from the example to the servers.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
@@ -14,26 +14,26 @@ pub type Micros = u64;
 pub enum Outcome {
     Sold,
     SoldOut,
-    /// By the store, because of a stale token.
+    /// Rejected by the store because of a stale token.
     Refused,
-    /// Its server was killed in the middle.
+    /// Its server was killed during the purchase.
     Killed,
 }
 
-/// What happens inside a server.
+/// An event in a server.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub enum Event {
-    /// It is connected and waits for the doors to open.
+    /// The server is connected and waits for the sale to open.
     Ready,
     /// A customer is inside the purchase.
     Began { customer: u32 },
-    /// A customer stays inside, as told.
+    /// A customer stays inside, as commanded.
     Lingers { customer: u32 },
     /// A customer is done.
     Ended { customer: u32, began: Micros, outcome: Outcome },
-    /// A purchase failed for another reason than the store's.
+    /// A purchase failed for a reason other than a stale token.
     Failed { customer: u32 },
-    /// All its customers are done.
+    /// All customers of the server are done.
     Done,
 }
 
@@ -44,21 +44,21 @@ pub struct Told {
     pub event: Event,
 }
 
-/// What a server is told.
+/// A command to a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
-    /// The doors open.
+    /// Open the sale.
     Open,
     /// Let the next customer stay inside for a while.
     Linger,
-    /// Do nothing at all for so many milliseconds, as a paused process.
+    /// Do nothing for this many milliseconds, like a paused process.
     Freeze(u64),
 }
 
-/// How long a lingering customer stays: long enough to be killed or paused meanwhile.
+/// How long a lingering customer stays: long enough to kill or pause the server meanwhile.
 pub const LINGER: Duration = Duration::from_millis(500);
 
-/// A server's mouth.
+/// Sends a server's events.
 pub struct Teller {
     out: mpsc::UnboundedSender<Told>,
     linger: AtomicBool,
@@ -69,10 +69,10 @@ impl Teller {
         Self { out, linger: AtomicBool::new(false) }
     }
 
-    /// Tells, and says when that was.
+    /// Sends an event and returns its time.
     pub fn tell(&self, event: Event) -> Micros {
         let at = now();
-        // Nobody listens any more when the example has ended.
+        // The send fails only after the example has ended.
         let _ = self.out.send(Told { at, event });
         at
     }

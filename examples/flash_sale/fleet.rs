@@ -1,5 +1,5 @@
-//! The servers: processes of their own, or threads with runtimes of their own for a backend that
-//! lives inside one process.
+//! The servers. Each is a process, or a thread with its own runtime for a backend that lives inside
+//! one process.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command as Program, Stdio};
@@ -12,22 +12,22 @@ use tokio::sync::{mpsc, oneshot};
 use crate::event::{Command, Told};
 use crate::server::{Duty, registry, serve};
 
-/// The argument by which the example starts itself again as a server.
+/// The argument with which the example starts itself as a server.
 pub const SERVE: &str = "--serve-as-a-server-of-the-example";
 
-/// A server under control.
+/// A handle to a server.
 pub enum Server {
     Process { child: Child, stdin: ChildStdin },
     Thread { commands: mpsc::UnboundedSender<Command>, killer: Option<oneshot::Sender<()>> },
 }
 
-/// What all servers tell, with the teller's number.
+/// Receives the events of all servers, with the server's number.
 ///
-/// Nothing is the end of a server.
+/// `None` means that the server has ended.
 pub type Inbox = mpsc::UnboundedSender<(usize, Option<Told>)>;
 
 impl Server {
-    /// Starts a server. `memory` makes it a thread over that store.
+    /// Starts a server. With `memory`, the server is a thread on that store.
     pub fn start(duty: Duty, memory: Option<&Memory>, inbox: Inbox) -> Result<Self> {
         match memory {
             Some(memory) => Ok(Self::thread(duty, memory.clone(), inbox)),
@@ -42,9 +42,9 @@ impl Server {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .context("a server process could not be started")?;
-        let stdin = child.stdin.take().context("a pipe was asked for")?;
-        let stdout = child.stdout.take().context("a pipe was asked for")?;
+            .context("failed to start a server process")?;
+        let stdin = child.stdin.take().context("stdin and stdout are piped")?;
+        let stdout = child.stdout.take().context("stdin and stdout are piped")?;
         let number = duty.server;
         std::thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
@@ -71,7 +71,7 @@ impl Server {
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let (Ok(runtime), Ok(registry)) = (runtime, registry(memory)) else { return };
-            // Killed, the runtime ends with all that is under way: no lock is given back.
+            // On a kill, the runtime ends with everything in flight, and no lock is released.
             runtime.block_on(async {
                 tokio::select! {
                     _ = serve(duty, registry, received, out) => {}
@@ -83,7 +83,7 @@ impl Server {
         Self::Thread { commands, killer: Some(killer) }
     }
 
-    /// Tells it something.
+    /// Sends a command.
     pub fn tell(&mut self, command: Command) -> Result<()> {
         match self {
             Self::Process { stdin, .. } => {
@@ -95,7 +95,7 @@ impl Server {
         Ok(())
     }
 
-    /// Ends it where it is, as SIGKILL does.
+    /// Ends the server at once, as SIGKILL does.
     pub fn kill(&mut self) {
         match self {
             Self::Process { child, .. } => {
@@ -106,12 +106,12 @@ impl Server {
         }
     }
 
-    /// Stops it where it is for so long.
+    /// Pauses the server for this long.
     pub fn pause(&mut self, length: std::time::Duration) -> Result<()> {
         match self {
             Self::Process { child, .. } => {
                 let id = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-                let id = id.context("a process id")?;
+                let id = id.context("the process id is out of range")?;
                 kill_process(id, Signal::STOP)?;
                 tokio::spawn(async move {
                     tokio::time::sleep(length).await;
@@ -133,7 +133,7 @@ impl Drop for Server {
     }
 }
 
-/// The life of a server process: commands from standard input, events to standard output.
+/// Runs a server process: commands from standard input, events to standard output.
 pub async fn serve_as_process(duty: &str) -> Result<()> {
     let duty: Duty = serde_json::from_str(duty)?;
     let (commands, received) = mpsc::unbounded_channel();
@@ -146,7 +146,7 @@ pub async fn serve_as_process(duty: &str) -> Result<()> {
                 return;
             }
         }
-        // The example is gone: so is its server.
+        // The example has exited, so its server exits too.
         std::process::exit(3);
     });
     let writer = std::thread::spawn(move || {

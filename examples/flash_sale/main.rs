@@ -1,12 +1,13 @@
-//! A shop that never oversells: several server processes sell the same few items at once, first
-//! without a lock, then with it, then with a server killed and another paused in mid-purchase.
+//! A shop that never oversells. Several server processes sell the same few items at once: first
+//! without a lock, then with it, then with one server killed and another paused in the middle of a
+//! purchase.
 //!
 //! ```text
 //! cargo run --release -p examples --example flash_sale
 //! cargo run --release -p examples --example flash_sale -- --backend redis://127.0.0.1/
 //! ```
 //!
-//! Begin with `shop.rs`: the annotated function is there.
+//! Start reading in `shop.rs`, which has the annotated function.
 
 mod event;
 mod fleet;
@@ -40,7 +41,7 @@ async fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            // A backend's error tells its causes itself.
+            // A backend error already includes its causes.
             match error.downcast_ref::<BackendError>() {
                 Some(error) => eprintln!("flash_sale: {error}"),
                 None => eprintln!("flash_sale: {error:#}"),
@@ -50,10 +51,10 @@ async fn main() -> ExitCode {
     }
 }
 
-/// True if both runs with the lock sold exactly the stock.
+/// Returns true if both runs with the lock sold exactly the stock.
 async fn run() -> Result<bool> {
     let Some(options) = Options::from_arguments()? else { return Ok(true) };
-    // Before the work, so that nothing is lost when it cannot be written.
+    // Before the sale, so that no work is lost if the file cannot be written.
     options.prepare_picture().with_context(|| format!("cannot write {}", options.svg.display()))?;
     let folder = tempfile::tempdir().context("no temporary directory")?;
     let backend = match &options.backend {
@@ -104,7 +105,7 @@ async fn show(plan: &Plan<'_>, kind: Kind) -> Result<Sale> {
     Ok(sale)
 }
 
-/// A URL for the report.
+/// The URL without its password, for the report.
 fn without_password(url: &str) -> String {
     match (url.find("://"), url.rfind('@')) {
         (Some(scheme), Some(at)) if at > scheme => {

@@ -1,4 +1,4 @@
-//! What the example can be told.
+//! The command line options.
 
 use std::path::PathBuf;
 
@@ -14,12 +14,12 @@ Usage: flash_sale [OPTIONS]
 
 Options:
       --backend <URL>          Where the locks live: sqlite:path, redis://host:port/, redis+cluster://…,
-                               redis+sentinel://…, redlock://…, memory: (servers are threads then);
+                               redis+sentinel://…, redlock://…, memory: (servers then run as threads);
                                postgres://, mysql://, zookeeper:// and etcd:// with the features of these
                                names [default: a SQLite file of its own]
   -S, --stock <STOCK>          Items in stock [default: 50]
   -P, --servers <SERVERS>      Server processes [default: 4]
-  -C, --customers <CUSTOMERS>  Customers in all [default: 200]
+  -C, --customers <CUSTOMERS>  Customers in total [default: 200]
       --svg <FILE>             Where to write the picture of the timeline [default: target/flash_sale.svg]
       --json                   End with one line of JSON on standard output
   -h, --help                   Print help";
@@ -35,9 +35,9 @@ pub struct Options {
 }
 
 impl Options {
-    /// Reads the arguments of the process. Nothing if all they ask for is the help, which is printed.
+    /// Parses the command line. Returns `None` if it asked for the help, which is then printed.
     pub fn from_arguments() -> Result<Option<Self>> {
-        // An error of lexopt's tells its cause itself.
+        // A lexopt error already includes its cause.
         let read = Self::read().map_err(|error| anyhow!("{error}"))?;
         if let Some(options) = &read {
             options.check()?;
@@ -80,12 +80,12 @@ impl Options {
         if self.servers > 64 || self.customers > 10_000 {
             bail!("at most 64 servers and 10000 customers: this is an example, not a load test");
         }
-        // One server is killed with its customers; the rest must still want the whole stock.
+        // One server is killed with its customers. The remaining customers must exceed the stock.
         let servers = self.servers.max(FEWEST_FOR_A_CRASH) as u64;
         let left = u64::from(self.customers) * (servers - 1) / servers;
         if left <= self.stock + servers {
             bail!(
-                "{} customers are too few for a stock of {}: when one of {servers} servers is killed, more than the stock must be left",
+                "{} customers are too few for a stock of {}: after one of {servers} servers is killed, more customers than items must remain",
                 self.customers,
                 self.stock
             );

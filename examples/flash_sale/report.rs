@@ -1,4 +1,4 @@
-//! What the example says at its end: a table for people, or a line of JSON for scripts.
+//! The final report: a table, or a line of JSON for scripts.
 
 use std::fmt::Write;
 
@@ -6,16 +6,16 @@ use serde_json::{Value, json};
 
 use crate::sale::{Kind, Sale};
 
-/// Did both runs with the lock sell exactly the stock?
+/// Whether both runs with the lock sold exactly the stock.
 pub fn is_exact(sales: &[Sale]) -> bool {
     let locked = sales.iter().filter(|sale| sale.kind != Kind::WithoutLock);
     locked.clone().count() == 2
         && locked.clone().all(|sale| sale.sold == sale.stock)
-        // A crash that did not come about would prove nothing.
+        // A run without its crashes would prove nothing.
         && locked.filter(|sale| sale.kind == Kind::WithCrash).all(|sale| sale.crashes == 2)
 }
 
-/// One line for scripts.
+/// One line of JSON for scripts.
 pub fn json(backend: &str, stock: u64, sales: &[Sale]) -> String {
     let mut line = json!({ "backend": backend, "stock": stock });
     for sale in sales {
@@ -32,7 +32,7 @@ pub fn json(backend: &str, stock: u64, sales: &[Sale]) -> String {
     line.to_string()
 }
 
-/// A table for people.
+/// A human-readable table.
 pub fn table(sales: &[Sale]) -> String {
     let mut text = format!(
         "{:<38} {:>7} {:>6} {:>6} {:>9} {:>9}\n",
@@ -55,14 +55,18 @@ pub fn table(sales: &[Sale]) -> String {
             sale.took.as_secs_f64(),
         );
         if sale.failed > 0 {
-            let _ = writeln!(text, "  {} customers got no lock", sale.failed);
+            let _ = writeln!(text, "  {} customers did not get the lock", sale.failed);
         }
         if sale.kind == Kind::WithCrash {
             let waited = sale.longest_wait.as_secs_f64();
-            let _ = writeln!(text, "  after the crashes the others went on within {waited:.2} s");
+            let _ = writeln!(
+                text,
+                "  after the crashes the other servers continued within {waited:.2} s"
+            );
         }
         if sale.kind == Kind::WithCrash || sale.refused > 0 {
-            let _ = writeln!(text, "  late writes refused by their token: {}", sale.refused);
+            let _ =
+                writeln!(text, "  late writes rejected by their fencing token: {}", sale.refused);
         }
     }
     text

@@ -1,4 +1,4 @@
-//! One run of the sale, and what became of it.
+//! One run of the sale and its result.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::fleet::Server;
 use crate::server::Duty;
 use crate::store::Store;
 
-/// Where the sale happens, and how big it is.
+/// The parameters of a sale.
 pub struct Plan<'a> {
     pub backend: &'a str,
     /// The store of a backend that lives inside this process.
@@ -26,12 +26,12 @@ pub struct Plan<'a> {
     pub folder: &'a Path,
 }
 
-/// What is different from run to run.
+/// What differs between the runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     WithoutLock,
     WithLock,
-    /// With the lock; one server is killed and one paused past its ttl, both in mid-purchase.
+    /// With the lock; one server is killed and one paused beyond its ttl, both during a purchase.
     WithCrash,
 }
 
@@ -44,33 +44,33 @@ pub struct Hold {
     pub outcome: Outcome,
 }
 
-/// What became of a run.
+/// The result of a run.
 #[derive(Debug)]
 pub struct Sale {
     pub kind: Kind,
     pub servers: usize,
     pub stock: u64,
     pub sold: u64,
-    /// Writes that the store refused by their token.
+    /// Writes that the store rejected because of their token.
     pub refused: usize,
-    /// Purchases that got no lock.
+    /// Purchases that did not get the lock.
     pub failed: usize,
     pub took: Duration,
-    /// The longest time in which nobody was served after a holder had died or stopped.
+    /// The longest time without service after a holder was killed or paused.
     pub longest_wait: Duration,
-    /// A run with a crash in which a crash did not come about proves nothing.
+    /// How many crashes happened. A run without its crashes proves nothing.
     pub crashes: usize,
     pub holds: Vec<Hold>,
 }
 
-/// No run takes longer than this.
+/// The upper bound for a run.
 const LIMIT: Duration = Duration::from_mins(3);
 
-/// The servers that fare badly in a run with a crash.
+/// The servers that are killed and paused in the run with a crash.
 const KILLED: usize = 0;
 const PAUSED: usize = 1;
 
-/// The fewest servers of a run with a crash: one killed, one paused, one that goes on.
+/// The fewest servers of a run with a crash: one killed, one paused, one that continues.
 pub const FEWEST_FOR_A_CRASH: usize = 3;
 
 impl Kind {
@@ -89,7 +89,7 @@ impl Sale {
     }
 }
 
-/// Holds the sale.
+/// Runs the sale.
 pub async fn hold(plan: &Plan<'_>, kind: Kind, progress: impl Fn(usize)) -> Result<Sale> {
     let path = plan.folder.join(format!("{}-{}.sales", kind.name(), now()));
     let store = Store::open(path.clone(), plan.stock)?;
@@ -114,7 +114,7 @@ pub async fn hold(plan: &Plan<'_>, kind: Kind, progress: impl Fn(usize)) -> Resu
     let mut run = Run::new(fleet, events, plan.ttl);
     match timeout(LIMIT, run.follow(kind, progress)).await {
         Ok(ended) => ended?,
-        Err(_) => bail!("the sale did not end within {LIMIT:?}"),
+        Err(_) => bail!("the sale did not finish within {LIMIT:?}"),
     }
     Ok(Sale {
         kind,
@@ -130,7 +130,7 @@ pub async fn hold(plan: &Plan<'_>, kind: Kind, progress: impl Fn(usize)) -> Resu
     })
 }
 
-/// Splits the customers into even shares.
+/// Splits the customers into equal shares.
 fn shares(customers: u32, servers: usize) -> impl Iterator<Item = std::ops::Range<u32>> {
     let servers = u32::try_from(servers).unwrap_or(u32::MAX);
     let border = move |server: u32| {
@@ -139,7 +139,7 @@ fn shares(customers: u32, servers: usize) -> impl Iterator<Item = std::ops::Rang
     (0..servers).map(move |server| border(server)..border(server + 1))
 }
 
-/// A run under way.
+/// A run in progress.
 struct Run {
     ttl: Duration,
     fleet: Vec<Server>,
@@ -151,7 +151,7 @@ struct Run {
     done: Vec<bool>,
     failed: usize,
     crashes: usize,
-    /// Since when nobody is served because of which server.
+    /// The server that caused the current interruption, and when it began.
     out_of_service: Option<(usize, Micros)>,
     longest_wait: Duration,
 }
@@ -186,7 +186,7 @@ impl Run {
         }
         self.opened = Instant::now();
         if kind == Kind::WithCrash {
-            // One after the other, so that each is the holder when its turn to fare badly comes.
+            // One after the other, so that each server holds the lock when it is killed or paused.
             self.fleet[KILLED].tell(Command::Linger)?;
             self.fleet[KILLED].tell(Command::Open)?;
         } else {
@@ -206,17 +206,17 @@ impl Run {
         loop {
             match self.events.recv().await {
                 Some((server, Some(told))) => return Ok((server, told)),
-                // The end of a server that is done or was killed.
+                // This server is done or was killed.
                 Some((server, None)) if self.done[server] => {}
-                Some((server, None)) => bail!("server {server} ended by itself"),
-                None => bail!("all servers are gone"),
+                Some((server, None)) => bail!("server {server} exited unexpectedly"),
+                None => bail!("all servers have exited"),
             }
         }
     }
 
     async fn take_in(&mut self, server: usize, told: Told) -> Result<()> {
         if self.done[server] {
-            // Said before it was killed.
+            // Sent before it was killed.
             return Ok(());
         }
         match told.event {
@@ -236,7 +236,8 @@ impl Run {
         Ok(())
     }
 
-    /// The server is in the middle of a purchase. Those who are to go on want the lock by then.
+    /// Kills or pauses a server that is in the middle of a purchase. The other servers are already
+    /// waiting for the lock by then.
     async fn crash(&mut self, server: usize) -> Result<()> {
         self.crashes += 1;
         if server == PAUSED {
@@ -244,7 +245,7 @@ impl Run {
                 other.tell(Command::Open)?;
             }
             self.out_of_service = Some((server, now()));
-            // Long enough for the others to go on first.
+            // Long enough for the others to continue first.
             return self.fleet[server].pause(self.ttl + Duration::from_millis(800));
         }
         self.fleet[PAUSED].tell(Command::Linger)?;

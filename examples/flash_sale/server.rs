@@ -1,4 +1,4 @@
-//! One server of the shop: it waits for the doors to open and serves its customers all at once.
+//! One server of the shop. It waits for the sale to open and serves all its customers concurrently.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::event::{Command, Event, Teller, Told};
 use crate::shop::{Shop, purchase, purchase_unlocked, ttl};
 use crate::store::Store;
 
-/// What a server has to know.
+/// Instructions for a server.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Duty {
     pub server: usize,
@@ -34,7 +34,7 @@ pub async fn serve(
 ) -> Result<()> {
     let shop = Arc::new(Shop {
         server: duty.server,
-        // Runs on one backend do not meet: each has an item of its own.
+        // Each run has an item of its own, so that runs on one backend do not collide.
         item: duty.store.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
         store: Store::open(duty.store, duty.stock)?,
         teller: Teller::new(out),
@@ -52,7 +52,8 @@ pub async fn serve(
     for customer in duty.customers {
         let (shop, registry) = (Arc::clone(&shop), registry.clone());
         customers.spawn(async move {
-            // A spawned task needs the registry's scope anew, or an installed one.
+            // A spawned task does not inherit the registry's scope. It needs its own, or an
+            // installed registry.
             let bought = registry.scope(async {
                 if duty.locked {
                     purchase(&shop, customer).await
@@ -69,7 +70,7 @@ pub async fn serve(
     }
     while customers.join_next().await.is_some() {}
     listener.abort();
-    // What is still to be given back is given back before the process ends.
+    // Wait for releases that are still under way before the process exits.
     registry.shutdown(Duration::from_secs(5)).await?;
     shop.teller.tell(Event::Done);
     Ok(())
@@ -80,13 +81,14 @@ async fn listen(shop: Arc<Shop>, mut commands: mpsc::UnboundedReceiver<Command>)
         match command {
             Command::Open => {}
             Command::Linger => shop.teller.linger_next(),
-            // On purpose: it stops the whole runtime of this server, as SIGSTOP stops a process.
+            // Blocking is intended: it stops the whole runtime of this server, as SIGSTOP stops a
+            // process.
             Command::Freeze(millis) => std::thread::sleep(Duration::from_millis(millis)),
         }
     }
 }
 
-/// The registry of one server, over this backend.
+/// The registry of one server on this backend.
 pub fn registry(backend: impl Backend) -> Result<Registry> {
     let ttl = ttl(&backend);
     Ok(Registry::builder().backend("shop", backend).default_ttl(ttl).build()?)

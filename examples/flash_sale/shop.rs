@@ -1,4 +1,4 @@
-//! The shop itself: the part that a reader came for.
+//! The shop, with the annotated function.
 
 use std::time::Duration;
 
@@ -7,13 +7,13 @@ use dlock_runtime::{Backend, FencingToken, LockError, distributed_lock};
 use crate::event::{Event, Outcome, Teller};
 use crate::store::{Refused, Store};
 
-/// The lease of a purchase: how soon the other servers go on after this one has died. Two seconds, where the
-/// backend can promise that.
+/// The lease of a purchase: how soon the other servers continue after this one has died. Two
+/// seconds, if the backend supports that.
 pub fn ttl(backend: &dyn Backend) -> Duration {
     Duration::from_secs(2).max(backend.capabilities().min_ttl)
 }
 
-/// Between looking at the stock and selling: a payment, a second look, a slow disk.
+/// The time between reading the stock and selling: a payment, a second check, a slow disk.
 const THINKING: Duration = Duration::from_millis(3);
 
 /// One server's view of the shop.
@@ -27,7 +27,7 @@ pub struct Shop {
 /// Why a purchase failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ShopError {
-    /// The lock was not to be had, or was lost.
+    /// The lock was busy or lost, or the backend failed.
     #[error(transparent)]
     Lock(#[from] LockError),
     /// The store has seen a later holder's token.
@@ -38,10 +38,11 @@ pub enum ShopError {
     Store(#[from] std::io::Error),
 }
 
-/// Sells one item, whichever server is asked and however many at once.
+/// Sells one item, no matter which server is asked or how many are asked at once.
 ///
-/// A holder that was paused past its lease may go on writing when it wakes: `on_lost = "finish"` lets
-/// it, and the store refuses it by its token. The ttl is the registry's default one.
+/// A holder that was paused beyond its lease may continue writing when it resumes. `on_lost =
+/// "finish"` allows that, and the store rejects the write by its token. The ttl is the registry's
+/// default.
 #[distributed_lock(
     key = "item:<shop.item>",
     wait = "1m",
@@ -53,13 +54,14 @@ pub async fn purchase(shop: &Shop, customer: u32) -> Result<bool, ShopError> {
     shop.sell(customer, Some(lock.fencing_token())).await
 }
 
-/// The same without the lock: what two servers do to the last item.
+/// The same without the lock, to show how several servers oversell.
 pub async fn purchase_unlocked(shop: &Shop, customer: u32) -> Result<bool, ShopError> {
     shop.sell(customer, None).await
 }
 
 impl Shop {
-    /// Looks, thinks, sells: a read and a write with time in between. True if there was one left.
+    /// Reads, waits, and sells: a read and a write with time in between. Returns true if an item
+    /// was left.
     async fn sell(&self, customer: u32, token: Option<FencingToken>) -> Result<bool, ShopError> {
         let began = self.teller.tell(Event::Began { customer });
         let sold = self.look_and_sell(customer, token).await;

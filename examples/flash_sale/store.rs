@@ -1,10 +1,10 @@
-//! A plain shared store: one file, a line for every sale, appended in one write.
+//! A simple shared store: one file with one line per sale, appended in a single write.
 //!
-//! What was sold is what stands in the file; there is no second record that a kill in between could
-//! set against it. The file's own lock makes a single call atomic, as any store does for a single
-//! call; it does nothing for the time between a look and a sale.
+//! The file is the only record of what was sold, so a kill at any point cannot make two records
+//! disagree. The file's own lock makes a single call atomic, as in any store. It does not protect
+//! the time between a read and a sale.
 //!
-//! With a fencing token a call is refused when the store has seen a larger one, in a look or a sale.
+//! A call with a fencing token is rejected if the store has seen a larger one, in a read or a sale.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -19,14 +19,14 @@ pub struct Store {
     stock: u64,
 }
 
-/// A write with a token that is older than one the store has seen.
+/// A call with a token that is older than one the store has seen.
 #[derive(Debug, thiserror::Error)]
 #[error("the store has seen a later holder than token {token}")]
 pub struct Refused {
     token: FencingToken,
 }
 
-/// What the file says.
+/// The contents of the file.
 #[derive(Default)]
 struct Record {
     sold: u64,
@@ -34,13 +34,13 @@ struct Record {
 }
 
 impl Store {
-    /// Opens or makes the file.
+    /// Opens or creates the file.
     pub fn open(path: PathBuf, stock: u64) -> io::Result<Self> {
         OpenOptions::new().create(true).append(true).open(&path)?;
         Ok(Self { path, stock })
     }
 
-    /// How many are left to sell.
+    /// Returns how many items are left.
     pub fn left(&self, token: Option<FencingToken>) -> Result<u64, crate::shop::ShopError> {
         let (mut file, record) = self.locked()?;
         if let Some(token) = token {
@@ -50,7 +50,7 @@ impl Store {
         Ok(self.stock.saturating_sub(record.sold))
     }
 
-    /// Sells one, whatever is left: to look first is the caller's business.
+    /// Sells one item without checking the stock; that is up to the caller.
     pub fn sell(
         &self,
         server: usize,
@@ -65,14 +65,14 @@ impl Store {
             }
             None => "-".to_owned(),
         };
-        // One write, so that a kill leaves the whole line or nothing.
+        // A single write, so that a kill leaves either the whole line or nothing.
         file.write_all(
             format!("sold {token} to customer {customer} by server {server}\n").as_bytes(),
         )?;
         Ok(())
     }
 
-    /// How many were sold in all.
+    /// Returns how many items were sold in total.
     pub fn sold(&self) -> io::Result<u64> {
         Ok(self.locked()?.1.sold)
     }

@@ -1,4 +1,4 @@
-//! A picture of the runs: a lane for each server, a bar for each purchase.
+//! Draws the runs: a lane for each server, a bar for each purchase.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,17 +12,17 @@ use crate::sale::{Hold, Kind, Sale};
 
 const WIDTH: f64 = 1_000.0;
 const LANE: f64 = 34.0;
-/// Above the lanes: the title. Below: the axis and what it means.
+/// Above the lanes: the title. Below them: the axis and its label.
 const ABOVE: f64 = 40.0;
 const BELOW: f64 = 60.0;
-/// Beside the lanes: the servers' names, and the legend.
+/// Beside the lanes: the servers' names and the legend.
 const LEFT: f64 = 90.0;
 const RIGHT: f64 = 170.0;
 
 const OUTCOMES: [(Outcome, &str, &str); 4] = [
     (Outcome::Sold, "sold", "#2e7d32"),
     (Outcome::SoldOut, "sold out", "#9e9e9e"),
-    (Outcome::Refused, "refused by token", "#ef6c00"),
+    (Outcome::Refused, "rejected by token", "#ef6c00"),
     (Outcome::Killed, "killed", "#c62828"),
 ];
 
@@ -47,7 +47,7 @@ fn height(lanes: usize) -> f64 {
     f64::from(u32::try_from(lanes).unwrap_or(0)) * LANE
 }
 
-/// The time that a panel shows, and where on the page a moment of it is.
+/// The time span of a panel, and its mapping to positions on the page.
 struct Axis {
     origin: Micros,
     seconds: f64,
@@ -94,7 +94,7 @@ fn panel(sale: &Sale) -> Group {
 
     let step = axis.step();
     let ticks = (0_u32..).map(|tick| f64::from(tick) * step);
-    // As many digits as tell one tick from the next.
+    // As many digits as needed to distinguish the ticks.
     let digits = [1.0, 0.1, 0.01].into_iter().filter(|&unit| step < unit).count();
     for seconds in ticks.take_while(|&seconds| seconds <= axis.seconds) {
         let x = axis.x(seconds);
@@ -122,7 +122,7 @@ fn panel(sale: &Sale) -> Group {
         legend += 20.0;
         for hold in holds {
             let (from, to) = (axis.x_of(hold.began), axis.x_of(hold.ended));
-            // A hold of no width would not be seen.
+            // A hold without width would be invisible.
             let bar =
                 rectangle(from, ABOVE + height(hold.server) + 5.0, (to - from).max(2.0), 24.0);
             panel = panel.add(bar.set("fill", colour));
@@ -148,7 +148,7 @@ fn title(sale: &Sale) -> String {
     let name = match sale.kind {
         Kind::WithoutLock => "Without the lock",
         Kind::WithLock => "With the lock",
-        Kind::WithCrash => "With the lock, server 0 killed and server 1 paused in mid-purchase",
+        Kind::WithCrash => "With the lock, server 0 killed and server 1 paused during a purchase",
     };
     format!("{name}: sold {} of {}, oversold {}", sale.sold, sale.stock, sale.oversold())
 }

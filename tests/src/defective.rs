@@ -93,7 +93,7 @@ impl Defective {
     }
 
     /// Returns true if the claim was acquired in another runtime.
-    fn is_far_from(&self, claim: &Claim) -> bool {
+    fn is_from_another_runtime(&self, claim: &Claim) -> bool {
         let here = Handle::try_current().ok().map(|runtime| runtime.id());
         let there = self.noted().runtimes.get(&claim.owner).copied();
         self.flaw == Flaw::BoundToItsRuntime && there.is_some() && there != here
@@ -168,7 +168,7 @@ impl Backend for Defective {
         claim: &'a Claim,
         mut release: Release,
     ) -> Answer<'a, Result<Released, BackendError>> {
-        if self.is_far_from(claim) {
+        if self.is_from_another_runtime(claim) {
             return Answer::from_future(std::future::pending());
         }
         release.late_acquire &= self.flaw != Flaw::LateAcquireGrants;

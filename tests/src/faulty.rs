@@ -1,4 +1,4 @@
-//! A memory backend with a defect that can be chosen: the suite must catch each of them.
+//! A memory backend with a selectable defect. The conformance suite must catch each of them.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,36 +13,36 @@ use tokio::sync::watch;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep};
 
-/// What is wrong with a [`Faulty`] store.
+/// The defect of a [`Faulty`] store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Defect {
-    /// Nothing: the control.
+    /// No defect: the control.
     None,
-    /// Anybody's release ends the lease.
+    /// A release by anyone ends the lease.
     ReleaseWithoutOwnerCheck,
-    /// The validity it reports counts from its reply, not from the request.
+    /// The reported validity counts from the reply, not from the request.
     ValidityFromReply,
     /// Every grant has the same token.
     ConstantToken,
-    /// A waiter's token is drawn at its first try.
+    /// A waiter's token is drawn on its first attempt.
     TokenBeforeWait,
-    /// Looking and taking are two steps.
+    /// Checking and acquiring are two separate steps.
     AcquireNotAtomic,
-    /// Waiters are not told of a release.
+    /// Waiters are not notified of a release.
     MissedWakeUp,
-    /// A renewal takes the key again after its release.
+    /// A renewal after the release acquires the key again.
     RenewalRevives,
-    /// The release of a given-up acquire does nothing.
+    /// The release of an abandoned acquire does nothing.
     LeakOnCancel,
-    /// A given-up acquire that is executed after its release is granted.
+    /// Grants an abandoned acquire that is executed after its release.
     LateAcquireGrants,
-    /// A hold that was revoked is renewed.
+    /// A revoked hold is renewed.
     RevokedIsRenewed,
-    /// A hold that is revoked is over at once.
+    /// A revocation ends the hold at once.
     RevocationFrees,
 }
 
-/// A store in memory that answers a little later, so that others run in between.
+/// An in-memory store that answers with a delay, so that other tasks run in between.
 #[derive(Clone, Debug)]
 pub struct Faulty {
     defect: Defect,
@@ -56,8 +56,8 @@ struct State {
     last_token: u64,
     /// Tokens drawn too early, for [`Defect::TokenBeforeWait`].
     early: HashMap<OwnerId, u64>,
-    /// They were released before an acquire that may come late.
-    given_up: HashSet<OwnerId>,
+    /// Owner ids that were released before an acquire that may arrive late.
+    abandoned: HashSet<OwnerId>,
 }
 
 #[derive(Clone, Debug)]
@@ -93,7 +93,7 @@ impl State {
 }
 
 impl Faulty {
-    /// A store with this defect.
+    /// Creates a store with this defect.
     #[must_use]
     pub fn new(defect: Defect) -> Self {
         Self { defect, state: Arc::default(), freed: Arc::default() }
@@ -110,7 +110,7 @@ impl Faulty {
     async fn try_acquire(&self, claim: &Claim) -> Attempt {
         yield_now().await;
         if self.has(Defect::AcquireNotAtomic) {
-            if let Some(busy) = self.look(&mut self.state(), claim) {
+            if let Some(busy) = self.check(&mut self.state(), claim) {
                 return busy;
             }
             yield_now().await;
@@ -118,11 +118,11 @@ impl Faulty {
         let token = {
             let mut state = self.state();
             if !self.has(Defect::AcquireNotAtomic)
-                && let Some(busy) = self.look(&mut state, claim)
+                && let Some(busy) = self.check(&mut state, claim)
             {
                 return busy;
             }
-            self.take(&mut state, claim)
+            self.grant_lease(&mut state, claim)
         };
         // The reply is on its way.
         let mut validity = claim.ttl;
@@ -134,9 +134,9 @@ impl Faulty {
         Attempt::granted(FencingToken::new(token), validity)
     }
 
-    /// Busy, if somebody else holds the key.
-    fn look(&self, state: &mut State, claim: &Claim) -> Option<Attempt> {
-        if state.given_up.contains(&claim.owner) {
+    /// Returns `Busy` if another owner holds the key.
+    fn check(&self, state: &mut State, claim: &Claim) -> Option<Attempt> {
+        if state.abandoned.contains(&claim.owner) {
             return Some(Attempt::busy(None));
         }
         if self.has(Defect::TokenBeforeWait) && !state.early.contains_key(&claim.owner) {
@@ -147,7 +147,7 @@ impl Faulty {
         Some(Attempt::busy(Some(lease.ends.saturating_duration_since(Instant::now()))))
     }
 
-    fn take(&self, state: &mut State, claim: &Claim) -> u64 {
+    fn grant_lease(&self, state: &mut State, claim: &Claim) -> u64 {
         let again = state.live(&claim.key).filter(|lease| lease.owner == Some(claim.owner));
         let token = match (again.map(|lease| lease.token), self.defect) {
             (Some(token), _) => token,
@@ -183,7 +183,7 @@ impl Faulty {
         }
         let mut state = self.state();
         if release.late_acquire && !self.has(Defect::LateAcquireGrants) {
-            state.given_up.insert(claim.owner);
+            state.abandoned.insert(claim.owner);
         }
         let holds = state.live(&claim.key).is_some_and(|lease| lease.owner == Some(claim.owner));
         if !holds && !self.has(Defect::ReleaseWithoutOwnerCheck) {

@@ -1,4 +1,4 @@
-//! A network that delivers a request after its connection is gone.
+//! A network that delivers a request after its connection has closed.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -8,8 +8,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-/// A TCP proxy on 127.0.0.1 that can keep one request back and close the client's connection, as an
-/// overloaded proxy does: the client asks again over another connection, and the first copy arrives later.
+/// A TCP proxy on 127.0.0.1 that can hold back one request and close the client's connection, as an
+/// overloaded proxy does. The client retries over another connection, and the first copy arrives
+/// later.
 #[derive(Debug)]
 pub struct LateProxy {
     port: u16,
@@ -19,10 +20,10 @@ pub struct LateProxy {
     service: JoinHandle<()>,
 }
 
-/// A part of the request that is to be kept.
+/// A part of the request to hold back.
 type Wanted = Arc<Mutex<Option<&'static str>>>;
 
-/// A request that has not been delivered yet. The server still has its connection open.
+/// A request that has not been delivered yet. Its connection to the server is still open.
 #[derive(Debug)]
 pub struct KeptRequest {
     server: TcpStream,
@@ -30,10 +31,10 @@ pub struct KeptRequest {
 }
 
 impl LateProxy {
-    /// Starts one in front of the server on this port of 127.0.0.1.
+    /// Starts a proxy for the server on this port of 127.0.0.1.
     ///
     /// # Panics
-    /// When it gets no port.
+    /// If no port is free.
     pub async fn start(target: u16) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
         let port = listener.local_addr().expect("it is bound").port();
@@ -46,29 +47,29 @@ impl LateProxy {
         Self { port, wanted, refuses, kept, service }
     }
 
-    /// Its port, to be used in place of the server's.
+    /// The proxy's port, to use instead of the server's.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Keeps the next request that has this in it, whoever sends it.
+    /// Holds back the next request that contains this, from any client.
     ///
     /// # Panics
-    /// When the proxy has panicked.
+    /// If the proxy has panicked.
     pub fn keep_next(&self, part: &'static str) {
         *self.wanted.lock().expect("no panic") = Some(part);
     }
 
-    /// Closes new connections at once, or serves them again.
+    /// Sets whether new connections are closed at once or served.
     pub fn refuse_connections(&self, refuses: bool) {
         self.refuses.store(refuses, Ordering::Relaxed);
     }
 
-    /// The request that was kept, as soon as there is one.
+    /// Waits for the request that is held back.
     ///
     /// # Panics
-    /// When the proxy has panicked.
+    /// If the proxy has panicked.
     pub async fn kept(&mut self) -> KeptRequest {
         self.kept.recv().await.expect("the proxy runs")
     }
@@ -81,10 +82,10 @@ impl Drop for LateProxy {
 }
 
 impl KeptRequest {
-    /// Delivers it, and waits for the server's answer.
+    /// Delivers the request, and waits for the server's answer.
     ///
     /// # Panics
-    /// When the server does not answer.
+    /// If the server does not answer.
     pub async fn deliver(mut self) {
         self.server.write_all(&self.request).await.expect("the server reads");
         let length = self.server.read(&mut [0; 4096]).await.expect("the server answers");
@@ -92,7 +93,7 @@ impl KeptRequest {
     }
 }
 
-/// What the proxy's task needs.
+/// The state of the proxy's task.
 struct Gate {
     target: u16,
     wanted: Wanted,
@@ -118,7 +119,7 @@ impl Gate {
     }
 }
 
-/// Passes everything until one side has ended, or a request is to be kept.
+/// Forwards everything until one side has ended, or a request is held back.
 async fn pass(
     mut client: TcpStream,
     mut server: TcpStream,
@@ -143,7 +144,7 @@ async fn pass(
     }
 }
 
-/// Is this the one to be kept? There is only one.
+/// Whether to hold back this request. Only one is held back.
 fn is_wanted(wanted: &Wanted, request: &[u8]) -> bool {
     let text = String::from_utf8_lossy(request);
     wanted.lock().expect("no panic").take_if(|part| text.contains(*part)).is_some()

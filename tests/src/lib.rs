@@ -1,4 +1,4 @@
-//! What the tests share: real servers, worker processes, and a backend with defects.
+//! Shared by the tests: real servers, worker processes, and backends with defects.
 
 pub mod defective;
 pub mod faulty;

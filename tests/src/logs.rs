@@ -1,19 +1,20 @@
 //! Collects what one thread logs.
 //!
-//! The subscriber is the whole process's, and is there before the tests run. With a subscriber of its own for each
-//! thread, a line could get lost: while `tracing` knows only one subscriber, it asks the thread that reaches an event
-//! first whether it is of interest, and remembers that answer for every thread.
+//! The subscriber is global to the process and installed before any test runs. A subscriber per
+//! thread could miss lines: while `tracing` knows only one subscriber, it asks the thread that
+//! reaches an event first whether the event is enabled, and caches that answer for all threads.
 
 use std::cell::RefCell;
 use std::io::Write;
 use std::sync::Once;
 
 thread_local! {
-    /// The lines of this thread, while it collects them.
+    /// The lines of this thread while it collects them.
     static COLLECTED: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };
 }
 
-/// Installs the subscriber. Call it before any test runs, wherever several run side by side.
+/// Installs the subscriber. Call it before any test runs, in every binary that runs tests
+/// concurrently.
 ///
 /// # Panics
 ///
@@ -26,7 +27,7 @@ pub fn install() {
     });
 }
 
-/// Runs `work`, and returns the lines that its thread has logged.
+/// Runs `work` and returns the lines that its thread logged.
 ///
 /// # Panics
 ///
@@ -39,7 +40,7 @@ pub fn collect<T>(work: impl FnOnce() -> T) -> (T, String) {
     (done, String::from_utf8(lines).expect("UTF-8"))
 }
 
-/// Writes to the collection of this thread, or nowhere.
+/// Writes to the collection of the current thread, if there is one.
 struct ThisThread;
 
 impl Write for ThisThread {

@@ -13,25 +13,25 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::servers::free_port;
 
-/// A TCP proxy on 127.0.0.1. It ends, and its connections with it, when it is dropped.
+/// A TCP proxy on 127.0.0.1. Dropping it closes its connections.
 #[derive(Debug)]
 pub struct Proxy {
     port: u16,
     target: u16,
     flow: watch::Sender<Flow>,
-    /// How much longer what passes takes, in each direction.
+    /// The added delay in each direction.
     delay: watch::Sender<Duration>,
-    /// How many connections were made to it.
+    /// The number of accepted connections.
     accepted: Arc<AtomicU64>,
-    /// What serves; none while the network is cut.
+    /// The serving task; `None` while the network is cut.
     service: Option<Service>,
 }
 
-/// What passes.
+/// What the proxy forwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Flow {
     Everything,
-    /// What clients say.
+    /// Only what clients send.
     Requests,
     Nothing,
 }
@@ -42,7 +42,7 @@ enum Direction {
     ToClient,
 }
 
-/// How a connection is to pass things on.
+/// How a connection forwards data.
 #[derive(Debug, Clone)]
 struct How {
     flow: watch::Receiver<Flow>,
@@ -56,14 +56,14 @@ struct Service {
 }
 
 impl Proxy {
-    /// Starts one in front of the server on this port of 127.0.0.1.
+    /// Starts a proxy for the server on this port of 127.0.0.1.
     ///
     /// # Panics
-    /// When it gets no port.
+    /// If no port is free.
     pub async fn start(target: u16) -> Self {
         let (flow, _) = watch::channel(Flow::Everything);
         let (delay, _) = watch::channel(Duration::ZERO);
-        // Another process may take the port between the look and the start: then try the next.
+        // Another process may bind the port after the check, so retry with the next one.
         for _ in 0..5 {
             let port = free_port().expect("a free port");
             if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)).await {
@@ -75,35 +75,35 @@ impl Proxy {
         panic!("the proxy got no port");
     }
 
-    /// Its port, to be used in place of the server's.
+    /// The proxy's port, to use instead of the server's.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// How many connections were made to it since it was started, whether the server took them or not.
+    /// The number of connections accepted since the start, including those that the server refused.
     #[must_use]
     pub fn accepted(&self) -> u64 {
         self.accepted.load(Ordering::Relaxed)
     }
 
-    /// Closes every connection on both sides, and refuses new ones until [`heal`](Self::heal). What it
-    /// kept since a [`stall`](Self::stall) is lost. When this returns nothing is open.
+    /// Closes every connection on both sides, and refuses new ones until [`heal`](Self::heal). Data
+    /// buffered since a [`stall`](Self::stall) is lost. When this returns, no connection is open.
     ///
     /// # Panics
-    /// When the proxy has panicked.
+    /// If the proxy has panicked.
     pub async fn cut(&mut self) {
         if let Some(Service { task, end }) = self.service.take() {
-            // It may have ended by itself: then there is nobody to tell.
+            // If it has already ended, there is nothing to notify.
             let _ = end.send(());
             task.await.expect("no panic");
         }
     }
 
-    /// Lets connections be made again after [`cut`](Self::cut), and everything pass.
+    /// Accepts connections again after [`cut`](Self::cut), and forwards everything.
     ///
     /// # Panics
-    /// When its port is no longer free.
+    /// If its port is no longer free.
     pub async fn heal(&mut self) {
         self.resume();
         if self.service.is_none() {
@@ -115,24 +115,24 @@ impl Proxy {
         }
     }
 
-    /// Passes nothing in either direction, neither a byte nor the end of a connection, as a network does
-    /// that drops every packet: connections stay open and new ones can be made, but they are silent.
+    /// Forwards nothing in either direction, not even the end of a connection, like a network that
+    /// drops every packet. Connections stay open and new ones can be made, but they are silent.
     pub fn stall(&self) {
         self.flow.send_replace(Flow::Nothing);
     }
 
-    /// Passes what clients say and keeps the answers: the server does what it is asked to, and nobody
-    /// hears of it.
+    /// Forwards requests but holds back the answers: the server executes what it is asked to, and
+    /// no client learns of it.
     pub fn stall_answers(&self) {
         self.flow.send_replace(Flow::Requests);
     }
 
-    /// Makes everything take this much longer in each direction, as distance does.
+    /// Delays everything by this much in each direction, like a distant server.
     pub fn delay(&self, delay: Duration) {
         self.delay.send_replace(delay);
     }
 
-    /// Passes everything again, first what was kept.
+    /// Forwards everything again, buffered data first.
     pub fn resume(&self) {
         self.flow.send_replace(Flow::Everything);
     }
@@ -161,7 +161,7 @@ impl Service {
     }
 }
 
-/// Serves until it is told to end; then it closes everything before it returns.
+/// Serves until it is asked to end, then closes everything before it returns.
 async fn serve(
     listener: TcpListener,
     target: u16,
@@ -177,7 +177,7 @@ async fn serve(
             Ok((client, _)) = listener.accept() => {
                 accepted.fetch_add(1, Ordering::Relaxed);
                 let how = how.clone();
-                // A connection that breaks has told both its sides.
+                // A connection that breaks has notified both its sides.
                 connections.spawn(async move { connect(client, target, how).await.ok() });
             }
         }
@@ -186,7 +186,7 @@ async fn serve(
     connections.shutdown().await;
 }
 
-/// Passes what the two sides of a connection say until both have ended, or one breaks off.
+/// Forwards data between both sides of a connection until both have ended, or one breaks.
 async fn connect(client: TcpStream, target: u16, mut how: How) -> io::Result<()> {
     passes(&mut how.flow, Direction::ToServer).await;
     let server = TcpStream::connect(("127.0.0.1", target)).await?;
@@ -210,7 +210,7 @@ async fn pump(
     let mut buffer = vec![0; 16 * 1024];
     loop {
         let read = from.read(&mut buffer).await;
-        // What came is kept here while nothing passes, and so is an end.
+        // Data, or the end of the connection, stays here while nothing is forwarded.
         passes(&mut how.flow, direction).await;
         let delay = *how.delay.borrow();
         if !delay.is_zero() {
@@ -223,13 +223,13 @@ async fn pump(
     }
 }
 
-/// Waits until this direction passes.
+/// Waits until this direction is open.
 async fn passes(flow: &mut watch::Receiver<Flow>, direction: Direction) {
     let open = |flow: &Flow| match direction {
         Direction::ToServer => *flow != Flow::Nothing,
         Direction::ToClient => *flow == Flow::Everything,
     };
-    // Without a sender the proxy is being dropped, and this task with it.
+    // Without a sender, the proxy is being dropped together with this task.
     if flow.wait_for(open).await.is_err() {
         std::future::pending::<()>().await;
     }

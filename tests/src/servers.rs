@@ -1,6 +1,6 @@
-//! Real servers of the tests' own: each on a port of its own, with a directory of its own, ended by
-//! its process id. None needs a configuration of the machine, and a server that the machine runs for
-//! itself is left alone.
+//! Real servers, started by the tests. Each has its own port and directory, and is killed by its
+//! process id. They need no configuration on the machine, and never touch a server that the machine
+//! itself runs.
 
 mod data;
 mod etcd;
@@ -35,8 +35,8 @@ pub use self::zookeeper::{
     CURATOR, ZOOKEEPER, ZooKeeper, ZooKeeperEnsemble, ZooKeeperServer, curator_class_path,
 };
 
-/// The path of a program: PostgreSQL's newest as Debian installs it, else one on the `PATH`, else one
-/// where servers are kept off the `PATH` of most users.
+/// Finds a program: the newest PostgreSQL as Debian installs it, otherwise one on the `PATH`,
+/// otherwise one in the system folders that most users do not have on their `PATH`.
 #[must_use]
 pub fn program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -46,7 +46,7 @@ pub fn program(name: &str) -> Option<PathBuf> {
     folders.into_iter().map(|folder| folder.join(name)).find(|file| file.is_file())
 }
 
-/// Is this program on the machine?
+/// Whether this program is installed.
 #[must_use]
 pub fn installed(name: &str) -> bool {
     match name {
@@ -56,16 +56,17 @@ pub fn installed(name: &str) -> bool {
     }
 }
 
-/// The first of these programs that is not on the machine, or the first of all.
+/// The first of these programs that is not installed, or the first one if all are.
 ///
 /// # Panics
-/// When there are none.
+/// If there are none.
 #[must_use]
 pub fn first_missing(names: &[&'static str]) -> &'static str {
     names.iter().find(|name| !installed(name)).or(names.first()).expect("a program")
 }
 
-/// The folders of PostgreSQL's programs that Debian leaves off the `PATH`, the newest version first.
+/// The folders of PostgreSQL's programs that Debian does not put on the `PATH`, newest version
+/// first.
 fn postgres_folders() -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir("/usr/lib/postgresql") else { return Vec::new() };
     let mut versions: Vec<(u32, PathBuf)> = entries
@@ -79,22 +80,22 @@ fn postgres_folders() -> Vec<PathBuf> {
     versions.into_iter().rev().map(|(_, folder)| folder).collect()
 }
 
-/// A port that nobody uses at this moment, and that this process was not given before.
+/// Returns a free port that this process has not been given before.
 ///
-/// It is below the ports that Linux gives to outgoing connections: while a killed server is away, none
-/// of its clients is given its port.
+/// It is below the range that Linux uses for outgoing connections. While a killed server is down,
+/// none of its clients can be given its port.
 ///
 /// # Errors
-/// When none can be had.
+/// If no port is free.
 pub fn free_port() -> io::Result<u16> {
     const FIRST: u32 = 10_000;
     const COUNT: u32 = 20_000;
-    static LOOKS: AtomicU16 = AtomicU16::new(0);
-    // Processes that run at the same time begin far from each other.
+    static ATTEMPTS: AtomicU16 = AtomicU16::new(0);
+    // Processes that run at the same time start far from each other.
     let begin = std::process::id().wrapping_mul(7919) % COUNT;
     for _ in 0..COUNT {
-        let look = u32::from(LOOKS.fetch_add(1, Ordering::Relaxed));
-        let port = u16::try_from(FIRST + (begin + look) % COUNT).map_err(io::Error::other)?;
+        let attempt = u32::from(ATTEMPTS.fetch_add(1, Ordering::Relaxed));
+        let port = u16::try_from(FIRST + (begin + attempt) % COUNT).map_err(io::Error::other)?;
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return Ok(port);
         }
@@ -105,9 +106,9 @@ pub fn free_port() -> io::Result<u16> {
 /// Sends a signal to a child process.
 ///
 /// # Panics
-/// When the child is gone.
+/// If the child is gone.
 pub fn signal_child(child: &Child, signal: Signal) {
-    kill_process(id_of(child), signal).expect("a child of ours");
+    kill_process(id_of(child), signal).expect("our own child process");
 }
 
 fn id_of(child: &Child) -> Pid {

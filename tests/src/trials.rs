@@ -1,5 +1,6 @@
-//! Tests that are made at run time: one whose server is missing shows as ignored and says why, or
-//! fails where servers are required (`DLOCK_REQUIRE_SERVERS=1`, as `tests/run` sets it).
+//! Tests that are registered at run time. A test whose server is not installed is shown as ignored,
+//! with the reason, or fails if servers are required (`DLOCK_REQUIRE_SERVERS=1`, set by
+//! `tests/run`).
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use tokio::time::timeout;
 
 use crate::servers::installed;
 
-/// No test takes longer than this.
+/// The time limit of each test.
 const LIMIT: Duration = Duration::from_mins(5);
 
 /// The tests of one binary.
@@ -30,13 +31,14 @@ impl std::fmt::Debug for Trials {
 }
 
 impl Trials {
-    /// Tests that wait for this first. It has no time limit, and does not run if no test does.
+    /// Creates a collection whose tests each call `before` first. `before` has no time limit, and
+    /// does not run if no test does.
     #[must_use]
     pub fn after(before: fn()) -> Self {
         Self { before: Some(before), ..Self::default() }
     }
 
-    /// Adds a test that needs nothing but this machine.
+    /// Adds a test that needs no server.
     pub fn add<F>(&mut self, name: impl Into<String>, test: fn() -> F)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -70,15 +72,15 @@ impl Trials {
         }
     }
 
-    /// Adds a module's tests, each with the module's name before its own.
+    /// Adds a module's tests, with the module's name as a prefix.
     pub fn module(&mut self, name: &'static str, add: fn(&mut Self)) {
         self.module = Some(name);
         add(self);
         self.module = None;
     }
 
-    /// Runs this many at a time, where the command line does not say how many: for tests that wait more
-    /// than they compute.
+    /// Runs this many tests at a time unless the command line sets a number. For tests that wait
+    /// more than they compute.
     pub fn side_by_side(&mut self, threads: usize) {
         self.threads = Some(threads);
     }
@@ -91,7 +93,7 @@ impl Trials {
         }
     }
 
-    /// Runs them.
+    /// Runs the tests.
     #[must_use]
     pub fn run(self) -> ExitCode {
         let mut arguments = Arguments::from_args();
@@ -102,7 +104,7 @@ impl Trials {
             programs.sort_unstable();
             programs.dedup();
             println!(
-                "left out: {} tests, because these are not installed: {} (tests/run installs them)",
+                "skipped {} tests because these are not installed: {} (tests/run installs them)",
                 self.left_out.len(),
                 programs.join(", ")
             );
@@ -114,6 +116,6 @@ impl Trials {
 fn run<F: Future<Output = ()> + Send + 'static>(test: fn() -> F) -> Result<(), Failed> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let ended = runtime.block_on(async { timeout(LIMIT, tokio::spawn(test())).await });
-    ended.map_err(|_| format!("it did not end within {LIMIT:?}"))??;
+    ended.map_err(|_| format!("the test did not finish within {LIMIT:?}"))??;
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! The public suite against every backend. `DLOCK_RULES` names the rules, with commas between them, if not all
-//! are to be checked.
+//! Runs the public conformance suite against every backend. `DLOCK_RULES` selects rules, separated
+//! by commas.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -22,7 +22,7 @@ fn main() -> ExitCode {
     trials.add("memory_conforms", memory);
     trials.add("sqlite_conforms", sqlite);
     trials.needs("redis-server", "redis_conforms", redis);
-    // Debian 12 has no package of it.
+    // Debian 12 has no Valkey package.
     if installed(VALKEY) {
         trials.add("valkey_conforms", || async {
             let server = RedisServer::start_valkey();
@@ -44,7 +44,7 @@ fn main() -> ExitCode {
     });
     trials.needs(ZOOKEEPER, "zookeeper_ensemble_conforms", || async {
         let ensemble = ZooKeeperEnsemble::start();
-        // Three servers and all rules share what may be one core: a session has to outlast their stalls.
+        // Three servers and all rules may share one core, so a session has to outlast their stalls.
         zookeeper_at(ensemble.url_with(4_000)).await;
     });
     #[cfg(feature = "etcd")]
@@ -67,7 +67,7 @@ fn main() -> ExitCode {
 async fn memory() {
     let store = Memory::new();
     let report = check(Suite::new(move || std::future::ready(Ok(store.clone())))).await;
-    // It claims every kind of lock there is.
+    // The memory backend claims to support every kind of lock.
     if wanted().is_none() {
         assert_eq!(report.checked(), Suite::rules().len());
     }
@@ -115,8 +115,8 @@ async fn redlock() {
     let url = nodes.url();
     let suite = Suite::new(move || {
         let url = url.clone();
-        // All rules run at the same moment over a hundred connections, which one process does not do: a node that is
-        // slow is not one that is gone.
+        // All rules run at the same time over a hundred connections, unlike in a real process. A
+        // slow node must not count as a failed one.
         let patient = Redlock::builder()
             .connect_timeout(Duration::from_secs(10))
             .node_timeout(Duration::from_secs(5));

@@ -1,4 +1,4 @@
-//! The examples, as their users run them.
+//! Runs the examples as their users do.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ use dlock_tests::servers::{
 use dlock_tests::trials::Trials;
 use serde_json::Value;
 
-/// One for each example but the flash sale.
+/// Every example except the flash sale.
 const PACKAGES: [&str; 5] = [
     "example-bank-transfer",
     "example-configuration",
@@ -24,7 +24,7 @@ const PACKAGES: [&str; 5] = [
     "example-scheduled-job",
 ];
 
-/// The backends that the flash sale has only on request.
+/// The flash sale's optional backends.
 #[cfg(not(feature = "etcd"))]
 const FEATURES: &str = "examples/postgres,examples/mysql,examples/zookeeper";
 #[cfg(feature = "etcd")]
@@ -46,9 +46,21 @@ fn main() -> std::process::ExitCode {
     trials.needs("redis-server", "redlock_sells_exactly_the_stock", || async {
         sells_exactly_the_stock(&["--backend", &RedisNodes::start().url()]);
     });
-    trials.needs("redis-server", "redlock_sells_on_while_a_node_is_killed", redlock_node_killed);
-    trials.needs("redis-server", "redis_cluster_sells_on_over_a_failover", cluster_fails_over);
-    trials.needs("redis-server", "redis_sentinel_sells_on_over_a_failover", sentinel_fails_over);
+    trials.needs(
+        "redis-server",
+        "redlock_keeps_selling_while_a_node_is_killed",
+        redlock_node_killed,
+    );
+    trials.needs(
+        "redis-server",
+        "redis_cluster_keeps_selling_during_a_failover",
+        cluster_fails_over,
+    );
+    trials.needs(
+        "redis-server",
+        "redis_sentinel_keeps_selling_during_a_failover",
+        sentinel_fails_over,
+    );
     trials.needs("postgres", "postgres_sells_exactly_the_stock", || async {
         sells_exactly_the_stock(&["--backend", &PostgresServer::start().url()]);
     });
@@ -59,13 +71,13 @@ fn main() -> std::process::ExitCode {
         let backend = ZooKeeperServer::start();
         sells_exactly_the_stock_within(7_000, &["--backend", &backend.url()]);
     });
-    trials.needs(ZOOKEEPER, "zookeeper_sells_on_while_the_leader_is_killed", leader_killed);
+    trials.needs(ZOOKEEPER, "zookeeper_keeps_selling_while_the_leader_is_killed", leader_killed);
     #[cfg(feature = "etcd")]
     trials.needs("etcd", "etcd_sells_exactly_the_stock", || async {
         sells_exactly_the_stock_within(5_000, &["--backend", &EtcdServer::start().url()]);
     });
     #[cfg(feature = "etcd")]
-    trials.needs("etcd", "etcd_sells_on_while_the_leader_is_killed", etcd_leader_killed);
+    trials.needs("etcd", "etcd_keeps_selling_while_the_leader_is_killed", etcd_leader_killed);
     trials.needs("postgres", "a_row_lock_sells_exactly_the_stock", last_item);
     trials.add("a_fenced_store_refuses_the_stale_write", fencing);
     trials.add("a_schedule_runs_each_tick_once", schedule);
@@ -88,10 +100,10 @@ async fn redis() {
     sells_exactly_the_stock(&["--backend", &server.url()]);
 }
 
-/// The examples' programs, by name.
+/// The executables of the examples, by name.
 static PROGRAMS: LazyLock<HashMap<String, PathBuf>> = LazyLock::new(build);
 
-/// Builds the examples: Cargo has no dependencies on another package's programs.
+/// Builds the examples. Cargo cannot depend on another package's executables.
 fn build() -> HashMap<String, PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
@@ -118,17 +130,17 @@ fn example(name: &str) -> &'static PathBuf {
 async fn fencing() {
     let output = Command::new(example("example-fencing")).output().expect("the example");
     assert!(output.status.success(), "{output:?}");
-    let told = String::from_utf8_lossy(&output.stdout);
-    let (plain, fenced) = told.split_once("with a fenced write").expect("two parts");
-    assert!(plain.contains("has written: it hears of the loss too late"), "{told}");
-    assert!(fenced.contains("is refused: fencing token"), "{told}");
+    let printed = String::from_utf8_lossy(&output.stdout);
+    let (plain, fenced) = printed.split_once("with a fencing token").expect("two parts");
+    assert!(plain.contains("learned of the lost lease too late"), "{printed}");
+    assert!(fenced.contains("was rejected: fencing token"), "{printed}");
 }
 
 async fn schedule() {
     let output = Command::new(example("example-scheduled-job")).output().expect("the example");
-    let told = String::from_utf8_lossy(&output.stdout);
+    let printed = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{output:?}");
-    assert!(told.contains("20 ticks, 0 of them not run exactly once"), "{told}");
+    assert!(printed.contains("20 ticks, 0 not run exactly once"), "{printed}");
 }
 
 async fn configuration() {
@@ -140,23 +152,23 @@ async fn configuration() {
         let output = command.envs(environment.iter().copied()).args(arguments).output();
         let output = output.expect("the example");
         let [out, err] =
-            [output.stdout, output.stderr].map(|told| String::from_utf8(told).unwrap());
+            [output.stdout, output.stderr].map(|printed| String::from_utf8(printed).unwrap());
         (output.status.success(), out, err)
     };
 
-    let (_, told, _) = run(&[], &[]);
-    assert!(told.contains("checked: ") && told.contains("sold product 7"), "{told}");
+    let (_, printed, _) = run(&[], &[]);
+    assert!(printed.contains("checked: ") && printed.contains("sold product 7"), "{printed}");
 
-    // The environment goes before the file, with a URL or with where one is.
+    // Environment variables override the file, with a URL or with the source of one.
     let url = format!("sqlite:{}", stock.display());
-    let (_, told, err) = run(&[("DLOCK_BACKEND_STOCK", &url)], &[]);
-    assert!(told.contains("sold product 7") && stock.exists(), "{told}{err}");
+    let (_, printed, err) = run(&[("DLOCK_BACKEND_STOCK", &url)], &[]);
+    assert!(printed.contains("sold product 7") && stock.exists(), "{printed}{err}");
     std::fs::remove_file(&stock).expect("it is there");
     let text = "greeting = 'hello'\n[locks.backends]\na = { env = 'STOCK_URL' }\n";
     std::fs::write(&file, text).expect("written");
     let arguments = ["--config", file.to_str().expect("a path")];
-    let (_, told, err) = run(&[("STOCK_URL", &url)], &arguments);
-    assert!(told.contains("sold product 7") && stock.exists(), "{told}{err}");
+    let (_, printed, err) = run(&[("STOCK_URL", &url)], &arguments);
+    assert!(printed.contains("sold product 7") && stock.exists(), "{printed}{err}");
     std::fs::write(&mounted, "redis://:secret@127.0.0.1:1/").expect("written");
     let text =
         text.replace("{ env = 'STOCK_URL' }", &format!("{{ file = '{}' }}", mounted.display()));
@@ -169,29 +181,35 @@ async fn configuration() {
         (&[("DLOCK_DEFAULT_BACKEND", "shop")], &[], "`shop` is not registered (registered: stock)"),
         (&[], &["--config", "/nowhere/shop.toml"], "/nowhere/shop.toml: No such file"),
     ] {
-        let (succeeded, told, err) = run(environment, arguments);
-        assert!(!succeeded && err.contains(expected), "{expected}: {told}{err}");
+        let (succeeded, printed, err) = run(environment, arguments);
+        assert!(!succeeded && err.contains(expected), "{expected}: {printed}{err}");
         assert_eq!(err.trim().lines().count(), 1, "{err}");
-        assert!(!err.contains("secret") && !told.contains("secret"), "{told}{err}");
+        assert!(!err.contains("secret") && !printed.contains("secret"), "{printed}{err}");
     }
 }
 
 async fn transfers() {
     let output = Command::new(example("example-bank-transfer")).output().expect("the example");
-    let told = String::from_utf8_lossy(&output.stdout);
+    let printed = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{output:?}");
-    assert!(told.contains("with both accounts locked  total 50000 before, 50000 after"), "{told}");
-    assert!(!told.contains("without a lock             total 50000 before, 50000 after"), "{told}");
+    assert!(
+        printed.contains("with both accounts locked  total 50000 before, 50000 after"),
+        "{printed}"
+    );
+    assert!(
+        !printed.contains("without a lock             total 50000 before, 50000 after"),
+        "{printed}"
+    );
 }
 
 async fn last_item() {
     let server = PostgresServer::start();
     let mut command = Command::new(example("example-last-item"));
     let output = command.args(["--database", &server.url()]).output().expect("the example");
-    let told = String::from_utf8_lossy(&output.stdout);
+    let printed = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{output:?}");
-    assert!(told.contains("locked in the transaction  sold 10 of 10"), "{told}");
-    assert!(!told.contains("without a lock             sold 10 of 10"), "{told}");
+    assert!(printed.contains("locked in the transaction  sold 10 of 10"), "{printed}");
+    assert!(!printed.contains("without a lock             sold 10 of 10"), "{printed}");
 }
 
 fn flash_sale(arguments: &[&str]) -> Output {
@@ -216,12 +234,12 @@ fn sells_exactly_the_stock(arguments: &[&str]) {
     sells_exactly_the_stock_within(3_000, arguments);
 }
 
-/// The others go on within so many milliseconds after a crash.
+/// After a crash, the other servers must continue within this many milliseconds.
 fn sells_exactly_the_stock_within(longest_wait: u64, arguments: &[&str]) {
     let output = flash_sale(arguments);
-    let (out, told) =
+    let (out, printed) =
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{told}");
+    assert!(output.status.success(), "{printed}");
     let line: Value = serde_json::from_str(out.trim()).expect("one line of JSON");
     assert_eq!(line["stock"], 50, "{line}");
     assert!(line["without_lock"]["oversold"].as_u64() > Some(0), "{line}");
@@ -229,53 +247,54 @@ fn sells_exactly_the_stock_within(longest_wait: u64, arguments: &[&str]) {
         assert_eq!((&line[run]["sold"], &line[run]["oversold"]), (&50.into(), &0.into()), "{line}");
     }
     assert_eq!(line["with_crash"]["refused"], 1, "{line}");
-    // The ttl of a purchase and a second.
+    // The ttl of a purchase plus a second.
     assert!(line["with_crash"]["longest_wait_ms"].as_u64() <= Some(longest_wait), "{line}");
 }
 
-/// How many locks this server has seen taken, by its own statistics: one script takes, one gives back.
+/// How many purchases this server has seen, by its own statistics: each runs one script to acquire
+/// and one to release.
 fn purchases(server: &RedisServer) -> u64 {
-    let told = server.cli(&["INFO", "commandstats"]);
-    let line = told.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls="));
+    let printed = server.cli(&["INFO", "commandstats"]);
+    let line = printed.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls="));
     let calls = line.and_then(|line| line.split(',').next()?.parse::<u64>().ok());
     calls.unwrap_or(0) / 2
 }
 
 /// Waits until one of these servers is in the middle of the sale.
-fn in_mid_sale(servers: &[RedisServer]) -> usize {
+fn wait_for_mid_sale(servers: &[RedisServer]) -> usize {
     let began = Instant::now();
     loop {
         if let Some(found) = servers.iter().position(|server| purchases(server) >= 10) {
             return found;
         }
-        assert!(began.elapsed() < Duration::from_mins(1), "nobody buys");
+        assert!(began.elapsed() < Duration::from_mins(1), "the sale has not started");
         std::thread::sleep(Duration::from_millis(2));
     }
 }
 
-/// Runs the sale, with this happening in the middle of it.
-fn sells_exactly_the_stock_while(backend: &str, happening: impl FnOnce()) {
+/// Runs the sale and, in the middle of it, `disturb`.
+fn sells_exactly_the_stock_while(backend: &str, disturb: impl FnOnce()) {
     let folder = tempfile::tempdir().expect("a temporary directory");
     let svg = folder.path().join("timeline.svg");
     let mut command = Command::new(example("flash_sale"));
     command.args(["--json", "--backend", backend, "--svg"]).arg(svg);
     let sale = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the example");
-    happening();
+    disturb();
     let output = sale.wait_with_output().expect("it ends");
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{told}");
+    let printed = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{printed}");
     let line: Value = serde_json::from_slice(&output.stdout).expect("one line of JSON");
     for run in ["with_lock", "with_crash"] {
         assert_eq!((&line[run]["sold"], &line[run]["oversold"]), (&50.into(), &0.into()), "{line}");
     }
-    // How often the token has refused a write is said, and nothing but that may have saved the stock.
+    // The report says how often the token rejected a write, because that alone may have saved the stock.
     assert!(line["with_lock"]["refused"].is_u64(), "{line}");
 }
 
 async fn redlock_node_killed() {
     let mut nodes = RedisNodes::start();
     sells_exactly_the_stock_while(&nodes.url(), || {
-        in_mid_sale(&nodes.servers);
+        wait_for_mid_sale(&nodes.servers);
         nodes.servers[2].kill();
     });
 }
@@ -283,7 +302,7 @@ async fn redlock_node_killed() {
 async fn cluster_fails_over() {
     let mut cluster = RedisCluster::start();
     sells_exactly_the_stock_while(&cluster.url(), || {
-        let master = in_mid_sale(&cluster.nodes);
+        let master = wait_for_mid_sale(&cluster.nodes);
         cluster.fail_over(master);
     });
 }
@@ -291,7 +310,7 @@ async fn cluster_fails_over() {
 async fn sentinel_fails_over() {
     let mut all = RedisSentinels::start();
     sells_exactly_the_stock_while(&all.url(), || {
-        in_mid_sale(&all.servers[..1]);
+        wait_for_mid_sale(&all.servers[..1]);
         all.fail_over();
     });
 }
@@ -306,7 +325,7 @@ async fn etcd_leader_killed() {
             keys.contains("dlock/item")
         };
         while !sells(&cluster) {
-            assert!(began.elapsed() < Duration::from_mins(1), "nobody buys");
+            assert!(began.elapsed() < Duration::from_mins(1), "the sale has not started");
             std::thread::sleep(Duration::from_millis(2));
         }
         let leader = cluster.leader();
@@ -323,7 +342,7 @@ async fn leader_killed() {
             leader.ephemerals().iter().any(|path| path.starts_with("/dlock/item"))
         };
         while !sells(&ensemble) {
-            assert!(began.elapsed() < Duration::from_mins(1), "nobody buys");
+            assert!(began.elapsed() < Duration::from_mins(1), "the sale has not started");
             std::thread::sleep(Duration::from_millis(2));
         }
         let leader = ensemble.leader();
@@ -340,10 +359,10 @@ async fn bad_input() {
         (&["--svg", "/proc/nowhere/timeline.svg"], "/proc/nowhere"),
     ] {
         let output = flash_sale(arguments);
-        let told = String::from_utf8_lossy(&output.stderr);
+        let printed = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success(), "{arguments:?}");
-        assert_eq!(told.trim().lines().count(), 1, "{told}");
-        assert!(told.contains(part) && !told.contains("secret"), "{told}");
+        assert_eq!(printed.trim().lines().count(), 1, "{printed}");
+        assert!(printed.contains(part) && !printed.contains("secret"), "{printed}");
         assert!(output.stdout.is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! What `install` verifies: every annotated function of this binary.
+//! What `install` checks: every annotated function of this binary.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ async fn report() -> Result<(), LockError> {
     Ok(())
 }
 
-/// One key, and two numbers of permits.
+/// The same key with two different numbers of permits.
 #[distributed_lock(key = "printer", permits = 3, backend = "office")]
 #[allow(dead_code)]
 async fn print() -> Result<(), LockError> {
@@ -47,14 +47,14 @@ impl Unused {
     }
 }
 
-/// In the caller's transaction: it needs no backend, but has a lease's name.
+/// Runs in the caller's transaction. It needs no backend, but its key is also the key of a lease.
 #[distributed_lock(key = "product:<id>", transaction = tx)]
 #[allow(dead_code)]
 async fn sell(id: u64, tx: &mut sqlx::PgTransaction<'_>) -> Result<u64, LockError> {
     Ok(id)
 }
 
-/// A store that can do less: no short leases, no `min_hold`.
+/// A limited store: no short leases, no `min_hold`.
 struct Limited(Memory);
 
 impl Backend for Limited {
@@ -95,7 +95,7 @@ impl Backend for Limited {
     }
 }
 
-/// One test: a process installs once.
+/// A single test, because a process can install only one registry.
 #[tokio::test]
 async fn install_verifies_every_site_and_happens_once() {
     let _ = Unused;
@@ -138,7 +138,7 @@ async fn install_verifies_every_site_and_happens_once() {
         .backend("library", Limited(Memory::new()))
         .allow_unregistered("linked")
         .install();
-    let text = refused.expect_err("kinds that cannot be honoured").to_string();
+    let text = refused.expect_err("kinds of locks that cannot be honoured").to_string();
     for part in [
         "backend `library` cannot honour mode = \"shared\"",
         "`shop`, `office` can",
@@ -152,7 +152,7 @@ async fn install_verifies_every_site_and_happens_once() {
     let text = alone.install().expect_err("nothing else is registered").to_string();
     assert!(text.contains("backends that can: memory, sqlite, redis, postgres"), "{text}");
 
-    // What `install` finds at the start, a call finds where nothing was installed.
+    // What `install` reports at startup, a call reports if nothing was installed.
     let local = Registry::builder().backend("shop", Limited(Memory::new())).build();
     let local = local.expect("a registry");
     let answer = local.scope(purchase(1)).await;
@@ -163,11 +163,11 @@ async fn install_verifies_every_site_and_happens_once() {
         let builder = builder.backend("jobs", Memory::new()).backend("library", Memory::new());
         builder.allow_unregistered("linked").allow_unregistered("office")
     };
-    let (installed, told) = dlock_tests::logs::collect(|| builder().install());
+    let (installed, logged) = dlock_tests::logs::collect(|| builder().install());
     installed.expect("all is well");
-    assert_eq!(told.lines().count(), 1, "{told}");
+    assert_eq!(logged.lines().count(), 1, "{logged}");
     for part in ["WARN", "::sell (", "::purchase (", "do not exclude each other"] {
-        assert!(told.contains(part), "{part} is not in: {told}");
+        assert!(logged.contains(part), "{part} is not in: {logged}");
     }
     assert!(matches!(builder().install(), Err(InstallError::AlreadyInstalled)));
     assert_eq!(purchase(3).await.expect("installed"), 3);
@@ -178,9 +178,9 @@ async fn install_verifies_every_site_and_happens_once() {
 }
 
 #[test]
-fn a_registry_that_makes_no_sense_is_not_built() {
+fn an_invalid_registry_is_not_built() {
     let text = |result: Result<Registry, dlock_runtime::BuildError>| {
-        result.expect_err("it makes no sense").to_string()
+        result.expect_err("the registry is invalid").to_string()
     };
     assert!(text(Registry::builder().build()).contains("at least one backend"));
     let twice = Registry::builder().backend("a", Memory::new()).backend("a", Memory::new());

@@ -1,7 +1,7 @@
-//! What operators see: spans with the template as a field.
+//! Spans, with the key template as a field.
 //!
-//! One test in a process of its own: while one thread alone has a subscriber, `tracing` takes what another thread
-//! comes past first to be of interest to nobody.
+//! A single test in its own process: while only one thread has a subscriber, `tracing` may cache as
+//! disabled any callsite that another thread reaches first.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -20,7 +20,7 @@ async fn purchase(id: u64) -> Result<u64, LockError> {
 
 type Fields = HashMap<String, String>;
 
-/// Keeps every span's name and fields.
+/// Collects the name and fields of every span.
 #[derive(Clone, Default)]
 struct Spans(Arc<Mutex<HashMap<u64, (String, Fields)>>>);
 

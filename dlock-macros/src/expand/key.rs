@@ -1,4 +1,4 @@
-//! The code that makes a key.
+//! Generates the code that builds a key.
 
 use proc_macro2::{Ident, Literal, Span, TokenStream};
 use quote::{ToTokens, quote_spanned};
@@ -23,11 +23,12 @@ pub(super) fn key(key: &Key, parts: &Parts<'_>) -> TokenStream {
             quote_spanned!(span=> let key = #runtime::key_from(#expression);)
         }
     };
-    // A variable, not a tail expression: temporaries of the values end before what they borrow.
+    // A variable, not a tail expression, so that temporaries of the values are dropped before what
+    // they borrow.
     quote_spanned!(mixed=> { #views #made key })
 }
 
-/// The names that the keys may mention.
+/// The names that the keys mention.
 pub(super) fn names(keys: &Keys) -> Vec<String> {
     let of = |key: &Key| match key {
         Key::Template { pieces, .. } => pieces
@@ -45,7 +46,7 @@ pub(super) fn names(keys: &Keys) -> Vec<String> {
     keys.as_slice().iter().flat_map(of).collect()
 }
 
-/// Arguments that are taken apart only in the body, seen by reference.
+/// Binds by reference the arguments that are only destructured in the body.
 fn views(parts: &Parts<'_>) -> TokenStream {
     let mixed = Span::mixed_site();
     let views = parts.function.arguments.iter().filter_map(|argument| {
@@ -71,14 +72,14 @@ fn template(literal: &LitStr, pieces: &[Piece], parts: &Parts<'_>) -> TokenStrea
     written(literal, pieces, &runtime, root)
 }
 
-/// `let key = …;` by a template whose names are in scope.
+/// `let key = …;` for a template whose names are in scope.
 pub(crate) fn written(
     literal: &LitStr,
     pieces: &[Piece],
     runtime: &TokenStream,
     root: impl Fn(&Placeholder) -> Ident,
 ) -> TokenStream {
-    // At the place of the literal, where the compiler's own messages about a value then point.
+    // The literal's location, so that the compiler reports errors about a value there.
     let span = Span::mixed_site().located_at(literal.span());
     let mut writer = quote_spanned!(span=> #runtime::key());
     for piece in pieces {
@@ -103,8 +104,8 @@ fn underscored(pieces: &[Piece]) -> bool {
     })
 }
 
-/// A reference to a placeholder's value. Every step starts at a shared reference: a method that
-/// would consume or change the argument does not compile.
+/// A reference to a placeholder's value. Every step starts from a shared reference, so a method
+/// that would consume or mutate the argument does not compile.
 fn value(placeholder: &Placeholder, root: &Ident, span: Span) -> TokenStream {
     if placeholder.steps.is_empty() {
         return quote_spanned!(span=> &#root);

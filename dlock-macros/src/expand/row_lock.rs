@@ -1,7 +1,7 @@
-//! The call that locks a row in the caller's transaction, and the body behind it.
+//! Generates the call that locks a row in the caller's transaction, followed by the body.
 //!
-//! The lock outlives the function, so the body needs nobody around it: it stands in the function's own
-//! future.
+//! The lock outlives the function, so nothing has to supervise the body: it is part of the
+//! function's own future.
 
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::quote_spanned;
@@ -26,8 +26,8 @@ pub(super) fn call(
             quote_spanned!(mixed=> [#(#keys),*])
         }
     };
-    // What the call asks of the output is shown at the return type, what it asks of the transaction
-    // where that is named.
+    // Errors about the output are reported at the return type, errors about the transaction at its
+    // name in the attribute.
     let output = at(&function.returns.output());
     let called = runtime(options, output);
     let lock = quote_spanned!(output=> #called::run_row);

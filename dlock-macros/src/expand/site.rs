@@ -1,4 +1,4 @@
-//! The lock site: a static that is known to the registry before any call.
+//! Generates the lock site: a static that the registry knows before any call.
 
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{ToTokens, quote_spanned};
@@ -35,7 +35,7 @@ pub(super) fn site(signature: &Signature, parts: &Parts<'_>) -> TokenStream {
     }
 }
 
-/// The key as the registry lists it: a template as it is written, an expression in braces.
+/// The key as the registry lists it: a template as written, an expression in braces.
 fn template(key: &Key) -> String {
     match key {
         Key::Template { literal, .. } => literal.value(),
@@ -43,7 +43,8 @@ fn template(key: &Key) -> String {
     }
 }
 
-/// The runtime's options as a literal: those that are written; the others are the runtime's to choose.
+/// The runtime's options as a literal. It sets only the options that are written, and leaves the
+/// defaults to the runtime.
 fn written(options: &Options, runtime: &TokenStream) -> TokenStream {
     let mixed = Span::mixed_site();
     let fields = OPTIONS.iter().filter_map(|option| {

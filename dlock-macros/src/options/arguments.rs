@@ -1,4 +1,4 @@
-//! `name = value` pairs, read so that one mistake does not hide the next.
+//! Parses `name = value` pairs so that one mistake does not hide the next.
 
 use proc_macro2::TokenStream;
 use syn::ext::IdentExt;
@@ -9,22 +9,22 @@ use super::table::{self, OPTIONS};
 use super::value::ungrouped;
 use crate::diagnostic::{Errors, list, nearest};
 
-/// One option as it is written.
+/// One option as written.
 pub(super) struct Argument {
     pub(super) name: Ident,
     pub(super) value: Expr,
 }
 
-/// What stands in the brackets.
+/// All options of the attribute.
 #[derive(Default)]
 pub(super) struct Arguments {
     pub(super) read: Vec<Argument>,
-    /// Was there something that could not be read? It may have been any option.
+    /// Whether some part could not be parsed. It may have been any option.
     pub(super) unreadable: bool,
 }
 
-/// Reads all arguments with known names; unknown ones, duplicates and what cannot be read are
-/// reported.
+/// Parses all arguments with known names. Reports unknown names, duplicates and anything that
+/// cannot be parsed.
 pub(super) fn parse(arguments: TokenStream, errors: &mut Errors) -> Arguments {
     let Arguments { mut read, mut unreadable } = Arguments::default();
     let parser = |input: ParseStream<'_>| {
@@ -94,7 +94,7 @@ fn accept(argument: Argument, read: &mut Vec<Argument>, errors: &mut Errors) {
     let name = &argument.name;
     if table::find(&name.to_string()).is_none() {
         errors.add(unknown(name));
-        // Most likely it is the key that is misspelt: its absence is not a second mistake.
+        // Most likely the key is misspelt, so its absence is not a second mistake.
         if let Some(meant @ ("key" | "keys")) = meant(&name.to_string())
             && read.iter().all(|earlier| earlier.name != meant)
         {
@@ -120,7 +120,7 @@ fn meant(name: &str) -> Option<&'static str> {
     foreign.map(|option| option.name).or_else(|| nearest(name, &table::names()))
 }
 
-/// Moves to the next comma that is not in brackets, or to the beginning of the next option.
+/// Skips to the next comma outside brackets, or to the start of the next option.
 fn skip(input: ParseStream<'_>) {
     while !(input.is_empty() || input.peek(Token![,])) {
         if input.parse::<proc_macro2::TokenTree>().is_err() || at_argument(input) {

@@ -1,10 +1,10 @@
-//! What makes no sense beside `transaction = …`, and why.
+//! Options that make no sense with `transaction = …`, and why.
 
 use super::arguments::Arguments;
 use super::table;
 use crate::diagnostic::Errors;
 
-/// Reports every option that is written in vain.
+/// Reports every option that would have no effect.
 pub(super) fn check(arguments: &Arguments, errors: &mut Errors) {
     for argument in &arguments.read {
         let name = &argument.name;

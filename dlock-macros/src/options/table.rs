@@ -1,4 +1,4 @@
-//! Every option: its name, how it is read, and what the runtime is told.
+//! Every option: its name, how it is parsed, and which field of the runtime's options it sets.
 
 use std::time::Duration;
 
@@ -15,12 +15,12 @@ pub(crate) struct OptionRow {
     pub(crate) name: &'static str,
     /// A value, for error messages.
     pub(crate) example: &'static str,
-    /// What other libraries call it.
+    /// The names that other libraries use for it.
     pub(crate) foreign: &'static [&'static str],
-    /// Why it makes no sense for a row lock in the caller's transaction, if it makes none.
+    /// Why it makes no sense for a row lock in the caller's transaction, if so.
     pub(crate) not_in_transaction: Option<&'static str>,
     pub(super) set: fn(&mut Options, &Argument, &mut Errors) -> syn::Result<()>,
-    /// The field of the runtime's options that it becomes, and the value if it is written.
+    /// The field of the runtime's options that it sets, and the value if the option is present.
     pub(crate) field: Option<(&'static str, Field)>,
 }
 
@@ -104,7 +104,7 @@ pub(crate) const OPTIONS: [OptionRow; 19] = [
         ..PLAIN
     },
     OptionRow {
-        // Becomes the field `mode` of the runtime, together with the option of that name.
+        // Sets the runtime's field `mode`, together with the option `mode`.
         name: "permits",
         example: "5",
         foreign: &["count", "limit"],
@@ -257,7 +257,7 @@ pub(crate) const OPTIONS: [OptionRow; 19] = [
     },
 ];
 
-/// The option of this name.
+/// The option with this name.
 pub(super) fn find(name: &str) -> Option<&'static OptionRow> {
     const TABLE: &[OptionRow] = &OPTIONS;
     TABLE.iter().find(|option| option.name == name)

@@ -1,4 +1,4 @@
-//! Mistakes that no single option shows.
+//! Mistakes in combinations of options.
 
 use std::time::Duration;
 
@@ -48,7 +48,7 @@ fn check_keys(options: &Options, arguments: &Arguments, errors: &mut Errors) {
     }
 }
 
-/// What kind of lock it is.
+/// Checks the options that determine the kind of lock.
 fn check_kind(options: &Options, arguments: &Arguments, errors: &mut Errors) {
     if let (Some(_), Some(permits)) = (written(arguments, "mode"), written(arguments, "permits")) {
         let fix = match (options.mode, options.permits) {

@@ -1,4 +1,4 @@
-//! Values of single options, each with its own way of being wrong.
+//! Parses the values of single options. Each has its own error messages.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -203,7 +203,7 @@ pub(super) fn path(argument: &Argument, example: &str) -> syn::Result<ExprPath> 
     }
 }
 
-/// A string literal, or why it is none.
+/// A string literal, or an error that says what to write.
 pub(super) fn string(value: &Expr, what: &str, example: &str) -> syn::Result<LitStr> {
     match value {
         Expr::Lit(ExprLit { lit: Lit::Str(literal), .. }) if literal.suffix().is_empty() => {
@@ -217,7 +217,7 @@ pub(super) fn string(value: &Expr, what: &str, example: &str) -> syn::Result<Lit
     }
 }
 
-/// What stands in the invisible brackets that a `macro_rules!` fragment leaves.
+/// The expression inside the invisible delimiters that a `macro_rules!` fragment leaves.
 pub(super) fn ungrouped(value: &Expr) -> &Expr {
     match value {
         Expr::Group(group) => ungrouped(&group.expr),

@@ -1,4 +1,4 @@
-//! One argument: the names it gives, and how it moves into the body whole.
+//! One argument: the names it binds, and how it moves whole into the body.
 
 use proc_macro2::{Ident, Span};
 use quote::format_ident;
@@ -12,17 +12,17 @@ use crate::item::Body;
 
 /// An argument of the function.
 pub(crate) struct Argument {
-    /// `#[cfg(…)]` of the argument: what mentions it stands under the same condition.
+    /// `#[cfg(…)]` of the argument. All code that mentions it gets the same condition.
     pub(crate) conditions: Vec<Attribute>,
     /// The names that the key may use.
     pub(crate) names: Vec<Ident>,
-    /// The variables of the signature that the body takes along.
+    /// The variables of the signature that move into the body.
     pub(crate) variables: Vec<Ident>,
-    /// The pattern that the signature has instead, if the argument would not move whole.
+    /// The pattern that replaces the user's in the signature, if the argument would not move whole.
     pub(crate) replaced: Option<Pat>,
     /// `let pattern = variable`, in the body.
     pub(crate) unpacked: Option<(Pat, Ident)>,
-    /// The same where the key is made, by reference.
+    /// The same by reference, where the key is built.
     pub(crate) viewed: Option<(Pat, Ident)>,
 }
 
@@ -49,9 +49,9 @@ impl Argument {
         argument
     }
 
-    /// A pattern that leaves a part of its value where it is leaves that part in the function's own
-    /// frame, to be dropped after the lock is released. So the whole argument gets a name and is
-    /// taken apart inside the body.
+    /// Gives the whole argument a name and destructures it inside the body. With a pattern that
+    /// ignores or borrows a part of its value, that part would stay in the function's own frame and
+    /// be dropped after the lock is released.
     fn take_whole(&mut self, number: usize, pattern: &Pat) {
         let name = format_ident!("argument_{number}", span = Span::mixed_site());
         self.replaced = Some(named(&name));
@@ -62,8 +62,8 @@ impl Argument {
         self.variables = vec![name];
     }
 
-    /// `#[async_trait]` runs first: it calls a destructured argument `__arg1` and moves the pattern
-    /// into the body, where it is looked up for the key.
+    /// Finds the pattern that the user wrote. `#[async_trait]` runs first: it renames a
+    /// destructured argument to `__arg1` and moves the pattern into the body.
     fn look_into_async_trait(&mut self, pattern: &Pat, body: &Body) {
         if let Pat::Ident(PatIdent { ident, .. }) = pattern
             && let Some(pattern) = async_trait::pattern_of(ident, body)
@@ -76,7 +76,8 @@ impl Argument {
     }
 }
 
-/// A pattern that only names its value. The parentheses keep `tracing::instrument` from recording it.
+/// A pattern that only names its value. The parentheses keep `tracing::instrument` from recording
+/// it.
 fn named(name: &Ident) -> Pat {
     let ident = PatIdent {
         attrs: vec![],
@@ -89,7 +90,7 @@ fn named(name: &Ident) -> Pat {
     Pat::Paren(PatParen { attrs: vec![], paren_token, pat: Box::new(Pat::Ident(ident)) })
 }
 
-/// The same names, bound by reference: matching it moves nothing.
+/// The same names, bound by reference, so that matching moves nothing.
 fn by_reference(pattern: &Pat) -> Pat {
     struct ByReference;
     impl VisitMut for ByReference {
@@ -108,7 +109,7 @@ fn by_reference(pattern: &Pat) -> Pat {
 #[derive(Default)]
 struct Bindings {
     names: Vec<Ident>,
-    /// Does it leave a part of the value unbound, or only borrow it?
+    /// Whether it leaves a part of the value unbound, or only borrows it.
     partial: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What `#[async_trait]` makes of a method before its own attributes run.
+//! How `#[async_trait]` rewrites a method before the method's own attributes run.
 //!
 //! It returns a boxed future and begins its body with a rebinding of each argument:
 //! `let id = id;`, and `let Path(id) = { let __arg1 = __arg1; __arg1 };` for a destructured one.
@@ -11,12 +11,12 @@ use syn::{Block, Expr, Local, Pat, Signature, Stmt};
 
 use crate::item::Body;
 
-/// Is this a method that `#[async_trait]` has rewritten?
+/// Whether `#[async_trait]` has rewritten this method.
 pub(crate) fn rewrote(signature: &Signature) -> bool {
     signature.generics.lifetimes().any(|parameter| parameter.lifetime.ident == "async_trait")
 }
 
-/// The pattern that the user wrote for an argument which is now called `__arg1`.
+/// The pattern that the user wrote for an argument that is now called `__arg1`.
 pub(super) fn pattern_of(argument: &Ident, body: &Body) -> Option<Pat> {
     if !argument.to_string().starts_with("__arg") {
         return None;
@@ -47,11 +47,11 @@ impl<'ast> Visit<'ast> for Rebinding<'_> {
     }
 }
 
-/// The body with a mention of each name behind its rebinding: an argument that only the key uses is
-/// used, but the compiler would call the rebound one unused.
+/// The body with a mention of each name after its rebinding. Otherwise the compiler would report a
+/// rebound argument that only the key uses as unused.
 pub(crate) fn mention(body: TokenStream, names: &mut Vec<String>) -> TokenStream {
     let mut output = TokenStream::new();
-    // The tokens from the last `let` on.
+    // The tokens since the last `let`.
     let mut statement: Vec<TokenTree> = vec![];
     for token in body {
         let token = match token {
@@ -80,7 +80,7 @@ pub(crate) fn mention(body: TokenStream, names: &mut Vec<String>) -> TokenStream
     output
 }
 
-/// The names among the wanted that a statement rebinds.
+/// Mentions of the wanted names that a statement rebinds.
 fn mentions(statement: &[TokenTree], names: &mut Vec<String>) -> TokenStream {
     let equals =
         |token: &TokenTree| matches!(token, TokenTree::Punct(punct) if punct.as_char() == '=');
@@ -111,7 +111,7 @@ fn mentions(statement: &[TokenTree], names: &mut Vec<String>) -> TokenStream {
     mentions
 }
 
-/// All identifiers, also those in brackets.
+/// All identifiers, including those inside delimiters.
 pub(crate) fn idents(tokens: TokenStream) -> Vec<Ident> {
     tokens
         .into_iter()

@@ -1,4 +1,4 @@
-//! What a function returns: in which shape its future comes, and what that future yields.
+//! What a function returns: the form of its future and the future's output.
 
 use proc_macro2::Span;
 use syn::spanned::Spanned;
@@ -11,7 +11,7 @@ use syn::{
 use super::output_of;
 use crate::diagnostic::Errors;
 
-/// How the future comes about.
+/// The form in which the function returns its future.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shape {
     /// `async fn`
@@ -20,16 +20,16 @@ pub(crate) enum Shape {
     Future,
     /// `fn … -> Pin<Box<dyn Future>>`, or an alias of such a type.
     Boxed,
-    /// None at all.
+    /// No future.
     Blocking,
 }
 
 /// The return type.
 pub(crate) struct Returns {
     pub(crate) shape: Shape,
-    /// As it is written.
+    /// The type as written.
     written: Option<Type>,
-    /// What the future yields, if that can be seen.
+    /// The future's output type, if it is visible in the signature.
     seen: Option<Type>,
 }
 
@@ -47,7 +47,7 @@ impl Returns {
         Self { shape, written, seen }
     }
 
-    /// What the future yields, with `_` for every `impl Trait` in it.
+    /// The future's output type, with `_` for every `impl Trait` in it.
     pub(crate) fn output(&self) -> Type {
         struct Inferred;
         impl VisitMut for Inferred {
@@ -69,8 +69,8 @@ impl Returns {
         output
     }
 
-    /// The output as a witness for its error type: `()` for every `impl Trait`, of which the error
-    /// does not depend, and which could not be inferred there.
+    /// The output type as a witness for its error type. Every `impl Trait` becomes `()`: the error
+    /// type does not depend on it, and `_` could not be inferred here.
     pub(crate) fn witness(&self) -> Type {
         struct Unit;
         impl VisitMut for Unit {
@@ -87,8 +87,8 @@ impl Returns {
         output
     }
 
-    /// What a boxed body is converted to: the written type, but free to borrow from the guard, which
-    /// lives shorter than any lifetime the function names.
+    /// The type that a boxed body is converted to: the written type, but free to borrow from the
+    /// guard, which lives shorter than any lifetime that the function names.
     pub(crate) fn boxed(&self) -> Option<Type> {
         struct Shortened;
         impl VisitMut for Shortened {
@@ -123,7 +123,7 @@ impl Returns {
     pub(super) fn check(&self, signature: &Signature, errors: &mut Errors) {
         if self.shape == Shape::Blocking {
             if signature.constness.is_some() || signature.abi.is_some() {
-                // That cannot be async, and has been said.
+                // It cannot be async, which has been reported.
                 return;
             }
             let name = &signature.ident;
@@ -149,8 +149,8 @@ impl Returns {
         }
     }
 
-    /// Is there a value to return when the body is skipped? Where the type is hidden behind an alias,
-    /// the runtime's trait decides.
+    /// Reports `on_busy = "skip"` if there is no value to return for a skipped body. If an alias
+    /// hides the type, the runtime's trait decides.
     pub(super) fn check_skip(&self, option: Span, errors: &mut Errors) {
         let Some(ok) = self.seen.as_ref().and_then(ok_type) else { return };
         let ok = ungrouped(ok);
@@ -167,7 +167,7 @@ impl Returns {
     }
 }
 
-/// The shape of a function that is not `async`, told by its return type.
+/// The form of a function that is not `async`, based on its return type.
 fn future(ty: &Type) -> (Shape, Option<Type>) {
     match ty {
         Type::ImplTrait(opaque) => match future_output(&opaque.bounds) {
@@ -186,7 +186,7 @@ fn future(ty: &Type) -> (Shape, Option<Type>) {
     }
 }
 
-/// What a future of these bounds yields; `()` if nothing is written.
+/// The output of a future with these bounds; `()` if none is written.
 fn future_output<'a>(bounds: impl IntoIterator<Item = &'a TypeParamBound>) -> Option<Type> {
     let segment = bounds.into_iter().find_map(|bound| match bound {
         TypeParamBound::Trait(bound) => {
@@ -210,7 +210,7 @@ fn boxed_output(pin: &PathSegment) -> Option<Type> {
     }
 }
 
-/// Why a type that has to do with futures is none that can be expanded.
+/// Why a type that involves futures cannot be expanded.
 fn unpinned_future(ty: &Type) -> Option<&'static str> {
     let Type::Path(path) = ty else { return None };
     let boxed = path.path.segments.last().filter(|segment| segment.ident == "Box")?;
@@ -227,7 +227,8 @@ enum Wrong {
     Other(String),
 }
 
-/// Is this surely no `Result`? Names that may be an alias of one are left to the compiler.
+/// Whether this is certainly not a `Result`. Names that may be an alias of one are left to the
+/// compiler.
 fn not_a_result(ty: &Type) -> Option<Wrong> {
     let ty = ungrouped(ty);
     match ty {
@@ -252,7 +253,7 @@ fn boxed_future(segment: &PathSegment) -> bool {
     segment.ident == "Pin" && boxed_output(segment).is_some()
 }
 
-/// The name of a well-known type that is neither `Result` nor `()` nor likely an alias.
+/// The name of a well-known type that is neither `Result` nor `()`, and is unlikely to be an alias.
 fn plain_value(path: &Path) -> Option<&'static str> {
     const PLAIN: [&str; 24] = [
         "u8", "u16", "u32", "u64", "u128", "usize", "i8", "i16", "i32", "i64", "i128", "isize",
@@ -293,7 +294,7 @@ fn types(segment: &PathSegment) -> impl Iterator<Item = &Type> {
     })
 }
 
-/// What stands in parentheses, or in the invisible brackets of a `macro_rules!` fragment.
+/// The type inside parentheses, or inside the invisible delimiters of a `macro_rules!` fragment.
 fn ungrouped(ty: &Type) -> &Type {
     match ty {
         Type::Group(group) => ungrouped(&group.elem),

@@ -1,5 +1,5 @@
-//! The caller's database transaction among the arguments: the one that a row lock is taken in, or one
-//! that is committed only after a lease has ended.
+//! The caller's database transaction among the arguments: the one that holds a row lock, or one
+//! that would commit only after a lease has ended.
 
 use proc_macro2::Ident;
 use quote::ToTokens;
@@ -9,10 +9,10 @@ use super::Function;
 use crate::diagnostic::{Errors, distance, list};
 use crate::options::Options;
 
-/// A type that is known to be a transaction of sqlx.
+/// A type that is known to be an sqlx transaction.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// With row locks, or of a database that only the compiler knows.
+    /// A database with row locks, or one that only the compiler knows.
     WithRows,
     /// SQLite locks the whole file.
     Sqlite,
@@ -25,7 +25,7 @@ impl Function<'_> {
         variables.into_iter().find(|variable| *variable == name)
     }
 
-    /// Reports a row lock without a transaction to take it in, and a lease that ends before the
+    /// Reports a row lock without a transaction to hold it, and a lease that ends before the
     /// caller's transaction commits.
     pub(super) fn check_transactions(&self, options: &Options, errors: &mut Errors) {
         if let Some(name) = &options.transaction {
@@ -116,7 +116,7 @@ fn too_early(typed: &PatType, kind: Kind) -> syn::Error {
     syn::Error::new_spanned(&typed.ty, message)
 }
 
-/// A transaction that somebody else owns, and will end.
+/// A transaction that the caller owns and will end.
 fn borrowed(typed: &PatType) -> Option<Kind> {
     let mut ty = ungrouped(&typed.ty);
     // `Option<&mut …>`, `Pin<&mut …>`
@@ -142,8 +142,8 @@ fn wrapped(path: &Path) -> Option<&Type> {
     })
 }
 
-/// Is it one of sqlx's? A type of the user's own may be called `Transaction` as well: sqlx's is known
-/// by its generics, a lifetime and a database.
+/// Whether this is an sqlx transaction. A user's own type may also be called `Transaction`; sqlx's
+/// is recognized by its generics, a lifetime and a database.
 fn known(ty: &Type) -> Option<Kind> {
     let Type::Path(path) = ty else { return None };
     let last = path.path.segments.last()?;
@@ -196,7 +196,8 @@ fn shown(ty: &Type) -> String {
     text.replace(" < ", "<").replace(" >", ">").replace(" ,", ",").replace(" :: ", "::")
 }
 
-/// What stands in the invisible brackets that a `macro_rules!` fragment leaves, or in parentheses.
+/// The type inside parentheses, or inside the invisible delimiters that a `macro_rules!` fragment
+/// leaves.
 fn ungrouped(ty: &Type) -> &Type {
     match ty {
         Type::Group(group) => ungrouped(&group.elem),

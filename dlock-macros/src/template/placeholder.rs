@@ -4,22 +4,22 @@ use std::ops::Range;
 
 use crate::diagnostic::Fault;
 
-/// The way out for every value that a placeholder cannot express.
+/// The advice for every value that a placeholder cannot express.
 pub(super) const ELSEWHERE: &str = "a placeholder is a name, then any of `.field`, `.0` and `.method()`; for any other value write an expression: `key = LockKey::of(\"product\", &[&value])`";
 
 /// `<order.customer.id()>`.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Placeholder {
-    /// As it is written, brackets included.
+    /// The placeholder as written, brackets included.
     pub(crate) text: String,
-    /// Where it stands in the template, brackets included.
+    /// Its position in the template, brackets included.
     pub(crate) range: Range<usize>,
     pub(crate) root: String,
     pub(crate) steps: Vec<Step>,
 }
 
 impl Placeholder {
-    /// Where its first name stands in the template.
+    /// The position of its first name in the template.
     pub(crate) fn root_range(&self) -> Range<usize> {
         let start = self.range.start + 1;
         start..start + self.root.len()
@@ -33,7 +33,7 @@ pub(crate) enum Step {
     Method(String),
 }
 
-/// Reads what stands between the brackets; `offset` is where that begins in the template.
+/// Parses the text between the brackets; `offset` is its position in the template.
 pub(super) fn parse(inner: &str, offset: usize) -> Result<Placeholder, Fault> {
     if inner.is_empty() {
         let range = offset.saturating_sub(1)..offset + 1;
@@ -82,7 +82,7 @@ fn step(inner: &str, at: &mut usize) -> Option<Step> {
     Some(Step::Field(member.to_owned()))
 }
 
-/// The name that begins at `at`, which moves behind it.
+/// Parses the name that begins at `at`, and moves `at` past it.
 fn name<'a>(inner: &'a str, at: &mut usize) -> Option<&'a str> {
     let rest = &inner[*at..];
     let bare = rest.strip_prefix("r#").unwrap_or(rest);
@@ -101,7 +101,7 @@ fn is_usable(name: &str) -> bool {
     syn::parse_str::<syn::Ident>(name).is_ok()
 }
 
-/// What is wrong at this place, in the words of what was probably meant.
+/// What is wrong at this position, in terms of what the user probably meant.
 fn wrong(inner: &str, at: usize, offset: usize) -> Fault {
     let rest = &inner[at..];
     let next = rest.chars().next().unwrap_or(' ');

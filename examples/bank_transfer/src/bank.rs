@@ -1,11 +1,11 @@
-//! The accounts: one SQLite file, and no transaction that would do the locks' work.
+//! The accounts, in one SQLite file. No database transaction hides a missing lock.
 
 use std::time::Duration;
 
 use anyhow::Result;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions};
 
-/// What is in each account at first.
+/// The initial balance of each account.
 const OPENING: i64 = 1_000;
 
 pub(crate) struct Bank {
@@ -14,7 +14,7 @@ pub(crate) struct Bank {
 }
 
 impl Bank {
-    /// A new bank with so many accounts.
+    /// Creates a bank with this many accounts.
     pub(crate) async fn found(file: &str, accounts: usize) -> Result<Self> {
         let bank = Self::open(file).await?;
         let table = "CREATE TABLE accounts (id INTEGER PRIMARY KEY, balance INTEGER NOT NULL)";

@@ -1,13 +1,15 @@
-//! Transfers between accounts: each takes two locks, and the next one takes the same two the other way round.
+//! Transfers between accounts. Each needs two locks, and two transfers may need the same two in
+//! opposite order.
 //!
 //! ```text
 //! cargo run --release -p example-bank-transfer
 //! ```
 //!
-//! Eight processes move money between fifty accounts at random, each reading two balances, thinking for a
-//! moment, and writing both back. Without a lock money appears and disappears. With a lock on each account of
-//! its own the first two transfers in opposite directions would wait for each other for ever; `keys = […]`
-//! takes both, all or nothing and in one order, so that nobody does.
+//! Eight processes move money between fifty accounts at random. Each transfer reads two balances,
+//! waits for a moment, and writes both back. Without a lock, money appears and disappears. With one
+//! lock acquired after the other, the first two transfers in opposite directions could wait for
+//! each other forever. `keys = […]` acquires both locks, all or none and in a canonical order, so
+//! this cannot happen.
 
 mod bank;
 mod teller;
@@ -34,7 +36,7 @@ struct Options {
     /// How many transfers each process makes
     #[arg(long, default_value_t = 50)]
     transfers: usize,
-    /// What one of the processes is to do; not for people
+    /// Instructions for a child process; not meant for users
     #[arg(long, hide = true)]
     plan: Option<String>,
 }
@@ -76,15 +78,15 @@ async fn run(options: &Options) -> Result<()> {
         for _ in 0..options.processes {
             let mut command = Command::new(std::env::current_exe()?);
             command.args(["--plan", &serde_json::to_string(&plan)?]);
-            tellers.push(command.spawn().context("a process cannot be started")?);
+            tellers.push(command.spawn().context("failed to start a process")?);
         }
         for teller in &mut tellers {
-            ensure!(teller.wait()?.success(), "a process has failed");
+            ensure!(teller.wait()?.success(), "a process failed");
         }
         let (after, took) = (bank.total().await?, began.elapsed());
         let how = if locked { "with both accounts locked" } else { "without a lock" };
         println!("{how:<26} total {before} before, {after} after, in {took:.1?}");
-        ensure!(!locked || before == after, "money was lost under the locks");
+        ensure!(!locked || before == after, "the total changed although both accounts were locked");
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bank::Bank;
 
-/// What one process is to do.
+/// Instructions for one process.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Plan {
     pub(crate) bank: String,
@@ -23,12 +23,12 @@ async fn transfer(bank: &Bank, from: u32, to: u32, amount: i64) -> Result<()> {
     move_money(bank, from, to, amount).await
 }
 
-/// Reads, thinks, and writes: whoever writes in between is written over.
+/// Reads, waits, and writes. A write by another process in between is overwritten.
 async fn move_money(bank: &Bank, from: u32, to: u32, amount: i64) -> Result<()> {
-    let (giving, taking) = (bank.balance(from).await?, bank.balance(to).await?);
+    let (source, target) = (bank.balance(from).await?, bank.balance(to).await?);
     tokio::time::sleep(Duration::from_millis(2)).await;
-    bank.set_balance(from, giving - amount).await?;
-    bank.set_balance(to, taking + amount).await
+    bank.set_balance(from, source - amount).await?;
+    bank.set_balance(to, target + amount).await
 }
 
 pub(crate) async fn serve(plan: &str) -> Result<()> {

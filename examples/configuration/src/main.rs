@@ -1,12 +1,12 @@
-//! A service whose locks are a part of its own configuration.
+//! A service with its locks in its own configuration.
 //!
 //! ```text
 //! cargo run -p example-configuration
 //! DLOCK_BACKEND_STOCK=sqlite:stock.db cargo run -p example-configuration
 //! ```
 //!
-//! The file says what holds in general, the environment what is different on this machine. Every annotated
-//! function is checked against both when the service starts.
+//! The file holds the defaults; environment variables override it on one machine. When the service starts,
+//! every annotated function is checked against the result.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -18,7 +18,7 @@ use dlock_runtime::config::Config;
 use dlock_runtime::{LockGuard, Registry, distributed_lock};
 use serde::Deserialize;
 
-/// Sells one item, with the locks that a file tells, and before it the environment
+/// Sells one item, with locks configured in a file that environment variables override
 #[derive(Debug, Parser)]
 struct Options {
     /// The service's configuration
@@ -26,7 +26,7 @@ struct Options {
     config: PathBuf,
 }
 
-/// Everything that the service can be told.
+/// The service's configuration.
 #[derive(Debug, Deserialize)]
 struct ShopConfig {
     greeting: String,
@@ -40,7 +40,7 @@ async fn purchase(id: u64) -> Result<String> {
 
 fn sold(lock: &LockGuard, id: u64) -> String {
     format!(
-        "sold product {id} under `{}`, for at most {:.0?} at once",
+        "sold product {id} under `{}`, with {:.0?} left of the lease",
         lock.key(),
         lock.remaining()
     )
@@ -49,7 +49,7 @@ fn sold(lock: &LockGuard, id: u64) -> String {
 fn read(path: &Path) -> Result<ShopConfig> {
     let shown = path.display();
     let text = std::fs::read_to_string(path).map_err(|error| anyhow!("{shown}: {error}"))?;
-    // The error's own text would show the line, and a password that is in it.
+    // The error's full text quotes the line, and a password in it.
     toml::from_str(&text).map_err(|error| anyhow!("{shown}: {}", error.message()))
 }
 

@@ -1,4 +1,4 @@
-//! The other process: the holder that is paused.
+//! The second process: the holder that is paused.
 
 use std::io::{BufRead, BufReader, Lines, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -17,7 +17,7 @@ struct Order {
     fenced: bool,
 }
 
-/// That process under control.
+/// A handle to the second process.
 pub struct Holder {
     child: Child,
     stdin: ChildStdin,
@@ -33,21 +33,21 @@ impl Holder {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .context("a second process could not be started")?;
-        let stdin = child.stdin.take().context("a pipe was asked for")?;
-        let stdout = child.stdout.take().context("a pipe was asked for")?;
+            .context("failed to start the second process")?;
+        let stdin = child.stdin.take().context("stdout and stdin are piped")?;
+        let stdout = child.stdout.take().context("stdout and stdin are piped")?;
         Ok(Self { child, stdin, lines: BufReader::new(stdout).lines() })
     }
 
     pub fn says(&mut self) -> Result<String> {
-        Ok(self.lines.next().context("the second process ended by itself")??)
+        Ok(self.lines.next().context("the second process exited unexpectedly")??)
     }
 
     pub fn pause(&self) -> Result<()> {
         self.signal(Signal::STOP)
     }
 
-    /// Lets it go on, and write.
+    /// Resumes the process, which then writes.
     pub fn resume(&mut self) -> Result<()> {
         self.signal(Signal::CONT)?;
         Ok(writeln!(self.stdin)?)
@@ -60,11 +60,12 @@ impl Holder {
 
     fn signal(&self, signal: Signal) -> Result<()> {
         let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        Ok(kill_process(id.context("a process has an id")?, signal)?)
+        Ok(kill_process(id.context("the process id is out of range")?, signal)?)
     }
 }
 
-/// What that process does: it sells one, with a line from its starter between the look and the sale.
+/// Runs the second process: it sells one item, and waits for a line on standard input between the
+/// read and the write.
 pub async fn serve(order: &str) -> Result<()> {
     let Order { backend, file, fenced } = serde_json::from_str(order)?;
     let shop = Shop::open(&file, fenced).await?;
@@ -77,21 +78,21 @@ pub async fn serve(order: &str) -> Result<()> {
         Ok(())
     };
     let sold = registry.scope(sell(&shop, &mut wait_for_a_line)).await;
-    println!("{}", told(&sold));
+    println!("{}", describe(&sold));
     Ok(())
 }
 
-/// What became of the sale. A body that failed by itself returns its own error; one that went well
-/// after its lease was lost returns the loss.
-fn told(sold: &Result<i64>) -> String {
+/// Describes the outcome. A body that fails returns its own error; a body that succeeds after its
+/// lease was lost returns the loss.
+fn describe(sold: &Result<i64>) -> String {
     match sold {
-        Ok(left) => format!("and writes {left}"),
+        Ok(left) => format!("wrote {left}"),
         Err(error) if matches!(error.downcast_ref(), Some(LockError::Lost { .. })) => {
-            "and has written: it hears of the loss too late".to_owned()
+            "wrote, and learned of the lost lease too late".to_owned()
         }
         Err(error) if error.downcast_ref().is_some_and(FencingError::is_stale) => {
-            format!("and is refused: {error}")
+            format!("was rejected: {error}")
         }
-        Err(error) => format!("and fails: {error:#}"),
+        Err(error) => format!("failed: {error:#}"),
     }
 }

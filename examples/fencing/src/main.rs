@@ -1,14 +1,14 @@
-//! Why a lease needs a fencing token: a holder that is paused past the end of its lease wakes up and
-//! writes what it had in mind, over the write of the holder after it.
+//! Why a lease needs a fencing token: a holder that is paused beyond its lease resumes and writes a
+//! stale value over the next holder's write.
 //!
 //! ```text
 //! cargo run --release -p example-fencing
 //! ```
 //!
-//! A second process takes the lock, reads the stock and is stopped (SIGSTOP), as a long garbage
-//! collection or a moved virtual machine would stop it. This process waits for the lease's end, takes
-//! the lock, sells an item, and lets the other one go on. First with a plain write, then with a fenced
-//! one; only the line that writes is different.
+//! A second process acquires the lock, reads the stock and is stopped (SIGSTOP), as by a long
+//! garbage collection or a migrating virtual machine. This process waits until that lease expires,
+//! acquires the lock, sells an item, and resumes the second process. The first run uses a plain
+//! write, the second a fenced one. Only the statement that writes differs.
 
 mod holder;
 mod shop;
@@ -29,7 +29,7 @@ struct Options {
     /// Where the lock lives: sqlite:path, redis://host:port/, …
     #[arg(long, value_name = "URL")]
     backend: Option<String>,
-    /// What the second process does; not for people
+    /// Instructions for the second process; not meant for users
     #[arg(long, hide = true)]
     hold: Option<String>,
 }
@@ -55,7 +55,7 @@ async fn run(options: &Options) -> Result<()> {
     let file = |name: &str| folder.path().join(name).display().to_string();
     let backend = options.backend.clone().unwrap_or_else(|| format!("sqlite:{}", file("locks.db")));
     for fenced in [false, true] {
-        println!("{}", if fenced { "\nwith a fenced write" } else { "with a plain write" });
+        println!("{}", if fenced { "\nwith a fencing token" } else { "without a fencing token" });
         let shop = Shop::open(&file(&format!("shop-{fenced}.db")), fenced).await?;
         sell_twice(&backend, shop).await?;
     }
@@ -65,19 +65,19 @@ async fn run(options: &Options) -> Result<()> {
 async fn sell_twice(backend: &str, shop: Shop) -> Result<()> {
     let store = dlock_runtime::connect(backend).await?;
     let registry = Registry::builder().backend("locks", store).build()?;
-    println!("  stock                                  {}", shop.stock().await?);
+    println!("  stock                              {}", shop.stock().await?);
 
     let mut holder = Holder::start(backend, &shop)?;
-    println!("  another process has the lock and read  {}", holder.says()?);
+    println!("  another process locks, then reads  {}", holder.says()?);
     holder.pause()?;
 
     let left = registry.scope(sell(&shop, &mut async || Ok(()))).await?;
-    println!("  its lease ended; this process sold one {left}");
+    println!("  lease expired, this process sold 1 {left}");
 
     holder.resume()?;
-    println!("  the other one goes on                  {}", holder.says()?);
+    println!("  the other process resumed and      {}", holder.says()?);
     holder.finish()?;
-    println!("  stock after two sales                  {}", shop.stock().await?);
+    println!("  stock after two sales              {}", shop.stock().await?);
     registry.shutdown(Duration::from_secs(5)).await?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The shop: the part that a reader came for.
+//! The shop, with the annotated function.
 
 use std::str::FromStr;
 
@@ -10,15 +10,15 @@ use sqlx::sqlite::SqliteConnectOptions;
 /// One product in a table.
 pub struct Shop {
     pub file: String,
-    /// Are writes fenced?
+    /// Whether writes are fenced.
     pub fenced: bool,
     products: SqlitePool,
 }
 
-/// Sells one item of the product, and says how many are left.
+/// Sells one item of the product and returns how many are left.
 ///
-/// `on_lost = "finish"` lets the body go on after its lease is lost, as code does that spawns a task,
-/// calls a blocking library, or has just sent its write.
+/// `on_lost = "finish"` lets the body continue after its lease is lost. It stands for code that
+/// spawns a task, calls a blocking library, or has already sent its write.
 #[distributed_lock(key = "product:7", ttl = "1s", on_lost = "finish", guard = lock)]
 pub async fn sell(shop: &Shop, between: &mut impl AsyncFnMut() -> Result<()>) -> Result<i64> {
     let left = shop.stock().await? - 1;
@@ -32,7 +32,7 @@ impl Shop {
         let options = SqliteConnectOptions::from_str(&format!("sqlite:{file}"))?;
         let products = SqlitePool::connect_with(options.create_if_missing(true)).await?;
         let shop = Self { file: file.to_owned(), fenced, products };
-        // The fence is a column of the resource itself.
+        // The fence is a column of the protected row itself.
         let table = "CREATE TABLE IF NOT EXISTS products (id INTEGER PRIMARY KEY, stock INTEGER, fencing_token BIGINT);
                      INSERT OR IGNORE INTO products VALUES (7, 5, NULL)";
         sqlx::raw_sql(table).execute(&shop.products).await?;

@@ -1,16 +1,16 @@
-//! The lock that goes with a transaction: lock the product's row, sell, commit.
+//! A row lock in a transaction: lock the product's row, sell, commit.
 //!
 //! ```text
 //! cargo run --release -p example-last-item -- --database postgres://user:password@127.0.0.1/shop
 //! ```
 //!
-//! Many customers buy the last few items at once. Each purchase looks at the stock and sells in one
-//! transaction, which its caller commits together with other work. Without a lock two transactions see
-//! the same last item; with a lock that ends before the commit as well (and dlock does not compile
-//! that). Locked in the transaction itself, the next one sees what was committed.
+//! Many customers buy the last few items at once. Each purchase reads the stock and sells in one
+//! transaction, which its caller commits together with other work. Without a lock, two transactions
+//! see the same last item. With a lock that ends before the commit they do too, so dlock does not
+//! compile that. With a lock in the transaction itself, the next purchase sees what was committed.
 //!
-//! The example makes a table `dlock_example_products` and drops it again. For MySQL the code is the
-//! same with `MySql` instead of `Postgres`, on connections that are READ COMMITTED.
+//! The example creates a table `dlock_example_products` and drops it at the end. For MySQL the code
+//! is the same with `MySql` instead of `Postgres`, on connections that use READ COMMITTED.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -25,13 +25,14 @@ use tokio::task::JoinSet;
 /// Sells the last items with and without a row lock.
 #[derive(Debug, Parser)]
 struct Options {
-    /// A database in which tables can be made: postgres://user:password@host:port/database
+    /// A database in which the example can create tables:
+    /// postgres://user:password@host:port/database
     #[arg(long, value_name = "URL")]
     database: String,
     /// Items in stock
     #[arg(long, default_value_t = 10)]
     stock: i64,
-    /// Customers at once
+    /// Concurrent customers
     #[arg(long, default_value_t = 40)]
     customers: i64,
 }
@@ -45,7 +46,7 @@ enum ShopError {
     Database(#[from] sqlx::Error),
 }
 
-/// Sells one item if there is one left.
+/// Sells one item if any is left.
 #[distributed_lock(key = "product:<id>", wait = "30s", transaction = tx)]
 async fn purchase(tx: &mut Transaction<'_, Postgres>, id: i64) -> Result<bool, ShopError> {
     sell(tx, id).await
@@ -79,11 +80,11 @@ async fn main() -> ExitCode {
     }
 }
 
-/// True if the run with the lock sold exactly the stock.
+/// Returns true if the run with the lock sold exactly the stock.
 async fn run(options: &Options) -> Result<bool> {
     let pool = PgPoolOptions::new().max_connections(8).acquire_timeout(Duration::from_secs(10));
     let pool = pool.connect(&options.database).await.context("no connection")?;
-    // When the process starts, once: the table of row locks.
+    // Once, at startup: the table of row locks.
     transaction::create_tables(&pool).await?;
     let unlocked = sale(&pool, options, false).await?;
     println!("without a lock             sold {unlocked} of {}", options.stock);
@@ -111,12 +112,12 @@ async fn sale(pool: &PgPool, options: &Options, locked: bool) -> Result<i64> {
     Ok(sold)
 }
 
-/// What a customer's request does: the purchase is a part of its transaction.
+/// Handles a customer's request. The purchase is part of its transaction.
 async fn buy(pool: &PgPool, locked: bool) -> Result<bool, ShopError> {
     let mut tx = pool.begin().await?;
     let bought =
         if locked { purchase(&mut tx, 7).await? } else { purchase_unlocked(&mut tx, 7).await? };
-    // The receipt, the invoice, the parcel: other work of the same transaction.
+    // Other work in the same transaction: the receipt, the invoice, the parcel.
     tokio::time::sleep(Duration::from_millis(5)).await;
     tx.commit().await?;
     Ok(bought)

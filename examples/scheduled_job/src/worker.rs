@@ -9,7 +9,7 @@ use croner::parser::{CronParser, Seconds};
 use dlock_runtime::{LockError, Registry, distributed_lock};
 use serde::{Deserialize, Serialize};
 
-/// What one process is to do.
+/// Instructions for one process.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Plan {
     pub(crate) number: usize,
@@ -25,7 +25,7 @@ pub(crate) fn schedule() -> Result<Cron> {
     Ok(parser.parse("*/2 * * * * *")?)
 }
 
-/// The job: what it has run for goes to the process's output.
+/// The job. It prints the tick for which it ran.
 #[distributed_lock(
     key = "job:report",
     ttl = "10s",
@@ -44,7 +44,7 @@ pub(crate) async fn run(plan: &str) -> Result<()> {
     let plan: Plan = serde_json::from_str(plan)?;
     let store = dlock_runtime::connect(&plan.backend).await?;
     let registry = Registry::builder().backend("locks", store).install()?;
-    // What this server takes for the time.
+    // The time according to this server's clock.
     let now = || Utc::now() + TimeDelta::milliseconds(plan.offset_ms);
     let schedule = schedule()?;
     let mut tick = plan.first;

@@ -1,4 +1,4 @@
-//! Data directories: initialised once in a test process, unpacked for each server.
+//! Data directories: initialized once per test process, unpacked for each server.
 
 use std::fs;
 use std::io::Write;
@@ -10,24 +10,24 @@ use std::sync::OnceLock;
 
 use tempfile::TempDir;
 
-/// A data directory as its server's program initialises it.
+/// A data directory as initialized by its server's program.
 ///
-/// It is kept as an archive in memory: so nothing is left on disk when the process ends.
+/// It is kept as an archive in memory, so nothing is left on disk when the process ends.
 pub struct Template(OnceLock<Vec<u8>>);
 
 impl Template {
-    /// One that the first use initialises.
+    /// A template that is initialized on first use.
     pub const fn new() -> Self {
         Self(OnceLock::new())
     }
 
-    /// A new directory with what `initialise` puts into an empty one that belongs to `user`, see
-    /// [`run_as`].
+    /// Creates a directory that belongs to `user`, with the files that `initialise` writes to an
+    /// empty one; see [`run_as`].
     pub fn unpack(&self, user: &str, initialise: impl FnOnce(&Path)) -> TempDir {
         let archive = self.0.get_or_init(|| {
             let folder = temporary();
             if let Some((user, group)) = account(user) {
-                chown(folder.path(), Some(user), Some(group)).expect("a directory of ours");
+                chown(folder.path(), Some(user), Some(group)).expect("a writable directory");
             }
             initialise(folder.path());
             pack(folder.path())
@@ -38,10 +38,11 @@ impl Template {
     }
 }
 
-/// A program as a server's own user, which it becomes when we are root: servers refuse to be root.
+/// A command that runs a program as the server's own user if we are root. These servers refuse to
+/// run as root.
 ///
 /// # Panics
-/// When we are root and there is no such user.
+/// If we are root and there is no such user.
 #[must_use]
 pub fn run_as(user: &str, program: &Path) -> Command {
     let mut command = Command::new(program);
@@ -51,10 +52,10 @@ pub fn run_as(user: &str, program: &Path) -> Command {
     command
 }
 
-/// Runs a program to its end.
+/// Runs a program to completion.
 ///
 /// # Panics
-/// When it fails.
+/// If the command fails.
 pub fn complete(command: &mut Command) -> Output {
     let output = command.stdin(Stdio::null()).output();
     let output = output.unwrap_or_else(|error| panic!("{command:?}: {error}"));
@@ -64,7 +65,7 @@ pub fn complete(command: &mut Command) -> Output {
     output
 }
 
-/// The ids of a user and its group when we are root, who alone can become another.
+/// The ids of a user and its group if we are root. Only root can run a program as another user.
 fn account(user: &str) -> Option<(u32, u32)> {
     if !rustix::process::geteuid().is_root() {
         return None;
@@ -80,7 +81,7 @@ fn temporary() -> TempDir {
     tempfile::tempdir().expect("a temporary directory")
 }
 
-/// Files that are mostly zeros (write-ahead logs are) stay small: `--sparse`.
+/// `--sparse` keeps files that are mostly zeros small, such as write-ahead logs.
 fn pack(folder: &Path) -> Vec<u8> {
     let mut tar = Command::new("tar");
     tar.args(["--create", "--sparse", "--hole-detection=raw", "--numeric-owner", "--directory"]);
@@ -91,6 +92,6 @@ fn unpack(archive: &[u8], folder: &Path) {
     let mut tar = Command::new("tar");
     tar.args(["--extract", "--same-permissions", "--numeric-owner", "--directory"]).arg(folder);
     let mut child = tar.stdin(Stdio::piped()).spawn().expect("tar is on the PATH");
-    child.stdin.take().expect("a pipe was asked for").write_all(archive).expect("tar reads");
-    assert!(child.wait().expect("a child of ours").success(), "{tar:?} failed");
+    child.stdin.take().expect("the stream is piped").write_all(archive).expect("tar reads");
+    assert!(child.wait().expect("our own child process").success(), "{tar:?} failed");
 }

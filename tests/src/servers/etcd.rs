@@ -12,25 +12,25 @@ use super::{free_port, program, redis_cluster::wait_for};
 /// An etcd server.
 pub type EtcdServer = Server<Etcd>;
 
-/// What makes a server an [`EtcdServer`].
+/// The parameters of an [`EtcdServer`].
 #[derive(Debug)]
 pub struct Etcd {
     name: String,
-    /// Where the others talk to it.
+    /// The port for the other members.
     peer_port: u16,
-    /// All of them, by name.
+    /// All members, by name.
     cluster: String,
-    /// Certificate and key, where clients are to use TLS.
+    /// Certificate and key, if clients use TLS.
     tls: Option<[String; 2]>,
-    /// How clients stay known once they have logged in, where it is not as by default.
+    /// The auth token options, if they are not the default.
     tokens: Vec<String>,
 }
 
 impl EtcdServer {
-    /// Starts one.
+    /// Starts a server.
     ///
     /// # Panics
-    /// When it cannot be started.
+    /// If a server does not start.
     #[must_use]
     pub fn start() -> Self {
         let peer_port = free_port().expect("a free port");
@@ -43,10 +43,10 @@ impl EtcdServer {
         Self::launch(Etcd { name, peer_port, cluster, tls: None, tokens }, folder)
     }
 
-    /// Starts one whose clients use TLS, with this certificate and key (PEM).
+    /// Starts a server whose clients use TLS, with this certificate and key (PEM).
     ///
     /// # Panics
-    /// When it cannot be started.
+    /// If a server does not start.
     #[must_use]
     pub fn start_with_tls(certificate: &str, key: &str) -> Self {
         let peer_port = free_port().expect("a free port");
@@ -57,10 +57,10 @@ impl EtcdServer {
         Self::launch(Etcd { name, peer_port, cluster, tls, tokens }, folder)
     }
 
-    /// Starts one that forgets a login so many seconds after its last use.
+    /// Starts a server whose auth tokens expire this many seconds after their last use.
     ///
     /// # Panics
-    /// When it cannot be started.
+    /// If a server does not start.
     #[must_use]
     pub fn start_forgetting_logins_after(seconds: u64) -> Self {
         let peer_port = free_port().expect("a free port");
@@ -71,10 +71,11 @@ impl EtcdServer {
         Self::launch(Etcd { name, peer_port, cluster, tls: None, tokens }, folder)
     }
 
-    /// From now on keys are for the user `locks` alone, with this password.
+    /// Enables authentication: keys are then only accessible to the user `locks`, with this
+    /// password.
     ///
     /// # Panics
-    /// When it fails.
+    /// If the command fails.
     pub fn enable_auth(&self, password: &str) {
         for words in [
             &["user", "add", "root:right/word"][..],
@@ -89,25 +90,25 @@ impl EtcdServer {
         }
     }
 
-    /// What `etcdctl` answers to these words of the administrator's, once there is one.
+    /// Runs `etcdctl` with these arguments as root, once authentication is enabled.
     ///
     /// # Panics
-    /// When it fails.
+    /// If the command fails.
     #[must_use]
     pub fn ctl_as_root(&self, words: &[&str]) -> String {
         self.ctl(&[&["--user", "root:right/word"][..], words].concat())
     }
 
-    /// Its URL.
+    /// The URL.
     #[must_use]
     pub fn url(&self) -> String {
         format!("etcd://127.0.0.1:{}", self.port())
     }
 
-    /// What `etcdctl` answers to these words.
+    /// Runs `etcdctl` with these arguments and returns its output.
     ///
     /// # Panics
-    /// When it fails.
+    /// If the command fails.
     #[must_use]
     pub fn ctl(&self, words: &[&str]) -> String {
         let mut command = Command::new(program("etcdctl").expect("etcd's client is installed"));
@@ -116,14 +117,14 @@ impl EtcdServer {
         String::from_utf8_lossy(&super::data::complete(&mut command).stdout).into_owned()
     }
 
-    /// A sum out of its own statistics: of all lines that begin with this.
+    /// Sums one of the server's own metrics over all lines that begin with this.
     ///
     /// # Panics
-    /// When it does not answer.
+    /// If the server does not answer.
     #[must_use]
     pub fn statistic(&self, line: &str) -> u64 {
-        let told = get(self.port(), "/metrics").expect("it answers");
-        let values = told.lines().filter_map(|told| told.strip_prefix(line)?.rsplit(' ').next());
+        let page = get(self.port(), "/metrics").expect("it answers");
+        let values = page.lines().filter_map(|row| row.strip_prefix(line)?.rsplit(' ').next());
         values.filter_map(|value| value.split('.').next()?.parse::<u64>().ok()).sum()
     }
 }
@@ -131,15 +132,15 @@ impl EtcdServer {
 /// Three etcd servers.
 #[derive(Debug)]
 pub struct EtcdCluster {
-    /// The servers.
+    /// The members.
     pub servers: Vec<EtcdServer>,
 }
 
 impl EtcdCluster {
-    /// Starts them.
+    /// Starts the servers.
     ///
     /// # Panics
-    /// When they cannot be started.
+    /// If a server does not start.
     #[must_use]
     pub fn start() -> Self {
         let names = ["one", "two", "three"];
@@ -155,7 +156,7 @@ impl EtcdCluster {
             .zip(ports)
             .map(|(name, port)| {
                 let cluster = cluster.clone();
-                // None answers before there are two.
+                // No member answers before two are up.
                 std::thread::spawn(move || EtcdServer::launch_named(name, port, cluster))
             })
             .collect();
@@ -165,7 +166,7 @@ impl EtcdCluster {
         cluster
     }
 
-    /// Their URL.
+    /// The URL.
     #[must_use]
     pub fn url(&self) -> String {
         let hosts: Vec<_> =
@@ -173,10 +174,10 @@ impl EtcdCluster {
         format!("etcd://{}", hosts.join(","))
     }
 
-    /// Which of them leads.
+    /// Which member is the leader.
     ///
     /// # Panics
-    /// When none does.
+    /// If there is none.
     #[must_use]
     pub fn leader(&self) -> usize {
         self.find_leader().expect("a leader")
@@ -185,7 +186,7 @@ impl EtcdCluster {
     fn find_leader(&self) -> Option<usize> {
         let leads = |server: &EtcdServer| {
             get(server.port(), "/metrics")
-                .is_ok_and(|told| told.lines().any(|line| line == "etcd_server_is_leader 1"))
+                .is_ok_and(|page| page.lines().any(|line| line == "etcd_server_is_leader 1"))
         };
         self.servers.iter().position(leads)
     }
@@ -208,10 +209,10 @@ impl Kind for Etcd {
                 [("cert.pem", "--cert-file", certificate), ("key.pem", "--key-file", key)]
             {
                 let file = folder.join(name);
-                std::fs::write(&file, pem).expect("a file of ours");
+                std::fs::write(&file, pem).expect("a writable file");
                 command.arg(option).arg(file);
             }
-            // Whether it answers is asked without.
+            // The health check does not use TLS.
             let metrics = format!("http://127.0.0.1:{}", port_for_metrics(port));
             command.args(["--listen-metrics-urls", &metrics]);
         }
@@ -224,7 +225,7 @@ impl Kind for Etcd {
     }
 }
 
-/// A second port, as far away as the first one of the next server is not.
+/// A second port for this server. The offset is too large to collide with another server's port.
 fn port_for_metrics(port: u16) -> u16 {
     port + 10_000
 }

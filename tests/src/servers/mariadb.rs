@@ -10,34 +10,34 @@ use super::data::{Template, complete, run_as};
 use super::program;
 use super::server::{Kind, Server};
 
-/// A MariaDB server. Its superuser is `root`, without a password; a database `dlock` is there.
+/// A MariaDB server. Its superuser is `root`, without a password. It has a database `dlock`.
 pub type MariaDbServer = Server<MariaDb>;
 
-/// What makes a server a [`MariaDbServer`].
+/// The parameters of a [`MariaDbServer`].
 #[derive(Debug)]
 pub struct MariaDb {
     settings: Vec<(String, String)>,
 }
 
-/// The user it runs as when the tests are root.
+/// The user it runs as if the tests run as root.
 const USER: &str = "mysql";
 
 static TEMPLATE: Template = Template::new();
 
 impl MariaDbServer {
-    /// Starts one.
+    /// Starts a server.
     ///
     /// # Panics
-    /// When it cannot be started.
+    /// If a server does not start.
     #[must_use]
     pub fn start() -> Self {
         Self::start_with(&[])
     }
 
-    /// Starts one with these settings, which win over the ones that the tests' servers have.
+    /// Starts a server with these settings, which override the defaults for tests.
     ///
     /// # Panics
-    /// When it cannot be started.
+    /// If a server does not start.
     #[must_use]
     pub fn start_with(settings: &[(&str, &str)]) -> Self {
         let owned = |&(name, value): &(&str, &str)| (name.to_owned(), value.to_owned());
@@ -45,13 +45,13 @@ impl MariaDbServer {
         Self::launch(MariaDb { settings }, TEMPLATE.unpack(USER, initialise))
     }
 
-    /// The URL of its superuser.
+    /// The URL of the superuser.
     #[must_use]
     pub fn url(&self) -> String {
         self.url_of("root", None, "dlock")
     }
 
-    /// The URL of a user. The words are taken as they are, so they must be plain.
+    /// The URL of a user. The parts are not encoded, so they must not contain special characters.
     #[must_use]
     pub fn url_of(&self, user: &str, password: Option<&str>, database: &str) -> String {
         let password = password.map(|password| format!(":{password}")).unwrap_or_default();
@@ -65,7 +65,7 @@ fn initialise(folder: &Path) {
     install.args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"]);
     install.arg(format!("--datadir={}", folder.display()));
     complete(install.env("TMPDIR", folder).current_dir(folder));
-    // A directory with nothing in it is a database with nothing in it.
+    // To MariaDB, an empty directory is an empty database.
     complete(run_as(USER, Path::new("mkdir")).arg(folder.join("dlock")));
 }
 
@@ -75,20 +75,20 @@ impl Kind for MariaDb {
         let folder = folder.display();
         command.args(["--no-defaults", "--bind-address=127.0.0.1", "--skip-name-resolve"]);
         command.args([format!("--datadir={folder}"), format!("--socket={folder}/s.sock")]);
-        // A server that starts deletes the temporary tables of all others that share its directory for them.
+        // A starting server deletes the temporary tables of all servers that share its tmpdir.
         command.arg(format!("--tmpdir={folder}"));
         command.args([&format!("--port={port}"), "--max-connections=500"]);
-        // What is killed loses nothing that the kernel has.
+        // A kill loses nothing that has reached the kernel.
         command.arg("--innodb-flush-log-at-trx-commit=2");
         command.args(self.settings.iter().map(|(name, value)| format!("--{name}={value}")));
         command
     }
 
-    /// A server that is ready introduces itself, in version 10 of the protocol.
+    /// A server that is ready sends a greeting, in version 10 of the protocol.
     fn answers(port: u16) -> io::Result<bool> {
         let mut stream = TcpStream::connect(("127.0.0.1", port))?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        // Three bytes of length, one that counts, and the first of the message.
+        // Three bytes of length, a sequence number, and the first byte of the message.
         let mut packet = [0; 5];
         stream.read_exact(&mut packet)?;
         Ok(packet[4] == 10)

@@ -11,34 +11,35 @@ use super::data::{Template, complete, run_as};
 use super::program;
 use super::server::{Kind, Server};
 
-/// A PostgreSQL server. Its superuser is `postgres`, and whoever comes from this machine is trusted.
+/// A PostgreSQL server. Its superuser is `postgres`. Connections from this machine need no
+/// password.
 pub type PostgresServer = Server<Postgres>;
 
-/// What makes a server a [`PostgresServer`].
+/// The parameters of a [`PostgresServer`].
 #[derive(Debug)]
 pub struct Postgres {
     settings: Vec<(String, String)>,
 }
 
-/// The user it runs as when the tests are root.
+/// The user it runs as if the tests run as root.
 const USER: &str = "postgres";
 
 static TEMPLATE: Template = Template::new();
 
 impl PostgresServer {
-    /// Starts one.
+    /// Starts a server.
     ///
     /// # Panics
-    /// When it cannot be started.
+    /// If a server does not start.
     #[must_use]
     pub fn start() -> Self {
         Self::start_with(&[])
     }
 
-    /// Starts one with these settings, which win over the ones that the tests' servers have.
+    /// Starts a server with these settings, which override the defaults for tests.
     ///
     /// # Panics
-    /// When it cannot be started.
+    /// If a server does not start.
     #[must_use]
     pub fn start_with(settings: &[(&str, &str)]) -> Self {
         let owned = |&(name, value): &(&str, &str)| (name.to_owned(), value.to_owned());
@@ -46,13 +47,13 @@ impl PostgresServer {
         Self::launch(Postgres { settings }, TEMPLATE.unpack(USER, initialise))
     }
 
-    /// The URL of its superuser.
+    /// The URL of the superuser.
     #[must_use]
     pub fn url(&self) -> String {
         self.url_of("postgres", None, "postgres")
     }
 
-    /// The URL of a user. The words are taken as they are, so they must be plain.
+    /// The URL of a user. The parts are not encoded, so they must not contain special characters.
     #[must_use]
     pub fn url_of(&self, user: &str, password: Option<&str>, database: &str) -> String {
         let password = password.map(|password| format!(":{password}")).unwrap_or_default();
@@ -77,9 +78,10 @@ impl Kind for Postgres {
         set("listen_addresses", "127.0.0.1");
         set("unix_socket_directories", &folder.display().to_string());
         set("max_connections", "500");
-        // What is killed loses nothing that the kernel has.
+        // A kill loses nothing that has reached the kernel.
         set("fsync", "off");
-        // In the directory, which is removed, and not in /dev/shm, where a kill would leave it.
+        // In the directory, which is removed, rather than in /dev/shm, where a kill would leave it
+        // behind.
         set("dynamic_shared_memory_type", "mmap");
         if has_statement_counters(&program) {
             set("shared_preload_libraries", "pg_stat_statements");
@@ -90,8 +92,8 @@ impl Kind for Postgres {
         command
     }
 
-    /// A server that starts, or recovers, answers with an error to the client who introduces itself;
-    /// one that is ready asks for credentials or for the first query.
+    /// A server that is starting or recovering answers a startup message with an error. A server
+    /// that is ready asks for credentials or for the first query.
     fn answers(port: u16) -> io::Result<bool> {
         let mut stream = TcpStream::connect(("127.0.0.1", port))?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
@@ -109,12 +111,12 @@ impl Kind for Postgres {
         }
     }
 
-    /// Each server has a segment of System V's shared memory, of which a machine has a few thousand,
-    /// and only an orderly end removes it. Its id is the last word of the seventh line.
+    /// Removes the server's System V shared memory segment. A machine has only a few thousand of
+    /// them, and only an orderly shutdown removes one. Its id is the last word of the seventh line.
     fn clean_up(folder: &Path) {
-        let told = fs::read_to_string(folder.join("postmaster.pid")).unwrap_or_default();
+        let pid_file = fs::read_to_string(folder.join("postmaster.pid")).unwrap_or_default();
         if let Some(segment) =
-            told.lines().nth(6).and_then(|line| line.split_whitespace().next_back())
+            pid_file.lines().nth(6).and_then(|line| line.split_whitespace().next_back())
         {
             let mut remove = Command::new("ipcrm");
             remove.args(["-m", segment]).stdout(Stdio::null()).stderr(Stdio::null());
@@ -123,7 +125,7 @@ impl Kind for Postgres {
     }
 }
 
-/// Is the library of `pg_stat_statements` there? Debian installs it with the server.
+/// Whether the library of `pg_stat_statements` is installed. On Debian it comes with the server.
 fn has_statement_counters(program: &Path) -> bool {
     let library = "../lib/pg_stat_statements.so";
     program.parent().is_some_and(|folder| folder.join(library).is_file())

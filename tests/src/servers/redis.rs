@@ -16,47 +16,47 @@ pub const VALKEY: &str = "valkey-server";
 /// A Redis server.
 pub type RedisServer = Server<Redis>;
 
-/// What makes a server a [`RedisServer`].
+/// The parameters of a [`RedisServer`].
 #[derive(Debug)]
 pub struct Redis {
     program: &'static str,
     arguments: Vec<String>,
-    /// What a Sentinel is told; it keeps what it learns in the same file.
+    /// The settings of a Sentinel. It stores its state in the same file.
     sentinel: Option<String>,
 }
 
 impl RedisServer {
-    /// Starts one that keeps nothing on disk.
+    /// Starts a server without persistence.
     ///
     /// # Panics
-    /// When it cannot be started.
+    /// If a server does not start.
     #[must_use]
     pub fn start() -> Self {
         Self::start_with(&["--save", "", "--appendonly", "no"])
     }
 
-    /// Starts one that keeps every write on disk.
+    /// Starts a server that syncs every write to disk.
     ///
     /// # Panics
-    /// When it cannot be started.
+    /// If a server does not start.
     #[must_use]
     pub fn start_durable() -> Self {
         Self::start_with(&["--save", "", "--appendonly", "yes", "--appendfsync", "always"])
     }
 
-    /// Starts one with these arguments besides port and directory.
+    /// Starts a server with these arguments in addition to port and directory.
     ///
     /// # Panics
-    /// When it cannot be started.
+    /// If a server does not start.
     #[must_use]
     pub fn start_with(arguments: &[&str]) -> Self {
         Self::start_program("redis-server", arguments)
     }
 
-    /// Starts a Valkey server that keeps nothing on disk.
+    /// Starts a Valkey server without persistence.
     ///
     /// # Panics
-    /// When it cannot be started.
+    /// If a server does not start.
     #[must_use]
     pub fn start_valkey() -> Self {
         Self::start_program(VALKEY, &["--save", "", "--appendonly", "no"])
@@ -71,7 +71,7 @@ impl RedisServer {
     /// Starts a Sentinel with these settings.
     ///
     /// # Panics
-    /// When it cannot be started.
+    /// If a server does not start.
     #[must_use]
     pub(super) fn start_sentinel(settings: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary directory");
@@ -79,25 +79,25 @@ impl RedisServer {
         Self::launch(Redis { program: "redis-server", arguments: vec![], sentinel }, folder)
     }
 
-    /// Sends a command, as words, and gives the answer's lines as `redis-cli` shows them.
+    /// Sends a command and returns the lines of the answer as `redis-cli` prints them.
     ///
     /// # Panics
-    /// When the server does not answer.
+    /// If the server does not answer.
     #[must_use]
     pub fn cli(&self, words: &[&str]) -> String {
         cli(self.port(), words)
     }
 
-    /// Waits until this many replicas have acknowledged every write of before.
+    /// Waits until this many replicas have acknowledged all earlier writes.
     ///
-    /// A link that a replica calls up is not enough: after its first copy the server sends it
-    /// nothing more until it has acknowledged that one, which may be a second later.
+    /// It is not enough that a replica reports its link as up. After the initial copy, the server
+    /// sends it nothing more until it has acknowledged that copy, which may be a second later.
     ///
     /// # Panics
-    /// When they do not.
+    /// If that takes too long.
     pub fn wait_for_replicas(&self, count: usize) {
         let written = offset(&self.cli(&["INFO", "replication"]), "master_repl_offset:");
-        let written = written.expect("a server that tells its offset");
+        let written = written.expect("the server reports its offset");
         let has_all = |line: &&str| {
             line.starts_with("slave") && offset(line, ",offset=").is_some_and(|of| of >= written)
         };
@@ -106,7 +106,7 @@ impl RedisServer {
         });
     }
 
-    /// Its URL.
+    /// The URL.
     #[must_use]
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}/", self.port())
@@ -119,7 +119,7 @@ impl Kind for Redis {
         if let Some(settings) = &self.sentinel {
             let file = folder.join("sentinel.conf");
             if !file.exists() {
-                std::fs::write(&file, settings).expect("a file in a directory of ours");
+                std::fs::write(&file, settings).expect("a writable file");
             }
             command.arg(file).arg("--sentinel");
         }
@@ -128,7 +128,7 @@ impl Kind for Redis {
         command
     }
 
-    /// Asking for credentials is an answer.
+    /// A request for credentials counts as an answer.
     fn answers(port: u16) -> io::Result<bool> {
         let mut stream = TcpStream::connect(("127.0.0.1", port))?;
         stream.set_read_timeout(Some(Duration::from_secs(1)))?;
@@ -139,16 +139,16 @@ impl Kind for Redis {
     }
 }
 
-/// The number behind these words.
-fn offset(told: &str, words: &str) -> Option<u64> {
-    let (_, after) = told.split_once(words)?;
+/// The number after these words.
+fn offset(info: &str, words: &str) -> Option<u64> {
+    let (_, after) = info.split_once(words)?;
     after.split([',', '\r', '\n']).next()?.parse().ok()
 }
 
-/// What `redis-cli` answers to these words.
+/// Runs `redis-cli` with these arguments and returns its output.
 ///
 /// # Panics
-/// When it fails.
+/// If the command fails.
 pub(super) fn cli(port: u16, words: &[&str]) -> String {
     let mut command = Command::new(program("redis-cli").expect("Redis is installed"));
     command.args(["-p", &port.to_string()]).args(words);

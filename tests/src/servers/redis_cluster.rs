@@ -1,11 +1,11 @@
-//! A Redis Cluster: three masters, a replica for each.
+//! A Redis Cluster: three masters with one replica each.
 
 use std::time::{Duration, Instant};
 
 use super::redis::cli;
 use super::{RedisServer, free_port};
 
-/// How long a Cluster may take to agree.
+/// How long a Cluster may take to converge.
 const LIMIT: Duration = Duration::from_mins(1);
 
 /// A Redis Cluster of six servers.
@@ -16,10 +16,10 @@ pub struct RedisCluster {
 }
 
 impl RedisCluster {
-    /// Starts one.
+    /// Starts a cluster.
     ///
     /// # Panics
-    /// When it cannot be started.
+    /// If a server does not start.
     #[must_use]
     pub fn start() -> Self {
         let nodes: Vec<_> = (0..6).map(|_| node()).collect();
@@ -31,7 +31,7 @@ impl RedisCluster {
         let _ = cli(nodes[0].port(), &words);
         let cluster = Self { nodes };
         cluster.wait_until_ok(&cluster.all());
-        // A failover needs replicas that are in step.
+        // A failover needs replicas that are in sync.
         let masters =
             || cluster.nodes.iter().filter(|node| node.cli(&["ROLE"]).starts_with("master"));
         wait_for("three masters", || masters().count() == 3);
@@ -39,7 +39,7 @@ impl RedisCluster {
         cluster
     }
 
-    /// Its URL, by three of its nodes.
+    /// The cluster's URL, with three of its nodes.
     #[must_use]
     pub fn url(&self) -> String {
         let nodes: Vec<_> = self
@@ -52,10 +52,10 @@ impl RedisCluster {
         format!("redis+cluster://{}", nodes.join(","))
     }
 
-    /// Which node is the master that has this key.
+    /// Which node is the master for this key.
     ///
     /// # Panics
-    /// When there is none.
+    /// If there is none.
     #[must_use]
     pub fn master_of(&self, key: &str) -> usize {
         let with = |node: &RedisServer| {
@@ -68,11 +68,11 @@ impl RedisCluster {
     /// Kills a master, and waits until its replica has taken over.
     ///
     /// # Panics
-    /// When none does.
+    /// If no replica does.
     pub fn fail_over(&mut self, master: usize) {
         self.nodes[master].kill();
         let left: Vec<_> = (0..self.nodes.len()).filter(|node| *node != master).collect();
-        // Until they notice, all is well.
+        // Until they notice the failure, the other nodes report that all is well.
         let port = self.nodes[master].port().to_string();
         let noticed = |node: &usize| {
             let nodes = self.nodes[*node].cli(&["CLUSTER", "NODES"]);

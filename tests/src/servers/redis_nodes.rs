@@ -1,8 +1,8 @@
-//! Redis servers that know nothing of each other.
+//! Independent Redis servers.
 
 use super::RedisServer;
 
-/// Independent Redis servers, for a majority of them.
+/// Independent Redis servers, for Redlock.
 #[derive(Debug)]
 pub struct RedisNodes {
     /// The servers.
@@ -10,16 +10,16 @@ pub struct RedisNodes {
 }
 
 impl RedisNodes {
-    /// Starts five that keep nothing on disk.
+    /// Starts five servers without persistence.
     ///
     /// # Panics
-    /// When they cannot be started.
+    /// If a server does not start.
     #[must_use]
     pub fn start() -> Self {
         Self { servers: (0..5).map(|_| RedisServer::start()).collect() }
     }
 
-    /// Their URL, which declares them brand-new.
+    /// The Redlock URL, which declares all nodes brand-new.
     #[must_use]
     pub fn url(&self) -> String {
         let nodes: Vec<_> =
@@ -27,7 +27,7 @@ impl RedisNodes {
         format!("redlock://{}?bootstrap=true", nodes.join(","))
     }
 
-    /// The URL of each.
+    /// The URL of each server.
     #[must_use]
     pub fn urls(&self) -> Vec<String> {
         self.servers.iter().map(RedisServer::url).collect()

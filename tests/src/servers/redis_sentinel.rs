@@ -1,25 +1,25 @@
-//! A Redis master, two replicas, and the three Sentinels that watch them.
+//! A Redis master with two replicas, monitored by three Sentinels.
 
 use super::RedisServer;
 use super::redis_cluster::wait_for;
 
-/// What the Sentinels call it.
+/// The master's name in the Sentinels' configuration.
 const MASTER: &str = "shop";
 
-/// Redis servers under Sentinels.
+/// Redis servers monitored by Sentinels.
 #[derive(Debug)]
 pub struct RedisSentinels {
-    /// Master and replicas; the first one was the master at the start.
+    /// Master and replicas; the first one was the initial master.
     pub servers: Vec<RedisServer>,
-    /// Who watch them.
+    /// The Sentinels.
     pub sentinels: Vec<RedisServer>,
 }
 
 impl RedisSentinels {
-    /// Starts them.
+    /// Starts the servers.
     ///
     /// # Panics
-    /// When they cannot be started.
+    /// If a server does not start.
     #[must_use]
     pub fn start() -> Self {
         let plain = ["--save", "", "--appendonly", "no", "--repl-diskless-sync-delay", "0"];
@@ -39,9 +39,9 @@ impl RedisSentinels {
         let all = Self { servers, sentinels };
         wait_for("Sentinels that know each other and both replicas", || {
             all.sentinels.iter().all(|sentinel| {
-                let told = sentinel.cli(&["SENTINEL", "MASTER", MASTER]);
+                let reply = sentinel.cli(&["SENTINEL", "MASTER", MASTER]);
                 let is = |name: &str, value: &str| {
-                    let mut lines = told.lines();
+                    let mut lines = reply.lines();
                     lines.any(|line| line == name) && lines.next() == Some(value)
                 };
                 is("num-other-sentinels", "2") && is("num-slaves", "2")
@@ -51,7 +51,7 @@ impl RedisSentinels {
         all
     }
 
-    /// Their URL.
+    /// The URL.
     #[must_use]
     pub fn url(&self) -> String {
         let nodes: Vec<_> =
@@ -59,22 +59,22 @@ impl RedisSentinels {
         format!("redis+sentinel://{}/{MASTER}", nodes.join(","))
     }
 
-    /// Which server the Sentinels call the master.
+    /// Which server is the master according to the Sentinels.
     ///
     /// # Panics
-    /// When it is none of these.
+    /// If it is none of these.
     #[must_use]
     pub fn master(&self) -> usize {
-        let told = self.sentinels[0].cli(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER]);
-        let port = told.lines().nth(1).unwrap_or_default();
+        let reply = self.sentinels[0].cli(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER]);
+        let port = reply.lines().nth(1).unwrap_or_default();
         let is = |server: &RedisServer| server.port().to_string() == port;
-        self.servers.iter().position(is).expect("a server of ours")
+        self.servers.iter().position(is).expect("one of these servers")
     }
 
-    /// Has the Sentinels demote the master, which goes on as a replica; waits until all know it.
+    /// Has the Sentinels demote the master to a replica, and waits until all servers know.
     ///
     /// # Panics
-    /// When they do not.
+    /// If that takes too long.
     pub fn demote_master(&self) {
         let old = self.master();
         let _ = self.sentinels[0].cli(&["SENTINEL", "FAILOVER", MASTER]);
@@ -87,7 +87,7 @@ impl RedisSentinels {
     /// Kills the master, and waits until the Sentinels have promoted another one.
     ///
     /// # Panics
-    /// When they do not.
+    /// If that takes too long.
     pub fn fail_over(&mut self) {
         let old = self.master();
         self.servers[old].kill();

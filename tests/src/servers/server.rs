@@ -1,4 +1,4 @@
-//! What is the same for every server: its life.
+//! The life cycle that all servers share.
 
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -11,61 +11,61 @@ use tempfile::TempDir;
 
 use super::{free_port, id_of, tree};
 
-/// How long a server may take until it answers.
+/// How long a server may take to answer after it was started.
 const START: Duration = Duration::from_mins(1);
 
-/// What it says, in its directory.
+/// The log file in the server's directory.
 const LOG: &str = "server.log";
 
-/// What differs between one kind of server and another.
+/// The differences between kinds of servers.
 pub trait Kind {
-    /// The program, ready to run on this port and directory.
+    /// The command that runs the server on this port and directory.
     fn command(&self, folder: &Path, port: u16) -> Command;
 
-    /// Does such a server answer on this port?
+    /// Whether such a server answers on this port.
     ///
     /// # Errors
-    /// When the answer is broken off.
+    /// If the answer is broken off.
     fn answers(port: u16) -> io::Result<bool>;
 
-    /// Removes what its processes leave on the machine when they are killed.
+    /// Removes what the server's processes leave on the machine when they are killed.
     fn clean_up(folder: &Path) {
         let _ = folder;
     }
 }
 
-/// A server. It ends, and its directory with it, when it is dropped.
+/// A running server. Dropping it kills the server and removes its directory.
 #[derive(Debug)]
 pub struct Server<K: Kind> {
     kind: K,
     folder: TempDir,
     port: u16,
     child: Option<Child>,
-    /// Its processes while it is paused.
+    /// The processes while they are paused.
     frozen: Vec<Pid>,
 }
 
 impl<K: Kind> Server<K> {
-    /// Starts one in this directory, on a port that is free.
+    /// Starts a server in this directory, on a free port.
     ///
     /// # Panics
-    /// When it does not start.
+    /// If the server does not start.
     pub(super) fn launch(kind: K, folder: TempDir) -> Self {
         let mut server = Self { kind, folder, port: 0, child: None, frozen: Vec::new() };
-        // Another process may take the port between the look and the start: then try the next.
+        // Another process may bind the port after the check, so retry with the next one.
         for _ in 0..5 {
             server.port = free_port().expect("a free port");
             if server.spawn() {
                 return server;
             }
         }
-        panic!("it did not start: {}", server.story());
+        panic!("it did not start: {}", server.describe());
     }
 
-    /// Its processes answer, or there are none.
+    /// Starts the server. Returns true once it answers, or false with no process left.
     fn spawn(&mut self) -> bool {
         let log = OpenOptions::new().create(true).append(true).open(self.folder().join(LOG));
-        let log = log.expect("a file in a directory of ours");
+        let log = log.expect("a writable file");
         let mut command = self.kind.command(self.folder(), self.port);
         command.current_dir(self.folder()).stdin(Stdio::null());
         command.stdout(log.try_clone().expect("a file")).stderr(log);
@@ -74,7 +74,7 @@ impl<K: Kind> Server<K> {
         let began = Instant::now();
         while began.elapsed() < START {
             let child = self.child.as_mut().expect("it was just started");
-            if child.try_wait().expect("a child of ours").is_some() {
+            if child.try_wait().expect("our own child process").is_some() {
                 self.child = None;
                 return false;
             }
@@ -87,56 +87,56 @@ impl<K: Kind> Server<K> {
         false
     }
 
-    /// What it was and what it said, for a message.
-    fn story(&self) -> String {
+    /// The command and its log, for error messages.
+    fn describe(&self) -> String {
         let said = fs::read(self.folder().join(LOG)).unwrap_or_default();
         let command = self.kind.command(self.folder(), self.port);
         format!("{command:?}\n{}", String::from_utf8_lossy(&said))
     }
 
-    /// The directory it works in.
+    /// The working directory.
     #[must_use]
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Its port.
+    /// The port.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Ends it at once, as a power cut would: all of its processes. When this returns they are gone and
-    /// its port is free.
+    /// Kills all of the server's processes at once, like a power cut. When this returns, they are
+    /// gone and the port is free.
     ///
     /// # Panics
-    /// When it does not run.
+    /// If the server is not running.
     pub fn kill(&mut self) {
         assert!(self.child.is_some(), "the server runs");
         self.end();
     }
 
-    /// Starts it again on the same port and directory, with what it kept.
+    /// Restarts the server on the same port and directory, with the data it kept.
     ///
     /// # Panics
-    /// When it does not start.
+    /// If the server does not start.
     pub fn restart(&mut self) {
         assert!(self.child.is_none(), "kill it first");
-        assert!(self.spawn(), "it did not start again: {}", self.story());
+        assert!(self.spawn(), "it did not restart: {}", self.describe());
     }
 
-    /// Stops its processes where they are. When this returns it answers nothing.
+    /// Pauses the server's processes. When this returns, the server does not answer.
     ///
     /// # Panics
-    /// When it does not run.
+    /// If the server is not running.
     pub fn pause(&mut self) {
         self.frozen = tree::freeze(id_of(self.child.as_ref().expect("the server runs")));
     }
 
-    /// Lets it go on.
+    /// Resumes the server.
     ///
     /// # Panics
-    /// When it does not run.
+    /// If the server is not running.
     pub fn resume(&mut self) {
         assert!(self.child.is_some(), "the server runs");
         tree::thaw(&std::mem::take(&mut self.frozen));
@@ -145,7 +145,7 @@ impl<K: Kind> Server<K> {
     fn end(&mut self) {
         let Some(mut child) = self.child.take() else { return };
         self.frozen.clear();
-        // Stopped first: what does not run starts nothing that would be missed.
+        // Stopped first, so that no process can start another one that would be missed.
         let processes = tree::freeze(id_of(&child));
         tree::kill(&processes);
         let _ = child.wait();

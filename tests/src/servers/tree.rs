@@ -1,5 +1,5 @@
-//! A server's process with all that it started. Only the process itself is a child of ours, so the
-//! others are found and watched through `/proc`.
+//! A server's process and all its descendants. Only the process itself is our child, so the
+//! descendants are found and watched through `/proc`.
 
 use std::fs;
 use std::path::Path;
@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// How long a process may take until it has stopped or ended.
+/// How long a process may take to stop or exit.
 const LIMIT: Duration = Duration::from_mins(1);
 
-/// Stops a process and all that it started, and returns them, it first. When this returns none of them
-/// runs, and so none can start another.
+/// Stops a process and its descendants, and returns them, the process itself first. When this
+/// returns, all are stopped, so none can start another.
 pub fn freeze(root: Pid) -> Vec<Pid> {
     let mut frozen = Vec::new();
     let mut next = vec![root];
@@ -25,25 +25,25 @@ pub fn freeze(root: Pid) -> Vec<Pid> {
     frozen
 }
 
-/// Lets them go on.
+/// Resumes the processes.
 pub fn thaw(processes: &[Pid]) {
     signal(processes, Signal::CONT);
 }
 
-/// Kills them.
+/// Kills the processes.
 pub fn kill(processes: &[Pid]) {
     signal(processes, Signal::KILL);
 }
 
-/// Waits until they have ended. One whose parent has not asked for its end yet counts: it has neither
-/// memory nor a port.
+/// Waits until the processes have ended. A zombie counts as ended: it has neither memory nor a
+/// port.
 pub fn wait_for_end(processes: &[Pid]) {
     assert!(reached(processes, "ZX"), "{processes:?} did not end");
 }
 
 fn signal(processes: &[Pid], signal: Signal) {
     for &process in processes {
-        // One that has ended by itself meanwhile is no problem.
+        // A process that has exited meanwhile is not an error.
         let _ = kill_process(process, signal);
     }
 }
@@ -79,7 +79,7 @@ fn children_of(parents: &[Pid]) -> Vec<Pid> {
 /// The state and the parent of a process or thread.
 fn stat(folder: &Path) -> Option<(char, Option<Pid>)> {
     let line = fs::read_to_string(folder.join("stat")).ok()?;
-    // A name may hold anything, so the fields are counted from its end: `1 (name) S 0 ...`.
+    // The name may contain anything, so the fields are counted from its end: `1 (name) S 0 ...`.
     let mut fields = line.rsplit_once(')')?.1.split_whitespace();
     let state = fields.next()?.chars().next()?;
     Some((state, Pid::from_raw(fields.next()?.parse().ok()?)))

@@ -10,16 +10,16 @@ use super::server::{Kind, Server};
 use super::{free_port, program, redis_cluster::wait_for};
 use crate::proxy::Proxy;
 
-/// The program that a machine with ZooKeeper has: there is none of its own.
+/// The file that shows whether ZooKeeper is installed. It has no executable of its own.
 pub const ZOOKEEPER: &str = "zookeeper.jar";
 
-/// What a machine with Curator's Java client has, and a compiler for it.
+/// The file that shows whether Curator's Java client, and a compiler for it, are installed.
 pub const CURATOR: &str = "curator-recipes.jar";
 
-/// Sessions that end as soon as the tests can bear, in milliseconds.
+/// The shortest session timeout that is reliable in the tests, in milliseconds.
 const SHORT: u64 = 2_000;
 
-/// Where Debian's packages have Curator's classes and what they need.
+/// Curator's classes and their dependencies, as Debian installs them.
 const CURATOR_JARS: [&str; 5] = [
     "/usr/share/java/curator-recipes.jar",
     "/usr/share/java/curator-framework.jar",
@@ -28,108 +28,108 @@ const CURATOR_JARS: [&str; 5] = [
     "/usr/share/java/zookeeper.jar",
 ];
 
-/// Are Curator, and a Java that compiles, on the machine?
+/// Whether Curator and a JDK are installed.
 pub(super) fn has_curator() -> bool {
     CURATOR_JARS.iter().all(|jar| Path::new(jar).is_file()) && program("javac").is_some()
 }
 
-/// Where Java finds Curator.
+/// The Java class path for Curator.
 #[must_use]
 pub fn curator_class_path() -> String {
     CURATOR_JARS.join(":")
 }
 
-/// Where Debian's package has its classes.
+/// ZooKeeper's classes, as Debian installs them.
 const JAR: &str = "/usr/share/java/zookeeper.jar";
 
 /// A ZooKeeper server.
 pub type ZooKeeperServer = Server<ZooKeeper>;
 
-/// What makes a server a [`ZooKeeperServer`].
+/// The parameters of a [`ZooKeeperServer`].
 #[derive(Debug)]
 pub struct ZooKeeper {
-    /// Its number, from 1, and its settings of the ensemble; nothing where it is alone.
+    /// Its number, from 1, and the ensemble's settings; `None` for a standalone server.
     ensemble: Option<(usize, String)>,
-    /// How often it looks for empty folders to remove, in milliseconds.
+    /// How often it removes empty container nodes, in milliseconds.
     removes_folders: u64,
 }
 
 impl ZooKeeper {
-    /// Empty folders of keys go soon.
+    /// A server that removes the empty folders of keys quickly.
     const fn new(ensemble: Option<(usize, String)>) -> Self {
         Self { ensemble, removes_folders: 500 }
     }
 }
 
-/// The jar, where it is installed and there is a Java to run it.
+/// The jar, if it is installed together with Java.
 pub(super) fn jar() -> Option<PathBuf> {
     let jar = PathBuf::from(JAR);
     (jar.is_file() && program("java").is_some()).then_some(jar)
 }
 
 impl ZooKeeperServer {
-    /// Starts one.
+    /// Starts a server.
     ///
     /// # Panics
-    /// When it cannot be started.
+    /// If a server does not start.
     #[must_use]
     pub fn start() -> Self {
         Self::launch(ZooKeeper::new(None), temporary())
     }
 
-    /// Starts one that leaves empty folders.
+    /// Starts a server that does not remove empty folders.
     ///
     /// # Panics
-    /// When it cannot be started.
+    /// If a server does not start.
     #[must_use]
     pub fn start_leaving_folders() -> Self {
         let kind = ZooKeeper { removes_folders: 3_600_000, ..ZooKeeper::new(None) };
         Self::launch(kind, temporary())
     }
 
-    /// Its URL, with sessions that end as soon as the tests can bear.
+    /// The URL, with the shortest reliable session timeout.
     #[must_use]
     pub fn url(&self) -> String {
         self.url_with(SHORT)
     }
 
-    /// Its URL, with this session timeout in milliseconds.
+    /// The URL, with this session timeout in milliseconds.
     #[must_use]
     pub fn url_with(&self, session_timeout: u64) -> String {
         url(&[self.port()], session_timeout)
     }
 
-    /// What it says to one of the four-letter commands.
+    /// The answer to one of the four-letter commands.
     ///
     /// # Panics
-    /// When it does not answer.
+    /// If the server does not answer.
     #[must_use]
     pub fn ask(&self, word: &str) -> String {
         ask(self.port(), word).expect("it answers")
     }
 
-    /// A number out of its own statistics (`mntr`).
+    /// One of the server's own statistics (`mntr`).
     ///
     /// # Panics
-    /// When it has none of that name.
+    /// If it has none of that name.
     #[must_use]
     pub fn statistic(&self, name: &str) -> u64 {
-        let told = self.ask("mntr");
-        let mut lines = told.lines().filter_map(|line| line.split_once('\t'));
+        let reply = self.ask("mntr");
+        let mut lines = reply.lines().filter_map(|line| line.split_once('\t'));
         let value = lines.find(|(known, _)| *known == name).map(|(_, value)| value.trim());
-        // Some are written as 7.0.
+        // Some are printed as 7.0.
         let whole = value.and_then(|value| value.split('.').next()?.parse().ok());
-        whole.unwrap_or_else(|| panic!("no number {name} in {told}"))
+        whole.unwrap_or_else(|| panic!("no number {name} in {reply}"))
     }
 
-    /// The paths of all nodes that belong to sessions.
+    /// The paths of all ephemeral nodes.
     ///
     /// # Panics
-    /// When it does not answer.
+    /// If the server does not answer.
     #[must_use]
     pub fn ephemerals(&self) -> Vec<String> {
-        let told = self.ask("dump");
-        let paths = told.lines().map(str::trim).filter(|line| line.starts_with('/'));
+        let reply = self.ask("dump");
+        let paths = reply.lines().map(str::trim).filter(|line| line.starts_with('/'));
         paths.map(str::to_owned).collect()
     }
 }
@@ -142,21 +142,21 @@ pub struct ZooKeeperEnsemble {
 }
 
 impl ZooKeeperEnsemble {
-    /// Starts them.
+    /// Starts the servers.
     ///
     /// # Panics
-    /// When they cannot be started.
+    /// If a server does not start.
     #[must_use]
     pub fn start() -> Self {
         let ports = peer_ports();
         Self::start_each((1..=3).map(|_| servers_at(&ports, SYNC_LIMIT)).collect())
     }
 
-    /// Starts them, the first one with the other two behind networks of their own: silent ones cut it off
-    /// from its leader, and it does not notice for a while.
+    /// Starts an ensemble whose first server reaches the other two through proxies. Stalling these
+    /// cuts it off from its leader, which it does not notice for a while.
     ///
     /// # Panics
-    /// When they cannot be started.
+    /// If a server does not start.
     pub async fn start_with_links() -> (Self, Vec<Proxy>) {
         let ports = peer_ports();
         let links = vec![Proxy::start(ports[1].0).await, Proxy::start(ports[2].0).await];
@@ -167,14 +167,14 @@ impl ZooKeeperEnsemble {
         (starting.await.expect("they start"), links)
     }
 
-    /// With these settings each.
+    /// Starts servers with these settings.
     fn start_each(settings: Vec<String>) -> Self {
         let starting: Vec<_> = settings
             .into_iter()
             .enumerate()
             .map(|(at, settings)| {
                 let ensemble = Some((at + 1, settings));
-                // None answers before there are two.
+                // No server answers before two are up.
                 std::thread::spawn(move || Server::launch(ZooKeeper::new(ensemble), temporary()))
             })
             .collect();
@@ -184,30 +184,30 @@ impl ZooKeeperEnsemble {
         ensemble
     }
 
-    /// Their URL.
+    /// The URL.
     #[must_use]
     pub fn url(&self) -> String {
         self.url_with(SHORT)
     }
 
-    /// Their URL, with this session timeout in milliseconds.
+    /// The URL, with this session timeout in milliseconds.
     #[must_use]
     pub fn url_with(&self, session_timeout: u64) -> String {
         let ports: Vec<_> = self.servers.iter().map(Server::port).collect();
         url(&ports, session_timeout)
     }
 
-    /// Does this one lead?
+    /// Whether this server is the leader.
     #[must_use]
     pub fn leads(&self, server: usize) -> bool {
-        let told = ask(self.servers[server].port(), "srvr");
-        told.is_ok_and(|told| told.contains("Mode: leader"))
+        let reply = ask(self.servers[server].port(), "srvr");
+        reply.is_ok_and(|reply| reply.contains("Mode: leader"))
     }
 
-    /// Which of them leads.
+    /// Which server is the leader.
     ///
     /// # Panics
-    /// When none does.
+    /// If there is none.
     #[must_use]
     pub fn leader(&self) -> usize {
         self.find_leader().expect("a leader")
@@ -218,16 +218,16 @@ impl ZooKeeperEnsemble {
     }
 }
 
-/// Three servers' ports for each other: for followers, for elections.
+/// The ports that the three servers use among themselves: for followers, for elections.
 fn peer_ports() -> [(u16, u16); 3] {
     let port = || free_port().expect("a free port");
     [(); 3].map(|()| (port(), port()))
 }
 
-/// How long a follower does without its leader, in ticks.
+/// How long a follower can be out of contact with its leader, in ticks.
 const SYNC_LIMIT: u32 = 4;
 
-/// The settings that name all servers.
+/// The settings that list all servers.
 fn servers_at(ports: &[(u16, u16); 3], sync_limit: u32) -> String {
     let mut settings = format!("initLimit=20\nsyncLimit={sync_limit}\n");
     for (at, (peers, elections)) in ports.iter().enumerate() {
@@ -252,25 +252,25 @@ fn ask(port: u16, word: &str) -> io::Result<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     stream.write_all(word.as_bytes())?;
-    let mut told = String::new();
-    stream.read_to_string(&mut told)?;
-    Ok(told)
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply)?;
+    Ok(reply)
 }
 
 impl Kind for ZooKeeper {
     fn command(&self, folder: &Path, port: u16) -> Command {
         let data = folder.join("data");
-        std::fs::create_dir_all(&data).expect("a directory of ours");
+        std::fs::create_dir_all(&data).expect("a writable directory");
         let mut settings = format!(
             "tickTime=500\ndataDir={}\nclientPort={port}\nclientPortAddress=127.0.0.1\nmaxClientCnxns=0\n",
             data.display()
         );
         if let Some((id, lines)) = &self.ensemble {
-            std::fs::write(data.join("myid"), id.to_string()).expect("a file of ours");
+            std::fs::write(data.join("myid"), id.to_string()).expect("a writable file");
             settings.push_str(lines);
         }
         let file = folder.join("zoo.cfg");
-        std::fs::write(&file, settings).expect("a file of ours");
+        std::fs::write(&file, settings).expect("a writable file");
         let mut command = Command::new(program("java").expect("Java is installed"));
         command.args([
             "-Xmx192m",

@@ -1,4 +1,4 @@
-//! The attribute's options, at work on the memory backend. Time is paused: what is asserted is exact.
+//! The attribute's options on the memory backend. Time is paused, so the assertions are exact.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -58,7 +58,7 @@ async fn tries_once() -> Result<(), LockError> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_wait_is_no_time() {
+async fn a_zero_wait_fails_at_once() {
     let registry = registry();
     let _held = busy(&registry, "k").await;
     let began = Instant::now();
@@ -72,7 +72,7 @@ async fn waits_forever() -> Result<(), LockError> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn forever_is_longer_than_a_week() {
+async fn waiting_forever_outlasts_a_week() {
     let registry = registry();
     let held = busy(&registry, "k").await;
     let release = async {
@@ -97,7 +97,7 @@ async fn skips_to_unit(ran: &AtomicU32) -> Result<(), LockError> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_skipped_body_gives_nothing() {
+async fn a_skipped_body_returns_none_or_unit() {
     let (registry, ran) = (registry(), AtomicU32::new(0));
     assert_eq!(registry.scope(skips_to_none(&ran)).await.expect("free"), Some(1));
     let held = busy(&registry, "k").await;
@@ -108,7 +108,7 @@ async fn a_skipped_body_gives_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failing_backend_is_an_error_even_when_busy_is_skipped() {
+async fn a_failing_backend_is_an_error_even_with_on_busy_skip() {
     let (registry, store) = intercepted();
     store.fail(Call::Acquire);
     let ran = AtomicU32::new(0);
@@ -136,7 +136,7 @@ async fn transfer(from: u32, to: u32) -> Result<Vec<String>, LockError> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn several_keys_are_held_in_one_order_and_equal_ones_once() {
+async fn several_keys_are_held_in_canonical_order_without_duplicates() {
     let registry = registry();
     let keys = |from, to| registry.scope(transfer(from, to));
     assert_eq!(keys(1, 2).await.expect("free"), ["account:1", "account:2"]);
@@ -181,7 +181,7 @@ async fn on_another_backend() -> Result<(), LockError> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unknown_backend_is_named_with_the_known_ones() {
+async fn an_unknown_backend_error_lists_the_known_ones() {
     let error = registry().scope(on_another_backend()).await.expect_err("not registered");
     let text = error.to_string();
     assert!(text.contains("elsewhere") && text.contains("memory"), "{text}");
@@ -240,7 +240,7 @@ async fn keeps(length: Duration) -> Result<u32, LockError> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_loss_does_as_it_is_told() {
+async fn a_lost_lease_follows_on_lost() {
     let (registry, ran) = (registry(), AtomicU32::new(0));
     let long = Duration::from_secs(5);
     let answer = registry.scope(finishes(long, &ran)).await;
@@ -262,14 +262,14 @@ impl From<LockError> for ShopError {
 }
 
 #[distributed_lock(key = "k", ttl = "3s", renew = false, on_lost = "finish")]
-async fn fails_by_itself() -> Result<(), ShopError> {
+async fn fails_after_the_loss() -> Result<(), ShopError> {
     sleep(Duration::from_secs(5)).await;
     Err(ShopError::Own)
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_bodys_own_error_stands_over_a_loss() {
-    assert_eq!(registry().scope(fails_by_itself()).await, Err(ShopError::Own));
+async fn a_bodys_own_error_takes_precedence_over_a_loss() {
+    assert_eq!(registry().scope(fails_after_the_loss()).await, Err(ShopError::Own));
 }
 
 #[distributed_lock(key = "k", max_hold = "4s")]
@@ -307,7 +307,7 @@ async fn min_hold_is_exact_and_the_caller_does_not_wait_for_it() {
     registry.scope(tries_once()).await.expect("free after its min_hold");
 }
 
-#[allow(clippy::needless_pass_by_value)] // the shape that `map_err` asks for
+#[allow(clippy::needless_pass_by_value)] // the signature that `map_err` requires
 fn as_tuple(error: LockError) -> (u16, String) {
     (503, error.to_string())
 }
@@ -345,7 +345,7 @@ async fn outer_of_one_that_refuses() -> Result<(), LockError> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nested_calls_enter_unless_told_not_to() {
+async fn nested_calls_enter_unless_reentrant_is_false() {
     let (registry, store) = intercepted();
     registry.scope(outer()).await.expect("nested");
     assert_eq!((store.count(Call::Acquire), store.count(Call::Release)), (1, 1));
@@ -355,14 +355,14 @@ async fn nested_calls_enter_unless_told_not_to() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_registry_is_another_lock() {
+async fn registries_on_separate_stores_do_not_share_locks() {
     let (one, two) = (registry(), registry());
     let _held = busy(&one, "k").await;
     two.scope(tries_once()).await.expect("another store");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_that_ended_before_its_grant_was_heard_is_not_used() {
+async fn a_lease_that_expired_before_its_grant_arrived_is_not_used() {
     let (registry, store) = intercepted();
     store.hold_up(Call::Acquire);
     let ttl = Duration::from_millis(100);
@@ -377,7 +377,7 @@ async fn a_lease_that_ended_before_its_grant_was_heard_is_not_used() {
     assert!(!guard.remaining().is_zero());
     guard.release().await.expect("held to the end");
 
-    // When every answer comes too late, the wait still ends.
+    // If every answer comes too late, the wait still ends.
     store.hold_up(Call::Acquire);
     let acquire = registry.lock("k").ttl(ttl).wait(Duration::from_millis(300)).acquire();
     let always_late = async {
@@ -389,7 +389,7 @@ async fn a_lease_that_ended_before_its_grant_was_heard_is_not_used() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_is_not_polled_once_more_after_its_proof_has_ended() {
+async fn a_body_is_never_polled_after_its_proof_has_ended() {
     let registry = registry();
     let began = Instant::now();
     let latest = AtomicU32::new(0);
@@ -399,7 +399,7 @@ async fn a_body_is_not_polled_once_more_after_its_proof_has_ended() {
         std::task::Poll::<()>::Pending
     });
     let lock = registry.lock("k").ttl(Duration::from_millis(100)).renew(false);
-    // As a process that is paused: nothing runs for a second, then everything is due at once.
+    // Simulates a paused process: nothing runs for a second, then everything is due at once.
     let pause = async {
         sleep(Duration::from_millis(45)).await;
         advance(Duration::from_secs(1)).await;
@@ -428,7 +428,7 @@ async fn a_release_waits_for_the_renewal_in_flight() {
     assert_eq!(store.count(Call::Renew), 1, "renewed after its release");
 }
 
-/// Sees, when it is dropped, how many releases there have been.
+/// Records, when it is dropped, how many releases there have been.
 struct Witness(Intercepted, std::sync::Arc<AtomicU32>);
 
 impl Drop for Witness {
@@ -444,7 +444,7 @@ async fn stopped(_witness: Witness) -> Result<(), LockError> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stopped_or_dropped_body_lets_go_of_its_arguments_before_the_release() {
+async fn a_stopped_or_dropped_body_drops_its_arguments_before_the_release() {
     let (registry, store) = intercepted();
     let seen = std::sync::Arc::new(AtomicU32::new(0));
     let witness = || Witness(store.clone(), seen.clone());
@@ -455,7 +455,7 @@ async fn a_stopped_or_dropped_body_lets_go_of_its_arguments_before_the_release()
     let call = registry.scope(stopped(witness()));
     let dropped = tokio::time::timeout(Duration::from_millis(500), call).await;
     assert!(dropped.is_err());
-    // One release, that of the first call.
+    // One release so far, that of the first call.
     assert_eq!(seen.swap(0, Ordering::Relaxed), 2, "released before its argument was dropped");
     registry.shutdown(Duration::from_secs(1)).await.expect("released in the background");
     assert_eq!(store.count(Call::Release), 2);
@@ -473,7 +473,7 @@ async fn an_operator_sees_the_function_and_ends_its_hold() {
         let registry = registry.clone();
         async move { registry.scope(never_ends(1)).await }
     });
-    // It waits for the renewal by then, and time stands still otherwise.
+    // By then it waits for the renewal. While time is paused, only a sleep lets it get that far.
     sleep(Duration::from_millis(1)).await;
     let other = busy(&registry, "other").await;
 
@@ -492,7 +492,7 @@ async fn an_operator_sees_the_function_and_ends_its_hold() {
     assert!(matches!(lost, LockError::Lost { completed: false, .. }), "{lost}");
     assert!(began.elapsed() <= Duration::from_secs(3), "a renewal is a third of a ttl away");
     let next = registry.lock("seen:1").wait(Duration::from_secs(1)).acquire().await;
-    next.expect("given back").release().await.expect("held");
+    next.expect("released").release().await.expect("held");
     assert!(registry.force_release("other").await.expect("an answer"));
     assert!(other.release().await.is_err());
 }

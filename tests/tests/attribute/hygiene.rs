@@ -1,5 +1,5 @@
-//! What the attribute's expansion must not do to the code around it: run early, drop late, grow
-//! futures, lose `Send`, or see the user's names and be seen by them.
+//! What the attribute's expansion must not do to the code around it: run early, drop late, make
+//! futures large, lose `Send`, or clash with the user's names.
 
 #![forbid(unsafe_code)]
 #![deny(warnings, clippy::pedantic)]
@@ -21,7 +21,7 @@ fn registry() -> Registry {
     builder.build().expect("a registry")
 }
 
-/// Pretends to need a key, and says when it is asked for one.
+/// A source of a key that records each request for it.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<String>>>);
 
@@ -115,7 +115,7 @@ async fn nothing_runs_before_the_first_poll() {
 }
 
 #[tokio::test]
-async fn a_future_dropped_before_its_first_poll_leaves_nothing() {
+async fn a_future_dropped_before_its_first_poll_leaves_nothing_behind() {
     let log = Log::default();
     drop(lazy::expression(&log));
     drop(lazy::opaque(&log));
@@ -201,7 +201,7 @@ async fn a_body_that_is_not_send_runs_on_a_local_set() {
 }
 
 #[tokio::test]
-async fn a_body_dropped_in_mid_flight_frees_its_key() {
+async fn a_dropped_body_frees_its_key() {
     #[distributed_lock(key = "dropped")]
     async fn never_ends() -> Result<(), LockError> {
         std::future::pending().await

@@ -1,5 +1,5 @@
-//! Shared locks, permits, fairness, longer holds and asserted locks, on the memory backend. Time is paused:
-//! what is asserted is exact.
+//! Shared locks, permits, fairness, longer holds and asserted locks on the memory backend. Time is
+//! paused, so the assertions are exact.
 
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -55,7 +55,7 @@ async fn rewrite(shop: u32) -> Result<u32, LockError> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn readers_run_together_and_a_writer_alone() {
+async fn readers_run_concurrently_and_a_writer_alone() {
     let registry = registry();
     let began = Instant::now();
     let (first, second) = tokio::join!(registry.scope(browse(1)), registry.scope(browse(1)));
@@ -78,11 +78,11 @@ async fn writes_and_then_reads(shop: u32) -> Result<u32, LockError> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reader_that_writes_inside_hears_it_at_once() {
+async fn a_reader_that_writes_inside_fails_at_once() {
     let registry = registry();
     let began = Instant::now();
     let answer = registry.scope(reads_and_then_writes(1)).await;
-    let error = answer.expect_err("it would wait for itself");
+    let error = answer.expect_err("it would deadlock with itself");
     assert!(matches!(error, LockError::Upgrade { .. }), "{error:?}");
     assert!(!error.is_transient() && !error.is_busy());
     assert!(error.to_string().contains("acquire it exclusively from the start"), "{error}");
@@ -118,7 +118,7 @@ async fn fair_waiters_of_two_processes_are_served_in_order() {
     assert_eq!(*order.lock().expect("no panic"), [0, 1, 2, 3, 4, 5]);
 }
 
-/// One that has died is passed when it is its turn and it has not shown itself for 400 ms.
+/// A dead waiter is passed when it is first in the queue and has not polled the store for 400 ms.
 #[tokio::test(start_paused = true)]
 async fn a_dead_waiter_costs_less_than_half_a_second() {
     let store = Memory::new();
@@ -136,13 +136,13 @@ async fn a_dead_waiter_costs_less_than_half_a_second() {
     let next = waiter.await.expect("no panic").expect("the lock");
     let took = began.elapsed();
     assert!(took <= Duration::from_millis(450), "{took:?}");
-    assert!(took >= Duration::from_millis(350), "nobody was waited for: {took:?}");
+    assert!(took >= Duration::from_millis(350), "the dead waiter was not waited for: {took:?}");
     next.release().await.expect("held to the end");
 }
 
-/// One that only stood still comes back to its place.
+/// A waiter that was only paused returns to its queue position.
 #[tokio::test(start_paused = true)]
-async fn a_waiter_that_was_away_keeps_its_place() {
+async fn a_paused_waiter_keeps_its_queue_position() {
     let store = Memory::new();
     let long = Duration::from_secs(30);
     let claim = || Claim::new("queue".into(), long).with_fair(true).with_wait_left(long);
@@ -157,7 +157,7 @@ async fn a_waiter_that_was_away_keeps_its_place() {
     assert!(!tries(&second).await, "the key is held");
     assert!(!tries(&away).await, "the key is held");
     store.release(&holder, Release::default()).await.expect("memory answers");
-    assert!(!tries(&second).await, "the first one is there again");
+    assert!(!tries(&second).await, "the first waiter has returned");
     assert!(tries(&away).await);
 }
 
@@ -170,7 +170,7 @@ async fn extends(by: Duration, work: Duration) -> Result<(), LockError> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_extended_hold_lasts_as_long_as_was_asked_for() {
+async fn an_extended_hold_lasts_as_long_as_requested() {
     let registry = registry();
     let (by, work) = (Duration::from_secs(30), Duration::from_secs(29));
     registry.scope(extends(by, work)).await.expect("44 s of 45 s");
@@ -191,7 +191,7 @@ async fn a_lease_that_is_not_renewed_can_be_extended() {
     guard.extend(Duration::from_mins(1)).await.expect("still held");
     sleep(Duration::from_mins(1)).await;
     assert!(guard.is_held());
-    // Then it ends within a ttl, as if it had been taken then.
+    // Then it expires within a ttl, as if it had been acquired at that time.
     sleep(Duration::from_secs(11)).await;
     assert!(!guard.is_held());
     let error = guard.extend(Duration::from_mins(1)).await.expect_err("it has ended");
@@ -220,27 +220,30 @@ fn panics(run: impl FnOnce()) -> Option<String> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn asserted_locks_are_those_of_the_task() {
+async fn assert_locked_counts_only_locks_of_the_same_task() {
     let registry = registry();
     registry.scope(sell(7, 7)).await.expect("the lock");
-    let told = panics(|| set_stock(7)).expect("nobody holds it");
-    assert!(told.contains("`product:7` is not locked exclusively by this task"), "{told}");
+    let message = panics(|| set_stock(7)).expect("the lock is not held");
+    assert!(message.contains("`product:7` is not locked exclusively by this task"), "{message}");
 
     let another = std::panic::AssertUnwindSafe(registry.scope(sell(7, 8))).catch_unwind().await;
-    assert!(another.is_err(), "another product's lock was enough");
+    assert!(another.is_err(), "another product's lock was accepted");
 
     let shared = registry.lock("product:7").mode(Mode::Shared);
     let body = async {
         read_stock(7);
         panics(|| set_stock(7))
     };
-    let told = shared.run(body).await.expect("the lock");
-    assert!(told.is_some_and(|told| told.contains("exclusively")), "a reader was enough to write");
+    let message = shared.run(body).await.expect("the lock");
+    assert!(
+        message.is_some_and(|message| message.contains("exclusively")),
+        "a reader's lock was accepted for a write"
+    );
 
     let two = NonZeroU32::MIN.saturating_add(1);
     let counted = async { panics(|| set_stock(7)) };
-    let told = registry.lock("product:7").permits(two).run(counted).await.expect("the lock");
-    assert!(told.is_some(), "one of two was enough to write");
+    let message = registry.lock("product:7").permits(two).run(counted).await.expect("the lock");
+    assert!(message.is_some(), "one of two permits was accepted for a write");
 
     let spawned = registry
         .lock("product:7")
@@ -249,7 +252,7 @@ async fn asserted_locks_are_those_of_the_task() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_test_may_take_locks_for_held() {
+async fn assume_locked_satisfies_assert_locked() {
     assume_locked(["product:7"], async {
         set_stock(7);
         assert!(panics(|| set_stock(8)).is_some());
@@ -281,6 +284,6 @@ impl Shelf {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_asserted_may_be_a_field_or_an_expression() {
+async fn an_asserted_key_may_use_a_field_or_be_an_expression() {
     registry().scope(Shelf { id: 3 }.fill()).await.expect("the lock");
 }

@@ -1,4 +1,4 @@
-//! The attribute at work on the memory backend.
+//! The attribute on the memory backend.
 
 mod attribute;
 mod hygiene;

@@ -1,5 +1,5 @@
-//! The attribute on every shape of async function that a service has: each one excludes a second
-//! call with the same key, and locks exactly the key that is written.
+//! The attribute on every form of async function that a service may have. Each form excludes a
+//! second call with the same key, and locks exactly the key that is written.
 
 #![forbid(unsafe_code)]
 #![deny(warnings, clippy::pedantic)]
@@ -17,13 +17,13 @@ mod keys;
 mod methods;
 mod stacked;
 
-/// What the tests of this file run in.
+/// The registry for the tests in this module.
 fn registry() -> Registry {
     let builder = Registry::builder().backend("memory", Memory::new()).default_backend("memory");
     builder.build().expect("a registry")
 }
 
-/// How many bodies were inside at the same time.
+/// Counts how many bodies were inside at the same time.
 #[derive(Debug, Default)]
 struct Room {
     inside: AtomicUsize,
@@ -47,7 +47,7 @@ impl Room {
     }
 }
 
-/// Runs two calls at once: both succeed under the expected key, one after the other.
+/// Runs two calls concurrently. Both must succeed with the expected key, one after the other.
 fn assert_exclusive<'a, E: std::fmt::Debug>(
     room: &'a Room,
     key: &'a str,

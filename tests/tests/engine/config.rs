@@ -1,4 +1,4 @@
-//! Registries made from a service's configuration, and what is said of a wrong one.
+//! Registries built from a service's configuration, and the errors for an invalid one.
 
 use std::time::Duration;
 
@@ -51,7 +51,7 @@ async fn a_file_makes_a_registry() {
 }
 
 #[tokio::test]
-async fn a_registry_that_names_no_backend_of_a_function_is_not_installed() {
+async fn a_registry_without_a_functions_backend_is_not_installed() {
     let config = Config::from_toml("backends.other = 'memory:'").expect("a configuration");
     let refusal = config.connect().await.expect("connected").install().unwrap_err().to_string();
     assert!(
@@ -61,7 +61,7 @@ async fn a_registry_that_names_no_backend_of_a_function_is_not_installed() {
 }
 
 #[tokio::test]
-async fn what_is_left_out_is_the_registrys_default() {
+async fn omitted_settings_use_the_registrys_defaults() {
     let config = Config::from_toml("backends.only = 'memory:'").expect("a configuration");
     let registry = config.connect().await.expect("connected").build().expect("a registry");
     let guard = registry.lock("a").acquire().await.expect("the only backend is the default");
@@ -72,7 +72,7 @@ async fn what_is_left_out_is_the_registrys_default() {
 }
 
 #[test]
-fn it_is_a_part_of_any_serde_format() {
+fn the_configuration_embeds_in_any_serde_format() {
     let json = r#"{"locks": {
         "backends": {"a": "memory:", "b": {"env": "B_URL"}, "c": {"file": "/run/c"}},
         "default_ttl": "1m 30s",
@@ -91,7 +91,7 @@ fn it_is_a_part_of_any_serde_format() {
 }
 
 #[test]
-fn the_environment_goes_before_a_file() {
+fn the_environment_overrides_a_file() {
     let file = Config::from_toml(
         "default_backend = 'a'\ndefault_ttl = '7s'\nallow_unregistered = ['x']\n\
          [backends]\na = 'memory:'\nb = 'memory:'",
@@ -115,7 +115,7 @@ fn the_environment_goes_before_a_file() {
 }
 
 #[test]
-fn misspelt_variables_are_told_from_those_of_others() {
+fn misspelt_variables_are_distinguished_from_unrelated_ones() {
     for (name, meant) in [
         ("DLOCK_DEFAULT_BACKENDS", "`DLOCK_DEFAULT_BACKEND`"),
         ("DLOCK_DEFUALT_TTL", "`DLOCK_DEFAULT_TTL`"),
@@ -125,19 +125,19 @@ fn misspelt_variables_are_told_from_those_of_others() {
         ("DLOCK_BAKCEND_ORDERS", "`DLOCK_BACKEND_<NAME>`"),
         ("DLOCK_BACKEND", "`DLOCK_BACKEND_<NAME>`"),
     ] {
-        let told = variables(&[(name, URL)]).expect_err(name).to_string();
+        let message = variables(&[(name, URL)]).expect_err(name).to_string();
         let expected = format!("environment variable `{name}` is unknown; did you mean {meant}?");
-        assert_eq!(told, expected);
+        assert_eq!(message, expected);
     }
-    let told = variables(&[("DLOCK_BACKEND_", URL)]).expect_err("no name").to_string();
-    assert!(told.contains("names no backend") && !told.contains("secret"), "{told}");
+    let message = variables(&[("DLOCK_BACKEND_", URL)]).expect_err("no name").to_string();
+    assert!(message.contains("names no backend") && !message.contains("secret"), "{message}");
     for name in ["DLOCK_SOMEBODY_ELSE", "DLOCK_BACKUP_DIRECTORY", "DLOCKER_DEFAULT_TTL", "HOME"] {
         assert_eq!(variables(&[(name, URL)]).expect(name), Config::default());
     }
 }
 
 #[test]
-fn mistakes_are_named_by_their_place() {
+fn mistakes_are_reported_with_their_position() {
     for (toml, expected) in [
         ("\n[backend]\na = 'memory:'", ":2:2: unknown field `backend`, expected one of `backends`"),
         ("default_ttl = '5'", ":1:15: not a duration (time unit needed"),
@@ -147,17 +147,20 @@ fn mistakes_are_named_by_their_place() {
         ("[backends]\na = 'memory:'\na = 'memory:'", ":3:1: duplicate key"),
         ("allow_unregistered = 'a'", ":1:22: expected a list of backend names"),
     ] {
-        let told = problem(toml);
-        assert!(told.starts_with("configuration") && told.contains(expected), "{toml}\n{told}");
-        assert_eq!(told.lines().count(), 1, "{told}");
+        let message = problem(toml);
+        assert!(
+            message.starts_with("configuration") && message.contains(expected),
+            "{toml}\n{message}"
+        );
+        assert_eq!(message.lines().count(), 1, "{message}");
     }
     for (name, value, expected) in [
         ("DLOCK_DEFAULT_TTL", "5", "environment variable `DLOCK_DEFAULT_TTL` is not a duration"),
         ("DLOCK_DEFAULT_BACKEND", URL, "is a URL where a backend name belongs"),
         ("DLOCK_ALLOW_UNREGISTERED", URL, "is a URL where a backend name belongs"),
     ] {
-        let told = variables(&[(name, value)]).expect_err(name).to_string();
-        assert!(told.contains(expected) && !told.contains("secret"), "{told}");
+        let message = variables(&[(name, value)]).expect_err(name).to_string();
+        assert!(message.contains(expected) && !message.contains("secret"), "{message}");
     }
     let twice = variables(&[("DLOCK_BACKEND_A", "memory:"), ("DLOCK_BACKEND_a", "memory:")]);
     assert!(twice.unwrap_err().to_string().contains("names the backend `a` a second time"));
@@ -179,28 +182,28 @@ async fn no_error_repeats_a_password() {
         format!("[backends]\na = {{ url = '{URL}' }}"),
         format!("[backends]\n'{URL}' = 'memory:'"),
     ] {
-        let told = problem(&toml);
-        assert!(!told.contains("secret"), "{told}");
+        let message = problem(&toml);
+        assert!(!message.contains("secret"), "{message}");
     }
     let json = serde_json::json!({ "locks": URL }).to_string();
-    let told = serde_json::from_str::<Shop>(&json).unwrap_err().to_string();
-    assert!(told.starts_with("invalid type: a string, expected a table"), "{told}");
+    let message = serde_json::from_str::<Shop>(&json).unwrap_err().to_string();
+    assert!(message.starts_with("invalid type: a string, expected a table"), "{message}");
     let config = Config::from_toml(&format!("backends.a = '{URL}'")).expect("a configuration");
     assert_eq!(format!("{:?}", config.backends), "{\"a\": Url(redis:…)}");
-    let told = config.connect().await.unwrap_err().to_string();
-    assert!(told.starts_with("backend `a`: ") && !told.contains("secret"), "{told}");
+    let message = config.connect().await.unwrap_err().to_string();
+    assert!(message.starts_with("backend `a`: ") && !message.contains("secret"), "{message}");
 }
 
 #[tokio::test]
-async fn a_url_that_is_not_there_is_said_to_be_missing() {
+async fn a_missing_url_is_reported() {
     let variable = Config::from_toml("backends.a = { env = 'DLOCK_TESTS_NOT_SET' }");
-    let told = variable.expect("a configuration").connect().await.unwrap_err().to_string();
+    let message = variable.expect("a configuration").connect().await.unwrap_err().to_string();
     let expected =
         "environment variable `DLOCK_TESTS_NOT_SET` is not set; backend `a` reads its URL from it";
-    assert_eq!(told, expected);
+    assert_eq!(message, expected);
     let file = Config::from_toml("backends.a = { file = '/nowhere/secret' }");
-    let told = file.expect("a configuration").connect().await.unwrap_err().to_string();
-    assert!(told.starts_with("cannot read `/nowhere/secret`: "), "{told}");
-    let told = Config::from_file("/nowhere/locks.toml").unwrap_err().to_string();
-    assert!(told.starts_with("cannot read `/nowhere/locks.toml`: "), "{told}");
+    let message = file.expect("a configuration").connect().await.unwrap_err().to_string();
+    assert!(message.starts_with("cannot read `/nowhere/secret`: "), "{message}");
+    let message = Config::from_file("/nowhere/locks.toml").unwrap_err().to_string();
+    assert!(message.starts_with("cannot read `/nowhere/locks.toml`: "), "{message}");
 }

@@ -1,5 +1,5 @@
-//! Tasks that do nothing but take locks leave the others of their runtime a turn, although the memory backend
-//! has every answer at once.
+//! Tasks that only acquire and release locks yield to other tasks of their runtime, although the
+//! memory backend always answers at once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -36,7 +36,7 @@ async fn buys_on(registry: Registry, id: u64, enough: Arc<AtomicBool>) -> Result
 }
 
 #[test]
-fn loops_of_annotated_calls_leave_a_timer_its_turn() {
+fn loops_of_annotated_calls_do_not_starve_a_timer() {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.worker_threads(WORKERS).enable_all().build().expect("a runtime");
     let registry = Registry::builder().backend("memory", Memory::new()).build();
@@ -45,12 +45,12 @@ fn loops_of_annotated_calls_leave_a_timer_its_turn() {
     let buyers: Vec<_> = (0..TASKS)
         .map(|id| runtime.spawn(buys_on(registry.clone(), id, Arc::clone(&enough))))
         .collect();
-    let (tell, ticked) = mpsc::channel();
+    let (notify, ticked) = mpsc::channel();
     runtime.spawn(async move {
         for _ in 0..TICKS {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        let _ = tell.send(());
+        let _ = notify.send(());
     });
     let ticked = ticked.recv_timeout(Duration::from_mins(1));
     enough.store(true, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! The documents at the top of the repository name what there is.
+//! Every file that the top-level documents name exists.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the repository").to_owned()
 }
 
-/// What stands between backticks and is a path of the repository.
+/// The text between backticks that is a path in the repository.
 fn paths(document: &str) -> Vec<String> {
     let text = std::fs::read_to_string(root().join(document)).expect(document);
     let quoted = text.split('`').skip(1).step_by(2).map(str::to_owned);
@@ -24,20 +24,20 @@ fn every_file_that_a_document_names_exists() {
         let paths = paths(document);
         assert!(paths.len() >= 10, "{document} names only {paths:?}");
         for path in paths {
-            assert!(root().join(&path).exists(), "{document} names {path}, which is not there");
+            assert!(root().join(&path).exists(), "{document} names {path}, which does not exist");
         }
     }
 }
 
 #[test]
-fn the_walk_of_a_call_enters_no_file_twice() {
+fn the_life_of_a_call_names_no_file_twice() {
     let text = std::fs::read_to_string(root().join("ARCHITECTURE.md")).expect("the document");
-    let (_, walk) = text.split_once("## The walk of a call").expect("the section");
+    let (_, walk) = text.split_once("## Life of a call").expect("the section");
     let (walk, _) = walk.split_once("## Where things are").expect("the next section");
     let files: Vec<_> =
         walk.split('`').skip(1).step_by(2).filter(|part| part.contains('/')).collect();
     assert!((12..=18).contains(&files.len()), "{files:?}");
     for (number, file) in files.iter().enumerate() {
-        assert!(!files[..number].contains(file), "{file} is named twice");
+        assert!(!files[..number].contains(file), "{file} appears twice");
     }
 }

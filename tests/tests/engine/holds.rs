@@ -1,5 +1,5 @@
-//! What a hold promises while it lasts, while it ends and after: on the memory backend, mostly with time
-//! paused, so that what is asserted is exact.
+//! What a hold guarantees while it lasts, while it ends, and afterwards. The tests use the memory
+//! backend, mostly with time paused so that the assertions are exact.
 
 #![expect(clippy::async_yields_async, reason = "a task begun under a lock is awaited after it")]
 
@@ -32,7 +32,7 @@ fn outer_closed(ended: &Result<(), LockError>) -> bool {
 mod nested {
     use super::*;
 
-    /// A body that records whether it is polled while somebody else holds the key.
+    /// A body that records whether it is polled while another registry holds the key.
     async fn watched(others: Arc<AtomicBool>, overlap: Arc<AtomicBool>) {
         poll_fn(|cx| {
             overlap.fetch_or(others.load(Ordering::SeqCst), Ordering::SeqCst);
@@ -43,7 +43,7 @@ mod nested {
     }
 
     #[tokio::test]
-    async fn a_nested_body_kept_outside_ends_with_its_outer_hold() {
+    async fn a_nested_body_polled_outside_ends_with_its_outer_hold() {
         let store = Memory::new();
         let (locks, other) = (on(store.clone()), on(store));
         let (others, overlap) = (Arc::default(), Arc::default());
@@ -51,7 +51,7 @@ mod nested {
         // Its own policy would let it finish.
         let mut inner = pin!(locks.lock("k").on_lost(OnLost::Finish).run(body));
         let outer = locks.lock("k").run(async {
-            assert!(inner.as_mut().now_or_never().is_none(), "it entered and goes on");
+            assert!(inner.as_mut().now_or_never().is_none(), "it entered and is still running");
         });
         outer.await.expect("free");
         let _held = other.lock("k").wait(Duration::ZERO).acquire().await.expect("free again");
@@ -102,7 +102,7 @@ mod nested {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_body_nested_in_a_closed_nested_body_ends_although_the_outermost_goes_on() {
+    async fn a_body_nested_in_a_closed_nested_body_ends_while_the_outermost_continues() {
         let locks = on(Memory::new());
         let mut innermost = pin!(locks.lock("k").run(pending::<()>()));
         locks
@@ -112,12 +112,12 @@ mod nested {
                     assert!(innermost.as_mut().now_or_never().is_none());
                 });
                 middle.await.expect("nested");
-                // A sibling is inside now: the one kept from before may not be.
+                // A sibling is inside now, so the nested body from before must not be.
                 let sibling = locks.lock("k").run(async {
                     let ended = innermost.as_mut().await;
                     assert!(outer_closed(&ended), "{ended:?}");
                 });
-                sibling.await.expect("the entrance is free");
+                sibling.await.expect("the sibling may enter");
             })
             .await
             .expect("free");
@@ -137,11 +137,11 @@ mod nested {
         let ended = second.await;
         assert!(outer_closed(&ended), "{ended:?}");
         assert!(outer_closed(&first.await));
-        assert_eq!(began.elapsed(), Duration::ZERO, "nothing was waited for");
+        assert_eq!(began.elapsed(), Duration::ZERO, "it ended without a delay");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_call_inside_a_body_that_outlived_another_lock_takes_a_lease_of_its_own() {
+    async fn a_call_inside_a_body_that_outlived_another_lock_acquires_its_own_lease() {
         let store = Memory::new();
         let locks = on(store.clone());
         let (go, gone) = tokio::sync::oneshot::channel::<()>();
@@ -153,7 +153,7 @@ mod nested {
             });
             a.await.expect("`a` is free");
         }));
-        // `b` begins inside `a`, and goes on after it.
+        // `b` begins inside `a`, and outlives it.
         let a = locks.lock("a").run(async { assert!(b.as_mut().now_or_never().is_none()) });
         a.await.expect("free");
         go.send(()).expect("received");
@@ -171,7 +171,7 @@ mod nested {
                     outer_is_gone = true;
                     return Poll::Pending;
                 }
-                // Polled again in spite of all: it could not even nest.
+                // If it were polled again, the call could not even nest.
                 let nested = locks.lock("k").run(async {}).now_or_never();
                 panic!("polled after its outer hold had closed: {nested:?}")
             }
@@ -223,7 +223,7 @@ mod after_a_loss {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_guard_that_lost_its_lease_blocks_nobody_here() {
+    async fn a_guard_that_lost_its_lease_does_not_block_its_process() {
         let locks = on(Memory::new());
         let lock = locks.lock("k").ttl(Duration::from_secs(3)).renew(false);
         let lost = lock.acquire().await.expect("free");
@@ -279,7 +279,7 @@ mod sets {
             let set = locks.lock_all(["a", "b"]).wait(Duration::from_mins(1)).acquire();
             let set = tokio::spawn(set);
             sleep(Duration::from_secs(1)).await;
-            // Against the order of keys: with hold and wait this would be a deadlock.
+            // In reverse key order: if the set held `a` while waiting, this would deadlock.
             let a = locks.lock("a").wait(Duration::ZERO).acquire().await;
             a.expect("free in the store").release().await.expect("held");
             set
@@ -289,7 +289,7 @@ mod sets {
     }
 
     #[tokio::test]
-    async fn many_overlapping_sets_of_one_process_all_get_their_turn() {
+    async fn many_overlapping_sets_of_one_process_are_all_acquired() {
         let locks = on(Memory::new());
         let tasks = (0..200_usize).map(|task| {
             let locks = locks.clone();
@@ -320,7 +320,7 @@ mod failures {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_store_that_is_down_is_never_a_skipped_job() {
+    async fn an_unreachable_store_is_never_a_skipped_job() {
         for store in Unreachable::EACH {
             let locks = on(store);
             let all = join_all((0..10).map(|_| locks.scope(nightly()))).await;
@@ -350,7 +350,7 @@ mod failures {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_lock_that_is_held_is_busy_also_where_the_store_has_failed_meanwhile() {
+    async fn a_held_lock_is_busy_even_if_the_store_fails_meanwhile() {
         let store = Intercepted::new(Memory::new());
         let locks = on(store.clone());
         let held = locks.lock("k").ttl(Duration::from_mins(5)).acquire().await.expect("free");
@@ -361,7 +361,7 @@ mod failures {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn waiters_hear_the_failure_when_the_store_fails_after_it_was_busy() {
+    async fn waiters_get_the_failure_if_the_store_fails_after_the_key_was_busy() {
         let store = Memory::new();
         let other = on(store.clone());
         let store = Intercepted::new(store);
@@ -417,7 +417,7 @@ mod releasing {
     }
 
     #[test]
-    fn a_guard_can_be_released_when_the_runtime_of_its_acquire_has_gone() {
+    fn a_guard_can_be_released_after_the_runtime_of_its_acquire_is_dropped() {
         for hung in [false, true] {
             let store = Intercepted::new(Memory::new());
             let locks = on(store.clone());
@@ -434,7 +434,7 @@ mod releasing {
     }
 
     #[test]
-    fn a_guard_can_be_released_when_the_runtime_of_its_acquire_stands_still() {
+    fn a_guard_can_be_released_while_the_runtime_of_its_acquire_is_stalled() {
         let store = Intercepted::new(Memory::new());
         let locks = on(store.clone());
         let first = runtime();
@@ -442,14 +442,14 @@ mod releasing {
         let guard = first.block_on(lock.acquire()).expect("free");
         store.hold_up(Call::Renew);
         first.block_on(store.reached(Call::Renew, 1));
-        // Nobody drives it from here on.
+        // From here on, nothing drives the runtime.
         release_in_another(&locks, guard);
         drop(first);
     }
 
     fn release_in_another(locks: &Registry, guard: dlock_runtime::LockGuard) {
         runtime().block_on(async {
-            // Lost or not, the answer comes.
+            // Whether or not the lease was lost, there must be an answer.
             let _ = timeout(Duration::from_secs(30), guard.release()).await.expect("an answer");
             let next = locks.lock("k").wait(Duration::from_secs(30)).acquire().await;
             next.expect("free").release().await.expect("held");
@@ -464,7 +464,7 @@ mod releasing {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_renewal_that_panics_ends_its_own_hold_at_most() {
+    async fn a_panicking_renewal_ends_at_most_its_own_hold() {
         let locks =
             on(Renewals::new(
                 |key, _| {
@@ -476,7 +476,7 @@ mod releasing {
         let bad = locks.lock("bad").ttl(ttl).run(pending::<()>());
         let ended = timeout(Duration::from_secs(30), bad).await.expect("it ends");
         assert!(matches!(ended, Err(LockError::Lost { .. })), "{ended:?}");
-        assert!(good.is_held(), "a neighbour is renewed all the same");
+        assert!(good.is_held(), "another hold is still renewed");
         good.release().await.expect("held");
         locks.shutdown(Duration::from_secs(30)).await.expect("nothing is held");
     }
@@ -486,7 +486,7 @@ mod durations {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn the_longest_wait_and_max_hold_mean_without_end() {
+    async fn the_longest_wait_and_max_hold_mean_unlimited() {
         let locks = on(Memory::new());
         let lock = locks.lock("k").wait(Duration::MAX).max_hold(Duration::MAX);
         assert_eq!(lock.run(async { 1 }).await.expect("free"), 1);
@@ -502,7 +502,7 @@ mod durations {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn absurd_ones_are_refused_before_anything_is_sent() {
+    async fn absurd_durations_are_rejected_before_anything_is_sent() {
         let store = Intercepted::new(Memory::new());
         let locks = on(store.clone());
         let refused =
@@ -514,7 +514,7 @@ mod durations {
                 locks.lock("k").run(async { locks.lock("k").min_hold(absurd).run(async {}).await });
             assert!(refused(nested.await.expect("free")));
         }
-        assert_eq!(store.count(Call::Acquire), 2, "for the outer bodies alone");
+        assert_eq!(store.count(Call::Acquire), 2, "only for the outer bodies");
         let guard = locks.lock("k").acquire().await.expect("free");
         let before = store.count(Call::Renew);
         for absurd in [Duration::MAX, Duration::from_secs(u64::MAX / 2)] {
@@ -526,7 +526,7 @@ mod durations {
     }
 
     #[test]
-    fn an_absurd_default_ttl_is_refused_by_the_builder() {
+    fn an_absurd_default_ttl_is_rejected_by_the_builder() {
         let registry = Registry::builder().default_ttl(Duration::MAX);
         let refused = registry.backend("store", Memory::new()).build();
         assert!(refused.is_err(), "{refused:?}");
@@ -543,11 +543,11 @@ mod renewals {
         let guard = locks.lock("k").ttl(Duration::from_secs(3)).acquire().await.expect("free");
         store.hold_up(Call::Renew);
         store.reached(Call::Renew, 1).await;
-        // The process is paused: when it goes on, the answer is there, and the proof that it had has ended,
-        // while one that counts from the renewal's sending would not have.
+        // Simulates a paused process. When it resumes, the answer has arrived. The old proof has
+        // ended by then, although one counted from the sending of the renewal would not have.
         store.heal();
         advance(Duration::from_millis(2_500)).await;
-        assert!(!guard.is_held(), "somebody else may have held it in between");
+        assert!(!guard.is_held(), "another owner may have held it in between");
         assert!(matches!(guard.release().await, Err(LockError::Lost { .. })));
     }
 
@@ -567,7 +567,7 @@ mod renewals {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_outage_is_retried_a_few_times_for_each_hold() {
+    async fn an_outage_is_retried_a_few_times_per_hold() {
         let store = Intercepted::new(Memory::new());
         let locks = on(store.clone());
         let ttl = Duration::from_secs(30);
@@ -579,11 +579,11 @@ mod renewals {
         sleep(ttl * 2).await;
         assert!(guards.iter().all(|guard| !guard.is_held()));
         let each = store.count(Call::Renew) / guards.len();
-        assert!((4..=16).contains(&each), "{each} tries for each hold");
+        assert!((4..=16).contains(&each), "{each} attempts per hold");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_short_outage_costs_no_hold() {
+    async fn a_short_outage_loses_no_hold() {
         let store = Intercepted::new(Memory::new());
         let locks = on(store.clone());
         for millis in [300, 3_000, 30_000] {
@@ -601,7 +601,7 @@ mod renewals {
 }
 
 #[test]
-fn errors_of_a_backend_can_be_given_to_many_callers() {
+fn backend_errors_can_be_cloned_for_many_callers() {
     let one = BackendError::transient("down").with_source(std::io::Error::other("cable"));
     let other = one.clone();
     assert!(other.is_transient() && other.may_have_been_sent());

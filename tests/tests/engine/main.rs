@@ -1,4 +1,5 @@
-//! The engine without a server: holds, configuration, telemetry, the file backend, the conformance suite, and the documents.
+//! The engine without a server: holds, configuration, telemetry, the file backend, the conformance
+//! suite, and the documents.
 
 mod config;
 mod cooperation;

@@ -1,4 +1,5 @@
-//! What only a real file can show: other writers, many processes' openings, nothing left behind.
+//! What only a real file can show: other writers, concurrent opens from many processes, nothing
+//! left behind.
 
 use std::time::Duration;
 
@@ -19,21 +20,21 @@ async fn registry(url: &str) -> Registry {
 }
 
 #[tokio::test]
-async fn a_locked_file_is_waited_for_and_never_an_error_before_the_deadline() {
+async fn a_locked_file_is_retried_until_the_deadline() {
     let (_folder, url) = file();
     let registry = registry(&url).await;
     let mut other = SqliteConnection::connect(&url).await.expect("a file");
-    other.execute("BEGIN IMMEDIATE").await.expect("nobody writes");
+    other.execute("BEGIN IMMEDIATE").await.expect("no other writer");
     let acquire = registry.lock("k").wait(Duration::from_secs(30)).acquire();
     let free = async {
-        // Longer than the statement itself waits.
+        // Longer than SQLite's own busy timeout.
         tokio::time::sleep(Duration::from_millis(1_200)).await;
         other.execute("COMMIT").await.expect("our transaction");
     };
     let (guard, ()) = tokio::join!(acquire, free);
     guard.expect("the file was free before the deadline").release().await.expect("held");
 
-    other.execute("BEGIN IMMEDIATE").await.expect("nobody writes");
+    other.execute("BEGIN IMMEDIATE").await.expect("no other writer");
     let wait = Duration::from_millis(300);
     let answer = registry.lock("k").wait(wait).acquire().await;
     assert!(
@@ -44,7 +45,7 @@ async fn a_locked_file_is_waited_for_and_never_an_error_before_the_deadline() {
 }
 
 #[tokio::test]
-async fn many_openings_at_once_all_succeed() {
+async fn concurrent_opens_all_succeed() {
     let (_folder, url) = file();
     let openings = (0..16).map(|_| {
         let url = url.clone();
@@ -69,7 +70,7 @@ async fn nothing_is_left_behind() {
 }
 
 #[tokio::test]
-async fn tokens_grow_over_a_reopened_file() {
+async fn tokens_keep_growing_after_a_reopen() {
     let (_folder, url) = file();
     let mut last = None;
     for _ in 0..3 {
@@ -82,7 +83,7 @@ async fn tokens_grow_over_a_reopened_file() {
 }
 
 #[tokio::test]
-async fn a_url_that_makes_no_sense_is_one_clear_line() {
+async fn an_invalid_url_is_reported_in_one_line() {
     for (url, part) in [
         ("sqlite::memory:", "memory backend"),
         ("sqlite:", "path of a file"),
@@ -102,7 +103,7 @@ async fn a_file_without_a_column_is_refused_when_it_is_opened() {
     let (_folder, url) = file();
     let create = format!("{url}?mode=rwc");
     let mut older = SqliteConnection::connect(&create).await.expect("a file");
-    // As it was before it had the column `claimant`.
+    // The schema from before the column `claimant` existed.
     let schema = "CREATE TABLE dlock_locks (key TEXT PRIMARY KEY, owner BLOB NOT NULL, token INTEGER NOT NULL,
             expires_us INTEGER NOT NULL, lock_group TEXT, group_until_us INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
         CREATE TABLE dlock_token (id INTEGER PRIMARY KEY CHECK (id = 1), last INTEGER NOT NULL);
@@ -113,24 +114,27 @@ async fn a_file_without_a_column_is_refused_when_it_is_opened() {
             UPDATE dlock_token SET last = NEW.token WHERE last < NEW.token; END";
     sqlx::raw_sql(schema).execute(&mut older).await.expect("the schema");
     let refused = Sqlite::connect(&url).await.expect_err("it has no column `claimant`");
-    let told = refused.to_string();
-    assert!(told.contains("claimant") && told.contains("another version of dlock"), "{told}");
+    let message = refused.to_string();
+    assert!(
+        message.contains("claimant") && message.contains("another version of dlock"),
+        "{message}"
+    );
     assert!(!refused.is_transient());
 }
 
 #[tokio::test]
-async fn a_file_of_a_later_version_is_refused_and_left_as_it_is() {
+async fn a_file_of_a_later_version_is_rejected_and_left_unchanged() {
     let (_folder, url) = file();
     drop(registry(&url).await);
     let mut later = SqliteConnection::connect(&url).await.expect("a file");
-    // It has no such trigger any more.
+    // A later version that no longer has this trigger.
     let changes = "UPDATE dlock_version SET version = 2; DROP TRIGGER dlock_token_of_update";
     later.execute(changes).await.expect("a row");
     let contents = "SELECT coalesce(group_concat(name || sql, ';'), '') FROM sqlite_schema";
     let before: String = sqlx::query_scalar(contents).fetch_one(&mut later).await.expect("a row");
     let refused = Sqlite::connect(&url).await.expect_err("its version is 2");
-    let told = refused.to_string();
-    assert!(told.contains("version 2") && told.contains("update"), "{told}");
+    let message = refused.to_string();
+    assert!(message.contains("version 2") && message.contains("update"), "{message}");
     assert!(!refused.is_transient());
     let version = sqlx::query_scalar::<_, i64>("SELECT version FROM dlock_version");
     assert_eq!(version.fetch_one(&mut later).await.expect("a row"), 2);

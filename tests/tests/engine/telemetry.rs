@@ -1,4 +1,4 @@
-//! What operators see: metrics with the template as a label.
+//! Metrics, labelled by key template.
 
 use std::collections::HashMap;
 
@@ -50,9 +50,9 @@ fn metrics_are_labelled_by_template_never_by_key() {
     assert_eq!(count("(manual)", "acquired"), Some(1));
 }
 
-/// Logged and counted once, however often it is met.
+/// The disagreement is logged and counted once, however often it occurs.
 #[test]
-fn two_numbers_of_permits_are_told_once() {
+fn differing_numbers_of_permits_are_reported_once() {
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -70,12 +70,12 @@ fn two_numbers_of_permits_are_told_once() {
             held.release().await.expect("held");
         });
     });
-    let told =
+    let reported =
         snapshotter.snapshot().into_vec().into_iter().filter_map(|(key, _, _, value)| {
             match (key.key().name(), value) {
                 ("dlock_permits_disagreements_total", DebugValue::Counter(count)) => Some(count),
                 _ => None,
             }
         });
-    assert_eq!(told.sum::<u64>(), 1);
+    assert_eq!(reported.sum::<u64>(), 1);
 }

@@ -1,7 +1,8 @@
-//! A backend as another crate writes it: plain `async fn`s over a store of its own, checked by the public suite.
+//! A backend as another crate would write it: plain `async fn`s over its own store, checked by the
+//! public suite.
 //!
-//! The store is a map behind an asynchronous mutex. A real one asks a server in each of these methods, in one atomic
-//! request.
+//! The store is a map behind an asynchronous mutex. In each of these methods, a real backend would
+//! send its server one atomic request.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -25,13 +26,13 @@ struct MapStore {
 #[derive(Default)]
 struct Table {
     leases: HashMap<LockKey, Lease>,
-    /// Claims whose acquire was given up. A real store forgets one a ttl later.
+    /// Owner ids whose acquire was abandoned. A real store forgets them after a ttl.
     tombstones: HashSet<OwnerId>,
     last_token: u64,
 }
 
 struct Lease {
-    /// Nobody's while a released key stays locked for the rest of a `min_hold`.
+    /// `None` while a released key stays locked for the rest of a `min_hold`.
     owner: Option<OwnerId>,
     token: FencingToken,
     ends: Instant,
@@ -76,7 +77,7 @@ impl AsyncBackend for MapStore {
         if table.tombstones.contains(&claim.owner) {
             return Ok(Attempt::busy(None));
         }
-        // The same claim again, after a reply that was lost: the same token and a full ttl.
+        // The same claim again, after a lost reply: the same token and a full ttl.
         if let Some(lease) = table.owned_by(claim) {
             lease.ends = ends;
             return Ok(Attempt::granted(lease.token, validity_of(claim.ttl)));
@@ -154,7 +155,7 @@ impl AsyncBackend for MapStore {
     }
 }
 
-/// A release of any key is a hint to ask again.
+/// The release of any key is a hint to retry.
 struct AnyRelease(watch::Receiver<()>);
 
 impl Watch for AnyRelease {
@@ -176,7 +177,7 @@ async fn a_backend_of_plain_async_functions_passes_the_suite() {
 }
 
 #[tokio::test]
-async fn it_serves_a_registry() {
+async fn the_backend_serves_a_registry() {
     let registry = Registry::builder().backend("mine", MapStore::default()).build();
     let registry = registry.expect("a registry");
     let guard = registry.lock("product:1").acquire().await.expect("free");

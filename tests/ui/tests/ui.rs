@@ -1,10 +1,10 @@
-//! What a user reads who has made a mistake: one small file for each, with the exact message.
+//! Compile errors as users see them: one small file per mistake, with the exact message.
 //!
-//! The messages depend on the compiler, which `rust-toolchain.toml` pins. After a deliberate change
-//! write them anew with `TRYBUILD=overwrite`, and read them.
+//! The messages depend on the compiler, which `rust-toolchain.toml` pins. After an intended change,
+//! regenerate them with `TRYBUILD=overwrite` and review the difference.
 //!
-//! What compiles is a test of its own each, in `pass`: without one among the cases, trybuild hands
-//! all of them to one `cargo check`.
+//! Code that compiles is tested separately, in `pass`. As long as no such file is among the cases,
+//! trybuild checks all of them with a single `cargo check`.
 
 #[test]
 fn mistakes_are_explained() {

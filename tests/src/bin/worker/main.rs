@@ -1,4 +1,4 @@
-//! One process among several that want the same lock; see `dlock_tests::workers`.
+//! One of several processes that want the same lock; see `dlock_tests::workers`.
 
 use std::time::Duration;
 
@@ -46,12 +46,12 @@ async fn main() -> Result<(), Failure> {
                 .map(|_| count(&registry, &key, &file, order["rounds"].as_u64(), locked));
             try_join_all(tasks).await?;
         }
-        other => return Err(format!("no such work: {other}").into()),
+        other => return Err(format!("unknown order: {other}").into()),
     }
     Ok(registry.shutdown(Duration::from_secs(5)).await?)
 }
 
-/// Holds the key until its body is stopped; says the token, and how it ended.
+/// Holds the key until its body is stopped; prints the token, and how the hold ended.
 async fn hold(lock: Lock) -> Result<(), Failure> {
     let guard = lock.wait(Wait::Forever).acquire().await?;
     println!("held {}", guard.fencing_token());
@@ -63,7 +63,7 @@ async fn hold(lock: Lock) -> Result<(), Failure> {
     }
 }
 
-/// Increments the number in the file: read, pause, write, as a careless shop does.
+/// Increments the number in the file: read, pause, write, which is unsafe without a lock.
 async fn count(
     registry: &Registry,
     key: &str,
@@ -75,7 +75,7 @@ async fn count(
         let increment = async {
             let read: u64 = std::fs::read_to_string(file)?.trim().parse().unwrap_or(0);
             tokio::time::sleep(Duration::from_millis(1)).await;
-            // Replaced as a whole, so that a reader never sees half of it.
+            // Replaced as a whole, so that a reader never sees a partial file.
             let new = format!("{file}.{}.{:p}", std::process::id(), &raw const read);
             std::fs::write(&new, (read + 1).to_string())?;
             std::fs::rename(&new, file)?;

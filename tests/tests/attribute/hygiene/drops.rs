@@ -11,7 +11,8 @@ use futures_util::future::BoxFuture;
 
 use super::registry;
 
-/// When it is dropped it tries to take the lock: that fails only while the lock is still held.
+/// Tries to acquire the lock when it is dropped. The attempt fails only while the lock is still
+/// held.
 struct Probe {
     registry: Registry,
     found_held: Arc<AtomicUsize>,
@@ -21,7 +22,7 @@ struct Probe {
 impl Drop for Probe {
     fn drop(&mut self) {
         let attempt = self.registry.lock("drops").wait(Duration::ZERO).acquire();
-        // A single poll: the memory backend answers at once.
+        // A single poll is enough: the memory backend answers at once.
         let busy = match attempt.now_or_never() {
             Some(taken) => taken.is_err(),
             None => true,
@@ -48,7 +49,7 @@ impl Probes {
         Probe { registry, found_held, found_free }
     }
 
-    /// Runs a call that receives so many probes.
+    /// Runs a call that receives this many probes.
     async fn assert_dropped_under_the_lock(
         &self,
         probes: usize,

@@ -1,12 +1,12 @@
-//! Names of the user that the expansion could stumble over, and the other way round.
+//! Name clashes between the user's code and the expansion, in both directions.
 
 use dlock_runtime::{LockError, LockKey};
 
 use super::registry;
 
-/// A service that has its own idea of every name the expansion might use.
+/// A service that redefines every name that the expansion might use.
 mod shadowed {
-    #![allow(dead_code, reason = "they are only there to be in the way")]
+    #![allow(dead_code, reason = "they only exist to cause clashes")]
 
     use dlock_runtime::{LockError, distributed_lock};
 
@@ -17,7 +17,7 @@ mod shadowed {
     pub(super) struct Ok;
     pub(super) struct Duration;
     pub(super) struct Site;
-    #[allow(clippy::upper_case_acronyms, reason = "as the static of the expansion")]
+    #[allow(clippy::upper_case_acronyms, reason = "the name of the expansion's static")]
     pub(super) struct SITE;
     pub(super) struct Pin;
     pub(super) trait Future {}
@@ -101,7 +101,7 @@ impl Account {
 }
 
 #[tokio::test]
-async fn names_do_not_meet() {
+async fn names_do_not_clash() {
     registry()
         .scope(async {
             assert_eq!(shadowed::function(1).await.unwrap(), "shadowed:1");

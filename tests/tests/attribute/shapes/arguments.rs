@@ -1,4 +1,4 @@
-//! Ways to receive an argument.
+//! Forms of arguments.
 
 use std::fmt::Display;
 
@@ -6,7 +6,7 @@ use dlock_runtime::{LockError, distributed_lock};
 
 use super::{Room, assert_exclusive};
 
-/// As web frameworks wrap what they extract.
+/// A wrapper like those that web frameworks use for extracted values.
 struct Path<T>(T);
 
 struct Order {

@@ -95,10 +95,11 @@ async fn an_alias_of_result_and_a_question_mark_in_the_body() {
     assert_eq!(zero.unwrap_err().to_string(), "zero");
 }
 
-/// An error that cannot have `From<LockError>`: neither the tuple nor what is in it is ours.
+/// An error type that cannot implement `From<LockError>`: neither the tuple nor its fields are
+/// ours.
 type Response = (u16, String);
 
-#[allow(clippy::needless_pass_by_value, reason = "`map_err` gives the error away")]
+#[allow(clippy::needless_pass_by_value, reason = "`map_err` passes the error by value")]
 fn unavailable(error: LockError) -> Response {
     (503, error.to_string())
 }
@@ -152,7 +153,7 @@ async fn raw_identifiers() {
     assert_exclusive(&room, "raw:1", r#move(1, &room), r#move(1, &room)).await;
 }
 
-/// Every option at once, and a runtime crate under another name.
+/// The runtime crate under another name.
 mod renamed {
     pub(crate) use ::dlock_runtime as locks;
 }
@@ -237,7 +238,7 @@ async fn bodies_that_never_reach_their_end() {
 
 #[distributed_lock(key = "inner-attributes")]
 async fn inner_attributes(room: &Room) -> Result<String, LockError> {
-    #![allow(unused_variables, reason = "the attribute is what is tested")]
+    #![allow(unused_variables, reason = "the inner attribute is what is tested")]
     room.visit().await;
     let unused = 1;
     Ok("inner-attributes".to_owned())

@@ -1,4 +1,4 @@
-//! Ways to write a key.
+//! Forms of keys.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Methods: inherent, of traits, and of `#[async_trait]`.
+//! Methods: inherent, of traits, and under `#[async_trait]`.
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -102,7 +102,7 @@ trait Visit {
     fn id(&self) -> u8;
     fn room(&self) -> &Room;
 
-    #[allow(async_fn_in_trait, reason = "that it is one is what is tested")]
+    #[allow(async_fn_in_trait, reason = "this is what is tested")]
     #[distributed_lock(key = "default:<self.id()>", guard = lock)]
     async fn by_default(&self) -> Result<String, LockError> {
         self.room().visit().await;

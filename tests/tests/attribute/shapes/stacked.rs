@@ -1,4 +1,4 @@
-//! Together with other attributes, in either order.
+//! The attribute combined with other attributes, in either order.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use tracing::instrument;
 
 use super::{Room, assert_exclusive};
 
-/// Not `Debug`: an instrumented function must not try to record it.
+/// Not `Debug`, so an instrumented function must not record it.
 struct Opaque;
 
 /// A documented function.

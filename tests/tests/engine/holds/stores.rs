@@ -1,4 +1,4 @@
-//! Memory stores with one fault each.
+//! Memory stores, each with one fault.
 
 use std::future::pending;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,16 +10,16 @@ use dlock_runtime::backend::{
 };
 use dlock_runtime::{BackendError, LockKey};
 
-/// A store that nobody reaches.
+/// A store that cannot be reached.
 #[derive(Clone, Copy, Debug)]
 pub enum Unreachable {
-    /// The connection is refused.
+    /// The connection is refused at once.
     AtOnce,
     /// It fails after a third of a second.
     AfterAWhile,
-    /// No answer ever comes.
+    /// No answer ever arrives.
     Silent,
-    /// The same from a store with a queue of its own.
+    /// The same, from a store with its own queue.
     SilentQueue,
 }
 
@@ -92,18 +92,19 @@ impl Backend for Unreachable {
     }
 }
 
-/// What becomes of a renewal.
+/// The outcome of a renewal.
 #[derive(Clone, Copy, Debug)]
 pub enum Fate {
-    /// It is passed on.
+    /// It is forwarded to the store.
     Passed,
-    /// No answer ever comes.
+    /// No answer ever arrives.
     Unanswered,
     /// The backend's code panics.
     Panic,
 }
 
-/// A memory store whose renewals have another fate: by the key and how many came before.
+/// A memory store that chooses the outcome of each renewal, by the key and the number of earlier
+/// ones.
 pub struct Renewals {
     store: Memory,
     fate: fn(&LockKey, usize) -> Fate,
@@ -133,7 +134,7 @@ impl Backend for Renewals {
         match (self.fate)(&claim.key, self.seen.fetch_add(1, Ordering::SeqCst)) {
             Fate::Passed => self.store.renew(claim),
             Fate::Unanswered => Answer::from_future(pending()),
-            Fate::Panic => panic!("a fault of the backend"),
+            Fate::Panic => panic!("a bug in the backend"),
         }
     }
 
