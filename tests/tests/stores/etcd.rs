@@ -15,8 +15,8 @@ pub(super) fn add(trials: &mut Trials) {
     }
     add!(
         an_uncontended_cycle_is_four_requests,
-        one_of_two_hundred_waiters_is_woken_by_a_release,
-        a_restart_in_mid_hold_and_in_mid_wait_is_outlived,
+        a_release_wakes_one_of_two_hundred_waiters,
+        holders_and_waiters_survive_a_restart,
         a_dead_server_fails_callers_at_their_deadline_and_ends_the_hold,
         a_half_open_network_ends_the_hold_before_its_lease,
         a_lease_shorter_than_the_servers_is_refused,
@@ -25,15 +25,15 @@ pub(super) fn add(trials: &mut Trials) {
         a_forgotten_login_is_repeated,
         a_hold_outlives_its_login,
         a_watch_outlives_a_login,
-        one_login_for_all_who_find_theirs_forgotten,
-        a_password_that_changes_is_told_and_then_used,
-        an_outage_is_met_with_few_connections,
-        of_a_flood_of_acquires_few_are_under_way,
-        tls_with_an_authority_of_ones_own,
-        mistakes_are_one_clear_line,
-        the_leader_is_killed_in_mid_hold_and_in_mid_wait,
-        a_member_that_is_cut_off_ends_the_hold_in_time,
-        a_minority_may_be_away,
+        concurrent_callers_share_one_new_login,
+        a_changed_password_is_reported_and_can_be_updated,
+        an_outage_causes_few_connections,
+        a_flood_of_acquires_keeps_few_requests_in_flight,
+        tls_with_a_private_certificate_authority,
+        an_invalid_url_is_a_one_line_error,
+        holders_and_waiters_survive_the_loss_of_the_leader,
+        a_partitioned_member_ends_the_hold_in_time,
+        a_minority_may_be_down,
     );
 }
 
@@ -99,7 +99,7 @@ async fn an_uncontended_cycle_is_four_requests() {
     assert_eq!(requests(&server) - before, 80);
 }
 
-async fn one_of_two_hundred_waiters_is_woken_by_a_release() {
+async fn a_release_wakes_one_of_two_hundred_waiters() {
     const WAITERS: u64 = 200;
     let server = EtcdServer::start();
     let url = server.url();
@@ -135,7 +135,7 @@ async fn one_of_two_hundred_waiters_is_woken_by_a_release() {
     assert!(requests <= WAITERS * 6, "{requests} requests for {WAITERS} hand-overs");
 }
 
-async fn a_restart_in_mid_hold_and_in_mid_wait_is_outlived() {
+async fn holders_and_waiters_survive_a_restart() {
     let mut server = EtcdServer::start();
     let (one, other) = (registry(&server.url()).await, registry(&server.url()).await);
     let guard = one.lock("k").ttl(LONG).acquire().await.expect("the lock");
@@ -291,7 +291,7 @@ async fn a_watch_outlives_a_login() {
     next.release().await.expect("held to the end");
 }
 
-async fn one_login_for_all_who_find_theirs_forgotten() {
+async fn concurrent_callers_share_one_new_login() {
     let server = EtcdServer::start_forgetting_logins_after(1);
     let (registry, _) = logged_in(&server).await;
     sleep(Duration::from_secs(3)).await;
@@ -304,7 +304,7 @@ async fn one_login_for_all_who_find_theirs_forgotten() {
     }
 }
 
-async fn a_password_that_changes_is_told_and_then_used() {
+async fn a_changed_password_is_reported_and_can_be_updated() {
     let server = EtcdServer::start();
     let (registry, backend) = logged_in(&server).await;
     let guard = registry.lock("k").ttl(LONG).acquire().await.expect("the lock");
@@ -335,7 +335,7 @@ const MANY: usize = 200;
 const FLOOD: usize = 3_000;
 
 /// A renewal is not answered before what is under way: so that is to be little.
-async fn of_a_flood_of_acquires_few_are_under_way() {
+async fn a_flood_of_acquires_keeps_few_requests_in_flight() {
     let server = EtcdServer::start();
     let proxy = Proxy::start(server.port()).await;
     let registry = registry(&format!("etcd://127.0.0.1:{}", proxy.port())).await;
@@ -367,7 +367,7 @@ fn is_failure(answer: &Result<LockGuard, LockError>) -> bool {
     matches!(answer, Err(LockError::Backend { .. }))
 }
 
-async fn an_outage_is_met_with_few_connections() {
+async fn an_outage_causes_few_connections() {
     let mut server = EtcdServer::start();
     let proxy = Proxy::start(server.port()).await;
     let registry = registry(&format!("etcd://127.0.0.1:{}", proxy.port())).await;
@@ -383,7 +383,7 @@ async fn an_outage_is_met_with_few_connections() {
     acquire(&registry, "k").await.release().await.expect("held to the end");
 }
 
-async fn tls_with_an_authority_of_ones_own() {
+async fn tls_with_a_private_certificate_authority() {
     let signed =
         rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()]);
     let signed = signed.expect("a key pair");
@@ -396,7 +396,7 @@ async fn tls_with_an_authority_of_ones_own() {
     acquire(&registry, "k").await.release().await.expect("held to the end");
 }
 
-async fn mistakes_are_one_clear_line() {
+async fn an_invalid_url_is_a_one_line_error() {
     for (url, part) in [
         ("etcd://u:secret@127.0.0.1", "host:port"),
         ("etcd://secret@127.0.0.1:1", "user:password"),
@@ -411,7 +411,7 @@ async fn mistakes_are_one_clear_line() {
     }
 }
 
-async fn the_leader_is_killed_in_mid_hold_and_in_mid_wait() {
+async fn holders_and_waiters_survive_the_loss_of_the_leader() {
     let mut cluster = EtcdCluster::start();
     let (one, other) = (registry(&cluster.url()).await, registry(&cluster.url()).await);
     let long = Duration::from_secs(12);
@@ -430,7 +430,7 @@ async fn the_leader_is_killed_in_mid_hold_and_in_mid_wait() {
 }
 
 /// It was the leader, and may go on believing so for a while; the others elect another one.
-async fn a_member_that_is_cut_off_ends_the_hold_in_time() {
+async fn a_partitioned_member_ends_the_hold_in_time() {
     let mut cluster = EtcdCluster::start();
     let near = cluster.leader();
     let one = registry(&cluster.servers[near].url()).await;
@@ -454,7 +454,7 @@ async fn a_member_that_is_cut_off_ends_the_hold_in_time() {
     acquire(&one, "k").await.release().await.expect("held to the end");
 }
 
-async fn a_minority_may_be_away() {
+async fn a_minority_may_be_down() {
     let mut cluster = EtcdCluster::start();
     let (one, other) = (registry(&cluster.url()).await, registry(&cluster.url()).await);
     let long = Duration::from_secs(12);

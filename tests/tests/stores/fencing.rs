@@ -61,7 +61,7 @@ macro_rules! a_stale_update_is_refused {
         let mut transaction = connection.begin().await.expect("a transaction");
         let update = fencing::update(&mut *transaction, "products", NEW).column("fence");
         update.set("stock", 0_i64).filter("id", 8_i64).execute().await.expect("the next holder");
-        transaction.rollback().await.expect("a roll-back");
+        transaction.rollback().await.expect("a rollback");
         sell!(OLD, 8_i64).expect("nobody has written it since");
         assert_eq!(stock!(8), 3);
     }};

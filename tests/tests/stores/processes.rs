@@ -43,24 +43,24 @@ const WORKER: &str = env!("CARGO_BIN_EXE_worker");
 pub(super) fn add(trials: &mut Trials) {
     trials.add("sqlite_no_update_is_lost", sqlite_no_update_is_lost);
     trials.add("sqlite_a_killed_holder_frees_its_key", sqlite_a_killed_holder_frees_its_key);
-    trials.add("sqlite_a_paused_holder_loses", sqlite_a_paused_holder_loses);
+    trials.add("sqlite_a_paused_holder_loses_its_lock", sqlite_a_paused_holder_loses_its_lock);
     let redis = "redis-server";
     trials.needs(redis, "redis_no_update_is_lost", redis_no_update_is_lost);
     trials.needs(redis, "redis_a_killed_holder_frees_its_key", redis_a_killed_holder_frees_its_key);
-    trials.needs(redis, "redis_a_paused_holder_loses", redis_a_paused_holder_loses);
+    trials.needs(redis, "redis_a_paused_holder_loses_its_lock", redis_a_paused_holder_loses_its_lock);
     trials.needs("postgres", "postgres_no_update_is_lost", postgres_no_update_is_lost);
     trials.needs("postgres", "postgres_a_killed_holder_frees_its_key", || async {
         a_killed_holder_frees_its_key(&PostgresServer::start().url()).await;
     });
-    trials.needs("postgres", "postgres_a_paused_holder_loses", || async {
-        a_paused_holder_loses(&PostgresServer::start().url()).await;
+    trials.needs("postgres", "postgres_a_paused_holder_loses_its_lock", || async {
+        a_paused_holder_loses_its_lock(&PostgresServer::start().url()).await;
     });
     trials.needs("mariadbd", "mysql_no_update_is_lost", mysql_no_update_is_lost);
     trials.needs("mariadbd", "mysql_a_killed_holder_frees_its_key", || async {
         a_killed_holder_frees_its_key(&MariaDbServer::start().url()).await;
     });
-    trials.needs("mariadbd", "mysql_a_paused_holder_loses", || async {
-        a_paused_holder_loses(&MariaDbServer::start().url()).await;
+    trials.needs("mariadbd", "mysql_a_paused_holder_loses_its_lock", || async {
+        a_paused_holder_loses_its_lock(&MariaDbServer::start().url()).await;
     });
     let both = first_missing(&["postgres", "redis-server"]);
     trials.needs(both, "postgres_sells_the_stock_exactly", || async {
@@ -112,14 +112,14 @@ async fn redis_a_killed_holder_frees_its_key() {
     a_killed_holder_frees_its_key(&server.url()).await;
 }
 
-async fn sqlite_a_paused_holder_loses() {
+async fn sqlite_a_paused_holder_loses_its_lock() {
     let (_folder, url) = sqlite();
-    a_paused_holder_loses(&url).await;
+    a_paused_holder_loses_its_lock(&url).await;
 }
 
-async fn redis_a_paused_holder_loses() {
+async fn redis_a_paused_holder_loses_its_lock() {
     let server = RedisServer::start();
-    a_paused_holder_loses(&server.url()).await;
+    a_paused_holder_loses_its_lock(&server.url()).await;
 }
 
 /// 4 processes × 4 tasks × 5 rounds on a number in a file.
@@ -170,7 +170,7 @@ async fn a_killed_holder_frees_its_key(url: &str) {
     guard.release().await.expect("held to the end");
 }
 
-async fn a_paused_holder_loses(url: &str) {
+async fn a_paused_holder_loses_its_lock(url: &str) {
     let registry = registry(url).await;
     let mut worker = Worker::start(WORKER, &Worker::hold(url, "k", 1_000));
     let stale = token_of(&worker.says());

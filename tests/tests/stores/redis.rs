@@ -23,32 +23,32 @@ pub(super) fn add(trials: &mut Trials) {
     add!(
         an_uncontended_cycle_is_two_commands,
         a_reader_a_permit_and_a_fair_lock_are_two_commands_each,
-        several_keys_are_taken_by_one_command,
-        a_set_of_which_one_was_given_up_is_not_granted,
+        several_keys_are_acquired_by_one_command,
+        a_set_with_an_abandoned_claim_is_not_granted,
         contended_tasks_of_one_process_cost_two_commands_each,
         an_acquire_that_a_stopped_server_executes_late_grants_nothing,
         a_release_that_overtakes_its_acquire_wins,
-        the_first_copy_of_an_acquire_that_was_sent_twice_grants_nothing_late,
-        the_first_copy_of_an_acquire_that_was_given_up_grants_nothing_late,
-        the_first_copy_of_an_acquire_grants_nothing_late_without_a_second_one,
+        the_first_copy_of_a_resent_acquire_grants_nothing_late,
+        the_first_copy_of_an_abandoned_acquire_grants_nothing_late,
+        the_only_copy_of_a_failed_acquire_grants_nothing_late,
         a_hung_server_fails_an_acquire_at_its_deadline,
         a_restart_with_data_keeps_the_hold,
         a_restart_without_data_loses_the_hold,
-        a_broken_connection_is_replaced_in_mid_hold,
+        a_broken_connection_is_replaced_during_a_hold,
         a_waiter_outlives_its_subscription,
         a_flushed_script_cache_is_filled_again,
         nothing_but_expiring_keys_is_left_behind,
-        a_token_ahead_of_the_clock_is_outgrown_and_outlived,
+        a_token_ahead_of_the_clock_is_exceeded_and_kept,
         a_server_that_evicts_is_refused,
         the_documented_permissions_are_enough,
-        where_subscribing_is_refused_waiters_poll_at_once,
+        waiters_poll_at_once_when_subscribing_is_refused,
         a_refused_subscription_is_logged_once_and_leaves_nothing_behind,
         a_new_waiter_wakes_nobody_else,
         renewals_and_releases_overtake_a_flood_of_acquires,
         a_restarted_server_is_not_stormed,
         two_passwords_at_a_time_let_credentials_rotate,
         a_wrong_password_is_an_error_without_the_password,
-        tls_with_an_authority_of_ones_own,
+        tls_with_a_private_certificate_authority,
     );
 }
 
@@ -109,7 +109,7 @@ async fn an_uncontended_cycle_is_two_commands() {
     assert!(sent.iter().all(|line| line.to_ascii_uppercase().contains("\"EVALSHA\"")), "{sent:#?}");
 }
 
-async fn several_keys_are_taken_by_one_command() {
+async fn several_keys_are_acquired_by_one_command() {
     let server = RedisServer::start();
     let registry = registry(&server).await;
     let all = ["a", "b", "c"];
@@ -125,7 +125,7 @@ async fn several_keys_are_taken_by_one_command() {
     assert_eq!(sent.len(), 3 * (1 + 3), "{sent:#?}");
 }
 
-async fn a_set_of_which_one_was_given_up_is_not_granted() {
+async fn a_set_with_an_abandoned_claim_is_not_granted() {
     use dlock_runtime::backend::{Claim, Release, SetAttempt};
     let server = RedisServer::start();
     let backend = Redis::connect(&server.url()).await.expect("the server runs");
@@ -198,7 +198,7 @@ async fn an_acquire_that_a_stopped_server_executes_late_grants_nothing() {
     }
 }
 
-async fn the_first_copy_of_an_acquire_that_was_sent_twice_grants_nothing_late() {
+async fn the_first_copy_of_a_resent_acquire_grants_nothing_late() {
     let server = RedisServer::start();
     let mut between = LateProxy::start(server.port()).await;
     let backend = Redis::connect(&format!("redis://127.0.0.1:{}", between.port())).await;
@@ -215,7 +215,7 @@ async fn the_first_copy_of_an_acquire_that_was_sent_twice_grants_nothing_late() 
 }
 
 /// The second copy heard that the key is held; the first one is executed when it is free.
-async fn the_first_copy_of_an_acquire_that_was_given_up_grants_nothing_late() {
+async fn the_first_copy_of_an_abandoned_acquire_grants_nothing_late() {
     let server = RedisServer::start();
     let holder = registry(&server).await;
     let mut between = LateProxy::start(server.port()).await;
@@ -240,7 +240,7 @@ async fn the_first_copy_of_an_acquire_that_was_given_up_grants_nothing_late() {
 }
 
 /// The second copy had no connection: its caller is told so, but the first one was sent.
-async fn the_first_copy_of_an_acquire_grants_nothing_late_without_a_second_one() {
+async fn the_only_copy_of_a_failed_acquire_grants_nothing_late() {
     let server = RedisServer::start();
     let holder = registry(&server).await;
     let mut between = LateProxy::start(server.port()).await;
@@ -315,7 +315,7 @@ async fn a_restart_without_data_loses_the_hold() {
     next.release().await.expect("held");
 }
 
-async fn a_broken_connection_is_replaced_in_mid_hold() {
+async fn a_broken_connection_is_replaced_during_a_hold() {
     let server = RedisServer::start();
     let registry = registry(&server).await;
     let guard = registry.lock("k").ttl(Duration::from_millis(1_500)).acquire().await.expect("it");
@@ -391,7 +391,7 @@ async fn nothing_but_expiring_keys_is_left_behind() {
     assert!(channels.is_empty(), "{channels:?} are still subscribed to");
 }
 
-async fn a_token_ahead_of_the_clock_is_outgrown_and_outlived() {
+async fn a_token_ahead_of_the_clock_is_exceeded_and_kept() {
     let server = RedisServer::start();
     let registry = registry(&server).await;
     let mut connection = plain(&server).await;
@@ -456,7 +456,7 @@ fn scripts_run(server: &RedisServer) -> u64 {
     line.and_then(|line| line.split(',').next()?.parse().ok()).unwrap_or(0)
 }
 
-async fn where_subscribing_is_refused_waiters_poll_at_once() {
+async fn waiters_poll_at_once_when_subscribing_is_refused() {
     use dlock_runtime::backend::{Attempt, Claim, Release, Released};
     let server = RedisServer::start();
     let one = registry(&server).await;
@@ -630,7 +630,7 @@ async fn a_wrong_password_is_an_error_without_the_password() {
     Redis::connect(&url).await.expect("the right password");
 }
 
-async fn tls_with_an_authority_of_ones_own() {
+async fn tls_with_a_private_certificate_authority() {
     let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a key pair");
     let folder = tempfile::tempdir().expect("a temporary directory");
     let (certificate, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));

@@ -16,17 +16,17 @@ pub(super) fn add(trials: &mut Trials) {
     add!(
         cluster_an_uncontended_cycle_is_two_commands,
         cluster_processes_hand_over_by_messages,
-        cluster_a_slot_moves_in_mid_hold,
-        cluster_a_failover_in_mid_hold_and_in_mid_wait,
+        cluster_a_hold_survives_a_slot_migration,
+        cluster_holders_and_waiters_survive_a_failover,
         cluster_a_hung_node_leaves_the_others_alone,
         cluster_a_node_that_evicts_is_refused,
         sentinel_an_uncontended_cycle_is_two_commands,
-        sentinel_a_master_is_demoted_in_mid_hold,
-        sentinel_a_master_dies_in_mid_hold_and_in_mid_wait,
-        sentinel_an_unknown_master_is_told,
+        sentinel_a_hold_survives_a_demotion,
+        sentinel_holders_and_waiters_survive_a_dead_master,
+        sentinel_an_unknown_master_is_reported,
         replicas_must_have_a_lock_before_it_counts,
-        replicas_are_waited_for_together,
-        mistakes_in_urls_are_one_clear_line,
+        replica_waits_run_concurrently,
+        an_invalid_url_is_a_one_line_error,
     );
 }
 
@@ -102,7 +102,7 @@ async fn cluster_processes_hand_over_by_messages() {
 }
 
 /// Moves the slot of a key as a resharding does: `ASK` and `TRYAGAIN` in between, `MOVED` afterwards.
-async fn cluster_a_slot_moves_in_mid_hold() {
+async fn cluster_a_hold_survives_a_slot_migration() {
     let cluster = RedisCluster::start();
     let registry = registry(&cluster.url()).await;
     let lock = registry.lock("k").ttl(Duration::from_secs(3)).wait(Wait::Forever);
@@ -144,7 +144,7 @@ async fn cluster_a_slot_moves_in_mid_hold() {
 }
 
 /// Replication is asynchronous: the promoted replica has heard of the grant here, which is waited for.
-async fn cluster_a_failover_in_mid_hold_and_in_mid_wait() {
+async fn cluster_holders_and_waiters_survive_a_failover() {
     let mut cluster = RedisCluster::start();
     let url = cluster.url();
     let (one, other) = (registry(&url).await, registry(&url).await);
@@ -239,7 +239,7 @@ async fn cluster_a_node_that_evicts_is_refused() {
     assert!(!refused.is_transient());
 }
 
-async fn sentinel_a_master_is_demoted_in_mid_hold() {
+async fn sentinel_a_hold_survives_a_demotion() {
     let all = RedisSentinels::start();
     let url = all.url();
     let (one, other) = (registry(&url).await, registry(&url).await);
@@ -261,7 +261,7 @@ async fn sentinel_a_master_is_demoted_in_mid_hold() {
     next.release().await.expect("held to the end");
 }
 
-async fn sentinel_a_master_dies_in_mid_hold_and_in_mid_wait() {
+async fn sentinel_holders_and_waiters_survive_a_dead_master() {
     let all = RedisSentinels::start();
     let url = all.url();
     let (one, other) = (registry(&url).await, registry(&url).await);
@@ -289,7 +289,7 @@ async fn sentinel_a_master_dies_in_mid_hold_and_in_mid_wait() {
     next.release().await.expect("held to the end");
 }
 
-async fn sentinel_an_unknown_master_is_told() {
+async fn sentinel_an_unknown_master_is_reported() {
     let all = RedisSentinels::start();
     let url = all.url().replace("/shop", "/nobody");
     let error = Redis::connect(&url).await.expect_err("they watch no such master");
@@ -318,7 +318,7 @@ async fn replicas_must_have_a_lock_before_it_counts() {
 }
 
 /// One after the other they would take as many round trips to the replica as there are locks.
-async fn replicas_are_waited_for_together() {
+async fn replica_waits_run_concurrently() {
     let master = RedisServer::start_with(&["--save", "", "--repl-diskless-sync-delay", "0"]);
     let far = Proxy::start(master.port()).await;
     let port = far.port().to_string();
@@ -364,7 +364,7 @@ async fn replicas_are_waited_for_together() {
     assert!(slowest < one * 10, "50 at once took {slowest:?}, one takes {one:?}");
 }
 
-async fn mistakes_in_urls_are_one_clear_line() {
+async fn an_invalid_url_is_a_one_line_error() {
     for (url, part) in [
         ("redis://:secret@127.0.0.1:1/?colour=secret", "`colour`"),
         ("redis://:secret@127.0.0.1:1?colour=secret", "`colour`"),

@@ -108,10 +108,10 @@ async fn in_every_role(url: &str) {
     let here = Here::new(url).await;
     let roles: [BoxFuture<'_, ()>; 5] = [
         Box::pin(a_reader_is_killed(&here)),
-        Box::pin(a_permit_holder_is_stopped(&here)),
+        Box::pin(a_permit_holder_is_paused(&here)),
         Box::pin(the_first_in_the_queue_is_killed(&here)),
         Box::pin(one_in_the_middle_of_the_queue_is_killed(&here)),
-        Box::pin(the_first_in_the_queue_stands_still(&here)),
+        Box::pin(the_first_in_the_queue_is_paused(&here)),
     ];
     join_all(roles).await;
 }
@@ -129,7 +129,7 @@ async fn a_reader_is_killed(here: &Here) {
     assert!(took < here.gone, "a writer waited {took:?} for a reader that was killed");
 }
 
-async fn a_permit_holder_is_stopped(here: &Here) {
+async fn a_permit_holder_is_paused(here: &Here) {
     let two = NonZeroU32::MIN.saturating_add(1);
     let permit = || here.registry.lock("count").permits(two).wait(PATIENCE);
     let first = permit().acquire().await.expect("a permit");
@@ -178,7 +178,7 @@ async fn one_in_the_middle_of_the_queue_is_killed(here: &Here) {
 }
 
 /// It goes on, and is served.
-async fn the_first_in_the_queue_stands_still(here: &Here) {
+async fn the_first_in_the_queue_is_paused(here: &Here) {
     let held = here.hold("still").await;
     let first = here.queued_worker("still").await;
     let second = here.queued_here("still").await;

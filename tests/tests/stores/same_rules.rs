@@ -48,25 +48,25 @@ pub(super) fn add(trials: &mut Trials) {
         compare(&store).await;
         compare_sets(&store).await;
     });
-    trials.add("memory_moves_no_end_back", || async { move_no_end_back(&Memory::new()).await });
-    trials.add("sqlite_moves_no_end_back", || async {
+    trials.add("memory_never_shortens_a_lease", || async { never_shortens_a_lease(&Memory::new()).await });
+    trials.add("sqlite_never_shortens_a_lease", || async {
         let folder = tempfile::tempdir().expect("a temporary directory");
         let url = format!("sqlite:{}", folder.path().join("locks.db").display());
-        move_no_end_back(&Sqlite::connect(&url).await.expect("a file")).await;
+        never_shortens_a_lease(&Sqlite::connect(&url).await.expect("a file")).await;
     });
-    trials.needs("postgres", "postgres_moves_no_end_back", || async {
+    trials.needs("postgres", "postgres_never_shortens_a_lease", || async {
         let server = PostgresServer::start();
-        move_no_end_back(&Postgres::connect(&server.url()).await.expect("it runs")).await;
+        never_shortens_a_lease(&Postgres::connect(&server.url()).await.expect("it runs")).await;
     });
-    trials.needs("mariadbd", "mysql_moves_no_end_back", || async {
+    trials.needs("mariadbd", "mysql_never_shortens_a_lease", || async {
         let server = MariaDbServer::start();
-        move_no_end_back(&MySql::connect(&server.url()).await.expect("it runs")).await;
+        never_shortens_a_lease(&MySql::connect(&server.url()).await.expect("it runs")).await;
     });
 }
 
 /// A request may have been held up before it came to the row, with an end that it counted from its beginning: it
 /// comes sooner than that of one that was sent later and was faster.
-async fn move_no_end_back(store: &impl Backend) {
+async fn never_shortens_a_lease(store: &impl Backend) {
     for mode in [Mode::Exclusive, Mode::Shared] {
         let key = format!("{mode:?}");
         let claim = Claim::new(key.clone().into(), LONG).with_mode(mode);

@@ -48,11 +48,11 @@ pub(super) fn add(trials: &mut Trials) {
     }
     on_each!(
         a_group_without_a_version_is_read,
-        nobody_enters_beside_a_group_that_cannot_be_read,
-        a_hold_in_a_group_that_cannot_be_read_is_not_said_to_be_lost,
-        an_operator_sees_and_ends_a_group_that_cannot_be_read,
-        what_is_written_says_its_version,
-        an_owner_that_nobody_knows_excludes_others_and_can_be_ended,
+        nobody_enters_beside_an_unreadable_group,
+        a_hold_in_an_unreadable_group_is_not_reported_lost,
+        an_operator_sees_and_releases_an_unreadable_group,
+        stored_text_states_its_version,
+        an_unknown_owner_excludes_others_and_can_be_released,
     );
 }
 
@@ -120,7 +120,7 @@ async fn a_group_without_a_version_is_read(open: &impl Open) {
     assert!(matches!(released, Ok(Released::Released)), "{released:?}");
 }
 
-async fn nobody_enters_beside_a_group_that_cannot_be_read(open: &impl Open) {
+async fn nobody_enters_beside_an_unreadable_group(open: &impl Open) {
     let store = open.store();
     for group in unreadable() {
         open.group(&group).await;
@@ -147,7 +147,7 @@ async fn nobody_enters_beside_a_group_that_cannot_be_read(open: &impl Open) {
     }
 }
 
-async fn a_hold_in_a_group_that_cannot_be_read_is_not_said_to_be_lost(open: &impl Open) {
+async fn a_hold_in_an_unreadable_group_is_not_reported_lost(open: &impl Open) {
     let store = open.store();
     let mine = claim(Mode::Shared);
     let granted = store.try_acquire(&mine).await;
@@ -162,7 +162,7 @@ async fn a_hold_in_a_group_that_cannot_be_read_is_not_said_to_be_lost(open: &imp
     assert!(answer.is_err(), "{answer:?}");
 }
 
-async fn an_operator_sees_and_ends_a_group_that_cannot_be_read(open: &impl Open) {
+async fn an_operator_sees_and_releases_an_unreadable_group(open: &impl Open) {
     let store = open.store();
     for group in unreadable() {
         open.group(&group).await;
@@ -182,7 +182,7 @@ async fn an_operator_sees_and_ends_a_group_that_cannot_be_read(open: &impl Open)
 }
 
 /// So that the next version knows what it reads, and this one what it does not.
-async fn what_is_written_says_its_version(open: &impl Open) {
+async fn stored_text_states_its_version(open: &impl Open) {
     let store = open.store();
     let mine = claim(Mode::Shared);
     assert!(is_granted(&store.try_acquire(&mine).await));
@@ -196,7 +196,7 @@ async fn what_is_written_says_its_version(open: &impl Open) {
     assert!(told.contains("`v999`") && told.contains("`v1`"), "{told}");
 }
 
-async fn an_owner_that_nobody_knows_excludes_others_and_can_be_ended(open: &impl Open) {
+async fn an_unknown_owner_excludes_others_and_can_be_released(open: &impl Open) {
     let store = open.store();
     for owner in ["maintenance", "2:another form of owner"] {
         open.owner(owner).await;

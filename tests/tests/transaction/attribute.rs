@@ -215,7 +215,7 @@ pub async fn every_shape_of_function_can_be_locked() {
     reading(&mut tx).await.expect("readers share it");
     assert!(is_busy(pool, "read").await, "it is not locked for writers");
     drop(reader);
-    tx.rollback().await.expect("a roll-back");
+    tx.rollback().await.expect("a rollback");
     for key in locked {
         assert!(!is_busy(pool, key).await, "{key} is still locked");
     }

@@ -115,10 +115,10 @@ pub async fn a_transaction_excludes_another_until_it_commits<DB: Rows>(pool: &Po
     assert!(!is_busy(pool, "k").await);
 }
 
-pub async fn a_roll_back_frees<DB: Rows>(pool: &Pool<DB>) {
+pub async fn a_rollback_releases_the_lock<DB: Rows>(pool: &Pool<DB>) {
     let mut one = DB::begin(pool).await;
     let first = lock(&mut one, "k").await;
-    one.rollback().await.expect("a roll-back");
+    one.rollback().await.expect("a rollback");
     let mut dropped = DB::begin(pool).await;
     let second = lock(&mut dropped, "k").await;
     drop(dropped);
@@ -128,7 +128,7 @@ pub async fn a_roll_back_frees<DB: Rows>(pool: &Pool<DB>) {
     assert!(third.fencing_token() > second.fencing_token());
 }
 
-pub async fn a_lost_connection_frees<DB: Rows>(pool: &Pool<DB>) {
+pub async fn a_lost_connection_releases_the_lock<DB: Rows>(pool: &Pool<DB>) {
     let mut one = DB::begin(pool).await;
     let connection = DB::ask(&mut one, DB::CONNECTION_ID).await.expect("its id");
     let first = lock(&mut one, "k").await;
@@ -159,7 +159,7 @@ pub async fn tokens_grow_with_every_lock<DB: Rows>(pool: &Pool<DB>) {
 }
 
 /// On MySQL the key has no row before one of them commits.
-pub async fn tokens_grow_with_every_roll_back<DB: Rows>(pool: &Pool<DB>) {
+pub async fn tokens_grow_with_every_rollback<DB: Rows>(pool: &Pool<DB>) {
     let last = Arc::new(Mutex::new(FencingToken::new(0)));
     let tasks = (0..8).map(|_| {
         let (pool, last) = (pool.clone(), Arc::clone(&last));
@@ -169,7 +169,7 @@ pub async fn tokens_grow_with_every_roll_back<DB: Rows>(pool: &Pool<DB>) {
                 let token = lock(&mut transaction, "k").await.fencing_token();
                 let before = std::mem::replace(&mut *last.lock().expect("no panic"), token);
                 assert!(token > before, "{token} follows {before}");
-                transaction.rollback().await.expect("a roll-back");
+                transaction.rollback().await.expect("a rollback");
             }
         })
     });
@@ -291,14 +291,14 @@ pub async fn several_keys_in_any_order_do_not_deadlock<DB: Rows>(pool: &Pool<DB>
     tokio::join!(transfer(pool.clone(), "a", "b"), transfer(pool.clone(), "b", "a"));
 }
 
-pub async fn a_deadlock_is_told_and_transient<DB: Rows>(pool: &Pool<DB>) {
+pub async fn a_deadlock_is_a_transient_error<DB: Rows>(pool: &Pool<DB>) {
     let (mut one, mut other) = (DB::begin(pool).await, DB::begin(pool).await);
     lock(&mut one, "a").await;
     lock(&mut other, "b").await;
     // Whoever is the victim ends its transaction, as it is told to, so that the other goes on.
     let cross = async |mut transaction: Transaction<'static, DB>, key: &'static str| {
         let locked = transaction::lock(&mut transaction, key).wait(Wait::Forever).await;
-        transaction.rollback().await.expect("a roll-back");
+        transaction.rollback().await.expect("a rollback");
         locked
     };
     let (one, other) = tokio::join!(cross(one, "b"), cross(other, "a"));
@@ -360,7 +360,7 @@ pub async fn readers_share_and_exclude_a_writer<DB: Rows>(pool: &Pool<DB>) {
     let mut early = DB::begin(pool).await;
     let answer = transaction::lock(&mut early, "k").mode(Mode::Shared).wait(Duration::ZERO).await;
     assert!(answer.is_err_and(|error| error.is_busy()), "a reader beside a writer");
-    early.rollback().await.expect("a roll-back");
+    early.rollback().await.expect("a rollback");
     writer.commit().await.expect("a commit");
 
     let (mut one, mut other) = (DB::begin(pool).await, DB::begin(pool).await);
@@ -380,7 +380,7 @@ pub async fn readers_share_and_exclude_a_writer<DB: Rows>(pool: &Pool<DB>) {
 }
 
 /// What a writer does outside of the database is done, though its transaction is rolled back.
-pub async fn a_reader_s_token_is_larger_than_that_of_a_writer_that_rolled_back<DB: Rows>(
+pub async fn a_readers_token_exceeds_that_of_a_rolled_back_writer<DB: Rows>(
     pool: &Pool<DB>,
 ) {
     let mut writer = DB::begin(pool).await;
@@ -389,20 +389,20 @@ pub async fn a_reader_s_token_is_larger_than_that_of_a_writer_that_rolled_back<D
     for _ in 0..3 {
         let mut writer = DB::begin(pool).await;
         let written = lock(&mut writer, "k").await.fencing_token();
-        writer.rollback().await.expect("a roll-back");
+        writer.rollback().await.expect("a rollback");
         let mut reader = DB::begin(pool).await;
         let token = read(&mut reader, "k").await.fencing_token();
         reader.commit().await.expect("a commit");
         assert!(token > written, "the reader's {token} follows the writer's {written}");
         let mut writer = DB::begin(pool).await;
         let next = lock(&mut writer, "k").await.fencing_token();
-        writer.rollback().await.expect("a roll-back");
+        writer.rollback().await.expect("a rollback");
         assert!(next > token, "the writer's {next} follows the reader's {token}");
     }
 }
 
 /// A reader that comes later would keep a waiting writer out for ever, if others followed it.
-pub async fn a_waiting_writer_goes_before_later_readers<DB: Rows>(pool: &Pool<DB>) {
+pub async fn a_waiting_writer_precedes_later_readers<DB: Rows>(pool: &Pool<DB>) {
     let mut writer = DB::begin(pool).await;
     lock(&mut writer, "k").await;
     writer.commit().await.expect("a commit");

@@ -43,7 +43,7 @@ enum Freeze {
 }
 
 /// `waiters` has one connection.
-async fn a_frozen_server_is_told<DB: Rows, K: Kind>(
+async fn a_frozen_server_is_reported<DB: Rows, K: Kind>(
     server: &mut Server<K>,
     waiters: Pool<DB>,
     holders: Pool<DB>,
@@ -78,7 +78,7 @@ async fn a_frozen_server_is_told<DB: Rows, K: Kind>(
     assert_eq!(DB::ask(&mut next, "SELECT 42").await, Some(42));
     let busy = transaction::lock(&mut next, "k").wait(Duration::ZERO).await;
     assert!(busy.as_ref().is_err_and(LockError::is_busy), "{busy:?}");
-    holder.rollback().await.expect("a roll-back");
+    holder.rollback().await.expect("a rollback");
     lock(&mut next, "k").await;
     next.commit().await.expect("a commit");
     assert!(!is_busy(&holders, "k").await);
@@ -88,34 +88,34 @@ async fn postgres_frozen(freeze: Freeze) {
     let mut server = PostgresServer::start();
     let holders = postgres::pool(&server, 3).await;
     let waiters = postgres::pool(&server, 1).await;
-    a_frozen_server_is_told::<Postgres, _>(&mut server, waiters, holders, freeze).await;
+    a_frozen_server_is_reported::<Postgres, _>(&mut server, waiters, holders, freeze).await;
 }
 
 async fn mysql_frozen(freeze: Freeze) {
     let mut server = MariaDbServer::start();
     let holders = mysql::pool(&server, 3).await;
     let waiters = mysql::pool(&server, 1).await;
-    a_frozen_server_is_told::<MySql, _>(&mut server, waiters, holders, freeze).await;
+    a_frozen_server_is_reported::<MySql, _>(&mut server, waiters, holders, freeze).await;
 }
 
-pub async fn postgres_a_server_that_freezes_during_the_wait_is_told() {
+pub async fn postgres_a_server_that_freezes_during_the_wait_is_reported() {
     postgres_frozen(Freeze::DuringTheWait).await;
 }
 
-pub async fn postgres_a_server_that_is_frozen_is_told() {
+pub async fn postgres_a_frozen_server_is_reported() {
     postgres_frozen(Freeze::BeforeTheCall).await;
 }
 
-pub async fn mysql_a_server_that_freezes_during_the_wait_is_told() {
+pub async fn mysql_a_server_that_freezes_during_the_wait_is_reported() {
     mysql_frozen(Freeze::DuringTheWait).await;
 }
 
-pub async fn mysql_a_server_that_is_frozen_is_told() {
+pub async fn mysql_a_frozen_server_is_reported() {
     mysql_frozen(Freeze::BeforeTheCall).await;
 }
 
 /// A future that is dropped while the server works for it, with any limit or with none.
-async fn a_call_that_is_given_up_frees_its_connection<DB: Rows>(
+async fn an_abandoned_call_frees_its_connection<DB: Rows>(
     waiters: Pool<DB>,
     holders: Pool<DB>,
 ) where
@@ -135,20 +135,20 @@ async fn a_call_that_is_given_up_frees_its_connection<DB: Rows>(
         assert_eq!(DB::ask(&mut next, "SELECT 42").await, Some(42));
         assert_eq!(DB::waiting(&holders).await, 0);
     }
-    holder.rollback().await.expect("a roll-back");
+    holder.rollback().await.expect("a rollback");
     assert!(!is_busy(&holders, "k").await);
 }
 
-pub async fn postgres_a_call_that_is_given_up_frees_its_connection() {
+pub async fn postgres_an_abandoned_call_frees_its_connection() {
     let server = PostgresServer::start();
     let (waiters, holders) = (postgres::pool(&server, 1).await, postgres::pool(&server, 3).await);
-    a_call_that_is_given_up_frees_its_connection::<Postgres>(waiters, holders).await;
+    an_abandoned_call_frees_its_connection::<Postgres>(waiters, holders).await;
 }
 
-pub async fn mysql_a_call_that_is_given_up_frees_its_connection() {
+pub async fn mysql_an_abandoned_call_frees_its_connection() {
     let server = MariaDbServer::start();
     let (waiters, holders) = (mysql::pool(&server, 1).await, mysql::pool(&server, 3).await);
-    a_call_that_is_given_up_frees_its_connection::<MySql>(waiters, holders).await;
+    an_abandoned_call_frees_its_connection::<MySql>(waiters, holders).await;
 }
 
 /// A client whose connection ends, as that of a process does that dies.
@@ -175,7 +175,7 @@ async fn a_client_that_vanishes_leaves_no_statement<DB: Rows>(
         looks.again().await;
     }
     assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
-    holder.rollback().await.expect("a roll-back");
+    holder.rollback().await.expect("a rollback");
     assert!(!is_busy(&holders, "k").await);
 }
 
@@ -228,7 +228,7 @@ pub async fn mysql_a_slow_server_is_not_a_busy_lock() {
 
 /// The lock was busy, and the server hangs before it has heard to what it is to go back: a caller that is told
 /// of a busy lock would go on with a transaction that is lost.
-pub async fn postgres_a_server_that_hangs_behind_a_busy_lock_is_told() {
+pub async fn postgres_a_server_that_hangs_after_a_busy_lock_is_reported() {
     let server = PostgresServer::start();
     let proxy = Proxy::start(server.port()).await;
     let url = server.url().replace(&server.port().to_string(), &proxy.port().to_string());
@@ -254,11 +254,11 @@ pub async fn postgres_a_server_that_hangs_behind_a_busy_lock_is_told() {
 }
 
 /// The server grants the lock, and nobody hears of it: what the connection does next comes behind that.
-pub async fn postgres_a_grant_that_nobody_hears_of_ends_with_its_transaction() {
+pub async fn postgres_an_unreported_grant_ends_with_its_transaction() {
     let server = PostgresServer::start();
     let proxy = Proxy::start(server.port()).await;
     let url = server.url().replace(&server.port().to_string(), &proxy.port().to_string());
-    a_grant_that_nobody_hears_of_ends_with_its_transaction::<Postgres>(
+    an_unreported_grant_ends_with_its_transaction::<Postgres>(
         proxy,
         postgres::bare_pool(&url, 1).await,
         postgres::pool(&server, 3).await,
@@ -266,11 +266,11 @@ pub async fn postgres_a_grant_that_nobody_hears_of_ends_with_its_transaction() {
     .await;
 }
 
-pub async fn mysql_a_grant_that_nobody_hears_of_ends_with_its_transaction() {
+pub async fn mysql_an_unreported_grant_ends_with_its_transaction() {
     let server = MariaDbServer::start();
     let proxy = Proxy::start(server.port()).await;
     let url = server.url().replace(&server.port().to_string(), &proxy.port().to_string());
-    a_grant_that_nobody_hears_of_ends_with_its_transaction::<MySql>(
+    an_unreported_grant_ends_with_its_transaction::<MySql>(
         proxy,
         mysql::bare_pool(&url, 1).await,
         mysql::pool(&server, 3).await,
@@ -278,7 +278,7 @@ pub async fn mysql_a_grant_that_nobody_hears_of_ends_with_its_transaction() {
     .await;
 }
 
-async fn a_grant_that_nobody_hears_of_ends_with_its_transaction<DB: Rows>(
+async fn an_unreported_grant_ends_with_its_transaction<DB: Rows>(
     proxy: Proxy,
     waiters: Pool<DB>,
     others: Pool<DB>,

@@ -75,7 +75,7 @@ pub async fn a_busy_lock_keeps_them_even_where_timeouts_roll_back() {
     waited.await.expect_err("the row is locked");
     plain.commit().await.expect("the commit that sqlx reports");
     assert_eq!(count(&pool, "SELECT count(*) FROM other").await, 0);
-    holder.rollback().await.expect("a roll-back");
+    holder.rollback().await.expect("a rollback");
 
     earlier_writes_are_kept(&server).await;
 }
@@ -97,7 +97,7 @@ pub async fn no_setting_outlives_the_call() {
     let waited = plain.execute("SELECT token FROM dlock_rows WHERE lock_key = 'held' FOR UPDATE");
     waited.await.expect_err("the row is locked");
     assert!(began.elapsed() > Duration::from_millis(900));
-    plain.rollback().await.expect("a roll-back");
+    plain.rollback().await.expect("a rollback");
     assert_eq!(number(&mut connection, limit).await, 1);
 
     run(&mut connection, "SET innodb_lock_wait_timeout = 7, max_statement_time = 11").await;
@@ -138,7 +138,7 @@ pub async fn a_snapshot_is_refused() {
     sell(&pool).await;
     run(&mut plain, "SELECT token FROM dlock_rows WHERE lock_key = 'product' FOR UPDATE").await;
     assert_eq!(number(&mut plain, STOCK).await, 1);
-    plain.rollback().await.expect("a roll-back");
+    plain.rollback().await.expect("a rollback");
 
     let mut stale = usual.begin().await.expect("a transaction");
     let refused = transaction::lock(&mut stale, "product").await.expect_err("a snapshot");
@@ -163,11 +163,11 @@ pub async fn a_snapshot_of_one_transaction_is_refused() {
     sell(&pool).await;
     let refused = transaction::lock(&mut stale, "product").await.expect_err("a snapshot");
     assert!(matches!(refused, LockError::Transaction { .. }), "{refused:?}");
-    stale.rollback().await.expect("a roll-back");
+    stale.rollback().await.expect("a rollback");
     assert!(!is_busy(&pool, "product").await);
 }
 
-pub async fn unused_rows_are_swept_out() {
+pub async fn unused_rows_are_deleted() {
     let server = MariaDbServer::start();
     let pool = pool(&server, 4).await;
     for number in 0..5 {
@@ -198,7 +198,7 @@ pub async fn unused_rows_are_swept_out() {
     assert!(later.get() > token.get() + 500_000_000_000, "{later} follows {token}");
 }
 
-pub async fn a_missing_table_is_told() {
+pub async fn a_missing_table_is_reported() {
     let server = MariaDbServer::start();
     let pool = bare_pool(&server.url(), 2).await;
     pool.execute("CREATE TABLE audit (what text)").await.expect("a table");

@@ -77,7 +77,7 @@ pub async fn no_setting_outlives_the_call() {
     let mut plain = connection.begin().await.expect("a transaction");
     run(&mut plain, "SET LOCAL lock_timeout = 50; INSERT INTO dlock_rows VALUES ('plain')").await;
     assert_eq!(text(&mut plain, settings).await, "50ms 11s");
-    plain.rollback().await.expect("a roll-back");
+    plain.rollback().await.expect("a rollback");
 
     let mut ours = connection.begin().await.expect("a transaction");
     run(&mut ours, "SET LOCAL lock_timeout = '1234ms'").await;
@@ -124,7 +124,7 @@ pub async fn a_snapshot_is_refused() {
     }
 }
 
-pub async fn savepoints_give_locks_back() {
+pub async fn a_rollback_to_a_savepoint_releases_its_locks() {
     let server = PostgresServer::start();
     let pool = pool(&server, 4).await;
     let mut outer = pool.begin().await.expect("a transaction");
@@ -174,7 +174,7 @@ pub async fn nothing_is_left_behind() {
     assert_eq!(count(&pool, "SELECT count(*) FROM dlock_rows").await, 0);
 }
 
-pub async fn a_missing_table_is_told() {
+pub async fn a_missing_table_is_reported() {
     let server = PostgresServer::start();
     let pool = bare_pool(&server.url(), 2).await;
     pool.execute("CREATE TABLE audit (what text)").await.expect("a table");
@@ -217,7 +217,7 @@ pub async fn the_documented_privileges_are_enough() {
     let refused = transaction::lock(&mut transaction, "k").await.expect_err("no token");
     assert!(refused.to_string().contains("src/stores/postgres/rows.sql"), "{refused}");
     assert!(!is_busy(&owner, "k").await, "it is locked without a token");
-    transaction.rollback().await.expect("a roll-back");
+    transaction.rollback().await.expect("a rollback");
 
     owner.execute("GRANT UPDATE ON SEQUENCE dlock_tokens TO shop").await.expect("a privilege");
     transaction::create_tables(&shop).await.expect("it is there");

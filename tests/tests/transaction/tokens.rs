@@ -21,7 +21,7 @@ fn now() -> u64 {
 async fn rolled_back<DB: Rows>(pool: &Pool<DB>, key: &str) -> u64 {
     let mut transaction = DB::begin(pool).await;
     let token = lock(&mut transaction, key).await.fencing_token();
-    transaction.rollback().await.expect("a roll-back");
+    transaction.rollback().await.expect("a rollback");
     token.get()
 }
 
@@ -143,7 +143,7 @@ pub async fn postgres_the_sequence_is_raised_by_one_at_a_time() {
         waiter
     });
     Postgres::until_one_waits(&pool).await;
-    raising.rollback().await.expect("a roll-back");
+    raising.rollback().await.expect("a rollback");
     let _holder = waiting.await.expect("no panic");
     // It is over with the draw, and not with the transaction.
     committed(&pool, "another").await;
@@ -161,7 +161,7 @@ pub async fn postgres_tokens_grow_beside_an_older_process() {
     for _ in 0..10 {
         let mut transaction = pool.begin().await.expect("a transaction");
         let token = Postgres::ask(&mut transaction, old).await.expect("its token").unsigned_abs();
-        transaction.rollback().await.expect("a roll-back");
+        transaction.rollback().await.expect("a rollback");
         assert!(token > last, "the older process drew {token} after {last}");
         last = token;
         let token = committed(&pool, "k").await;
@@ -208,7 +208,7 @@ async fn a_token_is_drawn_after_the_wait(server: MariaDbServer) {
     }
     let locked = tokio::spawn(async move {
         let token = lock(&mut early, "k").await.fencing_token();
-        early.rollback().await.expect("a roll-back");
+        early.rollback().await.expect("a rollback");
         token
     });
     until_at_gate(&pool, early_id).await;
@@ -222,7 +222,7 @@ async fn a_token_is_drawn_after_the_wait(server: MariaDbServer) {
     let (late, first) = late.await.expect("no panic");
     MySql::ask(&mut gates, &format!("SELECT RELEASE_LOCK('gate{early_id}')")).await;
     MySql::until_one_waits(&pool).await;
-    late.rollback().await.expect("a roll-back");
+    late.rollback().await.expect("a rollback");
     let second = locked.await.expect("no panic");
     assert!(second > first, "{second} was granted after {first}");
 }

@@ -129,7 +129,7 @@ pub async fn contended_tasks_of_one_process_cost_two_statements_each<D: Database
 }
 
 /// Without a wake-up each of these would wait for the engine's own look, half a second and more.
-pub async fn processes_hand_over_without_the_safety_net<D: Database>() {
+pub async fn processes_hand_over_without_polling<D: Database>() {
     let server = D::start();
     let registries = [registry(backend(&server).await), registry(backend(&server).await)];
     let began = Instant::now();
@@ -248,7 +248,7 @@ pub async fn a_release_that_overtakes_its_acquire_wins<D: Database>() {
     }
 }
 
-pub async fn a_cut_connection_is_replaced_in_mid_hold<D: Database>() {
+pub async fn a_cut_connection_is_replaced_during_a_hold<D: Database>() {
     let server = D::start();
     let mut proxy = Proxy::start(server.port()).await;
     let backend = impatient::<D>(server.url_by(proxy.port())).await;
@@ -305,7 +305,7 @@ pub async fn a_half_open_connection_does_not_keep_a_hold<D: Database>() {
     next.release().await.expect("an old renewal took it away");
 }
 
-pub async fn a_waiter_that_is_cut_off_has_its_answer_in_time<D: Database>() {
+pub async fn a_waiter_that_is_cut_off_fails_at_its_deadline<D: Database>() {
     let server = D::start();
     let mut proxy = Proxy::start(server.port()).await;
     let holder = registry(backend(&server).await);
@@ -353,7 +353,7 @@ pub async fn requests_dropped_half_way_do_not_poison_a_pool_of_one<D: Database>(
     acquire(&registry, "k").await.release().await.expect("held to the end");
 }
 
-pub async fn an_existing_pool_serves<D: Database>() {
+pub async fn an_existing_pool_can_be_used<D: Database>() {
     let server = D::start();
     let (one, other) = (D::over_a_pool(&url(&server)).await, backend(&server).await);
     let (one, other) = (registry(one), registry(other));
@@ -366,7 +366,7 @@ pub async fn an_existing_pool_serves<D: Database>() {
     drop(waiter.await.expect("no panic").expect("the lock"));
 }
 
-pub async fn unused_rows_are_deleted_and_their_tokens_outlived<D: Database>() {
+pub async fn unused_rows_are_deleted_and_tokens_still_grow<D: Database>() {
     let server = D::start();
     let backend = backend(&server).await;
     let registry = registry(backend.clone());
@@ -400,7 +400,7 @@ pub async fn unused_rows_are_deleted_and_their_tokens_outlived<D: Database>() {
     drop(held);
 }
 
-pub async fn given_up_acquires_leave_nothing_for_long<D: Database>() {
+pub async fn abandoned_acquires_are_eventually_forgotten<D: Database>() {
     let server = D::start();
     let backend = backend(&server).await;
     let give_up = Release { late_acquire: true, keep_for: None };
@@ -432,7 +432,7 @@ pub async fn another_table_is_another_set_of_locks<D: Database>() {
     guard.release().await.expect("held");
 }
 
-pub async fn a_name_that_is_no_table_is_refused<D: Database>() {
+pub async fn an_invalid_table_name_is_refused<D: Database>() {
     let server = D::start();
     for table in ["", "a b", "a;b", "1a", "a.b.c", "a.", "\"a\"", "x'"] {
         let options = Options { table, ..Options::new(url(&server)) };

@@ -70,7 +70,7 @@ pub async fn renewals_do_not_queue_behind_acquires<D: Database>() {
     slow.await.expect("no panic").expect("the row is free").release().await.expect("held");
 }
 
-pub async fn a_statement_that_was_given_up_ends_on_the_server<D: Database>() {
+pub async fn an_abandoned_statement_ends_on_the_server<D: Database>() {
     let server = D::start();
     let url = server.url_by(server.port());
     let limit = Duration::from_millis(900);
@@ -110,7 +110,7 @@ pub async fn no_setting_is_left_on_a_pools_connections<D: Database>() {
 }
 
 /// Between the change of several rows and its commit there is nothing that its sender has to say.
-pub async fn a_set_is_taken_without_another_word_of_its_process<D: Database>() {
+pub async fn a_set_commits_without_another_message_from_its_process<D: Database>() {
     let server = D::start();
     let proxy = Proxy::start(server.port()).await;
     let limit = Duration::from_secs(10);

@@ -20,7 +20,7 @@ async fn assert_free(registry: &Registry, key: &str) {
     answer.expect("nobody holds it").release().await.expect("held");
 }
 
-pub async fn the_first_copy_of_an_acquire_that_was_sent_twice_grants_nothing_late<D: Database>() {
+pub async fn the_first_copy_of_a_resent_acquire_grants_nothing_late<D: Database>() {
     let server = D::start();
     let mut between = LateProxy::start(server.port()).await;
     let registry = registry(over(&between, &server).await);
@@ -35,7 +35,7 @@ pub async fn the_first_copy_of_an_acquire_that_was_sent_twice_grants_nothing_lat
 }
 
 /// The second copy heard that the key is held; the first one is executed when it is free.
-pub async fn the_first_copy_of_an_acquire_that_was_given_up_grants_nothing_late<D: Database>() {
+pub async fn the_first_copy_of_an_abandoned_acquire_grants_nothing_late<D: Database>() {
     let server = D::start();
     let holder = registry(backend(&server).await);
     let mut between = LateProxy::start(server.port()).await;
@@ -54,7 +54,7 @@ pub async fn the_first_copy_of_an_acquire_that_was_given_up_grants_nothing_late<
 }
 
 /// The second copy had no connection: its caller is told so, but the first one was sent.
-pub async fn the_first_copy_of_an_acquire_grants_nothing_late_without_a_second_one<D: Database>() {
+pub async fn the_only_copy_of_a_failed_acquire_grants_nothing_late<D: Database>() {
     let server = D::start();
     let holder = registry(backend(&server).await);
     let mut between = LateProxy::start(server.port()).await;

@@ -152,7 +152,7 @@ impl Database for MySql {
 
 /// The statement that takes the lock waits for the key's row with the first row in its hands; who has
 /// the key's row, and much more to lose, wants the first row.
-pub async fn a_deadlock_inside_an_acquire_is_no_error() {
+pub async fn a_deadlock_inside_an_acquire_is_retried() {
     let server = MySql::start();
     let registry = registry(server.backend().await);
     acquire(&registry, "k").await.release().await.expect("held");
@@ -179,7 +179,7 @@ pub async fn a_deadlock_inside_an_acquire_is_no_error() {
     guard.release().await.expect("held to the end");
 }
 
-pub async fn every_isolation_of_the_server_will_do() {
+pub async fn every_isolation_level_works() {
     for level in ["READ-COMMITTED", "SERIALIZABLE"] {
         let server = MariaDbServer::start_with(&[("transaction-isolation", level)]);
         let server = MySql(server, AtomicI64::new(0));
@@ -227,7 +227,7 @@ pub async fn a_replica_that_may_not_write_is_transient() {
 
 /// Idle for too long, rolled back by another member of its group, not ready for use by its cluster: MySQL 8 and
 /// Galera say so, here the table does.
-pub async fn what_passes_by_itself_is_transient() {
+pub async fn a_temporary_failure_is_transient() {
     let server = MySql::start();
     let registry = registry(server.backend().await);
     for number in [4031, 3101, 1047] {

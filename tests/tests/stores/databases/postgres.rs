@@ -141,7 +141,7 @@ impl Database for Postgres {
     }
 }
 
-pub async fn notices_are_sent_only_where_somebody_waits() {
+pub async fn notifications_are_sent_only_if_somebody_waits() {
     let server = Postgres::start();
     let registries = [registry(server.backend().await), registry(server.backend().await)];
     let mut listener = PgListener::connect(&server.0.url()).await.expect("the server runs");
@@ -174,7 +174,7 @@ pub async fn notices_are_sent_only_where_somebody_waits() {
     assert_eq!(notices, ["k"]);
 }
 
-pub async fn every_isolation_of_the_database_will_do() {
+pub async fn every_isolation_level_works() {
     for level in ["repeatable read", "serializable"] {
         let settings = [("default_transaction_isolation", level)];
         let server = Postgres(PostgresServer::start_with(&settings));
@@ -247,7 +247,7 @@ impl Drop for PgBouncer {
     }
 }
 
-pub async fn a_proxy_that_pools_by_transaction_will_do() {
+pub async fn a_transaction_pooling_proxy_works() {
     let server = Postgres::start();
     let bouncer = PgBouncer::start(server.port());
     let url = server.url_by(bouncer.port);
@@ -258,7 +258,7 @@ pub async fn a_proxy_that_pools_by_transaction_will_do() {
     suite.run().await.assert_passed();
 }
 
-pub async fn behind_a_proxy_no_watch_waits_for_notices_that_do_not_come() {
+pub async fn a_watch_behind_a_proxy_does_not_wait_for_notifications() {
     let server = Postgres::start();
     let bouncer = PgBouncer::start(server.port());
     let backend = backend::Postgres::connect(&server.url_by(bouncer.port)).await;

@@ -47,7 +47,7 @@ pub async fn a_table_of_a_later_version_is_refused<D: Database>() {
 }
 
 /// Its table and its rows, as they stand in a database when this version comes.
-pub async fn what_the_version_before_wrote_is_read<D: Database>() {
+pub async fn a_table_of_the_previous_version_is_read<D: Database>() {
     let server = D::start();
     server.ask(D::TABLE_WITHOUT_A_VERSION).await;
     let backend = D::connect(Options::new(server.url_by(server.port()))).await.expect("it is read");
@@ -64,7 +64,7 @@ pub async fn what_the_version_before_wrote_is_read<D: Database>() {
     assert!(next.fencing_token().get() > 1 << 60, "the largest token was forgotten");
 }
 
-pub async fn credentials_that_the_pool_is_given_later_are_those_of_all_connections<D: Database>() {
+pub async fn new_credentials_of_a_pool_apply_to_all_connections<D: Database>() {
     const TTL: Duration = Duration::from_secs(2);
     let server = D::start();
     let (backend, pool) = D::over_a_pool_of(1, &server.url_by(server.port())).await;

@@ -8,7 +8,7 @@ use dlock_tests::servers::{RedisNodes, RedisServer};
 
 use super::{LONGEST, acquire, registry, registry_over};
 
-pub(super) async fn mistakes_are_one_clear_line() {
+pub(super) async fn an_invalid_url_is_a_one_line_error() {
     for (url, part) in [
         ("redlock://:secret@127.0.0.1:1,127.0.0.1:2", "at least three"),
         ("redlock://:secret@127.0.0.1", "host:port"),
@@ -92,7 +92,7 @@ pub(super) async fn the_documented_permissions_are_enough() {
     assert!(guard.release().await.expect_err("released by force").is_lost());
 }
 
-pub(super) async fn a_minority_need_not_be_there_at_the_start() {
+pub(super) async fn a_minority_may_be_down_at_startup() {
     let mut nodes = RedisNodes::start();
     acquire(&registry(&nodes).await, "k").await.release().await.expect("held");
     for server in &mut nodes.servers[1..3] {
@@ -106,7 +106,7 @@ pub(super) async fn a_minority_need_not_be_there_at_the_start() {
     assert!(refused.is_transient());
 }
 
-pub(super) async fn longer_leases_than_agreed_are_refused() {
+pub(super) async fn leases_longer_than_configured_are_refused() {
     let nodes = RedisNodes::start();
     let registry = registry(&nodes).await;
     let answer = registry.lock("k").ttl(LONGEST * 2).acquire().await;

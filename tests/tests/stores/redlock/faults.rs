@@ -128,7 +128,7 @@ async fn ends_in_time(guard: &dlock_runtime::LockGuard) {
     assert!(took < left + Duration::from_millis(500), "ended {took:?} later, {left:?} were left");
 }
 
-pub(super) async fn a_majority_killed_lets_nobody_enter() {
+pub(super) async fn nobody_enters_while_a_majority_is_dead() {
     let mut nodes = RedisNodes::start();
     let (one, other) = (registry(&nodes).await, registry(&nodes).await);
     let guard = acquire(&one, "k").await;

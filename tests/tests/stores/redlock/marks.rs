@@ -91,7 +91,7 @@ pub(super) async fn a_brand_new_deployment_is_declared() {
     acquire(&registry(&nodes).await, "k").await.release().await.expect("held");
 }
 
-pub(super) async fn some_new_nodes_are_no_brand_new_deployment() {
+pub(super) async fn some_new_nodes_are_not_a_new_deployment() {
     let mut nodes = RedisNodes::start();
     let first = registry(&nodes).await;
     acquire(&first, "k").await.release().await.expect("held");

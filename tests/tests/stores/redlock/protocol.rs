@@ -41,7 +41,7 @@ pub(super) async fn an_uncontended_cycle_is_two_commands_on_each_node() {
     assert_eq!(ten_cycles(&nodes.servers, &registry, [20; 5]).await, [20; 5]);
 }
 
-pub(super) async fn nodes_that_disagree_on_the_token_cost_one_round_trip_more() {
+pub(super) async fn nodes_that_disagree_on_the_token_cost_one_extra_round_trip() {
     let mut nodes = RedisNodes::start();
     let registry = registry(&nodes).await;
     // Each of the three that are left is in every majority, however slow it is.
@@ -69,7 +69,7 @@ pub(super) async fn nodes_that_disagree_on_the_token_cost_one_round_trip_more() 
 }
 
 /// Several ask at the same moment, so that none may find a majority free: then they try again.
-pub(super) async fn of_several_at_once_one_gets_in() {
+pub(super) async fn one_of_several_concurrent_acquires_succeeds() {
     let nodes = RedisNodes::start();
     let mut registries = vec![];
     for _ in 0..6 {
@@ -136,7 +136,7 @@ pub(super) async fn a_lock_that_a_node_lost_is_restored_at_the_next_renewal() {
     guard.release().await.expect("held to the end");
 }
 
-pub(super) async fn a_lock_released_by_force_is_not_taken_again() {
+pub(super) async fn a_force_released_lock_is_not_reacquired() {
     let nodes = RedisNodes::start();
     let registries = [registry(&nodes).await, registry(&nodes).await];
     let guard = acquire(&registries[0], "k").await;

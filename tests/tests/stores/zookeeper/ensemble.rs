@@ -8,7 +8,7 @@ use tokio::time::sleep;
 
 use super::{LONG, acquire, registry, until};
 
-pub(super) async fn the_leader_is_killed_in_mid_hold_and_in_mid_wait() {
+pub(super) async fn holders_and_waiters_survive_the_loss_of_the_leader() {
     let mut ensemble = ZooKeeperEnsemble::start();
     let url = ensemble.url_with(LONG);
     let (one, other) = (registry(&url).await, registry(&url).await);
@@ -35,7 +35,7 @@ fn others_lead(ensemble: &ZooKeeperEnsemble, dead: usize) -> bool {
 }
 
 /// The follower goes on answering reads and pings, while its leader ends the session.
-pub(super) async fn a_follower_that_is_cut_off_ends_the_hold_in_time() {
+pub(super) async fn a_partitioned_follower_ends_the_hold_in_time() {
     let (ensemble, links) = ZooKeeperEnsemble::start_with_links().await;
     let leader = ensemble.leader();
     assert_ne!(leader, 0, "of equals the one with the largest number leads");
@@ -68,7 +68,7 @@ pub(super) async fn a_follower_that_is_cut_off_ends_the_hold_in_time() {
     acquire(&near, "k").await.release().await.expect("held to the end");
 }
 
-pub(super) async fn a_minority_may_be_away() {
+pub(super) async fn a_minority_may_be_down() {
     let mut ensemble = ZooKeeperEnsemble::start();
     let url = ensemble.url_with(LONG);
     let (one, other) = (registry(&url).await, registry(&url).await);

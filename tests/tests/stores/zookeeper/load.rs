@@ -42,7 +42,7 @@ pub(super) async fn a_thousand_holds_are_kept() {
     until("all are given back", || nodes(&server) == 0).await;
 }
 
-pub(super) async fn no_grant_of_busy_tasks_comes_too_late() {
+pub(super) async fn busy_tasks_get_no_late_grants() {
     let _alone = ALONE.lock().await;
     let server = ZooKeeperServer::start();
     let registry = registry(&server.url_with(TIMEOUT)).await;
@@ -74,7 +74,7 @@ pub(super) async fn no_grant_of_busy_tasks_comes_too_late() {
 const FLOOD: usize = 3_000;
 
 /// Renewals come after what is under way, on the session's only connection: so that is to be little.
-pub(super) async fn of_a_flood_of_acquires_few_are_under_way() {
+pub(super) async fn a_flood_of_acquires_keeps_few_requests_in_flight() {
     let _alone = ALONE.lock().await;
     let server = ZooKeeperServer::start();
     let proxy = Proxy::start(server.port()).await;

@@ -33,7 +33,7 @@ pub(super) async fn an_uncontended_cycle_is_three_requests() {
     guard.release().await.expect("held to the end");
 }
 
-pub(super) async fn one_of_two_hundred_waiters_is_woken_by_a_release() {
+pub(super) async fn a_release_wakes_one_of_two_hundred_waiters() {
     const WAITERS: u64 = 200;
     let server = ZooKeeperServer::start();
     let url = server.url_with(LONG);
@@ -71,7 +71,7 @@ pub(super) async fn one_of_two_hundred_waiters_is_woken_by_a_release() {
     );
 }
 
-pub(super) async fn a_restart_in_mid_hold_and_in_mid_wait_is_outlived() {
+pub(super) async fn holders_and_waiters_survive_a_restart() {
     let mut server = ZooKeeperServer::start();
     let url = server.url_with(LONG);
     let (one, other) = (registry(&url).await, registry(&url).await);
@@ -113,7 +113,7 @@ pub(super) async fn a_dead_server_fails_callers_at_their_deadline_and_ends_the_h
 }
 
 /// The network is silent until the session has ended, and comes back.
-pub(super) async fn a_session_that_has_ended_is_followed_by_another() {
+pub(super) async fn an_expired_session_is_replaced() {
     let server = ZooKeeperServer::start();
     let mut proxy = Proxy::start(server.port()).await;
     let url = server.url().replace(&server.port().to_string(), &proxy.port().to_string());
@@ -133,7 +133,7 @@ pub(super) async fn a_session_that_has_ended_is_followed_by_another() {
     acquire(&one, "k").await.release().await.expect("held to the end");
 }
 
-pub(super) async fn a_node_whose_creation_was_never_answered_is_not_left() {
+pub(super) async fn a_node_whose_creation_got_no_reply_is_removed() {
     // Where the key's folder is gone as well, the answer that is stalled is no creation.
     let server = ZooKeeperServer::start_leaving_folders();
     let mut proxy = Proxy::start(server.port()).await;
@@ -192,7 +192,7 @@ async fn behind_a_proxy(server: &ZooKeeperServer) -> (Registry, Proxy) {
     (registry, proxy)
 }
 
-pub(super) async fn a_doubtful_creation_leaves_no_orphan_that_blocks_the_key() {
+pub(super) async fn an_unconfirmed_creation_leaves_no_orphan_that_blocks_the_key() {
     let server = ZooKeeperServer::start_leaving_folders();
     let (registry, mut proxy) = behind_a_proxy(&server).await;
     proxy.stall_answers();
@@ -205,7 +205,7 @@ pub(super) async fn a_doubtful_creation_leaves_no_orphan_that_blocks_the_key() {
     until("nothing is left", || queue_of_k(&server).is_empty()).await;
 }
 
-pub(super) async fn a_doubtful_creation_that_is_given_up_leaves_nothing() {
+pub(super) async fn an_abandoned_unconfirmed_creation_leaves_nothing() {
     let server = ZooKeeperServer::start_leaving_folders();
     let (registry, mut proxy) = behind_a_proxy(&server).await;
     let other = self::registry(&server.url_with(LONG)).await;
@@ -303,7 +303,7 @@ fn is_failure(answer: &Result<LockGuard, LockError>) -> bool {
     matches!(answer, Err(LockError::Backend { .. }))
 }
 
-pub(super) async fn an_outage_is_met_with_few_connections() {
+pub(super) async fn an_outage_causes_few_connections() {
     let mut server = ZooKeeperServer::start();
     let proxy = Proxy::start(server.port()).await;
     let url = server.url().replace(&server.port().to_string(), &proxy.port().to_string());
@@ -338,7 +338,7 @@ pub(super) async fn locks_live_below_the_chroot() {
     guard.release().await.expect("held to the end");
 }
 
-pub(super) async fn mistakes_are_one_clear_line() {
+pub(super) async fn an_invalid_url_is_a_one_line_error() {
     for (url, part) in [
         ("zookeeper://u:secret@127.0.0.1", "host:port"),
         ("zookeeper://u:secret@127.0.0.1:1?colour=red", "`colour`"),
