@@ -1,5 +1,4 @@
-//! What only a real database server can show of leases in its tables: statements, restarts, stalls,
-//! networks, privileges.
+//! Leases in database tables on real servers: statements, restarts, stalls, networks, privileges.
 
 mod both;
 mod connections;

@@ -1,4 +1,4 @@
-//! Each store on real servers, and what all of them have in common.
+//! Each store on real servers, and what all stores have in common.
 
 mod databases;
 #[cfg(feature = "etcd")]

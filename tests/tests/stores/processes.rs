@@ -1,4 +1,4 @@
-//! Separate processes over one store: what one process cannot show about itself.
+//! Separate processes on one store: what a single process cannot show about itself.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -9,8 +9,8 @@ use dlock_tests::trials::Trials;
 use dlock_tests::workers::Worker;
 use tempfile::TempDir;
 
-/// 8 processes buy what is left of 40 items. Under a lock in Redis that ends before the caller commits
-/// some read a stock that is sold already; with the row locked in the transaction itself none does.
+/// Eight processes buy 40 items. Under a Redis lock that is released before the caller commits, some
+/// of them read stale stock and oversell. With the row locked in the transaction itself, none does.
 macro_rules! only_a_lock_in_the_transaction_sells_exactly {
     ($pool:expr, $shop:expr) => {{
         let (pool, shop) = ($pool, $shop);
@@ -30,7 +30,7 @@ macro_rules! only_a_lock_in_the_transaction_sells_exactly {
             if exactly {
                 assert_eq!(sold, 40);
             } else {
-                assert!(sold > 40, "the mistake has sold {sold} of 40: it proves nothing");
+                assert!(sold > 40, "the broken version sold {sold} of 40: the test proves nothing");
             }
             sqlx::query("DROP TABLE products").execute(&pool).await.expect("a table");
             sqlx::query("DROP TABLE sales").execute(&pool).await.expect("a table");
@@ -122,14 +122,14 @@ async fn redis_a_paused_holder_loses_its_lock() {
     a_paused_holder_loses_its_lock(&server.url()).await;
 }
 
-/// 4 processes × 4 tasks × 5 rounds on a number in a file.
+/// 4 processes × 4 tasks × 5 rounds increment a number in a file.
 fn no_update_is_lost(url: &str) {
     let folder = tempfile::tempdir().expect("a temporary directory");
     let all = 4 * 4 * 5;
     let locked = counted(url, &folder.path().join("locked"), true);
     assert_eq!(locked, all, "updates were lost under the lock");
     let unlocked = counted(url, &folder.path().join("unlocked"), false);
-    assert!(unlocked < all, "the control without the lock lost nothing: it proves nothing");
+    assert!(unlocked < all, "the run without the lock lost nothing: the test proves nothing");
 }
 
 fn counted(url: &str, file: &Path, locked: bool) -> u64 {
@@ -164,7 +164,7 @@ async fn a_killed_holder_frees_its_key(url: &str) {
     worker.kill();
     let guard = acquire(&registry, "k").await;
     let took = killed.elapsed();
-    // Not a benchmark: the second is for a busy machine.
+    // Not a benchmark: the extra second allows for a busy machine.
     assert!(took < ttl + Duration::from_secs(1), "free only {took:?} after the holder was killed");
     assert!(guard.fencing_token() > stale, "{} follows {stale}", guard.fencing_token());
     guard.release().await.expect("held to the end");
@@ -180,7 +180,7 @@ async fn a_paused_holder_loses_its_lock(url: &str) {
     worker.resume();
     assert_eq!(worker.says(), "lost");
     worker.finish();
-    // A fenced store has seen the fresh token, and refuses the stale one.
+    // A fenced resource that has seen the fresh token refuses the stale one.
     assert!(stale < fresh, "{fresh} follows {stale}");
-    guard.release().await.expect("the one that went on did not take it back");
+    guard.release().await.expect("the resumed holder did not reacquire it");
 }

@@ -1,4 +1,4 @@
-//! What only a real Redis server can show: the wire, restarts, stalls, credentials and TLS.
+//! Redis on a real server: commands on the wire, restarts, stalls, credentials and TLS.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -69,7 +69,7 @@ async fn acquire(registry: &Registry, key: &str) -> LockGuard {
     registry.lock(key).wait(Wait::Forever).acquire().await.expect("the lock")
 }
 
-/// The commands that clients send while the future runs, scripts' own calls not among them.
+/// Runs `work` and returns the commands that clients sent meanwhile, without the calls inside scripts.
 async fn on_the_wire(server: &RedisServer, work: impl Future<Output = ()>) -> Vec<String> {
     let client = redis::Client::open(server.url()).expect("a URL");
     let monitor = client.get_async_monitor().await.expect("the server runs");
@@ -121,7 +121,7 @@ async fn several_keys_are_acquired_by_one_command() {
     };
     cycle().await;
     let sent = on_the_wire(&server, cycle()).await;
-    // Each key is given back by itself.
+    // Each key is released separately.
     assert_eq!(sent.len(), 3 * (1 + 3), "{sent:#?}");
 }
 
@@ -130,10 +130,10 @@ async fn a_set_with_an_abandoned_claim_is_not_granted() {
     let server = RedisServer::start();
     let backend = Redis::connect(&server.url()).await.expect("the server runs");
     let set = ["a", "b"].map(|key| Claim::new(key.into(), Duration::from_secs(30)));
-    let give_up = Release { late_acquire: true, keep_for: None };
-    backend.release(&set[1], give_up).await.expect("an answer");
+    let abandon = Release { late_acquire: true, keep_for: None };
+    backend.release(&set[1], abandon).await.expect("an answer");
     let answer = backend.try_acquire_set(&set).await.expect("an answer");
-    assert!(matches!(answer, SetAttempt::Busy { at: 1, .. }), "a given-up set: {answer:?}");
+    assert!(matches!(answer, SetAttempt::Busy { at: 1, .. }), "an abandoned set: {answer:?}");
     assert!(backend.list("").await.expect("an answer").is_empty());
 }
 
@@ -189,8 +189,8 @@ async fn an_acquire_that_a_stopped_server_executes_late_grants_nothing() {
         assert!(matches!(answer, Err(LockError::Backend { .. })), "{answer:?}");
         server.resume();
 
-        // All that the server still had to execute, and the undoing of it, must come to an end with
-        // nothing held: the old connection's requests are executed before this one.
+        // Whatever the server still executes, nothing may be held once the acquire is undone. The old
+        // connection's requests are executed before this one.
         registry.shutdown(Duration::from_secs(20)).await.expect("the acquire is undone");
         let mut connection = plain(&server).await;
         let held: bool = connection.exists("dlock:{k}").await.expect("EXISTS");
@@ -214,7 +214,7 @@ async fn the_first_copy_of_a_resent_acquire_grants_nothing_late() {
     acquire(&registry, "k").await.release().await.expect("free");
 }
 
-/// The second copy heard that the key is held; the first one is executed when it is free.
+/// The second copy was answered "busy". The first copy is executed once the key is free.
 async fn the_first_copy_of_an_abandoned_acquire_grants_nothing_late() {
     let server = RedisServer::start();
     let holder = registry(&server).await;
@@ -239,7 +239,7 @@ async fn the_first_copy_of_an_abandoned_acquire_grants_nothing_late() {
     }
 }
 
-/// The second copy had no connection: its caller is told so, but the first one was sent.
+/// The acquire could not be resent for lack of a connection and failed, but its first copy was sent.
 async fn the_only_copy_of_a_failed_acquire_grants_nothing_late() {
     let server = RedisServer::start();
     let holder = registry(&server).await;
@@ -274,7 +274,7 @@ async fn a_hung_server_fails_an_acquire_at_its_deadline() {
     assert!(took >= wait && took < wait + Duration::from_secs(2), "failed after {took:?}");
 }
 
-/// A ttl that a restart of the server fits into.
+/// Long enough to span a restart of the server.
 const TTL: Duration = Duration::from_secs(6);
 
 async fn a_restart_with_data_keeps_the_hold() {
@@ -286,9 +286,9 @@ async fn a_restart_with_data_keeps_the_hold() {
     server.restart();
     let rival = other.lock("k").wait(Duration::ZERO).acquire().await;
     assert!(rival.as_ref().is_err_and(LockError::is_busy), "{rival:?}");
-    // Beyond the first ttl: it was renewed on the new server.
+    // Past the first ttl, so it was renewed on the restarted server.
     sleep(TTL).await;
-    assert!(guard.is_held(), "the hold ended though the data was kept");
+    assert!(guard.is_held(), "the hold ended although the data was kept");
     guard.release().await.expect("held to the end");
     let next = acquire(&other, "k").await;
     assert!(next.fencing_token() > token, "{} follows {token}", next.fencing_token());
@@ -318,7 +318,7 @@ async fn a_restart_without_data_loses_the_hold() {
 async fn a_broken_connection_is_replaced_during_a_hold() {
     let server = RedisServer::start();
     let registry = registry(&server).await;
-    let guard = registry.lock("k").ttl(Duration::from_millis(1_500)).acquire().await.expect("it");
+    let guard = registry.lock("k").ttl(Duration::from_millis(1_500)).acquire().await.expect("free");
     let mut connection = plain(&server).await;
     for _ in 0..3 {
         let kill = redis::cmd("CLIENT").arg(&["KILL", "TYPE", "normal", "SKIPME", "yes"]).clone();
@@ -342,12 +342,12 @@ async fn a_waiter_outlives_its_subscription() {
     let kill = redis::cmd("CLIENT").arg(&["KILL", "TYPE", "pubsub"]).clone();
     let killed: i64 = kill.query_async(&mut connection).await.expect("CLIENT KILL");
     assert_eq!(killed, 1, "one subscription per process");
-    // Released while nobody listens.
+    // Released while nobody is subscribed.
     guard.release().await.expect("held to the end");
     let released = Instant::now();
     let guard = waiter.await.expect("no panic").expect("the lock");
     let took = released.elapsed();
-    assert!(took < Duration::from_secs(5), "woken only {took:?} after the release");
+    assert!(took < Duration::from_secs(5), "granted only {took:?} after the release");
     guard.release().await.expect("held to the end");
 }
 
@@ -367,7 +367,7 @@ async fn nothing_but_expiring_keys_is_left_behind() {
     let registry = registry(&server).await;
     for number in 0..20 {
         acquire(&registry, &format!("k{number}")).await.release().await.expect("held");
-        // Some are given up in mid-flight, which leaves a tombstone.
+        // Some are abandoned in flight, which leaves a tombstone.
         let lock = registry.lock(format!("gone{number}"));
         drop(tokio::time::timeout(Duration::from_micros(number * 20), lock.acquire()).await);
         let shared = registry.lock(format!("s{number}")).mode(Mode::Shared);
@@ -377,7 +377,7 @@ async fn nothing_but_expiring_keys_is_left_behind() {
         drop(tokio::time::timeout(Duration::from_micros(number * 20), shared.acquire()).await);
         read.release().await.expect("held");
     }
-    registry.shutdown(Duration::from_secs(10)).await.expect("all is given back");
+    registry.shutdown(Duration::from_secs(10)).await.expect("all is released");
     let mut connection = plain(&server).await;
     let keys: Vec<String> = connection.keys("*").await.expect("KEYS");
     assert!(!keys.is_empty());
@@ -388,7 +388,7 @@ async fn nothing_but_expiring_keys_is_left_behind() {
     }
     let channels = redis::cmd("PUBSUB").arg("CHANNELS").clone();
     let channels: Vec<String> = channels.query_async(&mut connection).await.expect("PUBSUB");
-    assert!(channels.is_empty(), "{channels:?} are still subscribed to");
+    assert!(channels.is_empty(), "still subscribed to {channels:?}");
 }
 
 async fn a_token_ahead_of_the_clock_is_exceeded_and_kept() {
@@ -396,7 +396,7 @@ async fn a_token_ahead_of_the_clock_is_exceeded_and_kept() {
     let registry = registry(&server).await;
     let mut connection = plain(&server).await;
     let (now, _): (u64, u64) = redis::cmd("TIME").query_async(&mut connection).await.expect("TIME");
-    // A clock that was two hours ahead drew this one.
+    // As issued under a clock that was two hours ahead.
     let ahead = (now + 7_200) * 1_000_000;
     let () = connection.set("dlock:{k}:token", ahead).await.expect("SET");
     let guard = acquire(&registry, "k").await;
@@ -404,7 +404,7 @@ async fn a_token_ahead_of_the_clock_is_exceeded_and_kept() {
     let left: i64 = connection.ttl("dlock:{k}:token").await.expect("TTL");
     assert!(
         (10_700..=10_900).contains(&left),
-        "kept for {left} s, not until the clock has caught up"
+        "kept for {left} s, not until the clock catches up"
     );
     guard.release().await.expect("held");
 }
@@ -416,7 +416,7 @@ async fn a_server_that_evicts_is_refused() {
     assert!(!refused.is_transient());
 }
 
-/// The permissions that the documentation of the Redis backend names.
+/// The permissions that the documentation of the Redis backend lists.
 const PERMISSIONS: &str = "~dlock:* &dlock:* -@all +evalsha +script|load +get +set +del \
                            +pexpire +pttl +time +publish +subscribe +unsubscribe +ping";
 
@@ -440,7 +440,7 @@ async fn the_documented_permissions_are_enough() {
     assert!(guard.release().await.expect_err("released by force").is_lost());
 }
 
-/// A user who may do everything but hear messages and send them.
+/// Creates a user who may do everything except subscribe and publish, and returns its URL.
 async fn user_without_channels(server: &RedisServer) -> String {
     let mut acl = redis::cmd("ACL");
     acl.arg("SETUSER").arg("mute").arg("on").arg(">word");
@@ -462,7 +462,7 @@ async fn waiters_poll_at_once_when_subscribing_is_refused() {
     let one = registry(&server).await;
     let url = user_without_channels(&server).await;
     let mute = registry_over(Redis::connect(&url).await.expect("a user"));
-    // A release that can tell nobody is a release all the same.
+    // A release that cannot notify waiters is still a release.
     let backend = Redis::connect(&url).await.expect("a user");
     let mut claim = Claim::new("warm".into(), Duration::from_secs(30));
     let attempt = backend.try_acquire(&claim).await.expect("an answer");
@@ -481,14 +481,14 @@ async fn waiters_poll_at_once_when_subscribing_is_refused() {
     let took = began.elapsed();
     guard.release().await.expect("held");
     waiter.await.expect("no panic").expect("the lock").release().await.expect("held");
-    // With a second before each look it would be twelve and more.
-    assert!(took < Duration::from_secs(8), "a dozen looks took {took:?}");
+    // At one poll per second it would take at least twelve.
+    assert!(took < Duration::from_secs(8), "a dozen polls took {took:?}");
 }
 
 async fn a_refused_subscription_is_logged_once_and_leaves_nothing_behind() {
     let server = RedisServer::start();
     let url = user_without_channels(&server).await;
-    let looks = move || {
+    let contend = move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.expect("a runtime").block_on(async {
             let (one, mute) =
@@ -506,9 +506,9 @@ async fn a_refused_subscription_is_logged_once_and_leaves_nothing_behind() {
             format!("{mute:?}")
         })
     };
-    let collected = tokio::task::spawn_blocking(|| dlock_tests::logs::collect(looks)).await;
+    let collected = tokio::task::spawn_blocking(|| dlock_tests::logs::collect(contend)).await;
     let (shown, lines) = collected.expect("no panic");
-    assert!(shown.contains("wanted: 0, touched: 0"), "something is left behind: {shown}");
+    assert!(shown.contains("wanted: 0, touched: 0"), "subscriptions are left behind: {shown}");
     let logged = lines.matches("waiters look for themselves").count();
     assert_eq!(logged, 1, "logged more than once, or never: {lines}");
 }
@@ -518,10 +518,10 @@ async fn a_new_waiter_wakes_nobody_else() {
     let backend = Redis::connect(&server.url()).await.expect("the server runs");
     let watch = async |key: &str| backend.watch(&key.into()).await.expect("a subscription");
     let mut first = watch("k").await;
-    // The first subscription itself is news.
+    // The first subscription itself counts as a change.
     let _ = futures_util::FutureExt::now_or_never(first.changed());
     let mut second = watch("k").await;
-    // Confirmed after all that was to be done for the second one.
+    // Confirmed only after the second watch is fully set up.
     let _third = watch("another").await;
     let _fourth = watch("a third").await;
     let woken = futures_util::FutureExt::now_or_never(first.changed());
@@ -535,8 +535,8 @@ async fn renewals_and_releases_overtake_a_flood_of_acquires() {
     use dlock_runtime::backend::{Claim, Release, Renewal};
     const FLOOD: usize = 20_000;
     let server = RedisServer::start();
-    let patient = Redis::builder().response_timeout(Duration::from_mins(2));
-    let backend = patient.connect(&server.url()).await.expect("the server runs");
+    let builder = Redis::builder().response_timeout(Duration::from_mins(2));
+    let backend = builder.connect(&server.url()).await.expect("the server runs");
     let claim = |key: String| Claim::new(key.into(), Duration::from_mins(5));
     let held = claim("held".to_owned());
     backend.try_acquire(&held).await.expect("an answer");
@@ -558,7 +558,7 @@ async fn renewals_and_releases_overtake_a_flood_of_acquires() {
             }
         }
     });
-    // All are on their way, and hardly any has arrived.
+    // All are sent, and hardly any is answered.
     while began.load(Ordering::Relaxed) < FLOOD || answered.load(Ordering::Relaxed) == 0 {
         tokio::task::yield_now().await;
     }
@@ -566,11 +566,11 @@ async fn renewals_and_releases_overtake_a_flood_of_acquires() {
     backend.release(&held, Release::default()).await.expect("an answer");
     let before = answered.load(Ordering::Relaxed);
     assert!(matches!(renewal, Renewal::Renewed { .. }), "{renewal:?}");
-    assert!(before < FLOOD / 2, "{before} acquires of {FLOOD} went before a renewal and a release");
+    assert!(before < FLOOD / 2, "{before} of {FLOOD} acquires preceded a renewal and a release");
     flood.await.expect("no panic");
 }
 
-/// By its own count; the test's own connections are a handful.
+/// By the server's own count, which includes a few connections of the test.
 async fn a_restarted_server_is_not_stormed() {
     let mut server = RedisServer::start();
     let registry = registry(&server).await;
@@ -580,7 +580,7 @@ async fn a_restarted_server_is_not_stormed() {
         .map(|number| registry.lock(format!("k{number}")).wait(Duration::from_mins(2)).acquire())
         .map(tokio::spawn)
         .collect();
-    // They have met the outage.
+    // By now all have seen the outage.
     sleep(Duration::from_millis(500)).await;
     server.restart();
     for task in waiting {
@@ -592,7 +592,7 @@ async fn a_restarted_server_is_not_stormed() {
     assert!(count < 20, "{count} connections");
 }
 
-/// What the documentation of the Redis backend tells to do.
+/// The procedure in the documentation of the Redis backend.
 async fn two_passwords_at_a_time_let_credentials_rotate() {
     let server = RedisServer::start();
     let mut admin = plain(&server).await;
@@ -612,9 +612,9 @@ async fn two_passwords_at_a_time_let_credentials_rotate() {
     let waiter = tokio::spawn(after.lock("k").wait(Duration::from_mins(1)).acquire());
     set(&["<old"]).await;
     Redis::connect(&url("old")).await.expect_err("no longer valid");
-    // Who has authenticated before goes on, and ends in order.
+    // A connection authenticated before the change keeps working.
     sleep(Duration::from_secs(2)).await;
-    assert!(held.is_held(), "renewed over a connection that was made before");
+    assert!(held.is_held(), "not renewed over its old connection");
     held.release().await.expect("held");
     waiter.await.expect("no panic").expect("the lock").release().await.expect("held");
 }
@@ -670,10 +670,10 @@ async fn a_release_that_overtakes_its_acquire_wins() {
         [(Mode::Exclusive, false), (Mode::Exclusive, true), (Mode::Shared, false), (permits, false)]
     {
         let late = claim(mode).with_fair(fair);
-        let give_up = Release { late_acquire: true, keep_for: None };
-        backend.release(&late, give_up).await.expect("an answer");
+        let abandon = Release { late_acquire: true, keep_for: None };
+        backend.release(&late, abandon).await.expect("an answer");
         let answer = backend.try_acquire(&late).await.expect("an answer");
-        assert!(matches!(answer, Attempt::Busy { .. }), "a given-up acquire: {answer:?}");
+        assert!(matches!(answer, Attempt::Busy { .. }), "an abandoned acquire: {answer:?}");
         let another = claim(Mode::Exclusive);
         let free = backend.try_acquire(&another).await.expect("an answer");
         assert!(matches!(free, Attempt::Granted { .. }), "the key is not free: {free:?}");

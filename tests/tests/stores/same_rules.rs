@@ -1,5 +1,5 @@
-//! Every store that keeps holders and waiters as data decides as the memory backend does: random requests on
-//! one key, asked of both side by side.
+//! Every store that keeps holders and waiters as data decides as the memory backend does. Random requests are sent
+//! to both, and the answers are compared.
 
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
@@ -14,10 +14,10 @@ use dlock_tests::trials::Trials;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-/// Nothing ends by itself.
+/// Nothing expires during a test.
 const LONG: Duration = Duration::from_mins(10);
 
-/// A first waiter that is silent for longer counts as absent; what takes longer is not compared.
+/// A first waiter that is silent for longer counts as absent, so slower runs are not compared.
 const QUICK: Duration = Duration::from_millis(250);
 
 const COMPARED: usize = 150;
@@ -64,17 +64,17 @@ pub(super) fn add(trials: &mut Trials) {
     });
 }
 
-/// A request may have been held up before it came to the row, with an end that it counted from its beginning: it
-/// comes sooner than that of one that was sent later and was faster.
+/// A delayed request computes the lease's end from when it was sent, which may be earlier than the end written by
+/// a later but faster request.
 async fn never_shortens_a_lease(store: &impl Backend) {
     for mode in [Mode::Exclusive, Mode::Shared] {
         let key = format!("{mode:?}");
         let claim = Claim::new(key.clone().into(), LONG).with_mode(mode);
         assert!(matches!(ask(store, &claim, Request::Acquire).await, Answer::Granted));
-        let mut held_up = claim.clone();
-        held_up.ttl = Duration::from_secs(1);
+        let mut delayed = claim.clone();
+        delayed.ttl = Duration::from_secs(1);
         for request in [Request::Renew, Request::Acquire, Request::Renew] {
-            let answer = ask(store, &held_up, request).await;
+            let answer = ask(store, &delayed, request).await;
             assert!(matches!(answer, Answer::Held(true) | Answer::Granted), "{answer:?}");
             let holder = store.inspect(&key.clone().into()).await.expect("it answers");
             let left = holder.expect("it is held").expires_in;
@@ -83,7 +83,7 @@ async fn never_shortens_a_lease(store: &impl Backend) {
     }
 }
 
-/// What is asked.
+/// A request to a store.
 #[derive(Clone, Copy, Debug)]
 enum Request {
     Acquire,
@@ -92,7 +92,7 @@ enum Request {
     Revoke,
 }
 
-/// What is answered, but for times and numbers.
+/// An answer of a store, without times and tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Answer {
     Granted,
@@ -119,7 +119,7 @@ async fn ask(store: &impl Backend, claim: &Claim, request: Request) -> Answer {
     }
 }
 
-/// Who holds the key and who waits for it, but for times and numbers.
+/// The holders and waiters under this key prefix, without times and tokens.
 async fn seen(store: &impl Backend, key: &str) -> Vec<String> {
     let states = store.list(key).await.expect("it answers");
     let who = |client_info: &Option<ClientInfo>| client_info.as_ref().map(ClientInfo::to_text);
@@ -135,7 +135,7 @@ async fn seen(store: &impl Backend, key: &str) -> Vec<String> {
     seen
 }
 
-/// A set of keys, or one of them.
+/// Tries to acquire a set of one or more keys.
 async fn ask_all(store: &impl Backend, claims: &[Claim]) -> String {
     match store.try_acquire_set(claims).await.expect("it answers") {
         SetAttempt::Granted { tokens, .. } => format!("{} granted", tokens.len()),
@@ -144,13 +144,13 @@ async fn ask_all(store: &impl Backend, claims: &[Claim]) -> String {
     }
 }
 
-/// The same for sets of three keys that overlap.
+/// Compares overlapping sets of up to three keys.
 async fn compare_sets(store: &impl Backend) {
     let mut random = StdRng::seed_from_u64(12);
     let (mut compared, mut granted, mut refused) = (0, 0, 0);
     let began = Instant::now();
     while compared < COMPARED / 2 {
-        assert!(began.elapsed() < Duration::from_mins(3), "only {compared} were quick enough");
+        assert!(began.elapsed() < Duration::from_mins(3), "only {compared} runs were fast enough");
         let prefix = format!("s{}", random.random::<u64>());
         let sets: Vec<Vec<Claim>> = (0..5)
             .map(|number| {
@@ -185,7 +185,7 @@ async fn compare_sets(store: &impl Backend) {
         if began.elapsed() < QUICK {
             let alike = asked.iter().all(|(_, expected, answer)| expected == answer);
             assert!(alike, "{} differs from memory:\n{asked:#?}", store.kind());
-            assert_eq!(listed, expected, "{} lists others than memory", store.kind());
+            assert_eq!(listed, expected, "{} lists other holders and waiters than memory", store.kind());
             compared += 1;
         }
     }
@@ -209,7 +209,7 @@ async fn compare(store: &impl Backend) {
     let (mut compared, mut answers) = (0, [0_u32; 5]);
     let began = Instant::now();
     while compared < COMPARED {
-        assert!(began.elapsed() < Duration::from_mins(3), "only {compared} were quick enough");
+        assert!(began.elapsed() < Duration::from_mins(3), "only {compared} runs were fast enough");
         let key = format!("k{}", random.random::<u64>());
         let claims: Vec<_> = (0..6).map(|number| claim(&mut random, &key, number)).collect();
         let model = Memory::new();
@@ -238,7 +238,7 @@ async fn compare(store: &impl Backend) {
         }
         let (expected, listed) = (seen(&model, &key).await, seen(store, &key).await);
         if began.elapsed() < QUICK {
-            assert_eq!(listed, expected, "{} lists others than memory", store.kind());
+            assert_eq!(listed, expected, "{} lists other holders and waiters than memory", store.kind());
             assert!(all_alike, "{} differs from memory:\n{asked:#?}", store.kind());
             compared += 1;
         }

@@ -1,4 +1,4 @@
-//! What either database must do.
+//! Tests that run on both databases.
 
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
@@ -8,25 +8,25 @@ use dlock_runtime::{BackendError, FencingToken, LockError, LockGuard, Registry, 
 use dlock_tests::proxy::Proxy;
 use tokio::time::sleep;
 
-/// A kind of server, and how its backend is used.
+/// A kind of database server, and how its backend is used.
 pub trait Database: Send + Sync + Sized + 'static {
     type Backend: Backend + Clone + std::fmt::Debug;
     type Sqlx: sqlx::Database;
-    /// Has a row locked until it is dropped.
+    /// Keeps a row locked until dropped.
     type RowLock: Send;
 
-    /// Makes the table of leases as it was before it had the column `claimant`.
+    /// Creates the lease table as it was before it had the column `claimant`.
     const TABLE_WITHOUT_CLAIMANT: &'static str;
-    /// Makes the table of leases as it was before it had a version, and in it a lease with the token 7 of the key
-    /// `alone`; the row without a key has the token 2^60.
+    /// Creates the lease table as it was before it had a version, with a lease on the key `alone` with token 7.
+    /// The row without a key has the token 2^60.
     const TABLE_WITHOUT_A_VERSION: &'static str;
     const CONNECTIONS_OF_SHOP: &'static str;
 
     fn start() -> Self;
     fn port(&self) -> u16;
-    /// The superuser's URL, through this port.
+    /// The superuser's URL on this port.
     fn url_by(&self, port: u16) -> String;
-    /// The URL of a user that does not own anything.
+    /// The URL of a user that owns nothing.
     fn url_of_shop(&self) -> String;
     fn kill(&mut self);
     fn restart(&mut self);
@@ -38,31 +38,31 @@ pub trait Database: Send + Sync + Sized + 'static {
     ) -> impl Future<Output = Result<Self::Backend, BackendError>> + Send;
     /// Over a pool of the user's own.
     fn over_a_pool(url: &str) -> impl Future<Output = Self::Backend> + Send;
-    /// The same, over so many connections.
+    /// A backend over a pool of the user's own, of this many connections.
     fn over_a_pool_of(
         connections: u32,
         url: &str,
     ) -> impl Future<Output = (Self::Backend, sqlx::Pool<Self::Sqlx>)> + Send;
-    /// Has a pool open its connections as the user of this URL.
+    /// Makes a pool open new connections as the user of this URL.
     fn change_user(pool: &sqlx::Pool<Self::Sqlx>, url: &str);
-    /// The settings of a pool's connection that bound a statement.
+    /// The timeout settings of a pool's connection.
     fn settings(pool: &sqlx::Pool<Self::Sqlx>) -> impl Future<Output = String> + Send;
-    /// Locks the row of a key as a transaction does that changes it.
+    /// Locks the row of a key, as a transaction that changes it would.
     fn lock_row(&self, key: &str) -> impl Future<Output = Self::RowLock> + Send;
-    /// How many statements wait for a row at present.
+    /// How many statements currently wait for a row.
     fn waiting(&self) -> impl Future<Output = i64> + Send;
     fn delete_idle_rows(backend: &Self::Backend) -> impl Future<Output = ()> + Send;
-    /// Runs statements as the superuser, and gives the first number of the last.
+    /// Runs statements as the superuser, and returns the first number of the last row.
     fn ask(&self, statements: &str) -> impl Future<Output = Option<i64>> + Send;
-    /// The server's own count of the statements on the table of leases.
+    /// The server's own count of statements on the lease table.
     fn statements(&self) -> impl Future<Output = i64> + Send;
-    /// Lets two minutes pass for every row.
+    /// Ages every row by three minutes.
     fn age(&self) -> impl Future<Output = ()> + Send;
-    /// A user that may log in, and that may not make tables.
+    /// Creates a user that may log in but not create tables.
     fn make_shop(&self) -> impl Future<Output = ()> + Send;
 }
 
-/// How a backend is connected.
+/// How to connect a backend.
 #[derive(Clone, Debug)]
 pub struct Options {
     pub url: String,
@@ -85,8 +85,8 @@ pub async fn backend<D: Database>(server: &D) -> D::Backend {
     D::connect(Options::new(url(server))).await.expect("the server runs")
 }
 
-/// One that hears soon of a server that does not answer.
-async fn impatient<D: Database>(url: String) -> D::Backend {
+/// A backend with a short response timeout.
+async fn short_timeout<D: Database>(url: String) -> D::Backend {
     let limit = Duration::from_millis(300);
     D::connect(Options { limit, ..Options::new(url) }).await.expect("the server runs")
 }
@@ -148,7 +148,7 @@ pub async fn processes_hand_over_without_polling<D: Database>() {
     assert!(took < Duration::from_secs(6), "{rounds} hand-overs took {took:?}");
 }
 
-/// A ttl that a restart of the server fits into.
+/// Long enough to span a restart of the server.
 const TTL: Duration = Duration::from_secs(8);
 
 pub async fn a_restart_keeps_the_hold<D: Database>() {
@@ -160,9 +160,9 @@ pub async fn a_restart_keeps_the_hold<D: Database>() {
     server.restart();
     let rival = other.lock("k").wait(Duration::ZERO).acquire().await;
     assert!(rival.as_ref().is_err_and(LockError::is_busy), "{rival:?}");
-    // Beyond the first ttl: it was renewed on the new server.
+    // Past the first ttl, so it was renewed on the restarted server.
     sleep(TTL).await;
-    assert!(guard.is_held(), "the hold ended though the data was kept");
+    assert!(guard.is_held(), "the hold ended although the data was kept");
     guard.release().await.expect("held to the end");
     let next = acquire(&other, "k").await;
     assert!(next.fencing_token() > token, "{} follows {token}", next.fencing_token());
@@ -180,7 +180,7 @@ pub async fn a_waiter_outlives_a_restart<D: Database>() {
     let released = Instant::now();
     let next = waiter.await.expect("no panic").expect("the lock");
     let took = released.elapsed();
-    assert!(took < Duration::from_secs(5), "woken only {took:?} after the release");
+    assert!(took < Duration::from_secs(5), "granted only {took:?} after the release");
     drop(next);
 }
 
@@ -202,7 +202,7 @@ pub async fn a_hung_server_fails_an_acquire_at_its_deadline<D: Database>() {
 pub async fn an_acquire_that_a_stopped_server_executes_late_grants_nothing<D: Database>() {
     let mut server = D::start();
     for round in 0..5 {
-        let backend = impatient::<D>(url(&server)).await;
+        let backend = short_timeout::<D>(url(&server)).await;
         let registry = registry(backend.clone());
         acquire(&registry, "warm").await.release().await.expect("held");
         let key = format!("k{round}");
@@ -213,8 +213,7 @@ pub async fn an_acquire_that_a_stopped_server_executes_late_grants_nothing<D: Da
         assert!(matches!(answer, Err(LockError::Backend { .. })), "{answer:?}");
         server.resume();
 
-        // All that the server still had to execute, and the undoing of it, must come to an end with
-        // nothing held.
+        // Whatever the server still executes, nothing may be held once the acquire is undone.
         registry.shutdown(Duration::from_secs(20)).await.expect("the acquire is undone");
         sleep(Duration::from_millis(100)).await;
         assert!(is_free(&backend, &key).await, "a late acquire left a lock, round {round}");
@@ -225,9 +224,9 @@ pub async fn a_release_that_overtakes_its_acquire_wins<D: Database>() {
     let server = D::start();
     let backend = backend(&server).await;
     let claim = |mode| Claim::new("k".into(), Duration::from_secs(30)).with_mode(mode);
-    let give_up = Release { late_acquire: true, keep_for: None };
+    let abandon = Release { late_acquire: true, keep_for: None };
     let permits = Mode::Permits(NonZeroU32::MAX);
-    // Where there is no row yet, and where there is one.
+    // The first one finds no row, the others find one.
     for (mode, fair) in [
         (Mode::Exclusive, false),
         (Mode::Exclusive, false),
@@ -236,14 +235,14 @@ pub async fn a_release_that_overtakes_its_acquire_wins<D: Database>() {
         (permits, false),
     ] {
         let late = claim(mode).with_fair(fair);
-        backend.release(&late, give_up).await.expect("an answer");
+        backend.release(&late, abandon).await.expect("an answer");
         let answer = backend.try_acquire(&late).await.expect("an answer");
-        assert!(matches!(answer, Attempt::Busy { .. }), "a given-up acquire: {answer:?}");
+        assert!(matches!(answer, Attempt::Busy { .. }), "an abandoned acquire: {answer:?}");
         let another = claim(Mode::Exclusive);
         let free = backend.try_acquire(&another).await.expect("an answer");
         assert!(matches!(free, Attempt::Granted { .. }), "the key is not free: {free:?}");
         let answer = backend.try_acquire(&late).await.expect("an answer");
-        assert!(matches!(answer, Attempt::Busy { .. }), "a given-up acquire: {answer:?}");
+        assert!(matches!(answer, Attempt::Busy { .. }), "an abandoned acquire: {answer:?}");
         backend.release(&another, Release::default()).await.expect("an answer");
     }
 }
@@ -251,9 +250,9 @@ pub async fn a_release_that_overtakes_its_acquire_wins<D: Database>() {
 pub async fn a_cut_connection_is_replaced_during_a_hold<D: Database>() {
     let server = D::start();
     let mut proxy = Proxy::start(server.port()).await;
-    let backend = impatient::<D>(server.url_by(proxy.port())).await;
+    let backend = short_timeout::<D>(server.url_by(proxy.port())).await;
     let registry = registry(backend);
-    let guard = registry.lock("k").ttl(Duration::from_secs(3)).acquire().await.expect("it");
+    let guard = registry.lock("k").ttl(Duration::from_secs(3)).acquire().await.expect("free");
     for _ in 0..3 {
         proxy.cut().await;
         sleep(Duration::from_millis(200)).await;
@@ -267,7 +266,7 @@ pub async fn a_cut_connection_is_replaced_during_a_hold<D: Database>() {
 pub async fn a_holder_that_is_cut_off_loses_in_time<D: Database>() {
     let server = D::start();
     let mut proxy = Proxy::start(server.port()).await;
-    let cut_off = registry(impatient::<D>(server.url_by(proxy.port())).await);
+    let cut_off = registry(short_timeout::<D>(server.url_by(proxy.port())).await);
     let other = registry(backend(&server).await);
     let ttl = Duration::from_secs(2);
     let guard = cut_off.lock("k").ttl(ttl).acquire().await.expect("the lock");
@@ -279,16 +278,16 @@ pub async fn a_holder_that_is_cut_off_loses_in_time<D: Database>() {
     let next = acquire(&other, "k").await;
     assert!(began.elapsed() < ttl + Duration::from_secs(1));
     assert!(next.fencing_token() > guard.fencing_token());
-    // Back again it must not take what is another's now.
+    // Once reconnected, it must not release the next holder's lock.
     proxy.heal().await;
     assert!(guard.release().await.is_err_and(|error| error.is_lost()));
-    next.release().await.expect("the one that was cut off did not give it back");
+    next.release().await.expect("the old holder did not release it");
 }
 
 pub async fn a_half_open_connection_does_not_keep_a_hold<D: Database>() {
     let server = D::start();
     let proxy = Proxy::start(server.port()).await;
-    let cut_off = registry(impatient::<D>(server.url_by(proxy.port())).await);
+    let cut_off = registry(short_timeout::<D>(server.url_by(proxy.port())).await);
     let other = registry(backend(&server).await);
     let ttl = Duration::from_secs(2);
     let guard = cut_off.lock("k").ttl(ttl).acquire().await.expect("the lock");
@@ -298,11 +297,11 @@ pub async fn a_half_open_connection_does_not_keep_a_hold<D: Database>() {
     let took = began.elapsed();
     assert!(lost.is_lost() && took <= ttl, "lost only after {took:?}");
     let next = acquire(&other, "k").await;
-    // The renewals that were kept back are executed now, and must find nothing of theirs.
+    // The delayed renewals are executed now and must change nothing.
     proxy.resume();
     sleep(Duration::from_millis(200)).await;
     assert!(guard.release().await.is_err_and(|error| error.is_lost()));
-    next.release().await.expect("an old renewal took it away");
+    next.release().await.expect("an old renewal did not reacquire it");
 }
 
 pub async fn a_waiter_that_is_cut_off_fails_at_its_deadline<D: Database>() {
@@ -310,7 +309,7 @@ pub async fn a_waiter_that_is_cut_off_fails_at_its_deadline<D: Database>() {
     let mut proxy = Proxy::start(server.port()).await;
     let holder = registry(backend(&server).await);
     let guard = acquire(&holder, "k").await;
-    let cut_off = registry(impatient::<D>(server.url_by(proxy.port())).await);
+    let cut_off = registry(short_timeout::<D>(server.url_by(proxy.port())).await);
     for half_open in [false, true] {
         proxy.heal().await;
         let wait = Duration::from_secs(2);
@@ -324,11 +323,11 @@ pub async fn a_waiter_that_is_cut_off_fails_at_its_deadline<D: Database>() {
         }
         let answer = waiter.await.expect("no panic");
         let took = began.elapsed();
-        let error = answer.expect_err("it cannot be had");
+        let error = answer.expect_err("it is held");
         assert!(error.is_transient(), "{error:?}");
         assert!(took >= wait && took < wait + Duration::from_secs(2), "answered after {took:?}");
     }
-    // Back again in mid-wait it gets the lock when that is free.
+    // If it is reconnected while it waits, it gets the lock once that is free.
     let waiter = tokio::spawn(cut_off.lock("k").wait(Duration::from_secs(30)).acquire());
     sleep(Duration::from_millis(300)).await;
     proxy.heal().await;
@@ -345,10 +344,10 @@ pub async fn requests_dropped_half_way_do_not_poison_a_pool_of_one<D: Database>(
     for micros in (0..2_000).step_by(40) {
         let claim = Claim::new("k".into(), Duration::from_secs(30));
         let limit = Duration::from_micros(micros);
-        // Straight at the backend: the engine would wait for what it has sent.
+        // Directly on the backend: the engine would wait for a request it has sent.
         drop(tokio::time::timeout(limit, backend.try_acquire(&claim)).await);
-        let give_up = Release { late_acquire: true, keep_for: None };
-        backend.release(&claim, give_up).await.expect("an answer");
+        let abandon = Release { late_acquire: true, keep_for: None };
+        backend.release(&claim, abandon).await.expect("an answer");
     }
     acquire(&registry, "k").await.release().await.expect("held to the end");
 }
@@ -377,7 +376,7 @@ pub async fn unused_rows_are_deleted_and_tokens_still_grow<D: Database>() {
         last = last.max(guard.fencing_token());
         guard.release().await.expect("held");
     }
-    // A clock that was an hour ahead drew this one.
+    // As issued under a clock that was an hour ahead.
     let ahead = i64::try_from(last.get()).expect("63 bits") + 3_600_000_000;
     server.ask(&format!("UPDATE dlock_leases SET token = {ahead} WHERE lock_key = 'k3'")).await;
     let held = acquire(&registry, "held").await;
@@ -391,9 +390,9 @@ pub async fn unused_rows_are_deleted_and_tokens_still_grow<D: Database>() {
     let lease = acquire(&registry, "fresh").await;
     D::delete_idle_rows(&backend).await;
     let left = server.ask(rows).await;
-    // Time has passed for the held one as well; the fresh one is held now.
+    // The aging has expired the held lease too. The fresh one is still held.
     assert!(matches!(left, Some(1 | 2)), "{left:?} rows are left");
-    lease.release().await.expect("it was left alone");
+    lease.release().await.expect("its row was kept");
 
     let next = acquire(&registry, "k3").await;
     assert!(next.fencing_token().get() > ahead.unsigned_abs(), "a token was forgotten");
@@ -403,10 +402,10 @@ pub async fn unused_rows_are_deleted_and_tokens_still_grow<D: Database>() {
 pub async fn abandoned_acquires_are_eventually_forgotten<D: Database>() {
     let server = D::start();
     let backend = backend(&server).await;
-    let give_up = Release { late_acquire: true, keep_for: None };
+    let abandon = Release { late_acquire: true, keep_for: None };
     for number in 0..20 {
         let claim = Claim::new("k".into(), Duration::from_secs(30));
-        backend.release(&claim, give_up).await.expect("an answer");
+        backend.release(&claim, abandon).await.expect("an answer");
         if number % 5 == 4 {
             server.age().await;
         }
@@ -450,7 +449,7 @@ pub async fn a_password_is_never_shown<D: Database>() {
     let nobody = dlock_tests::servers::free_port().expect("a port");
     let closed = host.replace(&server.port().to_string(), &nobody.to_string());
     for url in [
-        // Nobody listens; a port that is none; no such user.
+        // Nobody listens; an invalid port; an unknown user.
         format!("{scheme}://root:s3cret@{closed}"),
         format!("{scheme}://root:s3cret@127.0.0.1:none/x"),
         format!("{scheme}://nobody:s3cret@{host}?sslmode=nonsense&ssl-mode=nonsense"),
@@ -473,7 +472,7 @@ pub async fn the_documented_privileges_are_enough<D: Database>() {
     let refused = shop().await.expect_err("it may not make the table");
     assert!(refused.to_string().contains("/leases.sql"), "{refused}");
     assert!(!refused.is_transient());
-    // By who may.
+    // The owner creates it.
     let owner = backend(&server).await;
     let refused = shop().await.expect_err("it may not use the table");
     assert!(refused.to_string().contains("/leases.sql"), "{refused}");

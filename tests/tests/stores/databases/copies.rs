@@ -1,4 +1,4 @@
-//! An acquire that was sent again over another connection: the first copy may be executed at any time after.
+//! An acquire that is resent over another connection: its first copy may be executed at any later time.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use dlock_tests::late::LateProxy;
 
 use super::both::{Database, Options, acquire, backend, registry};
 
-/// What is left of a claim has been undone by then.
+/// Abandoned claims are undone within this time.
 const UNDOING: Duration = Duration::from_secs(20);
 
 async fn over<D: Database>(proxy: &LateProxy, server: &D) -> D::Backend {
@@ -34,7 +34,7 @@ pub async fn the_first_copy_of_a_resent_acquire_grants_nothing_late<D: Database>
     assert_free(&registry, "k").await;
 }
 
-/// The second copy heard that the key is held; the first one is executed when it is free.
+/// The second copy was answered "busy". The first copy is executed once the key is free.
 pub async fn the_first_copy_of_an_abandoned_acquire_grants_nothing_late<D: Database>() {
     let server = D::start();
     let holder = registry(backend(&server).await);
@@ -53,20 +53,21 @@ pub async fn the_first_copy_of_an_abandoned_acquire_grants_nothing_late<D: Datab
     assert_free(&holder, "k").await;
 }
 
-/// The second copy had no connection: its caller is told so, but the first one was sent.
+/// The acquire could not be resent for lack of a connection and failed, but its first copy was sent.
 pub async fn the_only_copy_of_a_failed_acquire_grants_nothing_late<D: Database>() {
     let server = D::start();
     let holder = registry(backend(&server).await);
     let mut between = LateProxy::start(server.port()).await;
     let over_proxy = over(&between, &server).await;
-    // One statement takes a key alone. For a reader and for a set rows are changed if they are as they were looked at.
+    // One statement acquires a single exclusive key. For readers and sets, rows are read first, and changed only
+    // if they are still the same.
     for (wanted, part) in [
         (Wanted::Alone, "INTO dlock_leases"),
         (Wanted::Shared, "lock_group = "),
         (Wanted::Set, "lock_group = "),
     ] {
         let waiter = registry(over_proxy.clone());
-        // There are rows, and the pool has a connection.
+        // Creates the rows and opens the pool's connection.
         acquire(&waiter, "k").await.release().await.expect("held");
         acquire(&waiter, "l").await.release().await.expect("held");
 

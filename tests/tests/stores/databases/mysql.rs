@@ -1,4 +1,4 @@
-//! MySQL's protocol, spoken by MariaDB.
+//! The MySQL backend, on MariaDB.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use sqlx::{AssertSqlSafe, Connection, MySqlConnection, Row};
 
 use super::both::{Database, Options, acquire, registry};
 
-/// A server, and how often it was asked how many statements it has counted: that is one.
+/// A server, and how often its statement count was queried: each such query counts itself.
 pub struct MySql(MariaDbServer, AtomicI64);
 
 impl MySql {
@@ -150,8 +150,8 @@ impl Database for MySql {
     }
 }
 
-/// The statement that takes the lock waits for the key's row with the first row in its hands; who has
-/// the key's row, and much more to lose, wants the first row.
+/// The acquire waits for the key's row while it holds the lock on the first row. Another transaction
+/// holds the key's row and requests the first row. It has written more, so the acquire is the victim.
 pub async fn a_deadlock_inside_an_acquire_is_retried() {
     let server = MySql::start();
     let registry = registry(server.backend().await);
@@ -164,7 +164,7 @@ pub async fn a_deadlock_inside_an_acquire_is_retried() {
         ask(&mut connection, "INSERT INTO heavy VALUES (1)").await;
     }
     let acquiring = tokio::spawn(registry.lock("k").wait(Wait::Forever).acquire());
-    // Not INNODB_TRX: who asks for that more often than every 0.1 s is shown the first answer for ever.
+    // Not INNODB_TRX: if queried more often than every 0.1 s, it keeps returning its first answer.
     let waiting = "SELECT CAST(VARIABLE_VALUE AS SIGNED) FROM information_schema.GLOBAL_STATUS WHERE VARIABLE_NAME = 'INNODB_ROW_LOCK_CURRENT_WAITS'";
     while server.ask(waiting).await == Some(0) {
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -175,7 +175,7 @@ pub async fn a_deadlock_inside_an_acquire_is_retried() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     ask(&mut connection, "COMMIT").await;
-    let guard = acquiring.await.expect("no panic").expect("the deadlock is nobody's business");
+    let guard = acquiring.await.expect("no panic").expect("the deadlock is retried");
     guard.release().await.expect("held to the end");
 }
 
@@ -189,7 +189,7 @@ pub async fn every_isolation_level_works() {
     }
 }
 
-/// Tasks of several processes on few keys, some of them new each time.
+/// Runs tasks of several processes on a few shared keys and on new ones.
 pub async fn contend(registries: &[Registry]) {
     let tasks: Vec<_> = (0..40)
         .map(|number: usize| {
@@ -225,8 +225,8 @@ pub async fn a_replica_that_may_not_write_is_transient() {
     drop(waiter.await.expect("no panic").expect("it may write again"));
 }
 
-/// Idle for too long, rolled back by another member of its group, not ready for use by its cluster: MySQL 8 and
-/// Galera say so, here the table does.
+/// A connection idle for too long, a rollback by another group member, a node that is not ready: errors
+/// of MySQL 8 and Galera, raised here by a trigger.
 pub async fn a_temporary_failure_is_transient() {
     let server = MySql::start();
     let registry = registry(server.backend().await);
@@ -237,7 +237,7 @@ pub async fn a_temporary_failure_is_transient() {
                  SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = {number}"
             ))
             .await;
-        // The one before may still be being undone, and its key taken in this process for so long.
+        // A new key each time: the previous acquire may still be being undone in this process.
         let lock = registry.lock(format!("k{number}")).wait(Duration::ZERO);
         let refused = lock.acquire().await.expect_err("the table refuses");
         assert!(refused.is_transient() && !refused.is_busy(), "{number}: {refused:?}");

@@ -1,4 +1,4 @@
-//! PostgreSQL.
+//! The PostgreSQL backend.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
@@ -166,8 +166,8 @@ pub async fn notifications_are_sent_only_if_somebody_waits() {
         let notice = listener.recv().await.expect("a notice").payload().to_owned();
         match &*notice {
             "the end" => break,
-            // A backend asks itself whether it hears.
-            hello if hello.len() > 512 => {}
+            // A backend's probe to itself that notifications arrive.
+            probe if probe.len() > 512 => {}
             _ => notices.push(notice),
         }
     }
@@ -206,7 +206,7 @@ pub async fn a_replica_that_may_not_write_is_transient() {
     drop(waiter.await.expect("no panic").expect("it may write again"));
 }
 
-/// A proxy that gives each transaction a server connection of its own, and keeps no session.
+/// A proxy that assigns a server connection per transaction and keeps no session.
 struct PgBouncer {
     child: Child,
     port: u16,
@@ -228,7 +228,7 @@ impl PgBouncer {
         );
         let path = folder.path().join("pgbouncer.ini");
         std::fs::write(&path, settings).expect("a file");
-        // It refuses to run as root, and must find its settings as another user.
+        // It refuses to run as root, and must be able to read its settings as another user.
         std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("ours");
         let mut command = run_as("postgres", &program("pgbouncer").expect("it is installed"));
         command.arg(&path).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -265,7 +265,7 @@ pub async fn a_watch_behind_a_proxy_does_not_wait_for_notifications() {
     let backend = backend.expect("the proxy runs");
     let claim = Claim::new("k".into(), Duration::from_mins(1));
     backend.try_acquire(&claim).await.expect("an answer");
-    // It is found out soon after the first one has begun; from then on even the slowest of machines is quick once.
+    // The backend detects this soon after the first watch. After that, even a slow machine is fast once.
     let began = Instant::now();
     loop {
         let asked = Instant::now();

@@ -1,4 +1,4 @@
-//! URLs, tables of other versions, credentials that change.
+//! URLs, tables of other versions, changing credentials.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ pub async fn an_unknown_parameter_of_the_url_is_refused_by_its_name<D: Database>
         assert!(told.contains(expected), "{parameter}: {told}");
     }
     let known = format!("{url}?statement-cache-capacity=5");
-    D::connect(Options::new(known)).await.expect("that one is known");
+    D::connect(Options::new(known)).await.expect("a known parameter");
 }
 
 pub async fn a_table_without_a_column_is_refused<D: Database>() {
@@ -40,17 +40,17 @@ pub async fn a_table_without_a_column_is_refused<D: Database>() {
 pub async fn a_table_of_a_later_version_is_refused<D: Database>() {
     let server = D::start();
     let url = server.url_by(server.port());
-    D::connect(Options::new(url.clone())).await.expect("it is made");
+    D::connect(Options::new(url.clone())).await.expect("the table is created");
     server.ask("UPDATE dlock_leases SET claimant = 'v2' WHERE lock_key = ''").await;
     let told = refusal::<D>(url).await;
     assert!(told.contains("later version of dlock"), "{told}");
 }
 
-/// Its table and its rows, as they stand in a database when this version comes.
+/// Its table and rows, as this version finds them after an upgrade.
 pub async fn a_table_of_the_previous_version_is_read<D: Database>() {
     let server = D::start();
     server.ask(D::TABLE_WITHOUT_A_VERSION).await;
-    let backend = D::connect(Options::new(server.url_by(server.port()))).await.expect("it is read");
+    let backend = D::connect(Options::new(server.url_by(server.port()))).await.expect("it is readable");
     let mut mine = Claim::new("alone".into(), Duration::from_secs(30));
     let rival = backend.try_acquire(&mine).await.expect("an answer");
     assert!(matches!(rival, Attempt::Busy { .. }), "{rival:?}");
@@ -73,7 +73,7 @@ pub async fn new_credentials_of_a_pool_apply_to_all_connections<D: Database>() {
     server.ask("GRANT SELECT, INSERT, UPDATE, DELETE ON dlock_leases TO shop").await;
     let guard = registry.lock("k").ttl(TTL).acquire().await.expect("the lock");
     D::change_user(&pool, &server.url_of_shop());
-    // The body keeps the pool's connection, so that the renewal has one of its own.
+    // The body occupies the pool's only connection, so the renewal opens its own.
     let connection = pool.acquire().await.expect("it is free");
     let lost = tokio::time::timeout(TTL * 2, guard.lost()).await;
     assert!(lost.is_err(), "{lost:?}");
