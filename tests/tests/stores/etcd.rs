@@ -1,4 +1,4 @@
-//! What only real etcd servers can show.
+//! etcd on real servers.
 
 use std::time::{Duration, Instant};
 
@@ -46,10 +46,10 @@ fn registry_over(backend: Etcd) -> Registry {
     builder.default_ttl(TTL).build().expect("a registry")
 }
 
-/// A lease that the tests can wait for.
+/// Short enough for the tests to wait for its end.
 const TTL: Duration = Duration::from_secs(4);
 
-/// One that outlives what a test does.
+/// Long enough to outlive a test.
 const LONG: Duration = Duration::from_mins(1);
 
 async fn acquire(registry: &Registry, key: &str) -> LockGuard {
@@ -65,21 +65,21 @@ async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// How many requests the server has begun to answer.
+/// The number of requests that the server has started to handle.
 fn requests(server: &EtcdServer) -> u64 {
     server.statistic("grpc_server_started_total{")
 }
 
-/// How many keys there are, and how many leases.
+/// The number of keys and of leases on the server.
 fn left(server: &EtcdServer) -> (usize, usize) {
     let keys = server.ctl(&["get", "", "--prefix", "--keys-only"]);
     let leases = server.ctl(&["lease", "list"]);
     let keys = keys.lines().filter(|line| !line.is_empty()).count();
-    // The first line says how many there are.
+    // The first line is a heading.
     (keys, leases.lines().skip(1).filter(|line| !line.trim().is_empty()).count())
 }
 
-/// Waits until so many stand in the queue of `k`.
+/// Waits until the queue of `k` has this length, the holder included.
 async fn queue(server: &EtcdServer, length: usize) {
     until("the queue", || {
         let keys = server.ctl(&["get", "dlock/k/", "--prefix", "--keys-only"]);
@@ -117,7 +117,7 @@ async fn a_release_wakes_one_of_two_hundred_waiters() {
         }));
     }
     let watchers = || server.statistic("etcd_debugging_mvcc_watcher_total");
-    until("all stand in the queue", || watchers() == WAITERS).await;
+    until("all are queued", || watchers() == WAITERS).await;
     let before = requests(&server);
     let mut last = guard.fencing_token();
     guard.release().await.expect("held to the end");
@@ -131,7 +131,7 @@ async fn a_release_wakes_one_of_two_hundred_waiters() {
         last = token;
     }
     let requests = requests(&server) - before;
-    // Each looks, renews its lease, looks at its key, and releases with two.
+    // Each reads the queue, renews its lease, reads its key, and releases with two requests.
     assert!(requests <= WAITERS * 6, "{requests} requests for {WAITERS} hand-overs");
 }
 
@@ -170,7 +170,7 @@ async fn a_dead_server_fails_callers_at_their_deadline_and_ends_the_hold() {
     }
     let lost = guard.lost().await;
     assert!(lost.is_lost(), "{lost:?}");
-    assert!(began.elapsed() < left + TTL, "it ended after {:?}", began.elapsed());
+    assert!(began.elapsed() < left + TTL, "ended after {:?}", began.elapsed());
 }
 
 async fn a_half_open_network_ends_the_hold_before_its_lease() {
@@ -183,7 +183,7 @@ async fn a_half_open_network_ends_the_hold_before_its_lease() {
     let waiter = tokio::spawn(other.lock("k").wait(Wait::Forever).acquire());
     queue(&server, 2).await;
     proxy.stall();
-    let next = waiter.await.expect("no panic").expect("the lock, when the lease has ended");
+    let next = waiter.await.expect("no panic").expect("the lock, once the lease has expired");
     assert!(!guard.is_held(), "two holders");
     assert!(next.fencing_token() > token);
     next.release().await.expect("held to the end");
@@ -196,7 +196,7 @@ async fn a_lease_shorter_than_the_servers_is_refused() {
     let server = EtcdServer::start();
     let registry = registry(&server.url()).await;
     let answer = registry.lock("k").ttl(Duration::from_secs(1)).acquire().await;
-    let error = answer.expect_err("the servers' shortest is 2 s").to_string();
+    let error = answer.expect_err("below the server's minimum").to_string();
     assert!(error.contains("its shortest is 3s"), "{error}");
 }
 
@@ -210,12 +210,12 @@ async fn nothing_is_left_behind() {
             let lock = other.lock(&key).wait(Duration::from_millis(20));
             assert!(lock.acquire().await.is_err_and(|error| error.is_busy()));
             guard.release().await.expect("held");
-            // Some are given up in mid-flight.
+            // Some are abandoned in flight.
             let lock = other.lock(format!("gone{number}"));
             drop(tokio::time::timeout(Duration::from_micros(number * 60), lock.acquire()).await);
         }
         for registry in [&one, &other] {
-            registry.shutdown(Duration::from_secs(10)).await.expect("all is given back");
+            registry.shutdown(Duration::from_secs(10)).await.expect("all is released");
         }
         assert_eq!(left(&server), (0, 0), "keys and leases");
     }
@@ -235,12 +235,12 @@ async fn credentials_are_checked_and_not_shown() {
     let shown = format!("{error} {error:?}");
     assert!(!error.is_transient() && !shown.contains("wr0ng"), "{shown}");
     let nobody =
-        registry_over(Etcd::connect(&server.url()).await.expect("leases are for everybody"));
+        registry_over(Etcd::connect(&server.url()).await.expect("leases need no login"));
     let answer = nobody.lock("k").wait(Duration::from_secs(1)).acquire().await;
-    assert!(answer.is_err_and(|error| !error.is_transient()), "keys are not");
+    assert!(answer.is_err_and(|error| !error.is_transient()), "keys need a login");
 }
 
-/// With authentication, logged in; and where it is.
+/// Enables authentication on the server and connects with credentials.
 async fn logged_in(server: &EtcdServer) -> (Registry, Etcd) {
     server.enable_auth("s3cret");
     let url = server.url().replacen("://", "://locks:s3cret@", 1);
@@ -248,7 +248,7 @@ async fn logged_in(server: &EtcdServer) -> (Registry, Etcd) {
     (registry_over(backend.clone()), backend)
 }
 
-/// How often somebody has logged in.
+/// The number of successful logins on the server.
 fn logins(server: &EtcdServer) -> u64 {
     server.statistic("grpc_server_handled_total{grpc_code=\"OK\",grpc_method=\"Authenticate\"")
 }
@@ -258,7 +258,7 @@ async fn a_forgotten_login_is_repeated() {
     let (registry, _) = logged_in(&server).await;
     for _ in 0..2 {
         acquire(&registry, "k").await.release().await.expect("held to the end");
-        // Nobody asks for anything until the login is forgotten.
+        // No request is sent until the login has expired.
         sleep(Duration::from_secs(3)).await;
     }
     let lock = registry.lock("k").wait(Duration::ZERO);
@@ -268,7 +268,7 @@ async fn a_forgotten_login_is_repeated() {
 async fn a_hold_outlives_its_login() {
     let server = EtcdServer::start_forgetting_logins_after(1);
     let (registry, _) = logged_in(&server).await;
-    // Between two renewals it is forgotten.
+    // The login expires between two renewals.
     let guard = registry.lock("k").ttl(TTL * 3).acquire().await.expect("the lock");
     sleep(TTL * 5).await;
     assert!(guard.is_held(), "it was not renewed");
@@ -280,7 +280,7 @@ async fn a_watch_outlives_a_login() {
     let (one, _) = logged_in(&server).await;
     let url = server.url().replacen("://", "://locks:s3cret@", 1);
     let other = registry(&url).await;
-    // The waiter's watch is made when nothing was asked for a while.
+    // The waiter creates its watch after a pause in which its login expires.
     sleep(Duration::from_secs(3)).await;
     let guard = one.lock("k").ttl(LONG).acquire().await.expect("the lock");
     let waiter = tokio::spawn(other.lock("k").ttl(LONG).wait(Wait::Forever).acquire());
@@ -316,25 +316,25 @@ async fn a_changed_password_is_reported_and_can_be_updated() {
         let _ = server.ctl_as_root(words);
     }
     let answer = registry.lock("other").wait(Duration::from_secs(2)).acquire().await;
-    let error = answer.expect_err("the password is no longer the right one");
+    let error = answer.expect_err("the password has changed");
     let shown = format!("{error} {error:?}");
     assert!(!error.is_transient() && !error.is_busy(), "{shown}");
     assert!(shown.contains("credentials") && !shown.contains("s3cret"), "{shown}");
     let wrong = backend.update_credentials("locks", "wr0ng").await;
-    let error = wrong.expect_err("it is not this one either");
+    let error = wrong.expect_err("a wrong password");
     assert!(!error.is_transient() && !format!("{error:?}").contains("wr0ng"), "{error:?}");
     backend.update_credentials("locks", "n3xt").await.expect("the new password");
     acquire(&registry, "other").await.release().await.expect("held to the end");
     guard.release().await.expect("held to the end");
 }
 
-/// How many tasks want a lock during an outage.
+/// The number of tasks that acquire a lock during an outage.
 const MANY: usize = 200;
 
-/// How many locks are asked for at one moment.
+/// The number of concurrent acquires.
 const FLOOD: usize = 3_000;
 
-/// A renewal is not answered before what is under way: so that is to be little.
+/// A renewal is answered after all requests in flight, so there must be few of them.
 async fn a_flood_of_acquires_keeps_few_requests_in_flight() {
     let server = EtcdServer::start();
     let proxy = Proxy::start(server.port()).await;
@@ -350,19 +350,19 @@ async fn a_flood_of_acquires_keeps_few_requests_in_flight() {
         })
     });
     let flood: Vec<_> = flood.collect();
-    // What is not answered counts for half a second.
+    // An unanswered request counts as in flight for half a second.
     let sent = || requests(&server) - before;
-    until("some are under way", || sent() >= 32).await;
+    until("some are in flight", || sent() >= 32).await;
     sleep(Duration::from_millis(300)).await;
     let sent = sent();
-    assert!(sent < 500, "{sent} requests are under way");
+    assert!(sent < 500, "{sent} requests are in flight");
     proxy.resume();
     for answer in futures_util::future::join_all(flood).await {
         answer.expect("no panic").expect("held to the end");
     }
 }
 
-/// Nobody takes an outage for a holder.
+/// Whether an acquire failed because of the store, and not because somebody holds the lock.
 fn is_failure(answer: &Result<LockGuard, LockError>) -> bool {
     matches!(answer, Err(LockError::Backend { .. }))
 }
@@ -429,7 +429,7 @@ async fn holders_and_waiters_survive_the_loss_of_the_leader() {
     next.release().await.expect("held to the end");
 }
 
-/// It was the leader, and may go on believing so for a while; the others elect another one.
+/// The partitioned member is the leader and may keep believing so for a while. The others elect a new one.
 async fn a_partitioned_member_ends_the_hold_in_time() {
     let mut cluster = EtcdCluster::start();
     let near = cluster.leader();
@@ -458,23 +458,23 @@ async fn a_minority_may_be_down() {
     let mut cluster = EtcdCluster::start();
     let (one, other) = (registry(&cluster.url()).await, registry(&cluster.url()).await);
     let long = Duration::from_secs(12);
-    let away = (cluster.leader() + 1) % 3;
+    let down = (cluster.leader() + 1) % 3;
     for stopped in [false, true] {
         let guard = one.lock("k").ttl(long).wait(Wait::Forever).acquire().await.expect("the lock");
         let waiter = tokio::spawn(other.lock("k").ttl(long).wait(Wait::Forever).acquire());
         if stopped {
-            cluster.servers[away].pause();
+            cluster.servers[down].pause();
         } else {
-            cluster.servers[away].kill();
+            cluster.servers[down].kill();
         }
         sleep(long / 2).await;
         assert!(guard.is_held() && !waiter.is_finished());
         guard.release().await.expect("held to the end");
         waiter.await.expect("no panic").expect("the lock").release().await.expect("held");
         if stopped {
-            cluster.servers[away].resume();
+            cluster.servers[down].resume();
         } else {
-            cluster.servers[away].restart();
+            cluster.servers[down].restart();
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The forms in which Redis is run beyond one server: a Cluster, and servers under Sentinels.
+//! Redis on more than one server: Cluster, Sentinel and replicas.
 
 use std::time::{Duration, Instant};
 
@@ -60,7 +60,7 @@ async fn ten_cycles_are_twenty_commands<'a>(
     for number in 0..10 {
         acquire(registry, &format!("k{number}")).await.release().await.expect("held");
     }
-    // Every server knows the scripts now.
+    // By now every server has loaded the scripts.
     let before = scripts_run(servers());
     for number in 0..10 {
         acquire(registry, &format!("k{number}")).await.release().await.expect("held");
@@ -101,7 +101,7 @@ async fn cluster_processes_hand_over_by_messages() {
     guard.release().await.expect("held to the end");
 }
 
-/// Moves the slot of a key as a resharding does: `ASK` and `TRYAGAIN` in between, `MOVED` afterwards.
+/// Moves the slot of a key as resharding does: `ASK` and `TRYAGAIN` during the move, `MOVED` afterwards.
 async fn cluster_a_hold_survives_a_slot_migration() {
     let cluster = RedisCluster::start();
     let registry = registry(&cluster.url()).await;
@@ -123,7 +123,7 @@ async fn cluster_a_hold_survives_a_slot_migration() {
     };
     say(target, &["CLUSTER", "SETSLOT", &slot, "IMPORTING", &source_id]);
     say(source, &["CLUSTER", "SETSLOT", &slot, "MIGRATING", &target_id]);
-    // Renewals go on while keys are on either side.
+    // Renewals continue while the keys are split between the two nodes.
     sleep(Duration::from_millis(1_500)).await;
     let port = target.port().to_string();
     let keys = source.cli(&["CLUSTER", "GETKEYSINSLOT", &slot, "10"]);
@@ -135,7 +135,7 @@ async fn cluster_a_hold_survives_a_slot_migration() {
         say(server, &["CLUSTER", "SETSLOT", &slot, "NODE", &target_id]);
     }
     sleep(Duration::from_secs(3)).await;
-    assert!(guard.is_held(), "the hold ended with its slot's place");
+    assert!(guard.is_held(), "the hold ended when its slot moved");
     let token = guard.fencing_token();
     guard.release().await.expect("held to the end");
     let next = acquire(&registry, "k").await;
@@ -143,7 +143,7 @@ async fn cluster_a_hold_survives_a_slot_migration() {
     next.release().await.expect("held to the end");
 }
 
-/// Replication is asynchronous: the promoted replica has heard of the grant here, which is waited for.
+/// Replication is asynchronous, so the test waits until the replica has the grant before it is promoted.
 async fn cluster_holders_and_waiters_survive_a_failover() {
     let mut cluster = RedisCluster::start();
     let url = cluster.url();
@@ -158,18 +158,18 @@ async fn cluster_holders_and_waiters_survive_a_failover() {
         cluster
     });
     let _cluster = failing.await.expect("no panic");
-    assert!(!waiter.is_finished(), "a second holder entered");
+    assert!(!waiter.is_finished(), "a second holder was granted");
     let token = guard.fencing_token();
     guard.release().await.expect("the replica knows the hold");
     let released = Instant::now();
     let next = waiter.await.expect("no panic").expect("the lock");
     let took = released.elapsed();
-    assert!(took < Duration::from_secs(5), "woken only {took:?} after the release");
+    assert!(took < Duration::from_secs(5), "granted only {took:?} after the release");
     assert!(next.fencing_token() > token);
     next.release().await.expect("held to the end");
 }
 
-/// Nobody takes over for it, and nobody notices but by its silence.
+/// No replica takes over, and the only sign of the failure is that the node stops answering.
 async fn cluster_a_hung_node_leaves_the_others_alone() {
     let mut cluster = RedisCluster::start();
     for node in &cluster.nodes {
@@ -180,7 +180,7 @@ async fn cluster_a_hung_node_leaves_the_others_alone() {
     let keys: Vec<_> = (0..30).map(|number| format!("k{number}")).collect();
     let is_there = |key: &&String| cluster.master_of(&format!("dlock:{{{key}}}")) == hung;
     let (there, elsewhere): (Vec<&String>, Vec<&String>) = keys.iter().partition(is_there);
-    // Found by the node that hangs, first of all.
+    // The hanging node is the first seed.
     let port = |node: usize| cluster.nodes[node].port();
     let others = (0..cluster.nodes.len()).filter(|node| *node != hung).take(2);
     let nodes: Vec<_> = [hung].into_iter().chain(others).map(port).collect();
@@ -197,8 +197,8 @@ async fn cluster_a_hung_node_leaves_the_others_alone() {
     let lost = lock(there[0]).acquire().await.expect("free");
     cluster.nodes[hung].pause();
     let began = Instant::now();
-    // Others go on asking the silent node.
-    let asking: Vec<_> = there[1..]
+    // Other tasks keep sending requests to the silent node.
+    let waiters: Vec<_> = there[1..]
         .iter()
         .map(|key| one.lock(key.as_str()).wait(Duration::from_mins(1)).acquire())
         .map(tokio::spawn)
@@ -217,14 +217,14 @@ async fn cluster_a_hung_node_leaves_the_others_alone() {
         assert!(held.iter().all(LockGuard::is_held), "lost after {:?}", began.elapsed());
         sleep(Duration::from_millis(20)).await;
     }
-    // No cycle has waited for the silent node.
+    // No cycle waited for the silent node.
     assert!(slowest < Duration::from_secs(1), "a cycle took {slowest:?}");
-    assert!(!lost.is_held(), "nobody has renewed it");
+    assert!(!lost.is_held(), "it cannot have been renewed");
     for guard in held {
         guard.release().await.expect("held to the end");
     }
     cluster.nodes[hung].resume();
-    for waiter in asking {
+    for waiter in waiters {
         waiter.await.expect("no panic").expect("the node is back").release().await.expect("held");
     }
 }
@@ -252,9 +252,9 @@ async fn sentinel_a_hold_survives_a_demotion() {
         all
     });
     let _all = all.await.expect("no panic");
-    assert!(!waiter.is_finished(), "a second holder entered");
+    assert!(!waiter.is_finished(), "a second holder was granted");
     let token = guard.fencing_token();
-    // The old master is there and answers READONLY.
+    // The old master is still up and answers READONLY.
     guard.release().await.expect("the new master knows the hold");
     let next = waiter.await.expect("no panic").expect("the lock");
     assert!(next.fencing_token() > token);
@@ -267,7 +267,7 @@ async fn sentinel_holders_and_waiters_survive_a_dead_master() {
     let (one, other) = (registry(&url).await, registry(&url).await);
     let guard = acquire(&one, "k").await;
     let waiter = tokio::spawn(other.lock("k").wait(Duration::from_mins(1)).acquire());
-    // No answer is later than its deadline, while there is no master at all.
+    // While there is no master, every call still meets its deadline.
     sleep(Duration::from_millis(300)).await;
     let failing = tokio::task::spawn_blocking(move || {
         let mut all = all;
@@ -281,7 +281,7 @@ async fn sentinel_holders_and_waiters_survive_a_dead_master() {
     let took = began.elapsed();
     assert!(answer.is_ok() || took < wait + Duration::from_secs(2), "answered after {took:?}");
     let _all = failing.await.expect("no panic");
-    assert!(!waiter.is_finished(), "a second holder entered");
+    assert!(!waiter.is_finished(), "a second holder was granted");
     let token = guard.fencing_token();
     guard.release().await.expect("the new master knows the hold");
     let next = waiter.await.expect("no panic").expect("the lock");
@@ -292,7 +292,7 @@ async fn sentinel_holders_and_waiters_survive_a_dead_master() {
 async fn sentinel_an_unknown_master_is_reported() {
     let all = RedisSentinels::start();
     let url = all.url().replace("/shop", "/nobody");
-    let error = Redis::connect(&url).await.expect_err("they watch no such master");
+    let error = Redis::connect(&url).await.expect_err("an unknown master");
     assert!(error.to_string().contains("watches no master `nobody`"), "{error}");
 }
 
@@ -305,19 +305,19 @@ async fn replicas_must_have_a_lock_before_it_counts() {
     let guard = acquire(&registry, "k").await;
     guard.release().await.expect("held to the end");
 
-    // One of two is not enough.
+    // One of two replicas is not enough.
     all.servers[1].pause();
     let answer = registry.lock("k").wait(Duration::from_secs(1)).acquire().await;
-    let error = answer.expect_err("one replica has not heard of it");
+    let error = answer.expect_err("one replica does not have it");
     assert!(error.is_transient() && !error.is_busy(), "{error:?}");
     assert!(error.to_string().contains("1 of 2 replicas"), "{error}");
     registry.shutdown(Duration::from_secs(20)).await.expect("the acquire is undone");
     let held = all.servers[master].cli(&["EXISTS", "dlock:{k}"]);
-    assert_eq!(held.trim(), "0", "what does not count was not given back");
+    assert_eq!(held.trim(), "0", "an unreplicated grant was not released");
     all.servers[1].resume();
 }
 
-/// One after the other they would take as many round trips to the replica as there are locks.
+/// If the waits ran one after the other, they would take one replica round trip per lock.
 async fn replica_waits_run_concurrently() {
     let master = RedisServer::start_with(&["--save", "", "--repl-diskless-sync-delay", "0"]);
     let far = Proxy::start(master.port()).await;
@@ -329,8 +329,8 @@ async fn replica_waits_run_concurrently() {
     })
     .await
     .expect("no panic");
-    let patient = Redis::builder().replicas(1).response_timeout(Duration::from_secs(10));
-    let registry = registry_over(patient.connect(&master.url()).await.expect("it runs"));
+    let builder = Redis::builder().replicas(1).response_timeout(Duration::from_secs(10));
+    let registry = registry_over(builder.connect(&master.url()).await.expect("it runs"));
     acquire(&registry, "warm").await.release().await.expect("held");
     far.delay(Duration::from_millis(30));
 
@@ -347,7 +347,7 @@ async fn replica_waits_run_concurrently() {
             let key = format!("k{number}");
             let guard = acquire(&registry, &key).await;
             let took = began.elapsed();
-            // What counts is there.
+            // A granted lock is on the replica.
             let replica = redis::Client::open(replica).expect("a URL");
             let mut replica = replica.get_multiplexed_async_connection().await.expect("it runs");
             let stored = redis::cmd("EXISTS").arg(format!("dlock:{{{key}}}")).to_owned();
@@ -361,7 +361,7 @@ async fn replica_waits_run_concurrently() {
     for task in all.collect::<Vec<_>>() {
         slowest = slowest.max(task.await.expect("no panic"));
     }
-    assert!(slowest < one * 10, "50 at once took {slowest:?}, one takes {one:?}");
+    assert!(slowest < one * 10, "50 at once took up to {slowest:?}, a single one takes {one:?}");
 }
 
 async fn an_invalid_url_is_a_one_line_error() {

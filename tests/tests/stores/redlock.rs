@@ -60,7 +60,7 @@ pub(super) fn add(trials: &mut Trials) {
     });
 }
 
-/// A backend whose nodes come back soon.
+/// A backend whose restarted nodes count again soon.
 async fn backend(nodes: &RedisNodes) -> Redlock {
     backend_at(nodes.urls()).await
 }
@@ -71,8 +71,7 @@ async fn backend_at(urls: Vec<String>) -> Redlock {
     builder.connect(urls).await.expect("the nodes run")
 }
 
-/// The longest lease of these tests, and about how long a node that may have forgotten something counts for
-/// nothing.
+/// The longest lease of these tests. A node that may have forgotten locks is quarantined for about as long.
 const LONGEST: Duration = Duration::from_secs(2);
 
 async fn registry(nodes: &RedisNodes) -> Registry {
@@ -95,7 +94,7 @@ fn scripts_run(server: &RedisServer) -> u64 {
     line.and_then(|line| line.split(',').next()).and_then(|calls| calls.parse().ok()).unwrap_or(0)
 }
 
-/// Waits until all nodes that run count again.
+/// Waits until all these nodes count again.
 async fn all_count(servers: &[RedisServer]) {
     for server in servers {
         while !counts(server) {
@@ -104,7 +103,7 @@ async fn all_count(servers: &[RedisServer]) {
     }
 }
 
-/// Has this node a mark whose time has come?
+/// Whether this node has a mark whose quarantine is over.
 fn counts(server: &RedisServer) -> bool {
     let mark = server.cli(&["GET", "dlock:mark"]);
     let time = server.cli(&["TIME"]);

@@ -1,5 +1,5 @@
-//! What stands in a store was perhaps written by another version of this crate, or by somebody else: it is read,
-//! or nobody is let in beside it.
+//! Stored data may have been written by another version of this crate, or by something else. Either it is
+//! readable, or nobody is granted the lock beside it.
 
 use std::pin::Pin;
 use std::time::{Duration, SystemTime};
@@ -17,22 +17,22 @@ const TTL: Duration = Duration::from_secs(30);
 type Writing<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 type Reading<'a> = Pin<Box<dyn Future<Output = String> + Send + 'a>>;
 
-/// A store into which anybody can write.
+/// A store whose raw data the tests can write.
 trait Open: Sync {
     type Store: Backend;
 
     fn store(&self) -> &Self::Store;
 
-    /// Writes the group of the key `k`, which means something for a minute.
+    /// Writes the group of the key `k`, valid for a minute.
     fn group<'a>(&'a self, text: &'a str) -> Writing<'a>;
 
-    /// The group of the key `k` as it stands there.
+    /// The stored group of the key `k`.
     fn stored_group(&self) -> Reading<'_>;
 
-    /// Writes that somebody holds the key `k` alone, for a minute.
+    /// Writes an exclusive owner of the key `k`, valid for a minute.
     fn owner<'a>(&'a self, owner: &'a str) -> Writing<'a>;
 
-    /// Has what is written mean nothing any more.
+    /// Expires everything that is stored.
     fn age(&self) -> Writing<'_>;
 }
 
@@ -56,7 +56,7 @@ pub(super) fn add(trials: &mut Trials) {
     );
 }
 
-/// The present in microseconds.
+/// The current time in microseconds.
 fn now() -> u128 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     now.expect("a date").as_micros()
@@ -76,12 +76,12 @@ fn is_granted(answer: &Result<Attempt, BackendError>) -> bool {
     matches!(answer, Ok(Attempt::Granted { .. }))
 }
 
-/// A reader of the version before, which wrote no version.
+/// A reader as the previous version stored it, without a version.
 fn reader(owner: OwnerId) -> String {
     format!("g {owner} s 7 {} host,1,1,shop::price", now() + 60_000_000)
 }
 
-/// Groups of which this version cannot know who may enter.
+/// Groups that this version cannot interpret.
 fn unreadable() -> Vec<String> {
     let (now, end, owner) = (now(), now() + 60_000_000, OwnerId::random());
     let reader = reader(owner);
@@ -127,7 +127,7 @@ async fn nobody_enters_beside_an_unreadable_group(open: &impl Open) {
         for claim in claims() {
             let answer = store.try_acquire(&claim).await;
             let kind = store.kind();
-            assert!(!is_granted(&answer), "{kind} lets {claim:?} in beside `{group}`");
+            assert!(!is_granted(&answer), "{kind} grants {claim:?} beside `{group}`");
             let told = answer.as_ref().map_err(ToString::to_string);
             assert!(
                 matches!(&told, Err(told) if told.contains("another version")),
@@ -135,9 +135,9 @@ async fn nobody_enters_beside_an_unreadable_group(open: &impl Open) {
             );
             let set = [claim.clone(), Claim::new("l".into(), TTL).with_mode(claim.mode)];
             let answer = store.try_acquire_set(&set).await;
-            assert!(answer.is_err(), "{kind} lets a set in beside `{group}`");
+            assert!(answer.is_err(), "{kind} grants a set beside `{group}`");
         }
-        // Then it means nothing.
+        // Once expired, it no longer blocks anybody.
         open.age().await;
         for claim in claims() {
             let answer = store.try_acquire(&claim).await;
@@ -157,7 +157,7 @@ async fn a_hold_in_an_unreadable_group_is_not_reported_lost(open: &impl Open) {
     assert!(renewed.is_err(), "{renewed:?}");
     let released = store.release(&mine, Release::default()).await;
     assert!(released.is_err(), "{released:?}");
-    // It still stands there for whoever can read it.
+    // It is still stored for versions that can read it.
     let answer = store.try_acquire(&claim(Mode::Exclusive)).await;
     assert!(answer.is_err(), "{answer:?}");
 }
@@ -169,9 +169,9 @@ async fn an_operator_sees_and_releases_an_unreadable_group(open: &impl Open) {
         let holder = store.inspect(&"k".into()).await.expect("it answers").expect("somebody");
         assert_eq!(holder.mode, Mode::Exclusive);
         assert!(holder.owner.is_none() && !holder.expires_in.is_zero(), "{holder:?}");
-        let listed = store.list("").await.expect("one that cannot be read hides no other");
+        let listed = store.list("").await.expect("an unreadable group hides no other key");
         assert_eq!(listed.len(), 1, "{listed:?}");
-        let told = store.revoke(&"k".into()).await.expect_err("whom to tell?").to_string();
+        let told = store.revoke(&"k".into()).await.expect_err("an unreadable group cannot be revoked").to_string();
         assert!(told.contains("another version"), "{told}");
         assert!(store.force_release(&"k".into()).await.expect("it answers"), "`{group}`");
         let mine = claim(Mode::Exclusive);
@@ -181,7 +181,7 @@ async fn an_operator_sees_and_releases_an_unreadable_group(open: &impl Open) {
     }
 }
 
-/// So that the next version knows what it reads, and this one what it does not.
+/// The version lets a later version read the text, and lets this one recognize text it cannot read.
 async fn stored_text_states_its_version(open: &impl Open) {
     let store = open.store();
     let mine = claim(Mode::Shared);
@@ -190,7 +190,7 @@ async fn stored_text_states_its_version(open: &impl Open) {
     let version = stored.strip_prefix("v1|").expect(&stored);
     assert!(version.starts_with(|digit: char| digit.is_ascii_digit()), "{stored}");
     assert!(stored.contains(&format!("|g {} s ", mine.owner)), "{stored}");
-    // One of a version that nobody knows yet.
+    // A future version.
     open.group("v999").await;
     let told = store.renew(&mine).await.expect_err("unreadable").to_string();
     assert!(told.contains("`v999`") && told.contains("`v1`"), "{told}");
@@ -210,7 +210,7 @@ async fn an_unknown_owner_excludes_others_and_can_be_released(open: &impl Open) 
         assert!(!holder.revoked, "{holder:?}");
         let revoked = store.revoke(&"k".into()).await;
         assert!(matches!(revoked, Ok(true)), "{} with `{owner}`: {revoked:?}", store.kind());
-        let holder = store.inspect(&"k".into()).await.expect("it answers").expect("until its end");
+        let holder = store.inspect(&"k".into()).await.expect("it answers").expect("still held");
         assert!(holder.revoked, "{holder:?}");
         let ended = store.force_release(&"k".into()).await;
         assert!(matches!(ended, Ok(true)), "{} with `{owner}`: {ended:?}", store.kind());

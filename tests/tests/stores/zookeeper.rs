@@ -1,4 +1,4 @@
-//! What only real ZooKeeper servers can show.
+//! ZooKeeper on real servers.
 
 mod curator;
 mod ensemble;
@@ -54,7 +54,7 @@ pub(super) fn add(trials: &mut Trials) {
     );
 }
 
-/// A session that outlives what the test does.
+/// A session timeout in milliseconds, long enough to outlive a test.
 const LONG: u64 = 10_000;
 
 async fn registry(url: &str) -> Registry {
@@ -70,7 +70,7 @@ async fn acquire(registry: &Registry, key: &str) -> LockGuard {
     registry.lock(key).wait(Wait::Forever).acquire().await.expect("the lock")
 }
 
-/// How many nodes of sessions there are.
+/// The number of ephemeral nodes on the server.
 fn nodes(server: &ZooKeeperServer) -> usize {
     server.ephemerals().len()
 }

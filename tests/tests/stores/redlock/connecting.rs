@@ -1,4 +1,4 @@
-//! URLs, credentials, and what is refused at the start.
+//! URLs, credentials, and what is refused at startup.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ pub(super) async fn an_invalid_url_is_a_one_line_error() {
         assert_eq!(error.to_string().lines().count(), 1, "{error}");
     }
     let error = Redlock::connect(["redis+cluster://h:1", "redis://h:2", "redis://h:3"]).await;
-    let error = error.expect_err("a Cluster is no node").to_string();
+    let error = error.expect_err("a Cluster is not a node").to_string();
     assert!(error.contains("each node is a redis://host:port"), "{error}");
 }
 
@@ -64,14 +64,14 @@ pub(super) async fn a_node_that_evicts_is_refused() {
     assert!(!refused.is_transient());
 }
 
-/// The permissions that the documentation of Redlock names.
+/// The permissions that the documentation of Redlock lists.
 const PERMISSIONS: &str = "~dlock:* &dlock:* -@all +evalsha +script|load +get +set +del +pexpire +pttl \
                            +time +info +publish +subscribe +unsubscribe +ping";
 
 pub(super) async fn the_documented_permissions_are_enough() {
     let guide = include_str!("../../../../dlock-runtime/src/stores/redlock/guide.md");
     let words: Vec<_> = guide.split_whitespace().collect();
-    assert!(words.join(" ").contains(PERMISSIONS), "the guide names others");
+    assert!(words.join(" ").contains(PERMISSIONS), "the guide lists other permissions");
     let nodes = RedisNodes::start();
     for server in &nodes.servers {
         let mut words = vec!["ACL", "SETUSER", "locks", "on", ">s3cret"];
@@ -83,7 +83,7 @@ pub(super) async fn the_documented_permissions_are_enough() {
     let registry = registry_over(backend);
     let guard = acquire(&registry, "k").await;
     let waiter = tokio::spawn(registry.lock("k").wait(Duration::from_secs(20)).acquire());
-    // A renewal goes by as well.
+    // Long enough for a renewal too.
     tokio::time::sleep(LONGEST / 2).await;
     guard.release().await.expect("held to the end");
     let guard = waiter.await.expect("no panic").expect("the lock");

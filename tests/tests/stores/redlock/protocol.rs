@@ -1,4 +1,4 @@
-//! What goes over the wire, and what is stored.
+//! Commands on the wire, and stored keys.
 
 use std::time::{Duration, Instant};
 
@@ -8,8 +8,8 @@ use tokio::time::sleep;
 
 use super::{acquire, backend, registry, registry_over, scripts_run};
 
-/// Runs ten cycles, and says how many scripts each of these nodes has run: so many, once it has answered
-/// everything.
+/// Runs ten cycles and returns how many scripts each node has run, waiting for up to 10 s until a node
+/// reaches its expected count.
 async fn ten_cycles<const N: usize>(
     nodes: &[RedisServer],
     registry: &Registry,
@@ -22,7 +22,7 @@ async fn ten_cycles<const N: usize>(
     }
     let mut counts = [0; N];
     for (index, node) in nodes.iter().enumerate() {
-        // A node that is slower than the majority may still have the last release before it.
+        // A node that is slower than the majority may not have executed the last release yet.
         let began = Instant::now();
         let count = || scripts_run(node) - before[index];
         while count() < expected[index] && began.elapsed() < Duration::from_secs(10) {
@@ -44,12 +44,12 @@ pub(super) async fn an_uncontended_cycle_is_two_commands_on_each_node() {
 pub(super) async fn nodes_that_disagree_on_the_token_cost_one_extra_round_trip() {
     let mut nodes = RedisNodes::start();
     let registry = registry(&nodes).await;
-    // Each of the three that are left is in every majority, however slow it is.
+    // Each of the remaining three is in every majority, however slow it is.
     for server in &mut nodes.servers[..2] {
         server.kill();
     }
     let majority = &nodes.servers[2..];
-    // One of them has granted a token that is ahead of all clocks.
+    // One of them has issued a token ahead of all clocks.
     let ahead = 2_000_000_000_000_000_u64;
     let disagree = |key: &str| {
         let key = format!("dlock:{{{key}}}:token");
@@ -59,16 +59,16 @@ pub(super) async fn nodes_that_disagree_on_the_token_cost_one_extra_round_trip()
     disagree("warm");
     acquire(&registry, "warm").await.release().await.expect("held");
     (0..10).for_each(|number| disagree(&format!("k{number}")));
-    // The other two are told of it.
+    // The other two are raised to it.
     assert_eq!(ten_cycles(majority, &registry, [30, 20, 30]).await, [30, 20, 30]);
-    // From now on they agree again, and go on from there.
+    // From now on they agree again and continue from there.
     assert_eq!(ten_cycles(majority, &registry, [20; 3]).await, [20; 3]);
     let guard = acquire(&registry, "k7").await;
     assert_eq!(guard.fencing_token().get(), ahead + 3);
     guard.release().await.expect("held to the end");
 }
 
-/// Several ask at the same moment, so that none may find a majority free: then they try again.
+/// With simultaneous acquires, none may find a majority free at first. Then they retry.
 pub(super) async fn one_of_several_concurrent_acquires_succeeds() {
     let nodes = RedisNodes::start();
     let mut registries = vec![];
@@ -77,13 +77,13 @@ pub(super) async fn one_of_several_concurrent_acquires_succeeds() {
     }
     for round in 0..20 {
         let key = format!("k{round}");
-        let tries = registries.iter().map(|registry| {
+        let attempts = registries.iter().map(|registry| {
             tokio::spawn(registry.lock(key.clone()).wait(Duration::ZERO).acquire())
         });
-        let tries: Vec<_> = tries.collect();
+        let attempts: Vec<_> = attempts.collect();
         let mut guards = vec![];
-        for one in tries {
-            match one.await.expect("no panic") {
+        for attempt in attempts {
+            match attempt.await.expect("no panic") {
                 Ok(guard) => guards.push(guard),
                 Err(error) => assert!(error.is_busy(), "{error:?}"),
             }
@@ -144,7 +144,7 @@ pub(super) async fn a_force_released_lock_is_not_reacquired() {
     let lost = guard.lost().await;
     assert!(lost.is_lost(), "{lost:?}");
     for server in &nodes.servers {
-        assert_eq!(server.cli(&["EXISTS", "dlock:{k}"]).trim(), "0", "it was taken again");
+        assert_eq!(server.cli(&["EXISTS", "dlock:{k}"]).trim(), "0", "it was reacquired");
     }
     let next = acquire(&registries[1], "k").await;
     assert!(next.fencing_token() > guard.fencing_token());
@@ -157,11 +157,11 @@ pub(super) async fn nothing_but_expiring_keys_and_the_mark_is_left_behind() {
     let registry = registry(&nodes).await;
     for number in 0..20 {
         acquire(&registry, &format!("k{number}")).await.release().await.expect("held");
-        // Some are given up in mid-flight, which leaves a tombstone.
+        // Some are abandoned in flight, which leaves a tombstone.
         let lock = registry.lock(format!("gone{number}"));
         drop(tokio::time::timeout(Duration::from_micros(number * 20), lock.acquire()).await);
     }
-    registry.shutdown(Duration::from_secs(10)).await.expect("all is given back");
+    registry.shutdown(Duration::from_secs(10)).await.expect("all is released");
     for server in &nodes.servers {
         for key in server.cli(&["KEYS", "*"]).lines().filter(|key| *key != "dlock:mark") {
             assert!(key.ends_with(":token") || key.contains(":gone:"), "{key} is left behind");

@@ -1,4 +1,4 @@
-//! Many holds, and many that come and go.
+//! Many holds at once, and many acquires and releases.
 
 use std::time::{Duration, Instant};
 
@@ -10,15 +10,15 @@ use tokio::time::sleep;
 
 use super::{acquire, nodes, registry, until};
 
-/// A session timeout in milliseconds, short so that several of it pass.
+/// A session timeout in milliseconds, short enough for a test to span several.
 const TIMEOUT: u64 = 6_000;
 
 const REQUESTS: &str = "zk_packets_received";
 
-/// One of them at a time: each needs the machine.
+/// Runs these tests one at a time: each needs the whole machine.
 static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
-/// How many holds there are at once.
+/// The number of concurrent holds.
 const HOLDS: usize = 1_000;
 
 pub(super) async fn a_thousand_holds_are_kept() {
@@ -39,7 +39,7 @@ pub(super) async fn a_thousand_holds_are_kept() {
     for answer in released {
         answer.expect("held to the end");
     }
-    until("all are given back", || nodes(&server) == 0).await;
+    until("all are released", || nodes(&server) == 0).await;
 }
 
 pub(super) async fn busy_tasks_get_no_late_grants() {
@@ -52,11 +52,11 @@ pub(super) async fn busy_tasks_get_no_late_grants() {
         tokio::spawn(async move {
             let mut cycles = 0_u64;
             while began.elapsed() < Duration::from_millis(TIMEOUT * 2) {
-                // A grant that comes too late is an error where nobody waits.
+                // Without a wait, a grant that arrives too late is an error.
                 let lock = registry.lock(format!("k{task}")).wait(Duration::ZERO);
                 match lock.acquire().await {
                     Ok(guard) => guard.release().await?,
-                    // The machine may be slow; but what was granted is to be of use.
+                    // The machine may be slow, but a grant must still be usable.
                     Err(error) => assert!(!error.to_string().contains("came after"), "{error}"),
                 }
                 cycles += 1;
@@ -70,10 +70,10 @@ pub(super) async fn busy_tasks_get_no_late_grants() {
     }
 }
 
-/// How many locks are asked for at one moment.
+/// The number of concurrent acquires.
 const FLOOD: usize = 3_000;
 
-/// Renewals come after what is under way, on the session's only connection: so that is to be little.
+/// Renewals queue behind all requests in flight on the session's only connection, so there must be few of them.
 pub(super) async fn a_flood_of_acquires_keeps_few_requests_in_flight() {
     let _alone = ALONE.lock().await;
     let server = ZooKeeperServer::start();
@@ -92,12 +92,12 @@ pub(super) async fn a_flood_of_acquires_keeps_few_requests_in_flight() {
         })
     });
     let flood: Vec<_> = flood.collect();
-    // What is not answered counts for half a second.
+    // An unanswered request counts as in flight for half a second.
     let sent = || server.statistic(REQUESTS) - before;
-    until("some are under way", || sent() >= 64).await;
+    until("some are in flight", || sent() >= 64).await;
     sleep(Duration::from_millis(300)).await;
     let sent = sent();
-    assert!(sent < 500, "{sent} requests are under way");
+    assert!(sent < 500, "{sent} requests are in flight");
     proxy.resume();
     for answer in join_all(flood).await {
         answer.expect("no panic").expect("held to the end");
