@@ -192,8 +192,8 @@ async fn postgres_takes_settings() {
 async fn cannot_start() {
     let start = || PostgresServer::start_with(&[("work_mem", "much")]);
     let problem = tokio::task::spawn_blocking(start).await.expect_err("a wrong setting");
-    let told = problem.into_panic().downcast::<String>().expect("a message");
-    assert!(told.contains(r#"invalid value for parameter "work_mem": "much""#), "{told}");
+    let message = problem.into_panic().downcast::<String>().expect("a message");
+    assert!(message.contains(r#"invalid value for parameter "work_mem": "much""#), "{message}");
 }
 
 async fn postgres_counts_statements() {
@@ -218,9 +218,9 @@ async fn postgres_counts_statements() {
 async fn postgres_leaves_nothing_behind() {
     let mut server = PostgresServer::start();
     let folder = server.folder().display().to_string();
-    let told = std::fs::read_to_string(server.folder().join("postmaster.pid"));
-    let told = told.expect("the server's file");
-    let segment = told.lines().nth(6).and_then(|line| line.split_whitespace().next_back());
+    let message = std::fs::read_to_string(server.folder().join("postmaster.pid"));
+    let message = message.expect("the server's file");
+    let segment = message.lines().nth(6).and_then(|line| line.split_whitespace().next_back());
     let segment = segment.expect("an id").to_owned();
     assert!(segments().contains(&segment), "{segments:?}", segments = segments());
     assert!(processes().any(|process| process.contains(&folder)));

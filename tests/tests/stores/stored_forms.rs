@@ -128,9 +128,9 @@ async fn nobody_enters_beside_an_unreadable_group(open: &impl Open) {
             let answer = store.try_acquire(&claim).await;
             let kind = store.kind();
             assert!(!is_granted(&answer), "{kind} grants {claim:?} beside `{group}`");
-            let told = answer.as_ref().map_err(ToString::to_string);
+            let message = answer.as_ref().map_err(ToString::to_string);
             assert!(
-                matches!(&told, Err(told) if told.contains("another version")),
+                matches!(&message, Err(message) if message.contains("another version")),
                 "{kind} beside `{group}`: {answer:?}"
             );
             let set = [claim.clone(), Claim::new("l".into(), TTL).with_mode(claim.mode)];
@@ -171,8 +171,8 @@ async fn an_operator_sees_and_releases_an_unreadable_group(open: &impl Open) {
         assert!(holder.owner.is_none() && !holder.expires_in.is_zero(), "{holder:?}");
         let listed = store.list("").await.expect("an unreadable group hides no other key");
         assert_eq!(listed.len(), 1, "{listed:?}");
-        let told = store.revoke(&"k".into()).await.expect_err("an unreadable group cannot be revoked").to_string();
-        assert!(told.contains("another version"), "{told}");
+        let message = store.revoke(&"k".into()).await.expect_err("an unreadable group cannot be revoked").to_string();
+        assert!(message.contains("another version"), "{message}");
         assert!(store.force_release(&"k".into()).await.expect("it answers"), "`{group}`");
         let mine = claim(Mode::Exclusive);
         let answer = store.try_acquire(&mine).await;
@@ -192,8 +192,8 @@ async fn stored_text_states_its_version(open: &impl Open) {
     assert!(stored.contains(&format!("|g {} s ", mine.owner)), "{stored}");
     // A future version.
     open.group("v999").await;
-    let told = store.renew(&mine).await.expect_err("unreadable").to_string();
-    assert!(told.contains("`v999`") && told.contains("`v1`"), "{told}");
+    let message = store.renew(&mine).await.expect_err("unreadable").to_string();
+    assert!(message.contains("`v999`") && message.contains("`v1`"), "{message}");
 }
 
 async fn an_unknown_owner_excludes_others_and_can_be_released(open: &impl Open) {

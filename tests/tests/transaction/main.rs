@@ -1,6 +1,6 @@
 //! Row locks in the caller's own transaction, on real PostgreSQL and MariaDB servers.
 //!
-//! Where the point is a mistake that plain SQL makes, the test makes it first.
+//! A test about a mistake that plain SQL allows makes that mistake first.
 
 mod attribute;
 mod both;
@@ -93,7 +93,7 @@ fn main() -> ExitCode {
     );
     on_one!("mariadbd", mysql:
         a_busy_lock_keeps_the_earlier_writes,
-        a_busy_lock_keeps_them_even_where_timeouts_roll_back,
+        a_busy_lock_keeps_earlier_writes_even_if_timeouts_roll_back,
         no_setting_outlives_the_call,
         a_snapshot_is_refused,
         a_snapshot_of_one_transaction_is_refused,

@@ -9,9 +9,9 @@ use super::both::{Database, Options, acquire, registry};
 async fn refusal<D: Database>(url: String) -> String {
     let error = D::connect(Options::new(url)).await.expect_err("it is refused");
     assert!(!error.is_transient(), "{error}");
-    let told = error.to_string();
-    assert!(!told.contains("s3cret") && told.lines().count() == 1, "{told}");
-    told
+    let message = error.to_string();
+    assert!(!message.contains("s3cret") && message.lines().count() == 1, "{message}");
+    message
 }
 
 pub async fn an_unknown_parameter_of_the_url_is_refused_by_its_name<D: Database>() {
@@ -23,8 +23,8 @@ pub async fn an_unknown_parameter_of_the_url_is_refused_by_its_name<D: Database>
         ("passwd=s3cret", "unknown parameter `passwd`"),
         ("s3cret@host/db", "written `%3F`"),
     ] {
-        let told = refusal::<D>(format!("{url}?{parameter}")).await;
-        assert!(told.contains(expected), "{parameter}: {told}");
+        let message = refusal::<D>(format!("{url}?{parameter}")).await;
+        assert!(message.contains(expected), "{parameter}: {message}");
     }
     let known = format!("{url}?statement-cache-capacity=5");
     D::connect(Options::new(known)).await.expect("a known parameter");
@@ -33,8 +33,8 @@ pub async fn an_unknown_parameter_of_the_url_is_refused_by_its_name<D: Database>
 pub async fn a_table_without_a_column_is_refused<D: Database>() {
     let server = D::start();
     server.ask(D::TABLE_WITHOUT_CLAIMANT).await;
-    let told = refusal::<D>(server.url_by(server.port())).await;
-    assert!(told.contains("`dlock_leases` is not the one") && told.contains("claimant"), "{told}");
+    let message = refusal::<D>(server.url_by(server.port())).await;
+    assert!(message.contains("`dlock_leases` is not the one") && message.contains("claimant"), "{message}");
 }
 
 pub async fn a_table_of_a_later_version_is_refused<D: Database>() {
@@ -42,8 +42,8 @@ pub async fn a_table_of_a_later_version_is_refused<D: Database>() {
     let url = server.url_by(server.port());
     D::connect(Options::new(url.clone())).await.expect("the table is created");
     server.ask("UPDATE dlock_leases SET claimant = 'v2' WHERE lock_key = ''").await;
-    let told = refusal::<D>(url).await;
-    assert!(told.contains("later version of dlock"), "{told}");
+    let message = refusal::<D>(url).await;
+    assert!(message.contains("later version of dlock"), "{message}");
 }
 
 /// Its table and rows, as this version finds them after an upgrade.

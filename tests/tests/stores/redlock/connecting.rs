@@ -58,9 +58,9 @@ pub(super) async fn a_node_that_evicts_is_refused() {
     let nodes = RedisNodes::start();
     let _ = nodes.servers[4].cli(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
     let refused = Redlock::connect(nodes.urls()).await.expect_err("it evicts locks");
-    let told = refused.to_string();
-    assert!(told.contains("allkeys-lru"), "{told}");
-    assert!(told.contains(&nodes.servers[4].port().to_string()), "{told}");
+    let message = refused.to_string();
+    assert!(message.contains("allkeys-lru"), "{message}");
+    assert!(message.contains(&nodes.servers[4].port().to_string()), "{message}");
     assert!(!refused.is_transient());
 }
 
