@@ -3,11 +3,13 @@
 use std::time::{Duration, Instant};
 
 use dlock_runtime::backend::Etcd;
-use dlock_runtime::{LockError, LockGuard, Registry, Wait};
+use dlock_runtime::{LockError, Registry, Wait};
 use dlock_tests::proxy::Proxy;
 use dlock_tests::servers::{EtcdCluster, EtcdServer};
 use dlock_tests::trials::Trials;
 use tokio::time::sleep;
+
+use super::steps::{self, acquire, until};
 
 pub(super) fn add(trials: &mut Trials) {
     macro_rules! add {
@@ -52,19 +54,6 @@ const TTL: Duration = Duration::from_secs(4);
 /// Long enough to outlive a test.
 const LONG: Duration = Duration::from_mins(1);
 
-async fn acquire(registry: &Registry, key: &str) -> LockGuard {
-    registry.lock(key).wait(Wait::Forever).acquire().await.expect("the lock")
-}
-
-/// Waits for something that must come.
-async fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !condition() {
-        assert!(began.elapsed() < Duration::from_secs(30), "not within 30 s: {what}");
-        sleep(Duration::from_millis(10)).await;
-    }
-}
-
 /// The number of requests that the server has started to handle.
 fn requests(server: &EtcdServer) -> u64 {
     server.statistic("grpc_server_started_total{")
@@ -108,28 +97,13 @@ async fn a_release_wakes_one_of_two_hundred_waiters() {
     let mut waiters = vec![];
     for _ in 0..WAITERS {
         let registry = registry(&url).await;
-        waiters.push(tokio::spawn(async move {
-            let lock = registry.lock("k").ttl(LONG).wait(Wait::Forever);
-            let guard = lock.acquire().await.expect("the lock");
-            let token = guard.fencing_token();
-            guard.release().await.expect("held to the end");
-            token
-        }));
+        let lock = registry.lock("k").ttl(LONG).wait(Wait::Forever);
+        waiters.push(tokio::spawn(steps::acquire_once(lock)));
     }
     let watchers = || server.statistic("etcd_debugging_mvcc_watcher_total");
     until("all are queued", || watchers() == WAITERS).await;
     let before = requests(&server);
-    let mut last = guard.fencing_token();
-    guard.release().await.expect("held to the end");
-    let mut tokens = vec![];
-    for waiter in waiters {
-        tokens.push(waiter.await.expect("no panic"));
-    }
-    tokens.sort();
-    for token in tokens {
-        assert!(token > last, "{token} after {last}");
-        last = token;
-    }
+    steps::hand_to_all(guard, waiters).await;
     let requests = requests(&server) - before;
     // Each reads the queue, renews its lease, reads its key, and releases with two requests.
     assert!(requests <= WAITERS * 6, "{requests} requests for {WAITERS} hand-overs");
@@ -160,13 +134,8 @@ async fn a_dead_server_fails_callers_at_their_deadline_and_ends_the_hold() {
     server.kill();
     let (began, left) = (Instant::now(), guard.remaining());
     for wait in [Duration::ZERO, Duration::from_millis(300), Duration::from_millis(1_500)] {
-        let began = Instant::now();
         let key = format!("k{}", wait.as_millis());
-        let answer = other.lock(key).wait(wait).acquire().await;
-        let took = began.elapsed();
-        let error = answer.expect_err("nobody grants it");
-        assert!(error.is_transient() && !error.is_busy(), "{error:?}");
-        assert!(took < wait + Duration::from_millis(1_500), "answered after {took:?} of {wait:?}");
+        steps::assert_fails_at_deadline(&other, &key, wait).await;
     }
     let lost = guard.lost().await;
     assert!(lost.is_lost(), "{lost:?}");
@@ -234,8 +203,7 @@ async fn credentials_are_checked_and_not_shown() {
     let error = Etcd::connect(&url.replace("s3cret", "wr0ng")).await.expect_err("a wrong password");
     let shown = format!("{error} {error:?}");
     assert!(!error.is_transient() && !shown.contains("wr0ng"), "{shown}");
-    let nobody =
-        registry_over(Etcd::connect(&server.url()).await.expect("leases need no login"));
+    let nobody = registry_over(Etcd::connect(&server.url()).await.expect("leases need no login"));
     let answer = nobody.lock("k").wait(Duration::from_secs(1)).acquire().await;
     assert!(answer.is_err_and(|error| !error.is_transient()), "keys need a login");
 }
@@ -328,43 +296,13 @@ async fn a_changed_password_is_reported_and_can_be_updated() {
     guard.release().await.expect("held to the end");
 }
 
-/// The number of tasks that acquire a lock during an outage.
-const MANY: usize = 200;
-
-/// The number of concurrent acquires.
-const FLOOD: usize = 3_000;
-
-/// A renewal is answered after all requests in flight, so there must be few of them.
 async fn a_flood_of_acquires_keeps_few_requests_in_flight() {
     let server = EtcdServer::start();
     let proxy = Proxy::start(server.port()).await;
     let registry = registry(&format!("etcd://127.0.0.1:{}", proxy.port())).await;
     acquire(&registry, "k").await.release().await.expect("held to the end");
-    proxy.stall_answers();
-    let before = requests(&server);
-    let flood = (0..FLOOD).map(|number| {
-        let registry = registry.clone();
-        tokio::spawn(async move {
-            let lock = registry.lock(format!("k{number}")).ttl(LONG).wait(Wait::Forever);
-            lock.acquire().await?.release().await
-        })
-    });
-    let flood: Vec<_> = flood.collect();
-    // An unanswered request counts as in flight for half a second.
-    let sent = || requests(&server) - before;
-    until("some are in flight", || sent() >= 32).await;
-    sleep(Duration::from_millis(300)).await;
-    let sent = sent();
-    assert!(sent < 500, "{sent} requests are in flight");
-    proxy.resume();
-    for answer in futures_util::future::join_all(flood).await {
-        answer.expect("no panic").expect("held to the end");
-    }
-}
-
-/// Whether an acquire failed because of the store, and not because somebody holds the lock.
-fn is_failure(answer: &Result<LockGuard, LockError>) -> bool {
-    matches!(answer, Err(LockError::Backend { .. }))
+    let lock = |key| registry.lock(key).ttl(LONG).wait(Wait::Forever);
+    steps::assert_flood_keeps_few_in_flight(&proxy, 32, || requests(&server), lock).await;
 }
 
 async fn an_outage_causes_few_connections() {
@@ -373,12 +311,7 @@ async fn an_outage_causes_few_connections() {
     let registry = registry(&format!("etcd://127.0.0.1:{}", proxy.port())).await;
     acquire(&registry, "k").await.release().await.expect("held to the end");
     server.kill();
-    let before = proxy.accepted();
-    let lock = |number| registry.lock(format!("k{number}")).wait(Duration::from_secs(4)).acquire();
-    let answers = futures_util::future::join_all((0..MANY).map(lock)).await;
-    assert!(answers.iter().all(is_failure), "{answers:?}");
-    let connections = proxy.accepted() - before;
-    assert!((1..=40).contains(&connections), "{connections} connections");
+    steps::assert_outage_causes_few_connections(&registry, &proxy).await;
     server.restart();
     acquire(&registry, "k").await.release().await.expect("held to the end");
 }
@@ -403,11 +336,7 @@ async fn an_invalid_url_is_a_one_line_error() {
         ("etcd://u:secret@127.0.0.1:1?colour=secret", "`colour`"),
         ("etcd://127.0.0.1:1,127.0.0.1:2", "127.0.0.1:1,127.0.0.1:2"),
     ] {
-        let error = dlock_runtime::connect(url).await.expect_err(url);
-        let shown = format!("{error} {error:?}");
-        assert!(error.to_string().contains(part), "{url}: {error}");
-        assert!(!shown.contains("secret"), "{shown}");
-        assert_eq!(error.to_string().lines().count(), 1, "{error}");
+        steps::assert_one_line_error(url, part).await;
     }
 }
 

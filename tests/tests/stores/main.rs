@@ -12,6 +12,7 @@ mod redlock_model;
 mod roles;
 mod same_rules;
 mod servers;
+mod steps;
 mod stored_forms;
 mod zookeeper;
 

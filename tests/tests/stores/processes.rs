@@ -3,11 +3,12 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use dlock_runtime::{FencingToken, LockGuard, Registry, Wait, transaction};
+use dlock_runtime::{FencingToken, Registry, transaction};
 use dlock_tests::servers::{MariaDbServer, PostgresServer, RedisServer, first_missing};
 use dlock_tests::trials::Trials;
 use dlock_tests::workers::Worker;
-use tempfile::TempDir;
+
+use super::steps;
 
 /// Eight processes buy 40 items. Under a Redis lock that is released before the caller commits, some
 /// of them read stale stock and oversell. With the row locked in the transaction itself, none does.
@@ -47,7 +48,11 @@ pub(super) fn add(trials: &mut Trials) {
     let redis = "redis-server";
     trials.needs(redis, "redis_no_update_is_lost", redis_no_update_is_lost);
     trials.needs(redis, "redis_a_killed_holder_frees_its_key", redis_a_killed_holder_frees_its_key);
-    trials.needs(redis, "redis_a_paused_holder_loses_its_lock", redis_a_paused_holder_loses_its_lock);
+    trials.needs(
+        redis,
+        "redis_a_paused_holder_loses_its_lock",
+        redis_a_paused_holder_loses_its_lock,
+    );
     trials.needs("postgres", "postgres_no_update_is_lost", postgres_no_update_is_lost);
     trials.needs("postgres", "postgres_a_killed_holder_frees_its_key", || async {
         a_killed_holder_frees_its_key(&PostgresServer::start().url()).await;
@@ -78,14 +83,8 @@ pub(super) fn add(trials: &mut Trials) {
     });
 }
 
-fn sqlite() -> (TempDir, String) {
-    let folder = tempfile::tempdir().expect("a temporary directory");
-    let url = format!("sqlite:{}", folder.path().join("locks.db").display());
-    (folder, url)
-}
-
 async fn sqlite_no_update_is_lost() {
-    let (_folder, url) = sqlite();
+    let (_folder, url) = steps::sqlite_file();
     no_update_is_lost(&url);
 }
 
@@ -103,7 +102,7 @@ async fn mysql_no_update_is_lost() {
 }
 
 async fn sqlite_a_killed_holder_frees_its_key() {
-    let (_folder, url) = sqlite();
+    let (_folder, url) = steps::sqlite_file();
     a_killed_holder_frees_its_key(&url).await;
 }
 
@@ -113,7 +112,7 @@ async fn redis_a_killed_holder_frees_its_key() {
 }
 
 async fn sqlite_a_paused_holder_loses_its_lock() {
-    let (_folder, url) = sqlite();
+    let (_folder, url) = steps::sqlite_file();
     a_paused_holder_loses_its_lock(&url).await;
 }
 
@@ -142,12 +141,7 @@ fn counted(url: &str, file: &Path, locked: bool) -> u64 {
 }
 
 async fn registry(url: &str) -> Registry {
-    let backend = dlock_runtime::connect(url).await.expect("a store");
-    Registry::builder().backend("shared", backend).build().expect("a registry")
-}
-
-async fn acquire(registry: &Registry, key: &str) -> LockGuard {
-    registry.lock(key).wait(Wait::Forever).acquire().await.expect("the lock")
+    steps::registry(dlock_runtime::connect(url).await.expect("a store"))
 }
 
 fn token_of(line: &str) -> FencingToken {
@@ -162,7 +156,7 @@ async fn a_killed_holder_frees_its_key(url: &str) {
     let stale = token_of(&worker.says());
     let killed = Instant::now();
     worker.kill();
-    let guard = acquire(&registry, "k").await;
+    let guard = steps::acquire(&registry, "k").await;
     let took = killed.elapsed();
     // Not a benchmark: the extra second allows for a busy machine.
     assert!(took < ttl + Duration::from_secs(1), "free only {took:?} after the holder was killed");
@@ -175,7 +169,7 @@ async fn a_paused_holder_loses_its_lock(url: &str) {
     let mut worker = Worker::start(WORKER, &Worker::hold(url, "k", 1_000));
     let stale = token_of(&worker.says());
     worker.pause();
-    let guard = acquire(&registry, "k").await;
+    let guard = steps::acquire(&registry, "k").await;
     let fresh = guard.fencing_token();
     worker.resume();
     assert_eq!(worker.says(), "lost");

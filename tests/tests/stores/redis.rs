@@ -1,13 +1,15 @@
 //! Redis on a real server: commands on the wire, restarts, stalls, credentials and TLS.
 
+mod late;
+mod subscriptions;
+
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dlock_runtime::backend::{Backend, Redis};
-use dlock_runtime::{LockError, LockGuard, Mode, Registry, Wait};
-use dlock_tests::late::LateProxy;
+use dlock_runtime::{LockError, Mode, Registry, Wait};
 use dlock_tests::servers::RedisServer;
 use dlock_tests::trials::Trials;
 use futures_util::StreamExt;
@@ -16,57 +18,57 @@ use redis::AsyncCommands;
 use redis::aio::MultiplexedConnection;
 use tokio::time::sleep;
 
+use super::steps::{self, acquire};
+
 pub(super) fn add(trials: &mut Trials) {
     macro_rules! add {
-        ($($test:ident),* $(,)?) => { $(trials.needs("redis-server", stringify!($test), $test);)* };
+        ($module:ident: $($test:ident),* $(,)?) => {
+            $(trials.needs("redis-server", stringify!($test), $module::$test);)*
+        };
     }
-    add!(
+    add!(self:
         an_uncontended_cycle_is_two_commands,
         a_reader_a_permit_and_a_fair_lock_are_two_commands_each,
         several_keys_are_acquired_by_one_command,
         a_set_with_an_abandoned_claim_is_not_granted,
         contended_tasks_of_one_process_cost_two_commands_each,
-        an_acquire_that_a_stopped_server_executes_late_grants_nothing,
-        a_release_that_overtakes_its_acquire_wins,
-        the_first_copy_of_a_resent_acquire_grants_nothing_late,
-        the_first_copy_of_an_abandoned_acquire_grants_nothing_late,
-        the_only_copy_of_a_failed_acquire_grants_nothing_late,
         a_hung_server_fails_an_acquire_at_its_deadline,
         a_restart_with_data_keeps_the_hold,
         a_restart_without_data_loses_the_hold,
         a_broken_connection_is_replaced_during_a_hold,
-        a_waiter_outlives_its_subscription,
         a_flushed_script_cache_is_filled_again,
         nothing_but_expiring_keys_is_left_behind,
         a_token_ahead_of_the_clock_is_exceeded_and_kept,
         a_server_that_evicts_is_refused,
         the_documented_permissions_are_enough,
-        waiters_poll_at_once_when_subscribing_is_refused,
-        a_refused_subscription_is_logged_once_and_leaves_nothing_behind,
-        a_new_waiter_wakes_nobody_else,
         renewals_and_releases_overtake_a_flood_of_acquires,
         a_restarted_server_is_not_stormed,
         two_passwords_at_a_time_let_credentials_rotate,
         a_wrong_password_is_an_error_without_the_password,
         tls_with_a_private_certificate_authority,
     );
+    add!(late:
+        an_acquire_that_a_stopped_server_executes_late_grants_nothing,
+        a_release_that_overtakes_its_acquire_wins,
+        the_first_copy_of_a_resent_acquire_grants_nothing_late,
+        the_first_copy_of_an_abandoned_acquire_grants_nothing_late,
+        the_only_copy_of_a_failed_acquire_grants_nothing_late,
+    );
+    add!(subscriptions:
+        a_waiter_outlives_its_subscription,
+        waiters_poll_at_once_when_subscribing_is_refused,
+        a_refused_subscription_is_logged_once_and_leaves_nothing_behind,
+        a_new_waiter_wakes_nobody_else,
+    );
 }
 
 async fn registry(server: &RedisServer) -> Registry {
-    registry_over(Redis::connect(&server.url()).await.expect("the server runs"))
-}
-
-fn registry_over(backend: impl Backend) -> Registry {
-    Registry::builder().backend("redis", backend).build().expect("a registry")
+    steps::registry(Redis::connect(&server.url()).await.expect("the server runs"))
 }
 
 async fn plain(server: &RedisServer) -> MultiplexedConnection {
     let client = redis::Client::open(server.url()).expect("a URL");
     client.get_multiplexed_async_connection().await.expect("the server runs")
-}
-
-async fn acquire(registry: &Registry, key: &str) -> LockGuard {
-    registry.lock(key).wait(Wait::Forever).acquire().await.expect("the lock")
 }
 
 /// Runs `work` and returns the commands that clients sent meanwhile, without the calls inside scripts.
@@ -175,103 +177,12 @@ async fn contended_tasks_of_one_process_cost_two_commands_each() {
     assert_eq!(sent.len(), 512, "commands for 256 cycles");
 }
 
-async fn an_acquire_that_a_stopped_server_executes_late_grants_nothing() {
-    for round in 0..5 {
-        let mut server = RedisServer::start();
-        let quick = Duration::from_millis(100);
-        let backend = Redis::builder().response_timeout(quick).connect_timeout(quick);
-        let registry = registry_over(backend.connect(&server.url()).await.expect("it runs"));
-        acquire(&registry, "warm").await.release().await.expect("held");
-
-        server.pause();
-        let lock = registry.lock("k").ttl(Duration::from_secs(30));
-        let answer = lock.wait(Duration::from_millis(300)).acquire().await;
-        assert!(matches!(answer, Err(LockError::Backend { .. })), "{answer:?}");
-        server.resume();
-
-        // Whatever the server still executes, nothing may be held once the acquire is undone. The old
-        // connection's requests are executed before this one.
-        registry.shutdown(Duration::from_secs(20)).await.expect("the acquire is undone");
-        let mut connection = plain(&server).await;
-        let held: bool = connection.exists("dlock:{k}").await.expect("EXISTS");
-        assert!(!held, "a late acquire left a lock, round {round}");
-    }
-}
-
-async fn the_first_copy_of_a_resent_acquire_grants_nothing_late() {
-    let server = RedisServer::start();
-    let mut between = LateProxy::start(server.port()).await;
-    let backend = Redis::connect(&format!("redis://127.0.0.1:{}", between.port())).await;
-    let registry = registry_over(backend.expect("the server runs"));
-    acquire(&registry, "warm").await.release().await.expect("held");
-
-    between.keep_next("EVALSHA");
-    let guard = acquire(&registry, "k").await;
-    let first = between.kept().await;
-    guard.release().await.expect("held to the end");
-    first.deliver().await;
-    assert_eq!(server.cli(&["EXISTS", "dlock:{k}"]).trim(), "0");
-    acquire(&registry, "k").await.release().await.expect("free");
-}
-
-/// The second copy was answered "busy". The first copy is executed once the key is free.
-async fn the_first_copy_of_an_abandoned_acquire_grants_nothing_late() {
-    let server = RedisServer::start();
-    let holder = registry(&server).await;
-    let mut between = LateProxy::start(server.port()).await;
-    let backend = Redis::connect(&format!("redis://127.0.0.1:{}", between.port())).await;
-    let backend = backend.expect("the server runs");
-    for mode in [Mode::Exclusive, Mode::Shared] {
-        let waiter = registry_over(backend.clone());
-        let lock = waiter.lock("k").mode(mode).wait(Duration::ZERO);
-        lock.clone().acquire().await.expect("free").release().await.expect("held");
-
-        let held = acquire(&holder, "k").await;
-        between.keep_next("EVALSHA");
-        let answer = lock.acquire().await;
-        assert!(answer.as_ref().is_err_and(LockError::is_busy), "{answer:?}");
-        let first = between.kept().await;
-        held.release().await.expect("held to the end");
-        waiter.shutdown(Duration::from_secs(20)).await.expect("the acquire is undone");
-        first.deliver().await;
-        let next = holder.lock("k").wait(Duration::ZERO).acquire().await;
-        next.expect("nobody holds it").release().await.expect("held");
-    }
-}
-
-/// The acquire could not be resent for lack of a connection and failed, but its first copy was sent.
-async fn the_only_copy_of_a_failed_acquire_grants_nothing_late() {
-    let server = RedisServer::start();
-    let holder = registry(&server).await;
-    let mut between = LateProxy::start(server.port()).await;
-    let backend = Redis::connect(&format!("redis://127.0.0.1:{}", between.port())).await;
-    let waiter = registry_over(backend.expect("the server runs"));
-    acquire(&waiter, "k").await.release().await.expect("held");
-
-    between.refuse_connections(true);
-    between.keep_next("EVALSHA");
-    let answer = waiter.lock("k").wait(Duration::ZERO).acquire().await;
-    assert!(matches!(answer, Err(LockError::Backend { .. })), "{answer:?}");
-    let first = between.kept().await;
-    between.refuse_connections(false);
-    waiter.shutdown(Duration::from_secs(20)).await.expect("the acquire is undone");
-    first.deliver().await;
-    let next = holder.lock("k").wait(Duration::ZERO).acquire().await;
-    next.expect("nobody holds it").release().await.expect("held");
-}
-
 async fn a_hung_server_fails_an_acquire_at_its_deadline() {
     let mut server = RedisServer::start();
     let registry = registry(&server).await;
     server.pause();
-    let wait = Duration::from_millis(1_500);
-    let began = Instant::now();
-    let answer = registry.lock("k").wait(wait).acquire().await;
-    let took = began.elapsed();
+    steps::assert_waits_for_hung_server(&registry).await;
     server.resume();
-    let error = answer.expect_err("a hung server grants nothing");
-    assert!(error.is_transient() && !error.is_busy(), "{error:?}");
-    assert!(took >= wait && took < wait + Duration::from_secs(2), "failed after {took:?}");
 }
 
 /// Long enough to span a restart of the server.
@@ -280,19 +191,11 @@ const TTL: Duration = Duration::from_secs(6);
 async fn a_restart_with_data_keeps_the_hold() {
     let mut server = RedisServer::start_durable();
     let (one, other) = (registry(&server).await, registry(&server).await);
-    let guard = one.lock("k").ttl(TTL).acquire().await.expect("the lock");
-    let token = guard.fencing_token();
-    server.kill();
-    server.restart();
-    let rival = other.lock("k").wait(Duration::ZERO).acquire().await;
-    assert!(rival.as_ref().is_err_and(LockError::is_busy), "{rival:?}");
-    // Past the first ttl, so it was renewed on the restarted server.
-    sleep(TTL).await;
-    assert!(guard.is_held(), "the hold ended although the data was kept");
-    guard.release().await.expect("held to the end");
-    let next = acquire(&other, "k").await;
-    assert!(next.fencing_token() > token, "{} follows {token}", next.fencing_token());
-    next.release().await.expect("held");
+    steps::assert_hold_survives(&one, &other, TTL, || {
+        server.kill();
+        server.restart();
+    })
+    .await;
 }
 
 async fn a_restart_without_data_loses_the_hold() {
@@ -326,28 +229,6 @@ async fn a_broken_connection_is_replaced_during_a_hold() {
         sleep(Duration::from_millis(700)).await;
     }
     assert!(guard.is_held(), "the hold ended with its connection");
-    guard.release().await.expect("held to the end");
-}
-
-async fn a_waiter_outlives_its_subscription() {
-    let server = RedisServer::start();
-    let (one, other) = (registry(&server).await, registry(&server).await);
-    let guard = one.lock("k").ttl(Duration::from_mins(1)).acquire().await.expect("the lock");
-    let waiter = tokio::spawn(other.lock("k").wait(Duration::from_secs(30)).acquire());
-    let mut connection = plain(&server).await;
-    let channels = redis::cmd("PUBSUB").arg(&["CHANNELS", "dlock:*"]).clone();
-    while channels.query_async::<Vec<String>>(&mut connection).await.expect("PUBSUB").is_empty() {
-        sleep(Duration::from_millis(2)).await;
-    }
-    let kill = redis::cmd("CLIENT").arg(&["KILL", "TYPE", "pubsub"]).clone();
-    let killed: i64 = kill.query_async(&mut connection).await.expect("CLIENT KILL");
-    assert_eq!(killed, 1, "one subscription per process");
-    // Released while nobody is subscribed.
-    guard.release().await.expect("held to the end");
-    let released = Instant::now();
-    let guard = waiter.await.expect("no panic").expect("the lock");
-    let took = released.elapsed();
-    assert!(took < Duration::from_secs(5), "granted only {took:?} after the release");
     guard.release().await.expect("held to the end");
 }
 
@@ -402,10 +283,7 @@ async fn a_token_ahead_of_the_clock_is_exceeded_and_kept() {
     let guard = acquire(&registry, "k").await;
     assert_eq!(guard.fencing_token().get(), ahead + 1);
     let left: i64 = connection.ttl("dlock:{k}:token").await.expect("TTL");
-    assert!(
-        (10_700..=10_900).contains(&left),
-        "kept for {left} s, not until the clock catches up"
-    );
+    assert!((10_700..=10_900).contains(&left), "kept for {left} s, not until the clock catches up");
     guard.release().await.expect("held");
 }
 
@@ -430,7 +308,7 @@ async fn the_documented_permissions_are_enough() {
     let url = format!("redis://locks:s3cret%2Fword@127.0.0.1:{}/", server.port());
     let backend = Redis::connect(&url).await.expect("these credentials");
     assert!(!format!("{backend:?}").contains("s3cret"));
-    let registry = registry_over(backend);
+    let registry = steps::registry(backend);
     let guard = acquire(&registry, "k").await;
     let waiter = tokio::spawn(registry.lock("k").wait(Wait::Forever).acquire());
     guard.release().await.expect("held to the end");
@@ -438,97 +316,6 @@ async fn the_documented_permissions_are_enough() {
     assert!(registry.lock("k").inspect().await.expect("allowed").is_some());
     assert!(registry.lock("k").force_release().await.expect("allowed"));
     assert!(guard.release().await.expect_err("released by force").is_lost());
-}
-
-/// Creates a user who may do everything except subscribe and publish, and returns its URL.
-async fn user_without_channels(server: &RedisServer) -> String {
-    let mut acl = redis::cmd("ACL");
-    acl.arg("SETUSER").arg("mute").arg("on").arg(">word");
-    acl.arg(&["resetchannels", "~dlock:*", "+@all"]);
-    let () = acl.query_async(&mut plain(server).await).await.expect("ACL SETUSER");
-    format!("redis://mute:word@127.0.0.1:{}/", server.port())
-}
-
-/// How often the server has run a script.
-fn scripts_run(server: &RedisServer) -> u64 {
-    let told = server.cli(&["INFO", "commandstats"]);
-    let line = told.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls="));
-    line.and_then(|line| line.split(',').next()?.parse().ok()).unwrap_or(0)
-}
-
-async fn waiters_poll_at_once_when_subscribing_is_refused() {
-    use dlock_runtime::backend::{Attempt, Claim, Release, Released};
-    let server = RedisServer::start();
-    let one = registry(&server).await;
-    let url = user_without_channels(&server).await;
-    let mute = registry_over(Redis::connect(&url).await.expect("a user"));
-    // A release that cannot notify waiters is still a release.
-    let backend = Redis::connect(&url).await.expect("a user");
-    let mut claim = Claim::new("warm".into(), Duration::from_secs(30));
-    let attempt = backend.try_acquire(&claim).await.expect("an answer");
-    let Attempt::Granted { token, .. } = attempt else { panic!("it is free: {attempt:?}") };
-    claim.token = Some(token);
-    let released = backend.release(&claim, Release::default()).await;
-    assert!(matches!(released, Ok(Released::Released)), "{released:?}");
-
-    let guard = one.lock("k").ttl(Duration::from_mins(1)).acquire().await.expect("the lock");
-    let before = scripts_run(&server);
-    let waiter = tokio::spawn(mute.lock("k").wait(Duration::from_mins(1)).acquire());
-    let began = Instant::now();
-    while scripts_run(&server) < before + 12 {
-        sleep(Duration::from_millis(5)).await;
-    }
-    let took = began.elapsed();
-    guard.release().await.expect("held");
-    waiter.await.expect("no panic").expect("the lock").release().await.expect("held");
-    // At one poll per second it would take at least twelve.
-    assert!(took < Duration::from_secs(8), "a dozen polls took {took:?}");
-}
-
-async fn a_refused_subscription_is_logged_once_and_leaves_nothing_behind() {
-    let server = RedisServer::start();
-    let url = user_without_channels(&server).await;
-    let contend = move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.expect("a runtime").block_on(async {
-            let (one, mute) =
-                (registry(&server).await, Redis::connect(&url).await.expect("a user"));
-            let shown = format!("{mute:?}");
-            assert!(shown.contains("wanted: 0, touched: 0"), "{shown}");
-            let others = registry_over(mute.clone());
-            for number in 0..200 {
-                let key = format!("k{number}");
-                let held = acquire(&one, &key).await;
-                let lock = others.lock(&key).wait(Duration::from_millis(20));
-                assert!(lock.acquire().await.expect_err("held by another").is_busy());
-                held.release().await.expect("held");
-            }
-            format!("{mute:?}")
-        })
-    };
-    let collected = tokio::task::spawn_blocking(|| dlock_tests::logs::collect(contend)).await;
-    let (shown, lines) = collected.expect("no panic");
-    assert!(shown.contains("wanted: 0, touched: 0"), "subscriptions are left behind: {shown}");
-    let logged = lines.matches("waiters look for themselves").count();
-    assert_eq!(logged, 1, "logged more than once, or never: {lines}");
-}
-
-async fn a_new_waiter_wakes_nobody_else() {
-    let server = RedisServer::start();
-    let backend = Redis::connect(&server.url()).await.expect("the server runs");
-    let watch = async |key: &str| backend.watch(&key.into()).await.expect("a subscription");
-    let mut first = watch("k").await;
-    // The first subscription itself counts as a change.
-    let _ = futures_util::FutureExt::now_or_never(first.changed());
-    let mut second = watch("k").await;
-    // Confirmed only after the second watch is fully set up.
-    let _third = watch("another").await;
-    let _fourth = watch("a third").await;
-    let woken = futures_util::FutureExt::now_or_never(first.changed());
-    assert!(woken.is_none(), "woken by another waiter");
-    let _: i64 = plain(&server).await.publish("dlock:{k}:free", "").await.expect("PUBLISH");
-    first.changed().await;
-    second.changed().await;
 }
 
 async fn renewals_and_releases_overtake_a_flood_of_acquires() {
@@ -603,11 +390,11 @@ async fn two_passwords_at_a_time_let_credentials_rotate() {
     };
     let url = |password: &str| format!("redis://locks:{password}@127.0.0.1:{}/", server.port());
     set(&["on", "~dlock:*", "&dlock:*", "+@all", ">old"]).await;
-    let before = registry_over(Redis::connect(&url("old")).await.expect("the old password"));
+    let before = steps::registry(Redis::connect(&url("old")).await.expect("the old password"));
     let held = before.lock("k").ttl(Duration::from_millis(1_500)).acquire().await.expect("free");
 
     set(&[">new"]).await;
-    let after = registry_over(Redis::connect(&url("new")).await.expect("the new password"));
+    let after = steps::registry(Redis::connect(&url("new")).await.expect("the new password"));
     Redis::connect(&url("old")).await.expect("still valid");
     let waiter = tokio::spawn(after.lock("k").wait(Duration::from_mins(1)).acquire());
     set(&["<old"]).await;
@@ -656,27 +443,6 @@ async fn tls_with_a_private_certificate_authority() {
     let url = format!("rediss://localhost:{port}/");
     Redis::connect(&url).await.expect_err("an unknown authority");
     let builder = Redis::builder().root_certificate(signed.cert.pem());
-    let registry = registry_over(builder.connect(&url).await.expect("a known authority"));
+    let registry = steps::registry(builder.connect(&url).await.expect("a known authority"));
     acquire(&registry, "k").await.release().await.expect("held to the end");
-}
-
-async fn a_release_that_overtakes_its_acquire_wins() {
-    use dlock_runtime::backend::{Attempt, Claim, Mode, Release};
-    let server = RedisServer::start();
-    let backend = Redis::connect(&server.url()).await.expect("the server runs");
-    let claim = |mode| Claim::new("k".into(), Duration::from_secs(30)).with_mode(mode);
-    let permits = Mode::Permits(std::num::NonZeroU32::MAX);
-    for (mode, fair) in
-        [(Mode::Exclusive, false), (Mode::Exclusive, true), (Mode::Shared, false), (permits, false)]
-    {
-        let late = claim(mode).with_fair(fair);
-        let abandon = Release { late_acquire: true, keep_for: None };
-        backend.release(&late, abandon).await.expect("an answer");
-        let answer = backend.try_acquire(&late).await.expect("an answer");
-        assert!(matches!(answer, Attempt::Busy { .. }), "an abandoned acquire: {answer:?}");
-        let another = claim(Mode::Exclusive);
-        let free = backend.try_acquire(&another).await.expect("an answer");
-        assert!(matches!(free, Attempt::Granted { .. }), "the key is not free: {free:?}");
-        backend.release(&another, Release::default()).await.expect("an answer");
-    }
 }

@@ -9,6 +9,8 @@ use dlock_tests::servers::{RedisCluster, RedisSentinels, RedisServer};
 use dlock_tests::trials::Trials;
 use tokio::time::sleep;
 
+use super::steps;
+
 pub(super) fn add(trials: &mut Trials) {
     macro_rules! add {
         ($($test:ident),* $(,)?) => { $(trials.needs("redis-server", stringify!($test), $test);)* };
@@ -31,11 +33,7 @@ pub(super) fn add(trials: &mut Trials) {
 }
 
 async fn registry(url: &str) -> Registry {
-    registry_over(Redis::connect(url).await.expect("the servers run"))
-}
-
-fn registry_over(backend: Redis) -> Registry {
-    Registry::builder().backend("redis", backend).build().expect("a registry")
+    steps::registry(Redis::connect(url).await.expect("the servers run"))
 }
 
 async fn acquire(registry: &Registry, key: &str) -> LockGuard {
@@ -43,14 +41,8 @@ async fn acquire(registry: &Registry, key: &str) -> LockGuard {
     lock.acquire().await.expect("the lock")
 }
 
-/// How often the servers have run a script, by their own statistics.
-fn scripts_run<'a>(servers: impl IntoIterator<Item = &'a RedisServer>) -> u64 {
-    let calls = |server: &RedisServer| {
-        let told = server.cli(&["INFO", "commandstats"]);
-        let line = told.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls="))?;
-        line.split(',').next()?.parse::<u64>().ok()
-    };
-    servers.into_iter().filter_map(calls).sum()
+fn scripts_run_on<'a>(servers: impl IntoIterator<Item = &'a RedisServer>) -> u64 {
+    servers.into_iter().map(steps::scripts_run).sum()
 }
 
 async fn ten_cycles_are_twenty_commands<'a>(
@@ -61,11 +53,11 @@ async fn ten_cycles_are_twenty_commands<'a>(
         acquire(registry, &format!("k{number}")).await.release().await.expect("held");
     }
     // By now every server has loaded the scripts.
-    let before = scripts_run(servers());
+    let before = scripts_run_on(servers());
     for number in 0..10 {
         acquire(registry, &format!("k{number}")).await.release().await.expect("held");
     }
-    assert_eq!(scripts_run(servers()) - before, 20);
+    assert_eq!(scripts_run_on(servers()) - before, 20);
 }
 
 async fn cluster_an_uncontended_cycle_is_two_commands() {
@@ -81,24 +73,10 @@ async fn sentinel_an_uncontended_cycle_is_two_commands() {
     ten_cycles_are_twenty_commands(&registry, || vec![&all.servers[master]]).await;
 }
 
-/// Without a wake-up each of these would wait for the engine's own look, half a second and more.
 async fn cluster_processes_hand_over_by_messages() {
     let cluster = RedisCluster::start();
     let registries = [registry(&cluster.url()).await, registry(&cluster.url()).await];
-    let began = Instant::now();
-    let mut guard = acquire(&registries[0], "k").await;
-    let rounds = 20;
-    for round in 1..=rounds {
-        let next = registries[round % 2].lock("k").wait(Duration::from_secs(20)).acquire();
-        let waiter = tokio::spawn(next);
-        // The release comes when the other one has looked and waits: it cannot get in before.
-        sleep(Duration::from_millis(30)).await;
-        guard.release().await.expect("held to the end");
-        guard = waiter.await.expect("no panic").expect("the lock");
-    }
-    let took = began.elapsed();
-    assert!(took < Duration::from_secs(6), "{rounds} hand-overs took {took:?}");
-    guard.release().await.expect("held to the end");
+    steps::hand_over_without_polling(&registries).await;
 }
 
 /// Moves the slot of a key as resharding does: `ASK` and `TRYAGAIN` during the move, `MOVED` afterwards.
@@ -204,7 +182,7 @@ async fn cluster_a_hung_node_leaves_the_others_alone() {
         .map(tokio::spawn)
         .collect();
     let two = Redis::connect(&url).await.expect("the other nodes answer");
-    let two = registry_over(two);
+    let two = steps::registry(two);
     let mut slowest = Duration::ZERO;
     while began.elapsed() < ttl * 3 {
         for registry in [&one, &two] {
@@ -330,7 +308,7 @@ async fn replica_waits_run_concurrently() {
     .await
     .expect("no panic");
     let builder = Redis::builder().replicas(1).response_timeout(Duration::from_secs(10));
-    let registry = registry_over(builder.connect(&master.url()).await.expect("it runs"));
+    let registry = steps::registry(builder.connect(&master.url()).await.expect("it runs"));
     acquire(&registry, "warm").await.release().await.expect("held");
     far.delay(Duration::from_millis(30));
 
@@ -380,10 +358,6 @@ async fn an_invalid_url_is_a_one_line_error() {
         ("redis+cluster://:secret@127.0.0.1:1", "127.0.0.1:1 could not be reached"),
         ("redis+sentinel://:secret@127.0.0.1:1/shop", "127.0.0.1:1 could not be reached"),
     ] {
-        let error = dlock_runtime::connect(url).await.expect_err(url);
-        let shown = format!("{error} {error:?}");
-        assert!(error.to_string().contains(part), "{url}: {error}");
-        assert!(!shown.contains("secret"), "{shown}");
-        assert_eq!(error.to_string().lines().count(), 1, "{error}");
+        steps::assert_one_line_error(url, part).await;
     }
 }

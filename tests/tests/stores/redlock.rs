@@ -7,10 +7,12 @@ mod protocol;
 
 use std::time::Duration;
 
+use dlock_runtime::Registry;
 use dlock_runtime::backend::Redlock;
-use dlock_runtime::{LockGuard, Registry, Wait};
 use dlock_tests::servers::{RedisNodes, RedisServer};
 use dlock_tests::trials::Trials;
+
+use super::steps::{self, acquire, scripts_run};
 
 /// `add!(trials: module::{test, test, …})`
 macro_rules! add {
@@ -81,17 +83,6 @@ async fn registry(nodes: &RedisNodes) -> Registry {
 fn registry_over(backend: Redlock) -> Registry {
     let builder = Registry::builder().backend("redlock", backend).default_ttl(LONGEST);
     builder.build().expect("a registry")
-}
-
-async fn acquire(registry: &Registry, key: &str) -> LockGuard {
-    registry.lock(key).wait(Wait::Forever).acquire().await.expect("the lock")
-}
-
-/// How often a server has run a script, by its own statistics.
-fn scripts_run(server: &RedisServer) -> u64 {
-    let told = server.cli(&["INFO", "commandstats"]);
-    let line = told.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls="));
-    line.and_then(|line| line.split(',').next()).and_then(|calls| calls.parse().ok()).unwrap_or(0)
 }
 
 /// Waits until all these nodes count again.

@@ -16,6 +16,8 @@ use dlock_tests::workers::Worker;
 use futures_util::future::{BoxFuture, join_all};
 use tokio::task::JoinHandle;
 
+use super::steps::sqlite_file;
+
 const WORKER: &str = env!("CARGO_BIN_EXE_worker");
 
 /// The timeout for what must happen but may be late on a busy machine.
@@ -23,8 +25,7 @@ const TIMEOUT: Duration = Duration::from_mins(1);
 
 pub(super) fn add(trials: &mut Trials) {
     trials.add("sqlite_in_every_role", || async {
-        let folder = tempfile::tempdir().expect("a temporary directory");
-        let url = format!("sqlite:{}", folder.path().join("locks.db").display());
+        let (_folder, url) = sqlite_file();
         in_every_role(&url).await;
     });
     trials.needs("redis-server", "redis_in_every_role", || async {

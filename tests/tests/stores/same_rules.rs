@@ -14,6 +14,8 @@ use dlock_tests::trials::Trials;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use super::steps::sqlite_file;
+
 /// Nothing expires during a test.
 const LONG: Duration = Duration::from_mins(10);
 
@@ -24,8 +26,7 @@ const COMPARED: usize = 150;
 
 pub(super) fn add(trials: &mut Trials) {
     trials.add("sqlite_decides_as_memory_does", || async {
-        let folder = tempfile::tempdir().expect("a temporary directory");
-        let url = format!("sqlite:{}", folder.path().join("locks.db").display());
+        let (_folder, url) = sqlite_file();
         let store = Sqlite::connect(&url).await.expect("a file");
         compare(&store).await;
         compare_sets(&store).await;
@@ -48,10 +49,11 @@ pub(super) fn add(trials: &mut Trials) {
         compare(&store).await;
         compare_sets(&store).await;
     });
-    trials.add("memory_never_shortens_a_lease", || async { never_shortens_a_lease(&Memory::new()).await });
+    trials.add("memory_never_shortens_a_lease", || async {
+        never_shortens_a_lease(&Memory::new()).await
+    });
     trials.add("sqlite_never_shortens_a_lease", || async {
-        let folder = tempfile::tempdir().expect("a temporary directory");
-        let url = format!("sqlite:{}", folder.path().join("locks.db").display());
+        let (_folder, url) = sqlite_file();
         never_shortens_a_lease(&Sqlite::connect(&url).await.expect("a file")).await;
     });
     trials.needs("postgres", "postgres_never_shortens_a_lease", || async {
@@ -185,7 +187,12 @@ async fn compare_sets(store: &impl Backend) {
         if began.elapsed() < QUICK {
             let alike = asked.iter().all(|(_, expected, answer)| expected == answer);
             assert!(alike, "{} differs from memory:\n{asked:#?}", store.kind());
-            assert_eq!(listed, expected, "{} lists other holders and waiters than memory", store.kind());
+            assert_eq!(
+                listed,
+                expected,
+                "{} lists other holders and waiters than memory",
+                store.kind()
+            );
             compared += 1;
         }
     }
@@ -238,7 +245,12 @@ async fn compare(store: &impl Backend) {
         }
         let (expected, listed) = (seen(&model, &key).await, seen(store, &key).await);
         if began.elapsed() < QUICK {
-            assert_eq!(listed, expected, "{} lists other holders and waiters than memory", store.kind());
+            assert_eq!(
+                listed,
+                expected,
+                "{} lists other holders and waiters than memory",
+                store.kind()
+            );
             assert!(all_alike, "{} differs from memory:\n{asked:#?}", store.kind());
             compared += 1;
         }

@@ -218,9 +218,9 @@ async fn postgres_counts_statements() {
 async fn postgres_leaves_nothing_behind() {
     let mut server = PostgresServer::start();
     let folder = server.folder().display().to_string();
-    let message = std::fs::read_to_string(server.folder().join("postmaster.pid"));
-    let message = message.expect("the server's file");
-    let segment = message.lines().nth(6).and_then(|line| line.split_whitespace().next_back());
+    let pid_file = std::fs::read_to_string(server.folder().join("postmaster.pid"));
+    let pid_file = pid_file.expect("the server's file");
+    let segment = pid_file.lines().nth(6).and_then(|line| line.split_whitespace().next_back());
     let segment = segment.expect("an id").to_owned();
     assert!(segments().contains(&segment), "{segments:?}", segments = segments());
     assert!(processes().any(|process| process.contains(&folder)));

@@ -12,6 +12,8 @@ use dlock_tests::servers::{MariaDbServer, PostgresServer, RedisServer};
 use dlock_tests::trials::Trials;
 use sqlx::{AssertSqlSafe, Connection, MySqlConnection, PgConnection, SqliteConnection};
 
+use super::steps::sqlite_file;
+
 const TTL: Duration = Duration::from_secs(30);
 
 type Writing<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
@@ -171,7 +173,11 @@ async fn an_operator_sees_and_releases_an_unreadable_group(open: &impl Open) {
         assert!(holder.owner.is_none() && !holder.expires_in.is_zero(), "{holder:?}");
         let listed = store.list("").await.expect("an unreadable group hides no other key");
         assert_eq!(listed.len(), 1, "{listed:?}");
-        let message = store.revoke(&"k".into()).await.expect_err("an unreadable group cannot be revoked").to_string();
+        let message = store
+            .revoke(&"k".into())
+            .await
+            .expect_err("an unreadable group cannot be revoked")
+            .to_string();
         assert!(message.contains("another version"), "{message}");
         assert!(store.force_release(&"k".into()).await.expect("it answers"), "`{group}`");
         let mine = claim(Mode::Exclusive);
@@ -229,8 +235,7 @@ struct File {
 
 impl File {
     async fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a temporary directory");
-        let url = format!("sqlite:{}", folder.path().join("locks.db").display());
+        let (folder, url) = sqlite_file();
         Self { store: Sqlite::connect(&url).await.expect("a file"), url, _folder: folder }
     }
 

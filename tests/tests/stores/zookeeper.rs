@@ -7,10 +7,12 @@ mod one;
 
 use std::time::Duration;
 
+use dlock_runtime::Registry;
 use dlock_runtime::backend::ZooKeeper;
-use dlock_runtime::{LockGuard, Registry, Wait};
 use dlock_tests::servers::{CURATOR, ZOOKEEPER, ZooKeeperServer};
 use dlock_tests::trials::Trials;
+
+use super::steps::{self, acquire, until};
 
 pub(super) fn add(trials: &mut Trials) {
     macro_rules! add {
@@ -66,20 +68,7 @@ fn registry_over(backend: ZooKeeper) -> Registry {
     builder.default_ttl(Duration::from_secs(30)).build().expect("a registry")
 }
 
-async fn acquire(registry: &Registry, key: &str) -> LockGuard {
-    registry.lock(key).wait(Wait::Forever).acquire().await.expect("the lock")
-}
-
 /// The number of ephemeral nodes on the server.
 fn nodes(server: &ZooKeeperServer) -> usize {
     server.ephemerals().len()
-}
-
-/// Waits for something that must come.
-async fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let began = std::time::Instant::now();
-    while !condition() {
-        assert!(began.elapsed() < Duration::from_secs(30), "not within 30 s: {what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
 }

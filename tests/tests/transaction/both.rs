@@ -44,7 +44,7 @@ macro_rules! rows {
             const WAITING: &'static str = $waiting;
 
             /// The statement that kills this connection.
-    fn end_of(connection: i64) -> String {
+            fn end_of(connection: i64) -> String {
                 format!("{}{connection}{}", $before, $behind)
             }
 
@@ -381,9 +381,7 @@ pub async fn readers_share_and_exclude_a_writer<DB: Rows>(pool: &Pool<DB>) {
 }
 
 /// A rollback does not undo what the writer did outside of the database under its token.
-pub async fn a_readers_token_exceeds_that_of_a_rolled_back_writer<DB: Rows>(
-    pool: &Pool<DB>,
-) {
+pub async fn a_readers_token_exceeds_that_of_a_rolled_back_writer<DB: Rows>(pool: &Pool<DB>) {
     let mut writer = DB::begin(pool).await;
     lock(&mut writer, "k").await;
     writer.commit().await.expect("a commit");
@@ -423,7 +421,10 @@ pub async fn a_waiting_writer_precedes_later_readers<DB: Rows>(pool: &Pool<DB>) 
         if late.is_err() {
             break;
         }
-        assert!(began.elapsed() < Duration::from_secs(20), "later readers overtake a waiting writer");
+        assert!(
+            began.elapsed() < Duration::from_secs(20),
+            "later readers overtake a waiting writer"
+        );
     }
     assert!(!writing.is_finished());
     reader.commit().await.expect("a commit");

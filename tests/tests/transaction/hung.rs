@@ -115,10 +115,8 @@ pub async fn mysql_a_frozen_server_is_reported() {
 }
 
 /// The future is dropped while the server executes its statement, with and without a limit on the wait.
-async fn an_abandoned_call_frees_its_connection<DB: Rows>(
-    waiters: Pool<DB>,
-    holders: Pool<DB>,
-) where
+async fn an_abandoned_call_frees_its_connection<DB: Rows>(waiters: Pool<DB>, holders: Pool<DB>)
+where
     for<'c> Transaction<'c, DB>: Send,
 {
     let mut holder = DB::begin(&holders).await;

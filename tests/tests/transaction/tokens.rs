@@ -115,7 +115,10 @@ pub async fn postgres_every_token_is_remembered() {
                 let mut transaction = pool.begin().await.expect("a transaction");
                 let token = lock(&mut transaction, &format!("k{task}")).await.fencing_token().get();
                 let last = Postgres::ask(&mut transaction, REMEMBERED).await.expect("it");
-                assert!(last.unsigned_abs() >= token, "{token} was issued, but {last} is remembered");
+                assert!(
+                    last.unsigned_abs() >= token,
+                    "{token} was issued, but {last} is remembered"
+                );
             }
         })
     });

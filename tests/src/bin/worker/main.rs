@@ -14,7 +14,8 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
     let order: Value = serde_json::from_str(&std::env::args().nth(1).ok_or("missing order")?)?;
-    let text = |name: &str| order[name].as_str().map(str::to_owned).ok_or(format!("{name}: not a text"));
+    let text =
+        |name: &str| order[name].as_str().map(str::to_owned).ok_or(format!("{name}: not a text"));
     let number = |name: &str| order[name].as_u64().ok_or(format!("{name}: not a number"));
     if text("do")? == "buy" {
         return shop::buy(order["locks"].as_str(), &text("shop")?).await;

@@ -1,12 +1,13 @@
 //! Tests that run on both databases.
 
-use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
-use dlock_runtime::backend::{Attempt, Backend, Claim, Mode, Release};
-use dlock_runtime::{BackendError, FencingToken, LockError, LockGuard, Registry, Wait};
+use dlock_runtime::backend::{Backend, Claim, Release};
+use dlock_runtime::{BackendError, FencingToken, LockError, Wait};
 use dlock_tests::proxy::Proxy;
 use tokio::time::sleep;
+
+use crate::steps::{self, acquire, registry};
 
 /// A kind of database server, and how its backend is used.
 pub trait Database: Send + Sync + Sized + 'static {
@@ -36,8 +37,6 @@ pub trait Database: Send + Sync + Sized + 'static {
     fn connect(
         options: Options,
     ) -> impl Future<Output = Result<Self::Backend, BackendError>> + Send;
-    /// Over a pool of the user's own.
-    fn over_a_pool(url: &str) -> impl Future<Output = Self::Backend> + Send;
     /// A backend over a pool of the user's own, of this many connections.
     fn over_a_pool_of(
         connections: u32,
@@ -61,6 +60,62 @@ pub trait Database: Send + Sync + Sized + 'static {
     /// Creates a user that may log in but not create tables.
     fn make_shop(&self) -> impl Future<Output = ()> + Send;
 }
+
+/// The methods of `Database` whose code is the same for both databases.
+macro_rules! shared_methods {
+    ($backend:ty, $connection:ty, $pool:ty, $pool_options:ty) => {
+        fn port(&self) -> u16 {
+            self.0.port()
+        }
+
+        fn kill(&mut self) {
+            self.0.kill();
+        }
+
+        fn restart(&mut self) {
+            self.0.restart();
+        }
+
+        fn pause(&mut self) {
+            self.0.pause();
+        }
+
+        fn resume(&mut self) {
+            self.0.resume();
+        }
+
+        async fn connect(options: Options) -> Result<$backend, BackendError> {
+            let Options { url, table, connections, limit } = options;
+            let builder = <$backend>::builder().table(table).max_connections(connections);
+            builder.response_timeout(limit).connect(&url).await
+        }
+
+        async fn over_a_pool_of(connections: u32, url: &str) -> ($backend, $pool) {
+            let pool = <$pool_options>::new().max_connections(connections).connect(url).await;
+            let pool = pool.expect("the server runs");
+            (<$backend>::with_pool(pool.clone()).await.expect("the table"), pool)
+        }
+
+        fn change_user(pool: &$pool, url: &str) {
+            pool.set_connect_options(url.parse().expect("a URL"));
+        }
+
+        async fn lock_row(&self, key: &str) -> $connection {
+            let connection = <$connection as Connection>::connect(&self.0.url()).await;
+            let mut connection = connection.expect("the server runs");
+            let lock =
+                format!("BEGIN; SELECT 1 FROM dlock_leases WHERE lock_key = '{key}' FOR UPDATE");
+            let lock = sqlx::raw_sql(AssertSqlSafe(lock)).fetch_all(&mut connection).await;
+            assert_eq!(lock.expect("the statements").len(), 1, "there is no such row");
+            connection
+        }
+
+        async fn delete_idle_rows(backend: &$backend) {
+            backend.delete_idle_rows().await.expect("a sweep");
+        }
+    };
+}
+pub(super) use shared_methods;
 
 /// How to connect a backend.
 #[derive(Clone, Debug)]
@@ -89,14 +144,6 @@ pub async fn backend<D: Database>(server: &D) -> D::Backend {
 async fn short_timeout<D: Database>(url: String) -> D::Backend {
     let limit = Duration::from_millis(300);
     D::connect(Options { limit, ..Options::new(url) }).await.expect("the server runs")
-}
-
-pub fn registry(backend: impl Backend) -> Registry {
-    Registry::builder().backend("database", backend).build().expect("a registry")
-}
-
-pub async fn acquire(registry: &Registry, key: &str) -> LockGuard {
-    registry.lock(key).wait(Wait::Forever).acquire().await.expect("the lock")
 }
 
 pub async fn is_free(backend: &impl Backend, key: &str) -> bool {
@@ -128,24 +175,10 @@ pub async fn contended_tasks_of_one_process_cost_two_statements_each<D: Database
     assert_eq!(server.statements().await - before, 200);
 }
 
-/// Without a wake-up each of these would wait for the engine's own look, half a second and more.
 pub async fn processes_hand_over_without_polling<D: Database>() {
     let server = D::start();
     let registries = [registry(backend(&server).await), registry(backend(&server).await)];
-    let began = Instant::now();
-    let mut guard = acquire(&registries[0], "k").await;
-    let rounds = 20;
-    for round in 1..=rounds {
-        let next = registries[round % 2].lock("k").wait(Duration::from_secs(20)).acquire();
-        let waiter = tokio::spawn(next);
-        // The release comes when the other one has looked and waits: it cannot get in before.
-        sleep(Duration::from_millis(30)).await;
-        guard.release().await.expect("held to the end");
-        guard = waiter.await.expect("no panic").expect("the lock");
-    }
-    guard.release().await.expect("held to the end");
-    let took = began.elapsed();
-    assert!(took < Duration::from_secs(6), "{rounds} hand-overs took {took:?}");
+    steps::hand_over_without_polling(&registries).await;
 }
 
 /// Long enough to span a restart of the server.
@@ -154,18 +187,11 @@ const TTL: Duration = Duration::from_secs(8);
 pub async fn a_restart_keeps_the_hold<D: Database>() {
     let mut server = D::start();
     let (one, other) = (registry(backend(&server).await), registry(backend(&server).await));
-    let guard = one.lock("k").ttl(TTL).acquire().await.expect("the lock");
-    let token = guard.fencing_token();
-    server.kill();
-    server.restart();
-    let rival = other.lock("k").wait(Duration::ZERO).acquire().await;
-    assert!(rival.as_ref().is_err_and(LockError::is_busy), "{rival:?}");
-    // Past the first ttl, so it was renewed on the restarted server.
-    sleep(TTL).await;
-    assert!(guard.is_held(), "the hold ended although the data was kept");
-    guard.release().await.expect("held to the end");
-    let next = acquire(&other, "k").await;
-    assert!(next.fencing_token() > token, "{} follows {token}", next.fencing_token());
+    steps::assert_hold_survives(&one, &other, TTL, || {
+        server.kill();
+        server.restart();
+    })
+    .await;
 }
 
 pub async fn a_waiter_outlives_a_restart<D: Database>() {
@@ -189,14 +215,8 @@ pub async fn a_hung_server_fails_an_acquire_at_its_deadline<D: Database>() {
     let registry = registry(backend(&server).await);
     acquire(&registry, "warm").await.release().await.expect("held");
     server.pause();
-    let wait = Duration::from_millis(1_500);
-    let began = Instant::now();
-    let answer = registry.lock("k").wait(wait).acquire().await;
-    let took = began.elapsed();
+    steps::assert_waits_for_hung_server(&registry).await;
     server.resume();
-    let error = answer.expect_err("a hung server grants nothing");
-    assert!(error.is_transient() && !error.is_busy(), "{error:?}");
-    assert!(took >= wait && took < wait + Duration::from_secs(2), "failed after {took:?}");
 }
 
 pub async fn an_acquire_that_a_stopped_server_executes_late_grants_nothing<D: Database>() {
@@ -222,29 +242,7 @@ pub async fn an_acquire_that_a_stopped_server_executes_late_grants_nothing<D: Da
 
 pub async fn a_release_that_overtakes_its_acquire_wins<D: Database>() {
     let server = D::start();
-    let backend = backend(&server).await;
-    let claim = |mode| Claim::new("k".into(), Duration::from_secs(30)).with_mode(mode);
-    let abandon = Release { late_acquire: true, keep_for: None };
-    let permits = Mode::Permits(NonZeroU32::MAX);
-    // The first one finds no row, the others find one.
-    for (mode, fair) in [
-        (Mode::Exclusive, false),
-        (Mode::Exclusive, false),
-        (Mode::Exclusive, true),
-        (Mode::Shared, false),
-        (permits, false),
-    ] {
-        let late = claim(mode).with_fair(fair);
-        backend.release(&late, abandon).await.expect("an answer");
-        let answer = backend.try_acquire(&late).await.expect("an answer");
-        assert!(matches!(answer, Attempt::Busy { .. }), "an abandoned acquire: {answer:?}");
-        let another = claim(Mode::Exclusive);
-        let free = backend.try_acquire(&another).await.expect("an answer");
-        assert!(matches!(free, Attempt::Granted { .. }), "the key is not free: {free:?}");
-        let answer = backend.try_acquire(&late).await.expect("an answer");
-        assert!(matches!(answer, Attempt::Busy { .. }), "an abandoned acquire: {answer:?}");
-        backend.release(&another, Release::default()).await.expect("an answer");
-    }
+    steps::assert_early_release_wins(&backend(&server).await).await;
 }
 
 pub async fn a_cut_connection_is_replaced_during_a_hold<D: Database>() {
@@ -354,7 +352,7 @@ pub async fn requests_dropped_half_way_do_not_poison_a_pool_of_one<D: Database>(
 
 pub async fn an_existing_pool_can_be_used<D: Database>() {
     let server = D::start();
-    let (one, other) = (D::over_a_pool(&url(&server)).await, backend(&server).await);
+    let (one, other) = (D::over_a_pool_of(2, &url(&server)).await.0, backend(&server).await);
     let (one, other) = (registry(one), registry(other));
     let guard = acquire(&one, "k").await;
     let waiter = tokio::spawn(other.lock("k").wait(Wait::Forever).acquire());

@@ -9,7 +9,8 @@ use dlock_runtime::{Mode, Wait};
 use dlock_tests::proxy::Proxy;
 use tokio::time::{sleep, timeout};
 
-use super::both::{Database, Options, acquire, registry};
+use super::both::{Database, Options};
+use crate::steps::{acquire, registry};
 
 const TTL: Duration = Duration::from_secs(2);
 
@@ -91,8 +92,7 @@ pub async fn an_abandoned_statement_ends_on_the_server<D: Database>() {
     for one in asking {
         assert!(one.await.expect("no panic"), "the row is locked");
     }
-    until("no abandoned statement waits any more", async || server.waiting().await == 0)
-        .await;
+    until("no abandoned statement waits any more", async || server.waiting().await == 0).await;
     drop(row);
 }
 

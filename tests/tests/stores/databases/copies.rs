@@ -5,7 +5,8 @@ use std::time::Duration;
 use dlock_runtime::{LockError, Mode, Registry};
 use dlock_tests::late::LateProxy;
 
-use super::both::{Database, Options, acquire, backend, registry};
+use super::both::{Database, Options, backend};
+use crate::steps::{acquire, registry};
 
 /// Abandoned claims are undone within this time.
 const UNDOING: Duration = Duration::from_secs(20);

@@ -8,7 +8,8 @@ use dlock_tests::servers::MariaDbServer;
 use sqlx::mysql::{MySqlPool, MySqlPoolOptions};
 use sqlx::{AssertSqlSafe, Connection, MySqlConnection, Row};
 
-use super::both::{Database, Options, acquire, registry};
+use super::both::{Database, Options, shared_methods};
+use crate::steps::{acquire, registry};
 
 /// A server, and how often its statement count was queried: each such query counts itself.
 pub struct MySql(MariaDbServer, AtomicI64);
@@ -56,9 +57,7 @@ impl Database for MySql {
         Self(MariaDbServer::start(), AtomicI64::new(0))
     }
 
-    fn port(&self) -> u16 {
-        self.0.port()
-    }
+    shared_methods!(backend::MySql, MySqlConnection, MySqlPool, MySqlPoolOptions);
 
     fn url_by(&self, port: u16) -> String {
         format!("mysql://root@127.0.0.1:{port}/dlock")
@@ -68,63 +67,14 @@ impl Database for MySql {
         self.0.url_of("shop", None, "dlock")
     }
 
-    fn kill(&mut self) {
-        self.0.kill();
-    }
-
-    fn restart(&mut self) {
-        self.0.restart();
-    }
-
-    fn pause(&mut self) {
-        self.0.pause();
-    }
-
-    fn resume(&mut self) {
-        self.0.resume();
-    }
-
-    async fn connect(options: Options) -> Result<backend::MySql, BackendError> {
-        let Options { url, table, connections, limit } = options;
-        let builder = backend::MySql::builder().table(table).max_connections(connections);
-        builder.response_timeout(limit).connect(&url).await
-    }
-
-    async fn over_a_pool(url: &str) -> backend::MySql {
-        Self::over_a_pool_of(2, url).await.0
-    }
-
-    async fn over_a_pool_of(connections: u32, url: &str) -> (backend::MySql, MySqlPool) {
-        let pool = MySqlPoolOptions::new().max_connections(connections).connect(url).await;
-        let pool = pool.expect("the server runs");
-        (backend::MySql::with_pool(pool.clone()).await.expect("the table"), pool)
-    }
-
-    fn change_user(pool: &MySqlPool, url: &str) {
-        pool.set_connect_options(url.parse().expect("a URL"));
-    }
-
     async fn settings(pool: &MySqlPool) -> String {
         let settings = "SELECT CONCAT(@@max_statement_time, ' ', @@innodb_lock_wait_timeout)";
         sqlx::query_scalar(settings).fetch_one(pool).await.expect("a text")
     }
 
-    async fn lock_row(&self, key: &str) -> MySqlConnection {
-        let mut connection =
-            MySqlConnection::connect(&self.0.url()).await.expect("the server runs");
-        let lock = format!("BEGIN; SELECT 1 FROM dlock_leases WHERE lock_key = '{key}' FOR UPDATE");
-        let lock = sqlx::raw_sql(AssertSqlSafe(lock)).fetch_all(&mut connection).await;
-        assert_eq!(lock.expect("the statements").len(), 1, "there is no such row");
-        connection
-    }
-
     async fn waiting(&self) -> i64 {
         let waiting = "SELECT CAST(VARIABLE_VALUE AS SIGNED) FROM information_schema.GLOBAL_STATUS WHERE VARIABLE_NAME = 'INNODB_ROW_LOCK_CURRENT_WAITS'";
         self.ask(waiting).await.expect("a number")
-    }
-
-    async fn delete_idle_rows(backend: &backend::MySql) {
-        backend.delete_idle_rows().await.expect("a sweep");
     }
 
     async fn ask(&self, statements: &str) -> Option<i64> {

@@ -12,8 +12,9 @@ use dlock_tests::servers::{PostgresServer, free_port, program, run_as};
 use sqlx::postgres::{PgListener, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 
-use super::both::{Database, Options, acquire, registry};
+use super::both::{Database, Options, shared_methods};
 use super::mysql::contend;
+use crate::steps::{acquire, registry};
 
 pub struct Postgres(PostgresServer);
 
@@ -45,9 +46,7 @@ impl Database for Postgres {
         Self(PostgresServer::start())
     }
 
-    fn port(&self) -> u16 {
-        self.0.port()
-    }
+    shared_methods!(backend::Postgres, PgConnection, PgPool, PgPoolOptions);
 
     fn url_by(&self, port: u16) -> String {
         format!("postgres://postgres@127.0.0.1:{port}/postgres")
@@ -57,63 +56,15 @@ impl Database for Postgres {
         self.0.url_of("shop", None, "postgres")
     }
 
-    fn kill(&mut self) {
-        self.0.kill();
-    }
-
-    fn restart(&mut self) {
-        self.0.restart();
-    }
-
-    fn pause(&mut self) {
-        self.0.pause();
-    }
-
-    fn resume(&mut self) {
-        self.0.resume();
-    }
-
-    async fn connect(options: Options) -> Result<backend::Postgres, BackendError> {
-        let Options { url, table, connections, limit } = options;
-        let builder = backend::Postgres::builder().table(table).max_connections(connections);
-        builder.response_timeout(limit).connect(&url).await
-    }
-
-    async fn over_a_pool(url: &str) -> backend::Postgres {
-        Self::over_a_pool_of(2, url).await.0
-    }
-
-    async fn over_a_pool_of(connections: u32, url: &str) -> (backend::Postgres, PgPool) {
-        let pool = PgPoolOptions::new().max_connections(connections).connect(url).await;
-        let pool = pool.expect("the server runs");
-        (backend::Postgres::with_pool(pool.clone()).await.expect("the table"), pool)
-    }
-
-    fn change_user(pool: &PgPool, url: &str) {
-        pool.set_connect_options(url.parse().expect("a URL"));
-    }
-
     async fn settings(pool: &PgPool) -> String {
         let settings =
             "SELECT current_setting('statement_timeout') || ' ' || current_setting('lock_timeout')";
         sqlx::query_scalar(settings).fetch_one(pool).await.expect("a text")
     }
 
-    async fn lock_row(&self, key: &str) -> PgConnection {
-        let mut connection = PgConnection::connect(&self.0.url()).await.expect("the server runs");
-        let lock = format!("BEGIN; SELECT 1 FROM dlock_leases WHERE lock_key = '{key}' FOR UPDATE");
-        let lock = sqlx::raw_sql(AssertSqlSafe(lock)).fetch_all(&mut connection).await;
-        assert_eq!(lock.expect("the statements").len(), 1, "there is no such row");
-        connection
-    }
-
     async fn waiting(&self) -> i64 {
         let waiting = "SELECT COUNT(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
         self.ask(waiting).await.expect("a number")
-    }
-
-    async fn delete_idle_rows(backend: &backend::Postgres) {
-        backend.delete_idle_rows().await.expect("a sweep");
     }
 
     async fn ask(&self, statements: &str) -> Option<i64> {

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use dlock_runtime::backend::{Attempt, Backend, Claim};
 
-use super::both::{Database, Options, acquire, registry};
+use super::both::{Database, Options};
+use crate::steps::{acquire, registry};
 
 async fn refusal<D: Database>(url: String) -> String {
     let error = D::connect(Options::new(url)).await.expect_err("it is refused");
@@ -34,7 +35,10 @@ pub async fn a_table_without_a_column_is_refused<D: Database>() {
     let server = D::start();
     server.ask(D::TABLE_WITHOUT_CLAIMANT).await;
     let message = refusal::<D>(server.url_by(server.port())).await;
-    assert!(message.contains("`dlock_leases` is not the one") && message.contains("claimant"), "{message}");
+    assert!(
+        message.contains("`dlock_leases` is not the one") && message.contains("claimant"),
+        "{message}"
+    );
 }
 
 pub async fn a_table_of_a_later_version_is_refused<D: Database>() {
@@ -50,7 +54,8 @@ pub async fn a_table_of_a_later_version_is_refused<D: Database>() {
 pub async fn a_table_of_the_previous_version_is_read<D: Database>() {
     let server = D::start();
     server.ask(D::TABLE_WITHOUT_A_VERSION).await;
-    let backend = D::connect(Options::new(server.url_by(server.port()))).await.expect("it is readable");
+    let backend =
+        D::connect(Options::new(server.url_by(server.port()))).await.expect("it is readable");
     let mut mine = Claim::new("alone".into(), Duration::from_secs(30));
     let rival = backend.try_acquire(&mine).await.expect("an answer");
     assert!(matches!(rival, Attempt::Busy { .. }), "{rival:?}");

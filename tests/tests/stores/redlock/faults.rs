@@ -10,7 +10,7 @@ use dlock_tests::servers::{RedisNodes, RedisServer};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-use super::{LONGEST, acquire, all_count, backend_at, registry, registry_over, scripts_run};
+use super::{LONGEST, acquire, all_count, backend_at, registry, registry_over, scripts_run, steps};
 
 /// Tasks that acquire and release one lock in a loop, and assert mutual exclusion and growing tokens.
 struct Traffic {
@@ -110,13 +110,8 @@ pub(super) async fn two_nodes_killed_stopped_or_emptied_at_any_moment() {
 
 /// Asserts that an acquire with this wait fails soon after its deadline.
 async fn nobody_enters(registry: &Registry, wait: Duration) {
-    let began = Instant::now();
     let key = format!("another{}", wait.as_millis());
-    let answer = registry.lock(key).wait(wait).acquire().await;
-    let took = began.elapsed();
-    let error = answer.expect_err("no majority, no lock");
-    assert!(error.is_transient() && !error.is_busy(), "{error:?}");
-    assert!(took < wait + Duration::from_millis(1_500), "answered after {took:?}");
+    steps::assert_fails_at_deadline(registry, &key, wait).await;
 }
 
 /// Asserts that the hold is lost no later than the end of its validity.

@@ -6,7 +6,7 @@ use dlock_runtime::{LockError, Registry};
 use dlock_tests::servers::{RedisNodes, RedisServer};
 use tokio::time::sleep;
 
-use super::{acquire, backend, registry, registry_over, scripts_run};
+use super::{acquire, backend, registry, registry_over, scripts_run, steps};
 
 /// Runs ten cycles and returns how many scripts each node has run, waiting for up to 10 s until a node
 /// reaches its expected count.
@@ -93,24 +93,10 @@ pub(super) async fn one_of_several_concurrent_acquires_succeeds() {
     }
 }
 
-/// Without a wake-up each of these would wait for the engine's own look, half a second and more.
 pub(super) async fn processes_hand_over_by_messages() {
     let nodes = RedisNodes::start();
     let registries = [registry(&nodes).await, registry(&nodes).await];
-    let began = Instant::now();
-    let mut guard = acquire(&registries[0], "k").await;
-    let rounds = 20;
-    for round in 1..=rounds {
-        let next = registries[round % 2].lock("k").wait(Duration::from_secs(20)).acquire();
-        let waiter = tokio::spawn(next);
-        // The release comes when the other one has looked and waits: it cannot get in before.
-        sleep(Duration::from_millis(30)).await;
-        guard.release().await.expect("held to the end");
-        guard = waiter.await.expect("no panic").expect("the lock");
-    }
-    let took = began.elapsed();
-    assert!(took < Duration::from_secs(6), "{rounds} hand-overs took {took:?}");
-    guard.release().await.expect("held to the end");
+    steps::hand_over_without_polling(&registries).await;
 }
 
 pub(super) async fn a_lock_that_a_node_lost_is_restored_at_the_next_renewal() {

@@ -8,7 +8,7 @@ use dlock_tests::servers::ZooKeeperServer;
 use futures_util::future::{join_all, try_join_all};
 use tokio::time::sleep;
 
-use super::{acquire, nodes, registry, until};
+use super::{acquire, nodes, registry, steps, until};
 
 /// A session timeout in milliseconds, short enough for a test to span several.
 const TIMEOUT: u64 = 6_000;
@@ -70,10 +70,6 @@ pub(super) async fn busy_tasks_get_no_late_grants() {
     }
 }
 
-/// The number of concurrent acquires.
-const FLOOD: usize = 3_000;
-
-/// Renewals queue behind all requests in flight on the session's only connection, so there must be few of them.
 pub(super) async fn a_flood_of_acquires_keeps_few_requests_in_flight() {
     let _alone = ALONE.lock().await;
     let server = ZooKeeperServer::start();
@@ -82,24 +78,7 @@ pub(super) async fn a_flood_of_acquires_keeps_few_requests_in_flight() {
     let registry =
         registry(&url.replace(&server.port().to_string(), &proxy.port().to_string())).await;
     acquire(&registry, "k").await.release().await.expect("held");
-    proxy.stall_answers();
-    let before = server.statistic(REQUESTS);
-    let flood = (0..FLOOD).map(|number| {
-        let registry = registry.clone();
-        tokio::spawn(async move {
-            let lock = registry.lock(format!("k{number}")).wait(Wait::Forever);
-            lock.acquire().await?.release().await
-        })
-    });
-    let flood: Vec<_> = flood.collect();
-    // An unanswered request counts as in flight for half a second.
-    let sent = || server.statistic(REQUESTS) - before;
-    until("some are in flight", || sent() >= 64).await;
-    sleep(Duration::from_millis(300)).await;
-    let sent = sent();
-    assert!(sent < 500, "{sent} requests are in flight");
-    proxy.resume();
-    for answer in join_all(flood).await {
-        answer.expect("no panic").expect("held to the end");
-    }
+    let requests = || server.statistic(REQUESTS);
+    let lock = |key| registry.lock(key).wait(Wait::Forever);
+    steps::assert_flood_keeps_few_in_flight(&proxy, 64, requests, lock).await;
 }

@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use dlock_runtime::backend::ZooKeeper;
-use dlock_runtime::{LockError, LockGuard, Registry, Wait};
+use dlock_runtime::{LockError, Registry, Wait};
 use dlock_tests::proxy::Proxy;
 use dlock_tests::servers::ZooKeeperServer;
 use tokio::time::sleep;
 
-use super::{LONG, acquire, nodes, registry, registry_over, until};
+use super::{LONG, acquire, nodes, registry, registry_over, steps, until};
 
 const REQUESTS: &str = "zk_packets_received";
 
@@ -42,26 +42,12 @@ pub(super) async fn a_release_wakes_one_of_two_hundred_waiters() {
     let mut waiters = vec![];
     for _ in 0..WAITERS {
         let registry = registry(&url).await;
-        waiters.push(tokio::spawn(async move {
-            let guard = acquire(&registry, "k").await;
-            let token = guard.fencing_token();
-            guard.release().await.expect("held to the end");
-            token
-        }));
+        let lock = registry.lock("k").wait(Wait::Forever);
+        waiters.push(tokio::spawn(steps::acquire_once(lock)));
     }
     until("all are queued", || server.statistic("zk_watch_count") == WAITERS).await;
     let (before, began) = (server.statistic(REQUESTS), Instant::now());
-    let mut last = guard.fencing_token();
-    guard.release().await.expect("held to the end");
-    let mut tokens = vec![];
-    for waiter in waiters {
-        tokens.push(waiter.await.expect("no panic"));
-    }
-    tokens.sort();
-    for token in tokens {
-        assert!(token > last, "{token} after {last}");
-        last = token;
-    }
+    steps::hand_to_all(guard, waiters).await;
     let requests = server.statistic(REQUESTS) - before;
     // Each reads the queue, proves its session and releases. Every session sends heartbeats.
     let beats = WAITERS * 2 * (began.elapsed().as_secs() + 2);
@@ -99,13 +85,8 @@ pub(super) async fn a_dead_server_fails_callers_at_their_deadline_and_ends_the_h
     let left = guard.remaining();
     let began = Instant::now();
     for wait in [Duration::ZERO, Duration::from_millis(300), Duration::from_millis(1_500)] {
-        let began = Instant::now();
         let key = format!("k{}", wait.as_millis());
-        let answer = other.lock(key).wait(wait).acquire().await;
-        let error = answer.expect_err("nobody grants it");
-        let took = began.elapsed();
-        assert!(error.is_transient() && !error.is_busy(), "{error:?}");
-        assert!(took < wait + Duration::from_millis(1_500), "answered after {took:?} of {wait:?}");
+        steps::assert_fails_at_deadline(&other, &key, wait).await;
     }
     let lost = guard.lost().await;
     assert!(lost.is_lost(), "{lost:?}");
@@ -295,14 +276,6 @@ pub(super) async fn a_password_changes_while_services_run() {
     }
 }
 
-/// The number of tasks that acquire a lock during an outage.
-const MANY: usize = 200;
-
-/// Whether an acquire failed because of the store, and not because somebody holds the lock.
-fn is_failure(answer: &Result<LockGuard, LockError>) -> bool {
-    matches!(answer, Err(LockError::Backend { .. }))
-}
-
 pub(super) async fn an_outage_causes_few_connections() {
     let mut server = ZooKeeperServer::start();
     let proxy = Proxy::start(server.port()).await;
@@ -313,12 +286,7 @@ pub(super) async fn an_outage_causes_few_connections() {
     server.kill();
     // Longer than the session survives without its server.
     sleep(Duration::from_secs(4)).await;
-    let before = proxy.accepted();
-    let lock = |number| registry.lock(format!("k{number}")).wait(Duration::from_secs(4)).acquire();
-    let answers = futures_util::future::join_all((0..MANY).map(lock)).await;
-    assert!(answers.iter().all(is_failure), "{answers:?}");
-    let connections = proxy.accepted() - before;
-    assert!((1..=40).contains(&connections), "{connections} connections");
+    steps::assert_outage_causes_few_connections(&registry, &proxy).await;
     server.restart();
     acquire(&registry, "k").await.release().await.expect("held to the end");
 }
@@ -349,10 +317,6 @@ pub(super) async fn an_invalid_url_is_a_one_line_error() {
             "127.0.0.1:1,127.0.0.1:2 could not be reached",
         ),
     ] {
-        let error = dlock_runtime::connect(url).await.expect_err(url);
-        let shown = format!("{error} {error:?}");
-        assert!(error.to_string().contains(part), "{url}: {error}");
-        assert!(!shown.contains("secret"), "{shown}");
-        assert_eq!(error.to_string().lines().count(), 1, "{error}");
+        steps::assert_one_line_error(url, part).await;
     }
 }
