@@ -1,13 +1,15 @@
-//! What only real etcd servers can show.
+//! etcd on real servers.
 
 use std::time::{Duration, Instant};
 
 use dlock_runtime::backend::Etcd;
-use dlock_runtime::{LockError, LockGuard, Registry, Wait};
+use dlock_runtime::{LockError, Registry, Wait};
 use dlock_tests::proxy::Proxy;
 use dlock_tests::servers::{EtcdCluster, EtcdServer};
 use dlock_tests::trials::Trials;
 use tokio::time::sleep;
+
+use super::steps::{self, acquire, until};
 
 pub(super) fn add(trials: &mut Trials) {
     macro_rules! add {
@@ -15,8 +17,8 @@ pub(super) fn add(trials: &mut Trials) {
     }
     add!(
         an_uncontended_cycle_is_four_requests,
-        one_of_two_hundred_waiters_is_woken_by_a_release,
-        a_restart_in_mid_hold_and_in_mid_wait_is_outlived,
+        a_release_wakes_one_of_two_hundred_waiters,
+        holders_and_waiters_survive_a_restart,
         a_dead_server_fails_callers_at_their_deadline_and_ends_the_hold,
         a_half_open_network_ends_the_hold_before_its_lease,
         a_lease_shorter_than_the_servers_is_refused,
@@ -25,15 +27,15 @@ pub(super) fn add(trials: &mut Trials) {
         a_forgotten_login_is_repeated,
         a_hold_outlives_its_login,
         a_watch_outlives_a_login,
-        one_login_for_all_who_find_theirs_forgotten,
-        a_password_that_changes_is_told_and_then_used,
-        an_outage_is_met_with_few_connections,
-        of_a_flood_of_acquires_few_are_under_way,
-        tls_with_an_authority_of_ones_own,
-        mistakes_are_one_clear_line,
-        the_leader_is_killed_in_mid_hold_and_in_mid_wait,
-        a_member_that_is_cut_off_ends_the_hold_in_time,
-        a_minority_may_be_away,
+        concurrent_callers_share_one_new_login,
+        a_changed_password_is_reported_and_can_be_updated,
+        an_outage_causes_few_connections,
+        a_flood_of_acquires_keeps_few_requests_in_flight,
+        tls_with_a_private_certificate_authority,
+        an_invalid_url_is_a_one_line_error,
+        holders_and_waiters_survive_the_loss_of_the_leader,
+        a_partitioned_member_ends_the_hold_in_time,
+        a_minority_may_be_down,
     );
 }
 
@@ -46,40 +48,27 @@ fn registry_over(backend: Etcd) -> Registry {
     builder.default_ttl(TTL).build().expect("a registry")
 }
 
-/// A lease that the tests can wait for.
+/// Short enough for the tests to wait for its end.
 const TTL: Duration = Duration::from_secs(4);
 
-/// One that outlives what a test does.
+/// Long enough to outlive a test.
 const LONG: Duration = Duration::from_mins(1);
 
-async fn acquire(registry: &Registry, key: &str) -> LockGuard {
-    registry.lock(key).wait(Wait::Forever).acquire().await.expect("the lock")
-}
-
-/// Waits for something that must come.
-async fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !condition() {
-        assert!(began.elapsed() < Duration::from_secs(30), "not within 30 s: {what}");
-        sleep(Duration::from_millis(10)).await;
-    }
-}
-
-/// How many requests the server has begun to answer.
+/// The number of requests that the server has started to handle.
 fn requests(server: &EtcdServer) -> u64 {
     server.statistic("grpc_server_started_total{")
 }
 
-/// How many keys there are, and how many leases.
+/// The number of keys and of leases on the server.
 fn left(server: &EtcdServer) -> (usize, usize) {
     let keys = server.ctl(&["get", "", "--prefix", "--keys-only"]);
     let leases = server.ctl(&["lease", "list"]);
     let keys = keys.lines().filter(|line| !line.is_empty()).count();
-    // The first line says how many there are.
+    // The first line is a heading.
     (keys, leases.lines().skip(1).filter(|line| !line.trim().is_empty()).count())
 }
 
-/// Waits until so many stand in the queue of `k`.
+/// Waits until the queue of `k` has this length, the holder included.
 async fn queue(server: &EtcdServer, length: usize) {
     until("the queue", || {
         let keys = server.ctl(&["get", "dlock/k/", "--prefix", "--keys-only"]);
@@ -99,7 +88,7 @@ async fn an_uncontended_cycle_is_four_requests() {
     assert_eq!(requests(&server) - before, 80);
 }
 
-async fn one_of_two_hundred_waiters_is_woken_by_a_release() {
+async fn a_release_wakes_one_of_two_hundred_waiters() {
     const WAITERS: u64 = 200;
     let server = EtcdServer::start();
     let url = server.url();
@@ -108,34 +97,19 @@ async fn one_of_two_hundred_waiters_is_woken_by_a_release() {
     let mut waiters = vec![];
     for _ in 0..WAITERS {
         let registry = registry(&url).await;
-        waiters.push(tokio::spawn(async move {
-            let lock = registry.lock("k").ttl(LONG).wait(Wait::Forever);
-            let guard = lock.acquire().await.expect("the lock");
-            let token = guard.fencing_token();
-            guard.release().await.expect("held to the end");
-            token
-        }));
+        let lock = registry.lock("k").ttl(LONG).wait(Wait::Forever);
+        waiters.push(tokio::spawn(steps::acquire_once(lock)));
     }
     let watchers = || server.statistic("etcd_debugging_mvcc_watcher_total");
-    until("all stand in the queue", || watchers() == WAITERS).await;
+    until("all are queued", || watchers() == WAITERS).await;
     let before = requests(&server);
-    let mut last = guard.fencing_token();
-    guard.release().await.expect("held to the end");
-    let mut tokens = vec![];
-    for waiter in waiters {
-        tokens.push(waiter.await.expect("no panic"));
-    }
-    tokens.sort();
-    for token in tokens {
-        assert!(token > last, "{token} after {last}");
-        last = token;
-    }
+    steps::hand_to_all(guard, waiters).await;
     let requests = requests(&server) - before;
-    // Each looks, renews its lease, looks at its key, and releases with two.
+    // Each reads the queue, renews its lease, reads its key, and releases with two requests.
     assert!(requests <= WAITERS * 6, "{requests} requests for {WAITERS} hand-overs");
 }
 
-async fn a_restart_in_mid_hold_and_in_mid_wait_is_outlived() {
+async fn holders_and_waiters_survive_a_restart() {
     let mut server = EtcdServer::start();
     let (one, other) = (registry(&server.url()).await, registry(&server.url()).await);
     let guard = one.lock("k").ttl(LONG).acquire().await.expect("the lock");
@@ -160,17 +134,12 @@ async fn a_dead_server_fails_callers_at_their_deadline_and_ends_the_hold() {
     server.kill();
     let (began, left) = (Instant::now(), guard.remaining());
     for wait in [Duration::ZERO, Duration::from_millis(300), Duration::from_millis(1_500)] {
-        let began = Instant::now();
         let key = format!("k{}", wait.as_millis());
-        let answer = other.lock(key).wait(wait).acquire().await;
-        let took = began.elapsed();
-        let error = answer.expect_err("nobody grants it");
-        assert!(error.is_transient() && !error.is_busy(), "{error:?}");
-        assert!(took < wait + Duration::from_millis(1_500), "answered after {took:?} of {wait:?}");
+        steps::assert_fails_at_deadline(&other, &key, wait).await;
     }
     let lost = guard.lost().await;
     assert!(lost.is_lost(), "{lost:?}");
-    assert!(began.elapsed() < left + TTL, "it ended after {:?}", began.elapsed());
+    assert!(began.elapsed() < left + TTL, "ended after {:?}", began.elapsed());
 }
 
 async fn a_half_open_network_ends_the_hold_before_its_lease() {
@@ -183,7 +152,7 @@ async fn a_half_open_network_ends_the_hold_before_its_lease() {
     let waiter = tokio::spawn(other.lock("k").wait(Wait::Forever).acquire());
     queue(&server, 2).await;
     proxy.stall();
-    let next = waiter.await.expect("no panic").expect("the lock, when the lease has ended");
+    let next = waiter.await.expect("no panic").expect("the lock, once the lease has expired");
     assert!(!guard.is_held(), "two holders");
     assert!(next.fencing_token() > token);
     next.release().await.expect("held to the end");
@@ -196,7 +165,7 @@ async fn a_lease_shorter_than_the_servers_is_refused() {
     let server = EtcdServer::start();
     let registry = registry(&server.url()).await;
     let answer = registry.lock("k").ttl(Duration::from_secs(1)).acquire().await;
-    let error = answer.expect_err("the servers' shortest is 2 s").to_string();
+    let error = answer.expect_err("below the server's minimum").to_string();
     assert!(error.contains("its shortest is 3s"), "{error}");
 }
 
@@ -210,12 +179,12 @@ async fn nothing_is_left_behind() {
             let lock = other.lock(&key).wait(Duration::from_millis(20));
             assert!(lock.acquire().await.is_err_and(|error| error.is_busy()));
             guard.release().await.expect("held");
-            // Some are given up in mid-flight.
+            // Some are abandoned in flight.
             let lock = other.lock(format!("gone{number}"));
             drop(tokio::time::timeout(Duration::from_micros(number * 60), lock.acquire()).await);
         }
         for registry in [&one, &other] {
-            registry.shutdown(Duration::from_secs(10)).await.expect("all is given back");
+            registry.shutdown(Duration::from_secs(10)).await.expect("all is released");
         }
         assert_eq!(left(&server), (0, 0), "keys and leases");
     }
@@ -234,13 +203,12 @@ async fn credentials_are_checked_and_not_shown() {
     let error = Etcd::connect(&url.replace("s3cret", "wr0ng")).await.expect_err("a wrong password");
     let shown = format!("{error} {error:?}");
     assert!(!error.is_transient() && !shown.contains("wr0ng"), "{shown}");
-    let nobody =
-        registry_over(Etcd::connect(&server.url()).await.expect("leases are for everybody"));
+    let nobody = registry_over(Etcd::connect(&server.url()).await.expect("leases need no login"));
     let answer = nobody.lock("k").wait(Duration::from_secs(1)).acquire().await;
-    assert!(answer.is_err_and(|error| !error.is_transient()), "keys are not");
+    assert!(answer.is_err_and(|error| !error.is_transient()), "keys need a login");
 }
 
-/// With authentication, logged in; and where it is.
+/// Enables authentication on the server and connects with credentials.
 async fn logged_in(server: &EtcdServer) -> (Registry, Etcd) {
     server.enable_auth("s3cret");
     let url = server.url().replacen("://", "://locks:s3cret@", 1);
@@ -248,7 +216,7 @@ async fn logged_in(server: &EtcdServer) -> (Registry, Etcd) {
     (registry_over(backend.clone()), backend)
 }
 
-/// How often somebody has logged in.
+/// The number of successful logins on the server.
 fn logins(server: &EtcdServer) -> u64 {
     server.statistic("grpc_server_handled_total{grpc_code=\"OK\",grpc_method=\"Authenticate\"")
 }
@@ -258,7 +226,7 @@ async fn a_forgotten_login_is_repeated() {
     let (registry, _) = logged_in(&server).await;
     for _ in 0..2 {
         acquire(&registry, "k").await.release().await.expect("held to the end");
-        // Nobody asks for anything until the login is forgotten.
+        // No request is sent until the login has expired.
         sleep(Duration::from_secs(3)).await;
     }
     let lock = registry.lock("k").wait(Duration::ZERO);
@@ -268,7 +236,7 @@ async fn a_forgotten_login_is_repeated() {
 async fn a_hold_outlives_its_login() {
     let server = EtcdServer::start_forgetting_logins_after(1);
     let (registry, _) = logged_in(&server).await;
-    // Between two renewals it is forgotten.
+    // The login expires between two renewals.
     let guard = registry.lock("k").ttl(TTL * 3).acquire().await.expect("the lock");
     sleep(TTL * 5).await;
     assert!(guard.is_held(), "it was not renewed");
@@ -280,7 +248,7 @@ async fn a_watch_outlives_a_login() {
     let (one, _) = logged_in(&server).await;
     let url = server.url().replacen("://", "://locks:s3cret@", 1);
     let other = registry(&url).await;
-    // The waiter's watch is made when nothing was asked for a while.
+    // The waiter creates its watch after a pause in which its login expires.
     sleep(Duration::from_secs(3)).await;
     let guard = one.lock("k").ttl(LONG).acquire().await.expect("the lock");
     let waiter = tokio::spawn(other.lock("k").ttl(LONG).wait(Wait::Forever).acquire());
@@ -291,7 +259,7 @@ async fn a_watch_outlives_a_login() {
     next.release().await.expect("held to the end");
 }
 
-async fn one_login_for_all_who_find_theirs_forgotten() {
+async fn concurrent_callers_share_one_new_login() {
     let server = EtcdServer::start_forgetting_logins_after(1);
     let (registry, _) = logged_in(&server).await;
     sleep(Duration::from_secs(3)).await;
@@ -304,7 +272,7 @@ async fn one_login_for_all_who_find_theirs_forgotten() {
     }
 }
 
-async fn a_password_that_changes_is_told_and_then_used() {
+async fn a_changed_password_is_reported_and_can_be_updated() {
     let server = EtcdServer::start();
     let (registry, backend) = logged_in(&server).await;
     let guard = registry.lock("k").ttl(LONG).acquire().await.expect("the lock");
@@ -316,74 +284,39 @@ async fn a_password_that_changes_is_told_and_then_used() {
         let _ = server.ctl_as_root(words);
     }
     let answer = registry.lock("other").wait(Duration::from_secs(2)).acquire().await;
-    let error = answer.expect_err("the password is no longer the right one");
+    let error = answer.expect_err("the password has changed");
     let shown = format!("{error} {error:?}");
     assert!(!error.is_transient() && !error.is_busy(), "{shown}");
     assert!(shown.contains("credentials") && !shown.contains("s3cret"), "{shown}");
     let wrong = backend.update_credentials("locks", "wr0ng").await;
-    let error = wrong.expect_err("it is not this one either");
+    let error = wrong.expect_err("a wrong password");
     assert!(!error.is_transient() && !format!("{error:?}").contains("wr0ng"), "{error:?}");
     backend.update_credentials("locks", "n3xt").await.expect("the new password");
     acquire(&registry, "other").await.release().await.expect("held to the end");
     guard.release().await.expect("held to the end");
 }
 
-/// How many tasks want a lock during an outage.
-const MANY: usize = 200;
-
-/// How many locks are asked for at one moment.
-const FLOOD: usize = 3_000;
-
-/// A renewal is not answered before what is under way: so that is to be little.
-async fn of_a_flood_of_acquires_few_are_under_way() {
+async fn a_flood_of_acquires_keeps_few_requests_in_flight() {
     let server = EtcdServer::start();
     let proxy = Proxy::start(server.port()).await;
     let registry = registry(&format!("etcd://127.0.0.1:{}", proxy.port())).await;
     acquire(&registry, "k").await.release().await.expect("held to the end");
-    proxy.stall_answers();
-    let before = requests(&server);
-    let flood = (0..FLOOD).map(|number| {
-        let registry = registry.clone();
-        tokio::spawn(async move {
-            let lock = registry.lock(format!("k{number}")).ttl(LONG).wait(Wait::Forever);
-            lock.acquire().await?.release().await
-        })
-    });
-    let flood: Vec<_> = flood.collect();
-    // What is not answered counts for half a second.
-    let sent = || requests(&server) - before;
-    until("some are under way", || sent() >= 32).await;
-    sleep(Duration::from_millis(300)).await;
-    let sent = sent();
-    assert!(sent < 500, "{sent} requests are under way");
-    proxy.resume();
-    for answer in futures_util::future::join_all(flood).await {
-        answer.expect("no panic").expect("held to the end");
-    }
+    let lock = |key| registry.lock(key).ttl(LONG).wait(Wait::Forever);
+    steps::assert_flood_keeps_few_in_flight(&proxy, 32, || requests(&server), lock).await;
 }
 
-/// Nobody takes an outage for a holder.
-fn is_failure(answer: &Result<LockGuard, LockError>) -> bool {
-    matches!(answer, Err(LockError::Backend { .. }))
-}
-
-async fn an_outage_is_met_with_few_connections() {
+async fn an_outage_causes_few_connections() {
     let mut server = EtcdServer::start();
     let proxy = Proxy::start(server.port()).await;
     let registry = registry(&format!("etcd://127.0.0.1:{}", proxy.port())).await;
     acquire(&registry, "k").await.release().await.expect("held to the end");
     server.kill();
-    let before = proxy.accepted();
-    let lock = |number| registry.lock(format!("k{number}")).wait(Duration::from_secs(4)).acquire();
-    let answers = futures_util::future::join_all((0..MANY).map(lock)).await;
-    assert!(answers.iter().all(is_failure), "{answers:?}");
-    let connections = proxy.accepted() - before;
-    assert!((1..=40).contains(&connections), "{connections} connections");
+    steps::assert_outage_causes_few_connections(&registry, &proxy).await;
     server.restart();
     acquire(&registry, "k").await.release().await.expect("held to the end");
 }
 
-async fn tls_with_an_authority_of_ones_own() {
+async fn tls_with_a_private_certificate_authority() {
     let signed =
         rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()]);
     let signed = signed.expect("a key pair");
@@ -396,22 +329,18 @@ async fn tls_with_an_authority_of_ones_own() {
     acquire(&registry, "k").await.release().await.expect("held to the end");
 }
 
-async fn mistakes_are_one_clear_line() {
+async fn an_invalid_url_is_a_one_line_error() {
     for (url, part) in [
         ("etcd://u:secret@127.0.0.1", "host:port"),
         ("etcd://secret@127.0.0.1:1", "user:password"),
         ("etcd://u:secret@127.0.0.1:1?colour=secret", "`colour`"),
         ("etcd://127.0.0.1:1,127.0.0.1:2", "127.0.0.1:1,127.0.0.1:2"),
     ] {
-        let error = dlock_runtime::connect(url).await.expect_err(url);
-        let shown = format!("{error} {error:?}");
-        assert!(error.to_string().contains(part), "{url}: {error}");
-        assert!(!shown.contains("secret"), "{shown}");
-        assert_eq!(error.to_string().lines().count(), 1, "{error}");
+        steps::assert_one_line_error(url, part).await;
     }
 }
 
-async fn the_leader_is_killed_in_mid_hold_and_in_mid_wait() {
+async fn holders_and_waiters_survive_the_loss_of_the_leader() {
     let mut cluster = EtcdCluster::start();
     let (one, other) = (registry(&cluster.url()).await, registry(&cluster.url()).await);
     let long = Duration::from_secs(12);
@@ -429,8 +358,8 @@ async fn the_leader_is_killed_in_mid_hold_and_in_mid_wait() {
     next.release().await.expect("held to the end");
 }
 
-/// It was the leader, and may go on believing so for a while; the others elect another one.
-async fn a_member_that_is_cut_off_ends_the_hold_in_time() {
+/// The partitioned member is the leader and may keep believing so for a while. The others elect a new one.
+async fn a_partitioned_member_ends_the_hold_in_time() {
     let mut cluster = EtcdCluster::start();
     let near = cluster.leader();
     let one = registry(&cluster.servers[near].url()).await;
@@ -454,27 +383,27 @@ async fn a_member_that_is_cut_off_ends_the_hold_in_time() {
     acquire(&one, "k").await.release().await.expect("held to the end");
 }
 
-async fn a_minority_may_be_away() {
+async fn a_minority_may_be_down() {
     let mut cluster = EtcdCluster::start();
     let (one, other) = (registry(&cluster.url()).await, registry(&cluster.url()).await);
     let long = Duration::from_secs(12);
-    let away = (cluster.leader() + 1) % 3;
+    let down = (cluster.leader() + 1) % 3;
     for stopped in [false, true] {
         let guard = one.lock("k").ttl(long).wait(Wait::Forever).acquire().await.expect("the lock");
         let waiter = tokio::spawn(other.lock("k").ttl(long).wait(Wait::Forever).acquire());
         if stopped {
-            cluster.servers[away].pause();
+            cluster.servers[down].pause();
         } else {
-            cluster.servers[away].kill();
+            cluster.servers[down].kill();
         }
         sleep(long / 2).await;
         assert!(guard.is_held() && !waiter.is_finished());
         guard.release().await.expect("held to the end");
         waiter.await.expect("no panic").expect("the lock").release().await.expect("held");
         if stopped {
-            cluster.servers[away].resume();
+            cluster.servers[down].resume();
         } else {
-            cluster.servers[away].restart();
+            cluster.servers[down].restart();
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The resource's side of fencing tokens, on each kind of store.
+//! Fencing checks on the protected resource, for each kind of store.
 
 use dlock_runtime::FencingToken;
 use dlock_runtime::fencing::{self, FencingError};
@@ -17,7 +17,7 @@ pub(super) fn add(trials: &mut Trials) {
 const OLD: FencingToken = FencingToken::new(41);
 const NEW: FencingToken = FencingToken::new((1 << 62) + 1);
 
-/// The same on each database; its connections have types of their own.
+/// A macro, because each database has its own connection type.
 macro_rules! a_stale_update_is_refused {
     ($connection:expr) => {{
         let mut connection = $connection;
@@ -50,18 +50,18 @@ macro_rules! a_stale_update_is_refused {
         let refused = sell!(OLD, 7_i64).expect_err("a stale holder");
         let FencingError::Stale { presented, newest, .. } = refused else { panic!("{refused}") };
         assert_eq!((presented, newest), (OLD, NEW));
-        assert_eq!(stock!(7), 2, "it was refused, and written all the same");
+        assert_eq!(stock!(7), 2, "the refused update was written");
 
-        // Another row has a fence of its own.
+        // Each row has its own fence.
         sell!(OLD, 8_i64).expect("nobody has written it");
         let missing = sell!(NEW, 9_i64).expect_err("no such row");
         assert!(matches!(missing, FencingError::NoSuchRow), "{missing}");
 
-        // In a transaction that is rolled back nothing is written, the fence neither.
+        // A rolled-back transaction writes nothing, not even the fence.
         let mut transaction = connection.begin().await.expect("a transaction");
         let update = fencing::update(&mut *transaction, "products", NEW).column("fence");
         update.set("stock", 0_i64).filter("id", 8_i64).execute().await.expect("the next holder");
-        transaction.rollback().await.expect("a roll-back");
+        transaction.rollback().await.expect("a rollback");
         sell!(OLD, 8_i64).expect("nobody has written it since");
         assert_eq!(stock!(8), 3);
     }};
@@ -94,7 +94,7 @@ async fn redis() {
     let stale = fencing::set(&mut connection, "stock:7", 9, OLD).await.expect_err("a stale holder");
     let FencingError::Stale { presented, newest, .. } = stale else { panic!("{stale}") };
     assert_eq!((presented, newest), (OLD, NEW));
-    // Tokens that a floating point number would not tell apart.
+    // Two tokens that are equal as floating-point numbers.
     let before = FencingToken::new(NEW.get() - 1);
     let stale = fencing::set(&mut connection, "stock:7", 9, before).await.expect_err("stale");
     assert!(stale.is_stale());

@@ -1,4 +1,4 @@
-//! Each store on real servers, and what all of them have in common.
+//! Each store on real servers, and what all stores have in common.
 
 mod databases;
 #[cfg(feature = "etcd")]
@@ -12,6 +12,7 @@ mod redlock_model;
 mod roles;
 mod same_rules;
 mod servers;
+mod steps;
 mod stored_forms;
 mod zookeeper;
 

@@ -1,16 +1,17 @@
-//! Separate processes over one store: what one process cannot show about itself.
+//! Separate processes on one store: what a single process cannot show about itself.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use dlock_runtime::{FencingToken, LockGuard, Registry, Wait, transaction};
+use dlock_runtime::{FencingToken, Registry, transaction};
 use dlock_tests::servers::{MariaDbServer, PostgresServer, RedisServer, first_missing};
 use dlock_tests::trials::Trials;
 use dlock_tests::workers::Worker;
-use tempfile::TempDir;
 
-/// 8 processes buy what is left of 40 items. Under a lock in Redis that ends before the caller commits
-/// some read a stock that is sold already; with the row locked in the transaction itself none does.
+use super::steps;
+
+/// Eight processes buy 40 items. Under a Redis lock that is released before the caller commits, some
+/// of them read stale stock and oversell. With the row locked in the transaction itself, none does.
 macro_rules! only_a_lock_in_the_transaction_sells_exactly {
     ($pool:expr, $shop:expr) => {{
         let (pool, shop) = ($pool, $shop);
@@ -30,7 +31,7 @@ macro_rules! only_a_lock_in_the_transaction_sells_exactly {
             if exactly {
                 assert_eq!(sold, 40);
             } else {
-                assert!(sold > 40, "the mistake has sold {sold} of 40: it proves nothing");
+                assert!(sold > 40, "the broken version sold {sold} of 40: the test proves nothing");
             }
             sqlx::query("DROP TABLE products").execute(&pool).await.expect("a table");
             sqlx::query("DROP TABLE sales").execute(&pool).await.expect("a table");
@@ -43,24 +44,28 @@ const WORKER: &str = env!("CARGO_BIN_EXE_worker");
 pub(super) fn add(trials: &mut Trials) {
     trials.add("sqlite_no_update_is_lost", sqlite_no_update_is_lost);
     trials.add("sqlite_a_killed_holder_frees_its_key", sqlite_a_killed_holder_frees_its_key);
-    trials.add("sqlite_a_paused_holder_loses", sqlite_a_paused_holder_loses);
+    trials.add("sqlite_a_paused_holder_loses_its_lock", sqlite_a_paused_holder_loses_its_lock);
     let redis = "redis-server";
     trials.needs(redis, "redis_no_update_is_lost", redis_no_update_is_lost);
     trials.needs(redis, "redis_a_killed_holder_frees_its_key", redis_a_killed_holder_frees_its_key);
-    trials.needs(redis, "redis_a_paused_holder_loses", redis_a_paused_holder_loses);
+    trials.needs(
+        redis,
+        "redis_a_paused_holder_loses_its_lock",
+        redis_a_paused_holder_loses_its_lock,
+    );
     trials.needs("postgres", "postgres_no_update_is_lost", postgres_no_update_is_lost);
     trials.needs("postgres", "postgres_a_killed_holder_frees_its_key", || async {
         a_killed_holder_frees_its_key(&PostgresServer::start().url()).await;
     });
-    trials.needs("postgres", "postgres_a_paused_holder_loses", || async {
-        a_paused_holder_loses(&PostgresServer::start().url()).await;
+    trials.needs("postgres", "postgres_a_paused_holder_loses_its_lock", || async {
+        a_paused_holder_loses_its_lock(&PostgresServer::start().url()).await;
     });
     trials.needs("mariadbd", "mysql_no_update_is_lost", mysql_no_update_is_lost);
     trials.needs("mariadbd", "mysql_a_killed_holder_frees_its_key", || async {
         a_killed_holder_frees_its_key(&MariaDbServer::start().url()).await;
     });
-    trials.needs("mariadbd", "mysql_a_paused_holder_loses", || async {
-        a_paused_holder_loses(&MariaDbServer::start().url()).await;
+    trials.needs("mariadbd", "mysql_a_paused_holder_loses_its_lock", || async {
+        a_paused_holder_loses_its_lock(&MariaDbServer::start().url()).await;
     });
     let both = first_missing(&["postgres", "redis-server"]);
     trials.needs(both, "postgres_sells_the_stock_exactly", || async {
@@ -78,14 +83,8 @@ pub(super) fn add(trials: &mut Trials) {
     });
 }
 
-fn sqlite() -> (TempDir, String) {
-    let folder = tempfile::tempdir().expect("a temporary directory");
-    let url = format!("sqlite:{}", folder.path().join("locks.db").display());
-    (folder, url)
-}
-
 async fn sqlite_no_update_is_lost() {
-    let (_folder, url) = sqlite();
+    let (_folder, url) = steps::sqlite_file();
     no_update_is_lost(&url);
 }
 
@@ -103,7 +102,7 @@ async fn mysql_no_update_is_lost() {
 }
 
 async fn sqlite_a_killed_holder_frees_its_key() {
-    let (_folder, url) = sqlite();
+    let (_folder, url) = steps::sqlite_file();
     a_killed_holder_frees_its_key(&url).await;
 }
 
@@ -112,24 +111,24 @@ async fn redis_a_killed_holder_frees_its_key() {
     a_killed_holder_frees_its_key(&server.url()).await;
 }
 
-async fn sqlite_a_paused_holder_loses() {
-    let (_folder, url) = sqlite();
-    a_paused_holder_loses(&url).await;
+async fn sqlite_a_paused_holder_loses_its_lock() {
+    let (_folder, url) = steps::sqlite_file();
+    a_paused_holder_loses_its_lock(&url).await;
 }
 
-async fn redis_a_paused_holder_loses() {
+async fn redis_a_paused_holder_loses_its_lock() {
     let server = RedisServer::start();
-    a_paused_holder_loses(&server.url()).await;
+    a_paused_holder_loses_its_lock(&server.url()).await;
 }
 
-/// 4 processes × 4 tasks × 5 rounds on a number in a file.
+/// 4 processes × 4 tasks × 5 rounds increment a number in a file.
 fn no_update_is_lost(url: &str) {
     let folder = tempfile::tempdir().expect("a temporary directory");
     let all = 4 * 4 * 5;
     let locked = counted(url, &folder.path().join("locked"), true);
     assert_eq!(locked, all, "updates were lost under the lock");
     let unlocked = counted(url, &folder.path().join("unlocked"), false);
-    assert!(unlocked < all, "the control without the lock lost nothing: it proves nothing");
+    assert!(unlocked < all, "the run without the lock lost nothing: the test proves nothing");
 }
 
 fn counted(url: &str, file: &Path, locked: bool) -> u64 {
@@ -142,12 +141,7 @@ fn counted(url: &str, file: &Path, locked: bool) -> u64 {
 }
 
 async fn registry(url: &str) -> Registry {
-    let backend = dlock_runtime::connect(url).await.expect("a store");
-    Registry::builder().backend("shared", backend).build().expect("a registry")
-}
-
-async fn acquire(registry: &Registry, key: &str) -> LockGuard {
-    registry.lock(key).wait(Wait::Forever).acquire().await.expect("the lock")
+    steps::registry(dlock_runtime::connect(url).await.expect("a store"))
 }
 
 fn token_of(line: &str) -> FencingToken {
@@ -162,25 +156,25 @@ async fn a_killed_holder_frees_its_key(url: &str) {
     let stale = token_of(&worker.says());
     let killed = Instant::now();
     worker.kill();
-    let guard = acquire(&registry, "k").await;
+    let guard = steps::acquire(&registry, "k").await;
     let took = killed.elapsed();
-    // Not a benchmark: the second is for a busy machine.
+    // Not a benchmark: the extra second allows for a busy machine.
     assert!(took < ttl + Duration::from_secs(1), "free only {took:?} after the holder was killed");
     assert!(guard.fencing_token() > stale, "{} follows {stale}", guard.fencing_token());
     guard.release().await.expect("held to the end");
 }
 
-async fn a_paused_holder_loses(url: &str) {
+async fn a_paused_holder_loses_its_lock(url: &str) {
     let registry = registry(url).await;
     let mut worker = Worker::start(WORKER, &Worker::hold(url, "k", 1_000));
     let stale = token_of(&worker.says());
     worker.pause();
-    let guard = acquire(&registry, "k").await;
+    let guard = steps::acquire(&registry, "k").await;
     let fresh = guard.fencing_token();
     worker.resume();
     assert_eq!(worker.says(), "lost");
     worker.finish();
-    // A fenced store has seen the fresh token, and refuses the stale one.
+    // A fenced resource that has seen the fresh token refuses the stale one.
     assert!(stale < fresh, "{fresh} follows {stale}");
-    guard.release().await.expect("the one that went on did not take it back");
+    guard.release().await.expect("the resumed holder did not reacquire it");
 }

@@ -1,13 +1,15 @@
-//! What only a real Redis server can show: the wire, restarts, stalls, credentials and TLS.
+//! Redis on a real server: commands on the wire, restarts, stalls, credentials and TLS.
+
+mod late;
+mod subscriptions;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dlock_runtime::backend::{Backend, Redis};
-use dlock_runtime::{LockError, LockGuard, Mode, Registry, Wait};
-use dlock_tests::late::LateProxy;
+use dlock_runtime::{LockError, Mode, Registry, Wait};
 use dlock_tests::servers::RedisServer;
 use dlock_tests::trials::Trials;
 use futures_util::StreamExt;
@@ -16,48 +18,52 @@ use redis::AsyncCommands;
 use redis::aio::MultiplexedConnection;
 use tokio::time::sleep;
 
+use super::steps::{self, acquire};
+
 pub(super) fn add(trials: &mut Trials) {
     macro_rules! add {
-        ($($test:ident),* $(,)?) => { $(trials.needs("redis-server", stringify!($test), $test);)* };
+        ($module:ident: $($test:ident),* $(,)?) => {
+            $(trials.needs("redis-server", stringify!($test), $module::$test);)*
+        };
     }
-    add!(
+    add!(self:
         an_uncontended_cycle_is_two_commands,
         a_reader_a_permit_and_a_fair_lock_are_two_commands_each,
-        several_keys_are_taken_by_one_command,
-        a_set_of_which_one_was_given_up_is_not_granted,
+        several_keys_are_acquired_by_one_command,
+        a_set_with_an_abandoned_claim_is_not_granted,
         contended_tasks_of_one_process_cost_two_commands_each,
-        an_acquire_that_a_stopped_server_executes_late_grants_nothing,
-        a_release_that_overtakes_its_acquire_wins,
-        the_first_copy_of_an_acquire_that_was_sent_twice_grants_nothing_late,
-        the_first_copy_of_an_acquire_that_was_given_up_grants_nothing_late,
-        the_first_copy_of_an_acquire_grants_nothing_late_without_a_second_one,
         a_hung_server_fails_an_acquire_at_its_deadline,
         a_restart_with_data_keeps_the_hold,
         a_restart_without_data_loses_the_hold,
-        a_broken_connection_is_replaced_in_mid_hold,
-        a_waiter_outlives_its_subscription,
+        a_broken_connection_is_replaced_during_a_hold,
         a_flushed_script_cache_is_filled_again,
         nothing_but_expiring_keys_is_left_behind,
-        a_token_ahead_of_the_clock_is_outgrown_and_outlived,
+        a_token_ahead_of_the_clock_is_exceeded_and_kept,
         a_server_that_evicts_is_refused,
         the_documented_permissions_are_enough,
-        where_subscribing_is_refused_waiters_poll_at_once,
-        a_refused_subscription_is_logged_once_and_leaves_nothing_behind,
-        a_new_waiter_wakes_nobody_else,
         renewals_and_releases_overtake_a_flood_of_acquires,
         a_restarted_server_is_not_stormed,
         two_passwords_at_a_time_let_credentials_rotate,
         a_wrong_password_is_an_error_without_the_password,
-        tls_with_an_authority_of_ones_own,
+        tls_with_a_private_certificate_authority,
+    );
+    add!(late:
+        an_acquire_that_a_stopped_server_executes_late_grants_nothing,
+        a_release_that_overtakes_its_acquire_wins,
+        the_first_copy_of_a_resent_acquire_grants_nothing_late,
+        the_first_copy_of_an_abandoned_acquire_grants_nothing_late,
+        the_only_copy_of_a_failed_acquire_grants_nothing_late,
+    );
+    add!(subscriptions:
+        a_waiter_outlives_its_subscription,
+        waiters_poll_at_once_when_subscribing_is_refused,
+        a_refused_subscription_is_logged_once_and_leaves_nothing_behind,
+        a_new_waiter_wakes_nobody_else,
     );
 }
 
 async fn registry(server: &RedisServer) -> Registry {
-    registry_over(Redis::connect(&server.url()).await.expect("the server runs"))
-}
-
-fn registry_over(backend: impl Backend) -> Registry {
-    Registry::builder().backend("redis", backend).build().expect("a registry")
+    steps::registry(Redis::connect(&server.url()).await.expect("the server runs"))
 }
 
 async fn plain(server: &RedisServer) -> MultiplexedConnection {
@@ -65,11 +71,7 @@ async fn plain(server: &RedisServer) -> MultiplexedConnection {
     client.get_multiplexed_async_connection().await.expect("the server runs")
 }
 
-async fn acquire(registry: &Registry, key: &str) -> LockGuard {
-    registry.lock(key).wait(Wait::Forever).acquire().await.expect("the lock")
-}
-
-/// The commands that clients send while the future runs, scripts' own calls not among them.
+/// Runs `work` and returns the commands that clients sent meanwhile, without the calls inside scripts.
 async fn on_the_wire(server: &RedisServer, work: impl Future<Output = ()>) -> Vec<String> {
     let client = redis::Client::open(server.url()).expect("a URL");
     let monitor = client.get_async_monitor().await.expect("the server runs");
@@ -109,7 +111,7 @@ async fn an_uncontended_cycle_is_two_commands() {
     assert!(sent.iter().all(|line| line.to_ascii_uppercase().contains("\"EVALSHA\"")), "{sent:#?}");
 }
 
-async fn several_keys_are_taken_by_one_command() {
+async fn several_keys_are_acquired_by_one_command() {
     let server = RedisServer::start();
     let registry = registry(&server).await;
     let all = ["a", "b", "c"];
@@ -121,19 +123,19 @@ async fn several_keys_are_taken_by_one_command() {
     };
     cycle().await;
     let sent = on_the_wire(&server, cycle()).await;
-    // Each key is given back by itself.
+    // Each key is released separately.
     assert_eq!(sent.len(), 3 * (1 + 3), "{sent:#?}");
 }
 
-async fn a_set_of_which_one_was_given_up_is_not_granted() {
+async fn a_set_with_an_abandoned_claim_is_not_granted() {
     use dlock_runtime::backend::{Claim, Release, SetAttempt};
     let server = RedisServer::start();
     let backend = Redis::connect(&server.url()).await.expect("the server runs");
     let set = ["a", "b"].map(|key| Claim::new(key.into(), Duration::from_secs(30)));
-    let give_up = Release { late_acquire: true, keep_for: None };
-    backend.release(&set[1], give_up).await.expect("an answer");
+    let abandon = Release { late_acquire: true, keep_for: None };
+    backend.release(&set[1], abandon).await.expect("an answer");
     let answer = backend.try_acquire_set(&set).await.expect("an answer");
-    assert!(matches!(answer, SetAttempt::Busy { at: 1, .. }), "a given-up set: {answer:?}");
+    assert!(matches!(answer, SetAttempt::Busy { at: 1, .. }), "an abandoned set: {answer:?}");
     assert!(backend.list("").await.expect("an answer").is_empty());
 }
 
@@ -175,124 +177,25 @@ async fn contended_tasks_of_one_process_cost_two_commands_each() {
     assert_eq!(sent.len(), 512, "commands for 256 cycles");
 }
 
-async fn an_acquire_that_a_stopped_server_executes_late_grants_nothing() {
-    for round in 0..5 {
-        let mut server = RedisServer::start();
-        let quick = Duration::from_millis(100);
-        let backend = Redis::builder().response_timeout(quick).connect_timeout(quick);
-        let registry = registry_over(backend.connect(&server.url()).await.expect("it runs"));
-        acquire(&registry, "warm").await.release().await.expect("held");
-
-        server.pause();
-        let lock = registry.lock("k").ttl(Duration::from_secs(30));
-        let answer = lock.wait(Duration::from_millis(300)).acquire().await;
-        assert!(matches!(answer, Err(LockError::Backend { .. })), "{answer:?}");
-        server.resume();
-
-        // All that the server still had to execute, and the undoing of it, must come to an end with
-        // nothing held: the old connection's requests are executed before this one.
-        registry.shutdown(Duration::from_secs(20)).await.expect("the acquire is undone");
-        let mut connection = plain(&server).await;
-        let held: bool = connection.exists("dlock:{k}").await.expect("EXISTS");
-        assert!(!held, "a late acquire left a lock, round {round}");
-    }
-}
-
-async fn the_first_copy_of_an_acquire_that_was_sent_twice_grants_nothing_late() {
-    let server = RedisServer::start();
-    let mut between = LateProxy::start(server.port()).await;
-    let backend = Redis::connect(&format!("redis://127.0.0.1:{}", between.port())).await;
-    let registry = registry_over(backend.expect("the server runs"));
-    acquire(&registry, "warm").await.release().await.expect("held");
-
-    between.keep_next("EVALSHA");
-    let guard = acquire(&registry, "k").await;
-    let first = between.kept().await;
-    guard.release().await.expect("held to the end");
-    first.deliver().await;
-    assert_eq!(server.cli(&["EXISTS", "dlock:{k}"]).trim(), "0");
-    acquire(&registry, "k").await.release().await.expect("free");
-}
-
-/// The second copy heard that the key is held; the first one is executed when it is free.
-async fn the_first_copy_of_an_acquire_that_was_given_up_grants_nothing_late() {
-    let server = RedisServer::start();
-    let holder = registry(&server).await;
-    let mut between = LateProxy::start(server.port()).await;
-    let backend = Redis::connect(&format!("redis://127.0.0.1:{}", between.port())).await;
-    let backend = backend.expect("the server runs");
-    for mode in [Mode::Exclusive, Mode::Shared] {
-        let waiter = registry_over(backend.clone());
-        let lock = waiter.lock("k").mode(mode).wait(Duration::ZERO);
-        lock.clone().acquire().await.expect("free").release().await.expect("held");
-
-        let held = acquire(&holder, "k").await;
-        between.keep_next("EVALSHA");
-        let answer = lock.acquire().await;
-        assert!(answer.as_ref().is_err_and(LockError::is_busy), "{answer:?}");
-        let first = between.kept().await;
-        held.release().await.expect("held to the end");
-        waiter.shutdown(Duration::from_secs(20)).await.expect("the acquire is undone");
-        first.deliver().await;
-        let next = holder.lock("k").wait(Duration::ZERO).acquire().await;
-        next.expect("nobody holds it").release().await.expect("held");
-    }
-}
-
-/// The second copy had no connection: its caller is told so, but the first one was sent.
-async fn the_first_copy_of_an_acquire_grants_nothing_late_without_a_second_one() {
-    let server = RedisServer::start();
-    let holder = registry(&server).await;
-    let mut between = LateProxy::start(server.port()).await;
-    let backend = Redis::connect(&format!("redis://127.0.0.1:{}", between.port())).await;
-    let waiter = registry_over(backend.expect("the server runs"));
-    acquire(&waiter, "k").await.release().await.expect("held");
-
-    between.refuse_connections(true);
-    between.keep_next("EVALSHA");
-    let answer = waiter.lock("k").wait(Duration::ZERO).acquire().await;
-    assert!(matches!(answer, Err(LockError::Backend { .. })), "{answer:?}");
-    let first = between.kept().await;
-    between.refuse_connections(false);
-    waiter.shutdown(Duration::from_secs(20)).await.expect("the acquire is undone");
-    first.deliver().await;
-    let next = holder.lock("k").wait(Duration::ZERO).acquire().await;
-    next.expect("nobody holds it").release().await.expect("held");
-}
-
 async fn a_hung_server_fails_an_acquire_at_its_deadline() {
     let mut server = RedisServer::start();
     let registry = registry(&server).await;
     server.pause();
-    let wait = Duration::from_millis(1_500);
-    let began = Instant::now();
-    let answer = registry.lock("k").wait(wait).acquire().await;
-    let took = began.elapsed();
+    steps::assert_waits_for_hung_server(&registry).await;
     server.resume();
-    let error = answer.expect_err("a hung server grants nothing");
-    assert!(error.is_transient() && !error.is_busy(), "{error:?}");
-    assert!(took >= wait && took < wait + Duration::from_secs(2), "failed after {took:?}");
 }
 
-/// A ttl that a restart of the server fits into.
+/// Long enough to span a restart of the server.
 const TTL: Duration = Duration::from_secs(6);
 
 async fn a_restart_with_data_keeps_the_hold() {
     let mut server = RedisServer::start_durable();
     let (one, other) = (registry(&server).await, registry(&server).await);
-    let guard = one.lock("k").ttl(TTL).acquire().await.expect("the lock");
-    let token = guard.fencing_token();
-    server.kill();
-    server.restart();
-    let rival = other.lock("k").wait(Duration::ZERO).acquire().await;
-    assert!(rival.as_ref().is_err_and(LockError::is_busy), "{rival:?}");
-    // Beyond the first ttl: it was renewed on the new server.
-    sleep(TTL).await;
-    assert!(guard.is_held(), "the hold ended though the data was kept");
-    guard.release().await.expect("held to the end");
-    let next = acquire(&other, "k").await;
-    assert!(next.fencing_token() > token, "{} follows {token}", next.fencing_token());
-    next.release().await.expect("held");
+    steps::assert_hold_survives(&one, &other, TTL, || {
+        server.kill();
+        server.restart();
+    })
+    .await;
 }
 
 async fn a_restart_without_data_loses_the_hold() {
@@ -315,10 +218,10 @@ async fn a_restart_without_data_loses_the_hold() {
     next.release().await.expect("held");
 }
 
-async fn a_broken_connection_is_replaced_in_mid_hold() {
+async fn a_broken_connection_is_replaced_during_a_hold() {
     let server = RedisServer::start();
     let registry = registry(&server).await;
-    let guard = registry.lock("k").ttl(Duration::from_millis(1_500)).acquire().await.expect("it");
+    let guard = registry.lock("k").ttl(Duration::from_millis(1_500)).acquire().await.expect("free");
     let mut connection = plain(&server).await;
     for _ in 0..3 {
         let kill = redis::cmd("CLIENT").arg(&["KILL", "TYPE", "normal", "SKIPME", "yes"]).clone();
@@ -326,28 +229,6 @@ async fn a_broken_connection_is_replaced_in_mid_hold() {
         sleep(Duration::from_millis(700)).await;
     }
     assert!(guard.is_held(), "the hold ended with its connection");
-    guard.release().await.expect("held to the end");
-}
-
-async fn a_waiter_outlives_its_subscription() {
-    let server = RedisServer::start();
-    let (one, other) = (registry(&server).await, registry(&server).await);
-    let guard = one.lock("k").ttl(Duration::from_mins(1)).acquire().await.expect("the lock");
-    let waiter = tokio::spawn(other.lock("k").wait(Duration::from_secs(30)).acquire());
-    let mut connection = plain(&server).await;
-    let channels = redis::cmd("PUBSUB").arg(&["CHANNELS", "dlock:*"]).clone();
-    while channels.query_async::<Vec<String>>(&mut connection).await.expect("PUBSUB").is_empty() {
-        sleep(Duration::from_millis(2)).await;
-    }
-    let kill = redis::cmd("CLIENT").arg(&["KILL", "TYPE", "pubsub"]).clone();
-    let killed: i64 = kill.query_async(&mut connection).await.expect("CLIENT KILL");
-    assert_eq!(killed, 1, "one subscription per process");
-    // Released while nobody listens.
-    guard.release().await.expect("held to the end");
-    let released = Instant::now();
-    let guard = waiter.await.expect("no panic").expect("the lock");
-    let took = released.elapsed();
-    assert!(took < Duration::from_secs(5), "woken only {took:?} after the release");
     guard.release().await.expect("held to the end");
 }
 
@@ -367,7 +248,7 @@ async fn nothing_but_expiring_keys_is_left_behind() {
     let registry = registry(&server).await;
     for number in 0..20 {
         acquire(&registry, &format!("k{number}")).await.release().await.expect("held");
-        // Some are given up in mid-flight, which leaves a tombstone.
+        // Some are abandoned in flight, which leaves a tombstone.
         let lock = registry.lock(format!("gone{number}"));
         drop(tokio::time::timeout(Duration::from_micros(number * 20), lock.acquire()).await);
         let shared = registry.lock(format!("s{number}")).mode(Mode::Shared);
@@ -377,7 +258,7 @@ async fn nothing_but_expiring_keys_is_left_behind() {
         drop(tokio::time::timeout(Duration::from_micros(number * 20), shared.acquire()).await);
         read.release().await.expect("held");
     }
-    registry.shutdown(Duration::from_secs(10)).await.expect("all is given back");
+    registry.shutdown(Duration::from_secs(10)).await.expect("all is released");
     let mut connection = plain(&server).await;
     let keys: Vec<String> = connection.keys("*").await.expect("KEYS");
     assert!(!keys.is_empty());
@@ -388,24 +269,21 @@ async fn nothing_but_expiring_keys_is_left_behind() {
     }
     let channels = redis::cmd("PUBSUB").arg("CHANNELS").clone();
     let channels: Vec<String> = channels.query_async(&mut connection).await.expect("PUBSUB");
-    assert!(channels.is_empty(), "{channels:?} are still subscribed to");
+    assert!(channels.is_empty(), "still subscribed to {channels:?}");
 }
 
-async fn a_token_ahead_of_the_clock_is_outgrown_and_outlived() {
+async fn a_token_ahead_of_the_clock_is_exceeded_and_kept() {
     let server = RedisServer::start();
     let registry = registry(&server).await;
     let mut connection = plain(&server).await;
     let (now, _): (u64, u64) = redis::cmd("TIME").query_async(&mut connection).await.expect("TIME");
-    // A clock that was two hours ahead drew this one.
+    // As issued under a clock that was two hours ahead.
     let ahead = (now + 7_200) * 1_000_000;
     let () = connection.set("dlock:{k}:token", ahead).await.expect("SET");
     let guard = acquire(&registry, "k").await;
     assert_eq!(guard.fencing_token().get(), ahead + 1);
     let left: i64 = connection.ttl("dlock:{k}:token").await.expect("TTL");
-    assert!(
-        (10_700..=10_900).contains(&left),
-        "kept for {left} s, not until the clock has caught up"
-    );
+    assert!((10_700..=10_900).contains(&left), "kept for {left} s, not until the clock catches up");
     guard.release().await.expect("held");
 }
 
@@ -416,7 +294,7 @@ async fn a_server_that_evicts_is_refused() {
     assert!(!refused.is_transient());
 }
 
-/// The permissions that the documentation of the Redis backend names.
+/// The permissions that the documentation of the Redis backend lists.
 const PERMISSIONS: &str = "~dlock:* &dlock:* -@all +evalsha +script|load +get +set +del \
                            +pexpire +pttl +time +publish +subscribe +unsubscribe +ping";
 
@@ -430,7 +308,7 @@ async fn the_documented_permissions_are_enough() {
     let url = format!("redis://locks:s3cret%2Fword@127.0.0.1:{}/", server.port());
     let backend = Redis::connect(&url).await.expect("these credentials");
     assert!(!format!("{backend:?}").contains("s3cret"));
-    let registry = registry_over(backend);
+    let registry = steps::registry(backend);
     let guard = acquire(&registry, "k").await;
     let waiter = tokio::spawn(registry.lock("k").wait(Wait::Forever).acquire());
     guard.release().await.expect("held to the end");
@@ -440,103 +318,12 @@ async fn the_documented_permissions_are_enough() {
     assert!(guard.release().await.expect_err("released by force").is_lost());
 }
 
-/// A user who may do everything but hear messages and send them.
-async fn user_without_channels(server: &RedisServer) -> String {
-    let mut acl = redis::cmd("ACL");
-    acl.arg("SETUSER").arg("mute").arg("on").arg(">word");
-    acl.arg(&["resetchannels", "~dlock:*", "+@all"]);
-    let () = acl.query_async(&mut plain(server).await).await.expect("ACL SETUSER");
-    format!("redis://mute:word@127.0.0.1:{}/", server.port())
-}
-
-/// How often the server has run a script.
-fn scripts_run(server: &RedisServer) -> u64 {
-    let told = server.cli(&["INFO", "commandstats"]);
-    let line = told.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls="));
-    line.and_then(|line| line.split(',').next()?.parse().ok()).unwrap_or(0)
-}
-
-async fn where_subscribing_is_refused_waiters_poll_at_once() {
-    use dlock_runtime::backend::{Attempt, Claim, Release, Released};
-    let server = RedisServer::start();
-    let one = registry(&server).await;
-    let url = user_without_channels(&server).await;
-    let mute = registry_over(Redis::connect(&url).await.expect("a user"));
-    // A release that can tell nobody is a release all the same.
-    let backend = Redis::connect(&url).await.expect("a user");
-    let mut claim = Claim::new("warm".into(), Duration::from_secs(30));
-    let attempt = backend.try_acquire(&claim).await.expect("an answer");
-    let Attempt::Granted { token, .. } = attempt else { panic!("it is free: {attempt:?}") };
-    claim.token = Some(token);
-    let released = backend.release(&claim, Release::default()).await;
-    assert!(matches!(released, Ok(Released::Released)), "{released:?}");
-
-    let guard = one.lock("k").ttl(Duration::from_mins(1)).acquire().await.expect("the lock");
-    let before = scripts_run(&server);
-    let waiter = tokio::spawn(mute.lock("k").wait(Duration::from_mins(1)).acquire());
-    let began = Instant::now();
-    while scripts_run(&server) < before + 12 {
-        sleep(Duration::from_millis(5)).await;
-    }
-    let took = began.elapsed();
-    guard.release().await.expect("held");
-    waiter.await.expect("no panic").expect("the lock").release().await.expect("held");
-    // With a second before each look it would be twelve and more.
-    assert!(took < Duration::from_secs(8), "a dozen looks took {took:?}");
-}
-
-async fn a_refused_subscription_is_logged_once_and_leaves_nothing_behind() {
-    let server = RedisServer::start();
-    let url = user_without_channels(&server).await;
-    let looks = move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.expect("a runtime").block_on(async {
-            let (one, mute) =
-                (registry(&server).await, Redis::connect(&url).await.expect("a user"));
-            let shown = format!("{mute:?}");
-            assert!(shown.contains("wanted: 0, touched: 0"), "{shown}");
-            let others = registry_over(mute.clone());
-            for number in 0..200 {
-                let key = format!("k{number}");
-                let held = acquire(&one, &key).await;
-                let lock = others.lock(&key).wait(Duration::from_millis(20));
-                assert!(lock.acquire().await.expect_err("held by another").is_busy());
-                held.release().await.expect("held");
-            }
-            format!("{mute:?}")
-        })
-    };
-    let collected = tokio::task::spawn_blocking(|| dlock_tests::logs::collect(looks)).await;
-    let (shown, lines) = collected.expect("no panic");
-    assert!(shown.contains("wanted: 0, touched: 0"), "something is left behind: {shown}");
-    let logged = lines.matches("waiters poll").count();
-    assert_eq!(logged, 1, "logged more than once, or never: {lines}");
-}
-
-async fn a_new_waiter_wakes_nobody_else() {
-    let server = RedisServer::start();
-    let backend = Redis::connect(&server.url()).await.expect("the server runs");
-    let watch = async |key: &str| backend.watch(&key.into()).await.expect("a subscription");
-    let mut first = watch("k").await;
-    // The first subscription itself is news.
-    let _ = futures_util::FutureExt::now_or_never(first.changed());
-    let mut second = watch("k").await;
-    // Confirmed after all that was to be done for the second one.
-    let _third = watch("another").await;
-    let _fourth = watch("a third").await;
-    let woken = futures_util::FutureExt::now_or_never(first.changed());
-    assert!(woken.is_none(), "woken by another waiter");
-    let _: i64 = plain(&server).await.publish("dlock:{k}:free", "").await.expect("PUBLISH");
-    first.changed().await;
-    second.changed().await;
-}
-
 async fn renewals_and_releases_overtake_a_flood_of_acquires() {
     use dlock_runtime::backend::{Claim, Release, Renewal};
     const FLOOD: usize = 20_000;
     let server = RedisServer::start();
-    let patient = Redis::builder().response_timeout(Duration::from_mins(2));
-    let backend = patient.connect(&server.url()).await.expect("the server runs");
+    let builder = Redis::builder().response_timeout(Duration::from_mins(2));
+    let backend = builder.connect(&server.url()).await.expect("the server runs");
     let claim = |key: String| Claim::new(key.into(), Duration::from_mins(5));
     let held = claim("held".to_owned());
     backend.try_acquire(&held).await.expect("an answer");
@@ -558,7 +345,7 @@ async fn renewals_and_releases_overtake_a_flood_of_acquires() {
             }
         }
     });
-    // All are on their way, and hardly any has arrived.
+    // All are sent, and hardly any is answered.
     while began.load(Ordering::Relaxed) < FLOOD || answered.load(Ordering::Relaxed) == 0 {
         tokio::task::yield_now().await;
     }
@@ -566,11 +353,11 @@ async fn renewals_and_releases_overtake_a_flood_of_acquires() {
     backend.release(&held, Release::default()).await.expect("an answer");
     let before = answered.load(Ordering::Relaxed);
     assert!(matches!(renewal, Renewal::Renewed { .. }), "{renewal:?}");
-    assert!(before < FLOOD / 2, "{before} acquires of {FLOOD} went before a renewal and a release");
+    assert!(before < FLOOD / 2, "{before} of {FLOOD} acquires preceded a renewal and a release");
     flood.await.expect("no panic");
 }
 
-/// By its own count; the test's own connections are a handful.
+/// By the server's own count, which includes a few connections of the test.
 async fn a_restarted_server_is_not_stormed() {
     let mut server = RedisServer::start();
     let registry = registry(&server).await;
@@ -580,7 +367,7 @@ async fn a_restarted_server_is_not_stormed() {
         .map(|number| registry.lock(format!("k{number}")).wait(Duration::from_mins(2)).acquire())
         .map(tokio::spawn)
         .collect();
-    // They have met the outage.
+    // By now all have seen the outage.
     sleep(Duration::from_millis(500)).await;
     server.restart();
     for task in waiting {
@@ -592,7 +379,7 @@ async fn a_restarted_server_is_not_stormed() {
     assert!(count < 20, "{count} connections");
 }
 
-/// What the documentation of the Redis backend tells to do.
+/// The procedure in the documentation of the Redis backend.
 async fn two_passwords_at_a_time_let_credentials_rotate() {
     let server = RedisServer::start();
     let mut admin = plain(&server).await;
@@ -603,18 +390,18 @@ async fn two_passwords_at_a_time_let_credentials_rotate() {
     };
     let url = |password: &str| format!("redis://locks:{password}@127.0.0.1:{}/", server.port());
     set(&["on", "~dlock:*", "&dlock:*", "+@all", ">old"]).await;
-    let before = registry_over(Redis::connect(&url("old")).await.expect("the old password"));
+    let before = steps::registry(Redis::connect(&url("old")).await.expect("the old password"));
     let held = before.lock("k").ttl(Duration::from_millis(1_500)).acquire().await.expect("free");
 
     set(&[">new"]).await;
-    let after = registry_over(Redis::connect(&url("new")).await.expect("the new password"));
+    let after = steps::registry(Redis::connect(&url("new")).await.expect("the new password"));
     Redis::connect(&url("old")).await.expect("still valid");
     let waiter = tokio::spawn(after.lock("k").wait(Duration::from_mins(1)).acquire());
     set(&["<old"]).await;
     Redis::connect(&url("old")).await.expect_err("no longer valid");
-    // Who has authenticated before goes on, and ends in order.
+    // A connection authenticated before the change keeps working.
     sleep(Duration::from_secs(2)).await;
-    assert!(held.is_held(), "renewed over a connection that was made before");
+    assert!(held.is_held(), "not renewed over its old connection");
     held.release().await.expect("held");
     waiter.await.expect("no panic").expect("the lock").release().await.expect("held");
 }
@@ -630,7 +417,7 @@ async fn a_wrong_password_is_an_error_without_the_password() {
     Redis::connect(&url).await.expect("the right password");
 }
 
-async fn tls_with_an_authority_of_ones_own() {
+async fn tls_with_a_private_certificate_authority() {
     let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a key pair");
     let folder = tempfile::tempdir().expect("a temporary directory");
     let (certificate, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
@@ -656,27 +443,6 @@ async fn tls_with_an_authority_of_ones_own() {
     let url = format!("rediss://localhost:{port}/");
     Redis::connect(&url).await.expect_err("an unknown authority");
     let builder = Redis::builder().root_certificate(signed.cert.pem());
-    let registry = registry_over(builder.connect(&url).await.expect("a known authority"));
+    let registry = steps::registry(builder.connect(&url).await.expect("a known authority"));
     acquire(&registry, "k").await.release().await.expect("held to the end");
-}
-
-async fn a_release_that_overtakes_its_acquire_wins() {
-    use dlock_runtime::backend::{Attempt, Claim, Mode, Release};
-    let server = RedisServer::start();
-    let backend = Redis::connect(&server.url()).await.expect("the server runs");
-    let claim = |mode| Claim::new("k".into(), Duration::from_secs(30)).with_mode(mode);
-    let permits = Mode::Permits(std::num::NonZeroU32::MAX);
-    for (mode, fair) in
-        [(Mode::Exclusive, false), (Mode::Exclusive, true), (Mode::Shared, false), (permits, false)]
-    {
-        let late = claim(mode).with_fair(fair);
-        let give_up = Release { late_acquire: true, keep_for: None };
-        backend.release(&late, give_up).await.expect("an answer");
-        let answer = backend.try_acquire(&late).await.expect("an answer");
-        assert!(matches!(answer, Attempt::Busy { .. }), "a given-up acquire: {answer:?}");
-        let another = claim(Mode::Exclusive);
-        let free = backend.try_acquire(&another).await.expect("an answer");
-        assert!(matches!(free, Attempt::Granted { .. }), "the key is not free: {free:?}");
-        backend.release(&another, Release::default()).await.expect("an answer");
-    }
 }

@@ -1,4 +1,4 @@
-//! The forms in which Redis is run beyond one server: a Cluster, and servers under Sentinels.
+//! Redis on more than one server: Cluster, Sentinel and replicas.
 
 use std::time::{Duration, Instant};
 
@@ -9,6 +9,8 @@ use dlock_tests::servers::{RedisCluster, RedisSentinels, RedisServer};
 use dlock_tests::trials::Trials;
 use tokio::time::sleep;
 
+use super::steps;
+
 pub(super) fn add(trials: &mut Trials) {
     macro_rules! add {
         ($($test:ident),* $(,)?) => { $(trials.needs("redis-server", stringify!($test), $test);)* };
@@ -16,26 +18,22 @@ pub(super) fn add(trials: &mut Trials) {
     add!(
         cluster_an_uncontended_cycle_is_two_commands,
         cluster_processes_hand_over_by_messages,
-        cluster_a_slot_moves_in_mid_hold,
-        cluster_a_failover_in_mid_hold_and_in_mid_wait,
+        cluster_a_hold_survives_a_slot_migration,
+        cluster_holders_and_waiters_survive_a_failover,
         cluster_a_hung_node_leaves_the_others_alone,
         cluster_a_node_that_evicts_is_refused,
         sentinel_an_uncontended_cycle_is_two_commands,
-        sentinel_a_master_is_demoted_in_mid_hold,
-        sentinel_a_master_dies_in_mid_hold_and_in_mid_wait,
-        sentinel_an_unknown_master_is_told,
+        sentinel_a_hold_survives_a_demotion,
+        sentinel_holders_and_waiters_survive_a_dead_master,
+        sentinel_an_unknown_master_is_reported,
         replicas_must_have_a_lock_before_it_counts,
-        replicas_are_waited_for_together,
-        mistakes_in_urls_are_one_clear_line,
+        replica_waits_run_concurrently,
+        an_invalid_url_is_a_one_line_error,
     );
 }
 
 async fn registry(url: &str) -> Registry {
-    registry_over(Redis::connect(url).await.expect("the servers run"))
-}
-
-fn registry_over(backend: Redis) -> Registry {
-    Registry::builder().backend("redis", backend).build().expect("a registry")
+    steps::registry(Redis::connect(url).await.expect("the servers run"))
 }
 
 async fn acquire(registry: &Registry, key: &str) -> LockGuard {
@@ -43,14 +41,8 @@ async fn acquire(registry: &Registry, key: &str) -> LockGuard {
     lock.acquire().await.expect("the lock")
 }
 
-/// How often the servers have run a script, by their own statistics.
-fn scripts_run<'a>(servers: impl IntoIterator<Item = &'a RedisServer>) -> u64 {
-    let calls = |server: &RedisServer| {
-        let told = server.cli(&["INFO", "commandstats"]);
-        let line = told.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls="))?;
-        line.split(',').next()?.parse::<u64>().ok()
-    };
-    servers.into_iter().filter_map(calls).sum()
+fn scripts_run_on<'a>(servers: impl IntoIterator<Item = &'a RedisServer>) -> u64 {
+    servers.into_iter().map(steps::scripts_run).sum()
 }
 
 async fn ten_cycles_are_twenty_commands<'a>(
@@ -60,12 +52,12 @@ async fn ten_cycles_are_twenty_commands<'a>(
     for number in 0..10 {
         acquire(registry, &format!("k{number}")).await.release().await.expect("held");
     }
-    // Every server knows the scripts now.
-    let before = scripts_run(servers());
+    // By now every server has loaded the scripts.
+    let before = scripts_run_on(servers());
     for number in 0..10 {
         acquire(registry, &format!("k{number}")).await.release().await.expect("held");
     }
-    assert_eq!(scripts_run(servers()) - before, 20);
+    assert_eq!(scripts_run_on(servers()) - before, 20);
 }
 
 async fn cluster_an_uncontended_cycle_is_two_commands() {
@@ -81,28 +73,14 @@ async fn sentinel_an_uncontended_cycle_is_two_commands() {
     ten_cycles_are_twenty_commands(&registry, || vec![&all.servers[master]]).await;
 }
 
-/// Without a wake-up each of these would wait for the engine's own look, half a second and more.
 async fn cluster_processes_hand_over_by_messages() {
     let cluster = RedisCluster::start();
     let registries = [registry(&cluster.url()).await, registry(&cluster.url()).await];
-    let began = Instant::now();
-    let mut guard = acquire(&registries[0], "k").await;
-    let rounds = 20;
-    for round in 1..=rounds {
-        let next = registries[round % 2].lock("k").wait(Duration::from_secs(20)).acquire();
-        let waiter = tokio::spawn(next);
-        // The release comes when the other one has looked and waits: it cannot get in before.
-        sleep(Duration::from_millis(30)).await;
-        guard.release().await.expect("held to the end");
-        guard = waiter.await.expect("no panic").expect("the lock");
-    }
-    let took = began.elapsed();
-    assert!(took < Duration::from_secs(6), "{rounds} hand-overs took {took:?}");
-    guard.release().await.expect("held to the end");
+    steps::hand_over_without_polling(&registries).await;
 }
 
-/// Moves the slot of a key as a resharding does: `ASK` and `TRYAGAIN` in between, `MOVED` afterwards.
-async fn cluster_a_slot_moves_in_mid_hold() {
+/// Moves the slot of a key as resharding does: `ASK` and `TRYAGAIN` during the move, `MOVED` afterwards.
+async fn cluster_a_hold_survives_a_slot_migration() {
     let cluster = RedisCluster::start();
     let registry = registry(&cluster.url()).await;
     let lock = registry.lock("k").ttl(Duration::from_secs(3)).wait(Wait::Forever);
@@ -123,7 +101,7 @@ async fn cluster_a_slot_moves_in_mid_hold() {
     };
     say(target, &["CLUSTER", "SETSLOT", &slot, "IMPORTING", &source_id]);
     say(source, &["CLUSTER", "SETSLOT", &slot, "MIGRATING", &target_id]);
-    // Renewals go on while keys are on either side.
+    // Renewals continue while the keys are split between the two nodes.
     sleep(Duration::from_millis(1_500)).await;
     let port = target.port().to_string();
     let keys = source.cli(&["CLUSTER", "GETKEYSINSLOT", &slot, "10"]);
@@ -135,7 +113,7 @@ async fn cluster_a_slot_moves_in_mid_hold() {
         say(server, &["CLUSTER", "SETSLOT", &slot, "NODE", &target_id]);
     }
     sleep(Duration::from_secs(3)).await;
-    assert!(guard.is_held(), "the hold ended with its slot's place");
+    assert!(guard.is_held(), "the hold ended when its slot moved");
     let token = guard.fencing_token();
     guard.release().await.expect("held to the end");
     let next = acquire(&registry, "k").await;
@@ -143,8 +121,8 @@ async fn cluster_a_slot_moves_in_mid_hold() {
     next.release().await.expect("held to the end");
 }
 
-/// Replication is asynchronous: the promoted replica has heard of the grant here, which is waited for.
-async fn cluster_a_failover_in_mid_hold_and_in_mid_wait() {
+/// Replication is asynchronous, so the test waits until the replica has the grant before it is promoted.
+async fn cluster_holders_and_waiters_survive_a_failover() {
     let mut cluster = RedisCluster::start();
     let url = cluster.url();
     let (one, other) = (registry(&url).await, registry(&url).await);
@@ -158,18 +136,18 @@ async fn cluster_a_failover_in_mid_hold_and_in_mid_wait() {
         cluster
     });
     let _cluster = failing.await.expect("no panic");
-    assert!(!waiter.is_finished(), "a second holder entered");
+    assert!(!waiter.is_finished(), "a second holder was granted");
     let token = guard.fencing_token();
     guard.release().await.expect("the replica knows the hold");
     let released = Instant::now();
     let next = waiter.await.expect("no panic").expect("the lock");
     let took = released.elapsed();
-    assert!(took < Duration::from_secs(5), "woken only {took:?} after the release");
+    assert!(took < Duration::from_secs(5), "granted only {took:?} after the release");
     assert!(next.fencing_token() > token);
     next.release().await.expect("held to the end");
 }
 
-/// Nobody takes over for it, and nobody notices but by its silence.
+/// No replica takes over, and the only sign of the failure is that the node stops answering.
 async fn cluster_a_hung_node_leaves_the_others_alone() {
     let mut cluster = RedisCluster::start();
     for node in &cluster.nodes {
@@ -180,7 +158,7 @@ async fn cluster_a_hung_node_leaves_the_others_alone() {
     let keys: Vec<_> = (0..30).map(|number| format!("k{number}")).collect();
     let is_there = |key: &&String| cluster.master_of(&format!("dlock:{{{key}}}")) == hung;
     let (there, elsewhere): (Vec<&String>, Vec<&String>) = keys.iter().partition(is_there);
-    // Found by the node that hangs, first of all.
+    // The hanging node is the first seed.
     let port = |node: usize| cluster.nodes[node].port();
     let others = (0..cluster.nodes.len()).filter(|node| *node != hung).take(2);
     let nodes: Vec<_> = [hung].into_iter().chain(others).map(port).collect();
@@ -197,14 +175,14 @@ async fn cluster_a_hung_node_leaves_the_others_alone() {
     let lost = lock(there[0]).acquire().await.expect("free");
     cluster.nodes[hung].pause();
     let began = Instant::now();
-    // Others go on asking the silent node.
-    let asking: Vec<_> = there[1..]
+    // Other tasks keep sending requests to the silent node.
+    let waiters: Vec<_> = there[1..]
         .iter()
         .map(|key| one.lock(key.as_str()).wait(Duration::from_mins(1)).acquire())
         .map(tokio::spawn)
         .collect();
     let two = Redis::connect(&url).await.expect("the other nodes answer");
-    let two = registry_over(two);
+    let two = steps::registry(two);
     let mut slowest = Duration::ZERO;
     while began.elapsed() < ttl * 3 {
         for registry in [&one, &two] {
@@ -217,14 +195,14 @@ async fn cluster_a_hung_node_leaves_the_others_alone() {
         assert!(held.iter().all(LockGuard::is_held), "lost after {:?}", began.elapsed());
         sleep(Duration::from_millis(20)).await;
     }
-    // No cycle has waited for the silent node.
+    // No cycle waited for the silent node.
     assert!(slowest < Duration::from_secs(1), "a cycle took {slowest:?}");
-    assert!(!lost.is_held(), "nobody has renewed it");
+    assert!(!lost.is_held(), "it cannot have been renewed");
     for guard in held {
         guard.release().await.expect("held to the end");
     }
     cluster.nodes[hung].resume();
-    for waiter in asking {
+    for waiter in waiters {
         waiter.await.expect("no panic").expect("the node is back").release().await.expect("held");
     }
 }
@@ -239,7 +217,7 @@ async fn cluster_a_node_that_evicts_is_refused() {
     assert!(!refused.is_transient());
 }
 
-async fn sentinel_a_master_is_demoted_in_mid_hold() {
+async fn sentinel_a_hold_survives_a_demotion() {
     let all = RedisSentinels::start();
     let url = all.url();
     let (one, other) = (registry(&url).await, registry(&url).await);
@@ -252,22 +230,22 @@ async fn sentinel_a_master_is_demoted_in_mid_hold() {
         all
     });
     let _all = all.await.expect("no panic");
-    assert!(!waiter.is_finished(), "a second holder entered");
+    assert!(!waiter.is_finished(), "a second holder was granted");
     let token = guard.fencing_token();
-    // The old master is there and answers READONLY.
+    // The old master is still up and answers READONLY.
     guard.release().await.expect("the new master knows the hold");
     let next = waiter.await.expect("no panic").expect("the lock");
     assert!(next.fencing_token() > token);
     next.release().await.expect("held to the end");
 }
 
-async fn sentinel_a_master_dies_in_mid_hold_and_in_mid_wait() {
+async fn sentinel_holders_and_waiters_survive_a_dead_master() {
     let all = RedisSentinels::start();
     let url = all.url();
     let (one, other) = (registry(&url).await, registry(&url).await);
     let guard = acquire(&one, "k").await;
     let waiter = tokio::spawn(other.lock("k").wait(Duration::from_mins(1)).acquire());
-    // No answer is later than its deadline, while there is no master at all.
+    // While there is no master, every call still meets its deadline.
     sleep(Duration::from_millis(300)).await;
     let failing = tokio::task::spawn_blocking(move || {
         let mut all = all;
@@ -281,7 +259,7 @@ async fn sentinel_a_master_dies_in_mid_hold_and_in_mid_wait() {
     let took = began.elapsed();
     assert!(answer.is_ok() || took < wait + Duration::from_secs(2), "answered after {took:?}");
     let _all = failing.await.expect("no panic");
-    assert!(!waiter.is_finished(), "a second holder entered");
+    assert!(!waiter.is_finished(), "a second holder was granted");
     let token = guard.fencing_token();
     guard.release().await.expect("the new master knows the hold");
     let next = waiter.await.expect("no panic").expect("the lock");
@@ -289,10 +267,10 @@ async fn sentinel_a_master_dies_in_mid_hold_and_in_mid_wait() {
     next.release().await.expect("held to the end");
 }
 
-async fn sentinel_an_unknown_master_is_told() {
+async fn sentinel_an_unknown_master_is_reported() {
     let all = RedisSentinels::start();
     let url = all.url().replace("/shop", "/nobody");
-    let error = Redis::connect(&url).await.expect_err("they watch no such master");
+    let error = Redis::connect(&url).await.expect_err("an unknown master");
     assert!(error.to_string().contains("watches no master `nobody`"), "{error}");
 }
 
@@ -305,20 +283,20 @@ async fn replicas_must_have_a_lock_before_it_counts() {
     let guard = acquire(&registry, "k").await;
     guard.release().await.expect("held to the end");
 
-    // One of two is not enough.
+    // One of two replicas is not enough.
     all.servers[1].pause();
     let answer = registry.lock("k").wait(Duration::from_secs(1)).acquire().await;
-    let error = answer.expect_err("one replica has not heard of it");
+    let error = answer.expect_err("one replica does not have it");
     assert!(error.is_transient() && !error.is_busy(), "{error:?}");
     assert!(error.to_string().contains("1 of 2 replicas"), "{error}");
     registry.shutdown(Duration::from_secs(20)).await.expect("the acquire is undone");
     let held = all.servers[master].cli(&["EXISTS", "dlock:{k}"]);
-    assert_eq!(held.trim(), "0", "what does not count was not given back");
+    assert_eq!(held.trim(), "0", "an unreplicated grant was not released");
     all.servers[1].resume();
 }
 
-/// One after the other they would take as many round trips to the replica as there are locks.
-async fn replicas_are_waited_for_together() {
+/// If the waits ran one after the other, they would take one replica round trip per lock.
+async fn replica_waits_run_concurrently() {
     let master = RedisServer::start_with(&["--save", "", "--repl-diskless-sync-delay", "0"]);
     let far = Proxy::start(master.port()).await;
     let port = far.port().to_string();
@@ -329,8 +307,8 @@ async fn replicas_are_waited_for_together() {
     })
     .await
     .expect("no panic");
-    let patient = Redis::builder().replicas(1).response_timeout(Duration::from_secs(10));
-    let registry = registry_over(patient.connect(&master.url()).await.expect("it runs"));
+    let builder = Redis::builder().replicas(1).response_timeout(Duration::from_secs(10));
+    let registry = steps::registry(builder.connect(&master.url()).await.expect("it runs"));
     acquire(&registry, "warm").await.release().await.expect("held");
     far.delay(Duration::from_millis(30));
 
@@ -347,7 +325,7 @@ async fn replicas_are_waited_for_together() {
             let key = format!("k{number}");
             let guard = acquire(&registry, &key).await;
             let took = began.elapsed();
-            // What counts is there.
+            // A granted lock is on the replica.
             let replica = redis::Client::open(replica).expect("a URL");
             let mut replica = replica.get_multiplexed_async_connection().await.expect("it runs");
             let stored = redis::cmd("EXISTS").arg(format!("dlock:{{{key}}}")).to_owned();
@@ -361,10 +339,10 @@ async fn replicas_are_waited_for_together() {
     for task in all.collect::<Vec<_>>() {
         slowest = slowest.max(task.await.expect("no panic"));
     }
-    assert!(slowest < one * 10, "50 at once took {slowest:?}, one takes {one:?}");
+    assert!(slowest < one * 10, "50 at once took up to {slowest:?}, a single one takes {one:?}");
 }
 
-async fn mistakes_in_urls_are_one_clear_line() {
+async fn an_invalid_url_is_a_one_line_error() {
     for (url, part) in [
         ("redis://:secret@127.0.0.1:1/?colour=secret", "`colour`"),
         ("redis://:secret@127.0.0.1:1?colour=secret", "`colour`"),
@@ -380,10 +358,6 @@ async fn mistakes_in_urls_are_one_clear_line() {
         ("redis+cluster://:secret@127.0.0.1:1", "127.0.0.1:1 could not be reached"),
         ("redis+sentinel://:secret@127.0.0.1:1/shop", "127.0.0.1:1 could not be reached"),
     ] {
-        let error = dlock_runtime::connect(url).await.expect_err(url);
-        let shown = format!("{error} {error:?}");
-        assert!(error.to_string().contains(part), "{url}: {error}");
-        assert!(!shown.contains("secret"), "{shown}");
-        assert_eq!(error.to_string().lines().count(), 1, "{error}");
+        steps::assert_one_line_error(url, part).await;
     }
 }

@@ -7,10 +7,12 @@ mod protocol;
 
 use std::time::Duration;
 
+use dlock_runtime::Registry;
 use dlock_runtime::backend::Redlock;
-use dlock_runtime::{LockGuard, Registry, Wait};
 use dlock_tests::servers::{RedisNodes, RedisServer};
 use dlock_tests::trials::Trials;
+
+use super::steps::{self, acquire, scripts_run};
 
 /// `add!(trials: module::{test, test, …})`
 macro_rules! add {
@@ -26,16 +28,16 @@ macro_rules! add {
 pub(super) fn add(trials: &mut Trials) {
     add!(trials: protocol::{
         an_uncontended_cycle_is_two_commands_on_each_node,
-        nodes_that_disagree_on_the_token_cost_one_round_trip_more,
-        of_several_at_once_one_gets_in,
+        nodes_that_disagree_on_the_token_cost_one_extra_round_trip,
+        one_of_several_concurrent_acquires_succeeds,
         processes_hand_over_by_messages,
         a_lock_that_a_node_lost_is_restored_at_the_next_renewal,
-        a_lock_released_by_force_is_not_taken_again,
+        a_force_released_lock_is_not_reacquired,
         nothing_but_expiring_keys_and_the_mark_is_left_behind,
     });
     add!(trials: faults::{
         two_nodes_killed_stopped_or_emptied_at_any_moment,
-        a_majority_killed_lets_nobody_enter,
+        nobody_enters_while_a_majority_is_dead,
         a_majority_stopped_ends_the_hold_in_time_and_leaves_nothing,
         nodes_that_were_stopped_execute_late_and_hold_nothing,
         two_networks_cut_and_healed,
@@ -47,20 +49,20 @@ pub(super) fn add(trials: &mut Trials) {
         a_restarted_node_counts_after_its_quarantine,
         a_flushed_node_is_noticed_over_its_old_connection,
         a_brand_new_deployment_is_declared,
-        some_new_nodes_are_no_brand_new_deployment,
+        some_new_nodes_are_not_a_new_deployment,
         processes_that_declare_it_together_all_succeed,
     });
     add!(trials: connecting::{
-        mistakes_are_one_clear_line,
+        an_invalid_url_is_a_one_line_error,
         each_node_has_its_own_password_and_none_is_shown,
         a_node_that_evicts_is_refused,
         the_documented_permissions_are_enough,
-        a_minority_need_not_be_there_at_the_start,
-        longer_leases_than_agreed_are_refused,
+        a_minority_may_be_down_at_startup,
+        leases_longer_than_configured_are_refused,
     });
 }
 
-/// A backend whose nodes come back soon.
+/// A backend whose restarted nodes count again soon.
 async fn backend(nodes: &RedisNodes) -> Redlock {
     backend_at(nodes.urls()).await
 }
@@ -71,8 +73,7 @@ async fn backend_at(urls: Vec<String>) -> Redlock {
     builder.connect(urls).await.expect("the nodes run")
 }
 
-/// The longest lease of these tests, and about how long a node that may have forgotten something counts for
-/// nothing.
+/// The longest lease of these tests. A node that may have forgotten locks is quarantined for about as long.
 const LONGEST: Duration = Duration::from_secs(2);
 
 async fn registry(nodes: &RedisNodes) -> Registry {
@@ -84,18 +85,7 @@ fn registry_over(backend: Redlock) -> Registry {
     builder.build().expect("a registry")
 }
 
-async fn acquire(registry: &Registry, key: &str) -> LockGuard {
-    registry.lock(key).wait(Wait::Forever).acquire().await.expect("the lock")
-}
-
-/// How often a server has run a script, by its own statistics.
-fn scripts_run(server: &RedisServer) -> u64 {
-    let told = server.cli(&["INFO", "commandstats"]);
-    let line = told.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls="));
-    line.and_then(|line| line.split(',').next()).and_then(|calls| calls.parse().ok()).unwrap_or(0)
-}
-
-/// Waits until all nodes that run count again.
+/// Waits until all these nodes count again.
 async fn all_count(servers: &[RedisServer]) {
     for server in servers {
         while !counts(server) {
@@ -104,7 +94,7 @@ async fn all_count(servers: &[RedisServer]) {
     }
 }
 
-/// Has this node a mark whose time has come?
+/// Whether this node has a mark whose quarantine is over.
 fn counts(server: &RedisServer) -> bool {
     let mark = server.cli(&["GET", "dlock:mark"]);
     let time = server.cli(&["TIME"]);

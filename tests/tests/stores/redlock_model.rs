@@ -1,8 +1,8 @@
-//! The node of Redlock's simulation and the scripts on a real server, side by side: whatever is asked, both
-//! answer the same.
+//! The model of a Redlock node and the scripts on a real server give the same answers to the same random
+//! requests.
 
 #[path = "../../../dlock-runtime/src/stores/redlock/model.rs"]
-#[allow(dead_code, reason = "the simulation uses more of it")]
+#[allow(dead_code, reason = "the simulation uses the rest")]
 mod model;
 
 use dlock_tests::servers::RedisServer;
@@ -14,13 +14,13 @@ use redis::{Connection, Script};
 
 const MILLISECOND: u64 = 1_000;
 const SECOND: u64 = 1_000 * MILLISECOND;
-/// Far longer than the test takes: nothing ends by itself.
+/// Far longer than the test takes, so nothing expires.
 const LONG: u64 = 10_000 * SECOND;
-/// How much later the server may look at its clock than this test.
+/// How much later than this test the server may read its clock.
 const SLACK: u64 = 60 * SECOND;
 const TOLERANCE: u64 = 300 * SECOND;
-/// Who holds a lock, as its holders are told apart by operators; no step depends on it.
-const CLAIMANT: &str = "host 1 0 test";
+/// The client info that is stored for operators. No step depends on it.
+const CLIENT_INFO: &str = "host 1 0 test";
 
 macro_rules! script {
     ($($file:literal),+) => {
@@ -35,7 +35,7 @@ pub(super) fn add(trials: &mut Trials) {
     });
 }
 
-/// A server, and how it is asked.
+/// A server and the scripts that run on it.
 struct Real {
     connection: Connection,
     acquire: Script,
@@ -83,7 +83,7 @@ impl Real {
         let mut call = self.acquire.prepare_invoke();
         call.key("lock").key("token").key(format!("lock:gone:{}", asker.owner)).key("mark");
         call.arg(asker.owner).arg(LONG / MILLISECOND).arg(asker.round).arg(proposed);
-        call.arg(TOLERANCE).arg(CLAIMANT).arg(run);
+        call.arg(TOLERANCE).arg(CLIENT_INFO).arg(run);
         let (kind, number, owner): (u8, u64, String) =
             call.invoke(&mut self.connection).expect("acquire");
         match kind {
@@ -111,7 +111,7 @@ impl Real {
         let mut call = self.renew.prepare_invoke();
         call.key("lock").key("token").key(format!("lock:gone:{}", asker.owner)).key("mark");
         call.arg(asker.owner).arg(LONG / MILLISECOND).arg(asker.round).arg(token);
-        call.arg(run).arg(CLAIMANT);
+        call.arg(run).arg(CLIENT_INFO);
         match call.invoke::<u8>(&mut self.connection).expect("renew") {
             0 => Renewed::NotHeld,
             1 => Renewed::Counts,
@@ -136,7 +136,7 @@ impl Real {
     }
 }
 
-/// Two answers are the same, but for the time that passed between them.
+/// Whether two answers are equal, apart from the time that passed between them.
 fn same(model: Answer, real: Answer) -> bool {
     let near = |one: u64, other: u64| one.abs_diff(other) <= SLACK;
     match (model, real) {
@@ -144,7 +144,7 @@ fn same(model: Answer, real: Answer) -> bool {
             owner == other && near(left, rest)
         }
         (Answer::Quarantined(left), Answer::Quarantined(rest)) => near(left, rest),
-        // A proposal that is passed over gives way to the node's own time.
+        // A rejected proposal is replaced by the node's own time.
         (Answer::Granted(token), Answer::Granted(other)) => near(token, other),
         (one, other) => one == other,
     }
@@ -178,7 +178,7 @@ fn compare() {
                         && expected != token
                     {
                         assert!(wild, "{expected} is not {token}: {at}");
-                        // From here on they would differ by the time between them.
+                        // From here on the tokens would differ by the time between the two.
                         break;
                     }
                     format!("{asker:?} {answer:?}")

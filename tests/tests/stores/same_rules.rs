@@ -1,5 +1,5 @@
-//! Every store that keeps holders and waiters as data decides as the memory backend does: random requests on
-//! one key, asked of both side by side.
+//! Every store that keeps holders and waiters as data decides as the memory backend does. Random requests are sent
+//! to both, and the answers are compared.
 
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
@@ -14,18 +14,19 @@ use dlock_tests::trials::Trials;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-/// Nothing ends by itself.
+use super::steps::sqlite_file;
+
+/// Nothing expires during a test.
 const LONG: Duration = Duration::from_mins(10);
 
-/// A first waiter that is silent for longer counts as absent; what takes longer is not compared.
+/// A first waiter that is silent for longer counts as absent, so slower runs are not compared.
 const QUICK: Duration = Duration::from_millis(250);
 
 const COMPARED: usize = 150;
 
 pub(super) fn add(trials: &mut Trials) {
     trials.add("sqlite_decides_as_memory_does", || async {
-        let folder = tempfile::tempdir().expect("a temporary directory");
-        let url = format!("sqlite:{}", folder.path().join("locks.db").display());
+        let (_folder, url) = sqlite_file();
         let store = Sqlite::connect(&url).await.expect("a file");
         compare(&store).await;
         compare_sets(&store).await;
@@ -48,33 +49,34 @@ pub(super) fn add(trials: &mut Trials) {
         compare(&store).await;
         compare_sets(&store).await;
     });
-    trials.add("memory_moves_no_end_back", || async { move_no_end_back(&Memory::new()).await });
-    trials.add("sqlite_moves_no_end_back", || async {
-        let folder = tempfile::tempdir().expect("a temporary directory");
-        let url = format!("sqlite:{}", folder.path().join("locks.db").display());
-        move_no_end_back(&Sqlite::connect(&url).await.expect("a file")).await;
+    trials.add("memory_never_shortens_a_lease", || async {
+        never_shortens_a_lease(&Memory::new()).await
     });
-    trials.needs("postgres", "postgres_moves_no_end_back", || async {
+    trials.add("sqlite_never_shortens_a_lease", || async {
+        let (_folder, url) = sqlite_file();
+        never_shortens_a_lease(&Sqlite::connect(&url).await.expect("a file")).await;
+    });
+    trials.needs("postgres", "postgres_never_shortens_a_lease", || async {
         let server = PostgresServer::start();
-        move_no_end_back(&Postgres::connect(&server.url()).await.expect("it runs")).await;
+        never_shortens_a_lease(&Postgres::connect(&server.url()).await.expect("it runs")).await;
     });
-    trials.needs("mariadbd", "mysql_moves_no_end_back", || async {
+    trials.needs("mariadbd", "mysql_never_shortens_a_lease", || async {
         let server = MariaDbServer::start();
-        move_no_end_back(&MySql::connect(&server.url()).await.expect("it runs")).await;
+        never_shortens_a_lease(&MySql::connect(&server.url()).await.expect("it runs")).await;
     });
 }
 
-/// A request may have been held up before it came to the row, with an end that it counted from its beginning: it
-/// comes sooner than that of one that was sent later and was faster.
-async fn move_no_end_back(store: &impl Backend) {
+/// A delayed request computes the lease's end from when it was sent, which may be earlier than the end written by
+/// a later but faster request.
+async fn never_shortens_a_lease(store: &impl Backend) {
     for mode in [Mode::Exclusive, Mode::Shared] {
         let key = format!("{mode:?}");
         let claim = Claim::new(key.clone().into(), LONG).with_mode(mode);
         assert!(matches!(ask(store, &claim, Request::Acquire).await, Answer::Granted));
-        let mut held_up = claim.clone();
-        held_up.ttl = Duration::from_secs(1);
+        let mut delayed = claim.clone();
+        delayed.ttl = Duration::from_secs(1);
         for request in [Request::Renew, Request::Acquire, Request::Renew] {
-            let answer = ask(store, &held_up, request).await;
+            let answer = ask(store, &delayed, request).await;
             assert!(matches!(answer, Answer::Held(true) | Answer::Granted), "{answer:?}");
             let holder = store.inspect(&key.clone().into()).await.expect("it answers");
             let left = holder.expect("it is held").expires_in;
@@ -83,7 +85,7 @@ async fn move_no_end_back(store: &impl Backend) {
     }
 }
 
-/// What is asked.
+/// A request to a store.
 #[derive(Clone, Copy, Debug)]
 enum Request {
     Acquire,
@@ -92,7 +94,7 @@ enum Request {
     Revoke,
 }
 
-/// What is answered, but for times and numbers.
+/// An answer of a store, without times and tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Answer {
     Granted,
@@ -119,7 +121,7 @@ async fn ask(store: &impl Backend, claim: &Claim, request: Request) -> Answer {
     }
 }
 
-/// Who holds the key and who waits for it, but for times and numbers.
+/// The holders and waiters under this key prefix, without times and tokens.
 async fn seen(store: &impl Backend, key: &str) -> Vec<String> {
     let states = store.list(key).await.expect("it answers");
     let who = |client_info: &Option<ClientInfo>| client_info.as_ref().map(ClientInfo::to_text);
@@ -135,7 +137,7 @@ async fn seen(store: &impl Backend, key: &str) -> Vec<String> {
     seen
 }
 
-/// A set of keys, or one of them.
+/// Tries to acquire a set of one or more keys.
 async fn ask_all(store: &impl Backend, claims: &[Claim]) -> String {
     match store.try_acquire_set(claims).await.expect("it answers") {
         SetAttempt::Granted { tokens, .. } => format!("{} granted", tokens.len()),
@@ -144,13 +146,13 @@ async fn ask_all(store: &impl Backend, claims: &[Claim]) -> String {
     }
 }
 
-/// The same for sets of three keys that overlap.
+/// Compares overlapping sets of up to three keys.
 async fn compare_sets(store: &impl Backend) {
     let mut random = StdRng::seed_from_u64(12);
     let (mut compared, mut granted, mut refused) = (0, 0, 0);
     let began = Instant::now();
     while compared < COMPARED / 2 {
-        assert!(began.elapsed() < Duration::from_mins(3), "only {compared} were quick enough");
+        assert!(began.elapsed() < Duration::from_mins(3), "only {compared} runs were fast enough");
         let prefix = format!("s{}", random.random::<u64>());
         let sets: Vec<Vec<Claim>> = (0..5)
             .map(|number| {
@@ -185,7 +187,12 @@ async fn compare_sets(store: &impl Backend) {
         if began.elapsed() < QUICK {
             let alike = asked.iter().all(|(_, expected, answer)| expected == answer);
             assert!(alike, "{} differs from memory:\n{asked:#?}", store.kind());
-            assert_eq!(listed, expected, "{} lists others than memory", store.kind());
+            assert_eq!(
+                listed,
+                expected,
+                "{} lists other holders and waiters than memory",
+                store.kind()
+            );
             compared += 1;
         }
     }
@@ -209,7 +216,7 @@ async fn compare(store: &impl Backend) {
     let (mut compared, mut answers) = (0, [0_u32; 5]);
     let began = Instant::now();
     while compared < COMPARED {
-        assert!(began.elapsed() < Duration::from_mins(3), "only {compared} were quick enough");
+        assert!(began.elapsed() < Duration::from_mins(3), "only {compared} runs were fast enough");
         let key = format!("k{}", random.random::<u64>());
         let claims: Vec<_> = (0..6).map(|number| claim(&mut random, &key, number)).collect();
         let model = Memory::new();
@@ -238,7 +245,12 @@ async fn compare(store: &impl Backend) {
         }
         let (expected, listed) = (seen(&model, &key).await, seen(store, &key).await);
         if began.elapsed() < QUICK {
-            assert_eq!(listed, expected, "{} lists others than memory", store.kind());
+            assert_eq!(
+                listed,
+                expected,
+                "{} lists other holders and waiters than memory",
+                store.kind()
+            );
             assert!(all_alike, "{} differs from memory:\n{asked:#?}", store.kind());
             compared += 1;
         }

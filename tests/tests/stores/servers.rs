@@ -1,4 +1,4 @@
-//! The tests' own servers and network: they must fail as they are told to, or the tests on them show
+//! The tests' own servers and proxies. They must fail on request, or the tests that use them prove
 //! nothing.
 
 use std::fmt::Debug;
@@ -24,25 +24,25 @@ pub(super) fn add(trials: &mut Trials) {
     trials.needs("initdb", "a_server_that_cannot_start_says_why", cannot_start);
     trials.needs("initdb", "postgres_counts_statements", postgres_counts_statements);
     trials.needs("initdb", "postgres_leaves_nothing_behind", postgres_leaves_nothing_behind);
-    trials.needs("initdb", "postgres_servers_are_apart", postgres_servers_are_apart);
+    trials.needs("initdb", "postgres_servers_are_independent", postgres_servers_are_independent);
     trials.needs("mariadbd", "mariadb_keeps_its_data", mariadb_keeps_its_data);
     trials.needs("mariadbd", "mariadb_pauses", mariadb_pauses);
     trials.needs("mariadbd", "mariadb_takes_settings", mariadb_takes_settings);
     trials.add("a_proxy_passes_and_ends", a_proxy_passes_and_ends);
     trials.add("a_cut_proxy_heals", a_cut_proxy_heals);
     trials.add("a_stalled_proxy_resumes", a_stalled_proxy_resumes);
-    trials.add("a_stalled_proxy_keeps_an_end", a_stalled_proxy_keeps_an_end);
+    trials.add("a_stalled_proxy_delays_an_end", a_stalled_proxy_delays_an_end);
     trials.add("a_proxy_stalls_answers_only", a_proxy_stalls_answers_only);
-    trials.add("a_cut_loses_what_was_kept", a_cut_loses_what_was_kept);
+    trials.add("a_cut_discards_delayed_data", a_cut_discards_delayed_data);
 }
 
-/// Asserts that it gives nothing for a while.
+/// Asserts that the future does not resolve for a while.
 async fn silent<T: Debug>(future: impl Future<Output = T>) {
     let answer = timeout(Duration::from_millis(300), future).await;
-    assert!(answer.is_err(), "this should have been silent: {answer:?}");
+    assert!(answer.is_err(), "expected no answer, got {answer:?}");
 }
 
-/// Asserts that nobody listens there.
+/// Asserts that nobody listens on the port.
 async fn refused(port: u16) {
     let connected = TcpStream::connect(("127.0.0.1", port)).await;
     assert_eq!(
@@ -59,7 +59,7 @@ async fn free_ports_are_all_different() {
 
 async fn redis(url: &str) -> MultiplexedConnection {
     let client = redis::Client::open(url).expect("a URL");
-    // What is tested here is the server's patience, not the client's.
+    // The client must not time out: this tests the server.
     let config =
         redis::AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
     let connection = client.get_multiplexed_async_connection_with_config(&config).await;
@@ -113,13 +113,13 @@ async fn postgres_keeps_its_data() {
     let mut before = postgres(&server.url()).await;
     let made = sqlx::raw_sql("CREATE TABLE t (n bigint); INSERT INTO t VALUES (7)");
     made.execute(&mut before).await.expect("the server runs");
-    // A backend in the middle of its work ends too.
+    // A busy backend process is killed too.
     let mut busy = postgres(&server.url()).await;
     let busy = tokio::spawn(async move {
         let endless = sqlx::raw_sql("DO $$ BEGIN LOOP END LOOP; END $$");
         endless.execute(&mut busy).await.expect_err("it is killed");
     });
-    works(&mut before, "DO").await;
+    until_running(&mut before, "DO").await;
     server.kill();
     refused(server.port()).await;
     busy.await.expect("no panic");
@@ -132,8 +132,8 @@ async fn postgres_keeps_its_data() {
     assert_eq!(kept, 7);
 }
 
-/// Waits until another connection is at work on a statement that begins like this.
-async fn works(connection: &mut PgConnection, statement: &str) {
+/// Waits until another connection runs a statement that starts like this.
+async fn until_running(connection: &mut PgConnection, statement: &str) {
     loop {
         let busy: bool = sqlx::query_scalar(
             "SELECT EXISTS (SELECT FROM pg_stat_activity
@@ -180,8 +180,8 @@ async fn postgres_takes_settings() {
     );
     assert_eq!(shown.fetch_one(&mut connection).await.expect("the server runs"), "20 128kB");
     let made = sqlx::raw_sql("CREATE ROLE other LOGIN PASSWORD 'secret'; CREATE DATABASE d");
-    // A database is not made inside a transaction, which two statements at once are.
-    made.execute(&mut connection).await.expect_err("not at once");
+    // Two statements in one message are a transaction, in which no database can be created.
+    made.execute(&mut connection).await.expect_err("not in a transaction");
     for statement in ["CREATE ROLE other LOGIN PASSWORD 'secret'", "CREATE DATABASE d"] {
         sqlx::raw_sql(statement).execute(&mut connection).await.expect("the server runs");
     }
@@ -192,8 +192,8 @@ async fn postgres_takes_settings() {
 async fn cannot_start() {
     let start = || PostgresServer::start_with(&[("work_mem", "much")]);
     let problem = tokio::task::spawn_blocking(start).await.expect_err("a wrong setting");
-    let told = problem.into_panic().downcast::<String>().expect("a message");
-    assert!(told.contains(r#"invalid value for parameter "work_mem": "much""#), "{told}");
+    let message = problem.into_panic().downcast::<String>().expect("a message");
+    assert!(message.contains(r#"invalid value for parameter "work_mem": "much""#), "{message}");
 }
 
 async fn postgres_counts_statements() {
@@ -214,13 +214,13 @@ async fn postgres_counts_statements() {
     assert_eq!(calls, 2);
 }
 
-/// Neither a process nor a segment of shared memory, however it ends.
+/// Neither a process nor a shared memory segment is left, however the server ends.
 async fn postgres_leaves_nothing_behind() {
     let mut server = PostgresServer::start();
     let folder = server.folder().display().to_string();
-    let told = std::fs::read_to_string(server.folder().join("postmaster.pid"));
-    let told = told.expect("the server's file");
-    let segment = told.lines().nth(6).and_then(|line| line.split_whitespace().next_back());
+    let pid_file = std::fs::read_to_string(server.folder().join("postmaster.pid"));
+    let pid_file = pid_file.expect("the server's file");
+    let segment = pid_file.lines().nth(6).and_then(|line| line.split_whitespace().next_back());
     let segment = segment.expect("an id").to_owned();
     assert!(segments().contains(&segment), "{segments:?}", segments = segments());
     assert!(processes().any(|process| process.contains(&folder)));
@@ -233,14 +233,14 @@ async fn postgres_leaves_nothing_behind() {
     assert!(!std::path::Path::new(&folder).exists());
 }
 
-/// The ids of this machine's segments of System V's shared memory.
+/// The ids of the machine's System V shared memory segments.
 fn segments() -> Vec<String> {
     let table = std::fs::read_to_string("/proc/sysvipc/shm").expect("a table");
     let ids = table.lines().filter_map(|line| line.split_whitespace().nth(1));
     ids.map(str::to_owned).collect()
 }
 
-/// The command lines of this machine's processes.
+/// The command lines of the machine's processes.
 fn processes() -> impl Iterator<Item = String> {
     let entries = std::fs::read_dir("/proc").expect("Linux").flatten();
     entries
@@ -248,7 +248,7 @@ fn processes() -> impl Iterator<Item = String> {
         .map(|line| String::from_utf8_lossy(&line).into_owned())
 }
 
-async fn postgres_servers_are_apart() {
+async fn postgres_servers_are_independent() {
     let (one, other) = (PostgresServer::start(), PostgresServer::start());
     let created = sqlx::raw_sql("CREATE TABLE t ()");
     created.execute(&mut postgres(&one.url()).await).await.expect("the server runs");
@@ -313,7 +313,7 @@ async fn mariadb_takes_settings() {
     MySqlConnection::connect(&url).await.expect_err("a wrong password");
 }
 
-/// A server that answers each line with the same line and tells, here, what it heard.
+/// A server that echoes each line and reports it to the test.
 struct Echo {
     port: u16,
     heard: tokio::sync::mpsc::UnboundedReceiver<String>,
@@ -346,7 +346,7 @@ impl Echo {
     }
 }
 
-/// A client of it.
+/// A client of the echo server.
 struct Client(BufReader<TcpStream>);
 
 impl Client {
@@ -425,7 +425,7 @@ async fn a_stalled_proxy_resumes() {
     assert_eq!(new.hears().await, "kept");
 }
 
-async fn a_stalled_proxy_keeps_an_end() {
+async fn a_stalled_proxy_delays_an_end() {
     let mut echo = Echo::start().await;
     let proxy = Proxy::start(echo.port).await;
     let mut client = Client::of(&proxy).await;
@@ -451,7 +451,7 @@ async fn a_proxy_stalls_answers_only() {
     assert_eq!(client.hears().await, "done");
 }
 
-async fn a_cut_loses_what_was_kept() {
+async fn a_cut_discards_delayed_data() {
     let mut echo = Echo::start().await;
     let mut proxy = Proxy::start(echo.port).await;
     let mut client = Client::of(&proxy).await;

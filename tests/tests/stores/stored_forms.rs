@@ -1,5 +1,5 @@
-//! What stands in a store was perhaps written by another version of this crate, or by somebody else: it is read,
-//! or nobody is let in beside it.
+//! Stored data may have been written by another version of this crate, or by something else. Either it is
+//! readable, or nobody is granted the lock beside it.
 
 use std::pin::Pin;
 use std::time::{Duration, SystemTime};
@@ -12,27 +12,29 @@ use dlock_tests::servers::{MariaDbServer, PostgresServer, RedisServer};
 use dlock_tests::trials::Trials;
 use sqlx::{AssertSqlSafe, Connection, MySqlConnection, PgConnection, SqliteConnection};
 
+use super::steps::sqlite_file;
+
 const TTL: Duration = Duration::from_secs(30);
 
 type Writing<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 type Reading<'a> = Pin<Box<dyn Future<Output = String> + Send + 'a>>;
 
-/// A store into which anybody can write.
+/// A store whose raw data the tests can write.
 trait Open: Sync {
     type Store: Backend;
 
     fn store(&self) -> &Self::Store;
 
-    /// Writes the group of the key `k`, which means something for a minute.
+    /// Writes the group of the key `k`, valid for a minute.
     fn group<'a>(&'a self, text: &'a str) -> Writing<'a>;
 
-    /// The group of the key `k` as it stands there.
+    /// The stored group of the key `k`.
     fn stored_group(&self) -> Reading<'_>;
 
-    /// Writes that somebody holds the key `k` alone, for a minute.
+    /// Writes an exclusive owner of the key `k`, valid for a minute.
     fn owner<'a>(&'a self, owner: &'a str) -> Writing<'a>;
 
-    /// Has what is written mean nothing any more.
+    /// Expires everything that is stored.
     fn age(&self) -> Writing<'_>;
 }
 
@@ -48,15 +50,15 @@ pub(super) fn add(trials: &mut Trials) {
     }
     on_each!(
         a_group_without_a_version_is_read,
-        nobody_enters_beside_a_group_that_cannot_be_read,
-        a_hold_in_a_group_that_cannot_be_read_is_not_said_to_be_lost,
-        an_operator_sees_and_ends_a_group_that_cannot_be_read,
-        what_is_written_says_its_version,
-        an_owner_that_nobody_knows_excludes_others_and_can_be_ended,
+        nobody_enters_beside_an_unreadable_group,
+        a_hold_in_an_unreadable_group_is_not_reported_lost,
+        an_operator_sees_and_releases_an_unreadable_group,
+        stored_text_states_its_version,
+        an_unknown_owner_excludes_others_and_can_be_released,
     );
 }
 
-/// The present in microseconds.
+/// The current time in microseconds.
 fn now() -> u128 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     now.expect("a date").as_micros()
@@ -76,12 +78,12 @@ fn is_granted(answer: &Result<Attempt, BackendError>) -> bool {
     matches!(answer, Ok(Attempt::Granted { .. }))
 }
 
-/// A reader of the version before, which wrote no version.
+/// A reader as the previous version stored it, without a version.
 fn reader(owner: OwnerId) -> String {
     format!("g {owner} s 7 {} host,1,1,shop::price", now() + 60_000_000)
 }
 
-/// Groups of which this version cannot know who may enter.
+/// Groups that this version cannot interpret.
 fn unreadable() -> Vec<String> {
     let (now, end, owner) = (now(), now() + 60_000_000, OwnerId::random());
     let reader = reader(owner);
@@ -120,24 +122,24 @@ async fn a_group_without_a_version_is_read(open: &impl Open) {
     assert!(matches!(released, Ok(Released::Released)), "{released:?}");
 }
 
-async fn nobody_enters_beside_a_group_that_cannot_be_read(open: &impl Open) {
+async fn nobody_enters_beside_an_unreadable_group(open: &impl Open) {
     let store = open.store();
     for group in unreadable() {
         open.group(&group).await;
         for claim in claims() {
             let answer = store.try_acquire(&claim).await;
             let kind = store.kind();
-            assert!(!is_granted(&answer), "{kind} lets {claim:?} in beside `{group}`");
-            let told = answer.as_ref().map_err(ToString::to_string);
+            assert!(!is_granted(&answer), "{kind} grants {claim:?} beside `{group}`");
+            let message = answer.as_ref().map_err(ToString::to_string);
             assert!(
-                matches!(&told, Err(told) if told.contains("another version")),
+                matches!(&message, Err(message) if message.contains("another version")),
                 "{kind} beside `{group}`: {answer:?}"
             );
             let set = [claim.clone(), Claim::new("l".into(), TTL).with_mode(claim.mode)];
             let answer = store.try_acquire_set(&set).await;
-            assert!(answer.is_err(), "{kind} lets a set in beside `{group}`");
+            assert!(answer.is_err(), "{kind} grants a set beside `{group}`");
         }
-        // Then it means nothing.
+        // Once expired, it no longer blocks anybody.
         open.age().await;
         for claim in claims() {
             let answer = store.try_acquire(&claim).await;
@@ -147,7 +149,7 @@ async fn nobody_enters_beside_a_group_that_cannot_be_read(open: &impl Open) {
     }
 }
 
-async fn a_hold_in_a_group_that_cannot_be_read_is_not_said_to_be_lost(open: &impl Open) {
+async fn a_hold_in_an_unreadable_group_is_not_reported_lost(open: &impl Open) {
     let store = open.store();
     let mine = claim(Mode::Shared);
     let granted = store.try_acquire(&mine).await;
@@ -157,22 +159,26 @@ async fn a_hold_in_a_group_that_cannot_be_read_is_not_said_to_be_lost(open: &imp
     assert!(renewed.is_err(), "{renewed:?}");
     let released = store.release(&mine, Release::default()).await;
     assert!(released.is_err(), "{released:?}");
-    // It still stands there for whoever can read it.
+    // It is still stored for versions that can read it.
     let answer = store.try_acquire(&claim(Mode::Exclusive)).await;
     assert!(answer.is_err(), "{answer:?}");
 }
 
-async fn an_operator_sees_and_ends_a_group_that_cannot_be_read(open: &impl Open) {
+async fn an_operator_sees_and_releases_an_unreadable_group(open: &impl Open) {
     let store = open.store();
     for group in unreadable() {
         open.group(&group).await;
         let holder = store.inspect(&"k".into()).await.expect("it answers").expect("somebody");
         assert_eq!(holder.mode, Mode::Exclusive);
         assert!(holder.owner.is_none() && !holder.expires_in.is_zero(), "{holder:?}");
-        let listed = store.list("").await.expect("one that cannot be read hides no other");
+        let listed = store.list("").await.expect("an unreadable group hides no other key");
         assert_eq!(listed.len(), 1, "{listed:?}");
-        let told = store.revoke(&"k".into()).await.expect_err("whom to tell?").to_string();
-        assert!(told.contains("another version"), "{told}");
+        let message = store
+            .revoke(&"k".into())
+            .await
+            .expect_err("an unreadable group cannot be revoked")
+            .to_string();
+        assert!(message.contains("another version"), "{message}");
         assert!(store.force_release(&"k".into()).await.expect("it answers"), "`{group}`");
         let mine = claim(Mode::Exclusive);
         let answer = store.try_acquire(&mine).await;
@@ -181,8 +187,8 @@ async fn an_operator_sees_and_ends_a_group_that_cannot_be_read(open: &impl Open)
     }
 }
 
-/// So that the next version knows what it reads, and this one what it does not.
-async fn what_is_written_says_its_version(open: &impl Open) {
+/// The version lets a later version read the text, and lets this one recognize text it cannot read.
+async fn stored_text_states_its_version(open: &impl Open) {
     let store = open.store();
     let mine = claim(Mode::Shared);
     assert!(is_granted(&store.try_acquire(&mine).await));
@@ -190,13 +196,13 @@ async fn what_is_written_says_its_version(open: &impl Open) {
     let version = stored.strip_prefix("v1|").expect(&stored);
     assert!(version.starts_with(|digit: char| digit.is_ascii_digit()), "{stored}");
     assert!(stored.contains(&format!("|g {} s ", mine.owner)), "{stored}");
-    // One of a version that nobody knows yet.
+    // A future version.
     open.group("v999").await;
-    let told = store.renew(&mine).await.expect_err("unreadable").to_string();
-    assert!(told.contains("`v999`") && told.contains("`v1`"), "{told}");
+    let message = store.renew(&mine).await.expect_err("unreadable").to_string();
+    assert!(message.contains("`v999`") && message.contains("`v1`"), "{message}");
 }
 
-async fn an_owner_that_nobody_knows_excludes_others_and_can_be_ended(open: &impl Open) {
+async fn an_unknown_owner_excludes_others_and_can_be_released(open: &impl Open) {
     let store = open.store();
     for owner in ["maintenance", "2:another form of owner"] {
         open.owner(owner).await;
@@ -210,7 +216,7 @@ async fn an_owner_that_nobody_knows_excludes_others_and_can_be_ended(open: &impl
         assert!(!holder.revoked, "{holder:?}");
         let revoked = store.revoke(&"k".into()).await;
         assert!(matches!(revoked, Ok(true)), "{} with `{owner}`: {revoked:?}", store.kind());
-        let holder = store.inspect(&"k".into()).await.expect("it answers").expect("until its end");
+        let holder = store.inspect(&"k".into()).await.expect("it answers").expect("still held");
         assert!(holder.revoked, "{holder:?}");
         let ended = store.force_release(&"k".into()).await;
         assert!(matches!(ended, Ok(true)), "{} with `{owner}`: {ended:?}", store.kind());
@@ -229,8 +235,7 @@ struct File {
 
 impl File {
     async fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a temporary directory");
-        let url = format!("sqlite:{}", folder.path().join("locks.db").display());
+        let (folder, url) = sqlite_file();
         Self { store: Sqlite::connect(&url).await.expect("a file"), url, _folder: folder }
     }
 

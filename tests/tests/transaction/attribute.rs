@@ -1,5 +1,5 @@
-//! `transaction = tx`: every shape of function takes the row lock in its caller's transaction, and
-//! leaves it there.
+//! `transaction = tx`: every shape of function acquires the row lock in its caller's transaction, and
+//! keeps it until that transaction ends.
 
 use std::fmt::Display;
 use std::future::poll_fn;
@@ -61,7 +61,7 @@ async fn skipping_all(tx: &mut Transaction<'_, Postgres>) -> Result<(), LockErro
     unreachable!("the lock is busy");
 }
 
-/// Cannot have `From<LockError>`, as a tuple cannot.
+/// A tuple, which cannot implement `From<LockError>`.
 type Status = (u16, String);
 
 #[allow(clippy::needless_pass_by_value, reason = "the attribute's own signature")]
@@ -168,13 +168,13 @@ where
 {
     let mut tx = DB::begin(pool).await;
     assert_eq!(free(1, &mut tx).await.expect("free"), 1);
-    assert!(is_busy(pool, "free:1").await, "the lock ended with the function");
+    assert!(is_busy(pool, "free:1").await, "the lock was released with the function");
     let mut other = DB::begin(pool).await;
     let busy = free(1, &mut other).await.expect_err("it is held");
     assert!(busy.is_busy(), "{busy}");
     assert_eq!(free(2, &mut other).await.expect("another row"), 2);
     tx.commit().await.expect("a commit");
-    assert_eq!(free(1, &mut other).await.expect("free since the commit"), 1);
+    assert_eq!(free(1, &mut other).await.expect("released by the commit"), 1);
 }
 
 pub async fn every_shape_of_function_can_be_locked() {
@@ -215,12 +215,12 @@ pub async fn every_shape_of_function_can_be_locked() {
     reading(&mut tx).await.expect("readers share it");
     assert!(is_busy(pool, "read").await, "it is not locked for writers");
     drop(reader);
-    tx.rollback().await.expect("a roll-back");
+    tx.rollback().await.expect("a rollback");
     for key in locked {
         assert!(!is_busy(pool, key).await, "{key} is still locked");
     }
     let one = owned("x", begin().await).await.expect("free");
-    assert!(!is_busy(pool, "owned:x").await, "its own commit has not freed it");
+    assert!(!is_busy(pool, "owned:x").await, "its own commit did not release it");
     assert!(owned("x", begin().await).await.expect("free") > one);
 }
 
@@ -233,8 +233,8 @@ pub async fn a_busy_lock_runs_no_body() {
     mapped(&mut holder).await.expect("free");
     assert_eq!(skipping(&mut tx).await.expect("skipped"), None);
     skipping_all(&mut tx).await.expect("skipped");
-    let (status, told) = mapped(&mut tx).await.expect_err("busy");
-    assert!(status == 503 && told.contains("busy"), "{told}");
+    let (status, message) = mapped(&mut tx).await.expect_err("busy");
+    assert!(status == 503 && message.contains("busy"), "{message}");
 }
 
 /// Nothing is sent before the first poll; an unreachable server runs no body.
@@ -246,7 +246,7 @@ pub async fn it_is_lazy_and_fails_closed() {
     assert!(!is_busy(&pool, "unused:7").await);
     let mut polled = tx;
     {
-        // Once, and then dropped.
+        // Polled once, and then dropped.
         let mut call = pin!(unused(8, &mut polled));
         poll_fn(|cx| {
             let _ = call.as_mut().poll(cx);
@@ -285,7 +285,7 @@ pub async fn the_future_stays_small() {
     assert!(size < 2048, "{size} bytes for a body of 1 KiB, three deep");
 }
 
-/// Sites of row locks ask for no backend, and a template in both forms is told of.
+/// Sites of row locks require no backend.
 pub async fn sites_know_their_form() {
     let site = |function: &str| {
         let all = Registry::sites().into_iter();
@@ -295,6 +295,6 @@ pub async fn sites_know_their_form() {
     assert!(site("free").is_in_transaction() && site("several").is_in_transaction());
     assert!(!site("insisted").is_in_transaction());
     assert_eq!(site("free").backend_name(), None);
-    // It compiles; its lease is no concern of this file.
+    // Only needs to compile.
     let _ = insisted;
 }

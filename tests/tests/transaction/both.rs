@@ -1,4 +1,4 @@
-//! What row locks promise on either database.
+//! What row locks guarantee on both databases.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -7,17 +7,18 @@ use dlock_runtime::transaction::{self, RowLock, RowLockDatabase};
 use dlock_runtime::{FencingToken, LockError, Mode, Wait};
 use sqlx::{AssertSqlSafe, MySql, Pool, Postgres, Row, Transaction};
 
-use crate::facts::Looks;
+use crate::facts::Polls;
 
-/// What the tests need of both databases.
+/// What the tests need from both databases.
 pub trait Rows: RowLockDatabase {
     const CONNECTION_ID: &'static str;
     /// How many connections wait for a lock.
     const WAITING: &'static str;
+    /// The statement that kills this connection.
     fn end_of(connection: i64) -> String;
 
     fn begin(pool: &Pool<Self>) -> impl Future<Output = Transaction<'static, Self>> + Send;
-    /// Runs statements, and gives the first number of the last.
+    /// Runs statements, and returns the first number of the last row.
     fn ask(
         connection: &mut Self::Connection,
         statements: &str,
@@ -25,12 +26,12 @@ pub trait Rows: RowLockDatabase {
 
     fn waiting(pool: &Pool<Self>) -> impl Future<Output = i64> + Send;
 
-    /// Waits until a connection waits for a lock.
+    /// Polls until a connection waits for a lock.
     fn until_one_waits(pool: &Pool<Self>) -> impl Future<Output = ()> + Send {
         async {
-            let looks = Looks::at("a connection waits for a lock");
+            let polls = Polls::until("a connection waits for a lock");
             while Self::waiting(pool).await == 0 {
-                looks.again().await;
+                polls.pause().await;
             }
         }
     }
@@ -42,6 +43,7 @@ macro_rules! rows {
             const CONNECTION_ID: &'static str = $connection_id;
             const WAITING: &'static str = $waiting;
 
+            /// The statement that kills this connection.
             fn end_of(connection: i64) -> String {
                 format!("{}{connection}{}", $before, $behind)
             }
@@ -98,8 +100,8 @@ pub async fn a_transaction_excludes_another_until_it_commits<DB: Rows>(pool: &Po
     assert_eq!(first.key().as_str(), "k");
     assert!(is_busy(pool, "k").await);
     assert!(!is_busy(pool, "another").await);
-    assert!(!is_busy(pool, "K").await, "keys that differ in case are two");
-    assert!(!is_busy(pool, "k ").await, "keys that differ in a blank are two");
+    assert!(!is_busy(pool, "K").await, "keys are case-sensitive");
+    assert!(!is_busy(pool, "k ").await, "a trailing blank is part of the key");
     let waiting = tokio::spawn({
         let pool = pool.clone();
         async move {
@@ -115,10 +117,10 @@ pub async fn a_transaction_excludes_another_until_it_commits<DB: Rows>(pool: &Po
     assert!(!is_busy(pool, "k").await);
 }
 
-pub async fn a_roll_back_frees<DB: Rows>(pool: &Pool<DB>) {
+pub async fn a_rollback_releases_the_lock<DB: Rows>(pool: &Pool<DB>) {
     let mut one = DB::begin(pool).await;
     let first = lock(&mut one, "k").await;
-    one.rollback().await.expect("a roll-back");
+    one.rollback().await.expect("a rollback");
     let mut dropped = DB::begin(pool).await;
     let second = lock(&mut dropped, "k").await;
     drop(dropped);
@@ -128,7 +130,7 @@ pub async fn a_roll_back_frees<DB: Rows>(pool: &Pool<DB>) {
     assert!(third.fencing_token() > second.fencing_token());
 }
 
-pub async fn a_lost_connection_frees<DB: Rows>(pool: &Pool<DB>) {
+pub async fn a_lost_connection_releases_the_lock<DB: Rows>(pool: &Pool<DB>) {
     let mut one = DB::begin(pool).await;
     let connection = DB::ask(&mut one, DB::CONNECTION_ID).await.expect("its id");
     let first = lock(&mut one, "k").await;
@@ -136,7 +138,7 @@ pub async fn a_lost_connection_frees<DB: Rows>(pool: &Pool<DB>) {
     DB::ask(&mut other, &DB::end_of(connection)).await;
     let second = lock(&mut other, "k").await;
     assert!(second.fencing_token() > first.fencing_token());
-    one.commit().await.expect_err("its connection is gone");
+    one.commit().await.expect_err("the connection is gone");
 }
 
 pub async fn tokens_grow_with_every_lock<DB: Rows>(pool: &Pool<DB>) {
@@ -158,8 +160,8 @@ pub async fn tokens_grow_with_every_lock<DB: Rows>(pool: &Pool<DB>) {
     }
 }
 
-/// On MySQL the key has no row before one of them commits.
-pub async fn tokens_grow_with_every_roll_back<DB: Rows>(pool: &Pool<DB>) {
+/// On MySQL the key has no row until a transaction commits.
+pub async fn tokens_grow_with_every_rollback<DB: Rows>(pool: &Pool<DB>) {
     let last = Arc::new(Mutex::new(FencingToken::new(0)));
     let tasks = (0..8).map(|_| {
         let (pool, last) = (pool.clone(), Arc::clone(&last));
@@ -169,7 +171,7 @@ pub async fn tokens_grow_with_every_roll_back<DB: Rows>(pool: &Pool<DB>) {
                 let token = lock(&mut transaction, "k").await.fencing_token();
                 let before = std::mem::replace(&mut *last.lock().expect("no panic"), token);
                 assert!(token > before, "{token} follows {before}");
-                transaction.rollback().await.expect("a roll-back");
+                transaction.rollback().await.expect("a rollback");
             }
         })
     });
@@ -213,11 +215,10 @@ pub async fn no_update_is_lost<DB: Rows>(pool: &Pool<DB>) {
     assert_eq!(DB::ask(&mut after, "SELECT n FROM counter").await, Some(80));
 }
 
-/// How exactly a wait is kept.
-const EXACTLY: Duration = Duration::from_millis(50);
+/// How late a wait may end.
+const TOLERANCE: Duration = Duration::from_millis(50);
 
-/// The time that a wait took that ended busy, at its best of a few tries: on a busy machine any
-/// single one may be late.
+/// The shortest time of a few attempts that end busy: on a busy machine a single one may be late.
 pub async fn busy_after<DB: Rows>(pool: &Pool<DB>, wait: Duration) -> Duration {
     let mut best = Duration::MAX;
     for _ in 0..5 {
@@ -228,7 +229,7 @@ pub async fn busy_after<DB: Rows>(pool: &Pool<DB>, wait: Duration) -> Duration {
         let LockError::Busy { waited, .. } = &error else { panic!("{error}") };
         assert!(took >= wait && *waited >= wait, "gave up after {took:?} of {wait:?}");
         best = best.min(took);
-        if best <= wait + EXACTLY {
+        if best <= wait + TOLERANCE {
             break;
         }
     }
@@ -240,11 +241,11 @@ pub async fn a_wait_ends_in_time<DB: Rows>(pool: &Pool<DB>) {
     lock(&mut holder, "k").await;
     for wait in [0, 70, 300, 1_250].map(Duration::from_millis) {
         let took = busy_after(pool, wait).await;
-        assert!(took <= wait + EXACTLY, "a wait of {wait:?} took {took:?}");
+        assert!(took <= wait + TOLERANCE, "a wait of {wait:?} took {took:?}");
     }
 }
 
-/// Each holder comes in between for less than the wait: only their sum is too long.
+/// Each holder holds for less than the wait. Only their sum exceeds it.
 pub async fn a_wait_among_many_holders_ends_in_time<DB: Rows>(pool: &Pool<DB>) {
     let until = Instant::now() + Duration::from_secs(8);
     let holders: Vec<_> = (0..6)
@@ -263,7 +264,7 @@ pub async fn a_wait_among_many_holders_ends_in_time<DB: Rows>(pool: &Pool<DB>) {
     while !is_busy(pool, "k").await {}
     let wait = Duration::from_millis(400);
     let mut best = Duration::MAX;
-    while Instant::now() + wait < until && best > wait + EXACTLY {
+    while Instant::now() + wait < until && best > wait + TOLERANCE {
         let mut transaction = DB::begin(pool).await;
         let began = Instant::now();
         let locked = transaction::lock(&mut transaction, "k").wait(wait).await;
@@ -271,7 +272,7 @@ pub async fn a_wait_among_many_holders_ends_in_time<DB: Rows>(pool: &Pool<DB>) {
         drop(transaction);
         assert!(locked.as_ref().err().is_none_or(LockError::is_busy), "{locked:?}");
     }
-    assert!(best <= wait + EXACTLY, "a wait of {wait:?} took {best:?}");
+    assert!(best <= wait + TOLERANCE, "a wait of {wait:?} took {best:?}");
     for holder in holders {
         holder.await.expect("no panic");
     }
@@ -291,22 +292,22 @@ pub async fn several_keys_in_any_order_do_not_deadlock<DB: Rows>(pool: &Pool<DB>
     tokio::join!(transfer(pool.clone(), "a", "b"), transfer(pool.clone(), "b", "a"));
 }
 
-pub async fn a_deadlock_is_told_and_transient<DB: Rows>(pool: &Pool<DB>) {
+pub async fn a_deadlock_is_a_transient_error<DB: Rows>(pool: &Pool<DB>) {
     let (mut one, mut other) = (DB::begin(pool).await, DB::begin(pool).await);
     lock(&mut one, "a").await;
     lock(&mut other, "b").await;
-    // Whoever is the victim ends its transaction, as it is told to, so that the other goes on.
+    // The victim rolls back its transaction, as the error says, so that the other can continue.
     let cross = async |mut transaction: Transaction<'static, DB>, key: &'static str| {
         let locked = transaction::lock(&mut transaction, key).wait(Wait::Forever).await;
-        transaction.rollback().await.expect("a roll-back");
+        transaction.rollback().await.expect("a rollback");
         locked
     };
     let (one, other) = tokio::join!(cross(one, "b"), cross(other, "a"));
     let victims: Vec<_> = [one, other].into_iter().filter_map(Result::err).collect();
     assert_eq!(victims.len(), 1, "{victims:?}");
     assert!(victims[0].is_transient() && !victims[0].is_busy(), "{victims:?}");
-    let told = victims[0].to_string();
-    assert!(told.contains("deadlock") && told.contains("begin"), "{told}");
+    let message = victims[0].to_string();
+    assert!(message.contains("deadlock") && message.contains("begin"), "{message}");
 }
 
 pub async fn a_connection_without_a_transaction_is_refused<DB: Rows>(pool: &Pool<DB>) {
@@ -331,7 +332,7 @@ pub async fn an_invalid_key_is_refused_before_anything_is_sent<DB: Rows>(pool: &
         let refused = transaction::lock(&mut transaction, key).await.expect_err("no key");
         assert!(matches!(refused, LockError::InvalidKey { .. }), "{refused:?}");
     }
-    // What may be in a key is in no database's way.
+    // Any characters that a key may contain work on every database.
     for key in
         ["'; DROP TABLE dlock_rows; --", "a\0b", r"a\0b", "k\u{1F512}", &"\u{e9}".repeat(256)]
     {
@@ -354,13 +355,13 @@ async fn read<DB: Rows>(transaction: &mut Transaction<'_, DB>, key: &str) -> Row
 }
 
 pub async fn readers_share_and_exclude_a_writer<DB: Rows>(pool: &Pool<DB>) {
-    // On MySQL the first one of all makes the row.
+    // On MySQL the very first lock creates the row.
     let mut writer = DB::begin(pool).await;
     let written = lock(&mut writer, "k").await;
     let mut early = DB::begin(pool).await;
     let answer = transaction::lock(&mut early, "k").mode(Mode::Shared).wait(Duration::ZERO).await;
     assert!(answer.is_err_and(|error| error.is_busy()), "a reader beside a writer");
-    early.rollback().await.expect("a roll-back");
+    early.rollback().await.expect("a rollback");
     writer.commit().await.expect("a commit");
 
     let (mut one, mut other) = (DB::begin(pool).await, DB::begin(pool).await);
@@ -379,42 +380,40 @@ pub async fn readers_share_and_exclude_a_writer<DB: Rows>(pool: &Pool<DB>) {
     }
 }
 
-/// What a writer does outside of the database is done, though its transaction is rolled back.
-pub async fn a_reader_s_token_is_larger_than_that_of_a_writer_that_rolled_back<DB: Rows>(
-    pool: &Pool<DB>,
-) {
+/// A rollback does not undo what the writer did outside of the database under its token.
+pub async fn a_readers_token_exceeds_that_of_a_rolled_back_writer<DB: Rows>(pool: &Pool<DB>) {
     let mut writer = DB::begin(pool).await;
     lock(&mut writer, "k").await;
     writer.commit().await.expect("a commit");
     for _ in 0..3 {
         let mut writer = DB::begin(pool).await;
         let written = lock(&mut writer, "k").await.fencing_token();
-        writer.rollback().await.expect("a roll-back");
+        writer.rollback().await.expect("a rollback");
         let mut reader = DB::begin(pool).await;
         let token = read(&mut reader, "k").await.fencing_token();
         reader.commit().await.expect("a commit");
         assert!(token > written, "the reader's {token} follows the writer's {written}");
         let mut writer = DB::begin(pool).await;
         let next = lock(&mut writer, "k").await.fencing_token();
-        writer.rollback().await.expect("a roll-back");
+        writer.rollback().await.expect("a rollback");
         assert!(next > token, "the writer's {next} follows the reader's {token}");
     }
 }
 
-/// A reader that comes later would keep a waiting writer out for ever, if others followed it.
-pub async fn a_waiting_writer_goes_before_later_readers<DB: Rows>(pool: &Pool<DB>) {
+/// Otherwise a stream of later readers would starve a waiting writer.
+pub async fn a_waiting_writer_precedes_later_readers<DB: Rows>(pool: &Pool<DB>) {
     let mut writer = DB::begin(pool).await;
     lock(&mut writer, "k").await;
     writer.commit().await.expect("a commit");
     let mut reader = DB::begin(pool).await;
     read(&mut reader, "k").await;
-    let pool_of_writer = pool.clone();
+    let writer_pool = pool.clone();
     let writing = tokio::spawn(async move {
-        let mut writer = DB::begin(&pool_of_writer).await;
+        let mut writer = DB::begin(&writer_pool).await;
         lock(&mut writer, "k").await;
         writer.commit().await.expect("a commit");
     });
-    // Once the writer waits, a reader that does not want to wait is turned away.
+    // Once the writer waits, a reader with no wait is refused.
     let began = Instant::now();
     loop {
         let mut late = DB::begin(pool).await;
@@ -422,7 +421,10 @@ pub async fn a_waiting_writer_goes_before_later_readers<DB: Rows>(pool: &Pool<DB
         if late.is_err() {
             break;
         }
-        assert!(began.elapsed() < Duration::from_secs(20), "later readers pass a waiting writer");
+        assert!(
+            began.elapsed() < Duration::from_secs(20),
+            "later readers overtake a waiting writer"
+        );
     }
     assert!(!writing.is_finished());
     reader.commit().await.expect("a commit");

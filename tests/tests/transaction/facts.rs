@@ -1,23 +1,23 @@
-//! Waiting for a fact.
+//! Polls for a condition.
 
 use std::time::{Duration, Instant};
 
-/// How long a fact may be waited for.
+/// How long to poll before the test fails.
 const LIMIT: Duration = Duration::from_mins(1);
 
-/// Looks at a fact until it is true: `while !fact.await { looks.again().await }`.
-pub struct Looks {
+/// Polls until a condition is true: `while !condition.await { polls.pause().await }`.
+pub struct Polls {
     fact: &'static str,
     began: Instant,
 }
 
-impl Looks {
-    pub fn at(fact: &'static str) -> Self {
+impl Polls {
+    pub fn until(fact: &'static str) -> Self {
         Self { fact, began: Instant::now() }
     }
 
-    /// Pauses before the next look.
-    pub async fn again(&self) {
+    /// Pauses before the next poll.
+    pub async fn pause(&self) {
         assert!(self.began.elapsed() < LIMIT, "not within {LIMIT:?}: {}", self.fact);
         tokio::time::sleep(Duration::from_millis(5)).await;
     }

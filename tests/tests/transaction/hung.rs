@@ -1,4 +1,4 @@
-//! Servers that hang, callers that give up: each call has its answer in time, and nothing is left waiting.
+//! Hung servers and abandoned calls: every call returns in time, and nothing is left waiting.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,29 +10,29 @@ use dlock_tests::servers::{Kind, MariaDbServer, PostgresServer, Server};
 use sqlx::{MySql, Pool, Postgres, Transaction};
 
 use crate::both::{Rows, is_busy, lock};
-use crate::facts::Looks;
+use crate::facts::Polls;
 use crate::{mysql, postgres, sent};
 
 const WAIT: Duration = Duration::from_secs(2);
 
-/// An answer is promised within a second after the wait; a busy machine adds to what is measured.
+/// A call promises to return within a second after its wait. The rest allows for a busy machine.
 const IN_TIME: Duration = Duration::from_secs(4);
 
-/// No answer at all.
+/// A call that takes longer has hung.
 const NEVER: Duration = Duration::from_secs(30);
 
-/// Who gives up leaves nothing behind for longer.
+/// An abandoned call must be cleaned up within this time.
 const SOON: Duration = Duration::from_secs(20);
 
-/// A wait that is longer than any test.
+/// A wait longer than any test.
 const LONG: Duration = Duration::from_hours(1);
 
-fn assert_told(locked: Result<(), LockError>) {
-    let error = locked.expect_err("nobody can have answered");
+fn assert_reported(locked: Result<(), LockError>) {
+    let error = locked.expect_err("the server cannot have answered");
     assert!(error.is_transient() && !error.is_busy(), "{error:?}");
-    let told = error.to_string();
+    let message = error.to_string();
     for part in ["did not answer", "roll"] {
-        assert!(told.contains(part), "{part} is not in: {told}");
+        assert!(message.contains(part), "{part} is not in: {message}");
     }
 }
 
@@ -42,8 +42,8 @@ enum Freeze {
     DuringTheWait,
 }
 
-/// `waiters` has one connection.
-async fn a_frozen_server_is_told<DB: Rows, K: Kind>(
+/// `waiters` is a pool of one connection.
+async fn a_frozen_server_is_reported<DB: Rows, K: Kind>(
     server: &mut Server<K>,
     waiters: Pool<DB>,
     holders: Pool<DB>,
@@ -69,16 +69,16 @@ async fn a_frozen_server_is_told<DB: Rows, K: Kind>(
     let answered = tokio::time::timeout(NEVER, waiting).await;
     server.resume();
     let (waiter, locked, took) = answered.expect("an answer").expect("no panic");
-    assert_told(locked);
+    assert_reported(locked);
     assert!(took < IN_TIME, "a wait of {WAIT:?} took {took:?}");
 
-    // There is one connection only: it is in order, or it is another one.
+    // The pool has one connection. It must be usable, or have been replaced.
     drop(waiter);
     let mut next = DB::begin(&waiters).await;
     assert_eq!(DB::ask(&mut next, "SELECT 42").await, Some(42));
     let busy = transaction::lock(&mut next, "k").wait(Duration::ZERO).await;
     assert!(busy.as_ref().is_err_and(LockError::is_busy), "{busy:?}");
-    holder.rollback().await.expect("a roll-back");
+    holder.rollback().await.expect("a rollback");
     lock(&mut next, "k").await;
     next.commit().await.expect("a commit");
     assert!(!is_busy(&holders, "k").await);
@@ -88,37 +88,35 @@ async fn postgres_frozen(freeze: Freeze) {
     let mut server = PostgresServer::start();
     let holders = postgres::pool(&server, 3).await;
     let waiters = postgres::pool(&server, 1).await;
-    a_frozen_server_is_told::<Postgres, _>(&mut server, waiters, holders, freeze).await;
+    a_frozen_server_is_reported::<Postgres, _>(&mut server, waiters, holders, freeze).await;
 }
 
 async fn mysql_frozen(freeze: Freeze) {
     let mut server = MariaDbServer::start();
     let holders = mysql::pool(&server, 3).await;
     let waiters = mysql::pool(&server, 1).await;
-    a_frozen_server_is_told::<MySql, _>(&mut server, waiters, holders, freeze).await;
+    a_frozen_server_is_reported::<MySql, _>(&mut server, waiters, holders, freeze).await;
 }
 
-pub async fn postgres_a_server_that_freezes_during_the_wait_is_told() {
+pub async fn postgres_a_server_that_freezes_during_the_wait_is_reported() {
     postgres_frozen(Freeze::DuringTheWait).await;
 }
 
-pub async fn postgres_a_server_that_is_frozen_is_told() {
+pub async fn postgres_a_frozen_server_is_reported() {
     postgres_frozen(Freeze::BeforeTheCall).await;
 }
 
-pub async fn mysql_a_server_that_freezes_during_the_wait_is_told() {
+pub async fn mysql_a_server_that_freezes_during_the_wait_is_reported() {
     mysql_frozen(Freeze::DuringTheWait).await;
 }
 
-pub async fn mysql_a_server_that_is_frozen_is_told() {
+pub async fn mysql_a_frozen_server_is_reported() {
     mysql_frozen(Freeze::BeforeTheCall).await;
 }
 
-/// A future that is dropped while the server works for it, with any limit or with none.
-async fn a_call_that_is_given_up_frees_its_connection<DB: Rows>(
-    waiters: Pool<DB>,
-    holders: Pool<DB>,
-) where
+/// The future is dropped while the server executes its statement, with and without a limit on the wait.
+async fn an_abandoned_call_frees_its_connection<DB: Rows>(waiters: Pool<DB>, holders: Pool<DB>)
+where
     for<'c> Transaction<'c, DB>: Send,
 {
     let mut holder = DB::begin(&holders).await;
@@ -131,27 +129,27 @@ async fn a_call_that_is_given_up_frees_its_connection<DB: Rows>(
         DB::until_one_waits(&holders).await;
         waiting.abort();
         let next = tokio::time::timeout(SOON, DB::begin(&waiters)).await;
-        let mut next = next.expect("the connection is free again, or another one has its place");
+        let mut next = next.expect("the connection is free again or replaced");
         assert_eq!(DB::ask(&mut next, "SELECT 42").await, Some(42));
         assert_eq!(DB::waiting(&holders).await, 0);
     }
-    holder.rollback().await.expect("a roll-back");
+    holder.rollback().await.expect("a rollback");
     assert!(!is_busy(&holders, "k").await);
 }
 
-pub async fn postgres_a_call_that_is_given_up_frees_its_connection() {
+pub async fn postgres_an_abandoned_call_frees_its_connection() {
     let server = PostgresServer::start();
     let (waiters, holders) = (postgres::pool(&server, 1).await, postgres::pool(&server, 3).await);
-    a_call_that_is_given_up_frees_its_connection::<Postgres>(waiters, holders).await;
+    an_abandoned_call_frees_its_connection::<Postgres>(waiters, holders).await;
 }
 
-pub async fn mysql_a_call_that_is_given_up_frees_its_connection() {
+pub async fn mysql_an_abandoned_call_frees_its_connection() {
     let server = MariaDbServer::start();
     let (waiters, holders) = (mysql::pool(&server, 1).await, mysql::pool(&server, 3).await);
-    a_call_that_is_given_up_frees_its_connection::<MySql>(waiters, holders).await;
+    an_abandoned_call_frees_its_connection::<MySql>(waiters, holders).await;
 }
 
-/// A client whose connection ends, as that of a process does that dies.
+/// The client's connection closes, as if its process had died.
 async fn a_client_that_vanishes_leaves_no_statement<DB: Rows>(
     mut proxy: Proxy,
     waiters: Pool<DB>,
@@ -170,12 +168,12 @@ async fn a_client_that_vanishes_leaves_no_statement<DB: Rows>(
     proxy.cut().await;
     waiting.await.expect("no panic").expect_err("the connection is gone");
     let began = Instant::now();
-    let looks = Looks::at("nothing waits any more");
+    let polls = Polls::until("nothing waits any more");
     while DB::waiting(&holders).await > 0 {
-        looks.again().await;
+        polls.pause().await;
     }
     assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
-    holder.rollback().await.expect("a roll-back");
+    holder.rollback().await.expect("a rollback");
     assert!(!is_busy(&holders, "k").await);
 }
 
@@ -197,7 +195,7 @@ pub async fn mysql_a_client_that_vanishes_leaves_no_statement() {
     a_client_that_vanishes_leaves_no_statement::<MySql>(proxy, waiters, holders).await;
 }
 
-/// A database that takes its time over a lock that nobody holds.
+/// The database is slow to grant a lock that nobody holds.
 async fn a_slow_server_is_not_a_busy_lock<DB: Rows>(pool: &Pool<DB>) {
     for wait in [Duration::ZERO, Duration::from_millis(300)] {
         let mut transaction = DB::begin(pool).await;
@@ -226,9 +224,9 @@ pub async fn mysql_a_slow_server_is_not_a_busy_lock() {
     a_slow_server_is_not_a_busy_lock(&pool).await;
 }
 
-/// The lock was busy, and the server hangs before it has heard to what it is to go back: a caller that is told
-/// of a busy lock would go on with a transaction that is lost.
-pub async fn postgres_a_server_that_hangs_behind_a_busy_lock_is_told() {
+/// The lock is busy, and the server hangs before it rolls back to the savepoint. If this were reported as busy,
+/// the caller would continue with an aborted transaction.
+pub async fn postgres_a_server_that_hangs_after_a_busy_lock_is_reported() {
     let server = PostgresServer::start();
     let proxy = Proxy::start(server.port()).await;
     let url = server.url().replace(&server.port().to_string(), &proxy.port().to_string());
@@ -242,23 +240,23 @@ pub async fn postgres_a_server_that_hangs_behind_a_busy_lock_is_told() {
     let wait = Duration::from_millis(300);
     let began = Instant::now();
     let locking = transaction::lock(&mut waiter, "k").wait(wait).into_future();
-    // It asks for the settings, it locks, and it goes back to its savepoint.
+    // The call reads the settings, locks, and rolls back to its savepoint.
     let locking = sent::after(2, move || stalled.stall(), locking);
     let locked = tokio::time::timeout(NEVER, locking).await.expect("an answer");
     assert!(began.elapsed() < IN_TIME, "a wait of {wait:?} took {:?}", began.elapsed());
-    assert_told(locked.map(|_| ()));
+    assert_reported(locked.map(|_| ()));
     proxy.resume();
     drop(waiter);
     let mut next = waiters.begin().await.expect("a transaction");
     assert_eq!(Postgres::ask(&mut next, "SELECT 42").await, Some(42));
 }
 
-/// The server grants the lock, and nobody hears of it: what the connection does next comes behind that.
-pub async fn postgres_a_grant_that_nobody_hears_of_ends_with_its_transaction() {
+/// The server grants the lock, but its answer never arrives. The connection's next statement runs after that.
+pub async fn postgres_an_unreported_grant_ends_with_its_transaction() {
     let server = PostgresServer::start();
     let proxy = Proxy::start(server.port()).await;
     let url = server.url().replace(&server.port().to_string(), &proxy.port().to_string());
-    a_grant_that_nobody_hears_of_ends_with_its_transaction::<Postgres>(
+    an_unreported_grant_ends_with_its_transaction::<Postgres>(
         proxy,
         postgres::bare_pool(&url, 1).await,
         postgres::pool(&server, 3).await,
@@ -266,11 +264,11 @@ pub async fn postgres_a_grant_that_nobody_hears_of_ends_with_its_transaction() {
     .await;
 }
 
-pub async fn mysql_a_grant_that_nobody_hears_of_ends_with_its_transaction() {
+pub async fn mysql_an_unreported_grant_ends_with_its_transaction() {
     let server = MariaDbServer::start();
     let proxy = Proxy::start(server.port()).await;
     let url = server.url().replace(&server.port().to_string(), &proxy.port().to_string());
-    a_grant_that_nobody_hears_of_ends_with_its_transaction::<MySql>(
+    an_unreported_grant_ends_with_its_transaction::<MySql>(
         proxy,
         mysql::bare_pool(&url, 1).await,
         mysql::pool(&server, 3).await,
@@ -278,7 +276,7 @@ pub async fn mysql_a_grant_that_nobody_hears_of_ends_with_its_transaction() {
     .await;
 }
 
-async fn a_grant_that_nobody_hears_of_ends_with_its_transaction<DB: Rows>(
+async fn an_unreported_grant_ends_with_its_transaction<DB: Rows>(
     proxy: Proxy,
     waiters: Pool<DB>,
     others: Pool<DB>,
@@ -290,10 +288,10 @@ async fn a_grant_that_nobody_hears_of_ends_with_its_transaction<DB: Rows>(
     let stalled = Arc::clone(&proxy);
     let locking = transaction::lock(&mut waiter, "k").wait(Duration::ZERO).into_future();
     let locked = sent::after(1, move || stalled.stall_answers(), locking).await;
-    assert_told(locked.map(|_| ()));
-    let looks = Looks::at("the server has granted it");
+    assert_reported(locked.map(|_| ()));
+    let polls = Polls::until("the server has granted it");
     while !is_busy(&others, "k").await {
-        looks.again().await;
+        polls.pause().await;
     }
     proxy.resume();
     drop(waiter);

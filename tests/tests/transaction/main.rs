@@ -1,6 +1,6 @@
 //! Row locks in the caller's own transaction, on real PostgreSQL and MariaDB servers.
 //!
-//! Where the point is a mistake that plain SQL makes, the test makes it first.
+//! A test about a mistake that plain SQL allows makes that mistake first.
 
 mod attribute;
 mod both;
@@ -47,23 +47,23 @@ fn main() -> ExitCode {
     }
     on_both!(
         a_transaction_excludes_another_until_it_commits,
-        a_roll_back_frees,
-        a_lost_connection_frees,
+        a_rollback_releases_the_lock,
+        a_lost_connection_releases_the_lock,
         tokens_grow_with_every_lock,
-        tokens_grow_with_every_roll_back,
+        tokens_grow_with_every_rollback,
         a_transaction_may_lock_twice,
         no_update_is_lost,
         a_wait_ends_in_time,
         a_wait_among_many_holders_ends_in_time,
         several_keys_in_any_order_do_not_deadlock,
-        a_deadlock_is_told_and_transient,
+        a_deadlock_is_a_transient_error,
         a_connection_without_a_transaction_is_refused,
         a_begin_that_sqlx_did_not_see_is_refused,
         an_invalid_key_is_refused_before_anything_is_sent,
         a_call_is_two_round_trips,
         readers_share_and_exclude_a_writer,
-        a_reader_s_token_is_larger_than_that_of_a_writer_that_rolled_back,
-        a_waiting_writer_goes_before_later_readers,
+        a_readers_token_exceeds_that_of_a_rolled_back_writer,
+        a_waiting_writer_precedes_later_readers,
     );
     trials.needs("postgres", "postgres_it_locks_in_the_transaction", || async {
         let server = PostgresServer::start();
@@ -84,21 +84,21 @@ fn main() -> ExitCode {
         a_busy_lock_keeps_the_earlier_writes,
         no_setting_outlives_the_call,
         a_snapshot_is_refused,
-        savepoints_give_locks_back,
+        a_rollback_to_a_savepoint_releases_its_locks,
         several_keys_are_all_or_none,
         nothing_is_left_behind,
-        a_missing_table_is_told,
+        a_missing_table_is_reported,
         the_documented_privileges_are_enough,
         one_connection_is_enough,
     );
     on_one!("mariadbd", mysql:
         a_busy_lock_keeps_the_earlier_writes,
-        a_busy_lock_keeps_them_even_where_timeouts_roll_back,
+        a_busy_lock_keeps_earlier_writes_even_if_timeouts_roll_back,
         no_setting_outlives_the_call,
         a_snapshot_is_refused,
         a_snapshot_of_one_transaction_is_refused,
-        unused_rows_are_swept_out,
-        a_missing_table_is_told,
+        unused_rows_are_deleted,
+        a_missing_table_is_reported,
         the_documented_privileges_are_enough,
         one_connection_is_enough,
     );
@@ -132,20 +132,20 @@ fn add_tokens(trials: &mut Trials) {
 
 fn add_hung(trials: &mut Trials) {
     in_full!(trials, "postgres", hung:
-        postgres_a_server_that_freezes_during_the_wait_is_told,
-        postgres_a_server_that_is_frozen_is_told,
-        postgres_a_call_that_is_given_up_frees_its_connection,
+        postgres_a_server_that_freezes_during_the_wait_is_reported,
+        postgres_a_frozen_server_is_reported,
+        postgres_an_abandoned_call_frees_its_connection,
         postgres_a_client_that_vanishes_leaves_no_statement,
         postgres_a_slow_server_is_not_a_busy_lock,
-        postgres_a_server_that_hangs_behind_a_busy_lock_is_told,
-        postgres_a_grant_that_nobody_hears_of_ends_with_its_transaction,
+        postgres_a_server_that_hangs_after_a_busy_lock_is_reported,
+        postgres_an_unreported_grant_ends_with_its_transaction,
     );
     in_full!(trials, "mariadbd", hung:
-        mysql_a_server_that_freezes_during_the_wait_is_told,
-        mysql_a_server_that_is_frozen_is_told,
-        mysql_a_call_that_is_given_up_frees_its_connection,
+        mysql_a_server_that_freezes_during_the_wait_is_reported,
+        mysql_a_frozen_server_is_reported,
+        mysql_an_abandoned_call_frees_its_connection,
         mysql_a_client_that_vanishes_leaves_no_statement,
         mysql_a_slow_server_is_not_a_busy_lock,
-        mysql_a_grant_that_nobody_hears_of_ends_with_its_transaction,
+        mysql_an_unreported_grant_ends_with_its_transaction,
     );
 }

@@ -1,4 +1,4 @@
-//! What is particular to row locks in MySQL and MariaDB.
+//! Row locks in MySQL and MariaDB.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use sqlx::{Acquire, AssertSqlSafe, Executor, MySqlConnection, MySqlPool};
 
 use crate::both::{is_busy, lock};
 
-/// Whose transactions read what others have committed.
+/// A pool whose transactions are `READ COMMITTED`, with the table created.
 pub async fn pool(server: &MariaDbServer, connections: u32) -> MySqlPool {
     let pool = bare_pool(&server.url(), connections).await;
     transaction::create_tables(&pool).await.expect("the table");
@@ -61,21 +61,21 @@ pub async fn a_busy_lock_keeps_the_earlier_writes() {
     earlier_writes_are_kept(&MariaDbServer::start()).await;
 }
 
-pub async fn a_busy_lock_keeps_them_even_where_timeouts_roll_back() {
+pub async fn a_busy_lock_keeps_earlier_writes_even_if_timeouts_roll_back() {
     let server = MariaDbServer::start_with(&[("innodb-rollback-on-timeout", "ON")]);
     let pool = pool(&server, 4).await;
     pool.execute("CREATE TABLE other (what text)").await.expect("a table");
     let mut holder = pool.begin().await.expect("a transaction");
     lock(&mut holder, "k").await;
 
-    // Plain SQL: the timeout takes the earlier write along.
+    // Plain SQL: the timeout also rolls back the earlier write.
     let mut plain = pool.begin().await.expect("a transaction");
     run(&mut plain, "INSERT INTO other VALUES ('plain'); SET innodb_lock_wait_timeout = 1").await;
     let waited = plain.execute("SELECT token FROM dlock_rows WHERE lock_key = 'k' FOR UPDATE");
     waited.await.expect_err("the row is locked");
     plain.commit().await.expect("the commit that sqlx reports");
     assert_eq!(count(&pool, "SELECT count(*) FROM other").await, 0);
-    holder.rollback().await.expect("a roll-back");
+    holder.rollback().await.expect("a rollback");
 
     earlier_writes_are_kept(&server).await;
 }
@@ -90,14 +90,14 @@ pub async fn no_setting_outlives_the_call() {
     let limit = "SELECT CAST(@@innodb_lock_wait_timeout AS SIGNED)";
     let longest = "SELECT CAST(@@max_statement_time * 1000 AS SIGNED)";
 
-    // Plain SQL: there is no limit below a second, and it stays.
+    // Plain SQL: the timeout cannot be shorter than a second, and stays set.
     let mut plain = connection.begin().await.expect("a transaction");
     run(&mut plain, "SET innodb_lock_wait_timeout = 1").await;
     let began = Instant::now();
     let waited = plain.execute("SELECT token FROM dlock_rows WHERE lock_key = 'held' FOR UPDATE");
     waited.await.expect_err("the row is locked");
     assert!(began.elapsed() > Duration::from_millis(900));
-    plain.rollback().await.expect("a roll-back");
+    plain.rollback().await.expect("a rollback");
     assert_eq!(number(&mut connection, limit).await, 1);
 
     run(&mut connection, "SET innodb_lock_wait_timeout = 7, max_statement_time = 11").await;
@@ -111,7 +111,7 @@ pub async fn no_setting_outlives_the_call() {
     assert_eq!(number(&mut connection, limit).await, 7);
 }
 
-/// A product with one item left, and its stock as a transaction reads it.
+/// Creates a product with one item left.
 async fn product(pool: &MySqlPool) {
     pool.execute("CREATE TABLE products (stock int)").await.expect("a table");
     pool.execute("INSERT INTO products VALUES (1)").await.expect("a row");
@@ -132,25 +132,25 @@ pub async fn a_snapshot_is_refused() {
     let usual = MySqlPool::connect(&server.url()).await.expect("the server runs");
     product(&pool).await;
 
-    // Plain SQL: with the row locked, a plain read still shows the item that was sold meanwhile.
+    // Plain SQL: even with the row locked, a plain read still shows the item that was sold meanwhile.
     let mut plain = usual.begin().await.expect("a transaction");
     assert_eq!(number(&mut plain, STOCK).await, 1);
     sell(&pool).await;
     run(&mut plain, "SELECT token FROM dlock_rows WHERE lock_key = 'product' FOR UPDATE").await;
     assert_eq!(number(&mut plain, STOCK).await, 1);
-    plain.rollback().await.expect("a roll-back");
+    plain.rollback().await.expect("a rollback");
 
     let mut stale = usual.begin().await.expect("a transaction");
     let refused = transaction::lock(&mut stale, "product").await.expect_err("a snapshot");
     assert!(matches!(refused, LockError::Transaction { .. }), "{refused:?}");
-    let told = refused.to_string();
+    let message = refused.to_string();
     for part in ["REPEATABLE-READ", "stale", "READ COMMITTED", "after_connect"] {
-        assert!(told.contains(part), "{part} is not in: {told}");
+        assert!(message.contains(part), "{part} is not in: {message}");
     }
     transaction::lock(&mut stale, "product").any_isolation().await.expect("the lock");
 }
 
-/// The session's level does not tell the level of a transaction that was given one of its own.
+/// A transaction with its own isolation level: the session's level does not show it.
 pub async fn a_snapshot_of_one_transaction_is_refused() {
     let server = MariaDbServer::start();
     let pool = pool(&server, 4).await;
@@ -163,11 +163,11 @@ pub async fn a_snapshot_of_one_transaction_is_refused() {
     sell(&pool).await;
     let refused = transaction::lock(&mut stale, "product").await.expect_err("a snapshot");
     assert!(matches!(refused, LockError::Transaction { .. }), "{refused:?}");
-    stale.rollback().await.expect("a roll-back");
+    stale.rollback().await.expect("a rollback");
     assert!(!is_busy(&pool, "product").await);
 }
 
-pub async fn unused_rows_are_swept_out() {
+pub async fn unused_rows_are_deleted() {
     let server = MariaDbServer::start();
     let pool = pool(&server, 4).await;
     for number in 0..5 {
@@ -176,20 +176,20 @@ pub async fn unused_rows_are_swept_out() {
         transaction.commit().await.expect("a commit");
     }
     let rows = "SELECT COUNT(*) FROM dlock_rows WHERE lock_key <> ''";
-    let an_hour_ago = "UPDATE dlock_rows SET used_at = used_at - INTERVAL 2 HOUR";
+    let two_hours_pass = "UPDATE dlock_rows SET used_at = used_at - INTERVAL 2 HOUR";
 
     transaction::delete_idle_rows(&pool).await.expect("a sweep");
     assert_eq!(count(&pool, rows).await, 5, "they were used a moment ago");
-    pool.execute(an_hour_ago).await.expect("time goes by");
+    pool.execute(two_hours_pass).await.expect("aged rows");
     transaction::delete_idle_rows(&pool).await.expect("a sweep");
     assert_eq!(count(&pool, rows).await, 5, "their tokens were remembered a moment ago");
-    pool.execute(an_hour_ago).await.expect("time goes by");
+    pool.execute(two_hours_pass).await.expect("aged rows");
     let mut holder = pool.begin().await.expect("a transaction");
     let token = lock(&mut holder, "k0").await.fencing_token();
     transaction::delete_idle_rows(&pool).await.expect("a sweep");
     assert_eq!(count(&pool, rows).await, 1, "all but the one that is locked");
 
-    // A clock that is set back makes no token smaller, although its row is gone.
+    // Tokens keep growing if the clock is set back, even for a key whose row was deleted.
     pool.execute("UPDATE dlock_rows SET token = token + 1000000000000 WHERE lock_key = ''")
         .await
         .expect("a token far ahead");
@@ -198,16 +198,16 @@ pub async fn unused_rows_are_swept_out() {
     assert!(later.get() > token.get() + 500_000_000_000, "{later} follows {token}");
 }
 
-pub async fn a_missing_table_is_told() {
+pub async fn a_missing_table_is_reported() {
     let server = MariaDbServer::start();
     let pool = bare_pool(&server.url(), 2).await;
     pool.execute("CREATE TABLE audit (what text)").await.expect("a table");
     let mut transaction = pool.begin().await.expect("a transaction");
     run(&mut transaction, "INSERT INTO audit VALUES ('before')").await;
     let error = transaction::lock(&mut transaction, "k").await.expect_err("no table");
-    let told = error.to_string();
+    let message = error.to_string();
     for part in ["create_tables", "src/stores/mysql/rows.sql"] {
-        assert!(told.contains(part), "{part} is not in: {told}");
+        assert!(message.contains(part), "{part} is not in: {message}");
     }
     assert!(!error.is_transient());
     transaction.commit().await.expect("a commit");
@@ -245,7 +245,7 @@ pub async fn one_connection_is_enough() {
         let mut transaction = pool.begin().await.expect("a transaction");
         lock(&mut transaction, "k").await;
         transaction.commit().await.expect("a commit");
-        // A call that is dropped in the middle takes its transaction along, and the pool goes on.
+        // A call dropped halfway ends its transaction, and the pool remains usable.
         let mut dropped = pool.begin().await.expect("a transaction");
         let locking = transaction::lock(&mut dropped, "k").into_future();
         drop(tokio::time::timeout(Duration::from_micros(200), locking).await);

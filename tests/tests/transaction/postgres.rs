@@ -1,4 +1,4 @@
-//! What is particular to row locks in PostgreSQL.
+//! Row locks in PostgreSQL.
 
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ pub async fn a_busy_lock_keeps_the_earlier_writes() {
     let mut holder = pool.begin().await.expect("a transaction");
     lock(&mut holder, "k").await;
 
-    // Plain SQL: the timeout has ended the transaction, and its commit says yes to nothing.
+    // Plain SQL: the timeout has aborted the transaction, and its commit succeeds without writing anything.
     let mut plain = pool.begin().await.expect("a transaction");
     run(&mut plain, "INSERT INTO audit VALUES ('plain'); SET LOCAL lock_timeout = 50").await;
     let waited = try_run(&mut plain, "INSERT INTO dlock_rows VALUES ('k')").await;
@@ -73,11 +73,11 @@ pub async fn no_setting_outlives_the_call() {
     let mut connection = pool.acquire().await.expect("a connection");
     run(&mut connection, "SET lock_timeout = '7s'; SET statement_timeout = '11s'").await;
 
-    // Plain SQL: what was set for one statement holds for those behind it.
+    // Plain SQL: a setting made for one statement also applies to later ones.
     let mut plain = connection.begin().await.expect("a transaction");
     run(&mut plain, "SET LOCAL lock_timeout = 50; INSERT INTO dlock_rows VALUES ('plain')").await;
     assert_eq!(text(&mut plain, settings).await, "50ms 11s");
-    plain.rollback().await.expect("a roll-back");
+    plain.rollback().await.expect("a rollback");
 
     let mut ours = connection.begin().await.expect("a transaction");
     run(&mut ours, "SET LOCAL lock_timeout = '1234ms'").await;
@@ -92,7 +92,7 @@ pub async fn no_setting_outlives_the_call() {
     assert_eq!(text(&mut ours, watched).await, "0");
     ours.commit().await.expect("a commit");
     assert_eq!(text(&mut connection, settings).await, "7s 11s");
-    // A server that watches its clients already goes on as it was told to.
+    // A connection check interval that was already set is kept.
     run(&mut connection, "SET client_connection_check_interval = '3s'").await;
     let mut ours = connection.begin().await.expect("a transaction");
     lock(&mut ours, "free").await;
@@ -114,24 +114,24 @@ pub async fn a_snapshot_is_refused() {
 
         let refused = transaction::lock(&mut stale, "k").await.expect_err("a snapshot");
         assert!(matches!(refused, LockError::Transaction { .. }), "{refused:?}");
-        let told = refused.to_string();
+        let message = refused.to_string();
         for part in [&*level.to_lowercase(), "stale", "READ COMMITTED", "begin_with"] {
-            assert!(told.contains(part), "{part} is not in: {told}");
+            assert!(message.contains(part), "{part} is not in: {message}");
         }
-        // Who insists gets the lock, and with it the stale stock that a plain read shows.
+        // `any_isolation` grants the lock, and a plain read still shows the stale stock.
         transaction::lock(&mut stale, "k").any_isolation().await.expect("the lock");
         assert_eq!(text(&mut stale, stock).await, before);
     }
 }
 
-pub async fn savepoints_give_locks_back() {
+pub async fn a_rollback_to_a_savepoint_releases_its_locks() {
     let server = PostgresServer::start();
     let pool = pool(&server, 4).await;
     let mut outer = pool.begin().await.expect("a transaction");
     lock(&mut outer, "outer").await;
     let mut inner = outer.begin().await.expect("a savepoint");
     lock(&mut inner, "inner").await;
-    inner.rollback().await.expect("a roll-back to it");
+    inner.rollback().await.expect("a rollback to it");
     assert!(!is_busy(&pool, "inner").await && is_busy(&pool, "outer").await);
     let mut inner = outer.begin().await.expect("a savepoint");
     lock(&mut inner, "inner").await;
@@ -149,7 +149,7 @@ pub async fn several_keys_are_all_or_none() {
     let mut ours = pool.begin().await.expect("a transaction");
     let busy = transaction::lock_all(&mut ours, ["a", "b", "c"]).wait(QUICK).await;
     assert!(busy.as_ref().is_err_and(LockError::is_busy), "{busy:?}");
-    assert!(!is_busy(&pool, "a").await, "the first key is kept without the second");
+    assert!(!is_busy(&pool, "a").await, "the first key stays locked without the second");
     holder.commit().await.expect("a commit");
     let locks = transaction::lock_all(&mut ours, ["c", "a", "b"]).await.expect("free");
     let tokens: Vec<_> = locks.holds().iter().map(RowLock::fencing_token).collect();
@@ -174,16 +174,16 @@ pub async fn nothing_is_left_behind() {
     assert_eq!(count(&pool, "SELECT count(*) FROM dlock_rows").await, 0);
 }
 
-pub async fn a_missing_table_is_told() {
+pub async fn a_missing_table_is_reported() {
     let server = PostgresServer::start();
     let pool = bare_pool(&server.url(), 2).await;
     pool.execute("CREATE TABLE audit (what text)").await.expect("a table");
     let mut transaction = pool.begin().await.expect("a transaction");
     run(&mut transaction, "INSERT INTO audit VALUES ('before')").await;
     let error = transaction::lock(&mut transaction, "k").await.expect_err("no table");
-    let told = error.to_string();
+    let message = error.to_string();
     for part in ["create_tables", "src/stores/postgres/rows.sql"] {
-        assert!(told.contains(part), "{part} is not in: {told}");
+        assert!(message.contains(part), "{part} is not in: {message}");
     }
     assert!(!error.is_transient());
     transaction.commit().await.expect("a commit");
@@ -193,7 +193,7 @@ pub async fn a_missing_table_is_told() {
 pub async fn the_documented_privileges_are_enough() {
     let server = PostgresServer::start();
     let owner = bare_pool(&server.url(), 2).await;
-    // Nothing but what the file says; the schema is the owner's.
+    // Only the privileges that the file lists. The schema belongs to the owner.
     owner
         .execute("CREATE ROLE shop LOGIN; REVOKE CREATE ON SCHEMA public FROM PUBLIC")
         .await
@@ -217,7 +217,7 @@ pub async fn the_documented_privileges_are_enough() {
     let refused = transaction::lock(&mut transaction, "k").await.expect_err("no token");
     assert!(refused.to_string().contains("src/stores/postgres/rows.sql"), "{refused}");
     assert!(!is_busy(&owner, "k").await, "it is locked without a token");
-    transaction.rollback().await.expect("a roll-back");
+    transaction.rollback().await.expect("a rollback");
 
     owner.execute("GRANT UPDATE ON SEQUENCE dlock_tokens TO shop").await.expect("a privilege");
     transaction::create_tables(&shop).await.expect("it is there");
@@ -234,7 +234,7 @@ pub async fn one_connection_is_enough() {
         let mut transaction = pool.begin().await.expect("a transaction");
         lock(&mut transaction, "k").await;
         transaction.commit().await.expect("a commit");
-        // A call that is dropped in the middle takes its transaction along, and the pool goes on.
+        // A call dropped halfway ends its transaction, and the pool remains usable.
         let mut dropped = pool.begin().await.expect("a transaction");
         let locking = transaction::lock(&mut dropped, "k").into_future();
         drop(tokio::time::timeout(Duration::from_micros(200), locking).await);

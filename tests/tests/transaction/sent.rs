@@ -1,4 +1,4 @@
-//! How many messages sqlx sends to a server: it logs each one when it has heard the answer.
+//! Counts the messages that sqlx sends to a server. sqlx logs each one once it is answered.
 
 use std::cell::Cell;
 
@@ -17,7 +17,7 @@ struct Count;
 impl Layer<Registry> for Count {
     fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, Registry>) {
         if event.metadata().target() == "sqlx::query" {
-            // Outside of a count there is nothing to count.
+            // Fails outside of `counted`, where nothing is counted.
             let _ = SENT.try_with(|sent| {
                 sent.set(sent.get() + 1);
                 let _ = LISTENER.try_with(|listener| listener(sent.get()));
@@ -26,13 +26,13 @@ impl Layer<Registry> for Count {
     }
 }
 
-/// Begins to listen, for the whole process.
+/// Installs the counter for the whole process.
 pub fn listen() {
     let subscriber = tracing_subscriber::registry().with(Count);
     tracing::subscriber::set_global_default(subscriber).expect("the only one");
 }
 
-/// Runs a future, and says how many messages it has sent.
+/// Runs a future and returns how many messages it sent.
 pub async fn counted<T>(work: impl Future<Output = T>) -> (T, u64) {
     SENT.scope(Cell::new(0), async {
         let done = work.await;
@@ -41,7 +41,7 @@ pub async fn counted<T>(work: impl Future<Output = T>) -> (T, u64) {
     .await
 }
 
-/// Runs a future, and does something between the answer to its nth message and the message after that.
+/// Runs a future and calls `act` between the answer to its nth message and its next message.
 pub async fn after<T>(
     nth: u64,
     act: impl Fn() + Send + 'static,

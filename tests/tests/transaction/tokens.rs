@@ -1,5 +1,5 @@
-//! Tokens of row locks grow whatever happens: a crash, a clock that is set back, a roll-back, a process of an
-//! older version beside this one.
+//! Tokens of row locks always grow: across a crash, a clock that is set back, a rollback, and beside a process
+//! of an older version.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -8,20 +8,20 @@ use dlock_tests::servers::{MariaDbServer, PostgresServer};
 use sqlx::{MySql, Pool, Postgres};
 
 use crate::both::{Rows, lock};
-use crate::facts::Looks;
+use crate::facts::Polls;
 use crate::{mysql, postgres};
 
-/// The clock in microseconds.
+/// The current time in microseconds.
 fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is later than 1970");
-    u64::try_from(since.as_micros()).expect("it is not that late")
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+    u64::try_from(since.as_micros()).expect("64 bits")
 }
 
-/// The token of a lock whose transaction is rolled back: it may have been shown to others all the same.
+/// The token of a lock whose transaction is rolled back. It may have been used outside all the same.
 async fn rolled_back<DB: Rows>(pool: &Pool<DB>, key: &str) -> u64 {
     let mut transaction = DB::begin(pool).await;
     let token = lock(&mut transaction, key).await.fencing_token();
-    transaction.rollback().await.expect("a roll-back");
+    transaction.rollback().await.expect("a rollback");
     token.get()
 }
 
@@ -41,7 +41,7 @@ async fn held<DB: Rows>(pool: &Pool<DB>) -> u64 {
 }
 
 pub async fn postgres_tokens_grow_over_a_crash() {
-    // What has not been committed reaches the disk only when the WAL writer comes by: not in this test.
+    // Uncommitted data reaches the disk only when the WAL writer runs, which it does not during this test.
     let mut server = PostgresServer::start_with(&[("wal_writer_delay", "10000")]);
     postgres::pool(&server, 1).await;
     let mut last = 0;
@@ -78,7 +78,7 @@ pub async fn tokens_are_the_time_or_more<DB: Rows>(pool: &Pool<DB>) {
     }
 }
 
-/// As far as the time goes, a sequence that is ahead of it is a clock that was set back.
+/// A sequence ahead of the clock has the same effect as a clock that was set back.
 pub async fn postgres_tokens_grow_when_the_clock_is_set_back() {
     let server = PostgresServer::start();
     let pool = postgres::pool(&server, 4).await;
@@ -95,17 +95,17 @@ pub async fn postgres_tokens_grow_when_the_clock_is_set_back() {
 
 const REMEMBERED: &str = "SELECT last_value FROM dlock_tokens";
 
-/// Else the next token would be smaller if the clock were set back now.
+/// Otherwise the next token would be smaller if the clock were set back now.
 pub async fn postgres_every_token_is_remembered() {
     let server = PostgresServer::start();
     let pool = postgres::pool(&server, 12).await;
-    // A sequence that somebody made by hand.
+    // As if somebody had created the sequence by hand.
     let behind = "SELECT setval('dlock_tokens', 1)";
     Postgres::ask(&mut pool.acquire().await.expect("a connection"), behind).await;
     for token in [rolled_back(&pool, "k").await, committed(&pool, "k").await] {
         let mut connection = pool.acquire().await.expect("a connection");
         let last = Postgres::ask(&mut connection, REMEMBERED).await.expect("it");
-        assert!(last.unsigned_abs() >= token, "{token} was drawn, {last} is remembered");
+        assert!(last.unsigned_abs() >= token, "{token} was issued, but {last} is remembered");
     }
     // Locks of different keys do not wait for each other, and none undoes what another remembers.
     let tasks = (0..8).map(|task| {
@@ -115,7 +115,10 @@ pub async fn postgres_every_token_is_remembered() {
                 let mut transaction = pool.begin().await.expect("a transaction");
                 let token = lock(&mut transaction, &format!("k{task}")).await.fencing_token().get();
                 let last = Postgres::ask(&mut transaction, REMEMBERED).await.expect("it");
-                assert!(last.unsigned_abs() >= token, "{token} was drawn, {last} is remembered");
+                assert!(
+                    last.unsigned_abs() >= token,
+                    "{token} was issued, but {last} is remembered"
+                );
             }
         })
     });
@@ -124,8 +127,8 @@ pub async fn postgres_every_token_is_remembered() {
     }
 }
 
-/// Two at once could set the sequence to less than what one of them has drawn. Who waits for that waits for no
-/// holder of its key.
+/// Two at once could set the sequence below a token that one of them has issued. Waiting for this is not waiting
+/// for a holder of the key, so it is not reported as busy.
 pub async fn postgres_the_sequence_is_raised_by_one_at_a_time() {
     let server = PostgresServer::start();
     let pool = postgres::pool(&server, 4).await;
@@ -135,7 +138,7 @@ pub async fn postgres_the_sequence_is_raised_by_one_at_a_time() {
     let wait = Duration::from_millis(300);
     let slow = transaction::lock(&mut waiter, "k").wait(wait).await.expect_err("no token");
     assert!(slow.is_transient() && !slow.is_busy(), "{slow:?}");
-    // On a busy machine that one may have had no answer at all, and is of no more use.
+    // On a busy machine that call may have had no answer at all, so its connection is not reused.
     drop(waiter);
     let mut waiter = pool.begin().await.expect("a transaction");
     let waiting = tokio::spawn(async move {
@@ -143,13 +146,13 @@ pub async fn postgres_the_sequence_is_raised_by_one_at_a_time() {
         waiter
     });
     Postgres::until_one_waits(&pool).await;
-    raising.rollback().await.expect("a roll-back");
+    raising.rollback().await.expect("a rollback");
     let _holder = waiting.await.expect("no panic");
-    // It is over with the draw, and not with the transaction.
+    // The sequence is free again once the token is issued, before the transaction ends.
     committed(&pool, "another").await;
 }
 
-/// A process of the version before draws the sequence's next number, which is all it knows.
+/// A process of the previous version uses the sequence's next number as its token.
 pub async fn postgres_tokens_grow_beside_an_older_process() {
     let server = PostgresServer::start();
     let pool = postgres::pool(&server, 4).await;
@@ -161,8 +164,8 @@ pub async fn postgres_tokens_grow_beside_an_older_process() {
     for _ in 0..10 {
         let mut transaction = pool.begin().await.expect("a transaction");
         let token = Postgres::ask(&mut transaction, old).await.expect("its token").unsigned_abs();
-        transaction.rollback().await.expect("a roll-back");
-        assert!(token > last, "the older process drew {token} after {last}");
+        transaction.rollback().await.expect("a rollback");
+        assert!(token > last, "the older process issued {token} after {last}");
         last = token;
         let token = committed(&pool, "k").await;
         assert!(token > last, "{token} follows {last} of the older process");
@@ -174,10 +177,10 @@ async fn until_at_gate(pool: &Pool<MySql>, id: i64) {
     let question = format!(
         "SELECT COUNT(*) FROM information_schema.processlist WHERE id = {id} AND state = 'User lock'"
     );
-    let looks = Looks::at("it is at its gate");
+    let polls = Polls::until("the connection waits at its gate");
     let mut connection = pool.acquire().await.expect("a connection");
     while MySql::ask(&mut connection, &question).await != Some(1) {
-        looks.again().await;
+        polls.pause().await;
     }
 }
 
@@ -185,17 +188,17 @@ pub async fn mysql_a_token_is_drawn_after_the_wait() {
     a_token_is_drawn_after_the_wait(MariaDbServer::start()).await;
 }
 
-/// There, it is the insertion itself that waits.
+/// With this setting, the insertion itself waits.
 pub async fn mysql_a_token_is_drawn_after_the_wait_of_an_insertion() {
     let settings = [("innodb-rollback-on-timeout", "ON")];
     a_token_is_drawn_after_the_wait(MariaDbServer::start_with(&settings)).await;
 }
 
-/// Both find no row, and both make it: only one can, and the other waits for it.
+/// Both transactions find no row and insert it. Only one succeeds, and the other waits for it.
 async fn a_token_is_drawn_after_the_wait(server: MariaDbServer) {
     let pool = mysql::pool(&server, 8).await;
     let mut gates = pool.acquire().await.expect("a connection");
-    // A gate in front of the insertion, behind everything that it computes.
+    // A gate between computing the new row and inserting it.
     let gate = "CREATE TRIGGER gate BEFORE INSERT ON dlock_rows FOR EACH ROW BEGIN \
         DO GET_LOCK(CONCAT('gate', CONNECTION_ID()), 60); \
         DO RELEASE_LOCK(CONCAT('gate', CONNECTION_ID())); END";
@@ -208,7 +211,7 @@ async fn a_token_is_drawn_after_the_wait(server: MariaDbServer) {
     }
     let locked = tokio::spawn(async move {
         let token = lock(&mut early, "k").await.fencing_token();
-        early.rollback().await.expect("a roll-back");
+        early.rollback().await.expect("a rollback");
         token
     });
     until_at_gate(&pool, early_id).await;
@@ -222,7 +225,7 @@ async fn a_token_is_drawn_after_the_wait(server: MariaDbServer) {
     let (late, first) = late.await.expect("no panic");
     MySql::ask(&mut gates, &format!("SELECT RELEASE_LOCK('gate{early_id}')")).await;
     MySql::until_one_waits(&pool).await;
-    late.rollback().await.expect("a roll-back");
+    late.rollback().await.expect("a rollback");
     let second = locked.await.expect("no panic");
     assert!(second > first, "{second} was granted after {first}");
 }

@@ -1,4 +1,4 @@
-//! One of several processes that want the same lock; see `dlock_tests::workers`.
+//! One of several processes that contend for the same lock; see `dlock_tests::workers`.
 
 use std::time::Duration;
 
@@ -13,9 +13,10 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
-    let order: Value = serde_json::from_str(&std::env::args().nth(1).ok_or("an order is needed")?)?;
-    let text = |name: &str| order[name].as_str().map(str::to_owned).ok_or(format!("{name}: text"));
-    let number = |name: &str| order[name].as_u64().ok_or(format!("{name}: a number"));
+    let order: Value = serde_json::from_str(&std::env::args().nth(1).ok_or("missing order")?)?;
+    let text =
+        |name: &str| order[name].as_str().map(str::to_owned).ok_or(format!("{name}: not a text"));
+    let number = |name: &str| order[name].as_u64().ok_or(format!("{name}: not a number"));
     if text("do")? == "buy" {
         return shop::buy(order["locks"].as_str(), &text("shop")?).await;
     }
@@ -51,7 +52,7 @@ async fn main() -> Result<(), Failure> {
     Ok(registry.shutdown(Duration::from_secs(5)).await?)
 }
 
-/// Holds the key until its body is stopped; prints the token, and how the hold ended.
+/// Holds the lock until it is lost. Prints its token, and then how it ended.
 async fn hold(lock: Lock) -> Result<(), Failure> {
     let guard = lock.wait(Wait::Forever).acquire().await?;
     println!("held {}", guard.fencing_token());
@@ -63,7 +64,7 @@ async fn hold(lock: Lock) -> Result<(), Failure> {
     }
 }
 
-/// Increments the number in the file: read, pause, write, which is unsafe without a lock.
+/// Increments the number in the file with an unprotected read, pause and write.
 async fn count(
     registry: &Registry,
     key: &str,
@@ -75,7 +76,7 @@ async fn count(
         let increment = async {
             let read: u64 = std::fs::read_to_string(file)?.trim().parse().unwrap_or(0);
             tokio::time::sleep(Duration::from_millis(1)).await;
-            // Replaced as a whole, so that a reader never sees a partial file.
+            // Renamed into place, so that a reader never sees a partial file.
             let new = format!("{file}.{}.{:p}", std::process::id(), &raw const read);
             std::fs::write(&new, (read + 1).to_string())?;
             std::fs::rename(&new, file)?;

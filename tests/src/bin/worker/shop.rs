@@ -9,15 +9,15 @@ use sqlx::{AssertSqlSafe, MySql, Pool, Postgres, Row, Transaction};
 
 use crate::Failure;
 
-/// The time between the purchase and the commit, for the caller's other work.
+/// The time between the purchase and the commit, as if the caller did other work.
 const AFTERWARDS: Duration = Duration::from_millis(3);
 
-/// The databases of the shop.
+/// A database of the shop.
 pub trait Database: dlock_runtime::transaction::RowLockDatabase {
     fn begin(
         pool: &Pool<Self>,
     ) -> impl Future<Output = Result<Transaction<'static, Self>, Failure>> + Send;
-    /// The stock, or `None` if no item is left.
+    /// The stock, or `None` if nothing is left.
     fn stock(
         tx: &mut Self::Connection,
     ) -> impl Future<Output = Result<Option<i64>, Failure>> + Send;
@@ -40,7 +40,7 @@ macro_rules! database {
             }
 
             async fn write(tx: &mut Self::Connection, stock: i64) -> Result<(), Failure> {
-                // In one statement: what was sold, and what is left as the buyer saw it.
+                // Both in one message: the remaining stock as the buyer saw it, and the sale.
                 let write = format!(
                     "UPDATE products SET stock = {stock}; INSERT INTO sales VALUES ({stock})"
                 );
@@ -54,7 +54,7 @@ macro_rules! database {
 database!(Postgres);
 database!(MySql);
 
-/// The classic mistake, permitted explicitly: the lock ends before the caller commits.
+/// The classic mistake, requested explicitly: the lock is released before the caller commits.
 #[distributed_lock(key = "product", backend = "redis", wait = "1m", unlock_before_commit = true)]
 async fn buy_too_early<DB: Database>(tx: &mut Transaction<'_, DB>) -> Result<bool, Failure> {
     buy_one::<DB>(tx).await

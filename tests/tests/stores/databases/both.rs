@@ -1,32 +1,33 @@
-//! What either database must do.
+//! Tests that run on both databases.
 
-use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
-use dlock_runtime::backend::{Attempt, Backend, Claim, Mode, Release};
-use dlock_runtime::{BackendError, FencingToken, LockError, LockGuard, Registry, Wait};
+use dlock_runtime::backend::{Backend, Claim, Release};
+use dlock_runtime::{BackendError, FencingToken, LockError, Wait};
 use dlock_tests::proxy::Proxy;
 use tokio::time::sleep;
 
-/// A kind of server, and how its backend is used.
+use crate::steps::{self, acquire, registry};
+
+/// A kind of database server, and how its backend is used.
 pub trait Database: Send + Sync + Sized + 'static {
     type Backend: Backend + Clone + std::fmt::Debug;
     type Sqlx: sqlx::Database;
-    /// Has a row locked until it is dropped.
+    /// Keeps a row locked until dropped.
     type RowLock: Send;
 
-    /// Makes the table of leases as it was before it had the column `claimant`.
+    /// Creates the lease table as it was before it had the column `claimant`.
     const TABLE_WITHOUT_CLAIMANT: &'static str;
-    /// Makes the table of leases as it was before it had a version, and in it a lease with the token 7 of the key
-    /// `alone`; the row without a key has the token 2^60.
+    /// Creates the lease table as it was before it had a version, with a lease on the key `alone` with token 7.
+    /// The row without a key has the token 2^60.
     const TABLE_WITHOUT_A_VERSION: &'static str;
     const CONNECTIONS_OF_SHOP: &'static str;
 
     fn start() -> Self;
     fn port(&self) -> u16;
-    /// The superuser's URL, through this port.
+    /// The superuser's URL on this port.
     fn url_by(&self, port: u16) -> String;
-    /// The URL of a user that does not own anything.
+    /// The URL of a user that owns nothing.
     fn url_of_shop(&self) -> String;
     fn kill(&mut self);
     fn restart(&mut self);
@@ -36,33 +37,87 @@ pub trait Database: Send + Sync + Sized + 'static {
     fn connect(
         options: Options,
     ) -> impl Future<Output = Result<Self::Backend, BackendError>> + Send;
-    /// Over a pool of the user's own.
-    fn over_a_pool(url: &str) -> impl Future<Output = Self::Backend> + Send;
-    /// The same, over so many connections.
+    /// A backend over a pool of the user's own, of this many connections.
     fn over_a_pool_of(
         connections: u32,
         url: &str,
     ) -> impl Future<Output = (Self::Backend, sqlx::Pool<Self::Sqlx>)> + Send;
-    /// Has a pool open its connections as the user of this URL.
+    /// Makes a pool open new connections as the user of this URL.
     fn change_user(pool: &sqlx::Pool<Self::Sqlx>, url: &str);
-    /// The settings of a pool's connection that bound a statement.
+    /// The timeout settings of a pool's connection.
     fn settings(pool: &sqlx::Pool<Self::Sqlx>) -> impl Future<Output = String> + Send;
-    /// Locks the row of a key as a transaction does that changes it.
+    /// Locks the row of a key, as a transaction that changes it would.
     fn lock_row(&self, key: &str) -> impl Future<Output = Self::RowLock> + Send;
-    /// How many statements wait for a row at present.
+    /// How many statements currently wait for a row.
     fn waiting(&self) -> impl Future<Output = i64> + Send;
     fn delete_idle_rows(backend: &Self::Backend) -> impl Future<Output = ()> + Send;
-    /// Runs statements as the superuser, and gives the first number of the last.
+    /// Runs statements as the superuser, and returns the first number of the last row.
     fn ask(&self, statements: &str) -> impl Future<Output = Option<i64>> + Send;
-    /// The server's own count of the statements on the table of leases.
+    /// The server's own count of statements on the lease table.
     fn statements(&self) -> impl Future<Output = i64> + Send;
-    /// Lets two minutes pass for every row.
+    /// Ages every row by three minutes.
     fn age(&self) -> impl Future<Output = ()> + Send;
-    /// A user that may log in, and that may not make tables.
+    /// Creates a user that may log in but not create tables.
     fn make_shop(&self) -> impl Future<Output = ()> + Send;
 }
 
-/// How a backend is connected.
+/// The methods of `Database` whose code is the same for both databases.
+macro_rules! shared_methods {
+    ($backend:ty, $connection:ty, $pool:ty, $pool_options:ty) => {
+        fn port(&self) -> u16 {
+            self.0.port()
+        }
+
+        fn kill(&mut self) {
+            self.0.kill();
+        }
+
+        fn restart(&mut self) {
+            self.0.restart();
+        }
+
+        fn pause(&mut self) {
+            self.0.pause();
+        }
+
+        fn resume(&mut self) {
+            self.0.resume();
+        }
+
+        async fn connect(options: Options) -> Result<$backend, BackendError> {
+            let Options { url, table, connections, limit } = options;
+            let builder = <$backend>::builder().table(table).max_connections(connections);
+            builder.response_timeout(limit).connect(&url).await
+        }
+
+        async fn over_a_pool_of(connections: u32, url: &str) -> ($backend, $pool) {
+            let pool = <$pool_options>::new().max_connections(connections).connect(url).await;
+            let pool = pool.expect("the server runs");
+            (<$backend>::with_pool(pool.clone()).await.expect("the table"), pool)
+        }
+
+        fn change_user(pool: &$pool, url: &str) {
+            pool.set_connect_options(url.parse().expect("a URL"));
+        }
+
+        async fn lock_row(&self, key: &str) -> $connection {
+            let connection = <$connection as Connection>::connect(&self.0.url()).await;
+            let mut connection = connection.expect("the server runs");
+            let lock =
+                format!("BEGIN; SELECT 1 FROM dlock_leases WHERE lock_key = '{key}' FOR UPDATE");
+            let lock = sqlx::raw_sql(AssertSqlSafe(lock)).fetch_all(&mut connection).await;
+            assert_eq!(lock.expect("the statements").len(), 1, "there is no such row");
+            connection
+        }
+
+        async fn delete_idle_rows(backend: &$backend) {
+            backend.delete_idle_rows().await.expect("a sweep");
+        }
+    };
+}
+pub(super) use shared_methods;
+
+/// How to connect a backend.
 #[derive(Clone, Debug)]
 pub struct Options {
     pub url: String,
@@ -85,18 +140,10 @@ pub async fn backend<D: Database>(server: &D) -> D::Backend {
     D::connect(Options::new(url(server))).await.expect("the server runs")
 }
 
-/// One that hears soon of a server that does not answer.
-async fn impatient<D: Database>(url: String) -> D::Backend {
+/// A backend with a short response timeout.
+async fn short_timeout<D: Database>(url: String) -> D::Backend {
     let limit = Duration::from_millis(300);
     D::connect(Options { limit, ..Options::new(url) }).await.expect("the server runs")
-}
-
-pub fn registry(backend: impl Backend) -> Registry {
-    Registry::builder().backend("database", backend).build().expect("a registry")
-}
-
-pub async fn acquire(registry: &Registry, key: &str) -> LockGuard {
-    registry.lock(key).wait(Wait::Forever).acquire().await.expect("the lock")
 }
 
 pub async fn is_free(backend: &impl Backend, key: &str) -> bool {
@@ -128,44 +175,23 @@ pub async fn contended_tasks_of_one_process_cost_two_statements_each<D: Database
     assert_eq!(server.statements().await - before, 200);
 }
 
-/// Without a wake-up each of these would wait for the engine's own look, half a second and more.
-pub async fn processes_hand_over_without_the_safety_net<D: Database>() {
+pub async fn processes_hand_over_without_polling<D: Database>() {
     let server = D::start();
     let registries = [registry(backend(&server).await), registry(backend(&server).await)];
-    let began = Instant::now();
-    let mut guard = acquire(&registries[0], "k").await;
-    let rounds = 20;
-    for round in 1..=rounds {
-        let next = registries[round % 2].lock("k").wait(Duration::from_secs(20)).acquire();
-        let waiter = tokio::spawn(next);
-        // The release comes when the other one has looked and waits: it cannot get in before.
-        sleep(Duration::from_millis(30)).await;
-        guard.release().await.expect("held to the end");
-        guard = waiter.await.expect("no panic").expect("the lock");
-    }
-    guard.release().await.expect("held to the end");
-    let took = began.elapsed();
-    assert!(took < Duration::from_secs(6), "{rounds} hand-overs took {took:?}");
+    steps::hand_over_without_polling(&registries).await;
 }
 
-/// A ttl that a restart of the server fits into.
+/// Long enough to span a restart of the server.
 const TTL: Duration = Duration::from_secs(8);
 
 pub async fn a_restart_keeps_the_hold<D: Database>() {
     let mut server = D::start();
     let (one, other) = (registry(backend(&server).await), registry(backend(&server).await));
-    let guard = one.lock("k").ttl(TTL).acquire().await.expect("the lock");
-    let token = guard.fencing_token();
-    server.kill();
-    server.restart();
-    let rival = other.lock("k").wait(Duration::ZERO).acquire().await;
-    assert!(rival.as_ref().is_err_and(LockError::is_busy), "{rival:?}");
-    // Beyond the first ttl: it was renewed on the new server.
-    sleep(TTL).await;
-    assert!(guard.is_held(), "the hold ended though the data was kept");
-    guard.release().await.expect("held to the end");
-    let next = acquire(&other, "k").await;
-    assert!(next.fencing_token() > token, "{} follows {token}", next.fencing_token());
+    steps::assert_hold_survives(&one, &other, TTL, || {
+        server.kill();
+        server.restart();
+    })
+    .await;
 }
 
 pub async fn a_waiter_outlives_a_restart<D: Database>() {
@@ -180,7 +206,7 @@ pub async fn a_waiter_outlives_a_restart<D: Database>() {
     let released = Instant::now();
     let next = waiter.await.expect("no panic").expect("the lock");
     let took = released.elapsed();
-    assert!(took < Duration::from_secs(5), "woken only {took:?} after the release");
+    assert!(took < Duration::from_secs(5), "granted only {took:?} after the release");
     drop(next);
 }
 
@@ -189,20 +215,14 @@ pub async fn a_hung_server_fails_an_acquire_at_its_deadline<D: Database>() {
     let registry = registry(backend(&server).await);
     acquire(&registry, "warm").await.release().await.expect("held");
     server.pause();
-    let wait = Duration::from_millis(1_500);
-    let began = Instant::now();
-    let answer = registry.lock("k").wait(wait).acquire().await;
-    let took = began.elapsed();
+    steps::assert_waits_for_hung_server(&registry).await;
     server.resume();
-    let error = answer.expect_err("a hung server grants nothing");
-    assert!(error.is_transient() && !error.is_busy(), "{error:?}");
-    assert!(took >= wait && took < wait + Duration::from_secs(2), "failed after {took:?}");
 }
 
 pub async fn an_acquire_that_a_stopped_server_executes_late_grants_nothing<D: Database>() {
     let mut server = D::start();
     for round in 0..5 {
-        let backend = impatient::<D>(url(&server)).await;
+        let backend = short_timeout::<D>(url(&server)).await;
         let registry = registry(backend.clone());
         acquire(&registry, "warm").await.release().await.expect("held");
         let key = format!("k{round}");
@@ -213,8 +233,7 @@ pub async fn an_acquire_that_a_stopped_server_executes_late_grants_nothing<D: Da
         assert!(matches!(answer, Err(LockError::Backend { .. })), "{answer:?}");
         server.resume();
 
-        // All that the server still had to execute, and the undoing of it, must come to an end with
-        // nothing held.
+        // Whatever the server still executes, nothing may be held once the acquire is undone.
         registry.shutdown(Duration::from_secs(20)).await.expect("the acquire is undone");
         sleep(Duration::from_millis(100)).await;
         assert!(is_free(&backend, &key).await, "a late acquire left a lock, round {round}");
@@ -223,37 +242,15 @@ pub async fn an_acquire_that_a_stopped_server_executes_late_grants_nothing<D: Da
 
 pub async fn a_release_that_overtakes_its_acquire_wins<D: Database>() {
     let server = D::start();
-    let backend = backend(&server).await;
-    let claim = |mode| Claim::new("k".into(), Duration::from_secs(30)).with_mode(mode);
-    let give_up = Release { late_acquire: true, keep_for: None };
-    let permits = Mode::Permits(NonZeroU32::MAX);
-    // Where there is no row yet, and where there is one.
-    for (mode, fair) in [
-        (Mode::Exclusive, false),
-        (Mode::Exclusive, false),
-        (Mode::Exclusive, true),
-        (Mode::Shared, false),
-        (permits, false),
-    ] {
-        let late = claim(mode).with_fair(fair);
-        backend.release(&late, give_up).await.expect("an answer");
-        let answer = backend.try_acquire(&late).await.expect("an answer");
-        assert!(matches!(answer, Attempt::Busy { .. }), "a given-up acquire: {answer:?}");
-        let another = claim(Mode::Exclusive);
-        let free = backend.try_acquire(&another).await.expect("an answer");
-        assert!(matches!(free, Attempt::Granted { .. }), "the key is not free: {free:?}");
-        let answer = backend.try_acquire(&late).await.expect("an answer");
-        assert!(matches!(answer, Attempt::Busy { .. }), "a given-up acquire: {answer:?}");
-        backend.release(&another, Release::default()).await.expect("an answer");
-    }
+    steps::assert_early_release_wins(&backend(&server).await).await;
 }
 
-pub async fn a_cut_connection_is_replaced_in_mid_hold<D: Database>() {
+pub async fn a_cut_connection_is_replaced_during_a_hold<D: Database>() {
     let server = D::start();
     let mut proxy = Proxy::start(server.port()).await;
-    let backend = impatient::<D>(server.url_by(proxy.port())).await;
+    let backend = short_timeout::<D>(server.url_by(proxy.port())).await;
     let registry = registry(backend);
-    let guard = registry.lock("k").ttl(Duration::from_secs(3)).acquire().await.expect("it");
+    let guard = registry.lock("k").ttl(Duration::from_secs(3)).acquire().await.expect("free");
     for _ in 0..3 {
         proxy.cut().await;
         sleep(Duration::from_millis(200)).await;
@@ -267,7 +264,7 @@ pub async fn a_cut_connection_is_replaced_in_mid_hold<D: Database>() {
 pub async fn a_holder_that_is_cut_off_loses_in_time<D: Database>() {
     let server = D::start();
     let mut proxy = Proxy::start(server.port()).await;
-    let cut_off = registry(impatient::<D>(server.url_by(proxy.port())).await);
+    let cut_off = registry(short_timeout::<D>(server.url_by(proxy.port())).await);
     let other = registry(backend(&server).await);
     let ttl = Duration::from_secs(2);
     let guard = cut_off.lock("k").ttl(ttl).acquire().await.expect("the lock");
@@ -279,16 +276,16 @@ pub async fn a_holder_that_is_cut_off_loses_in_time<D: Database>() {
     let next = acquire(&other, "k").await;
     assert!(began.elapsed() < ttl + Duration::from_secs(1));
     assert!(next.fencing_token() > guard.fencing_token());
-    // Back again it must not take what is another's now.
+    // Once reconnected, it must not release the next holder's lock.
     proxy.heal().await;
     assert!(guard.release().await.is_err_and(|error| error.is_lost()));
-    next.release().await.expect("the one that was cut off did not give it back");
+    next.release().await.expect("the old holder did not release it");
 }
 
 pub async fn a_half_open_connection_does_not_keep_a_hold<D: Database>() {
     let server = D::start();
     let proxy = Proxy::start(server.port()).await;
-    let cut_off = registry(impatient::<D>(server.url_by(proxy.port())).await);
+    let cut_off = registry(short_timeout::<D>(server.url_by(proxy.port())).await);
     let other = registry(backend(&server).await);
     let ttl = Duration::from_secs(2);
     let guard = cut_off.lock("k").ttl(ttl).acquire().await.expect("the lock");
@@ -298,19 +295,19 @@ pub async fn a_half_open_connection_does_not_keep_a_hold<D: Database>() {
     let took = began.elapsed();
     assert!(lost.is_lost() && took <= ttl, "lost only after {took:?}");
     let next = acquire(&other, "k").await;
-    // The renewals that were kept back are executed now, and must find nothing of theirs.
+    // The delayed renewals are executed now and must change nothing.
     proxy.resume();
     sleep(Duration::from_millis(200)).await;
     assert!(guard.release().await.is_err_and(|error| error.is_lost()));
-    next.release().await.expect("an old renewal took it away");
+    next.release().await.expect("an old renewal did not reacquire it");
 }
 
-pub async fn a_waiter_that_is_cut_off_has_its_answer_in_time<D: Database>() {
+pub async fn a_waiter_that_is_cut_off_fails_at_its_deadline<D: Database>() {
     let server = D::start();
     let mut proxy = Proxy::start(server.port()).await;
     let holder = registry(backend(&server).await);
     let guard = acquire(&holder, "k").await;
-    let cut_off = registry(impatient::<D>(server.url_by(proxy.port())).await);
+    let cut_off = registry(short_timeout::<D>(server.url_by(proxy.port())).await);
     for half_open in [false, true] {
         proxy.heal().await;
         let wait = Duration::from_secs(2);
@@ -324,11 +321,11 @@ pub async fn a_waiter_that_is_cut_off_has_its_answer_in_time<D: Database>() {
         }
         let answer = waiter.await.expect("no panic");
         let took = began.elapsed();
-        let error = answer.expect_err("it cannot be had");
+        let error = answer.expect_err("it is held");
         assert!(error.is_transient(), "{error:?}");
         assert!(took >= wait && took < wait + Duration::from_secs(2), "answered after {took:?}");
     }
-    // Back again in mid-wait it gets the lock when that is free.
+    // If it is reconnected while it waits, it gets the lock once that is free.
     let waiter = tokio::spawn(cut_off.lock("k").wait(Duration::from_secs(30)).acquire());
     sleep(Duration::from_millis(300)).await;
     proxy.heal().await;
@@ -345,17 +342,17 @@ pub async fn requests_dropped_half_way_do_not_poison_a_pool_of_one<D: Database>(
     for micros in (0..2_000).step_by(40) {
         let claim = Claim::new("k".into(), Duration::from_secs(30));
         let limit = Duration::from_micros(micros);
-        // Straight at the backend: the engine would wait for what it has sent.
+        // Directly on the backend: the engine would wait for a request it has sent.
         drop(tokio::time::timeout(limit, backend.try_acquire(&claim)).await);
-        let give_up = Release { late_acquire: true, keep_for: None };
-        backend.release(&claim, give_up).await.expect("an answer");
+        let abandon = Release { late_acquire: true, keep_for: None };
+        backend.release(&claim, abandon).await.expect("an answer");
     }
     acquire(&registry, "k").await.release().await.expect("held to the end");
 }
 
-pub async fn an_existing_pool_serves<D: Database>() {
+pub async fn an_existing_pool_can_be_used<D: Database>() {
     let server = D::start();
-    let (one, other) = (D::over_a_pool(&url(&server)).await, backend(&server).await);
+    let (one, other) = (D::over_a_pool_of(2, &url(&server)).await.0, backend(&server).await);
     let (one, other) = (registry(one), registry(other));
     let guard = acquire(&one, "k").await;
     let waiter = tokio::spawn(other.lock("k").wait(Wait::Forever).acquire());
@@ -366,7 +363,7 @@ pub async fn an_existing_pool_serves<D: Database>() {
     drop(waiter.await.expect("no panic").expect("the lock"));
 }
 
-pub async fn unused_rows_are_deleted_and_their_tokens_outlived<D: Database>() {
+pub async fn unused_rows_are_deleted_and_tokens_still_grow<D: Database>() {
     let server = D::start();
     let backend = backend(&server).await;
     let registry = registry(backend.clone());
@@ -377,7 +374,7 @@ pub async fn unused_rows_are_deleted_and_their_tokens_outlived<D: Database>() {
         last = last.max(guard.fencing_token());
         guard.release().await.expect("held");
     }
-    // A clock that was an hour ahead drew this one.
+    // As issued under a clock that was an hour ahead.
     let ahead = i64::try_from(last.get()).expect("63 bits") + 3_600_000_000;
     server.ask(&format!("UPDATE dlock_leases SET token = {ahead} WHERE lock_key = 'k3'")).await;
     let held = acquire(&registry, "held").await;
@@ -391,22 +388,22 @@ pub async fn unused_rows_are_deleted_and_their_tokens_outlived<D: Database>() {
     let lease = acquire(&registry, "fresh").await;
     D::delete_idle_rows(&backend).await;
     let left = server.ask(rows).await;
-    // Time has passed for the held one as well; the fresh one is held now.
+    // The aging has expired the held lease too. The fresh one is still held.
     assert!(matches!(left, Some(1 | 2)), "{left:?} rows are left");
-    lease.release().await.expect("it was left alone");
+    lease.release().await.expect("its row was kept");
 
     let next = acquire(&registry, "k3").await;
     assert!(next.fencing_token().get() > ahead.unsigned_abs(), "a token was forgotten");
     drop(held);
 }
 
-pub async fn given_up_acquires_leave_nothing_for_long<D: Database>() {
+pub async fn abandoned_acquires_are_eventually_forgotten<D: Database>() {
     let server = D::start();
     let backend = backend(&server).await;
-    let give_up = Release { late_acquire: true, keep_for: None };
+    let abandon = Release { late_acquire: true, keep_for: None };
     for number in 0..20 {
         let claim = Claim::new("k".into(), Duration::from_secs(30));
-        backend.release(&claim, give_up).await.expect("an answer");
+        backend.release(&claim, abandon).await.expect("an answer");
         if number % 5 == 4 {
             server.age().await;
         }
@@ -432,7 +429,7 @@ pub async fn another_table_is_another_set_of_locks<D: Database>() {
     guard.release().await.expect("held");
 }
 
-pub async fn a_name_that_is_no_table_is_refused<D: Database>() {
+pub async fn an_invalid_table_name_is_refused<D: Database>() {
     let server = D::start();
     for table in ["", "a b", "a;b", "1a", "a.b.c", "a.", "\"a\"", "x'"] {
         let options = Options { table, ..Options::new(url(&server)) };
@@ -450,7 +447,7 @@ pub async fn a_password_is_never_shown<D: Database>() {
     let nobody = dlock_tests::servers::free_port().expect("a port");
     let closed = host.replace(&server.port().to_string(), &nobody.to_string());
     for url in [
-        // Nobody listens; a port that is none; no such user.
+        // Nobody listens; an invalid port; an unknown user.
         format!("{scheme}://root:s3cret@{closed}"),
         format!("{scheme}://root:s3cret@127.0.0.1:none/x"),
         format!("{scheme}://nobody:s3cret@{host}?sslmode=nonsense&ssl-mode=nonsense"),
@@ -473,7 +470,7 @@ pub async fn the_documented_privileges_are_enough<D: Database>() {
     let refused = shop().await.expect_err("it may not make the table");
     assert!(refused.to_string().contains("/leases.sql"), "{refused}");
     assert!(!refused.is_transient());
-    // By who may.
+    // The owner creates it.
     let owner = backend(&server).await;
     let refused = shop().await.expect_err("it may not use the table");
     assert!(refused.to_string().contains("/leases.sql"), "{refused}");

@@ -1,4 +1,4 @@
-//! Whose connections are used for what, and for how long a statement may keep one of the server's.
+//! Which connections serve which request, and for how long a statement may occupy one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -9,15 +9,16 @@ use dlock_runtime::{Mode, Wait};
 use dlock_tests::proxy::Proxy;
 use tokio::time::{sleep, timeout};
 
-use super::both::{Database, Options, acquire, registry};
+use super::both::{Database, Options};
+use crate::steps::{acquire, registry};
 
 const TTL: Duration = Duration::from_secs(2);
 
-/// Waits for a fact that only a fault can keep away.
+/// Waits until `fact` is true, which only a bug can prevent.
 async fn until<F: Future<Output = bool>>(what: &str, fact: impl Fn() -> F) {
     let began = Instant::now();
     while !fact().await {
-        assert!(began.elapsed() < Duration::from_secs(4), "{what}");
+        assert!(began.elapsed() < Duration::from_secs(4), "not within 4 s: {what}");
         sleep(Duration::from_millis(20)).await;
     }
 }
@@ -31,7 +32,7 @@ async fn connect<D: Database>(url: String, connections: u32, limit: Duration) ->
     D::connect(options).await.expect("the server runs")
 }
 
-/// Makes the rows of these keys.
+/// Creates the rows of these keys.
 async fn make_rows(backend: &impl Backend, keys: &[&str]) {
     for key in keys {
         let claim = claim(key);
@@ -70,7 +71,7 @@ pub async fn renewals_do_not_queue_behind_acquires<D: Database>() {
     slow.await.expect("no panic").expect("the row is free").release().await.expect("held");
 }
 
-pub async fn a_statement_that_was_given_up_ends_on_the_server<D: Database>() {
+pub async fn an_abandoned_statement_ends_on_the_server<D: Database>() {
     let server = D::start();
     let url = server.url_by(server.port());
     let limit = Duration::from_millis(900);
@@ -81,7 +82,7 @@ pub async fn a_statement_that_was_given_up_ends_on_the_server<D: Database>() {
         .map(|_| {
             let backend = backend.clone();
             tokio::spawn(async move {
-                // Its caller goes long before the server answers.
+                // The caller gives up long before the server answers.
                 let claim = claim("k");
                 timeout(Duration::from_millis(500), backend.try_acquire(&claim)).await.is_err()
             })
@@ -91,8 +92,7 @@ pub async fn a_statement_that_was_given_up_ends_on_the_server<D: Database>() {
     for one in asking {
         assert!(one.await.expect("no panic"), "the row is locked");
     }
-    until("the server still waits for those who have gone", async || server.waiting().await == 0)
-        .await;
+    until("no abandoned statement waits any more", async || server.waiting().await == 0).await;
     drop(row);
 }
 
@@ -109,8 +109,8 @@ pub async fn no_setting_is_left_on_a_pools_connections<D: Database>() {
     assert_eq!(D::settings(&pool).await, before);
 }
 
-/// Between the change of several rows and its commit there is nothing that its sender has to say.
-pub async fn a_set_is_taken_without_another_word_of_its_process<D: Database>() {
+/// Between changing the rows of a set and committing, the server needs no message from the client.
+pub async fn a_set_commits_without_another_message_from_its_process<D: Database>() {
     let server = D::start();
     let proxy = Proxy::start(server.port()).await;
     let limit = Duration::from_secs(10);
@@ -122,21 +122,21 @@ pub async fn a_set_is_taken_without_another_word_of_its_process<D: Database>() {
     let asked = claims.clone();
     let asking = tokio::spawn(async move { frozen.try_acquire_set(&asked).await });
     until("the set waits for one of its rows", async || server.waiting().await > 0).await;
-    // From now on its process hears nothing, as one that stands still.
+    // From now on its process receives nothing, as if it were paused.
     proxy.stall_answers();
     drop(row);
     let held = async || {
         let holder = other.inspect(&"a".into()).await.expect("an answer");
         holder.is_some_and(|holder| holder.owner == Some(claims[0].owner))
     };
-    until("the set is changed, but not committed", held).await;
+    until("the set is committed", held).await;
     let answer = timeout(Duration::from_secs(2), other.try_acquire(&claim("c"))).await;
     let answer = answer.expect("its row is not locked").expect("an answer");
     assert!(matches!(answer, Attempt::Busy { .. }), "{answer:?}");
     asking.abort();
 }
 
-/// Sets that overlap, of few keys and of more than one statement could name, in different orders.
+/// Overlapping sets in different orders: of a few keys, and of more than fit into one statement.
 pub async fn sets_of_any_size_exclude_each_other<D: Database>() {
     let server = D::start();
     let url = server.url_by(server.port());

@@ -1,13 +1,14 @@
-//! An acquire that was sent again over another connection: the first copy may be executed at any time after.
+//! An acquire that is resent over another connection: its first copy may be executed at any later time.
 
 use std::time::Duration;
 
 use dlock_runtime::{LockError, Mode, Registry};
 use dlock_tests::late::LateProxy;
 
-use super::both::{Database, Options, acquire, backend, registry};
+use super::both::{Database, Options, backend};
+use crate::steps::{acquire, registry};
 
-/// What is left of a claim has been undone by then.
+/// Abandoned claims are undone within this time.
 const UNDOING: Duration = Duration::from_secs(20);
 
 async fn over<D: Database>(proxy: &LateProxy, server: &D) -> D::Backend {
@@ -20,7 +21,7 @@ async fn assert_free(registry: &Registry, key: &str) {
     answer.expect("nobody holds it").release().await.expect("held");
 }
 
-pub async fn the_first_copy_of_an_acquire_that_was_sent_twice_grants_nothing_late<D: Database>() {
+pub async fn the_first_copy_of_a_resent_acquire_grants_nothing_late<D: Database>() {
     let server = D::start();
     let mut between = LateProxy::start(server.port()).await;
     let registry = registry(over(&between, &server).await);
@@ -34,8 +35,8 @@ pub async fn the_first_copy_of_an_acquire_that_was_sent_twice_grants_nothing_lat
     assert_free(&registry, "k").await;
 }
 
-/// The second copy heard that the key is held; the first one is executed when it is free.
-pub async fn the_first_copy_of_an_acquire_that_was_given_up_grants_nothing_late<D: Database>() {
+/// The second copy was answered "busy". The first copy is executed once the key is free.
+pub async fn the_first_copy_of_an_abandoned_acquire_grants_nothing_late<D: Database>() {
     let server = D::start();
     let holder = registry(backend(&server).await);
     let mut between = LateProxy::start(server.port()).await;
@@ -53,20 +54,21 @@ pub async fn the_first_copy_of_an_acquire_that_was_given_up_grants_nothing_late<
     assert_free(&holder, "k").await;
 }
 
-/// The second copy had no connection: its caller is told so, but the first one was sent.
-pub async fn the_first_copy_of_an_acquire_grants_nothing_late_without_a_second_one<D: Database>() {
+/// The acquire could not be resent for lack of a connection and failed, but its first copy was sent.
+pub async fn the_only_copy_of_a_failed_acquire_grants_nothing_late<D: Database>() {
     let server = D::start();
     let holder = registry(backend(&server).await);
     let mut between = LateProxy::start(server.port()).await;
     let over_proxy = over(&between, &server).await;
-    // One statement takes a key alone. For a reader and for a set rows are changed if they are as they were looked at.
+    // One statement acquires a single exclusive key. For readers and sets, rows are read first, and changed only
+    // if they are still the same.
     for (wanted, part) in [
         (Wanted::Alone, "INTO dlock_leases"),
         (Wanted::Shared, "lock_group = "),
         (Wanted::Set, "lock_group = "),
     ] {
         let waiter = registry(over_proxy.clone());
-        // There are rows, and the pool has a connection.
+        // Creates the rows and opens the pool's connection.
         acquire(&waiter, "k").await.release().await.expect("held");
         acquire(&waiter, "l").await.release().await.expect("held");
 

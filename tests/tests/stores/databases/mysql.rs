@@ -1,4 +1,4 @@
-//! MySQL's protocol, spoken by MariaDB.
+//! The MySQL backend, on MariaDB.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -8,9 +8,10 @@ use dlock_tests::servers::MariaDbServer;
 use sqlx::mysql::{MySqlPool, MySqlPoolOptions};
 use sqlx::{AssertSqlSafe, Connection, MySqlConnection, Row};
 
-use super::both::{Database, Options, acquire, registry};
+use super::both::{Database, Options, shared_methods};
+use crate::steps::{acquire, registry};
 
-/// A server, and how often it was asked how many statements it has counted: that is one.
+/// A server, and how often its statement count was queried: each such query counts itself.
 pub struct MySql(MariaDbServer, AtomicI64);
 
 impl MySql {
@@ -56,9 +57,7 @@ impl Database for MySql {
         Self(MariaDbServer::start(), AtomicI64::new(0))
     }
 
-    fn port(&self) -> u16 {
-        self.0.port()
-    }
+    shared_methods!(backend::MySql, MySqlConnection, MySqlPool, MySqlPoolOptions);
 
     fn url_by(&self, port: u16) -> String {
         format!("mysql://root@127.0.0.1:{port}/dlock")
@@ -68,63 +67,14 @@ impl Database for MySql {
         self.0.url_of("shop", None, "dlock")
     }
 
-    fn kill(&mut self) {
-        self.0.kill();
-    }
-
-    fn restart(&mut self) {
-        self.0.restart();
-    }
-
-    fn pause(&mut self) {
-        self.0.pause();
-    }
-
-    fn resume(&mut self) {
-        self.0.resume();
-    }
-
-    async fn connect(options: Options) -> Result<backend::MySql, BackendError> {
-        let Options { url, table, connections, limit } = options;
-        let builder = backend::MySql::builder().table(table).max_connections(connections);
-        builder.response_timeout(limit).connect(&url).await
-    }
-
-    async fn over_a_pool(url: &str) -> backend::MySql {
-        Self::over_a_pool_of(2, url).await.0
-    }
-
-    async fn over_a_pool_of(connections: u32, url: &str) -> (backend::MySql, MySqlPool) {
-        let pool = MySqlPoolOptions::new().max_connections(connections).connect(url).await;
-        let pool = pool.expect("the server runs");
-        (backend::MySql::with_pool(pool.clone()).await.expect("the table"), pool)
-    }
-
-    fn change_user(pool: &MySqlPool, url: &str) {
-        pool.set_connect_options(url.parse().expect("a URL"));
-    }
-
     async fn settings(pool: &MySqlPool) -> String {
         let settings = "SELECT CONCAT(@@max_statement_time, ' ', @@innodb_lock_wait_timeout)";
         sqlx::query_scalar(settings).fetch_one(pool).await.expect("a text")
     }
 
-    async fn lock_row(&self, key: &str) -> MySqlConnection {
-        let mut connection =
-            MySqlConnection::connect(&self.0.url()).await.expect("the server runs");
-        let lock = format!("BEGIN; SELECT 1 FROM dlock_leases WHERE lock_key = '{key}' FOR UPDATE");
-        let lock = sqlx::raw_sql(AssertSqlSafe(lock)).fetch_all(&mut connection).await;
-        assert_eq!(lock.expect("the statements").len(), 1, "there is no such row");
-        connection
-    }
-
     async fn waiting(&self) -> i64 {
         let waiting = "SELECT CAST(VARIABLE_VALUE AS SIGNED) FROM information_schema.GLOBAL_STATUS WHERE VARIABLE_NAME = 'INNODB_ROW_LOCK_CURRENT_WAITS'";
         self.ask(waiting).await.expect("a number")
-    }
-
-    async fn delete_idle_rows(backend: &backend::MySql) {
-        backend.delete_idle_rows().await.expect("a sweep");
     }
 
     async fn ask(&self, statements: &str) -> Option<i64> {
@@ -150,9 +100,9 @@ impl Database for MySql {
     }
 }
 
-/// The statement that takes the lock waits for the key's row with the first row in its hands; who has
-/// the key's row, and much more to lose, wants the first row.
-pub async fn a_deadlock_inside_an_acquire_is_no_error() {
+/// The acquire waits for the key's row while it holds the lock on the first row. Another transaction
+/// holds the key's row and requests the first row. It has written more, so the acquire is the victim.
+pub async fn a_deadlock_inside_an_acquire_is_retried() {
     let server = MySql::start();
     let registry = registry(server.backend().await);
     acquire(&registry, "k").await.release().await.expect("held");
@@ -164,7 +114,7 @@ pub async fn a_deadlock_inside_an_acquire_is_no_error() {
         ask(&mut connection, "INSERT INTO heavy VALUES (1)").await;
     }
     let acquiring = tokio::spawn(registry.lock("k").wait(Wait::Forever).acquire());
-    // Not INNODB_TRX: who asks for that more often than every 0.1 s is shown the first answer for ever.
+    // Not INNODB_TRX: if queried more often than every 0.1 s, it keeps returning its first answer.
     let waiting = "SELECT CAST(VARIABLE_VALUE AS SIGNED) FROM information_schema.GLOBAL_STATUS WHERE VARIABLE_NAME = 'INNODB_ROW_LOCK_CURRENT_WAITS'";
     while server.ask(waiting).await == Some(0) {
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -175,11 +125,11 @@ pub async fn a_deadlock_inside_an_acquire_is_no_error() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     ask(&mut connection, "COMMIT").await;
-    let guard = acquiring.await.expect("no panic").expect("the deadlock is nobody's business");
+    let guard = acquiring.await.expect("no panic").expect("the deadlock is retried");
     guard.release().await.expect("held to the end");
 }
 
-pub async fn every_isolation_of_the_server_will_do() {
+pub async fn every_isolation_level_works() {
     for level in ["READ-COMMITTED", "SERIALIZABLE"] {
         let server = MariaDbServer::start_with(&[("transaction-isolation", level)]);
         let server = MySql(server, AtomicI64::new(0));
@@ -189,7 +139,7 @@ pub async fn every_isolation_of_the_server_will_do() {
     }
 }
 
-/// Tasks of several processes on few keys, some of them new each time.
+/// Runs tasks of several processes on a few shared keys and on new ones.
 pub async fn contend(registries: &[Registry]) {
     let tasks: Vec<_> = (0..40)
         .map(|number: usize| {
@@ -225,9 +175,9 @@ pub async fn a_replica_that_may_not_write_is_transient() {
     drop(waiter.await.expect("no panic").expect("it may write again"));
 }
 
-/// Idle for too long, rolled back by another member of its group, not ready for use by its cluster: MySQL 8 and
-/// Galera say so, here the table does.
-pub async fn what_passes_by_itself_is_transient() {
+/// A connection idle for too long, a rollback by another group member, a node that is not ready: errors
+/// of MySQL 8 and Galera, raised here by a trigger.
+pub async fn a_temporary_failure_is_transient() {
     let server = MySql::start();
     let registry = registry(server.backend().await);
     for number in [4031, 3101, 1047] {
@@ -237,7 +187,7 @@ pub async fn what_passes_by_itself_is_transient() {
                  SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = {number}"
             ))
             .await;
-        // The one before may still be being undone, and its key taken in this process for so long.
+        // A new key each time: the previous acquire may still be being undone in this process.
         let lock = registry.lock(format!("k{number}")).wait(Duration::ZERO);
         let refused = lock.acquire().await.expect_err("the table refuses");
         assert!(refused.is_transient() && !refused.is_busy(), "{number}: {refused:?}");

@@ -1,4 +1,4 @@
-//! PostgreSQL.
+//! The PostgreSQL backend.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
@@ -12,8 +12,9 @@ use dlock_tests::servers::{PostgresServer, free_port, program, run_as};
 use sqlx::postgres::{PgListener, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 
-use super::both::{Database, Options, acquire, registry};
+use super::both::{Database, Options, shared_methods};
 use super::mysql::contend;
+use crate::steps::{acquire, registry};
 
 pub struct Postgres(PostgresServer);
 
@@ -45,9 +46,7 @@ impl Database for Postgres {
         Self(PostgresServer::start())
     }
 
-    fn port(&self) -> u16 {
-        self.0.port()
-    }
+    shared_methods!(backend::Postgres, PgConnection, PgPool, PgPoolOptions);
 
     fn url_by(&self, port: u16) -> String {
         format!("postgres://postgres@127.0.0.1:{port}/postgres")
@@ -57,63 +56,15 @@ impl Database for Postgres {
         self.0.url_of("shop", None, "postgres")
     }
 
-    fn kill(&mut self) {
-        self.0.kill();
-    }
-
-    fn restart(&mut self) {
-        self.0.restart();
-    }
-
-    fn pause(&mut self) {
-        self.0.pause();
-    }
-
-    fn resume(&mut self) {
-        self.0.resume();
-    }
-
-    async fn connect(options: Options) -> Result<backend::Postgres, BackendError> {
-        let Options { url, table, connections, limit } = options;
-        let builder = backend::Postgres::builder().table(table).max_connections(connections);
-        builder.response_timeout(limit).connect(&url).await
-    }
-
-    async fn over_a_pool(url: &str) -> backend::Postgres {
-        Self::over_a_pool_of(2, url).await.0
-    }
-
-    async fn over_a_pool_of(connections: u32, url: &str) -> (backend::Postgres, PgPool) {
-        let pool = PgPoolOptions::new().max_connections(connections).connect(url).await;
-        let pool = pool.expect("the server runs");
-        (backend::Postgres::with_pool(pool.clone()).await.expect("the table"), pool)
-    }
-
-    fn change_user(pool: &PgPool, url: &str) {
-        pool.set_connect_options(url.parse().expect("a URL"));
-    }
-
     async fn settings(pool: &PgPool) -> String {
         let settings =
             "SELECT current_setting('statement_timeout') || ' ' || current_setting('lock_timeout')";
         sqlx::query_scalar(settings).fetch_one(pool).await.expect("a text")
     }
 
-    async fn lock_row(&self, key: &str) -> PgConnection {
-        let mut connection = PgConnection::connect(&self.0.url()).await.expect("the server runs");
-        let lock = format!("BEGIN; SELECT 1 FROM dlock_leases WHERE lock_key = '{key}' FOR UPDATE");
-        let lock = sqlx::raw_sql(AssertSqlSafe(lock)).fetch_all(&mut connection).await;
-        assert_eq!(lock.expect("the statements").len(), 1, "there is no such row");
-        connection
-    }
-
     async fn waiting(&self) -> i64 {
         let waiting = "SELECT COUNT(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
         self.ask(waiting).await.expect("a number")
-    }
-
-    async fn delete_idle_rows(backend: &backend::Postgres) {
-        backend.delete_idle_rows().await.expect("a sweep");
     }
 
     async fn ask(&self, statements: &str) -> Option<i64> {
@@ -141,7 +92,7 @@ impl Database for Postgres {
     }
 }
 
-pub async fn notices_are_sent_only_where_somebody_waits() {
+pub async fn notifications_are_sent_only_if_somebody_waits() {
     let server = Postgres::start();
     let registries = [registry(server.backend().await), registry(server.backend().await)];
     let mut listener = PgListener::connect(&server.0.url()).await.expect("the server runs");
@@ -166,15 +117,15 @@ pub async fn notices_are_sent_only_where_somebody_waits() {
         let notice = listener.recv().await.expect("a notice").payload().to_owned();
         match &*notice {
             "the end" => break,
-            // A backend asks itself whether it hears.
-            hello if hello.len() > 512 => {}
+            // A backend's probe to itself that notifications arrive.
+            probe if probe.len() > 512 => {}
             _ => notices.push(notice),
         }
     }
     assert_eq!(notices, ["k"]);
 }
 
-pub async fn every_isolation_of_the_database_will_do() {
+pub async fn every_isolation_level_works() {
     for level in ["repeatable read", "serializable"] {
         let settings = [("default_transaction_isolation", level)];
         let server = Postgres(PostgresServer::start_with(&settings));
@@ -206,7 +157,7 @@ pub async fn a_replica_that_may_not_write_is_transient() {
     drop(waiter.await.expect("no panic").expect("it may write again"));
 }
 
-/// A proxy that gives each transaction a server connection of its own, and keeps no session.
+/// A proxy that assigns a server connection per transaction and keeps no session.
 struct PgBouncer {
     child: Child,
     port: u16,
@@ -228,7 +179,7 @@ impl PgBouncer {
         );
         let path = folder.path().join("pgbouncer.ini");
         std::fs::write(&path, settings).expect("a file");
-        // It refuses to run as root, and must find its settings as another user.
+        // It refuses to run as root, and must be able to read its settings as another user.
         std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("ours");
         let mut command = run_as("postgres", &program("pgbouncer").expect("it is installed"));
         command.arg(&path).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -247,7 +198,7 @@ impl Drop for PgBouncer {
     }
 }
 
-pub async fn a_proxy_that_pools_by_transaction_will_do() {
+pub async fn a_transaction_pooling_proxy_works() {
     let server = Postgres::start();
     let bouncer = PgBouncer::start(server.port());
     let url = server.url_by(bouncer.port);
@@ -258,14 +209,14 @@ pub async fn a_proxy_that_pools_by_transaction_will_do() {
     suite.run().await.assert_passed();
 }
 
-pub async fn behind_a_proxy_no_watch_waits_for_notices_that_do_not_come() {
+pub async fn a_watch_behind_a_proxy_does_not_wait_for_notifications() {
     let server = Postgres::start();
     let bouncer = PgBouncer::start(server.port());
     let backend = backend::Postgres::connect(&server.url_by(bouncer.port)).await;
     let backend = backend.expect("the proxy runs");
     let claim = Claim::new("k".into(), Duration::from_mins(1));
     backend.try_acquire(&claim).await.expect("an answer");
-    // It is found out soon after the first one has begun; from then on even the slowest of machines is quick once.
+    // The backend detects this soon after the first watch. After that, even a slow machine is fast once.
     let began = Instant::now();
     loop {
         let asked = Instant::now();

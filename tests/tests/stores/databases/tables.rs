@@ -1,17 +1,18 @@
-//! URLs, tables of other versions, credentials that change.
+//! URLs, tables of other versions, changing credentials.
 
 use std::time::Duration;
 
 use dlock_runtime::backend::{Attempt, Backend, Claim};
 
-use super::both::{Database, Options, acquire, registry};
+use super::both::{Database, Options};
+use crate::steps::{acquire, registry};
 
 async fn refusal<D: Database>(url: String) -> String {
     let error = D::connect(Options::new(url)).await.expect_err("it is refused");
     assert!(!error.is_transient(), "{error}");
-    let told = error.to_string();
-    assert!(!told.contains("s3cret") && told.lines().count() == 1, "{told}");
-    told
+    let message = error.to_string();
+    assert!(!message.contains("s3cret") && message.lines().count() == 1, "{message}");
+    message
 }
 
 pub async fn an_unknown_parameter_of_the_url_is_refused_by_its_name<D: Database>() {
@@ -23,34 +24,38 @@ pub async fn an_unknown_parameter_of_the_url_is_refused_by_its_name<D: Database>
         ("passwd=s3cret", "unknown parameter `passwd`"),
         ("s3cret@host/db", "written `%3F`"),
     ] {
-        let told = refusal::<D>(format!("{url}?{parameter}")).await;
-        assert!(told.contains(expected), "{parameter}: {told}");
+        let message = refusal::<D>(format!("{url}?{parameter}")).await;
+        assert!(message.contains(expected), "{parameter}: {message}");
     }
     let known = format!("{url}?statement-cache-capacity=5");
-    D::connect(Options::new(known)).await.expect("that one is known");
+    D::connect(Options::new(known)).await.expect("a known parameter");
 }
 
 pub async fn a_table_without_a_column_is_refused<D: Database>() {
     let server = D::start();
     server.ask(D::TABLE_WITHOUT_CLAIMANT).await;
-    let told = refusal::<D>(server.url_by(server.port())).await;
-    assert!(told.contains("`dlock_leases` is not the one") && told.contains("claimant"), "{told}");
+    let message = refusal::<D>(server.url_by(server.port())).await;
+    assert!(
+        message.contains("`dlock_leases` is not the one") && message.contains("claimant"),
+        "{message}"
+    );
 }
 
 pub async fn a_table_of_a_later_version_is_refused<D: Database>() {
     let server = D::start();
     let url = server.url_by(server.port());
-    D::connect(Options::new(url.clone())).await.expect("it is made");
+    D::connect(Options::new(url.clone())).await.expect("the table is created");
     server.ask("UPDATE dlock_leases SET claimant = 'v2' WHERE lock_key = ''").await;
-    let told = refusal::<D>(url).await;
-    assert!(told.contains("later version of dlock"), "{told}");
+    let message = refusal::<D>(url).await;
+    assert!(message.contains("later version of dlock"), "{message}");
 }
 
-/// Its table and its rows, as they stand in a database when this version comes.
-pub async fn what_the_version_before_wrote_is_read<D: Database>() {
+/// Its table and rows, as this version finds them after an upgrade.
+pub async fn a_table_of_the_previous_version_is_read<D: Database>() {
     let server = D::start();
     server.ask(D::TABLE_WITHOUT_A_VERSION).await;
-    let backend = D::connect(Options::new(server.url_by(server.port()))).await.expect("it is read");
+    let backend =
+        D::connect(Options::new(server.url_by(server.port()))).await.expect("it is readable");
     let mut mine = Claim::new("alone".into(), Duration::from_secs(30));
     let rival = backend.try_acquire(&mine).await.expect("an answer");
     assert!(matches!(rival, Attempt::Busy { .. }), "{rival:?}");
@@ -64,7 +69,7 @@ pub async fn what_the_version_before_wrote_is_read<D: Database>() {
     assert!(next.fencing_token().get() > 1 << 60, "the largest token was forgotten");
 }
 
-pub async fn credentials_that_the_pool_is_given_later_are_those_of_all_connections<D: Database>() {
+pub async fn new_credentials_of_a_pool_apply_to_all_connections<D: Database>() {
     const TTL: Duration = Duration::from_secs(2);
     let server = D::start();
     let (backend, pool) = D::over_a_pool_of(1, &server.url_by(server.port())).await;
@@ -73,7 +78,7 @@ pub async fn credentials_that_the_pool_is_given_later_are_those_of_all_connectio
     server.ask("GRANT SELECT, INSERT, UPDATE, DELETE ON dlock_leases TO shop").await;
     let guard = registry.lock("k").ttl(TTL).acquire().await.expect("the lock");
     D::change_user(&pool, &server.url_of_shop());
-    // The body keeps the pool's connection, so that the renewal has one of its own.
+    // The body occupies the pool's only connection, so the renewal opens its own.
     let connection = pool.acquire().await.expect("it is free");
     let lost = tokio::time::timeout(TTL * 2, guard.lost()).await;
     assert!(lost.is_err(), "{lost:?}");

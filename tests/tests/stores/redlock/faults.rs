@@ -1,4 +1,4 @@
-//! Servers that die or stand still, networks that fail.
+//! Nodes that die or hang, and networks that fail.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -10,9 +10,9 @@ use dlock_tests::servers::{RedisNodes, RedisServer};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-use super::{LONGEST, acquire, all_count, backend_at, registry, registry_over, scripts_run};
+use super::{LONGEST, acquire, all_count, backend_at, registry, registry_over, scripts_run, steps};
 
-/// Tasks that take and give back one lock without end, and see that they are alone and that tokens grow.
+/// Tasks that acquire and release one lock in a loop, and assert mutual exclusion and growing tokens.
 struct Traffic {
     cycles: Arc<AtomicU64>,
     end: Arc<AtomicBool>,
@@ -40,7 +40,7 @@ impl Traffic {
                         *last = token;
                     }
                     sleep(Duration::from_millis(5)).await;
-                    assert!(guard.is_held(), "lost with a majority at work");
+                    assert!(guard.is_held(), "lost although a majority was up");
                     alone.store(true, Ordering::SeqCst);
                     guard.release().await.expect("held to the end");
                     cycles.fetch_add(1, Ordering::SeqCst);
@@ -50,12 +50,12 @@ impl Traffic {
         Self { cycles, end, tasks }
     }
 
-    /// Resolves when so many more cycles are done.
+    /// Waits until this many more cycles are complete.
     async fn go_on(&self, cycles: u64) {
         let until = self.cycles.load(Ordering::SeqCst) + cycles;
         let began = Instant::now();
         while self.cycles.load(Ordering::SeqCst) < until {
-            assert!(began.elapsed() < Duration::from_secs(30), "it has come to a stop");
+            assert!(began.elapsed() < Duration::from_secs(30), "no progress");
             assert!(self.tasks.iter().all(|task| !task.is_finished()), "a task has failed");
             sleep(Duration::from_millis(1)).await;
         }
@@ -69,10 +69,10 @@ impl Traffic {
     }
 }
 
-/// Acquires, holds, renewals and releases go on all the time: a fault meets each of them.
+/// Acquires, renewals and releases run all the time, so every kind of request meets a fault.
 pub(super) async fn two_nodes_killed_stopped_or_emptied_at_any_moment() {
     let mut nodes = RedisNodes::start();
-    // This one is held, and renewed, from the first fault to the last.
+    // Held and renewed from the first fault to the last.
     let holder = registry(&nodes).await;
     let held = acquire(&holder, "held").await;
     let traffic = Traffic::start(&nodes).await;
@@ -100,26 +100,21 @@ pub(super) async fn two_nodes_killed_stopped_or_emptied_at_any_moment() {
             }
         }
         traffic.go_on(5).await;
-        // Only a minority is ever away, those in quarantine included.
+        // Never more than a minority is down or in quarantine.
         all_count(&nodes.servers).await;
     }
     traffic.finish().await;
-    assert!(held.is_held(), "lost with a majority at work");
+    assert!(held.is_held(), "lost although a majority was up");
     held.release().await.expect("held to the end");
 }
 
-/// A call that waits for so long has its answer not much later, and it is no lock.
+/// Asserts that an acquire with this wait fails soon after its deadline.
 async fn nobody_enters(registry: &Registry, wait: Duration) {
-    let began = Instant::now();
     let key = format!("another{}", wait.as_millis());
-    let answer = registry.lock(key).wait(wait).acquire().await;
-    let took = began.elapsed();
-    let error = answer.expect_err("no majority, no lock");
-    assert!(error.is_transient() && !error.is_busy(), "{error:?}");
-    assert!(took < wait + Duration::from_millis(1_500), "answered after {took:?}");
+    steps::assert_fails_at_deadline(registry, &key, wait).await;
 }
 
-/// The hold ends when its lease is not proved any more, and not later than its validity.
+/// Asserts that the hold is lost no later than the end of its validity.
 async fn ends_in_time(guard: &dlock_runtime::LockGuard) {
     let (began, left) = (Instant::now(), guard.remaining());
     let lost = guard.lost().await;
@@ -128,7 +123,7 @@ async fn ends_in_time(guard: &dlock_runtime::LockGuard) {
     assert!(took < left + Duration::from_millis(500), "ended {took:?} later, {left:?} were left");
 }
 
-pub(super) async fn a_majority_killed_lets_nobody_enter() {
+pub(super) async fn nobody_enters_while_a_majority_is_dead() {
     let mut nodes = RedisNodes::start();
     let (one, other) = (registry(&nodes).await, registry(&nodes).await);
     let guard = acquire(&one, "k").await;
@@ -144,7 +139,7 @@ pub(super) async fn a_majority_killed_lets_nobody_enter() {
     for server in &mut nodes.servers[..3] {
         server.restart();
     }
-    // They are empty, and count when everything they knew is over.
+    // They restart empty, and count once every lease they may have forgotten has expired.
     let next = waiter.await.expect("no panic").expect("the lock");
     assert!(next.fencing_token() > token);
     next.release().await.expect("held to the end");
@@ -164,7 +159,7 @@ pub(super) async fn a_majority_stopped_ends_the_hold_in_time_and_leaves_nothing(
         server.resume();
     }
     for registry in [&one, &other] {
-        registry.shutdown(Duration::from_secs(20)).await.expect("all is undone");
+        registry.shutdown(Duration::from_secs(20)).await.expect("all acquires are undone");
     }
     for server in &nodes.servers {
         for key in ["dlock:{k}", "dlock:{another500}"] {
@@ -185,7 +180,7 @@ pub(super) async fn nodes_that_were_stopped_execute_late_and_hold_nothing() {
         for server in &mut nodes.servers[..2] {
             server.resume();
         }
-        // Another lock on the same connections: what was sent before is executed before.
+        // Another lock on the same connections, which execute requests in order.
         acquire(&registry, "another").await.release().await.expect("held");
         for server in &nodes.servers {
             let began = Instant::now();
@@ -197,7 +192,7 @@ pub(super) async fn nodes_that_were_stopped_execute_late_and_hold_nothing() {
     }
 }
 
-/// Five nodes, each behind a network of its own.
+/// Connects to each node through its own proxy.
 async fn behind_proxies(nodes: &RedisNodes) -> (Vec<Proxy>, Registry) {
     let mut proxies = vec![];
     for server in &nodes.servers {
@@ -244,12 +239,12 @@ pub(super) async fn a_majority_of_half_open_networks() {
         proxy.stall();
     }
     nobody_enters(&one, Duration::from_millis(300)).await;
-    // The other one has a network, and gets in when the lease is over: not before the holder knows.
+    // The waiter's network works. It is granted once the lease has expired, and not before the holder knows.
     let ended = guard.lost().await;
     assert!(ended.is_lost(), "{ended:?}");
     let next = waiter.await.expect("no panic").expect("the lock");
     assert!(!guard.is_held() && next.fencing_token() > token);
-    // What the network had kept, renewals among it, arrives now and changes nothing.
+    // The delayed requests, renewals among them, arrive now and must change nothing.
     for proxy in &proxies[..3] {
         proxy.resume();
     }
@@ -258,8 +253,8 @@ pub(super) async fn a_majority_of_half_open_networks() {
     acquire(&one, "k").await.release().await.expect("held to the end");
 }
 
-/// Nobody says that the peer has vanished: its connection is given up when it is silent for too long,
-/// though every call was answered by the others.
+/// Nothing reports that the peer is gone. Its connection is dropped once it has been silent for too long,
+/// although the other nodes answered every call.
 pub(super) async fn a_half_open_connection_is_replaced() {
     let nodes = RedisNodes::start();
     let (mut proxies, registry) = behind_proxies(&nodes).await;
@@ -280,9 +275,9 @@ pub(super) async fn a_half_open_connection_is_replaced() {
     let scripts = scripts_run(&nodes.servers[0]);
     let began = Instant::now();
     while scripts_run(&nodes.servers[0]) < scripts + 10 {
-        assert!(began.elapsed() < Duration::from_secs(20), "the node is not asked any more");
+        assert!(began.elapsed() < Duration::from_secs(20), "no requests reach the node any more");
         acquire(&registry, "k").await.release().await.expect("held");
     }
-    // `cli` connects anew for each look.
+    // Each `cli` call opens a connection of its own.
     assert!(connected(&nodes.servers[0]) > before + 3, "the connection was kept");
 }

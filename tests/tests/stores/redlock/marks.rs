@@ -1,4 +1,4 @@
-//! Nodes that may have forgotten something.
+//! Nodes that may have forgotten locks.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use tokio::time::sleep;
 
 use super::{LONGEST, acquire, all_count, backend, counts, registry};
 
-/// The well-known danger: a node of the majority forgets the lock, and grants it again.
+/// The well-known danger: a node of the majority forgets the lock and grants it again.
 pub(super) async fn an_emptied_node_does_not_make_a_second_majority() {
     let mut nodes = RedisNodes::start();
     let (one, other) = (backend(&nodes).await, backend(&nodes).await);
@@ -20,7 +20,7 @@ pub(super) async fn an_emptied_node_does_not_make_a_second_majority() {
     let began = Instant::now();
     let granted = one.try_acquire(&claim).await.expect("a majority answers");
     assert!(matches!(granted, Attempt::Granted { .. }), "{granted:?}");
-    // Of them one comes back empty, and the two that never knew of it come back as well.
+    // One of them restarts empty, and the two nodes that never had the lock come back too.
     nodes.servers[2].kill();
     nodes.servers[2].restart();
     for server in &mut nodes.servers[3..] {
@@ -57,7 +57,7 @@ pub(super) async fn a_restarted_node_counts_after_its_quarantine() {
     let greeted = Instant::now();
     let guard = acquire(&registry, "k").await;
     let took = greeted.elapsed();
-    assert!(took > LONGEST / 2, "they counted after {took:?}");
+    assert!(took > LONGEST / 2, "they counted already after {took:?}");
     guard.release().await.expect("held to the end");
     assert!(nodes.servers.iter().filter(|server| counts(server)).count() >= 3);
 }
@@ -80,23 +80,23 @@ pub(super) async fn a_brand_new_deployment_is_declared() {
     let cautious = Redlock::builder().max_lease(LONGEST).connect(nodes.urls()).await;
     let cautious = super::registry_over(cautious.expect("the nodes run"));
     let answer = cautious.lock("k").wait(Duration::ZERO).acquire().await;
-    let error = answer.expect_err("nobody knows what the nodes have forgotten");
+    let error = answer.expect_err("the nodes may have forgotten locks");
     assert!(error.to_string().contains("declare a brand-new deployment"), "{error}");
     // Too late to declare it: the nodes have been used.
     let late = registry(&nodes).await;
     let answer = late.lock("k").wait(Duration::ZERO).acquire().await;
     assert!(answer.is_err_and(|error| !error.is_busy()));
-    // In time.
+    // Declared in time.
     let nodes = RedisNodes::start();
     acquire(&registry(&nodes).await, "k").await.release().await.expect("held");
 }
 
-pub(super) async fn some_new_nodes_are_no_brand_new_deployment() {
+pub(super) async fn some_new_nodes_are_not_a_new_deployment() {
     let mut nodes = RedisNodes::start();
     let first = registry(&nodes).await;
     acquire(&first, "k").await.release().await.expect("held");
     drop(first);
-    // A majority is replaced at once, and the URL still says that the deployment is brand-new.
+    // A majority is replaced at once, while the URL still declares the deployment brand-new.
     for server in &mut nodes.servers[..3] {
         server.kill();
         server.restart();
@@ -122,7 +122,7 @@ pub(super) async fn processes_that_declare_it_together_all_succeed() {
         for process in processes.collect::<Vec<_>>() {
             process.await.expect("no panic");
         }
-        assert!(began.elapsed() < LONGEST, "a node was put in quarantine");
+        assert!(began.elapsed() < LONGEST, "a node was quarantined");
         all_count(&nodes.servers).await;
     }
 }

@@ -1,4 +1,4 @@
-//! What goes over the wire, and what is stored.
+//! Commands on the wire, and stored keys.
 
 use std::time::{Duration, Instant};
 
@@ -6,10 +6,10 @@ use dlock_runtime::{LockError, Registry};
 use dlock_tests::servers::{RedisNodes, RedisServer};
 use tokio::time::sleep;
 
-use super::{acquire, backend, registry, registry_over, scripts_run};
+use super::{acquire, backend, registry, registry_over, scripts_run, steps};
 
-/// Runs ten cycles, and says how many scripts each of these nodes has run: so many, once it has answered
-/// everything.
+/// Runs ten cycles and returns how many scripts each node has run, waiting for up to 10 s until a node
+/// reaches its expected count.
 async fn ten_cycles<const N: usize>(
     nodes: &[RedisServer],
     registry: &Registry,
@@ -22,7 +22,7 @@ async fn ten_cycles<const N: usize>(
     }
     let mut counts = [0; N];
     for (index, node) in nodes.iter().enumerate() {
-        // A node that is slower than the majority may still have the last release before it.
+        // A node that is slower than the majority may not have executed the last release yet.
         let began = Instant::now();
         let count = || scripts_run(node) - before[index];
         while count() < expected[index] && began.elapsed() < Duration::from_secs(10) {
@@ -41,15 +41,15 @@ pub(super) async fn an_uncontended_cycle_is_two_commands_on_each_node() {
     assert_eq!(ten_cycles(&nodes.servers, &registry, [20; 5]).await, [20; 5]);
 }
 
-pub(super) async fn nodes_that_disagree_on_the_token_cost_one_round_trip_more() {
+pub(super) async fn nodes_that_disagree_on_the_token_cost_one_extra_round_trip() {
     let mut nodes = RedisNodes::start();
     let registry = registry(&nodes).await;
-    // Each of the three that are left is in every majority, however slow it is.
+    // Each of the remaining three is in every majority, however slow it is.
     for server in &mut nodes.servers[..2] {
         server.kill();
     }
     let majority = &nodes.servers[2..];
-    // One of them has granted a token that is ahead of all clocks.
+    // One of them has issued a token ahead of all clocks.
     let ahead = 2_000_000_000_000_000_u64;
     let disagree = |key: &str| {
         let key = format!("dlock:{{{key}}}:token");
@@ -59,17 +59,17 @@ pub(super) async fn nodes_that_disagree_on_the_token_cost_one_round_trip_more() 
     disagree("warm");
     acquire(&registry, "warm").await.release().await.expect("held");
     (0..10).for_each(|number| disagree(&format!("k{number}")));
-    // The other two are told of it.
+    // The other two are raised to it.
     assert_eq!(ten_cycles(majority, &registry, [30, 20, 30]).await, [30, 20, 30]);
-    // From now on they agree again, and go on from there.
+    // From now on they agree again and continue from there.
     assert_eq!(ten_cycles(majority, &registry, [20; 3]).await, [20; 3]);
     let guard = acquire(&registry, "k7").await;
     assert_eq!(guard.fencing_token().get(), ahead + 3);
     guard.release().await.expect("held to the end");
 }
 
-/// Several ask at the same moment, so that none may find a majority free: then they try again.
-pub(super) async fn of_several_at_once_one_gets_in() {
+/// With simultaneous acquires, none may find a majority free at first. Then they retry.
+pub(super) async fn one_of_several_concurrent_acquires_succeeds() {
     let nodes = RedisNodes::start();
     let mut registries = vec![];
     for _ in 0..6 {
@@ -77,13 +77,13 @@ pub(super) async fn of_several_at_once_one_gets_in() {
     }
     for round in 0..20 {
         let key = format!("k{round}");
-        let tries = registries.iter().map(|registry| {
+        let attempts = registries.iter().map(|registry| {
             tokio::spawn(registry.lock(key.clone()).wait(Duration::ZERO).acquire())
         });
-        let tries: Vec<_> = tries.collect();
+        let attempts: Vec<_> = attempts.collect();
         let mut guards = vec![];
-        for one in tries {
-            match one.await.expect("no panic") {
+        for attempt in attempts {
+            match attempt.await.expect("no panic") {
                 Ok(guard) => guards.push(guard),
                 Err(error) => assert!(error.is_busy(), "{error:?}"),
             }
@@ -93,24 +93,10 @@ pub(super) async fn of_several_at_once_one_gets_in() {
     }
 }
 
-/// Without a wake-up each of these would wait for the engine's own look, half a second and more.
 pub(super) async fn processes_hand_over_by_messages() {
     let nodes = RedisNodes::start();
     let registries = [registry(&nodes).await, registry(&nodes).await];
-    let began = Instant::now();
-    let mut guard = acquire(&registries[0], "k").await;
-    let rounds = 20;
-    for round in 1..=rounds {
-        let next = registries[round % 2].lock("k").wait(Duration::from_secs(20)).acquire();
-        let waiter = tokio::spawn(next);
-        // The release comes when the other one has looked and waits: it cannot get in before.
-        sleep(Duration::from_millis(30)).await;
-        guard.release().await.expect("held to the end");
-        guard = waiter.await.expect("no panic").expect("the lock");
-    }
-    let took = began.elapsed();
-    assert!(took < Duration::from_secs(6), "{rounds} hand-overs took {took:?}");
-    guard.release().await.expect("held to the end");
+    steps::hand_over_without_polling(&registries).await;
 }
 
 pub(super) async fn a_lock_that_a_node_lost_is_restored_at_the_next_renewal() {
@@ -136,7 +122,7 @@ pub(super) async fn a_lock_that_a_node_lost_is_restored_at_the_next_renewal() {
     guard.release().await.expect("held to the end");
 }
 
-pub(super) async fn a_lock_released_by_force_is_not_taken_again() {
+pub(super) async fn a_force_released_lock_is_not_reacquired() {
     let nodes = RedisNodes::start();
     let registries = [registry(&nodes).await, registry(&nodes).await];
     let guard = acquire(&registries[0], "k").await;
@@ -144,7 +130,7 @@ pub(super) async fn a_lock_released_by_force_is_not_taken_again() {
     let lost = guard.lost().await;
     assert!(lost.is_lost(), "{lost:?}");
     for server in &nodes.servers {
-        assert_eq!(server.cli(&["EXISTS", "dlock:{k}"]).trim(), "0", "it was taken again");
+        assert_eq!(server.cli(&["EXISTS", "dlock:{k}"]).trim(), "0", "it was reacquired");
     }
     let next = acquire(&registries[1], "k").await;
     assert!(next.fencing_token() > guard.fencing_token());
@@ -157,11 +143,11 @@ pub(super) async fn nothing_but_expiring_keys_and_the_mark_is_left_behind() {
     let registry = registry(&nodes).await;
     for number in 0..20 {
         acquire(&registry, &format!("k{number}")).await.release().await.expect("held");
-        // Some are given up in mid-flight, which leaves a tombstone.
+        // Some are abandoned in flight, which leaves a tombstone.
         let lock = registry.lock(format!("gone{number}"));
         drop(tokio::time::timeout(Duration::from_micros(number * 20), lock.acquire()).await);
     }
-    registry.shutdown(Duration::from_secs(10)).await.expect("all is given back");
+    registry.shutdown(Duration::from_secs(10)).await.expect("all is released");
     for server in &nodes.servers {
         for key in server.cli(&["KEYS", "*"]).lines().filter(|key| *key != "dlock:mark") {
             assert!(key.ends_with(":token") || key.contains(":gone:"), "{key} is left behind");

@@ -1,8 +1,8 @@
-// A client of Curator that does as it is told, a line at a time, and says when it is done.
+// A Curator client that executes one command per line and prints "done" after each.
 //
 //   lock                 acquires the mutex
-//   unlock               gives it back
-//   count FILE NUMBER    so many times: acquires, adds one to the number in the file, gives back
+//   unlock               releases it
+//   count FILE NUMBER    NUMBER times: acquires, increments the number in the file, releases
 
 import java.io.BufferedReader;
 import java.io.InputStreamReader;

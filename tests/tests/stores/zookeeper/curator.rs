@@ -1,4 +1,4 @@
-//! Together with Curator's `InterProcessMutex`, in a process of Java's.
+//! Interoperation with Curator's `InterProcessMutex` in a Java process.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -10,7 +10,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use super::{LONG, acquire, registry, until};
 
-/// The key of both, and the path that it has for Curator.
+/// The shared key, and its path as Curator sees it.
 const KEY: &str = "product:100";
 const PATH: &str = "/dlock/product:100";
 
@@ -37,7 +37,7 @@ impl Curator {
     }
 
     async fn tell(&mut self, line: &str) {
-        self.input.write_all(format!("{line}\n").as_bytes()).await.expect("it listens");
+        self.input.write_all(format!("{line}\n").as_bytes()).await.expect("Curator reads");
     }
 
     async fn hears(&mut self, word: &str) {
@@ -46,7 +46,7 @@ impl Curator {
                 return;
             }
         }
-        panic!("Curator's client has ended");
+        panic!("the Curator process ended");
     }
 
     async fn does(&mut self, line: &str) {
@@ -89,7 +89,7 @@ pub(super) async fn each_queues_behind_the_other() {
         async move { until("the queue", || server.ephemerals().len() == length).await }
     };
     let mut curator = Curator::start(&server).await;
-    // We hold, Curator waits, another of ours waits behind it.
+    // We hold the lock, Curator waits, and another client of ours waits behind it.
     let guard = acquire(&one, KEY).await;
     curator.tell("lock").await;
     queue(2).await;
@@ -98,7 +98,7 @@ pub(super) async fn each_queues_behind_the_other() {
     guard.release().await.expect("held to the end");
     curator.hears("done").await;
     assert!(!behind.is_finished(), "it was overtaken, or there are two holders");
-    // Curator holds, and goes behind ours when it wants the lock again.
+    // Curator holds the lock, and queues behind our client when it acquires again.
     curator.does("unlock").await;
     let guard = behind.await.expect("no panic").expect("the lock");
     curator.tell("lock").await;

@@ -1,4 +1,4 @@
-//! Three servers, of which one is away.
+//! Three servers, one of which is down or partitioned.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tokio::time::sleep;
 
 use super::{LONG, acquire, registry, until};
 
-pub(super) async fn the_leader_is_killed_in_mid_hold_and_in_mid_wait() {
+pub(super) async fn holders_and_waiters_survive_the_loss_of_the_leader() {
     let mut ensemble = ZooKeeperEnsemble::start();
     let url = ensemble.url_with(LONG);
     let (one, other) = (registry(&url).await, registry(&url).await);
@@ -19,7 +19,7 @@ pub(super) async fn the_leader_is_killed_in_mid_hold_and_in_mid_wait() {
     let leader = ensemble.leader();
     ensemble.servers[leader].kill();
     until("another leader", || others_lead(&ensemble, leader)).await;
-    // Beyond what was proved before: renewed by the new leader.
+    // Past the validity proved before, so the new leader has renewed it.
     sleep(Duration::from_millis(LONG)).await;
     assert!(guard.is_held() && !waiter.is_finished());
     let token = guard.fencing_token();
@@ -34,11 +34,11 @@ fn others_lead(ensemble: &ZooKeeperEnsemble, dead: usize) -> bool {
     living.any(|server| ensemble.leads(server))
 }
 
-/// The follower goes on answering reads and pings, while its leader ends the session.
-pub(super) async fn a_follower_that_is_cut_off_ends_the_hold_in_time() {
+/// The follower keeps answering reads and pings while the leader expires the session.
+pub(super) async fn a_partitioned_follower_ends_the_hold_in_time() {
     let (ensemble, links) = ZooKeeperEnsemble::start_with_links().await;
     let leader = ensemble.leader();
-    assert_ne!(leader, 0, "of equals the one with the largest number leads");
+    assert_ne!(leader, 0, "the server with the largest id leads");
     let near = registry(&ensemble.servers[0].url()).await;
     let far = registry(&ensemble.servers[leader].url()).await;
     let guard = acquire(&near, "k").await;
@@ -46,20 +46,20 @@ pub(super) async fn a_follower_that_is_cut_off_ends_the_hold_in_time() {
     let waiter = tokio::spawn(far.lock("k").wait(Wait::Forever).acquire());
     let watches = &ensemble.servers[leader];
     until("it waits", || watches.statistic("zk_watch_count") == 1).await;
-    // A renewal goes by.
+    // At least one renewal happens.
     sleep(Duration::from_secs(1)).await;
     assert!(guard.is_held());
     for link in &links {
         link.stall();
     }
-    let next = waiter.await.expect("no panic").expect("the lock, when the session has ended");
+    let next = waiter.await.expect("no panic").expect("the lock, once the session has expired");
     assert!(
         !guard.is_held(),
-        "two holders: the leader has ended a session that is still believed in"
+        "two holders: the leader has expired the session, but the holder does not know"
     );
     assert!(next.fencing_token() > token);
-    let told = ensemble.servers[0].ask("ruok");
-    assert_eq!(told, "imok", "the follower is to answer all the time");
+    let answer = ensemble.servers[0].ask("ruok");
+    assert_eq!(answer, "imok", "the follower must keep answering");
     for link in &links {
         link.resume();
     }
@@ -68,27 +68,27 @@ pub(super) async fn a_follower_that_is_cut_off_ends_the_hold_in_time() {
     acquire(&near, "k").await.release().await.expect("held to the end");
 }
 
-pub(super) async fn a_minority_may_be_away() {
+pub(super) async fn a_minority_may_be_down() {
     let mut ensemble = ZooKeeperEnsemble::start();
     let url = ensemble.url_with(LONG);
     let (one, other) = (registry(&url).await, registry(&url).await);
-    let away = (ensemble.leader() + 1) % 3;
+    let down = (ensemble.leader() + 1) % 3;
     for stopped in [false, true] {
         let guard = acquire(&one, "k").await;
         let waiter = tokio::spawn(other.lock("k").wait(Wait::Forever).acquire());
         if stopped {
-            ensemble.servers[away].pause();
+            ensemble.servers[down].pause();
         } else {
-            ensemble.servers[away].kill();
+            ensemble.servers[down].kill();
         }
         sleep(Duration::from_millis(LONG / 2)).await;
         assert!(guard.is_held() && !waiter.is_finished());
         guard.release().await.expect("held to the end");
         waiter.await.expect("no panic").expect("the lock").release().await.expect("held");
         if stopped {
-            ensemble.servers[away].resume();
+            ensemble.servers[down].resume();
         } else {
-            ensemble.servers[away].restart();
+            ensemble.servers[down].restart();
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Many holds, and many that come and go.
+//! Many holds at once, and many acquires and releases.
 
 use std::time::{Duration, Instant};
 
@@ -8,17 +8,17 @@ use dlock_tests::servers::ZooKeeperServer;
 use futures_util::future::{join_all, try_join_all};
 use tokio::time::sleep;
 
-use super::{acquire, nodes, registry, until};
+use super::{acquire, nodes, registry, steps, until};
 
-/// A session timeout in milliseconds, short so that several of it pass.
+/// A session timeout in milliseconds, short enough for a test to span several.
 const TIMEOUT: u64 = 6_000;
 
 const REQUESTS: &str = "zk_packets_received";
 
-/// One of them at a time: each needs the machine.
+/// Runs these tests one at a time: each needs the whole machine.
 static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
-/// How many holds there are at once.
+/// The number of concurrent holds.
 const HOLDS: usize = 1_000;
 
 pub(super) async fn a_thousand_holds_are_kept() {
@@ -39,10 +39,10 @@ pub(super) async fn a_thousand_holds_are_kept() {
     for answer in released {
         answer.expect("held to the end");
     }
-    until("all are given back", || nodes(&server) == 0).await;
+    until("all are released", || nodes(&server) == 0).await;
 }
 
-pub(super) async fn no_grant_of_busy_tasks_comes_too_late() {
+pub(super) async fn busy_tasks_get_no_late_grants() {
     let _alone = ALONE.lock().await;
     let server = ZooKeeperServer::start();
     let registry = registry(&server.url_with(TIMEOUT)).await;
@@ -52,11 +52,11 @@ pub(super) async fn no_grant_of_busy_tasks_comes_too_late() {
         tokio::spawn(async move {
             let mut cycles = 0_u64;
             while began.elapsed() < Duration::from_millis(TIMEOUT * 2) {
-                // A grant that comes too late is an error where nobody waits.
+                // Without a wait, a grant that arrives too late is an error.
                 let lock = registry.lock(format!("k{task}")).wait(Duration::ZERO);
                 match lock.acquire().await {
                     Ok(guard) => guard.release().await?,
-                    // The machine may be slow; but what was granted is to be of use.
+                    // The machine may be slow, but a grant must still be usable.
                     Err(error) => assert!(!error.to_string().contains("came after"), "{error}"),
                 }
                 cycles += 1;
@@ -70,11 +70,7 @@ pub(super) async fn no_grant_of_busy_tasks_comes_too_late() {
     }
 }
 
-/// How many locks are asked for at one moment.
-const FLOOD: usize = 3_000;
-
-/// Renewals come after what is under way, on the session's only connection: so that is to be little.
-pub(super) async fn of_a_flood_of_acquires_few_are_under_way() {
+pub(super) async fn a_flood_of_acquires_keeps_few_requests_in_flight() {
     let _alone = ALONE.lock().await;
     let server = ZooKeeperServer::start();
     let proxy = Proxy::start(server.port()).await;
@@ -82,24 +78,7 @@ pub(super) async fn of_a_flood_of_acquires_few_are_under_way() {
     let registry =
         registry(&url.replace(&server.port().to_string(), &proxy.port().to_string())).await;
     acquire(&registry, "k").await.release().await.expect("held");
-    proxy.stall_answers();
-    let before = server.statistic(REQUESTS);
-    let flood = (0..FLOOD).map(|number| {
-        let registry = registry.clone();
-        tokio::spawn(async move {
-            let lock = registry.lock(format!("k{number}")).wait(Wait::Forever);
-            lock.acquire().await?.release().await
-        })
-    });
-    let flood: Vec<_> = flood.collect();
-    // What is not answered counts for half a second.
-    let sent = || server.statistic(REQUESTS) - before;
-    until("some are under way", || sent() >= 64).await;
-    sleep(Duration::from_millis(300)).await;
-    let sent = sent();
-    assert!(sent < 500, "{sent} requests are under way");
-    proxy.resume();
-    for answer in join_all(flood).await {
-        answer.expect("no panic").expect("held to the end");
-    }
+    let requests = || server.statistic(REQUESTS);
+    let lock = |key| registry.lock(key).wait(Wait::Forever);
+    steps::assert_flood_keeps_few_in_flight(&proxy, 64, requests, lock).await;
 }

@@ -1,21 +1,21 @@
-//! One server.
+//! A single server.
 
 use std::time::{Duration, Instant};
 
 use dlock_runtime::backend::ZooKeeper;
-use dlock_runtime::{LockError, LockGuard, Registry, Wait};
+use dlock_runtime::{LockError, Registry, Wait};
 use dlock_tests::proxy::Proxy;
 use dlock_tests::servers::ZooKeeperServer;
 use tokio::time::sleep;
 
-use super::{LONG, acquire, nodes, registry, registry_over, until};
+use super::{LONG, acquire, nodes, registry, registry_over, steps, until};
 
 const REQUESTS: &str = "zk_packets_received";
 
 pub(super) async fn an_uncontended_cycle_is_three_requests() {
     let server = ZooKeeperServer::start();
     let registry = registry(&server.url_with(LONG)).await;
-    // The first use of a key makes its folder.
+    // The first use of a key creates its parent node.
     acquire(&registry, "k").await.release().await.expect("held");
     let guard = acquire(&registry, "keep").await;
     let cycles = 40;
@@ -24,16 +24,16 @@ pub(super) async fn an_uncontended_cycle_is_three_requests() {
         acquire(&registry, "k").await.release().await.expect("held");
     }
     let requests = server.statistic(REQUESTS) - before;
-    // Beside them the session is used now and then.
+    // The session itself sends a few requests too.
     let others = 12;
     assert!(
         (cycles * 3..=cycles * 3 + others).contains(&requests),
-        "{requests} of {cycles} cycles"
+        "{requests} requests in {cycles} cycles"
     );
     guard.release().await.expect("held to the end");
 }
 
-pub(super) async fn one_of_two_hundred_waiters_is_woken_by_a_release() {
+pub(super) async fn a_release_wakes_one_of_two_hundred_waiters() {
     const WAITERS: u64 = 200;
     let server = ZooKeeperServer::start();
     let url = server.url_with(LONG);
@@ -42,36 +42,22 @@ pub(super) async fn one_of_two_hundred_waiters_is_woken_by_a_release() {
     let mut waiters = vec![];
     for _ in 0..WAITERS {
         let registry = registry(&url).await;
-        waiters.push(tokio::spawn(async move {
-            let guard = acquire(&registry, "k").await;
-            let token = guard.fencing_token();
-            guard.release().await.expect("held to the end");
-            token
-        }));
+        let lock = registry.lock("k").wait(Wait::Forever);
+        waiters.push(tokio::spawn(steps::acquire_once(lock)));
     }
-    until("all stand in the queue", || server.statistic("zk_watch_count") == WAITERS).await;
+    until("all are queued", || server.statistic("zk_watch_count") == WAITERS).await;
     let (before, began) = (server.statistic(REQUESTS), Instant::now());
-    let mut last = guard.fencing_token();
-    guard.release().await.expect("held to the end");
-    let mut tokens = vec![];
-    for waiter in waiters {
-        tokens.push(waiter.await.expect("no panic"));
-    }
-    tokens.sort();
-    for token in tokens {
-        assert!(token > last, "{token} after {last}");
-        last = token;
-    }
+    steps::hand_to_all(guard, waiters).await;
     let requests = server.statistic(REQUESTS) - before;
-    // Each looks, proves its session and releases; and every session is used now and then.
+    // Each reads the queue, proves its session and releases. Every session sends heartbeats.
     let beats = WAITERS * 2 * (began.elapsed().as_secs() + 2);
     assert!(
         requests <= WAITERS * 5 + beats,
-        "{requests} requests, {beats} of them to keep sessions"
+        "{requests} requests, up to {beats} of them heartbeats"
     );
 }
 
-pub(super) async fn a_restart_in_mid_hold_and_in_mid_wait_is_outlived() {
+pub(super) async fn holders_and_waiters_survive_a_restart() {
     let mut server = ZooKeeperServer::start();
     let url = server.url_with(LONG);
     let (one, other) = (registry(&url).await, registry(&url).await);
@@ -99,21 +85,16 @@ pub(super) async fn a_dead_server_fails_callers_at_their_deadline_and_ends_the_h
     let left = guard.remaining();
     let began = Instant::now();
     for wait in [Duration::ZERO, Duration::from_millis(300), Duration::from_millis(1_500)] {
-        let began = Instant::now();
         let key = format!("k{}", wait.as_millis());
-        let answer = other.lock(key).wait(wait).acquire().await;
-        let error = answer.expect_err("nobody grants it");
-        let took = began.elapsed();
-        assert!(error.is_transient() && !error.is_busy(), "{error:?}");
-        assert!(took < wait + Duration::from_millis(1_500), "answered after {took:?} of {wait:?}");
+        steps::assert_fails_at_deadline(&other, &key, wait).await;
     }
     let lost = guard.lost().await;
     assert!(lost.is_lost(), "{lost:?}");
     assert!(began.elapsed() < left.max(Duration::from_secs(4)) + Duration::from_millis(500));
 }
 
-/// The network is silent until the session has ended, and comes back.
-pub(super) async fn a_session_that_has_ended_is_followed_by_another() {
+/// The network is silent until the session has expired, and then recovers.
+pub(super) async fn an_expired_session_is_replaced() {
     let server = ZooKeeperServer::start();
     let mut proxy = Proxy::start(server.port()).await;
     let url = server.url().replace(&server.port().to_string(), &proxy.port().to_string());
@@ -123,39 +104,39 @@ pub(super) async fn a_session_that_has_ended_is_followed_by_another() {
     let waiter = tokio::spawn(other.lock("k").wait(Wait::Forever).acquire());
     until("it waits", || server.statistic("zk_watch_count") == 1).await;
     proxy.stall();
-    let next = waiter.await.expect("no panic").expect("the lock, when the session has ended");
-    assert!(!guard.is_held(), "two holders: the session has ended, and its holder does not know");
+    let next = waiter.await.expect("no panic").expect("the lock, once the session has expired");
+    assert!(!guard.is_held(), "two holders: the session has expired, but its holder does not know");
     assert!(next.fencing_token() > token);
     next.release().await.expect("held to the end");
     assert!(guard.release().await.is_err_and(|error| LockError::is_lost(&error)));
     proxy.heal().await;
-    // In a session of its own.
+    // In a new session.
     acquire(&one, "k").await.release().await.expect("held to the end");
 }
 
-pub(super) async fn a_node_whose_creation_was_never_answered_is_not_left() {
-    // Where the key's folder is gone as well, the answer that is stalled is no creation.
+pub(super) async fn a_node_whose_creation_got_no_reply_is_removed() {
+    // If the key's parent node were removed too, the stalled reply would not be that of the creation.
     let server = ZooKeeperServer::start_leaving_folders();
     let mut proxy = Proxy::start(server.port()).await;
     let url = server.url_with(LONG);
     let url = url.replace(&server.port().to_string(), &proxy.port().to_string());
     let registry = registry(&url).await;
-    // The folder is there, and the answers to what was sent before have come.
+    // Makes sure that the parent node exists and that all earlier requests are answered.
     let settle = async || acquire(&registry, "k").await.release().await.expect("held");
     for round in 0..3 {
         settle().await;
         proxy.stall_answers();
         let answer = registry.lock("k").wait(Duration::from_millis(200)).acquire().await;
-        assert!(answer.is_err(), "nobody has heard of a grant: {answer:?}");
+        assert!(answer.is_err(), "the grant was never received: {answer:?}");
         until("it was created", || nodes(&server) == 1).await;
-        // The answers are lost with their connection, or come late.
+        // The replies are lost with their connection, or arrive late.
         if round % 2 == 0 {
             proxy.cut().await;
         }
         proxy.heal().await;
         until("it is removed", || nodes(&server) == 0).await;
     }
-    // A claim whose creation was not answered finds its node again.
+    // A claim whose creation got no reply finds its node again.
     settle().await;
     proxy.stall_answers();
     let late = tokio::spawn(registry.lock("k").wait(Wait::Forever).acquire());
@@ -167,22 +148,22 @@ pub(super) async fn a_node_whose_creation_was_never_answered_is_not_left() {
     guard.release().await.expect("held to the end");
 }
 
-/// Which nodes of `k` there are that hold it or wait for it.
+/// The nodes that hold `k` or wait for it.
 fn queue_of_k(server: &ZooKeeperServer) -> Vec<String> {
     server.ephemerals().into_iter().filter(|path| path.contains("/k/")).collect()
 }
 
-/// The server executes a creation, its answer is lost, and the network is away for so long that the look for it
-/// is given up as well.
+/// Lets the server execute a creation whose reply is lost, and keeps the network down until the search for the
+/// node times out too.
 async fn lose_a_creation(server: &ZooKeeperServer, proxy: &mut Proxy, before: usize) {
     until("it was created", || queue_of_k(server).len() == before + 1).await;
     proxy.cut().await;
-    // A request is given half a session timeout.
+    // A request times out after half a session timeout.
     sleep(Duration::from_millis(LONG / 2 + 300)).await;
     proxy.heal().await;
 }
 
-/// A registry behind a proxy, for which the key `k` has a folder.
+/// A registry behind a proxy. The parent node of the key `k` exists.
 async fn behind_a_proxy(server: &ZooKeeperServer) -> (Registry, Proxy) {
     let proxy = Proxy::start(server.port()).await;
     let url = server.url_with(LONG);
@@ -192,20 +173,20 @@ async fn behind_a_proxy(server: &ZooKeeperServer) -> (Registry, Proxy) {
     (registry, proxy)
 }
 
-pub(super) async fn a_doubtful_creation_leaves_no_orphan_that_blocks_the_key() {
+pub(super) async fn an_unconfirmed_creation_leaves_no_orphan_that_blocks_the_key() {
     let server = ZooKeeperServer::start_leaving_folders();
     let (registry, mut proxy) = behind_a_proxy(&server).await;
     proxy.stall_answers();
     let late = tokio::spawn(registry.lock("k").wait(Wait::Forever).acquire());
     lose_a_creation(&server, &mut proxy, 0).await;
     let guard = tokio::time::timeout(Duration::from_secs(20), late).await;
-    let guard = guard.expect("its own orphan blocks it").expect("no panic").expect("the lock");
+    let guard = guard.expect("not blocked by its own orphan").expect("no panic").expect("the lock");
     assert_eq!(queue_of_k(&server).len(), 1, "one of them is an orphan");
     guard.release().await.expect("held to the end");
     until("nothing is left", || queue_of_k(&server).is_empty()).await;
 }
 
-pub(super) async fn a_doubtful_creation_that_is_given_up_leaves_nothing() {
+pub(super) async fn an_abandoned_unconfirmed_creation_leaves_nothing() {
     let server = ZooKeeperServer::start_leaving_folders();
     let (registry, mut proxy) = behind_a_proxy(&server).await;
     let other = self::registry(&server.url_with(LONG)).await;
@@ -232,18 +213,18 @@ pub(super) async fn nothing_is_left_behind() {
             let lock = other.lock(&key).wait(Duration::from_millis(20));
             assert!(lock.acquire().await.is_err_and(|error| error.is_busy()));
             guard.release().await.expect("held");
-            // Some are given up in mid-flight.
+            // Some are abandoned in flight.
             let lock = other.lock(format!("gone{number}"));
             drop(tokio::time::timeout(Duration::from_micros(number * 40), lock.acquire()).await);
         }
         for registry in [&one, &other] {
-            registry.shutdown(Duration::from_secs(10)).await.expect("all is given back");
+            registry.shutdown(Duration::from_secs(10)).await.expect("all is released");
         }
         assert_eq!(server.ephemerals(), Vec::<String>::new());
     }
-    // Folders are removed by the server when they are empty, and sessions closed.
-    until("no folder", || server.statistic("zk_znode_count") == before).await;
-    until("no session", || server.statistic("zk_global_sessions") == 0).await;
+    // The server removes empty parent nodes, and the sessions are closed.
+    until("no parent node is left", || server.statistic("zk_znode_count") == before).await;
+    until("no session is left", || server.statistic("zk_global_sessions") == 0).await;
 }
 
 pub(super) async fn credentials_guard_the_nodes() {
@@ -255,14 +236,14 @@ pub(super) async fn credentials_guard_the_nodes() {
     let guard = acquire(&registry_of_shop, "k").await;
     let other = registry(&server.url().replacen("://", "://other:wr0ng@", 1)).await;
     let answer = other.lock("k").wait(Duration::from_secs(1)).acquire().await;
-    let error = answer.expect_err("the folder is not theirs");
+    let error = answer.expect_err("no access to the key's node");
     assert!(!error.is_transient(), "{error:?}");
     let shown = format!("{error} {error:?}");
     assert!(shown.contains("not authorized") && !shown.contains("wr0ng"), "{shown}");
     guard.release().await.expect("held to the end");
 }
 
-/// The old one, then both, then the new one: at no time there are two locks, and nobody is refused.
+/// First the old password, then both, then the new one. There are never two locks, and nobody is refused.
 pub(super) async fn a_password_changes_while_services_run() {
     let server = ZooKeeperServer::start_leaving_folders();
     let url = |password| server.url().replacen("://", &format!("://shop:{password}@"), 1);
@@ -270,11 +251,11 @@ pub(super) async fn a_password_changes_while_services_run() {
         let builder = ZooKeeper::builder().also_credentials("shop", "n3w");
         registry_over(builder.connect(&url("0ld")).await.expect("the server runs"))
     };
-    // Each makes a folder that the others use, and they exclude each other.
+    // Each creates a parent node that the other uses, and they exclude each other.
     let meet = async |one: &Registry, other: &Registry, key: &str| {
         let guard = acquire(one, key).await;
         let answer = other.lock(key).wait(Duration::ZERO).acquire().await;
-        assert!(answer.is_err_and(|error| error.is_busy()), "it is one lock");
+        assert!(answer.is_err_and(|error| error.is_busy()), "two locks");
         guard.release().await.expect("held to the end");
         acquire(other, key).await.release().await.expect("held to the end");
     };
@@ -283,7 +264,7 @@ pub(super) async fn a_password_changes_while_services_run() {
     let both = with_both().await;
     meet(&old, &both, "of the old one").await;
     meet(&both, &old, "of both").await;
-    // With the last one that knows the old password alone.
+    // The last process that uses only the old password ends.
     drop(old);
     let last = with_both().await;
     let new = registry(&url("n3w")).await;
@@ -295,15 +276,7 @@ pub(super) async fn a_password_changes_while_services_run() {
     }
 }
 
-/// How many tasks want a lock during an outage.
-const MANY: usize = 200;
-
-/// Nobody takes an outage for a holder.
-fn is_failure(answer: &Result<LockGuard, LockError>) -> bool {
-    matches!(answer, Err(LockError::Backend { .. }))
-}
-
-pub(super) async fn an_outage_is_met_with_few_connections() {
+pub(super) async fn an_outage_causes_few_connections() {
     let mut server = ZooKeeperServer::start();
     let proxy = Proxy::start(server.port()).await;
     let url = server.url().replace(&server.port().to_string(), &proxy.port().to_string());
@@ -311,14 +284,9 @@ pub(super) async fn an_outage_is_met_with_few_connections() {
     let registry = registry_over(backend);
     acquire(&registry, "k").await.release().await.expect("held to the end");
     server.kill();
-    // Longer than a session without its server.
+    // Longer than the session survives without its server.
     sleep(Duration::from_secs(4)).await;
-    let before = proxy.accepted();
-    let lock = |number| registry.lock(format!("k{number}")).wait(Duration::from_secs(4)).acquire();
-    let answers = futures_util::future::join_all((0..MANY).map(lock)).await;
-    assert!(answers.iter().all(is_failure), "{answers:?}");
-    let connections = proxy.accepted() - before;
-    assert!((1..=40).contains(&connections), "{connections} connections");
+    steps::assert_outage_causes_few_connections(&registry, &proxy).await;
     server.restart();
     acquire(&registry, "k").await.release().await.expect("held to the end");
 }
@@ -338,7 +306,7 @@ pub(super) async fn locks_live_below_the_chroot() {
     guard.release().await.expect("held to the end");
 }
 
-pub(super) async fn mistakes_are_one_clear_line() {
+pub(super) async fn an_invalid_url_is_a_one_line_error() {
     for (url, part) in [
         ("zookeeper://u:secret@127.0.0.1", "host:port"),
         ("zookeeper://u:secret@127.0.0.1:1?colour=red", "`colour`"),
@@ -349,10 +317,6 @@ pub(super) async fn mistakes_are_one_clear_line() {
             "127.0.0.1:1,127.0.0.1:2 could not be reached",
         ),
     ] {
-        let error = dlock_runtime::connect(url).await.expect_err(url);
-        let shown = format!("{error} {error:?}");
-        assert!(error.to_string().contains(part), "{url}: {error}");
-        assert!(!shown.contains("secret"), "{shown}");
-        assert_eq!(error.to_string().lines().count(), 1, "{error}");
+        steps::assert_one_line_error(url, part).await;
     }
 }
