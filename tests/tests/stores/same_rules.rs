@@ -50,7 +50,7 @@ pub(super) fn add(trials: &mut Trials) {
         compare_sets(&store).await;
     });
     trials.add("memory_never_shortens_a_lease", || async {
-        never_shortens_a_lease(&Memory::new()).await
+        never_shortens_a_lease(&Memory::new()).await;
     });
     trials.add("sqlite_never_shortens_a_lease", || async {
         let (_folder, url) = sqlite_file();
