@@ -33,7 +33,8 @@ pub enum LockError {
     Lost {
         /// The key whose lease ended.
         key: LockKey,
-        /// Whether the body ran to its end.
+        /// Whether the body ran to its end. For a bare [`LockGuard`](crate::LockGuard), which has no body,
+        /// `release` reports true; `lost` and `extend` report false, although nothing was stopped.
         completed: bool,
         /// What ended the lease.
         reason: LostReason,

@@ -147,8 +147,8 @@ impl LockGuard {
 
     /// Allows the lock to be held for at least this long from now.
     ///
-    /// A `max_hold` that would pass sooner is moved, and a lease with `renew = false` is renewed until then. The
-    /// lease is renewed once right away. If the process dies, the lock is still free within one ttl. The
+    /// A `max_hold` that would pass sooner is moved to that time, and a lease with `renew = false` is renewed until
+    /// then. The lease is renewed once right away. If the process dies, the lock is still free within one ttl. The
     /// `max_hold` of a nested call does not change.
     ///
     /// # Errors
@@ -174,8 +174,10 @@ impl LockGuard {
     /// Releases the lock and waits for the backend to confirm it.
     ///
     /// # Errors
-    /// [`LockError::Lost`] if the lock was no longer held. A backend that cannot be reached within a
-    /// second is not an error: the release continues in the background until the lease has ended.
+    /// [`LockError::Lost`] if the lock was no longer held; [`LockError::HeldTooLong`] if `max_hold` had passed and a
+    /// backend whose locks are bound to a [session](crate::backend::Capabilities::session) had therefore released it
+    /// already. A backend that cannot be reached within a second is not an error: the release continues in the
+    /// background until the lease has ended.
     ///
     /// # Cancel safety
     /// Dropping the future releases the lock in the background.

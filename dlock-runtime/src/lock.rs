@@ -58,7 +58,8 @@ impl<K> Lock<K> {
         self
     }
 
-    /// Sets the length of the lease: how soon others can acquire the lock after this process dies.
+    /// Sets the length of the lease: how soon others can acquire the lock after this process dies. The
+    /// registry's default if not set.
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.options.ttl = Some(ttl);
         self
@@ -101,9 +102,9 @@ impl<K> Lock<K> {
         self
     }
 
-    /// Acquires the lock exclusively, or shared with other readers; exclusive if not set.
+    /// Sets whether the lock is exclusive or shared with other readers; exclusive if not set.
     ///
-    /// Mode and [`permits`](Self::permits) replace each other: the last call wins.
+    /// `mode` and [`permits`](Self::permits) set the same option: the last call wins.
     pub fn mode(mut self, mode: Mode) -> Self {
         self.options.mode = match mode {
             // One permit is an exclusive lock.
@@ -178,8 +179,8 @@ impl Lock {
     ///
     /// # Errors
     /// Those of [`acquire`](Self::acquire), before the body has begun; [`LockError::Lost`] and
-    /// [`LockError::HeldTooLong`] if the hold ended while the body ran. The body's own result, even
-    /// if it is an error, is the `Ok` value.
+    /// [`LockError::HeldTooLong`] if the hold ended while the body ran. Otherwise the body's own result,
+    /// even if it is an error, is the `Ok` value. After a loss it is returned only with [`OnLost::Keep`].
     ///
     /// # Cancel safety
     /// Dropping the future drops the body, then releases the lock in the background.
