@@ -68,9 +68,6 @@ pub mod redis {}
 
 #[doc = include_str!("stores/redlock/guide.md")]
 #[doc = "```lua"]
-#[doc = include_str!("stores/redis/mark.lua")]
-#[doc = "```"]
-#[doc = "```lua"]
 #[doc = include_str!("stores/redis/token.lua")]
 #[doc = "```"]
 #[doc = "```lua"]

@@ -1,4 +1,4 @@
-//! URLs that name several nodes.
+//! URLs: the scheme and options of every form, and the nodes of the forms that name several.
 
 use redis::{Client, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo};
 
@@ -14,7 +14,7 @@ pub(in crate::stores) struct Address {
     pub(in crate::stores) options: Options,
 }
 
-/// The options after the question mark. Those that nobody has taken in the end are unknown.
+/// The options after the question mark. Those that no form takes are unknown, and refused.
 #[derive(Debug)]
 pub(in crate::stores) struct Options(Vec<(String, String)>);
 

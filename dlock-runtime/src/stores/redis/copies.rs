@@ -3,7 +3,7 @@
 //! `WAIT` covers the earlier writes of its own connection, and blocks that connection meanwhile. Concurrent
 //! writers therefore share one `WAIT`. It is sent when every script in flight on the connection has been
 //! answered. Scripts that arrive meanwhile use the other connection, or share the next `WAIT`. A grant
-//! counts only after a `WAIT` that was sent on the same connection as the grant, and after its answer.
+//! counts only after a `WAIT` that was sent on the same connection, after the grant had been answered.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -48,7 +48,7 @@ local function read_group(name, lock, now, looks)
     if stored and not read_records(group, stored) then
         if not looks then
             local version = string.match(stored .. '|', '^(v%d+)|') or 'unknown'
-            error('lock `' .. lock .. '`: who shares it or waits for it was written by another version of dlock (`'
+            error('lock `' .. lock .. '`: its holders and waiters were written by another version of dlock (`'
                 .. version .. '`, this one reads `' .. VERSION
                 .. '`): update this process, or end the holds with `force_release`', 0)
         end

@@ -1,5 +1,5 @@
--- Ends the lease of one of several holders, at once or after a rest without an owner, or abandons an
--- acquire and its queue position.
+-- Releases the lease of one of several holders, or abandons an acquire and its queue position. With a rest, the lease
+-- stays that long, without an owner: the rest of its `min_hold`.
 -- KEYS: lock, tombstone of this owner, group.
 -- ARGV: owner, rest in ms (0: at once), channel, tombstone in ms (0: none).
 -- Answers 1 released, 0 not held.

@@ -1,4 +1,5 @@
--- Ends the lease if this owner holds it, revoked or not, at once or after a rest without an owner.
+-- Releases the lease if this owner holds it, revoked or not. With a rest, the lock stays busy that long, without an
+-- owner: the rest of its `min_hold`.
 -- KEYS: lock, tombstone of this owner; for a Redlock node also its mark.
 -- ARGV: owner, round, rest in ms (0: at once), channel ('': notify nobody), tombstone in ms, when to leave
 -- it ('always', or 'missing': if the owner is not found); for a Redlock node also the run of the server

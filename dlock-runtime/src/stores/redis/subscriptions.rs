@@ -1,8 +1,8 @@
 //! Wake-ups: one pub/sub connection per backend, subscribed to the channels of the keys that have
 //! waiters in this process.
 //!
-//! [`Topics`] lists the wanted channels, and a task reconciles the subscriptions with it. After every
-//! (re)subscription the waiters are woken, since a message may have been missed before.
+//! [`Topics`] (`stores/shared/wakeups.rs`) lists the wanted channels, and a task reconciles the subscriptions with it.
+//! After every (re)subscription the waiters are woken, since a message may have been missed before.
 
 use std::collections::HashSet;
 use std::fmt;

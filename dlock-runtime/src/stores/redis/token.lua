@@ -1,4 +1,4 @@
--- Prelude of the scripts that store tokens.
+-- Prelude of the scripts that store tokens or read the clock.
 -- The last token is kept until an hour after the time that it names, so that a clock that was once ahead
 -- cannot make a later token smaller. After that, the clock alone guarantees growth, and nothing is left behind.
 local function remember_token(key, token, now)

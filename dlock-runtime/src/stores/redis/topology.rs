@@ -1,4 +1,5 @@
-//! How a server is reached: by its address, or through Sentinels that know it.
+//! How a server is reached: by its address, or through Sentinels that know it. Also the commands that are not scripts:
+//! `SCAN`, `CONFIG GET`, `ASKING`.
 
 use std::sync::Arc;
 
