@@ -1,11 +1,17 @@
 //! Code that several stores share.
 
+#[cfg(any(feature = "zookeeper", feature = "etcd"))]
+pub(crate) mod addresses;
 #[cfg(any(feature = "redis", feature = "postgres", feature = "mysql"))]
 pub(crate) mod doubt;
 #[cfg(any(feature = "zookeeper", feature = "etcd"))]
 pub(crate) mod kept_task;
 #[cfg(any(feature = "zookeeper", feature = "etcd"))]
+pub(crate) mod node_queue;
+#[cfg(any(feature = "zookeeper", feature = "etcd"))]
 pub(crate) mod outage;
+#[cfg(any(feature = "zookeeper", feature = "etcd"))]
+pub(crate) mod queue_codec;
 #[cfg(any(feature = "zookeeper", feature = "etcd"))]
 pub(crate) mod room;
 #[cfg(any(feature = "postgres", feature = "mysql"))]

@@ -4,24 +4,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use etcd_client::{Client, ConnectOptions};
-use percent_encoding::percent_decode_str;
 
-use super::calls::{Calls, explain};
+use super::calls::Calls;
+use super::failure::explain;
 use super::login::Login;
+use super::names::lease_ids;
 use super::{Etcd, Inner};
 use crate::backoff::Backoff;
 use crate::error::BackendError;
 use crate::owner::OwnerId;
+use crate::stores::shared::addresses::{NOT_CREDENTIALS, UrlParts, checked_hosts, decoded};
 use crate::stores::shared::outage::Outage;
 use crate::stores::shared::room::Room;
 use crate::stores::shared::tombstones::Tombstones;
 use crate::stores::shared::url::options;
 
-/// Between attempts to reach servers of which none can be reached.
+/// The pauses between attempts while no server can be reached.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
-/// How to reach an etcd cluster; made by [`Etcd::builder`].
+/// How to reach an etcd cluster. Made by [`Etcd::builder`].
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing before `connect`"]
 pub struct EtcdBuilder {
@@ -52,40 +54,41 @@ impl EtcdBuilder {
         }
     }
 
-    /// What every key begins with; `dlock/` if not set.
+    /// The prefix of every stored key. The default is `dlock/`.
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
         self
     }
 
-    /// How long the cluster may take to answer a request; 1 s if not set.
+    /// How long the cluster may take to answer a request. The default is 1 s.
     pub fn response_timeout(mut self, limit: Duration) -> Self {
         self.response_timeout = limit;
         self
     }
 
-    /// The servers' `--election-timeout`; 1 s if not set, as theirs. A leader that was cut off may renew
-    /// leases for about as long after another one was elected, so much less is believed of a renewal.
+    /// The servers' `--election-timeout`. The default is 1 s, as on the servers.
+    ///
+    /// A leader that is cut off may go on renewing leases for about this long after another leader was elected. The
+    /// validity of a renewal is therefore shorter by 1.1 election timeouts.
     pub fn election_timeout(mut self, timeout: Duration) -> Self {
         self.election_timeout = timeout;
         self
     }
 
-    /// The certificate (PEM) of the authority to trust, for `etcds://` with one of one's own; the system's
-    /// if not set.
+    /// The certificate (PEM) of the authority to trust with `etcds://`. The default is the system's authorities.
     #[cfg(feature = "etcd-tls")]
     pub fn root_certificate(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.root_certificate = Some(pem.into());
         self
     }
 
-    /// Connects; see [`Etcd::connect`].
+    /// Connects. See [`Etcd::connect`].
     ///
     /// # Errors
     /// Those of [`Etcd::connect`].
     ///
     /// # Cancel safety
-    /// Cancel safe: a connection under way is closed.
+    /// Cancel safe: a connection in progress is closed.
     pub async fn connect(self, url: &str) -> Result<Etcd, BackendError> {
         let Address { tls, hosts, credentials } = Address::parse(url)?;
         let mut options = ConnectOptions::new()
@@ -115,9 +118,9 @@ impl EtcdBuilder {
         let outage = Outage::new(FIRST_PAUSE, LONGEST_PAUSE);
         let calls = Calls { client, hosts, limit, login, outage, room: Room::default() };
         let min_ttl = shortest_lease_within(&calls, self.response_timeout).await?;
-        // A heartbeat more, of which there are ten in an election timeout.
+        // One heartbeat more. An election timeout has ten.
         let stale_leader = self.election_timeout + self.election_timeout / 10;
-        // Half of it at least is to be believed.
+        // At least half of a renewed lease must remain.
         let min_ttl = min_ttl.max(Duration::from_secs((stale_leader * 2).as_secs() + 1));
         let tombstones = Tombstones::default();
         Ok(Etcd(Arc::new(Inner { calls, prefix: self.prefix, stale_leader, min_ttl, tombstones })))
@@ -138,12 +141,12 @@ impl EtcdBuilder {
     #[cfg(not(feature = "etcd-tls"))]
     #[allow(clippy::unused_self, reason = "with the feature it is used")]
     fn with_tls(&self, _: ConnectOptions) -> Result<ConnectOptions, BackendError> {
-        let problem = "this build has no TLS: turn on the feature `etcd-tls` of dlock-runtime";
+        let problem = "this build has no TLS: enable the feature `etcd-tls` of dlock-runtime";
         Err(BackendError::permanent(problem).not_sent())
     }
 }
 
-/// As [`shortest_lease`]; a cluster may be choosing a leader just then.
+/// [`shortest_lease`] with retries, because the cluster may just be electing a leader.
 async fn shortest_lease_within(calls: &Calls, limit: Duration) -> Result<Duration, BackendError> {
     let began = tokio::time::Instant::now();
     let mut pauses = Backoff::new(Duration::from_millis(20), Duration::from_millis(500));
@@ -157,10 +160,9 @@ async fn shortest_lease_within(calls: &Calls, limit: Duration) -> Result<Duratio
     }
 }
 
-/// The shortest lease that the servers grant; they raise what is shorter.
+/// The shortest lease that the servers grant. They raise shorter ones to it.
 async fn shortest_lease(calls: &Calls) -> Result<Duration, BackendError> {
-    let bits = u64::from_be_bytes(OwnerId::random().as_bytes()[..8].try_into().unwrap_or_default());
-    let lease = i64::try_from(bits >> 1).unwrap_or(1).max(1);
+    let [lease, _] = lease_ids(&OwnerId::random());
     calls.grant(lease, 1).await?;
     let [granted, _] = calls.times(lease).await?;
     calls.revoke(lease).await?;
@@ -171,33 +173,20 @@ impl Address {
     fn parse(url: &str) -> Result<Self, BackendError> {
         let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
         if !matches!(scheme, "etcd" | "etcds") {
-            return Err(unreadable("it begins with etcd:// or etcds://"));
+            return Err(unreadable("it must begin with etcd:// or etcds://"));
         }
-        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
-        options("etcd", query, &[])?;
-        let (credentials, hosts) = match rest.rsplit_once('@') {
-            Some((credentials, hosts)) => (Some(pair(credentials)?), hosts),
-            None => (None, rest),
-        };
-        let hosts = hosts.trim_end_matches('/');
-        let is_host = |host: &str| {
-            host.rsplit_once(':')
-                .is_some_and(|(name, port)| !name.is_empty() && port.parse::<u16>().is_ok())
-        };
-        if !hosts.split(',').all(is_host) {
-            return Err(unreadable("every server is host:port, with commas between them"));
-        }
-        Ok(Self { tls: scheme == "etcds", hosts: hosts.to_owned(), credentials })
+        let parts = UrlParts::split(rest);
+        options("etcd", parts.query, &[])?;
+        let credentials = parts.credentials.map(pair).transpose()?;
+        let hosts = checked_hosts(parts.servers.trim_end_matches('/')).map_err(unreadable)?;
+        Ok(Self { tls: scheme == "etcds", hosts, credentials })
     }
 }
 
 fn pair(credentials: &str) -> Result<(String, String), BackendError> {
     let (user, password) =
-        credentials.split_once(':').ok_or_else(|| unreadable("credentials are user:password"))?;
-    let plain = |part: &str| {
-        let plain = percent_decode_str(part).decode_utf8();
-        plain.map(String::from).map_err(|_| unreadable("the credentials are not UTF-8"))
-    };
+        credentials.split_once(':').ok_or_else(|| unreadable(NOT_CREDENTIALS))?;
+    let plain = |part| decoded(part).map_err(unreadable);
     Ok((plain(user)?, plain(password)?))
 }
 
@@ -228,6 +217,8 @@ mod tests {
             "etcd://u:secret@a:1,b",
             "etcd://u:secret@a:1?colour=secret",
             "etcd://u:1?secret@a:1",
+            "etcd://u:secret@a:1/secret",
+            "etcd://u:secret%ff@a:1",
         ] {
             let told = Address::parse(url).unwrap_err().to_string();
             assert!(!told.contains("secret"), "{told}");

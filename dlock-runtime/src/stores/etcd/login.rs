@@ -1,9 +1,9 @@
-//! Logging in again, when the servers no longer know us.
+//! Logging in again after the servers have forgotten the login.
 //!
-//! What a login gives is forgotten by the servers: after five minutes in which nothing was asked for, when users or roles
-//! change, and by one that restarts and no longer has it in its log. Then every request fails until somebody logs in again, which costs
-//! the servers much (they hash the password, slowly on purpose). So there is one login for all who need it, none for
-//! who was refused by the one before, and pauses between those that fail.
+//! The servers forget a login after five minutes without a request and when users or roles change. A restarted server
+//! forgets the logins that are no longer in its log. Every request then fails until the process logs in again. That is
+//! expensive for the servers, because they hash the password slowly on purpose. So all requests share one login, a request
+//! that was refused before the latest login does not start another one, and pauses follow failed logins.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,32 +12,33 @@ use std::time::Duration;
 use etcd_client::{Client, Error};
 use tokio::time::error::Elapsed;
 
-use super::calls::explain;
+use super::failure::explain;
 use crate::error::BackendError;
 use crate::stores::shared::kept_task::SingleFlight;
 use crate::stores::shared::outage::{Failure, Outage};
 
-/// Before a login after one that was forgotten: when users change, all processes find that out at once.
+/// The longest random delay before a repeated login. When users change, all processes notice at the same moment.
 const SPREAD: Duration = Duration::from_millis(100);
 
-/// Between logins that fail.
+/// The pauses between failed logins.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// Who we are to the servers.
+/// The process's login to the servers.
 pub(super) struct Login {
     client: Client,
     hosts: String,
+    /// How long one login may take.
     limit: Duration,
     has_credentials: AtomicBool,
-    /// How many there were.
+    /// Counts the repeated logins that succeeded.
     number: AtomicU64,
     flight: SingleFlight<Result<(), Failure>>,
     outage: Outage,
 }
 
 impl Login {
-    /// Of a client that has logged in, if it has credentials. One login may take so long.
+    /// For a client that is logged in if it has credentials.
     pub(super) fn new(client: Client, hosts: &str, limit: Duration, has_credentials: bool) -> Self {
         Self {
             client,
@@ -50,24 +51,24 @@ impl Login {
         }
     }
 
-    /// Which login a request is sent with that is sent now.
+    /// The number of the login that a request sent now uses.
     pub(super) fn number(&self) -> u64 {
         self.number.load(Ordering::Acquire)
     }
 
-    /// Is there something to log in with?
+    /// Whether there are credentials to log in with.
     pub(super) fn has_credentials(&self) -> bool {
         self.has_credentials.load(Ordering::Relaxed)
     }
 
-    /// Logs in, unless somebody has since this login.
+    /// Logs in, unless this has happened since the refused login.
     pub(super) async fn again(self: &Arc<Self>, refused: u64) -> Result<(), BackendError> {
         if self.number() != refused {
             return Ok(());
         }
         let this = Arc::clone(self);
         let outcome = self.flight.join(|| async move { this.log_in(refused).await }).await;
-        let ended = || Failure::transient("a login to etcd ended with its runtime");
+        let ended = || Failure::transient("the login to etcd ended because its runtime shut down");
         outcome.unwrap_or_else(|| Err(ended())).map_err(BackendError::from)
     }
 
@@ -100,7 +101,7 @@ impl Login {
         }
     }
 
-    /// Logs in as somebody else from now on, if that succeeds.
+    /// Logs in with other credentials, and uses them from then on if that succeeds.
     pub(super) async fn update(&self, user: &str, password: &str) -> Result<(), BackendError> {
         let credentials = Some((user.to_owned(), password.to_owned()));
         let mut client = self.client.clone();
@@ -111,5 +112,5 @@ impl Login {
     }
 }
 
-/// What a login that fails is told as.
-const REFUSED: &str = "was not logged in to with these credentials";
+/// How messages describe a failed login.
+const REFUSED: &str = "did not accept a login with these credentials";

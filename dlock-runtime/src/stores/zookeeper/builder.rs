@@ -4,24 +4,24 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use percent_encoding::percent_decode_str;
 use zookeeper_client::Acls;
 
 use super::reconnecting::Reconnecting;
 use super::session::Ensemble;
 use super::{Inner, ZooKeeper};
 use crate::error::BackendError;
+use crate::stores::shared::addresses::{NOT_CREDENTIALS, UrlParts, checked_hosts, decoded};
 use crate::stores::shared::room::Room;
 use crate::stores::shared::tombstones::Tombstones;
 use crate::stores::shared::url::options;
 
-/// How to reach a ZooKeeper ensemble; made by [`ZooKeeper::builder`].
+/// How to reach a ZooKeeper ensemble. Made by [`ZooKeeper::builder`].
 #[derive(Clone)]
 #[must_use = "a builder does nothing before `connect`"]
 pub struct ZooKeeperBuilder {
     root: String,
     session_timeout: Duration,
-    /// Beside those of the URL, each `user:password`.
+    /// In addition to those of the URL, each as `user:password`.
     credentials: Vec<String>,
 }
 
@@ -30,7 +30,7 @@ pub struct ZooKeeperBuilder {
 struct Address {
     hosts: String,
     credentials: Option<String>,
-    /// With its slash, or empty.
+    /// Starts with its slash, or is empty.
     chroot: String,
     session_timeout: Option<Duration>,
 }
@@ -41,42 +41,44 @@ impl ZooKeeperBuilder {
         Self { root, session_timeout, credentials: vec![] }
     }
 
-    /// The folder, below the chroot, in which every key has a folder of its own; `/dlock` if not set. A
-    /// Java service locks the same with Curator's `InterProcessMutex(client, "/dlock/product:100")`.
+    /// The folder, below the chroot, in which every key has its own folder. The default is `/dlock`. A Java service
+    /// shares the lock with Curator's `InterProcessMutex(client, "/dlock/product:100")`.
     pub fn root(mut self, folder: impl Into<String>) -> Self {
         self.root = folder.into();
         self
     }
 
-    /// How long the ensemble waits for a process that it does not hear of before it frees its locks; 6 s
-    /// if not set. The servers have bounds for it (by default 2 to 20 ticks of 2 s).
+    /// How long the ensemble waits for a process that it does not hear from before it frees its locks. The default is
+    /// 6 s. The servers limit it (by default to 2 to 20 ticks of 2 s).
     ///
-    /// After a crash a lock is free within two session timeouts and an election; so the shortest `ttl` is
-    /// three of them.
+    /// After a crash a lock is free within two session timeouts and an election. The shortest `ttl` is therefore three
+    /// session timeouts.
     pub fn session_timeout(mut self, timeout: Duration) -> Self {
         self.session_timeout = timeout;
         self
     }
 
-    /// Uses these credentials as well as the URL's: nodes are for each of them then. This is how a password is
-    /// changed while services run, see the guide.
+    /// Uses these credentials in addition to the URL's. Each of them can then access the nodes. The guide shows how to
+    /// change a password this way while services run.
     pub fn also_credentials(mut self, user: impl AsRef<str>, password: impl AsRef<str>) -> Self {
         self.credentials.push(format!("{}:{}", user.as_ref(), password.as_ref()));
         self
     }
 
-    /// Connects; see [`ZooKeeper::connect`].
+    /// Connects. See [`ZooKeeper::connect`].
     ///
     /// # Errors
-    /// Those of [`ZooKeeper::connect`], and a folder that is no path.
+    /// Those of [`ZooKeeper::connect`], and a chroot or a root that is not a path.
     ///
     /// # Cancel safety
-    /// Cancel safe: a session under way is closed.
+    /// Cancel safe: a session in progress is closed.
     pub async fn connect(self, url: &str) -> Result<ZooKeeper, BackendError> {
         let address = Address::parse(url)?;
         let root = format!("{}{}", address.chroot, self.root.trim_end_matches('/'));
         if !root.starts_with('/') || root.contains("//") {
-            return Err(unreadable("chroot and folder are paths such as /services and /dlock"));
+            return Err(unreadable(
+                "the chroot and the root must be paths such as /services and /dlock",
+            ));
         }
         let timeout = address.session_timeout.unwrap_or(self.session_timeout);
         let Address { hosts, credentials, .. } = address;
@@ -116,39 +118,23 @@ impl fmt::Debug for ZooKeeperBuilder {
 impl Address {
     fn parse(url: &str) -> Result<Self, BackendError> {
         let rest = url.strip_prefix("zookeeper://");
-        let rest = rest.ok_or_else(|| unreadable("it begins with zookeeper://"))?;
-        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let (credentials, rest) = match rest.rsplit_once('@') {
-            Some((credentials, rest)) => (Some(decoded(credentials)?), rest),
-            None => (None, rest),
-        };
-        let (hosts, chroot) = match rest.find('/') {
-            Some(at) => rest.split_at(at),
-            None => (rest, ""),
-        };
-        let is_host = |host: &str| {
-            host.rsplit_once(':')
-                .is_some_and(|(name, port)| !name.is_empty() && port.parse::<u16>().is_ok())
-        };
-        if !hosts.split(',').all(is_host) {
-            return Err(unreadable("every server is host:port, with commas between them"));
-        }
+        let rest = rest.ok_or_else(|| unreadable("it must begin with zookeeper://"))?;
+        let parts = UrlParts::split(rest);
+        let credentials = parts.credentials.map(user_and_password).transpose()?;
+        let servers = parts.servers;
+        let (hosts, chroot) = servers.split_at(servers.find('/').unwrap_or(servers.len()));
         Ok(Self {
-            hosts: hosts.to_owned(),
+            hosts: checked_hosts(hosts).map_err(unreadable)?,
             credentials,
             chroot: chroot.trim_end_matches('/').to_owned(),
-            session_timeout: session_timeout(query)?,
+            session_timeout: session_timeout(parts.query)?,
         })
     }
 }
 
-fn decoded(credentials: &str) -> Result<String, BackendError> {
-    let plain = percent_decode_str(credentials).decode_utf8();
-    let plain = plain.map_err(|_| unreadable("the credentials are not UTF-8"))?;
-    if !plain.contains(':') {
-        return Err(unreadable("credentials are user:password"));
-    }
-    Ok(plain.into_owned())
+fn user_and_password(credentials: &str) -> Result<String, BackendError> {
+    let plain = decoded(credentials).map_err(unreadable)?;
+    if plain.contains(':') { Ok(plain) } else { Err(unreadable(NOT_CREDENTIALS)) }
 }
 
 fn session_timeout(query: &str) -> Result<Option<Duration>, BackendError> {
@@ -156,7 +142,7 @@ fn session_timeout(query: &str) -> Result<Option<Duration>, BackendError> {
     let Some((_, number)) = options.first() else { return Ok(None) };
     match number.parse() {
         Ok(number) if number > 0 => Ok(Some(Duration::from_millis(number))),
-        _ => Err(unreadable("`session_timeout_ms` is a number of milliseconds")),
+        _ => Err(unreadable("`session_timeout_ms` must be a positive number of milliseconds")),
     }
 }
 

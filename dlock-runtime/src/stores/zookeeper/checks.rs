@@ -1,9 +1,9 @@
-//! Are these nodes still there? Asked of the ensemble for all who want to know at once.
+//! Asks the ensemble whether nodes still exist, with one request for many callers.
 //!
-//! A transaction that only checks nodes changes nothing and wakes nobody, but it is committed as any write is: so it
-//! proves the session as well. Holders ask for it with each renewal. There is one at a time, the next one not
-//! before an [`interval`] has passed, and it checks the nodes of all who have come meanwhile: what it costs the ensemble
-//! to keep a session does not grow with the locks that it has.
+//! A transaction that only checks nodes changes nothing and wakes nobody, but it is committed like a write. It therefore
+//! proves the session, too. Holders ask for it with each renewal. Only one round of checks is in flight at a time, and two
+//! rounds start at least one [`interval`] apart. Each round checks the nodes of all callers that arrived meanwhile, so the
+//! cost of keeping a session does not grow with the number of its locks.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,20 +16,20 @@ use zookeeper_client::Error;
 use super::session::Session;
 use crate::clock::Moment;
 
-/// How many nodes one request names, and how many bytes of paths: the servers refuse what has more than 1 MiB.
+/// The most nodes, and the most bytes of paths, in one request. The servers reject requests above 1 MiB.
 const MOST_NODES: usize = 256;
 const MOST_BYTES: usize = 128 * 1024;
 
-/// What is to be asked.
+/// The checks that callers wait for.
 #[derive(Debug, Default)]
 pub(super) struct Checks(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
     wanted: Vec<Wanted>,
-    /// There is a task that asks.
+    /// Whether a task is asking.
     asking: bool,
-    /// When it was asked last.
+    /// When the last round started.
     last: Option<Instant>,
 }
 
@@ -39,7 +39,7 @@ struct Wanted {
     answer: oneshot::Sender<Result<bool, Error>>,
 }
 
-/// Between two times at which is asked, at least.
+/// The shortest time between the starts of two rounds.
 fn interval(timeout: Duration) -> Duration {
     timeout / 24
 }
@@ -51,9 +51,9 @@ impl Checks {
 }
 
 impl Session {
-    /// Has the ensemble commit that this node is there, as it was created; false if it is not.
+    /// Has the ensemble commit that this node exists unchanged since its creation. The answer is false if it does not.
     ///
-    /// Cancel safe: it is asked in a task of its own, so that nobody waits for a caller that is not polled.
+    /// Cancel safe: a separate task asks, so that nobody waits for a caller that is not polled.
     pub(super) async fn has_node(self: &Arc<Self>, path: &str) -> Result<bool, Error> {
         loop {
             let (answer, told) = oneshot::channel();
@@ -65,7 +65,7 @@ impl Session {
             if starts {
                 tokio::spawn(Asking { session: Arc::clone(self), finished: false }.run());
             }
-            // Unless the task was ended with its runtime: then it is asked from this one.
+            // The task has ended with its runtime. Ask again from this one.
             if let Ok(told) = told.await {
                 return told;
             }
@@ -73,7 +73,7 @@ impl Session {
     }
 }
 
-/// The task that asks, as long as somebody wants to know.
+/// The task that asks, as long as there are callers.
 struct Asking {
     session: Arc<Session>,
     finished: bool,
@@ -108,7 +108,7 @@ impl Drop for Asking {
         if !self.finished {
             let mut state = self.session.checks.state();
             state.asking = false;
-            // Those who wait ask again.
+            // The waiting callers ask again.
             state.wanted.clear();
         }
     }
@@ -119,7 +119,7 @@ impl Session {
         let paths: Vec<_> = wanted.iter().map(|one| one.path.as_str()).collect();
         let answer = self.check(&paths).await;
         if paths.len() > 1 && matches!(answer, Ok(false)) {
-            // One of them at least is not there: which?
+            // At least one node is gone. Find out which.
             let each = wanted.into_iter().map(|one| async move {
                 let answer = self.check(&[one.path.as_str()]).await;
                 let _ = one.answer.send(answer);
@@ -128,12 +128,12 @@ impl Session {
             return;
         }
         for one in wanted {
-            // Who has gone need not hear of it.
+            // A caller that has gone does not need the answer.
             let _ = one.answer.send(answer.clone());
         }
     }
 
-    /// Are all of them there?
+    /// Whether all of these nodes exist unchanged.
     async fn check(&self, paths: &[&str]) -> Result<bool, Error> {
         let mut check = self.client.new_multi_writer();
         for path in paths {
@@ -149,7 +149,7 @@ impl Session {
     }
 }
 
-/// Parts of a size that the servers take.
+/// Splits the checks into requests of a size that the servers accept.
 fn in_requests(wanted: Vec<Wanted>) -> Vec<Vec<Wanted>> {
     let mut requests: Vec<Vec<Wanted>> = vec![];
     let mut bytes = 0;
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_are_of_a_size_that_servers_take() {
+    fn requests_have_a_size_that_servers_accept() {
         assert_eq!(of(&[]), Vec::<usize>::new());
         assert_eq!(of(&[10; 256]), [256]);
         assert_eq!(of(&[10; 600]), [256, 256, 88]);

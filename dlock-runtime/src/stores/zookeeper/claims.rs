@@ -1,9 +1,9 @@
 //! The nodes of this process's claims: created once each, found again when an answer was lost, removed for good.
 //!
-//! Whether a creation was executed is not known when its answer does not come. So a claim is *doubtful* from before
-//! its creation is sent until the answer is there. A doubtful claim is looked for by the owner in the name of its node
-//! (as Curator does with its protected names) before another node is created for it, and once more after it was
-//! released.
+//! When the answer to a create is lost, the server may have executed it or not. A claim is therefore *doubtful* from
+//! before its create is sent until the answer arrives. Before another node is created for a doubtful claim, its node is
+//! looked up by the owner in the name (as Curator does with its protected names). After the release of a doubtful claim
+//! it is looked up once more.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,29 +20,29 @@ use crate::error::BackendError;
 use crate::owner::OwnerId;
 use crate::token::FencingToken;
 
-/// What this process knows of a claim's node.
+/// What this process knows about a claim's node.
 #[derive(Clone)]
 pub(super) enum Known {
-    /// A creation was sent in this session: there may be a node, or there may be one soon.
+    /// A create was sent in this session: the node may exist, or may exist soon.
     Doubtful(Arc<Session>),
     There(Arc<OwnNode>),
-    /// As `Doubtful`; it was released, and a task removes what there may be.
+    /// Like `Doubtful`, but the claim was released, and a task removes whatever may exist.
     Abandoned(Arc<Session>),
 }
 
-/// A node in a queue.
+/// A claim's node in its queue.
 pub(super) struct OwnNode {
     pub(super) session: Arc<Session>,
     pub(super) folder: String,
     pub(super) path: String,
     pub(super) sequence: i32,
     pub(super) token: FencingToken,
-    /// More than one creation was sent for it.
+    /// More than one create was sent for it.
     doubtful: bool,
 }
 
 impl OwnNode {
-    /// How long it surely lasts, counted from this moment.
+    /// How long the node provably lasts, counted from this moment.
     pub(super) fn lasts_from(&self, began: Moment) -> Duration {
         Moment::now().since(&began) + self.session.remaining()
     }
@@ -52,11 +52,11 @@ impl Known {
     fn session(&self) -> &Arc<Session> {
         match self {
             Self::Doubtful(session) | Self::Abandoned(session) => session,
-            Self::There(place) => &place.session,
+            Self::There(node) => &node.session,
         }
     }
 
-    /// Those of a session that has ended have gone with it.
+    /// The nodes of an ended session are gone.
     pub(super) fn lives(&self) -> bool {
         self.session().lives()
     }
@@ -67,29 +67,29 @@ impl ZooKeeper {
         self.claims().get(owner).cloned().filter(Known::lives)
     }
 
-    /// The claim's place, if it surely has one.
-    pub(super) fn place(&self, owner: &OwnerId) -> Option<Arc<OwnNode>> {
+    /// The claim's node, if it provably has one.
+    pub(super) fn own_node(&self, owner: &OwnerId) -> Option<Arc<OwnNode>> {
         match self.known(owner)? {
-            Known::There(place) => Some(place),
+            Known::There(node) => Some(node),
             Known::Doubtful(_) | Known::Abandoned(_) => None,
         }
     }
 
-    /// The claim's place in its queue, a new one if it has none.
-    pub(super) async fn line_up(&self, claim: &Claim) -> Result<Arc<OwnNode>, BackendError> {
+    /// The claim's node in its queue. It is created if the claim has none.
+    pub(super) async fn join_queue(&self, claim: &Claim) -> Result<Arc<OwnNode>, BackendError> {
         let (session, doubtful) = match self.known(&claim.owner) {
-            Some(Known::There(place)) => return Ok(place),
+            Some(Known::There(node)) => return Ok(node),
             Some(Known::Doubtful(session)) => (session, true),
-            Some(Known::Abandoned(_)) => return Err(self.gone("it was released")),
+            Some(Known::Abandoned(_)) => return Err(self.gone("the claim was released")),
             None => (self.session().await?, false),
         };
-        if doubtful && let Some(place) = self.find_again(&session, claim).await? {
-            return Ok(place);
+        if doubtful && let Some(node) = self.find_again(&session, claim).await? {
+            return Ok(node);
         }
-        // From here on it is not known whether there is a node, until somebody says so.
+        // The claim is doubtful until the create is answered.
         self.claims().insert(claim.owner, Known::Doubtful(Arc::clone(&session)));
         match self.create(&session, claim).await {
-            Ok(place) => Ok(self.note(claim, OwnNode { doubtful, ..place })),
+            Ok(node) => Ok(self.note(claim, OwnNode { doubtful, ..node })),
             Err(error) if is_refusal(&error) => {
                 if !doubtful {
                     self.claims().remove(&claim.owner);
@@ -103,10 +103,10 @@ impl ZooKeeper {
         }
     }
 
-    fn note(&self, claim: &Claim, place: OwnNode) -> Arc<OwnNode> {
-        let place = Arc::new(place);
-        self.claims().insert(claim.owner, Known::There(Arc::clone(&place)));
-        place
+    fn note(&self, claim: &Claim, node: OwnNode) -> Arc<OwnNode> {
+        let node = Arc::new(node);
+        self.claims().insert(claim.owner, Known::There(Arc::clone(&node)));
+        node
     }
 
     async fn create(&self, session: &Arc<Session>, claim: &Claim) -> Result<OwnNode, Error> {
@@ -114,7 +114,7 @@ impl ZooKeeper {
         let folder = queue::folder(&self.0.root, &claim.key);
         let prefix = format!("{folder}/{}", queue::prefix(&claim.owner, claim.mode));
         let client = &session.client;
-        let place = |path: String, sequence: i32, czxid: i64| OwnNode {
+        let node = |path: String, sequence: i32, czxid: i64| OwnNode {
             session: Arc::clone(session),
             folder: folder.clone(),
             path,
@@ -132,24 +132,24 @@ impl ZooKeeper {
                     // The server's counter has 32 bits.
                     let sequence =
                         i32::try_from(sequence.into_i64()).map_err(|_| Error::Unimplemented)?;
-                    return Ok(place(format!("{prefix}{sequence:010}"), sequence, stat.czxid));
+                    return Ok(node(format!("{prefix}{sequence:010}"), sequence, stat.czxid));
                 }
                 Err(Error::NoNode) => {}
                 Err(error) => return Err(error),
             }
-            // The first use of this key, or the first for a while.
+            // The folder does not exist: the key is new, or was unused for a while.
             if let Some(path) = self.create_with_folder(session, &folder, &prefix, &data).await?
-                && let Some(entry) = queue::entry(path.clone())
+                && let Some(parsed) = queue::parse(path.clone())
                 && let Some(stat) = client.check_stat(&path).await?
             {
-                return Ok(place(path, entry.sequence, stat.czxid));
+                return Ok(node(path, parsed.sequence, stat.czxid));
             }
         }
         Err(Error::NoNode)
     }
 
-    /// Creates the folder and the node in it, both or none: a folder in which there never was a node is
-    /// not removed by the server. Nothing if somebody else was faster.
+    /// Creates the folder and the node in it, both or neither, because the server never removes a folder that never
+    /// had a node. The answer is `None` if another client created the folder first, or if the root was missing.
     async fn create_with_folder(
         &self,
         session: &Session,
@@ -168,7 +168,7 @@ impl ZooKeeper {
         match session.write(sent, committed).await {
             Ok(mut results) => match results.pop() {
                 Some(MultiWriteResult::Create { path, .. }) => Ok(Some(path)),
-                _ => Err(Error::UnexpectedError("a creation without its path".to_owned())),
+                _ => Err(Error::UnexpectedError("the answer to a create has no path".to_owned())),
             },
             Err(Error::NodeExists) => Ok(None),
             Err(Error::NoNode) => {
@@ -179,7 +179,7 @@ impl ZooKeeper {
         }
     }
 
-    /// The place of a doubtful claim, if it has one: the first of its nodes, should there be several.
+    /// The node of a doubtful claim, if it exists. If there are several, it is the first one.
     async fn find_again(
         &self,
         session: &Arc<Session>,
@@ -187,8 +187,8 @@ impl ZooKeeper {
     ) -> Result<Option<Arc<OwnNode>>, BackendError> {
         let folder = queue::folder(&self.0.root, &claim.key);
         let found = self.find(session, &folder, &claim.owner).await?;
-        for entry in found {
-            let path = format!("{folder}/{}", entry.name);
+        for node in found {
+            let path = format!("{folder}/{}", node.name);
             let stat = session.read(Moment::now(), session.client.check_stat(&path)).await;
             let Some(stat) = stat.map_err(|error| self.failed(&error))? else { continue };
             return Ok(Some(self.note(
@@ -197,7 +197,7 @@ impl ZooKeeper {
                     session: Arc::clone(session),
                     folder,
                     path,
-                    sequence: entry.sequence,
+                    sequence: node.sequence,
                     token: FencingToken::new(stat.czxid.unsigned_abs()),
                     doubtful: true,
                 },
@@ -206,7 +206,7 @@ impl ZooKeeper {
         Ok(None)
     }
 
-    /// An owner's nodes, as the whole ensemble knows them, in their order.
+    /// An owner's nodes as the whole ensemble knows them, in the order of the queue.
     async fn find(
         &self,
         session: &Session,
@@ -214,35 +214,37 @@ impl ZooKeeper {
         owner: &OwnerId,
     ) -> Result<Vec<QueueNode>, BackendError> {
         let prefix = queue::identity(owner);
-        // What an old connection has left behind is refused from here on.
-        let mut entries = self.queue(session, folder).await?;
-        entries.retain(|entry| entry.name.starts_with(&prefix));
-        Ok(entries)
+        // From here on, the servers reject what an old connection of the session left behind.
+        let mut nodes = self.queue(session, folder).await?;
+        nodes.retain(|node| node.name.starts_with(&prefix));
+        Ok(nodes)
     }
 
-    /// A place that somebody has removed is no place: the next try takes another one.
-    pub(super) fn removed(&self, claim: &Claim, place: &OwnNode) -> BackendError {
-        if place.doubtful {
-            let doubtful = Known::Doubtful(Arc::clone(&place.session));
+    /// Forgets a node that another client removed. The next try creates another one.
+    pub(super) fn removed(&self, claim: &Claim, node: &OwnNode) -> BackendError {
+        if node.doubtful {
+            let doubtful = Known::Doubtful(Arc::clone(&node.session));
             self.claims().insert(claim.owner, doubtful);
         } else {
             self.claims().remove(&claim.owner);
         }
-        self.gone("it was removed by somebody else")
+        self.gone("another client removed it")
     }
 
     fn gone(&self, why: &str) -> BackendError {
         let hosts = &self.0.ensemble.hosts;
-        BackendError::transient(format!("zookeeper at {hosts} has no place in the queue: {why}"))
+        BackendError::transient(format!(
+            "zookeeper at {hosts}: the node in the queue is gone: {why}"
+        ))
     }
 
-    /// Removes a claim's node, and whatever else there may be of it.
+    /// Removes a claim's node, and any other node that may exist for it.
     pub(super) async fn remove(&self, claim: &Claim) -> Result<Released, BackendError> {
         let released = match self.known(&claim.owner) {
-            Some(Known::There(place)) => {
-                let removed = self.delete(&place.session, &place.path).await?;
-                if place.doubtful {
-                    self.remove_doubtful(&place.session, claim).await?;
+            Some(Known::There(node)) => {
+                let removed = self.delete(&node.session, &node.path).await?;
+                if node.doubtful {
+                    self.remove_doubtful(&node.session, claim).await?;
                 } else {
                     self.claims().remove(&claim.owner);
                 }
@@ -252,7 +254,7 @@ impl ZooKeeper {
                 self.remove_doubtful(&session, claim).await?;
                 false
             }
-            // Nothing was ever sent, or what was has gone with its session.
+            // No create was sent, or its node is gone with the session.
             None => {
                 self.claims().remove(&claim.owner);
                 false
@@ -261,7 +263,7 @@ impl ZooKeeper {
         Ok(if released { Released::Released } else { Released::NotHeld })
     }
 
-    /// Removes a node; false if it was not there any more.
+    /// Deletes a node. The answer is false if it no longer existed.
     async fn delete(&self, session: &Session, path: &str) -> Result<bool, BackendError> {
         match session.write(Moment::now(), session.client.delete(path, None)).await {
             Ok(()) => Ok(true),
@@ -270,9 +272,8 @@ impl ZooKeeper {
         }
     }
 
-    /// Removes what there may be of a doubtful claim: now, or as soon as the ensemble answers, and once more
-    /// later: a server that stood still may execute what an old connection had sent after it has answered the new
-    /// one.
+    /// Removes whatever may exist of a doubtful claim: now, or as soon as the ensemble answers, and once more later. A
+    /// server that was paused may execute the requests of an old connection after it has answered the new one.
     async fn remove_doubtful(
         &self,
         session: &Arc<Session>,
@@ -288,7 +289,7 @@ impl ZooKeeper {
         answer
     }
 
-    /// As long as the session lives, so do its nodes: nothing but its end ends this.
+    /// Retries until it has succeeded or the session ends, because the nodes exist as long as the session does.
     fn remove_later(
         &self,
         session: &Arc<Session>,
@@ -337,8 +338,8 @@ impl ZooKeeper {
         folder: &str,
         owner: &OwnerId,
     ) -> Result<(), BackendError> {
-        for entry in self.find(session, folder, owner).await? {
-            self.delete(session, &format!("{folder}/{}", entry.name)).await?;
+        for node in self.find(session, folder, owner).await? {
+            self.delete(session, &format!("{folder}/{}", node.name)).await?;
         }
         Ok(())
     }

@@ -1,17 +1,19 @@
-//! Locks in ZooKeeper: a queue of ephemeral nodes for each key, together with Curator's clients.
+//! Locks in ZooKeeper: a queue of ephemeral nodes for each key, shared with Curator's clients.
 //!
 //! | node | what it is |
 //! |---|---|
 //! | `/dlock/<key>` | the queue of a key: a container, which the server removes when it is empty |
-//! | `/dlock/<key>/_c_<uuid>-lock-<sequence>` | one who holds the lock or waits for it: ephemeral and sequential |
+//! | `/dlock/<key>/_c_<uuid>-lock-<sequence>` | a holder or a waiter: ephemeral and sequential |
+//! | `/dlock/<key>/_c_<uuid>-shared-lock-<sequence>` | the same for a reader |
+//! | `/dlock/<key>/_c_<uuid>-permits-<number>-lock-<sequence>` | the same for a permit |
 //!
 //! The recipe is that of ZooKeeper's documentation ([*Recipes: Locks*]), with the names of Curator's
-//! `InterProcessMutex`, so that a Java service and a Rust service exclude each other on one path: who stands
-//! first holds, everybody else watches the one right before it. The fencing token is the transaction by
-//! which the node was created (`czxid`): who stands later has the larger one.
+//! `InterProcessMutex`, so that a Java service and a Rust service exclude each other on one path. The first node holds
+//! the lock, and every other node watches the last one before it that blocks it. The fencing token is the transaction that
+//! created the node (`czxid`): a node that is later in the queue has a larger one.
 //!
-//! A node lasts as long as the process's session. How long that surely is, is judged by our own clock: see
-//! the module `proofs`.
+//! A node lasts as long as the session of its process. This process's own clock decides how long that provably is: see the
+//! module `proofs`.
 //!
 //! [*Recipes: Locks*]: https://zookeeper.apache.org/doc/current/recipes.html#sc_recipes_Locks
 
@@ -26,7 +28,6 @@ mod session;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -44,33 +45,34 @@ use crate::backend::{
 use crate::clock::Moment;
 use crate::error::BackendError;
 use crate::key::LockKey;
-use crate::lock_table::queue::{Position, position};
+use crate::lock_table::queue::Position;
 use crate::owner::OwnerId;
+use crate::stores::shared::node_queue::QueueView;
 use crate::stores::shared::room::Room;
 use crate::stores::shared::tombstones::Tombstones;
 
-/// Two session timeouts and an election, taken to be as long as one: after a crash a lock is free.
+/// The session timeouts after which a crashed holder's lock is free: two, and one more for an election.
 const TIMEOUTS: u32 = 3;
 
-/// How often a node is tried for whose folder is removed at the same moment.
+/// How often a create is tried while the server removes the folder at the same moment.
 const TRIES: usize = 5;
 
 /// Locks in a ZooKeeper ensemble (3.5 or newer).
 ///
-/// All locks of a backend share one session. Clones share it.
+/// All locks of a backend share one session. Clones share it, too.
 #[derive(Clone)]
 pub struct ZooKeeper(Arc<Inner>);
 
 struct Inner {
     ensemble: Ensemble,
-    /// Chroot and folder: what every path begins with.
+    /// The chroot and the root folder, with which every path starts.
     root: String,
     acls: Acls<'static>,
-    /// What the server has granted, which may be more than was asked for.
+    /// The session timeout that the server granted. It may be longer than the requested one.
     timeout: Duration,
     session: Mutex<Option<Arc<Session>>>,
     reconnecting: Reconnecting,
-    /// Of acquires and releases.
+    /// For acquires and releases.
     room: Room,
     claims: Mutex<HashMap<OwnerId, Known>>,
     tombstones: Tombstones,
@@ -79,20 +81,20 @@ struct Inner {
 impl ZooKeeper {
     /// Connects to `zookeeper://[user:password@]host:port,host:port,…[/chroot]`.
     ///
-    /// With credentials (digest authentication) only they can use the nodes, without everybody. The option
-    /// `?session_timeout_ms=n` is [`ZooKeeperBuilder::session_timeout`].
+    /// With credentials (digest authentication), only they can access the nodes. Without credentials, everybody can. The
+    /// option `?session_timeout_ms=n` is [`ZooKeeperBuilder::session_timeout`].
     ///
     /// # Errors
-    /// A URL that cannot be read, an ensemble that cannot be reached within five seconds or refuses the
-    /// credentials. No error shows the password.
+    /// The URL cannot be read, the ensemble cannot be reached within five seconds, or it rejects the credentials. No
+    /// error shows the password.
     ///
     /// # Cancel safety
-    /// Cancel safe: a session under way is closed.
+    /// Cancel safe: a session in progress is closed.
     pub async fn connect(url: &str) -> Result<Self, BackendError> {
         Self::builder().connect(url).await
     }
 
-    /// Options before connecting.
+    /// Sets options before connecting.
     pub fn builder() -> ZooKeeperBuilder {
         ZooKeeperBuilder::new()
     }
@@ -113,52 +115,47 @@ impl ZooKeeper {
         self.0.ensemble.explain("failed", error)
     }
 
-    /// Where this place stands now, behind the node of which path, and another number of permits by which
-    /// somebody before it counts; `None` if it has been removed.
-    async fn position(
+    /// What the claim finds ahead of its node, or `None` if the node was removed.
+    async fn view(
         &self,
         claim: &Claim,
-        place: &OwnNode,
-    ) -> Result<Option<(Position<String>, Option<NonZeroU32>)>, BackendError> {
-        let session = &place.session;
-        let names = session.read(Moment::now(), session.client.list_children(&place.folder)).await;
-        let entries = match names {
-            Ok(names) => queue::entries(names),
+        own: &OwnNode,
+    ) -> Result<Option<QueueView<QueueNode>>, BackendError> {
+        let session = &own.session;
+        let names = session.read(Moment::now(), session.client.list_children(&own.folder)).await;
+        let nodes = match names {
+            Ok(names) => queue::nodes(names),
             Err(Error::NoNode) => vec![],
             Err(error) => return Err(self.failed(&error)),
         };
-        if entries.iter().all(|entry| entry.sequence != place.sequence) {
+        if nodes.iter().all(|node| node.sequence != own.sequence) {
             return Ok(None);
         }
-        let mut ahead = queue::before(entries, place.sequence);
-        // Nobody waits for a node of its own, should there be another one.
-        let own = queue::identity(&claim.owner);
-        ahead.retain(|entry| !entry.name.starts_with(&own));
-        let other_permits = claim.mode.other_permits(ahead.iter().map(|entry| entry.mode));
-        let path = |entry: QueueNode| (format!("{}/{}", place.folder, entry.name), entry.mode);
-        let position = position(claim.mode, ahead.into_iter().map(path).collect());
-        Ok(Some((position, other_permits)))
+        let mut ahead = queue::before(nodes, own.sequence);
+        // If the claim has another node, it must not wait for it.
+        let identity = queue::identity(&claim.owner);
+        ahead.retain(|node| !node.name.starts_with(&identity));
+        Ok(Some(QueueView::of(claim.mode, ahead)))
     }
 
-    /// The lock is this place's: for how long is surely known?
+    /// Grants the lock to this node, for as long as the session is proved.
     async fn grant(
         &self,
         claim: &Claim,
-        place: &OwnNode,
+        own: &OwnNode,
         began: Moment,
     ) -> Result<Attempt, BackendError> {
-        // After a wait the session has to be proved anew.
-        let session = &place.session;
-        if session.remaining() < session.timeout / 3 && !self.is_there(place).await? {
-            return Err(self.removed(claim, place));
+        // After a wait the session needs a new proof.
+        let session = &own.session;
+        if session.remaining() < session.timeout / 3 && !self.is_there(own).await? {
+            return Err(self.removed(claim, own));
         }
-        Ok(Attempt::granted(place.token, place.lasts_from(began)))
+        Ok(Attempt::granted(own.token, own.lasts_from(began)))
     }
 
     /// Waits until this node is gone.
     async fn until_gone(&self, session: &Session, path: &str) -> Result<(), BackendError> {
-        // It has no children and will have none: what it tells is that it is gone, and not that its
-        // holder has written to it.
+        // The node never has children, so this watch fires when the node is gone, and not when its data changes.
         let watched = session.client.list_and_watch_children(path);
         match session.read(Moment::now(), watched).await {
             Err(Error::NoNode) => Ok(()),
@@ -170,17 +167,16 @@ impl ZooKeeper {
         }
     }
 
-    /// Waits until somebody comes or goes, if nobody has gone already.
-    async fn until_one_less(&self, claim: &Claim, place: &OwnNode) -> Result<(), BackendError> {
-        let session = &place.session;
-        let watched = session.client.list_and_watch_children(&place.folder);
+    /// Waits until the folder changes, unless a permit is free already.
+    async fn until_one_less(&self, claim: &Claim, own: &OwnNode) -> Result<(), BackendError> {
+        let session = &own.session;
+        let watched = session.client.list_and_watch_children(&own.folder);
         let (names, changed) = match session.read(Moment::now(), watched).await {
             Err(Error::NoNode) => return Ok(()),
             answer => answer.map_err(|error| self.failed(&error))?,
         };
-        let ahead = queue::before(queue::entries(names), place.sequence).into_iter();
-        let ahead = ahead.map(|entry| (entry.sequence, entry.mode)).collect();
-        if position(claim.mode, ahead) != Position::Crowded {
+        let ahead = queue::before(queue::nodes(names), own.sequence);
+        if QueueView::of(claim.mode, ahead).position != Position::Crowded {
             return Ok(());
         }
         tokio::select! {
@@ -189,9 +185,9 @@ impl ZooKeeper {
         }
     }
 
-    /// Is this node there? The answer proves the session as well.
-    async fn is_there(&self, place: &OwnNode) -> Result<bool, BackendError> {
-        place.session.has_node(&place.path).await.map_err(|error| self.failed(&error))
+    /// Whether this node exists. The answer proves the session, too.
+    async fn is_there(&self, own: &OwnNode) -> Result<bool, BackendError> {
+        own.session.has_node(&own.path).await.map_err(|error| self.failed(&error))
     }
 }
 
@@ -211,15 +207,17 @@ impl AsyncBackend for ZooKeeper {
         }
         let _room = self.0.room.enter().await;
         let began = Moment::now();
-        let place = self.line_up(claim).await?;
-        match self.position(claim, &place).await? {
-            Some((Position::Admitted, other_permits)) => {
-                let granted = self.grant(claim, &place, began).await?;
+        let own = self.join_queue(claim).await?;
+        let Some(QueueView { position, other_permits }) = self.view(claim, &own).await? else {
+            return Err(self.removed(claim, &own));
+        };
+        match position {
+            Position::Admitted => {
+                let granted = self.grant(claim, &own, began).await?;
                 Ok(granted.with_other_permits(other_permits))
             }
-            None => Err(self.removed(claim, &place)),
-            Some((Position::Behind(_) | Position::Crowded, other_permits)) => {
-                // A try does not wait: it leaves the queue.
+            Position::Behind(_) | Position::Crowded => {
+                // A try does not wait, so it leaves the queue.
                 self.remove(claim).await?;
                 Ok(Attempt::busy(None).with_other_permits(other_permits))
             }
@@ -233,32 +231,35 @@ impl AsyncBackend for ZooKeeper {
         let began = Moment::now();
         loop {
             let room = self.0.room.enter().await;
-            let place = self.line_up(claim).await?;
-            match self.position(claim, &place).await? {
-                Some((Position::Admitted, other_permits)) => {
-                    let granted = self.grant(claim, &place, began).await?;
+            let own = self.join_queue(claim).await?;
+            let Some(QueueView { position, other_permits }) = self.view(claim, &own).await? else {
+                return Err(self.removed(claim, &own));
+            };
+            match position {
+                Position::Admitted => {
+                    let granted = self.grant(claim, &own, began).await?;
                     return Ok(granted.with_other_permits(other_permits));
                 }
-                None => return Err(self.removed(claim, &place)),
-                Some((Position::Behind(before), _)) => {
+                Position::Behind(blocker) => {
                     drop(room);
-                    self.until_gone(&place.session, &before).await?;
+                    let path = format!("{}/{}", own.folder, blocker.name);
+                    self.until_gone(&own.session, &path).await?;
                 }
-                Some((Position::Crowded, _)) => {
+                Position::Crowded => {
                     drop(room);
-                    self.until_one_less(claim, &place).await?;
+                    self.until_one_less(claim, &own).await?;
                 }
             }
         }
     }
 
     async fn renew(&self, claim: &Claim) -> Result<Renewal, BackendError> {
-        let Some(place) = self.place(&claim.owner) else { return Ok(Renewal::NotHeld) };
+        let Some(own) = self.own_node(&claim.owner) else { return Ok(Renewal::NotHeld) };
         let began = Moment::now();
-        if !self.is_there(&place).await? {
+        if !self.is_there(&own).await? {
             return Ok(Renewal::NotHeld);
         }
-        Ok(Renewal::Renewed { validity: place.lasts_from(began) })
+        Ok(Renewal::Renewed { validity: own.lasts_from(began) })
     }
 
     async fn release(&self, claim: &Claim, release: Release) -> Result<Released, BackendError> {
@@ -266,13 +267,13 @@ impl AsyncBackend for ZooKeeper {
             self.0.tombstones.note(claim);
         }
         let _room = self.0.room.enter().await;
-        // Whether a creation may still be under way is known here.
+        // This process knows whether a create may still be in flight.
         self.remove(claim).await
     }
 
     async fn watch(&self, _: &LockKey) -> Result<Box<dyn Watch>, BackendError> {
         Err(BackendError::permanent(
-            "zookeeper has a queue of its own: its waiters take their turn",
+            "zookeeper queues its waiters itself, so no key can be watched",
         ))
     }
 

@@ -11,29 +11,27 @@ use crate::client_info::ClientInfo;
 use crate::clock::Moment;
 use crate::error::BackendError;
 use crate::key::LockKey;
-use crate::lock_table::queue::holders;
+use crate::stores::shared::node_queue::{InQueue, split_holders};
+use crate::stores::shared::queue_codec::{mark_revoked, split_revoked};
 use crate::token::FencingToken;
 
-/// What stands before the data of a node whose hold was revoked.
-const REVOKED: char = '~';
-
-/// What Curator's `Revoker` writes into such a node.
+/// What Curator's `Revoker` writes into the node of a revoked hold.
 const CURATORS_REVOKED: &str = "__REVOKE__";
 
-/// How many folders are opened at once.
+/// How many folders are opened concurrently.
 const OPENED_AT_ONCE: usize = 32;
 
 impl ZooKeeper {
-    /// Who hold a key, as the whole ensemble knows it, the first one first.
+    /// The holders of a key as the whole ensemble knows them, in the order of the queue.
     async fn holders(
         &self,
         session: &Session,
         folder: &str,
     ) -> Result<Vec<QueueNode>, BackendError> {
-        Ok(hold(&self.queue(session, folder).await?))
+        Ok(split_holders(self.queue(session, folder).await?).0)
     }
 
-    /// Who stand in a folder's queue, as the whole ensemble knows it.
+    /// The queue in a folder as the whole ensemble knows it.
     pub(super) async fn queue(
         &self,
         session: &Session,
@@ -46,13 +44,13 @@ impl ZooKeeper {
             client.list_children(folder).await
         };
         match session.read(sent, names).await {
-            Ok(names) => Ok(queue::in_order(queue::entries(names))),
+            Ok(names) => Ok(queue::in_order(queue::nodes(names))),
             Err(Error::NoNode) => Ok(vec![]),
             Err(error) => Err(self.failed(&error)),
         }
     }
 
-    /// Opens the root and the folders there are to all credentials of this session, where one of them may do that.
+    /// Opens the root and the existing folders to all credentials of this session. One of them must be allowed to.
     pub(super) async fn open_folders(&self, acls: &[Acl]) -> Result<(), BackendError> {
         let session = self.session().await?;
         let root = &self.0.root;
@@ -83,7 +81,7 @@ impl ZooKeeper {
         let session = self.session().await?;
         let root = if self.0.root.is_empty() { "/" } else { &self.0.root };
         let client = &session.client;
-        // A follower may not know yet of a folder that was made through another one.
+        // A follower may not know yet about a folder that was created through another server.
         let folders = async {
             client.sync(root).await?;
             client.list_children(root).await
@@ -110,36 +108,36 @@ impl ZooKeeper {
 
     async fn state(&self, session: &Session, key: LockKey) -> Result<LockState, BackendError> {
         let folder = queue::folder(&self.0.root, &key);
-        let entries = self.queue(session, &folder).await?;
-        let holding = hold(&entries);
+        let (holding, waiting) = split_holders(self.queue(session, &folder).await?);
         let (mut holders, mut waiters) = (vec![], vec![]);
-        for entry in entries {
-            let Some(holder) = self.holder(session, &folder, &entry).await? else { continue };
-            if holding.contains(&entry) {
-                holders.push(holder);
-            } else {
-                waiters.push(Waiter::new(holder.owner, entry.mode, holder.client_info));
+        for node in holding {
+            holders.extend(self.holder(session, &folder, &node).await?);
+        }
+        for node in waiting {
+            if let Some(waiter) = self.holder(session, &folder, &node).await? {
+                waiters.push(Waiter::new(waiter.owner, node.mode(), waiter.client_info));
             }
         }
         Ok(LockState::new(key, holders, waiters))
     }
 
-    /// Who stands there, taken for a holder; `None` if the node is gone.
+    /// A node as a holder. The answer is `None` if the node is gone.
     async fn holder(
         &self,
         session: &Session,
         folder: &str,
-        entry: &QueueNode,
+        node: &QueueNode,
     ) -> Result<Option<Holder>, BackendError> {
-        let path = format!("{folder}/{}", entry.name);
+        let path = format!("{folder}/{}", node.name);
         match session.read(Moment::now(), session.client.get_data(&path)).await {
             Ok((data, stat)) => {
                 let token = FencingToken::new(stat.czxid.unsigned_abs());
-                let data = String::from_utf8_lossy(&data).into_owned();
-                let holder = Holder::new(queue::owner(&entry.name), token, session.timeout)
-                    .with_mode(entry.mode)
-                    .with_client_info(ClientInfo::parse(data.trim_start_matches(REVOKED)))
-                    .with_revoked(data == CURATORS_REVOKED || data.starts_with(REVOKED));
+                let data = String::from_utf8_lossy(&data);
+                let (revoked, client_info) = split_revoked(&data);
+                let holder = Holder::new(queue::owner(&node.name), token, session.timeout)
+                    .with_mode(node.mode())
+                    .with_client_info(ClientInfo::parse(client_info))
+                    .with_revoked(revoked || data == CURATORS_REVOKED);
                 Ok(Some(holder))
             }
             Err(Error::NoNode) => Ok(None),
@@ -147,23 +145,23 @@ impl ZooKeeper {
         }
     }
 
-    /// Writes to the holders' nodes: the next proof of a dlock finds another version, and a Curator client
-    /// that made its lock revocable is told.
+    /// Writes to the holders' nodes. At its next renewal a dlock holder finds another version of its node, and a Curator
+    /// client that made its lock revocable is notified.
     pub(super) async fn revoke_holds(&self, key: &LockKey) -> Result<bool, BackendError> {
         let session = self.session().await?;
         let folder = queue::folder(&self.0.root, key);
         let mut held = false;
-        for entry in self.holders(&session, &folder).await? {
-            let Some(holder) = self.holder(&session, &folder, &entry).await? else { continue };
+        for node in self.holders(&session, &folder).await? {
+            let Some(holder) = self.holder(&session, &folder, &node).await? else { continue };
             held = true;
             if holder.revoked {
                 continue;
             }
             let data = match holder.client_info {
-                Some(client_info) => format!("{REVOKED}{}", client_info.to_text()),
+                Some(client_info) => mark_revoked(&client_info.to_text()),
                 None => CURATORS_REVOKED.to_owned(),
             };
-            let path = format!("{folder}/{}", entry.name);
+            let path = format!("{folder}/{}", node.name);
             let write = session.client.set_data(&path, data.as_bytes(), None);
             match session.write(Moment::now(), write).await {
                 Ok(_) | Err(Error::NoNode) => {}
@@ -186,8 +184,8 @@ impl ZooKeeper {
         let session = self.session().await?;
         let folder = queue::folder(&self.0.root, key);
         let mut held = false;
-        for entry in self.holders(&session, &folder).await? {
-            let path = format!("{folder}/{}", entry.name);
+        for node in self.holders(&session, &folder).await? {
+            let path = format!("{folder}/{}", node.name);
             match session.write(Moment::now(), session.client.delete(&path, None)).await {
                 Ok(()) => held = true,
                 Err(Error::NoNode) => {}
@@ -196,9 +194,4 @@ impl ZooKeeper {
         }
         Ok(held)
     }
-}
-
-/// Those of a queue who hold the key.
-fn hold(queue: &[QueueNode]) -> Vec<QueueNode> {
-    holders(queue.iter().map(|entry| (entry.clone(), entry.mode)).collect())
 }

@@ -1,37 +1,36 @@
-//! How long a session surely lasts, judged by our own clock.
+//! How long a session provably lasts, by this process's own clock.
 //!
-//! Only the leader ends sessions: one that it has not heard of for its timeout. A client talks to a
-//! follower, which answers reads and pings by itself, also when it has been cut off from its leader, and
-//! reports who has talked to it when the leader asks, twice in each tick. So an answer alone proves
-//! nothing. A *write* that was committed went through the leader, after everything that the follower had
-//! reported on the same connection before: it proves that the leader knows of what was answered a report's
-//! period earlier, and ends the session a timeout after that at the soonest. A new leader gives every
-//! session a whole timeout.
+//! Only the leader ends sessions: it ends a session that it has not heard of for the session's timeout. A client talks to
+//! a follower, which answers reads and pings by itself, even when it is cut off from the leader. When the leader asks,
+//! twice per tick, the follower reports which sessions were in use. An answer alone therefore proves nothing. A *write*
+//! that was committed went through the leader, after everything that the follower had reported on the same connection
+//! before. It proves that the leader knows of the requests that were answered one report period earlier, and that it ends
+//! the session one timeout after them at the earliest. A new leader gives every session a whole timeout.
 //!
 //! # The invariant
 //!
-//! *The leader has heard of the session at `known` or later.* Then it ends the session at `known` plus the
-//! timeout at the soonest, whatever happens from now on, and this is what [`Proofs::remaining`] says.
+//! *The leader has heard of the session at `known` or later.* It therefore ends the session at `known` plus the timeout at
+//! the earliest, whatever happens from now on. This is what [`Proofs::remaining`] returns.
 //!
-//! It holds at the beginning: the session was made by the leader after it was asked for. It is kept, since
-//! `known` becomes the moment *t* at which a request was sent only when there is a write such that
+//! The invariant holds at the beginning, because the leader created the session after it was requested. It is preserved,
+//! because `known` becomes the moment *t* at which a request was sent only if there is a write such that
 //!
 //! 1. the request was answered at *a*, and the write was sent at *s*, with *a* + `report` ≤ *s*, and
 //! 2. the write was committed.
 //!
-//! The follower has noted the session by *a*, and reported it within a `report` of *a*: so before it passed on
-//! the write, which came to it after *s*. The two went the same way, so the leader had the report when it had
-//! the write. It has heard of the session after *t*, when the request was sent. If the client has changed to
-//! another follower between *a* and *s*, that one has asked the leader to confirm the session, which the leader
-//! counts as a sign of life after *a*.
+//! The follower noted the session by *a*, and reported it within a `report` of *a*. That is before it passed on the write,
+//! which reached it after *s*. Both went the same way, so the leader had the report when it had the write. The leader has
+//! thus heard of the session after *t*, when the request was sent. If the client changed to another follower between *a*
+//! and *s*, the new follower asked the leader to confirm the session, which the leader counts as a sign of life after *a*.
 //!
 //! # What is remembered
 //!
-//! Of all requests answered in one slice of time only the latest sending and the latest answer: who proves the
-//! latest answer has proved each of them. A write takes away the slices that it proves, since all that they can
-//! ever say is in `known` then. Should there still be too many, the two oldest become one, of which less is
-//! believed. So what is kept is bounded by the *time* that it covers, longer than a timeout, and never by how
-//! many requests there were: whatever the rate, some slice is always a report old.
+//! For all requests that were answered in one slice of time, only the latest sending and the latest answer are kept: a
+//! write that proves the latest answer proves each of them. A write removes the slices that it proves, because `known` then
+//! contains all that they can ever contribute. If there are still too many slices, the two oldest are merged, and the
+//! merged slice counts only when the later of the two does. What is kept is therefore bounded by the *time* that it covers,
+//! which is longer than a timeout, and never by the number of requests. Some slice is always a report old, whatever the
+//! rate.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -49,7 +48,7 @@ struct Slice {
     answered: Moment,
 }
 
-/// What is known of one session.
+/// What is known about one session.
 #[derive(Debug)]
 pub(super) struct Proofs {
     timeout: Duration,
@@ -59,28 +58,28 @@ pub(super) struct Proofs {
     known: Moment,
 }
 
-/// How many slices a timeout has, and how many are remembered.
+/// The number of slices per timeout, and the most that are remembered.
 const SLICES: u32 = 60;
 const MOST: usize = 64;
 
 impl Proofs {
-    /// Of a new session: it was asked for at this moment, and the leader has made it.
+    /// For a new session that was requested at this moment, and that the leader has created.
     pub(super) fn new(timeout: Duration, asked_for: Moment) -> Self {
         Self { timeout, slices: VecDeque::with_capacity(MOST + 1), known: asked_for }
     }
 
-    /// How long it may take until the leader knows of an answered request: half a tick, where a tick is at
-    /// most half of the shortest timeout that a server grants; and some.
+    /// How long it may take until the leader knows of an answered request. It takes half a tick, and a tick is at most
+    /// half of the shortest timeout that a server grants. The rest is a margin.
     fn report(&self) -> Duration {
         self.timeout / 3
     }
 
-    /// How often the session is to be used, so that a write proves about half of its timeout.
+    /// How often the session must be used, so that a write proves about half of its timeout.
     pub(super) fn beat(timeout: Duration) -> Duration {
         timeout / 6
     }
 
-    /// A request that was sent at this moment has been answered now, be it by a follower.
+    /// A request that was sent at this moment has been answered now, possibly by a follower.
     pub(super) fn touched(&mut self, sent: Moment) {
         self.answered(sent, Moment::now());
     }
@@ -103,7 +102,7 @@ impl Proofs {
             && let Some(oldest) = self.slices.pop_front()
             && let Some(next) = self.slices.front_mut()
         {
-            // It counts when the later of the two does.
+            // The merged slice counts when the later of the two does.
             next.sent = later(next.sent, oldest.sent);
         }
     }
@@ -118,7 +117,7 @@ impl Proofs {
         }
     }
 
-    /// How long the session surely lasts from now.
+    /// How long the session provably lasts from now.
     pub(super) fn remaining(&self) -> Duration {
         validity_of(self.timeout).saturating_sub(self.known.elapsed())
     }

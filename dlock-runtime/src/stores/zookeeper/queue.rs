@@ -1,33 +1,36 @@
-//! The queue of one key: its folder, the names in it, and who stands before whom.
+//! The queue of one key: its folder, the names of its nodes, and their order.
 //!
-//! Names are those of Curator's `InterProcessMutex`: `_c_<uuid>-lock-<sequence>`. The uuid is the claim's
-//! owner, by which a node is found whose creation was never answered. Who shares the key says so before the
-//! word `lock`, which is where Curator looks for the sequence: to its mutexes it is one who came earlier.
-
-use std::num::NonZeroU32;
+//! The names are those of Curator's `InterProcessMutex`: `_c_<uuid>-lock-<sequence>`. The uuid is the claim's owner, by
+//! which a node is found whose create was never answered. A reader or a permit has its mode before the word `lock`,
+//! because Curator looks for the sequence behind that word. Curator's mutexes then treat the node as a mutex that came
+//! earlier. Other clients read these names, so they must not change.
 
 use percent_encoding::percent_decode_str;
 
 use crate::backend::Mode;
 use crate::key::LockKey;
 use crate::owner::OwnerId;
+use crate::stores::shared::node_queue::InQueue;
+use crate::stores::shared::queue_codec::{mode_at_end, mode_tag};
 
-/// What stands between the owner and the sequence.
+/// Precedes the sequence in a node's name.
 const LOCK: &str = "lock-";
 
-/// What stands before that for readers, and, with their number, for holders of permits.
-const SHARED: &str = "-shared-";
-const PERMITS: &str = "-permits-";
-
-/// One who stands in a queue.
+/// The node of a holder or a waiter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct QueueNode {
     pub(super) name: String,
     pub(super) sequence: i32,
-    pub(super) mode: Mode,
+    mode: Mode,
 }
 
-/// The folder of a key: one component that reads as the key does where it can.
+impl InQueue for QueueNode {
+    fn mode(&self) -> Mode {
+        self.mode
+    }
+}
+
+/// The folder of a key: one path component that is as readable as the key.
 pub(super) fn folder(root: &str, key: &LockKey) -> String {
     let mut path = String::with_capacity(root.len() + key.as_str().len() + 1);
     path.push_str(root);
@@ -35,14 +38,14 @@ pub(super) fn folder(root: &str, key: &LockKey) -> String {
     let all_dots = key.as_str().bytes().all(|byte| byte == b'.');
     for character in key.as_str().chars() {
         match character {
-            // The first two separate components and begin an escape; the rest is refused in names.
+            // A slash separates components, `%` starts an escape, and ZooKeeper rejects the rest in names.
             '/'
             | '%'
             | '\0'..='\u{1f}'
             | '\u{7f}'..='\u{9f}'
             | '\u{e000}'..='\u{f8ff}'
             | '\u{fff0}'..='\u{ffff}' => escape(&mut path, character),
-            // So are `.` and `..`.
+            // ZooKeeper rejects `.` and `..`, too.
             '.' if all_dots => escape(&mut path, character),
             plain => path.push(plain),
         }
@@ -50,7 +53,7 @@ pub(super) fn folder(root: &str, key: &LockKey) -> String {
     path
 }
 
-/// The key of a folder of this name.
+/// The key of the folder with this name.
 pub(super) fn key(folder: &str) -> Option<LockKey> {
     Some(LockKey::from(&*percent_decode_str(folder).decode_utf8().ok()?))
 }
@@ -63,74 +66,65 @@ fn escape(path: &mut String, character: char) {
     }
 }
 
-/// What the name of an owner's node begins with, before its sequence.
+/// The name of an owner's node without its sequence, which the server appends.
 pub(super) fn prefix(owner: &OwnerId, mode: Mode) -> String {
-    let kind = match mode {
-        Mode::Exclusive => "-".to_owned(),
-        Mode::Shared => SHARED.to_owned(),
-        Mode::Permits(permits) => format!("{PERMITS}{permits}-"),
-    };
-    format!("{}{kind}{LOCK}", identity(owner))
+    format!("{}-{}{LOCK}", identity(owner), mode_tag(mode))
 }
 
-/// What the name of an owner's node begins with, of whatever kind it is.
+/// How the names of an owner's nodes start, whatever their mode.
 pub(super) fn identity(owner: &OwnerId) -> String {
     let digits = owner.to_string();
     let groups = [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]];
     format!("_c_{}", groups.join("-"))
 }
 
-/// Whose node this is, if it is one of ours.
+/// The owner of the node with this name, if dlock or Curator's protected mode created it.
 pub(super) fn owner(name: &str) -> Option<OwnerId> {
     let uuid = name.strip_prefix("_c_")?.get(..36)?;
     OwnerId::parse(&uuid.replace('-', ""))
 }
 
-/// Who this is, if it is the name or the path of one who stands in a queue.
-pub(super) fn entry(name: String) -> Option<QueueNode> {
+/// Parses the name or the path of a node in a queue.
+pub(super) fn parse(name: String) -> Option<QueueNode> {
     let at = name.rfind(LOCK)?;
     let sequence = name[at + LOCK.len()..].parse().ok()?;
-    let before = &name[..at];
-    let permits = before.rsplit_once(PERMITS).and_then(|(_, rest)| rest.strip_suffix('-'));
-    let mode = match permits.and_then(|permits| permits.parse::<NonZeroU32>().ok()) {
-        Some(permits) => Mode::Permits(permits),
-        None if before.ends_with(SHARED) => Mode::Shared,
-        None => Mode::Exclusive,
-    };
+    let mode = mode_at_end(&name[..at]);
     Some(QueueNode { name, sequence, mode })
 }
 
-/// Those who stand in the queue, among the names in its folder.
-pub(super) fn entries(names: Vec<String>) -> Vec<QueueNode> {
-    names.into_iter().filter_map(entry).collect()
+/// The nodes of the queue among the names in its folder.
+pub(super) fn nodes(names: Vec<String>) -> Vec<QueueNode> {
+    names.into_iter().filter_map(parse).collect()
 }
 
-/// Those who stand before this one, in their order.
-pub(super) fn before(entries: Vec<QueueNode>, own: i32) -> Vec<QueueNode> {
-    // The server's counter wraps around: what counts is the way from one to the other.
-    let distance = |entry: &QueueNode| own.wrapping_sub(entry.sequence);
-    let mut before: Vec<_> = entries.into_iter().filter(|entry| distance(entry) > 0).collect();
-    before.sort_by_key(|entry| std::cmp::Reverse(distance(entry)));
+/// The nodes ahead of this one, in the order of the queue.
+pub(super) fn before(nodes: Vec<QueueNode>, own: i32) -> Vec<QueueNode> {
+    // The server's counter wraps around, so only the distance between two sequences counts.
+    let distance = |node: &QueueNode| own.wrapping_sub(node.sequence);
+    let mut before: Vec<_> = nodes.into_iter().filter(|node| distance(node) > 0).collect();
+    before.sort_by_key(|node| std::cmp::Reverse(distance(node)));
     before
 }
 
-/// All of them, in their order.
-pub(super) fn in_order(mut entries: Vec<QueueNode>) -> Vec<QueueNode> {
-    let any = entries.first().map_or(0, |entry| entry.sequence);
-    entries.sort_by_key(|entry| entry.sequence.wrapping_sub(any));
-    entries
+/// All nodes, in the order of the queue.
+pub(super) fn in_order(mut nodes: Vec<QueueNode>) -> Vec<QueueNode> {
+    let any = nodes.first().map_or(0, |node| node.sequence);
+    nodes.sort_by_key(|node| node.sequence.wrapping_sub(any));
+    nodes
 }
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU32;
+
     use super::*;
 
     fn queue(sequences: &[i32]) -> Vec<QueueNode> {
-        entries(sequences.iter().map(|sequence| format!("_c_x-lock-{sequence:010}")).collect())
+        nodes(sequences.iter().map(|sequence| format!("_c_x-lock-{sequence:010}")).collect())
     }
 
     #[test]
-    fn a_plain_key_is_its_own_folder_and_others_do_not_meet() {
+    fn a_plain_key_is_its_own_folder_and_others_do_not_collide() {
         assert_eq!(folder("/dlock", &"product:100".into()), "/dlock/product:100");
         assert_eq!(folder("", &"a/b%".into()), "/a%2Fb%25");
         assert_eq!(folder("", &"..".into()), "/%2E%2E");
@@ -147,23 +141,46 @@ mod tests {
             let name = format!("{}0000000007", prefix(&owner, mode));
             assert_eq!(super::owner(&name), Some(owner));
             assert!(name.starts_with(&identity(&owner)));
-            assert_eq!(entries(vec![name.clone()]), [QueueNode { name, sequence: 7, mode }]);
+            assert_eq!(nodes(vec![name.clone()]), [QueueNode { name, sequence: 7, mode }]);
         }
         assert_eq!(super::owner("lock-0000000001"), None);
     }
 
     #[test]
-    fn what_is_no_entry_is_passed_over() {
-        let names = ["lock-", "x-lock-12a", "__READ__0000000001", "leases"].map(str::to_owned);
-        assert_eq!(entries(names.to_vec()), []);
-    }
-
-    fn sequences(entries: &[QueueNode]) -> Vec<i32> {
-        entries.iter().map(|entry| entry.sequence).collect()
+    fn names_have_their_stored_form() {
+        let owner = OwnerId::parse("0123456789abcdef0123456789abcdef").unwrap();
+        let uuid = "_c_01234567-89ab-cdef-0123-456789abcdef";
+        assert_eq!(prefix(&owner, Mode::Exclusive), format!("{uuid}-lock-"));
+        assert_eq!(prefix(&owner, Mode::Shared), format!("{uuid}-shared-lock-"));
+        let permits = Mode::Permits(NonZeroU32::new(3).unwrap());
+        assert_eq!(prefix(&owner, permits), format!("{uuid}-permits-3-lock-"));
     }
 
     #[test]
-    fn each_stands_behind_those_with_smaller_numbers() {
+    fn a_name_without_a_readable_mode_is_exclusive() {
+        for name in ["lock-7", "shared-lock-7", "permits-3-lock-7", "x-permits-0-lock-7"] {
+            assert_eq!(
+                parse(name.to_owned()).map(|node| node.mode),
+                Some(Mode::Exclusive),
+                "{name}"
+            );
+        }
+        let path = "/dlock/a-permits-3-/_c_x-lock-7".to_owned();
+        assert_eq!(parse(path).map(|node| node.mode), Some(Mode::Exclusive));
+    }
+
+    #[test]
+    fn other_names_in_a_folder_are_ignored() {
+        let names = ["lock-", "x-lock-12a", "__READ__0000000001", "leases"].map(str::to_owned);
+        assert_eq!(nodes(names.to_vec()), []);
+    }
+
+    fn sequences(nodes: &[QueueNode]) -> Vec<i32> {
+        nodes.iter().map(|node| node.sequence).collect()
+    }
+
+    #[test]
+    fn nodes_with_smaller_sequences_are_ahead() {
         let all = queue(&[12, 7, 9]);
         assert_eq!(sequences(&before(all.clone(), 12)), [7, 9]);
         assert_eq!(sequences(&before(all.clone(), 7)), []);
@@ -171,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn the_order_outlives_the_counters_turn() {
+    fn the_order_survives_a_wrap_of_the_counter() {
         let all = queue(&[i32::MIN, i32::MAX - 1, i32::MIN + 1, i32::MAX]);
         let before = before(all.clone(), i32::MIN + 1);
         assert_eq!(sequences(&before), [i32::MAX - 1, i32::MAX, i32::MIN]);

@@ -1,7 +1,7 @@
-//! Another session, when the one before has ended.
+//! A new session after the previous one has ended.
 //!
-//! All who need it wait for one and the same attempt, and hear of its failure together. Between attempts that fail there
-//! are pauses: an outage is met with a few connections in a second, however many ask.
+//! All tasks that need it wait for the same attempt and learn about its failure together. Pauses follow failed attempts:
+//! in an outage there are a few connections per second, however many tasks wait.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::stores::shared::outage::{Failure, Outage};
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Attempts to make a session.
+/// The attempts to create a session.
 #[derive(Debug)]
 pub(super) struct Reconnecting {
     flight: SingleFlight<Result<Arc<Session>, Failure>>,
@@ -29,7 +29,7 @@ impl Default for Reconnecting {
 }
 
 impl ZooKeeper {
-    /// The session there is, or a new one.
+    /// The current session, or a new one.
     pub(super) async fn session(&self) -> Result<Arc<Session>, BackendError> {
         if let Some(session) = self.living() {
             return Ok(session);
@@ -43,7 +43,7 @@ impl ZooKeeper {
 async fn reconnect(inner: Weak<Inner>) -> Result<Arc<Session>, Failure> {
     let ensemble = {
         let store = ZooKeeper(inner.upgrade().ok_or_else(ended)?);
-        // An attempt may have succeeded just before this one was asked for.
+        // Another attempt may just have succeeded.
         if let Some(session) = store.living() {
             return Ok(session);
         }
@@ -51,7 +51,7 @@ async fn reconnect(inner: Weak<Inner>) -> Result<Arc<Session>, Failure> {
         store.0.ensemble.clone()
     };
     let answer = ensemble.connect().await;
-    // Without somebody to use it the session is closed.
+    // If the store is gone, the session is closed.
     let store = ZooKeeper(inner.upgrade().ok_or_else(ended)?);
     let outage = &store.0.reconnecting.outage;
     let session = answer.map_err(|error| {
@@ -66,5 +66,5 @@ async fn reconnect(inner: Weak<Inner>) -> Result<Arc<Session>, Failure> {
 }
 
 fn ended() -> Failure {
-    Failure::transient("a connection to zookeeper ended with its runtime")
+    Failure::transient("the connection attempt to zookeeper ended because its runtime shut down")
 }

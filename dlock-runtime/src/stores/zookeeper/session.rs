@@ -1,4 +1,4 @@
-//! The process's session with the ensemble: made again when it has ended, used often enough to be proved.
+//! The process's session with the ensemble: how it is created, and how its requests prove it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -11,17 +11,17 @@ use super::proofs::Proofs;
 use crate::clock::Moment;
 use crate::error::BackendError;
 
-/// How long hosts are tried at the start of which none answers: when many connect at once, a server lets some of
-/// them wait for longer than the client does, which is two fifths of the session's timeout.
+/// How long the first connect retries while no server answers. When many processes connect at once, some of them wait
+/// for their server longer than the client does, whose limit is two fifths of the session timeout.
 const CONNECTING: Duration = Duration::from_secs(5);
 
-/// Between two such tries, at most.
+/// The longest pause between two of these tries.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// How to reach the ensemble.
 #[derive(Clone)]
 pub(super) struct Ensemble {
-    /// Hosts and ports, with commas between them: what messages show.
+    /// Hosts and ports, separated by commas. Messages show them.
     pub(super) hosts: String,
     /// Each `user:password`.
     pub(super) credentials: Vec<String>,
@@ -34,12 +34,12 @@ pub(super) struct Session {
     pub(super) timeout: Duration,
     proofs: Mutex<Proofs>,
     pub(super) checks: Checks,
-    /// The client has said so, without a state that would.
+    /// Set when an answer says that the session has ended. The state of the client may not show it.
     closed: AtomicBool,
 }
 
 impl Ensemble {
-    /// The first session, which nobody else would try again for.
+    /// Creates the first session, with retries, because its caller does not retry.
     pub(super) async fn first_connect(&self) -> Result<Arc<Session>, BackendError> {
         let began = tokio::time::Instant::now();
         loop {
@@ -94,7 +94,8 @@ impl Ensemble {
     }
 }
 
-/// Has the server surely not done what it was asked to? Otherwise it may have done it, or may do it yet.
+/// Whether the server provably did not execute the request. After any other error it may have executed it, or may do so
+/// later.
 pub(super) fn is_refusal(error: &Error) -> bool {
     matches!(
         error,
@@ -117,7 +118,7 @@ pub(super) fn is_refusal(error: &Error) -> bool {
     )
 }
 
-/// Uses the session as long as somebody has it.
+/// Sends a small read regularly, as long as the session is in use.
 async fn beat(session: Weak<Session>) {
     loop {
         let Some(pause) = session.upgrade().map(|session| Proofs::beat(session.timeout)) else {
@@ -130,12 +131,12 @@ async fn beat(session: Weak<Session>) {
 }
 
 impl Session {
-    /// Has it not ended, as far as is known?
+    /// Whether it has not ended, as far as this process knows.
     pub(super) fn lives(&self) -> bool {
         !self.closed.load(Ordering::Relaxed) && !self.client.state().is_terminated()
     }
 
-    /// How long it surely lasts.
+    /// How long it provably lasts.
     pub(super) fn remaining(&self) -> Duration {
         self.proofs().remaining()
     }
@@ -144,7 +145,7 @@ impl Session {
         self.proofs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Awaits a request that a follower may answer by itself. It was sent after this moment.
+    /// Awaits a request that a follower may answer by itself. The request was sent after this moment.
     pub(super) async fn read<T>(
         &self,
         sent: Moment,
@@ -157,7 +158,7 @@ impl Session {
         answer
     }
 
-    /// Awaits a request that the ensemble commits. It was sent after this moment.
+    /// Awaits a request that the ensemble commits. The request was sent after this moment.
     pub(super) async fn write<T>(
         &self,
         sent: Moment,
@@ -182,7 +183,7 @@ impl Session {
         answer
     }
 
-    /// Resolves when the connection is lost, or the session.
+    /// Resolves when the connection or the session is lost.
     pub(super) async fn disconnected(&self) {
         let mut states = self.client.state_watcher();
         let mut state = states.state();

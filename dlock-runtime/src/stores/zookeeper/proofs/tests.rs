@@ -6,14 +6,14 @@ fn secs(seconds: f64) -> Duration {
     Duration::from_secs_f64(seconds)
 }
 
-/// A leader and a follower that reports to it twice in a tick, as they are: what the leader has heard.
+/// What the leader has really heard from a follower that reports to it twice per tick.
 struct Servers {
     start: Moment,
-    /// Between two reports: half of a tick, of which the shortest timeout has two.
+    /// The time between two reports: half a tick. The shortest timeout has two ticks.
     period: f64,
-    /// When the first report is made.
+    /// When the follower sends the first report.
     phase: f64,
-    /// When the follower was cut off.
+    /// When the follower is cut off.
     cut: f64,
 }
 
@@ -22,7 +22,7 @@ impl Servers {
         self.start.plus(secs(seconds))
     }
 
-    /// The last report that the leader has got with a write that came to the follower at this moment.
+    /// The last report that the leader has when it gets a write that reached the follower at this moment.
     fn last_report(&self, until: f64) -> f64 {
         let until = until.min(self.cut);
         let reports = ((until - self.phase) / self.period).floor();
@@ -30,9 +30,9 @@ impl Servers {
     }
 }
 
-/// A session used at this rate for so long. Each `nth` request is a write; the others a follower answers.
-/// At each write it is compared with what the leader has heard, to which `Proofs` must never add. Gives back
-/// how old the proof was at most once there was one.
+/// Uses a session at this rate for this long. Every `nth` request is a write, and a follower answers the others. At each
+/// write, compares what `Proofs` knows with what the leader has heard: it must never know more. Returns the greatest age of
+/// a proof after the first timeout.
 fn oldest_proof(servers: &Servers, rate: f64, nth: u64, takes: f64, lasts: f64) -> f64 {
     let mut proofs = Proofs::new(TIMEOUT, servers.start);
     let (mut oldest, mut number) = (0.0_f64, 0_u64);
@@ -40,7 +40,7 @@ fn oldest_proof(servers: &Servers, rate: f64, nth: u64, takes: f64, lasts: f64) 
     let mut touches = VecDeque::new();
     loop {
         number += 1;
-        // What a u64 of small numbers loses as an f64 is nothing.
+        // Small numbers are exact as an f64.
         #[expect(clippy::cast_precision_loss)]
         let sent = number as f64 / rate;
         if sent > lasts {
@@ -75,7 +75,7 @@ async fn a_proof_is_young_at_every_rate() {
         for nth in [1, 2, 7] {
             let takes = 0.002;
             let oldest = oldest_proof(&servers, rate, nth, takes, timeout * 3.0);
-            // A report, a slice, and the time between two requests and two writes.
+            // A report, a slice, and the time between two requests and between two writes.
             let writes = f64::from(u32::try_from(nth).unwrap()) / rate;
             let limit = timeout / 3.0 + timeout / 60.0 + 2.0 / rate + writes + 2.0 * takes;
             assert!(oldest <= limit, "{oldest} s at {rate}/s, one in {nth} a write");
@@ -85,7 +85,7 @@ async fn a_proof_is_young_at_every_rate() {
 
 #[tokio::test]
 async fn a_beat_is_enough_for_half_a_timeout() {
-    // The lowest rate there is: beats, which followers answer, and now and then a write.
+    // The lowest rate that occurs.
     let servers = Servers { start: Moment::now(), period: 1.5, phase: 0.2, cut: f64::MAX };
     let rate = 1.0 / Proofs::beat(TIMEOUT).as_secs_f64();
     let oldest = oldest_proof(&servers, rate, 1, 0.01, 60.0);
@@ -100,7 +100,7 @@ async fn no_more_is_known_than_the_leader_has_heard() {
             for takes in [0.000_1, 0.05, 0.9, 2.9] {
                 for (nth, cut) in [(1, f64::MAX), (3, f64::MAX), (1, 7.3), (5, 11.0)] {
                     let servers = Servers { start, period: 1.5, phase, cut };
-                    // It compares at each write.
+                    // This compares at each write.
                     oldest_proof(&servers, rate, nth, takes, 20.0);
                 }
             }
@@ -109,7 +109,7 @@ async fn no_more_is_known_than_the_leader_has_heard() {
 }
 
 #[tokio::test]
-async fn what_is_remembered_is_bounded_where_nothing_is_proved() {
+async fn memory_is_bounded_without_a_proof() {
     let start = Moment::now();
     let mut proofs = Proofs::new(TIMEOUT, start);
     for number in 0..100_000 {
@@ -117,8 +117,8 @@ async fn what_is_remembered_is_bounded_where_nothing_is_proved() {
         proofs.answered(at, at);
         assert!(proofs.slices.len() <= MOST);
     }
-    assert!(proofs.known.since(&start).is_zero(), "answers of a follower alone prove nothing");
-    // One write, and all is known that is a report older.
+    assert!(proofs.known.since(&start).is_zero(), "the answers of a follower alone prove nothing");
+    // One write proves all that is a report older.
     proofs.committed(start.plus(Duration::from_secs(100)));
     let known = proofs.known.since(&start);
     assert!(known <= Duration::from_secs(98) && known > Duration::from_millis(97_800), "{known:?}");
@@ -133,7 +133,7 @@ async fn a_request_that_took_long_counts_from_its_sending() {
     // Sent before it, answered after it, in the same slice.
     proofs.answered(at(1), at(5).plus(Duration::from_millis(1)));
     proofs.committed(at(7));
-    assert!(proofs.known.since(&start).is_zero(), "the later answer is no report old");
+    assert!(proofs.known.since(&start).is_zero(), "the later answer is not a report old");
     proofs.committed(at(8));
     assert_eq!(proofs.known.since(&start), Duration::from_secs(4));
 }
