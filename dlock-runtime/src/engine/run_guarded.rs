@@ -133,18 +133,21 @@ async fn drive<F: Future>(
     let enclosure = Enclosure::new(guards);
     let mut ended = pin!(any_ended(guards));
     let mut lost: Option<Lost> = None;
+    // A body that has not started never runs without its locks, whatever its `on_lost`.
+    let mut started = false;
     // Needed only after a loss that does not stop the body.
     let mut stopped = None;
     poll_fn(|cx| {
-        // Check first: a body is never polled without a provably valid lease.
+        // Check first: after a loss, only `on_lost` decides whether a running body is polled again.
         if lost.is_none()
             && let Some(ended) = first_ended(guards)
         {
-            if ended.stops(on_lost) {
+            if !started || ended.stops(on_lost) {
                 return Poll::Ready(Outcome::Stopped(ended));
             }
             lost = Some(ended);
         }
+        started = true;
         if let Some(ended) = lost.take_if(|_| guards.iter().any(LockGuard::must_stop)) {
             return Poll::Ready(Outcome::Stopped(ended));
         }
