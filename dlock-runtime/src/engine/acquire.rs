@@ -14,7 +14,7 @@ use super::release::{Abandoned, abandon_later};
 use super::request::Request;
 use super::telemetry;
 use super::waiting::Waiting;
-use super::wanted::{KeySet, OneKey, Outcome, Wanted};
+use super::wanted::{KeySet, OneKey, Outcome, Reply, Wanted};
 use crate::backend::{Claim, Mode};
 use crate::clock::Moment;
 use crate::error::{BackendError, HeldBy, LockError};
@@ -162,7 +162,7 @@ impl<'a, W: Wanted> Acquire<'a, W> {
         for claim in self.claims.as_mut() {
             claim.wait_left = deadline.left();
             // In a queue of its own, the store knows the claim by the client info it queued with.
-            if !backend.capabilities.queue {
+            if !self.wanted.has_queue() {
                 claim.client_info.restart();
             }
         }
@@ -173,11 +173,7 @@ impl<'a, W: Wanted> Acquire<'a, W> {
         }
         let answer = deadline.answer(backend, answer).await;
         self.in_flight = false;
-        let answer = self.take_note(answer);
-        if let Ok(outcome) = &answer {
-            self.queued = outcome.is_queued();
-        }
-        answer
+        self.take_note(answer)
     }
 
     /// Waits in the store's own queue. `None`: the wait ended first.
@@ -194,18 +190,22 @@ impl<'a, W: Wanted> Acquire<'a, W> {
         answer.map(|answer| self.take_note(answer))
     }
 
-    /// Notes what an answer says beside its outcome, and passes it on to the tasks behind this one.
+    /// Notes whether the request may still be executed, and passes the answer on to the tasks behind this one.
     fn take_note(&mut self, answer: Result<W::Attempt, BackendError>) -> Answer<W> {
-        let answer = answer.map(|attempt| {
-            let reply = attempt.into();
-            self.in_doubt |= reply.in_doubt;
-            self.first().compare_permits(self.engine, reply.other_permits);
-            reply.outcome
-        });
-        if let Err(error) = &answer {
-            self.in_doubt |= error.may_have_been_sent();
-        }
+        let (answer, other_permits) = match answer.map(Into::into) {
+            Ok(Reply { outcome, in_doubt, other_permits }) => {
+                self.in_doubt |= in_doubt;
+                self.queued = outcome.is_queued();
+                (Ok(outcome), other_permits)
+            }
+            Err(error) => {
+                self.in_doubt |= error.may_have_been_sent();
+                (Err(error), None)
+            }
+        };
         self.inform_those_behind(&answer);
+        // Last, because it calls the application's subscriber, which may panic.
+        self.first().compare_permits(self.engine, other_permits);
         answer
     }
 
