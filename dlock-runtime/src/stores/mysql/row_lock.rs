@@ -18,6 +18,7 @@ use sqlx::{Connection, MySql, MySqlConnection, Row};
 use super::dialect as mysql;
 use crate::error::{BackendError, LockError};
 use crate::key::LockKey;
+use crate::stores::shared::sql::store::Dialect as _;
 use crate::stores::shared::sql::tables::Table;
 use crate::stores::shared::sql::{self, Reply};
 use crate::token::FencingToken;
@@ -118,7 +119,7 @@ async fn lock_row(
             }
             Err(Failure::Sql(error)) if is_slow(&error, settings) => {
                 let what = "mysql: no answer in time to whether the lock is free";
-                return Err(failed(key, sql::explain(what, error, mysql::is_transient)));
+                return Err(failed(key, sql::explain(what, error, MySql::is_transient)));
             }
             Err(failure) => {
                 return Err(refusal(failure, key, terms, settings.rollback_on_timeout));
@@ -267,7 +268,7 @@ fn refusal(
         _ => "mysql",
     };
     let read_only = matches!(mysql::number(&error), Some(1290 | 1792 | 1836));
-    let transient = |error: &sqlx::Error| mysql::is_transient(error) && !read_only;
+    let transient = |error: &sqlx::Error| MySql::is_transient(error) && !read_only;
     failed(key, sql::explain(what, error, transient))
 }
 

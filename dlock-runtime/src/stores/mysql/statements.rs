@@ -6,13 +6,13 @@
 
 use std::time::Duration;
 
-use super::Statements;
 use crate::backend::{Claim, MAX_LISTED, Release};
 use crate::client_info::ClientInfo;
 use crate::key::LockKey;
 use crate::lock_table::record::Micros;
 use crate::lock_table::row::{Change, LeaseRow, NewRow, Purpose};
 use crate::stores::mysql::dialect::{NOW_MICROS, bytes};
+use crate::stores::shared::sql_leases::LeaseStatements;
 
 /// How long an acquire that was given up is remembered: what a stopped server still has in its
 /// buffers is executed when it goes on, together with the release that comes behind it.
@@ -31,6 +31,73 @@ const NOW: &str = "UTC_TIMESTAMP(6)";
 
 /// How many rows one sweep deletes.
 const SWEPT_AT_ONCE: usize = 1000;
+
+/// The SQL for one table.
+pub(crate) struct Statements {
+    pub(super) table: String,
+}
+
+impl LeaseStatements for Statements {
+    /// Affects a row if it was renewed. It may have waited for the row longer than one that was sent after it:
+    /// no end is moved back.
+    fn renew(&self, claim: &Claim) -> String {
+        let Self { table } = self;
+        let until = after(claim.ttl);
+        let held = held_by(claim);
+        format!("UPDATE {table} SET expires_at = GREATEST(expires_at, {until}) WHERE {held}")
+    }
+
+    /// Affects a row if it was released, or answers as [`release_for_good`](Self::release_for_good).
+    fn release(&self, claim: &Claim, release: Release) -> String {
+        if release.late_acquire {
+            return self.release_for_good(claim, release);
+        }
+        let Self { table } = self;
+        let until = after(release.keep_for.unwrap_or_default());
+        format!("UPDATE {table} SET owner = NULL, expires_at = {until} WHERE {}", held_by(claim))
+    }
+
+    /// The row: owner, token, the lease's end, the group and its end, the present (all in µs since 1970),
+    /// who the owner is, and whether this owner's acquire was given up.
+    fn look(&self, claim: &Claim) -> String {
+        let Self { table } = self;
+        let (key, owner, row) = (bytes(claim.key.as_str().as_bytes()), claim.owner, row());
+        format!(
+            "SELECT {row}, LOCATE('{owner}', gone) + LOCATE('{owner}', gone_before) > 0 \
+             FROM {table} WHERE lock_key = {key}"
+        )
+    }
+
+    /// The rows of the keys that begin so and are held or waited for: as [`look`](Self::look), and the key.
+    fn list(&self, prefix: &LockKey) -> String {
+        let Self { table } = self;
+        let (prefix, row) = (bytes(prefix.as_str().as_bytes()), row());
+        format!(
+            "SELECT {row}, 0, lock_key FROM {table} \
+             WHERE LEFT(lock_key, LENGTH({prefix})) = {prefix} AND lock_key <> '' \
+               AND (expires_at > {NOW} OR lock_group IS NOT NULL AND group_until > {NOW}) \
+             ORDER BY lock_key LIMIT {MAX_LISTED}"
+        )
+    }
+
+    /// Makes a row that nobody holds.
+    fn make(&self, key: &LockKey) -> String {
+        let Self { table } = self;
+        let (key, first, from) = (bytes(key.as_str().as_bytes()), first_token(), self.floor());
+        format!(
+            "INSERT IGNORE INTO {table} (lock_key, token, expires_at, gone, gone_before, gone_since, group_until) \
+             SELECT {key}, {first}, {NOW}, '', '', '1970-01-01', '1970-01-01' {from}"
+        )
+    }
+
+    /// Changes the row if it is still as it was looked at; affects it if it was.
+    fn exchange(&self, claim: &Claim, old: &LeaseRow, new: &NewRow, purpose: Purpose) -> String {
+        let Self { table } = self;
+        let changed = changed(table, new);
+        let unchanged = unchanged(table, claim, old, purpose);
+        format!("UPDATE {table} SET {changed} WHERE {unchanged}")
+    }
+}
 
 impl Statements {
     /// Its last insert id is the token, or 0 when somebody else has the key.
@@ -64,25 +131,9 @@ impl Statements {
         )
     }
 
-    /// Affects a row if it was renewed. It may have waited for the row longer than one that was sent after it:
-    /// no end is moved back.
-    pub(super) fn renew(&self, claim: &Claim) -> String {
-        let Self { table } = self;
-        let until = after(claim.ttl);
-        let held = held_by(claim);
-        format!("UPDATE {table} SET expires_at = GREATEST(expires_at, {until}) WHERE {held}")
-    }
-
-    /// Affects a row if it was released.
-    pub(super) fn release(&self, claim: &Claim, keep_for: Option<Duration>) -> String {
-        let Self { table } = self;
-        let until = after(keep_for.unwrap_or_default());
-        format!("UPDATE {table} SET owner = NULL, expires_at = {until} WHERE {}", held_by(claim))
-    }
-
     /// Its last insert id is 1 if it was released; and an acquire of this owner that is executed
     /// later does not grant.
-    pub(super) fn release_for_good(&self, claim: &Claim, release: Release) -> String {
+    fn release_for_good(&self, claim: &Claim, release: Release) -> String {
         let Self { table } = self;
         let key = bytes(claim.key.as_str().as_bytes());
         let owner = claim.owner;
@@ -102,53 +153,6 @@ impl Statements {
                gone = CONCAT(IF({old}, '', {table}.gone), '{owner}'), \
                gone_since = IF({old}, {NOW}, {table}.gone_since)"
         )
-    }
-
-    /// The row: owner, token, the lease's end, the group and its end, the present (all in µs since 1970),
-    /// who the owner is, and whether this owner's acquire was given up.
-    pub(super) fn look(&self, claim: &Claim) -> String {
-        let Self { table } = self;
-        let (key, owner, row) = (bytes(claim.key.as_str().as_bytes()), claim.owner, row());
-        format!(
-            "SELECT {row}, LOCATE('{owner}', gone) + LOCATE('{owner}', gone_before) > 0 \
-             FROM {table} WHERE lock_key = {key}"
-        )
-    }
-
-    /// The rows of the keys that begin so and are held or waited for: as [`look`](Self::look), and the key.
-    pub(super) fn list(&self, prefix: &LockKey) -> String {
-        let Self { table } = self;
-        let (prefix, row) = (bytes(prefix.as_str().as_bytes()), row());
-        format!(
-            "SELECT {row}, 0, lock_key FROM {table} \
-             WHERE LEFT(lock_key, LENGTH({prefix})) = {prefix} AND lock_key <> '' \
-               AND (expires_at > {NOW} OR lock_group IS NOT NULL AND group_until > {NOW}) \
-             ORDER BY lock_key LIMIT {MAX_LISTED}"
-        )
-    }
-
-    /// Makes a row that nobody holds.
-    pub(super) fn make(&self, key: &LockKey) -> String {
-        let Self { table } = self;
-        let (key, first, from) = (bytes(key.as_str().as_bytes()), first_token(), self.floor());
-        format!(
-            "INSERT IGNORE INTO {table} (lock_key, token, expires_at, gone, gone_before, gone_since, group_until) \
-             SELECT {key}, {first}, {NOW}, '', '', '1970-01-01', '1970-01-01' {from}"
-        )
-    }
-
-    /// Changes the row if it is still as it was looked at; affects it if it was.
-    pub(super) fn exchange(
-        &self,
-        claim: &Claim,
-        old: &LeaseRow,
-        new: &NewRow,
-        purpose: Purpose,
-    ) -> String {
-        let Self { table } = self;
-        let changed = changed(table, new);
-        let unchanged = unchanged(table, claim, old, purpose);
-        format!("UPDATE {table} SET {changed} WHERE {unchanged}")
     }
 
     /// Changes all of these rows for acquires if each is still as it was looked at; affects them if all were. The
@@ -327,13 +331,15 @@ mod tests {
     fn the_guide_shows_every_statement() {
         let sql = Statements { table: "dlock_leases".to_owned() };
         let claim = Claim::new("k".into(), Duration::from_secs(5));
+        let release =
+            |keep_for, late_acquire| sql.release(&claim, Release { keep_for, late_acquire });
         let guide = include_str!("guide.md");
         let guide = without_blanks(guide);
         for statement in [
             sql.acquire(&claim),
             sql.renew(&claim),
-            sql.release(&claim, Some(KEEP)),
-            sql.release_for_good(&claim, Release { keep_for: None, late_acquire: true }),
+            release(Some(KEEP), false),
+            release(None, true),
             sql.look(&claim),
             sql.list(&claim.key),
             sql.make(&claim.key),

@@ -18,7 +18,7 @@ use super::Store;
 use crate::backoff::Backoff;
 use crate::owner::OwnerId;
 use crate::stores::postgres::dialect::text;
-use crate::stores::shared::sql_leases::Lane;
+use crate::stores::shared::sql_leases::connections::Lane;
 use crate::stores::shared::wakeups::{Interest, Topics};
 
 /// One channel for all keys: who listens hears of those that somebody waits for, and of no others.

@@ -20,6 +20,7 @@ use super::dialect as postgres;
 use crate::error::{BackendError, LockError};
 use crate::key::LockKey;
 use crate::stores::shared::sql;
+use crate::stores::shared::sql::store::Dialect as _;
 use crate::stores::shared::sql::tables::Table;
 use crate::token::FencingToken;
 use crate::transaction::answer::{
@@ -177,7 +178,7 @@ async fn undo(
             sql::explain(
                 "postgres: the lock was busy, and the transaction is lost: roll it back",
                 failure,
-                postgres::is_transient,
+                Postgres::is_transient,
             ),
         ),
         Ok(_) | Err(Failure::Sql(_)) => error,
@@ -270,7 +271,7 @@ fn refusal(error: sqlx::Error, key: &LockKey) -> LockError {
         _ => "postgres",
     };
     let read_only = postgres::sqlstate(&error) == Some("25006");
-    let transient = |error: &sqlx::Error| postgres::is_transient(error) && !read_only;
+    let transient = |error: &sqlx::Error| Postgres::is_transient(error) && !read_only;
     failed(key, sql::explain(what, error, transient))
 }
 

@@ -7,13 +7,13 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::Statements;
 use crate::backend::{Claim, MAX_LISTED, Release};
 use crate::client_info::ClientInfo;
 use crate::key::LockKey;
 use crate::lock_table::record::Micros;
 use crate::lock_table::row::{Change, LeaseRow, NewRow, Purpose};
 use crate::stores::postgres::dialect::{stored, text};
+use crate::stores::shared::sql_leases::LeaseStatements;
 
 /// The present, in microseconds since 1970. Not `now()`: that is when the transaction began.
 const NOW_MICROS: &str = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
@@ -25,6 +25,76 @@ const TOMBSTONE: &str = "interval '2 minutes'";
 /// How long a row is kept after its last use: longer than any statement can be under way. A row that
 /// were deleted sooner could be made again by a statement that drew its token before.
 const RETENTION: &str = "interval '1 minute'";
+
+/// The SQL for one table.
+pub(crate) struct Statements {
+    pub(super) table: String,
+}
+
+impl LeaseStatements for Statements {
+    /// A row if it was renewed. No end is moved back, whatever comes late.
+    fn renew(&self, claim: &Claim) -> String {
+        let Self { table } = self;
+        let until = after(claim.ttl);
+        let held = held_by(claim);
+        format!(
+            "UPDATE {table} SET expires_at = greatest(expires_at, {until}) WHERE {held} RETURNING 1"
+        )
+    }
+
+    /// A row if it was released; announces it where somebody waits.
+    fn release(&self, claim: &Claim, release: Release) -> String {
+        if release.late_acquire {
+            return self.release_for_good(claim, release);
+        }
+        let Self { table } = self;
+        let changes = freed(release.keep_for);
+        let freed =
+            format!("UPDATE {table} SET {changes} WHERE {} RETURNING released", held_by(claim));
+        announced(&freed, &claim.key)
+    }
+
+    /// The row: owner, token, the lease's end, the group and its end, the present (all in µs since 1970),
+    /// who the owner is, and whether this owner's acquire was given up.
+    fn look(&self, claim: &Claim) -> String {
+        let Self { table } = self;
+        let (key, owner, row) = (text(&stored(&claim.key)), claim.owner, row());
+        format!(
+            "SELECT {row}, position('{owner}' IN gone || gone_before) > 0 \
+             FROM {table} WHERE lock_key = {key}"
+        )
+    }
+
+    /// The rows of the keys that begin so and are held or waited for: as [`look`](Self::look), and the key.
+    fn list(&self, prefix: &LockKey) -> String {
+        let Self { table } = self;
+        let (prefix, row) = (text(&stored(prefix)), row());
+        format!(
+            "SELECT {row}, false, lock_key FROM {table} \
+             WHERE left(lock_key, length({prefix})) = {prefix} AND lock_key <> '' \
+               AND (expires_at > clock_timestamp() OR {GROUPED}) \
+             ORDER BY lock_key LIMIT {MAX_LISTED}"
+        )
+    }
+
+    /// Makes a row that nobody holds.
+    fn make(&self, key: &LockKey) -> String {
+        let Self { table } = self;
+        let (key, first_token) = (text(&stored(key)), self.first_token());
+        format!(
+            "INSERT INTO {table} (lock_key, token, expires_at) \
+             VALUES ({key}, {first_token}, clock_timestamp()) ON CONFLICT DO NOTHING"
+        )
+    }
+
+    /// Changes the row if it is still as it was looked at; a row if it was.
+    fn exchange(&self, claim: &Claim, old: &LeaseRow, new: &NewRow, purpose: Purpose) -> String {
+        let Self { table } = self;
+        let (changed, unchanged) = (changed(new, purpose), unchanged(claim, old, purpose));
+        let changed = format!("UPDATE {table} SET {changed} WHERE {unchanged} RETURNING released");
+        if purpose == Purpose::Release { announced(&changed, &claim.key) } else { changed }
+    }
+}
 
 impl Statements {
     /// Answers `(token, NULL, NULL)` when it was granted, else `(NULL, µs left, is there a group)`.
@@ -57,28 +127,6 @@ impl Statements {
         )
     }
 
-    /// A row if it was renewed. No end is moved back, whatever comes late.
-    pub(super) fn renew(&self, claim: &Claim) -> String {
-        let Self { table } = self;
-        let until = after(claim.ttl);
-        let held = held_by(claim);
-        format!(
-            "UPDATE {table} SET expires_at = greatest(expires_at, {until}) WHERE {held} RETURNING 1"
-        )
-    }
-
-    /// A row if it was released; announces it where somebody waits.
-    pub(super) fn release(&self, claim: &Claim, release: Release) -> String {
-        if release.late_acquire {
-            return self.release_for_good(claim, release);
-        }
-        let Self { table } = self;
-        let changes = freed(release.keep_for);
-        let freed =
-            format!("UPDATE {table} SET {changes} WHERE {} RETURNING released", held_by(claim));
-        announced(&freed, &claim.key)
-    }
-
     /// The same, and an acquire of this owner that is executed later does not grant.
     fn release_for_good(&self, claim: &Claim, release: Release) -> String {
         let Self { table } = self;
@@ -106,53 +154,6 @@ impl Statements {
              RETURNING released"
         );
         announced(&freed, &claim.key)
-    }
-
-    /// The row: owner, token, the lease's end, the group and its end, the present (all in µs since 1970),
-    /// who the owner is, and whether this owner's acquire was given up.
-    pub(super) fn look(&self, claim: &Claim) -> String {
-        let Self { table } = self;
-        let (key, owner, row) = (text(&stored(&claim.key)), claim.owner, row());
-        format!(
-            "SELECT {row}, position('{owner}' IN gone || gone_before) > 0 \
-             FROM {table} WHERE lock_key = {key}"
-        )
-    }
-
-    /// The rows of the keys that begin so and are held or waited for: as [`look`](Self::look), and the key.
-    pub(super) fn list(&self, prefix: &LockKey) -> String {
-        let Self { table } = self;
-        let (prefix, row) = (text(&stored(prefix)), row());
-        format!(
-            "SELECT {row}, false, lock_key FROM {table} \
-             WHERE left(lock_key, length({prefix})) = {prefix} AND lock_key <> '' \
-               AND (expires_at > clock_timestamp() OR {GROUPED}) \
-             ORDER BY lock_key LIMIT {MAX_LISTED}"
-        )
-    }
-
-    /// Makes a row that nobody holds.
-    pub(super) fn make(&self, key: &LockKey) -> String {
-        let Self { table } = self;
-        let (key, first_token) = (text(&stored(key)), self.first_token());
-        format!(
-            "INSERT INTO {table} (lock_key, token, expires_at) \
-             VALUES ({key}, {first_token}, clock_timestamp()) ON CONFLICT DO NOTHING"
-        )
-    }
-
-    /// Changes the row if it is still as it was looked at; a row if it was.
-    pub(super) fn exchange(
-        &self,
-        claim: &Claim,
-        old: &LeaseRow,
-        new: &NewRow,
-        purpose: Purpose,
-    ) -> String {
-        let Self { table } = self;
-        let (changed, unchanged) = (changed(new, purpose), unchanged(claim, old, purpose));
-        let changed = format!("UPDATE {table} SET {changed} WHERE {unchanged} RETURNING released");
-        if purpose == Purpose::Release { announced(&changed, &claim.key) } else { changed }
     }
 
     /// Changes all of these rows for acquires if each is still as it was looked at; a row if all were.
@@ -202,7 +203,7 @@ impl Statements {
 
     /// Deletes rows that were not used for a while, in two steps a while apart: the row without a key
     /// first takes their largest token, so that no later grant can come out smaller.
-    pub(super) fn sweep(&self) -> String {
+    pub(super) fn delete_idle(&self) -> String {
         let Self { table } = self;
         let idle = format!(
             "lock_key <> '' AND expires_at < clock_timestamp() - {RETENTION} \
@@ -359,7 +360,7 @@ mod tests {
             sql.look(&claim),
             sql.list(&claim.key),
             sql.make(&claim.key),
-            sql.sweep(),
+            sql.delete_idle(),
         ] {
             let statement = shown(&statement, &claim);
             let is_shown = guide.contains(&without_blanks(&statement));

@@ -7,9 +7,11 @@
 use std::fmt::Write as _;
 
 use futures_util::TryStreamExt;
-use sqlx::{AssertSqlSafe, Database, Either, Executor};
+use sqlx::{AssertSqlSafe, ColumnIndex, Database, Decode, Either, Executor, Row, Type};
 
+use self::store::{Dialect, failure};
 use crate::error::BackendError;
+use crate::lock_table::record::Micros;
 
 pub(crate) mod poll;
 pub(crate) mod store;
@@ -57,6 +59,26 @@ where
         }
     }
     Ok(reply)
+}
+
+/// A column of a row.
+pub(crate) fn read<'r, T, R>(row: &'r R, column: usize) -> Result<T, BackendError>
+where
+    R: Row<Database: Dialect>,
+    T: Decode<'r, R::Database> + Type<R::Database>,
+    usize: ColumnIndex<R>,
+{
+    row.try_get(column).map_err(failure::<R::Database>)
+}
+
+/// A column with a time or a token that the database counts with a sign; nothing is below zero.
+pub(crate) fn read_micros<'r, R>(row: &'r R, column: usize) -> Result<Micros, BackendError>
+where
+    R: Row<Database: Dialect>,
+    i64: Decode<'r, R::Database> + Type<R::Database>,
+    usize: ColumnIndex<R>,
+{
+    Ok(u64::try_from(read::<i64, R>(row, column)?).unwrap_or(0))
 }
 
 /// Bytes as hexadecimal digits.

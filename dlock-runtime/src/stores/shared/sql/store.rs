@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use sqlx::pool::{PoolConnection, PoolOptions};
-use sqlx::{Connection, Database, Executor, Pool};
+use sqlx::{Connection, Database, Pool};
 
-use super::{Reply, explain, is_broken, is_unsent, send};
+use super::{Reply, explain, is_broken, is_unsent};
 use crate::backoff::Backoff;
 use crate::error::BackendError;
 use crate::stores::shared::doubt::Doubt;
@@ -23,35 +23,51 @@ pub(crate) const LONGEST_LIMIT: Duration = Duration::from_secs(30);
 /// How many connections a pool of ours opens at most unless something else is said.
 pub(crate) const DEFAULT_CONNECTIONS: u32 = 10;
 
-/// How a database names what went wrong.
+/// How a database takes statements, and what its errors mean.
 pub(crate) trait Dialect: Database {
     const KIND: &'static str;
 
     /// Does [`bounded`](Self::bounded) put a statement of its own before the others?
     const BOUND_IS_A_STATEMENT: bool;
 
-    /// The statements, which the server itself ends when they have not come to an end in time, or have waited for
-    /// a row for so long: who sent them may be gone. Nothing of it is left on the connection.
+    /// [`send`](super::send): only for a database that is known can it be told that every connection executes.
+    fn send(
+        connection: &mut Self::Connection,
+        statements: String,
+    ) -> impl Future<Output = Result<Reply<Self>, sqlx::Error>> + Send;
+
+    /// The statements, which the server itself ends when they take longer than `limit`, or wait longer than that for
+    /// a row: their sender may be gone. They leave no setting on the connection.
     fn bounded(statements: &str, limit: Duration) -> String;
 
-    /// Undone by the server for another transaction's sake, and worth sending again at once?
+    /// Did the server undo the statement because of another transaction or a time limit of its own, so that it can be
+    /// sent again at once?
     fn is_undone(error: &sqlx::Error) -> bool;
 
     /// Is a number too large?
     #[cfg(feature = "mysql")]
     fn is_out_of_range(error: &sqlx::Error) -> bool;
 
-    /// Is the connection of no more use?
+    /// Is the connection of no more use: the server is shutting down, or has become a replica?
     fn is_leaving(error: &sqlx::Error) -> bool;
 
-    /// May the same statement succeed a little later?
-    fn is_transient(error: &sqlx::Error) -> bool;
+    /// Is it a failure of the server that passes, such as a lack of connections?
+    fn is_passing(error: &sqlx::Error) -> bool;
 
     /// Is the table missing, or an older one?
     fn is_table_missing(error: &sqlx::Error) -> bool;
 
-    /// May this role not do what was asked?
+    /// Does this role lack a privilege?
     fn is_forbidden(error: &sqlx::Error) -> bool;
+
+    /// May the same statement succeed a little later?
+    fn is_transient(error: &sqlx::Error) -> bool {
+        Self::is_undone(error)
+            || Self::is_leaving(error)
+            || Self::is_passing(error)
+            || is_broken(error)
+            || matches!(error, sqlx::Error::PoolTimedOut)
+    }
 }
 
 /// A pool, and how long an answer may take.
@@ -60,10 +76,7 @@ pub(crate) struct Store<DB: Database> {
     pub(crate) limit: Duration,
 }
 
-impl<DB: Dialect> Store<DB>
-where
-    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
-{
+impl<DB: Dialect> Store<DB> {
     /// Sends statements in one message.
     pub(crate) async fn run(&self, statements: String) -> Result<Reply<DB>, BackendError> {
         self.try_run(&statements).await.map_err(failure::<DB>)
@@ -92,7 +105,7 @@ where
                 None => self.pool.acquire().await?,
             };
             let mut connection = Checkout::new(connection);
-            match send::<DB>(connection.get(), statements.to_owned()).await {
+            match DB::send(connection.get(), statements.to_owned()).await {
                 Ok(reply) => {
                     connection.give_back();
                     return Ok(reply);

@@ -1,7 +1,5 @@
 //! Making tables that are missing.
 
-use sqlx::Executor;
-
 use super::store::{Dialect, Store, failure};
 use crate::error::BackendError;
 
@@ -21,10 +19,7 @@ pub(crate) struct Table<'a> {
 
 impl Table<'_> {
     /// Makes the table unless it is there already.
-    pub(crate) async fn ensure<DB: Dialect>(&self, store: &Store<DB>) -> Result<(), BackendError>
-    where
-        for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
-    {
+    pub(crate) async fn ensure<DB: Dialect>(&self, store: &Store<DB>) -> Result<(), BackendError> {
         let mut refused: Option<sqlx::Error> = None;
         for _ in 0..TRIES {
             match store.try_run(&self.probe).await {
@@ -89,10 +84,7 @@ const VERSION: &str = "v1";
 pub(crate) async fn refuse_later_version<DB: Dialect>(
     name: &str,
     store: &Store<DB>,
-) -> Result<(), BackendError>
-where
-    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
-{
+) -> Result<(), BackendError> {
     let later = format!(
         "SELECT 1 FROM {name} WHERE lock_key = '' AND claimant <> '' AND claimant <> '{VERSION}'"
     );
