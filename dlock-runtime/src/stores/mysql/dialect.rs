@@ -1,4 +1,4 @@
-//! What is particular to MySQL and MariaDB: their literals and their error numbers.
+//! The literals and error numbers of MySQL and MariaDB.
 
 use std::time::Duration;
 
@@ -7,16 +7,15 @@ use sqlx::mysql::MySqlDatabaseError;
 use crate::stores::shared::sql::store::Dialect;
 use crate::stores::shared::sql::{self, Reply, hex};
 
-/// A literal of these very bytes.
+/// A literal of exactly these bytes.
 pub(crate) fn bytes(value: &[u8]) -> String {
     format!("x'{}'", hex(value))
 }
 
-/// The present time in microseconds since 1970: UTC, so that no change to or from summer time
-/// touches it.
+/// The present time in microseconds since 1970, in UTC, so that daylight saving time does not affect it.
 pub(crate) const NOW_MICROS: &str = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))";
 
-/// The error's number, see the server error references of MySQL and of MariaDB.
+/// The error's number; see the server error references of MySQL and MariaDB.
 pub(crate) fn number(error: &sqlx::Error) -> Option<u16> {
     let error = error.as_database_error()?.try_downcast_ref::<MySqlDatabaseError>()?;
     Some(error.number())
@@ -33,9 +32,8 @@ impl Dialect for sqlx::MySql {
         sql::send::<Self>(connection, statements).await
     }
 
-    /// The statement, ended by the server after so long, or when it has waited for a row for so long (in whole seconds):
-    /// MariaDB knows `SET STATEMENT`, MySQL hints in front of what follows the verb, and each reads the other's as a
-    /// comment. Nothing is left of it in the session.
+    /// The wait for a row is limited in whole seconds. MariaDB has `SET STATEMENT`, and MySQL has hints behind the
+    /// verb; each reads the other's as a comment. Neither leaves a setting in the session.
     fn bounded(statement: &str, limit: Duration) -> String {
         let millis = limit.as_millis().max(1);
         let seconds = millis.div_ceil(1_000);

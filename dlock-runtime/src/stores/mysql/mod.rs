@@ -2,31 +2,31 @@
 //!
 //! | column of `dlock_leases` | what it holds |
 //! |---|---|
-//! | `lock_key` | the key; the row without one holds the largest token of rows that were deleted |
-//! | `owner`, `token`, `expires_at` | who holds the lease, its fencing token, its end by the server's clock (UTC) |
-//! | `lock_group`, `group_until` | who share the key and who wait for it in order, until when that means something |
-//! | `gone`, `gone_before`, `gone_since` | owners whose acquire was given up |
+//! | `lock_key` | the key; the row with an empty key holds the largest token of deleted rows |
+//! | `owner`, `token`, `expires_at` | the holder of the lease, its fencing token, and its end by the server's clock (UTC) |
+//! | `lock_group`, `group_until` | those who share the key and those in its queue, and until when that is valid |
+//! | `gone`, `gone_before`, `gone_since` | tombstones: owners whose acquire was given up |
 //!
-//! Each operation is one statement in one message, and a transaction of its own: it works behind a
-//! proxy, and a request that is dropped half-way leaves nothing open (its connection is closed all the
-//! same: the server may still execute what it was sent). What InnoDB undoes for a deadlock is sent
-//! again. The table is made if it is missing; a user that may not do that finds it in
+//! Each operation is one statement in one message, and a transaction of its own. So it works behind a proxy, and a
+//! request that is dropped half-way leaves nothing open (its connection is closed all the same: the server may
+//! still execute the request). A statement that InnoDB undoes because of a deadlock is sent again. The backend
+//! creates the table if it is missing; for a user without that privilege, the table is in
 //! `src/stores/mysql/leases.sql` of this crate.
 //!
 //! A token is the server's time in microseconds, or one more than the last token if that is ahead. A
-//! row is kept for a minute or more after its last use and then deleted; its token lives on in the row
-//! without a key, so that no clock that was set back can make a later one smaller.
+//! row is kept for a minute or more after its last use and then deleted. The row without a key remembers its
+//! token, so that tokens grow even if the clock is set back.
 //!
-//! The server tells nobody of a release: a waiting process looks, at first every few milliseconds and
+//! The server does not notify anybody of a release: a waiting process polls, at first every few milliseconds and
 //! then about thirty times a second, however many of its tasks wait for that key.
 //!
-//! It is tested with MariaDB 10.11. The statements keep to what MySQL 8.0 knows as well.
+//! It is tested with MariaDB 10.11. The statements use only what MySQL 8.0 supports, too.
 //!
 //! # What it does not promise
-//! A replica that is promoted before it has heard of a grant grants again: with asynchronous or
-//! semi-synchronous replication only a fenced resource is safe across a failover (tokens grow as long
-//! as the servers' clocks agree). Several writable nodes (Galera, group replication with more than one
-//! primary) must be reached through one of them.
+//! A replica that is promoted before it has received a grant grants the lock again: with asynchronous or
+//! semi-synchronous replication, only a fenced resource is safe across a failover (tokens grow as long as the
+//! servers' clocks agree). Of several writable nodes (Galera, group replication with more than one primary), use
+//! one for locks.
 
 pub(crate) mod dialect;
 pub(crate) mod idle_rows;
@@ -58,32 +58,30 @@ use crate::stores::shared::sql_leases::options::LeaseOptions;
 #[derive(Clone)]
 pub struct MySql(Arc<Leases<Statements>>);
 
-/// How to use a MySQL or MariaDB server; made by [`MySql::builder`].
+/// Options for a MySQL or MariaDB server, created by [`MySql::builder`].
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing before it connects"]
 pub struct MySqlBuilder(LeaseOptions);
 
 impl MySql {
-    /// Connects to `mysql://user:password@host:port/database` (or `mariadb://…`), making the table if
-    /// it is missing. TLS and other options are those of sqlx's URLs (`?ssl-mode=REQUIRED`; turn on
-    /// one of sqlx's TLS features; MySQL's default authentication without TLS needs its feature
-    /// `mysql-rsa`).
+    /// Connects to `mysql://user:password@host:port/database` (or `mariadb://…`), creating the table if it is
+    /// missing. TLS and other options are those of sqlx's URLs (`?ssl-mode=REQUIRED`; enable one of sqlx's TLS
+    /// features; MySQL's default authentication without TLS needs its feature `mysql-rsa`).
     ///
     /// # Errors
-    /// A URL that cannot be read or has a parameter that nobody knows, a server that cannot be reached or refuses
-    /// the credentials, a user that may neither find nor make the table, a table of another version. No error
-    /// shows the password, or the value of a parameter.
+    /// A URL that cannot be read or has an unknown parameter, a server that cannot be reached or refuses the
+    /// credentials, a user that can neither find nor create the table, a table of another version. No error
+    /// contains the password or the value of a parameter.
     ///
     /// # Cancel safety
-    /// Cancel safe: making the table is idempotent.
+    /// Cancel safe: creating the table is idempotent.
     pub async fn connect(url: &str) -> Result<Self, BackendError> {
         Self::builder().connect(url).await
     }
 
-    /// Uses connections of an existing pool, and up to four more that are opened as the pool's are (its options and
-    /// hooks at the time included) for renewals and releases, so that work that keeps the pool's connections loses
-    /// no lock. No setting is left on any. Credentials that change are given to the pool, by its
-    /// `set_connect_options`.
+    /// Uses an existing pool, and up to four more connections for renewals and releases, opened with the pool's
+    /// options and hooks as they are at this time, so that work that occupies the pool's connections loses no lock.
+    /// No setting is left on a connection. To change credentials, pass them to the pool's `set_connect_options`.
     ///
     /// # Errors
     /// Those of [`connect`](Self::connect).
@@ -94,45 +92,43 @@ impl MySql {
         Self::builder().with_pool(pool).await
     }
 
-    /// Options before connecting.
+    /// Sets options before connecting.
     pub fn builder() -> MySqlBuilder {
         MySqlBuilder(LeaseOptions::default())
     }
 
-    /// Deletes the rows of keys that nobody has used for some minutes. It takes two calls a minute or
-    /// more apart: the first one remembers the rows' largest token, below which no later one comes
-    /// out.
+    /// Deletes the rows of keys that have not been used for some minutes. It takes two calls, a minute or more apart:
+    /// the first one remembers the rows' largest token, so that later tokens exceed it.
     ///
-    /// A backend in use does it by itself, about once a minute; for the rows of
-    /// [row locks](crate::transaction::delete_idle_rows) in the same database as well.
+    /// A backend in use does this by itself, about once a minute, and does the same for the rows of
+    /// [row locks](crate::transaction::delete_idle_rows) in the same database.
     ///
     /// # Errors
-    /// A server that fails.
+    /// A server error.
     ///
     /// # Cancel safety
-    /// Cancel safe: what was deleted is deleted.
+    /// Cancel safe: rows that were deleted stay deleted.
     pub async fn delete_idle_rows(&self) -> Result<(), BackendError> {
         sweep::delete_idle_rows(&self.0).await
     }
 }
 
 impl MySqlBuilder {
-    /// The table that holds the leases, with or without its database; `dlock_leases` if not set.
-    /// Services with different tables share a database without excluding each other.
+    /// Sets the table that holds the leases, with or without its database; `dlock_leases` if not set. Services with different tables share a database without excluding each other.
     pub fn table(mut self, table: impl Into<String>) -> Self {
         self.0.table(table.into());
         self
     }
 
-    /// How long the server may take to answer a request, a wait for a connection of the pool
-    /// included; 5 s if not set, 30 s at most. The server itself ends a statement after so long.
+    /// Limits how long the server may take to answer a request, including the wait for a connection of the pool;
+    /// 5 s if not set, 30 s at most. The server itself ends a statement after that time.
     pub fn response_timeout(mut self, limit: Duration) -> Self {
         self.0.response_timeout(limit);
         self
     }
 
-    /// How many connections [`connect`](Self::connect) opens at most, besides up to four that are kept for
-    /// renewals and releases; 10 if not set.
+    /// Limits how many connections [`connect`](Self::connect) opens, besides up to four for renewals and releases;
+    /// 10 if not set.
     pub fn max_connections(mut self, connections: u32) -> Self {
         self.0.max_connections(connections);
         self
@@ -141,7 +137,7 @@ impl MySqlBuilder {
     /// Connects; see [`MySql::connect`].
     ///
     /// # Errors
-    /// Those of [`MySql::connect`], and a table whose name is not one.
+    /// Those of [`MySql::connect`], and a table name that is not valid.
     ///
     /// # Cancel safety
     /// Cancel safe.
@@ -152,7 +148,7 @@ impl MySqlBuilder {
     /// Uses a pool; see [`MySql::with_pool`].
     ///
     /// # Errors
-    /// Those of [`MySql::with_pool`], and a table whose name is not one.
+    /// Those of [`MySql::with_pool`], and a table name that is not valid.
     ///
     /// # Cancel safety
     /// Cancel safe.
@@ -186,7 +182,7 @@ impl AsyncBackend for MySql {
         self.0.release(claim, release).await
     }
 
-    /// A release from here on is seen.
+    /// Sees every release from now on.
     async fn watch(&self, key: &LockKey) -> Result<Box<dyn Watch>, BackendError> {
         let seen = self.0.holders(key).await?;
         Ok(Box::new(RowWatch { mysql: self.clone(), key: key.clone(), seen }))
@@ -215,7 +211,7 @@ impl fmt::Debug for MySql {
     }
 }
 
-/// Looks whether one of the holders is gone.
+/// Polls whether one of the holders is gone.
 struct RowWatch {
     mysql: MySql,
     key: LockKey,

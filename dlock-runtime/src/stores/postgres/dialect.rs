@@ -1,4 +1,4 @@
-//! What is particular to PostgreSQL: its literals and its error codes.
+//! PostgreSQL's literals and error codes.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::key::LockKey;
 use crate::stores::shared::sql::store::Dialect;
 use crate::stores::shared::sql::{self, Reply, hex};
 
-/// The key as it is stored: a text cannot hold the character zero.
+/// The key as it is stored: PostgreSQL's text cannot contain the character zero.
 pub(crate) fn stored(key: &LockKey) -> String {
     key.as_str().replace('\\', r"\\").replace('\0', r"\0")
 }
@@ -26,12 +26,12 @@ pub(crate) fn read_key(text: &str) -> LockKey {
     key.into()
 }
 
-/// A text literal that holds in every setting of `standard_conforming_strings` and every encoding.
+/// A text literal that is independent of `standard_conforming_strings` and of the encoding.
 pub(crate) fn text(value: &str) -> String {
     format!("convert_from(decode('{}','hex'),'UTF8')", hex(value.as_bytes()))
 }
 
-/// The SQLSTATE, see "PostgreSQL Error Codes" in its documentation.
+/// The SQLSTATE; see "PostgreSQL Error Codes" in the manual.
 pub(crate) fn sqlstate(error: &sqlx::Error) -> Option<&str> {
     let error = error.as_database_error()?.try_downcast_ref::<PgDatabaseError>()?;
     Some(error.code())
@@ -48,8 +48,8 @@ impl Dialect for sqlx::Postgres {
         sql::send::<Self>(connection, statements).await
     }
 
-    /// The statements of a message, each ended by the server after so long. The setting ends with the transaction, which
-    /// is the message; on a proxy that pools by transaction it meets nobody else.
+    /// The setting applies to each statement of the message. It ends with the transaction, which is the message, so
+    /// behind a proxy that pools by transaction it affects nobody else.
     fn bounded(statements: &str, limit: Duration) -> String {
         let limit = limit.as_millis().max(1);
         format!("SET LOCAL statement_timeout = {limit}; {statements}")

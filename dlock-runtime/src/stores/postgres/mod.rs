@@ -2,28 +2,28 @@
 //!
 //! | column of `dlock_leases` | what it holds |
 //! |---|---|
-//! | `lock_key` | the key; the row without one holds the largest token of rows that were deleted |
-//! | `owner`, `token`, `expires_at` | who holds the lease, its fencing token, its end by the server's clock |
-//! | `wanted`, `released` | does a process wait, and what the last release found |
-//! | `gone`, `gone_before`, `gone_since` | owners whose acquire was given up |
-//! | `lock_group`, `group_until` | who share the key and who wait for it in order, until when that means something |
+//! | `lock_key` | the key; the row with an empty key holds the largest token of deleted rows |
+//! | `owner`, `token`, `expires_at` | the holder of the lease, its fencing token, and its end by the server's clock |
+//! | `wanted`, `released` | whether a process waits, and what the last release found |
+//! | `gone`, `gone_before`, `gone_since` | tombstones: owners whose acquire was given up |
+//! | `lock_group`, `group_until` | those who share the key and those in its queue, and until when that is valid |
 //!
-//! Each operation is one statement in one message, and a transaction of its own: it works behind a
-//! proxy that pools by transaction, and a request that is dropped half-way leaves nothing open (its
-//! connection is closed all the same). The table is made if it is missing; a role that may not do that
-//! finds it in `src/stores/postgres/leases.sql` of this crate.
+//! Each operation is one statement in one message, and a transaction of its own. So it works behind a proxy that
+//! pools by transaction, and a request that is dropped half-way leaves nothing open (its connection is closed all
+//! the same). The backend creates the table if it is missing; for a role without that privilege, the table is in
+//! `src/stores/postgres/leases.sql` of this crate.
 //!
 //! A token is the server's time in microseconds, or one more than the last token if that is ahead. A
-//! row is kept for a minute or more after its last use and then deleted; its token lives on in the row
-//! without a key, so that no clock that was set back can make a later one smaller.
+//! row is kept for a minute or more after its last use and then deleted. The row without a key remembers its
+//! token, so that tokens grow even if the clock is set back.
 //!
-//! Waiters are woken by `NOTIFY` over one connection per backend, sent only where somebody waits for
-//! that key. Where no notice comes through (behind such a proxy) they look for themselves.
+//! `NOTIFY` wakes waiters over one connection per backend. It is sent only if somebody waits for that key. Where
+//! notifications do not arrive (behind such a proxy), waiters poll.
 //!
 //! # What it does not promise
-//! A replica that is promoted before it has heard of a grant grants again: with asynchronous
-//! replication only a fenced resource is safe across a failover (tokens grow as long as the servers'
-//! clocks agree). The same holds for `synchronous_commit = off` and a crash.
+//! A replica that is promoted before it has received a grant grants the lock again: with asynchronous replication,
+//! only a fenced resource is safe across a failover (tokens grow as long as the servers' clocks agree). The same
+//! holds for `synchronous_commit = off` and a crash.
 
 pub(crate) mod dialect;
 mod leases;
@@ -63,31 +63,30 @@ pub struct Postgres {
     notices: Arc<Notices>,
 }
 
-/// How to use a PostgreSQL server; made by [`Postgres::builder`].
+/// Options for a PostgreSQL server, created by [`Postgres::builder`].
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing before it connects"]
 pub struct PostgresBuilder(LeaseOptions);
 
 impl Postgres {
-    /// Connects to `postgres://user:password@host:port/database`, making the table if it is missing.
-    /// TLS and other options are those of sqlx's URLs (`?sslmode=require`; turn on one of sqlx's TLS
-    /// features).
+    /// Connects to `postgres://user:password@host:port/database`, creating the table if it is missing.
+    /// TLS and other options are those of sqlx's URLs (`?sslmode=require`; enable one of sqlx's TLS features).
     ///
     /// # Errors
-    /// A URL that cannot be read or has a parameter that nobody knows, a server that cannot be reached or refuses
-    /// the credentials, a role that may neither find nor make the table, a table of another version. No error
-    /// shows the password, or the value of a parameter.
+    /// A URL that cannot be read or has an unknown parameter, a server that cannot be reached or refuses the
+    /// credentials, a role that can neither find nor create the table, a table of another version. No error
+    /// contains the password or the value of a parameter.
     ///
     /// # Cancel safety
-    /// Cancel safe: making the table is idempotent.
+    /// Cancel safe: creating the table is idempotent.
     pub async fn connect(url: &str) -> Result<Self, BackendError> {
         Self::builder().connect(url).await
     }
 
-    /// Uses connections of an existing pool, and some more that are opened as the pool's are (its options and hooks
-    /// at the time included): one to listen, and up to four for renewals and releases, so that work that keeps the
-    /// pool's connections loses no lock. No setting is left on any. Credentials that change are given to the pool,
-    /// by its `set_connect_options`.
+    /// Uses an existing pool, and a few more connections, opened with the pool's options and hooks as they are at
+    /// this time: one to listen, and up to four for renewals and releases, so that work that occupies the pool's
+    /// connections loses no lock. No setting is left on a connection. To change credentials, pass them to the pool's
+    /// `set_connect_options`.
     ///
     /// # Errors
     /// Those of [`connect`](Self::connect).
@@ -98,21 +97,21 @@ impl Postgres {
         Self::builder().with_pool(pool).await
     }
 
-    /// Options before connecting.
+    /// Sets options before connecting.
     pub fn builder() -> PostgresBuilder {
         PostgresBuilder(LeaseOptions::default())
     }
 
-    /// Deletes the rows of keys that nobody has used for a minute. It takes two calls a minute or more
-    /// apart: the first one remembers the rows' largest token, below which no later one comes out.
+    /// Deletes the rows of keys that have not been used for a minute. It takes two calls, a minute or more apart: the
+    /// first one remembers the rows' largest token, so that later tokens exceed it.
     ///
-    /// A backend in use does it by itself, about once a minute.
+    /// A backend in use does this by itself, about once a minute.
     ///
     /// # Errors
-    /// A server that fails.
+    /// A server error.
     ///
     /// # Cancel safety
-    /// Cancel safe: what was deleted is deleted.
+    /// Cancel safe: rows that were deleted stay deleted.
     pub async fn delete_idle_rows(&self) -> Result<(), BackendError> {
         Statements::sweep(&self.leases).await
     }
@@ -124,23 +123,22 @@ impl Postgres {
 }
 
 impl PostgresBuilder {
-    /// The table that holds the leases, with or without its schema; `dlock_leases` if not set, found
-    /// along the role's `search_path`. Services with different tables share a database without
-    /// excluding each other.
+    /// Sets the table that holds the leases, with or without its schema; `dlock_leases` on the role's `search_path`
+    /// if not set. Services with different tables share a database without excluding each other.
     pub fn table(mut self, table: impl Into<String>) -> Self {
         self.0.table(table.into());
         self
     }
 
-    /// How long the server may take to answer a request, a wait for a connection of the pool
-    /// included; 5 s if not set, 30 s at most. The server itself ends a statement after so long.
+    /// Limits how long the server may take to answer a request, including the wait for a connection of the pool;
+    /// 5 s if not set, 30 s at most. The server itself ends a statement after that time.
     pub fn response_timeout(mut self, limit: Duration) -> Self {
         self.0.response_timeout(limit);
         self
     }
 
-    /// How many connections [`connect`](Self::connect) opens at most, besides the one that listens and
-    /// up to four that are kept for renewals and releases; 10 if not set.
+    /// Limits how many connections [`connect`](Self::connect) opens, besides the one that listens and up to four for
+    /// renewals and releases; 10 if not set.
     pub fn max_connections(mut self, connections: u32) -> Self {
         self.0.max_connections(connections);
         self
@@ -149,7 +147,7 @@ impl PostgresBuilder {
     /// Connects; see [`Postgres::connect`].
     ///
     /// # Errors
-    /// Those of [`Postgres::connect`], and a table whose name is not one.
+    /// Those of [`Postgres::connect`], and a table name that is not valid.
     ///
     /// # Cancel safety
     /// Cancel safe.
@@ -160,7 +158,7 @@ impl PostgresBuilder {
     /// Uses a pool; see [`Postgres::with_pool`].
     ///
     /// # Errors
-    /// Those of [`Postgres::with_pool`], and a table whose name is not one.
+    /// Those of [`Postgres::with_pool`], and a table name that is not valid.
     ///
     /// # Cancel safety
     /// Cancel safe.

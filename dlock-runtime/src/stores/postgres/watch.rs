@@ -18,14 +18,14 @@ pub(super) struct RowWatch {
     postgres: Postgres,
     key: LockKey,
     interest: Interest,
-    /// Has the row been told that its release is to be announced?
+    /// Does the row say that its release is to be announced?
     announced: bool,
     /// Who held the key at the last look.
     seen: Vec<u64>,
 }
 
 impl RowWatch {
-    /// A release from here on is seen.
+    /// Sees every release from now on.
     pub(super) async fn begin(postgres: Postgres, key: &LockKey) -> Result<Self, BackendError> {
         let interest = postgres.notices.of(dialect::stored(key));
         let key = key.clone();
@@ -41,7 +41,7 @@ impl RowWatch {
         Ok(watch)
     }
 
-    /// Has the key's release announced; false if nobody holds it.
+    /// Requests that the key's release be announced; false if nobody holds it.
     async fn want(&self) -> Result<bool, BackendError> {
         let leases = &self.postgres.leases;
         let want = leases.sql.want(&self.key);

@@ -1,7 +1,7 @@
 //! Leases in a table of a database: everything that does not depend on which database it is.
 //!
-//! A plain acquire, a renewal and a release of an exclusive lease are one statement each. All the rest looks at the
-//! row, decides, and changes the row if it is still the same; see [`crate::lock_table::row`].
+//! A plain acquire, and the renewal and release of an exclusive lease, are one statement each. Everything else reads
+//! the row, decides, and writes it if it has not changed since the read; see [`crate::lock_table::row`].
 
 pub(crate) mod connections;
 pub(crate) mod leases;
@@ -31,17 +31,18 @@ pub(crate) trait LeaseStatements {
 
     fn look(&self, claim: &Claim) -> String;
 
-    /// The rows of the keys that begin so and are held or waited for: as [`look`](Self::look), and the key.
+    /// Returns the rows of the keys with this prefix that are held or waited for: the columns of
+    /// [`look`](Self::look), and the key.
     fn list(&self, prefix: &LockKey) -> String;
 
-    /// Makes a row that nobody holds.
+    /// Creates a row that nobody holds.
     fn make(&self, key: &LockKey) -> String;
 
-    /// Changes the row if it is still as it was looked at.
+    /// Changes the row if it has not changed since the read.
     fn exchange(&self, claim: &Claim, old: &LeaseRow, new: &NewRow, purpose: Purpose) -> String;
 }
 
-/// What is a database's own about leases: how it is reached, what its answers mean, and what it can do in one statement.
+/// What differs between the databases besides the statements: the URL, the table, and what an answer means.
 pub(crate) trait LeaseDialect: LeaseStatements + Sized + Send + Sync + 'static {
     type Database: Dialect;
 
@@ -70,25 +71,25 @@ pub(crate) trait LeaseDialect: LeaseStatements + Sized + Send + Sync + 'static {
     /// Did [`release`](LeaseStatements::release) find the lease?
     fn is_released(reply: &Reply<Self::Database>, release: Release) -> bool;
 
-    /// Reads what [`look`](LeaseStatements::look) found.
+    /// Reads a row of [`look`](LeaseStatements::look).
     fn looked_at(row: &RowOf<Self>) -> Result<LeaseRow, BackendError>;
 
-    /// Reads the key behind that, which [`list`](LeaseStatements::list) found.
+    /// Reads the key in a row of [`list`](LeaseStatements::list).
     fn listed_key(row: &RowOf<Self>) -> Result<LockKey, BackendError>;
 
-    /// Acquires an exclusive lease in one statement. None if others share the key or wait for it in order: that takes
-    /// a look at the row.
+    /// Acquires an exclusive lease in one statement. Returns `None` if the key has a group or a queue: then a read and a
+    /// write decide.
     fn acquire_alone(
         rows: &Rows<'_, Self>,
         claim: &Claim,
     ) -> impl Future<Output = Result<Option<Attempt>, BackendError>> + Send;
 
-    /// As [`RowStore::exchange_all`](crate::lock_table::row::RowStore::exchange_all).
+    /// See [`RowStore::exchange_all`](crate::lock_table::row::RowStore::exchange_all).
     fn exchange_all(
         rows: &Rows<'_, Self>,
         changes: &[Change<'_>],
     ) -> impl Future<Output = Result<bool, BackendError>> + Send;
 
-    /// Deletes what nobody has used for a while; called now and then.
+    /// Deletes rows that have not been used for a while; called now and then.
     fn sweep(leases: &Leases<Self>) -> impl Future<Output = Result<(), BackendError>> + Send;
 }

@@ -1,18 +1,18 @@
-//! Watching a key by looking, for databases that tell nobody.
+//! Polling a key, for databases that do not notify.
 
 use std::time::Duration;
 
 use crate::backoff::Backoff;
 use crate::error::BackendError;
 
-/// The first look comes soon: most locks are held for a short while.
+/// The first poll comes soon: most locks are held for a short while.
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
 
-/// A waiting process costs the server at most so often a look.
+/// Limits how often a waiting process polls the server.
 const LONGEST_PAUSE: Duration = Duration::from_millis(40);
 
-/// Looks at who hold the key until one of those `seen` is gone, or nobody holds it. Never ends when it
-/// cannot be told: the engine's own tries go on.
+/// Polls the holders of the key until one of those `seen` is gone, or nobody holds it. On an error it never ends: the
+/// engine's own retries go on.
 pub(crate) async fn until_one_less<F>(seen: &mut Vec<u64>, holders: impl Fn() -> F)
 where
     F: Future<Output = Result<Vec<u64>, BackendError>>,

@@ -1,5 +1,5 @@
-//! A pool of connections as the lease backends use it: every request bounded in time, and no
-//! connection given back while anything of a request is left on it.
+//! A pool of connections as the lease backends use it: every request is bounded in time, and no connection returns to
+//! the pool while anything of a request is left on it.
 
 use std::time::Duration;
 
@@ -11,16 +11,16 @@ use crate::backoff::Backoff;
 use crate::error::BackendError;
 use crate::stores::shared::doubt::Doubt;
 
-/// How often a statement that the server undid is sent again before the caller hears of it.
+/// How often a statement that the server undid is sent again before the caller gets the error.
 const REPEATS: u32 = 10;
 
-/// How long an answer may take unless something else is said.
+/// How long an answer may take by default.
 pub(crate) const DEFAULT_LIMIT: Duration = Duration::from_secs(5);
 
-/// The same at most: unused rows are kept for longer than any statement is under way.
+/// The same at most: unused rows are kept for longer than any statement can be in flight.
 pub(crate) const LONGEST_LIMIT: Duration = Duration::from_secs(30);
 
-/// How many connections a pool of ours opens at most unless something else is said.
+/// How many connections our own pool opens at most by default.
 pub(crate) const DEFAULT_CONNECTIONS: u32 = 10;
 
 /// How a database takes statements, and what its errors mean.
@@ -30,7 +30,7 @@ pub(crate) trait Dialect: Database {
     /// Does [`bounded`](Self::bounded) put a statement of its own before the others?
     const BOUND_IS_A_STATEMENT: bool;
 
-    /// [`send`](super::send): only for a database that is known can it be told that every connection executes.
+    /// [`send`](super::send). It is here because generic code cannot say that every connection is an executor.
     fn send(
         connection: &mut Self::Connection,
         statements: String,
@@ -82,12 +82,13 @@ impl<DB: Dialect> Store<DB> {
         self.try_run(&statements).await.map_err(failure::<DB>)
     }
 
-    /// As [`run`](Self::run), with the error as it came.
+    /// Like [`run`](Self::run), with the unchanged error.
     pub(crate) async fn try_run(&self, statements: &str) -> Result<Reply<DB>, sqlx::Error> {
         self.in_time(self.send(None, statements, 0, None)).await
     }
 
-    /// Over this connection at first, if there is one. That it was sent over another one then is noted in `doubt`.
+    /// Sends statements, first over `first` if there is one. If they are sent again over another connection, `doubt`
+    /// notes it.
     pub(crate) async fn send(
         &self,
         first: Option<PoolConnection<DB>>,
@@ -129,7 +130,7 @@ impl<DB: Dialect> Store<DB> {
         }
     }
 
-    /// What comes of work on the pool, if it comes in time.
+    /// Awaits work on the pool for at most the limit.
     pub(crate) async fn in_time<T>(
         &self,
         work: impl Future<Output = Result<T, sqlx::Error>>,
@@ -142,14 +143,14 @@ impl<DB: Dialect> Store<DB> {
     }
 }
 
-/// A pool of connections of our own.
+/// Opens a pool of our own.
 pub(crate) async fn connect<DB: Dialect>(
     options: <DB::Connection as Connection>::Options,
     address: &str,
     connections: u32,
     limit: Duration,
 ) -> Result<Pool<DB>, BackendError> {
-    // One alone first: a pool would hide why it has no connection.
+    // First a single connection: a pool would hide why it cannot connect.
     let first = tokio::time::timeout(limit, DB::Connection::connect_with(&options)).await;
     let first = first.unwrap_or(Err(sqlx::Error::PoolTimedOut));
     let unreachable = |error| {
@@ -160,20 +161,20 @@ pub(crate) async fn connect<DB: Dialect>(
     Ok(PoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(limit)
-        // A broken connection shows when it is used, and the request is sent again.
+        // A broken connection is noticed when it is used, and the request is sent again.
         .test_before_acquire(false)
         .connect_lazy_with(options))
 }
 
-/// The error as the engine takes it.
+/// The error as the engine classifies it.
 pub(crate) fn failure<DB: Dialect>(error: sqlx::Error) -> BackendError {
     let never_executed = is_unsent(&error) || DB::is_undone(&error);
     let failure = explain(DB::KIND, error, DB::is_transient);
     if never_executed { failure.not_sent() } else { failure }
 }
 
-/// A connection out of the pool. Unless it is given back it is closed: a request that was dropped
-/// half-way, or that failed below the protocol, leaves who knows what on it.
+/// A connection from the pool. It is closed unless it is given back: a request that was dropped half-way, or failed
+/// below the protocol, leaves the connection in an unknown state.
 pub(crate) struct Checkout<DB: Database>(Option<PoolConnection<DB>>);
 
 impl<DB: Database> Checkout<DB> {
@@ -182,7 +183,7 @@ impl<DB: Database> Checkout<DB> {
     }
 
     pub(crate) fn get(&mut self) -> &mut DB::Connection {
-        self.0.as_mut().expect("it is taken out only at the end")
+        self.0.as_mut().expect("the connection is only taken out at the end")
     }
 
     pub(crate) fn give_back(mut self) {
@@ -193,7 +194,7 @@ impl<DB: Database> Checkout<DB> {
 impl<DB: Database> Drop for Checkout<DB> {
     fn drop(&mut self) {
         if let Some(connection) = self.0.take() {
-            // At once, and without a word to a server that may not listen.
+            // At once, without a goodbye to a server that may not answer.
             drop(connection.detach());
         }
     }

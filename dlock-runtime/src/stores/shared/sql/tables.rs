@@ -1,30 +1,30 @@
-//! Making tables that are missing.
+//! Creates tables that are missing.
 
 use super::store::{Dialect, Store, failure};
 use crate::error::BackendError;
 
-/// Other processes may make the same table at the same moment, and then fail or make this one fail.
+/// Other processes may create the same table at the same moment, which makes one of them fail.
 const TRIES: u32 = 5;
 
-/// A table and the file that makes it.
+/// A table and the file that creates it.
 pub(crate) struct Table<'a> {
     pub(crate) name: &'a str,
     /// The file in this crate.
     pub(crate) file: &'static str,
-    /// What is in it, under the table's real name.
+    /// The text of the file, with the table's real name.
     pub(crate) statements: String,
-    /// Answers without an error only if the table can be used.
+    /// A statement that succeeds only if the table can be used.
     pub(crate) probe: String,
 }
 
 impl Table<'_> {
-    /// Makes the table unless it is there already.
+    /// Creates the table if it is missing.
     pub(crate) async fn ensure<DB: Dialect>(&self, store: &Store<DB>) -> Result<(), BackendError> {
         let mut refused: Option<sqlx::Error> = None;
         for _ in 0..TRIES {
             match store.try_run(&self.probe).await {
                 Ok(reply) if reply.row().is_some() => return Ok(()),
-                // The table is there, but not its first row.
+                // The table exists, but its first row is missing.
                 Ok(_) => {}
                 Err(error) if DB::is_table_missing(&error) => {}
                 Err(error) if DB::is_forbidden(&error) => return Err(self.forbidden::<DB>(error)),
@@ -35,7 +35,7 @@ impl Table<'_> {
             }
             refused = store.try_run(&self.statements).await.err();
         }
-        // It is there, and making it did not help.
+        // It exists, and creating it did not help.
         if let Err(error) = store.try_run(&self.probe).await
             && DB::is_table_missing(&error)
         {
@@ -44,7 +44,7 @@ impl Table<'_> {
         Err(match refused {
             Some(error) => failure::<DB>(error),
             None => BackendError::permanent(format!(
-                "{}: the table `{}` was made but does not answer",
+                "{}: the table `{}` was created but cannot be read",
                 DB::KIND,
                 self.name
             )),
@@ -54,7 +54,7 @@ impl Table<'_> {
     fn forbidden<DB: Dialect>(&self, error: sqlx::Error) -> BackendError {
         let (kind, name, file) = (DB::KIND, self.name, self.file);
         BackendError::permanent(format!(
-            "{kind}: this role may not use the table `{name}` ({error}); `{file}` of dlock-runtime names the privileges it needs"
+            "{kind}: this role may not use the table `{name}` ({error}); `{file}` of dlock-runtime lists the required privileges"
         ))
         .with_source(error)
     }
@@ -62,7 +62,7 @@ impl Table<'_> {
     fn of_another_version<DB: Dialect>(&self, error: sqlx::Error) -> BackendError {
         let (kind, name, file) = (DB::KIND, self.name, self.file);
         BackendError::permanent(format!(
-            "{kind}: the table `{name}` is not the one that this version of dlock uses ({error}); rename or drop it while no service uses it, and it is made anew, or let it become what `{file}` of dlock-runtime makes"
+            "{kind}: the table `{name}` is not the one that this version of dlock uses ({error}); while no service uses it, rename or drop it (it is then created again), or alter it to match `{file}` of dlock-runtime"
         ))
         .with_source(error)
     }
@@ -70,17 +70,17 @@ impl Table<'_> {
     fn may_not_be_made<DB: Dialect>(&self, error: sqlx::Error) -> BackendError {
         let (kind, name, file) = (DB::KIND, self.name, self.file);
         BackendError::permanent(format!(
-            "{kind}: the table `{name}` is missing and this role may not make it ({error}); let a role that may run `{file}` of dlock-runtime once"
+            "{kind}: the table `{name}` is missing and this role may not create it ({error}); run `{file}` of dlock-runtime once as a role that may"
         ))
         .with_source(error)
     }
 }
 
-/// The version of the table of leases that this version of the crate uses: its row without a key says so where it
-/// would say whose row it is. Tables that were made before there were versions say nothing there.
+/// The version of the table of leases that this version of the crate uses. The row without a key stores it in its
+/// `claimant` column, which is empty in tables older than the versions.
 const VERSION: &str = "v1";
 
-/// Refuses a table that a later version has changed.
+/// Refuses a table of a later version.
 pub(crate) async fn refuse_later_version<DB: Dialect>(
     name: &str,
     store: &Store<DB>,
@@ -97,8 +97,8 @@ pub(crate) async fn refuse_later_version<DB: Dialect>(
     }
 }
 
-/// A table's name becomes part of statements: letters, digits and underscores, with a schema or
-/// without.
+/// A table's name becomes part of statements, so it may only have letters, digits and underscores, with or without a
+/// schema.
 pub(crate) fn check_name(kind: &str, name: &str) -> Result<(), BackendError> {
     let is_word = |word: &str| {
         !word.is_empty()
@@ -109,7 +109,7 @@ pub(crate) fn check_name(kind: &str, name: &str) -> Result<(), BackendError> {
         return Ok(());
     }
     let problem = format!(
-        "{kind}: `{name}` cannot be a table's name: write letters, digits and underscores, with a schema and a dot before them or without"
+        "{kind}: `{name}` is not a valid table name: use letters, digits and underscores, optionally after a schema and a dot"
     );
     Err(BackendError::permanent(problem).not_sent())
 }

@@ -1,12 +1,12 @@
-//! What stands behind the `?` of a database's URL. sqlx passes over what it does not know, or logs it with its value:
-//! a connection without TLS, or a password in a log, for a slip of the pen.
+//! The parameters behind the `?` of a database's URL. sqlx ignores an unknown one, or logs it with its value, so that a
+//! typo means a connection without TLS, or a password in a log.
 
 use percent_encoding::percent_decode_str;
 
 use crate::error::BackendError;
 use crate::nearest::nearest;
 
-/// Refuses a URL with a parameter that is none of these, by its name and without its value.
+/// Refuses a URL with an unknown parameter. The error has its name, and not its value.
 pub(crate) fn check_parameters(kind: &str, url: &str, known: &[&str]) -> Result<(), BackendError> {
     let Some((_, parameters)) = url.split_once('?') else { return Ok(()) };
     let parameters = parameters.split_once('#').map_or(parameters, |(parameters, _)| parameters);
@@ -18,12 +18,11 @@ pub(crate) fn check_parameters(kind: &str, url: &str, known: &[&str]) -> Result<
         if known.iter().any(|known| is_called(&name, known)) {
             continue;
         }
-        // A `?` in a password makes parameters of its end.
+        // A `?` in a password turns the rest of the URL into parameters.
         let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
         if parameters.contains('@') || name.len() > 32 || !name.bytes().all(is_name) {
             return refuse(
-                "the URL has a parameter that is none; a `?` in its password is written `%3F`"
-                    .to_owned(),
+                "the URL has an invalid parameter; write a `?` in its password as `%3F`".to_owned(),
             );
         }
         return refuse(match nearest(&name, known) {
@@ -32,7 +31,7 @@ pub(crate) fn check_parameters(kind: &str, url: &str, known: &[&str]) -> Result<
             }
             None => {
                 format!(
-                    "the URL has an unknown parameter `{name}`; there are: {}",
+                    "the URL has an unknown parameter `{name}`; known are: {}",
                     known.join(", ")
                 )
             }
@@ -78,8 +77,8 @@ mod tests {
             "postgres://h/d?s3cret%20s3cret=1",
             "postgres://h/d?passwd=s3cret",
         ] {
-            let told = check_parameters("postgres", url, KNOWN).unwrap_err().to_string();
-            assert!(!told.contains("s3cret"), "{told}");
+            let message = check_parameters("postgres", url, KNOWN).unwrap_err().to_string();
+            assert!(!message.contains("s3cret"), "{message}");
         }
     }
 }

@@ -20,6 +20,7 @@ use crate::stores::shared::sql::store::Dialect;
 use crate::stores::shared::sql::tables::Table;
 use crate::stores::shared::sweeper::Sweeping;
 
+/// One table of leases, and the connections to it.
 pub(crate) struct Leases<S: LeaseDialect> {
     pub(crate) store: Arc<LeaseStore<S::Database>>,
     pub(crate) sql: S,
@@ -36,7 +37,7 @@ impl<S: LeaseDialect> Leases<S> {
         Self::over(options, pool, true).await
     }
 
-    /// Uses a pool; `is_own` says that the service does no other work on it. Makes the table if it is missing.
+    /// Uses a pool; `is_own` says that the service does no other work on it. Creates the table if it is missing.
     pub(crate) async fn over(
         options: LeaseOptions,
         pool: Pool<S::Database>,
@@ -94,7 +95,7 @@ impl<S: LeaseDialect> Leases<S> {
         release: Release,
     ) -> Result<Released, BackendError> {
         let may_be_in_a_group = claim.may_be_in_a_group();
-        // In a group only the tombstone is of use.
+        // For a member of a group the statement only leaves the tombstone.
         if !may_be_in_a_group || release.late_acquire {
             let statement = self.sql.release(claim, release);
             let reply = self.store.run(Lane::Holds, &statement).await?;
@@ -102,7 +103,7 @@ impl<S: LeaseDialect> Leases<S> {
                 return Ok(Released::Released);
             }
         }
-        // It is in the group, is not held any more, or was revoked.
+        // It may be in the group, is no longer held, or was revoked.
         row::release(&Rows::of(self), claim, release).await
     }
 
@@ -133,7 +134,7 @@ impl<S: LeaseDialect> Leases<S> {
         self.sql.table()
     }
 
-    /// The tokens of those who hold the key.
+    /// The tokens of the key's holders.
     pub(crate) async fn holders(&self, key: &LockKey) -> Result<Vec<u64>, BackendError> {
         row::holders(&Rows::of(self), &nobodys(key)).await
     }
@@ -163,7 +164,7 @@ async fn acquire<S: LeaseDialect>(
     row::acquire(rows, claim).await
 }
 
-/// For a look at the key.
+/// For a read of the key.
 fn nobodys(key: &LockKey) -> Claim {
     Claim::new(key.clone(), Duration::ZERO)
 }

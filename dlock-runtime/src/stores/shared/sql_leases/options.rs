@@ -1,4 +1,4 @@
-//! How a backend connects to its database: what its builder sets, and what its URL says.
+//! How a backend connects to its database: the options of its builder, and its URL.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::stores::shared::sql::store::{
     DEFAULT_CONNECTIONS, DEFAULT_LIMIT, Dialect, LONGEST_LIMIT,
 };
 
-/// What a builder sets.
+/// The options of a builder.
 #[derive(Clone, Debug)]
 pub(crate) struct LeaseOptions {
     pub(super) table: String,
@@ -45,7 +45,7 @@ impl LeaseOptions {
     }
 }
 
-/// Reads a URL. sqlx is told not to log statements.
+/// Reads a URL, and turns off sqlx's logging of statements.
 pub(super) fn of_url<S: LeaseDialect>(url: &str) -> Result<Options<S::Database>, BackendError> {
     let kind = S::Database::KIND;
     sql::url::check_parameters(kind, url, S::PARAMETERS)?;
