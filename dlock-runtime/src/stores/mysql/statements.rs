@@ -311,22 +311,7 @@ fn held_by(claim: &Claim) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const KEEP: Duration = Duration::from_secs(7);
-
-    /// The statement as the guide shows it, with names for values.
-    fn shown(statement: &str, claim: &Claim) -> String {
-        let key = bytes(claim.key.as_str().as_bytes());
-        let micros = |duration: Duration| format!("INTERVAL {} MICROSECOND", duration.as_micros());
-        let shown = statement.replace(&key, "$key").replace(&claim.owner.to_string(), "$owner");
-        let shown = shown.replace(&claim.client_info.to_text(), "$claimant");
-        let shown = shown.replace(&micros(claim.ttl), "$ttl").replace(&micros(KEEP), "$rest");
-        shown.replace(&micros(Duration::ZERO), "$rest")
-    }
-
-    fn without_blanks(text: &str) -> String {
-        text.split_whitespace().collect()
-    }
+    use crate::stores::shared::sql_leases::shown::{KEEP, assert_shown};
 
     #[test]
     fn the_guide_shows_every_statement() {
@@ -334,9 +319,7 @@ mod tests {
         let claim = Claim::new("k".into(), Duration::from_secs(5));
         let release =
             |keep_for, late_acquire| sql.release(&claim, Release { keep_for, late_acquire });
-        let guide = include_str!("guide.md");
-        let guide = without_blanks(guide);
-        for statement in [
+        let statements = [
             sql.acquire(&claim),
             sql.renew(&claim),
             release(Some(KEEP), false),
@@ -344,10 +327,9 @@ mod tests {
             sql.look(&claim),
             sql.list(&claim.key),
             sql.make(&claim.key),
-        ] {
-            let statement = shown(&statement, &claim);
-            let is_shown = guide.contains(&without_blanks(&statement));
-            assert!(is_shown, "not in the guide:\n{statement}");
-        }
+        ];
+        let key = bytes(claim.key.as_str().as_bytes());
+        let interval = |micros| format!("INTERVAL {micros} MICROSECOND");
+        assert_shown(include_str!("guide.md"), &statements, &claim, &key, interval);
     }
 }

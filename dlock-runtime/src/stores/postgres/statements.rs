@@ -325,23 +325,7 @@ fn announced(freed: &str, key: &LockKey) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// The statement as the guide shows it, with names for values.
-    fn shown(statement: &str, claim: &Claim) -> String {
-        let key = text(&stored(&claim.key));
-        let micros =
-            |duration: Duration| format!("interval '{} microseconds'", duration.as_micros());
-        let shown = statement.replace(&key, "$key").replace(&claim.owner.to_string(), "$owner");
-        let shown = shown.replace(&claim.client_info.to_text(), "$claimant");
-        let shown = shown.replace(&micros(claim.ttl), "$ttl").replace(&micros(KEEP), "$rest");
-        shown.replace(&micros(Duration::ZERO), "$rest")
-    }
-
-    const KEEP: Duration = Duration::from_secs(7);
-
-    fn without_blanks(text: &str) -> String {
-        text.split_whitespace().collect()
-    }
+    use crate::stores::shared::sql_leases::shown::{KEEP, assert_shown};
 
     #[test]
     fn the_guide_shows_every_statement() {
@@ -349,9 +333,7 @@ mod tests {
         let claim = Claim::new("k".into(), Duration::from_secs(5));
         let release =
             |keep_for, late_acquire| sql.release(&claim, Release { keep_for, late_acquire });
-        let guide = include_str!("guide.md");
-        let guide = without_blanks(guide);
-        for statement in [
+        let statements = [
             sql.acquire(&claim),
             sql.renew(&claim),
             release(None, false),
@@ -362,10 +344,9 @@ mod tests {
             sql.list(&claim.key),
             sql.make(&claim.key),
             sql.delete_idle(),
-        ] {
-            let statement = shown(&statement, &claim);
-            let is_shown = guide.contains(&without_blanks(&statement));
-            assert!(is_shown, "not in the guide:\n{statement}");
-        }
+        ];
+        let key = text(&stored(&claim.key));
+        let interval = |micros| format!("interval '{micros} microseconds'");
+        assert_shown(include_str!("guide.md"), &statements, &claim, &key, interval);
     }
 }

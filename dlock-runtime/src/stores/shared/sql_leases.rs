@@ -7,6 +7,8 @@ pub(crate) mod connections;
 pub(crate) mod leases;
 pub(crate) mod options;
 pub(crate) mod rows;
+#[cfg(test)]
+pub(crate) mod shown;
 
 use sqlx::Database;
 
