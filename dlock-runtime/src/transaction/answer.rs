@@ -60,7 +60,12 @@ pub(crate) fn unanswered(kind: &str, key: &LockKey) -> LockError {
     let message = format!(
         "{kind} did not answer in time; whether the lock is held is unknown, so roll this transaction back"
     );
-    LockError::Backend { key: key.clone(), source: BackendError::transient(message) }
+    failed(key, BackendError::transient(message))
+}
+
+/// The error of this key.
+pub(crate) fn failed(key: &LockKey, source: BackendError) -> LockError {
+    LockError::Backend { key: key.clone(), source }
 }
 
 /// Converts to whole milliseconds, the databases' unit, rounded up.

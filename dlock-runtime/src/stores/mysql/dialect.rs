@@ -1,90 +1,58 @@
-//! What is particular to MySQL and MariaDB: their literals and their error numbers.
+//! The literals and error numbers of MySQL and MariaDB.
 
 use std::time::Duration;
 
 use sqlx::mysql::MySqlDatabaseError;
 
-use crate::stores::shared::sql::hex;
 use crate::stores::shared::sql::store::Dialect;
+use crate::stores::shared::sql::{self, Reply, hex};
 
-/// A literal of these very bytes.
+/// A literal of exactly these bytes.
 pub(crate) fn bytes(value: &[u8]) -> String {
     format!("x'{}'", hex(value))
 }
 
-/// The present time in microseconds since 1970: UTC, so that no change to or from summer time
-/// touches it.
+/// The present time in microseconds since 1970, in UTC, so that daylight saving time does not affect it.
 pub(crate) const NOW_MICROS: &str = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))";
 
-/// The statement, ended by the server after so long, or when it has waited for a row for so long (in whole seconds):
-/// MariaDB knows `SET STATEMENT`, MySQL hints in front of what follows the verb, and each reads the other's as a
-/// comment. Nothing is left of it in the session.
-pub(crate) fn bounded(statement: &str, limit: Duration) -> String {
-    let millis = limit.as_millis().max(1);
-    let seconds = millis.div_ceil(1_000);
-    let (verb, rest) = statement.split_once(' ').unwrap_or((statement, ""));
-    let hint = match verb {
-        "SELECT" => format!("MAX_EXECUTION_TIME({millis})"),
-        _ => format!("SET_VAR(innodb_lock_wait_timeout={seconds})"),
-    };
-    format!(
-        "/*M! SET STATEMENT max_statement_time = {}.{:03}, innodb_lock_wait_timeout = {seconds} FOR */ {verb} /*+ {hint} */ {rest}",
-        millis / 1_000,
-        millis % 1_000,
-    )
-}
-
-/// The error's number, see the server error references of MySQL and of MariaDB.
+/// The error's number; see the server error references of MySQL and MariaDB.
 pub(crate) fn number(error: &sqlx::Error) -> Option<u16> {
     let error = error.as_database_error()?.try_downcast_ref::<MySqlDatabaseError>()?;
     Some(error.number())
-}
-
-/// Did the server undo the statement because of another transaction or a time limit of its own, so
-/// that it may be sent again at once?
-pub(crate) fn is_undone(error: &sqlx::Error) -> bool {
-    // lock wait timeout, deadlock, query interrupted, statement time limit (MariaDB, MySQL), row
-    // changed since it was read (MariaDB), rolled back by another member of the group (MySQL)
-    matches!(number(error), Some(1205 | 1213 | 1317 | 1969 | 3024 | 1020 | 3101))
-}
-
-/// Is this connection of no more use: the server is going away, or is a replica by now?
-pub(crate) fn is_leaving(error: &sqlx::Error) -> bool {
-    // server shutdown, connection killed, read-only option, read-only transaction; idle for too long (MySQL),
-    // not a member of its cluster at present (Galera)
-    matches!(number(error), Some(1053 | 1927 | 1290 | 1792 | 1836 | 4031 | 1047))
-}
-
-/// May the same statement succeed a little later?
-pub(crate) fn is_transient(error: &sqlx::Error) -> bool {
-    is_undone(error)
-        || is_leaving(error)
-        || crate::stores::shared::sql::is_broken(error)
-        || matches!(error, sqlx::Error::PoolTimedOut)
-        // too many connections (of all, of this user), out of resources
-        || matches!(number(error), Some(1040 | 1203 | 1226 | 1041))
-}
-
-/// Is the table missing, or is it an older one?
-pub(crate) fn is_table_missing(error: &sqlx::Error) -> bool {
-    matches!(number(error), Some(1146 | 1054))
-}
-
-/// May this user not do what was asked?
-pub(crate) fn is_forbidden(error: &sqlx::Error) -> bool {
-    matches!(number(error), Some(1142 | 1044 | 1045 | 1227))
 }
 
 impl Dialect for sqlx::MySql {
     const KIND: &'static str = "mysql";
     const BOUND_IS_A_STATEMENT: bool = false;
 
-    fn bounded(statements: &str, limit: Duration) -> String {
-        bounded(statements, limit)
+    async fn send(
+        connection: &mut Self::Connection,
+        statements: String,
+    ) -> Result<Reply<Self>, sqlx::Error> {
+        sql::send::<Self>(connection, statements).await
+    }
+
+    /// The wait for a row is limited in whole seconds. MariaDB has `SET STATEMENT`, and MySQL has hints behind the
+    /// verb; each reads the other's as a comment. Neither leaves a setting in the session.
+    fn bounded(statement: &str, limit: Duration) -> String {
+        let millis = limit.as_millis().max(1);
+        let seconds = millis.div_ceil(1_000);
+        let (verb, rest) = statement.split_once(' ').unwrap_or((statement, ""));
+        let hint = match verb {
+            "SELECT" => format!("MAX_EXECUTION_TIME({millis})"),
+            _ => format!("SET_VAR(innodb_lock_wait_timeout={seconds})"),
+        };
+        format!(
+            "/*M! SET STATEMENT max_statement_time = {}.{:03}, innodb_lock_wait_timeout = {seconds} FOR */ {verb} /*+ {hint} */ {rest}",
+            millis / 1_000,
+            millis % 1_000,
+        )
     }
 
     fn is_undone(error: &sqlx::Error) -> bool {
-        is_undone(error)
+        // lock wait timeout, deadlock, query interrupted, statement time limit (MariaDB, MySQL), row
+        // changed since it was read (MariaDB), rolled back by another member of the group (MySQL)
+        matches!(number(error), Some(1205 | 1213 | 1317 | 1969 | 3024 | 1020 | 3101))
     }
 
     fn is_out_of_range(error: &sqlx::Error) -> bool {
@@ -93,18 +61,21 @@ impl Dialect for sqlx::MySql {
     }
 
     fn is_leaving(error: &sqlx::Error) -> bool {
-        is_leaving(error)
+        // server shutdown, connection killed, read-only option, read-only transaction; idle for too long (MySQL),
+        // not a member of its cluster at present (Galera)
+        matches!(number(error), Some(1053 | 1927 | 1290 | 1792 | 1836 | 4031 | 1047))
     }
 
-    fn is_transient(error: &sqlx::Error) -> bool {
-        is_transient(error)
+    fn is_passing(error: &sqlx::Error) -> bool {
+        // too many connections (of all, of this user), out of resources
+        matches!(number(error), Some(1040 | 1203 | 1226 | 1041))
     }
 
     fn is_table_missing(error: &sqlx::Error) -> bool {
-        is_table_missing(error)
+        matches!(number(error), Some(1146 | 1054))
     }
 
     fn is_forbidden(error: &sqlx::Error) -> bool {
-        is_forbidden(error)
+        matches!(number(error), Some(1142 | 1044 | 1045 | 1227))
     }
 }

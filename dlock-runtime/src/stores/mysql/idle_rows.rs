@@ -1,4 +1,4 @@
-//! Deleting rows of MySQL's table that nobody has locked for a while.
+//! Deletes rows of MySQL's table of row locks that have not been locked for a while.
 
 use std::time::Duration;
 
@@ -7,8 +7,8 @@ use sqlx::{MySql, Row};
 
 use super::dialect as mysql;
 use crate::error::BackendError;
-use crate::stores::shared::sql::send;
 use crate::stores::shared::sql::store::{Checkout, DEFAULT_LIMIT, Store, failure};
+use crate::stores::shared::sql::{read, send};
 
 /// How many rows are deleted at once.
 const AT_ONCE: usize = 1000;
@@ -18,22 +18,21 @@ const LIMIT: Duration = Duration::from_secs(10);
 
 const IDLE: &str = "lock_key <> '' AND used_at < UTC_TIMESTAMP(6) - INTERVAL 1 HOUR";
 
-/// Deletes the rows that no transaction has locked for an hour, and says how many.
+/// Deletes the rows that no transaction has locked for an hour, and returns how many.
 ///
-/// It takes two calls a minute or more apart: the first one remembers the rows' largest token, below
-/// which no later one comes out. Rows that are locked now are left alone. A
-/// [`MySql`](crate::backend::MySql) backend on the same database does it by itself; without one, call
-/// it now and then. (PostgreSQL needs nothing of the kind: its rows live no longer than the
-/// transaction.)
+/// It takes two calls, a minute or more apart: the first one remembers the rows' largest token, so that later tokens
+/// exceed it. Rows that are locked now are left alone. A [`MySql`](crate::backend::MySql) backend on the same database
+/// does this by itself; without one, call it now and then. (PostgreSQL does not need it: its rows live no longer than
+/// the transaction.)
 ///
 /// # Errors
-/// A database that fails, or no table.
+/// A database error, or a missing table.
 ///
 /// # Cancel safety
-/// Cancel safe: what was deleted is deleted.
+/// Cancel safe: rows that were deleted stay deleted.
 pub async fn delete_idle_rows(pool: &MySqlPool) -> Result<u64, BackendError> {
     let store = Store { pool: pool.clone(), limit: DEFAULT_LIMIT };
-    // Written long enough ago for every statement under way to know it.
+    // Written long enough ago for every statement in flight to see it.
     let floor = "SELECT token FROM dlock_rows WHERE lock_key = '' AND used_at < UTC_TIMESTAMP(6) - INTERVAL 1 MINUTE";
     let Some(floor) = store.run(floor.to_owned()).await?.row().map(token).transpose()? else {
         return Ok(0);
@@ -63,8 +62,8 @@ pub async fn delete_idle_rows(pool: &MySqlPool) -> Result<u64, BackendError> {
     Ok(deleted)
 }
 
-/// Deletes those of the rows that nobody has locked. Row by row of the index: a look through the whole
-/// table would lock, and wait for, all of them.
+/// Deletes those of the rows that nobody has locked. It goes through the index: a scan of the whole table would lock,
+/// and wait for, all of them.
 async fn delete(store: &Store<MySql>, keys: &str) -> Result<u64, BackendError> {
     let work = async {
         let mut connection = Checkout::new(store.pool.acquire().await?);
@@ -86,7 +85,7 @@ async fn delete(store: &Store<MySql>, keys: &str) -> Result<u64, BackendError> {
 }
 
 fn token(row: &MySqlRow) -> Result<u64, BackendError> {
-    row.try_get(0).map_err(failure::<MySql>)
+    read(row, 0)
 }
 
 /// The keys in the second column, as a list of literals.

@@ -1,15 +1,14 @@
 //! Row locks in a MySQL or MariaDB transaction.
 //!
-//! `SELECT … FOR UPDATE` waits, within a limit of its own: MySQL knows `MAX_EXECUTION_TIME` (an
-//! optimizer hint, to the millisecond, for `SELECT` only), MariaDB `SET STATEMENT max_statement_time`.
-//! Each reads the other's as a comment. `innodb_lock_wait_timeout` counts whole seconds, and may be
-//! set to roll the whole transaction back. The upsert behind it makes the row when there is none; it may
-//! wait as well, and the values of an insertion are computed before that. The update behind that one draws
-//! the token: the time of a statement is the time when it begins.
+//! `SELECT … FOR UPDATE` waits, within a limit of its own: MySQL has `MAX_EXECUTION_TIME` (an optimizer hint, in
+//! milliseconds, for `SELECT` only), MariaDB `SET STATEMENT max_statement_time`. Each reads the other's as a comment.
+//! `innodb_lock_wait_timeout` counts whole seconds, and may be configured to roll back the whole transaction. The upsert
+//! that follows creates the row if there is none; it may wait as well, and computes the inserted values before that. So
+//! the token is drawn by a separate update after it: the time of a statement is the time when it begins.
 //!
-//! Readers take `LOCK IN SHARE MODE` on the row. They cannot write their token into it: it is the time, or
-//! the number after its row's, and writers draw every other number. The first reader of a key that has no
-//! row makes it, and is alone until its transaction ends.
+//! Readers lock the row with `LOCK IN SHARE MODE`. They cannot write their token into it: it is the time, or the number
+//! after the row's, and writers use every other number. The first reader of a key without a row creates the row, and is
+//! alone until its transaction ends.
 
 use std::time::Duration;
 
@@ -18,24 +17,30 @@ use sqlx::{Connection, MySql, MySqlConnection, Row};
 use super::dialect as mysql;
 use crate::error::{BackendError, LockError};
 use crate::key::LockKey;
+use crate::stores::shared::sql::store::Dialect as _;
 use crate::stores::shared::sql::tables::Table;
 use crate::stores::shared::sql::{self, Reply};
 use crate::token::FencingToken;
-use crate::transaction::answer::{self, Failure, LATE, LONGEST_STATEMENT, answer, unanswered};
+use crate::transaction::answer::{
+    self, Failure, LATE, LONGEST_STATEMENT, answer, failed, unanswered,
+};
 use crate::transaction::sealed::{LockRows, Locking};
 use crate::transaction::tables::{RowLockDatabase, sealed, store};
 use crate::transaction::{RowLockOptions, Transactional};
 
-/// The least time a locking statement gets: its limit counts its own work as well.
+/// The least time of a locking statement: its limit includes its own work.
+///
 /// In milliseconds.
 const LEAST: u64 = 30;
 
-/// The time of one that waits for nobody, and so has nothing but its own work to do. In milliseconds.
+/// The time of a locking statement that does not wait, and so only has its own work to do.
+///
+/// In milliseconds.
 const WITHOUT_WAIT: u64 = 400;
 
-/// How often a row that is missing is made without a wait for others who make it. Of several insertions that
-/// wait for one that is rolled back, InnoDB ends all but one as deadlocks; locking reads can wait for it
-/// instead. The number ends where a gap lock lets nobody insert: then there is a deadlock to be told.
+/// How often a missing row is inserted without waiting for others that insert it. If several insertions wait for one that
+/// is rolled back, InnoDB ends all but one as deadlocks; locking reads can wait for it instead. The number is limited
+/// because a gap lock may let nobody insert: that deadlock must be reported.
 const TRIES: u32 = 100;
 
 pub(crate) async fn lock_rows(
@@ -64,9 +69,9 @@ const HOW_TO_BEGIN: &str = "let the pool's connections `SET SESSION TRANSACTION 
 /// The session's settings.
 struct Settings {
     isolation: String,
-    /// Does a lock wait timeout roll the whole transaction back, and not only its statement?
+    /// Does a lock wait timeout roll back the whole transaction, and not only its statement?
     rollback_on_timeout: bool,
-    /// Can a statement be told to wait for nobody, and is that all that ends when it would have to?
+    /// Can a statement be set not to wait, and does only the statement end when it would have to?
     may_refuse_to_wait: bool,
 }
 
@@ -108,8 +113,8 @@ async fn lock_row(
         let limit = answer::limit(terms, wait, LATE);
         let reply = match answer::<MySql>(connection, statements, limit).await {
             Ok(reply) => reply,
-            // The statement's limit came before that of the call. At the end of the wait it shows without
-            // a wait whether the key is held, or the server slow.
+            // The statement's limit came before that of the call. At the end of the wait, a try without a wait
+            // tells whether the key is held, or the server is slow.
             Err(Failure::Sql(error))
                 if is_limit(&error, settings)
                     && (!terms.is_over() || is_slow(&error, settings) && !wait.is_zero()) =>
@@ -117,8 +122,8 @@ async fn lock_row(
                 continue;
             }
             Err(Failure::Sql(error)) if is_slow(&error, settings) => {
-                let what = "mysql: no answer in time to whether the lock is free";
-                return Err(failed(key, sql::explain(what, error, mysql::is_transient)));
+                let what = "mysql: no answer in time on whether the lock is free";
+                return Err(failed(key, sql::explain(what, error, MySql::is_transient)));
             }
             Err(failure) => {
                 return Err(refusal(failure, key, terms, settings.rollback_on_timeout));
@@ -137,7 +142,7 @@ async fn lock_row(
                 shared = false;
                 continue;
             };
-            // A writer that was rolled back has taken its token out of the row again.
+            // The row does not contain the token of a writer that was rolled back.
             return Ok(FencingToken::new(now.max(token + 1)));
         }
         return match reply.last.map(|result| result.last_insert_id()) {
@@ -147,7 +152,7 @@ async fn lock_row(
     }
 }
 
-/// Has a limit of the statement ended it, and nothing but the statement?
+/// Did a limit of the statement end it, and only the statement?
 fn is_limit(error: &sqlx::Error, settings: &Settings) -> bool {
     match mysql::number(error) {
         Some(1969 | 3024) => true,
@@ -156,13 +161,13 @@ fn is_limit(error: &sqlx::Error, settings: &Settings) -> bool {
     }
 }
 
-/// Was it the limit of its time, where it need not have been that of a wait?
+/// Was it the limit of the statement's time, although a wait has a limit of its own?
 fn is_slow(error: &sqlx::Error, settings: &Settings) -> bool {
     settings.may_refuse_to_wait && mysql::number(error) == Some(1969)
 }
 
-/// What the last holder left in the row, as the locking read and as a plain read sees it, and the time when
-/// the lock was won.
+/// What the last holder left in the row, as the locking read and as a plain read sees it, and the time after the lock
+/// was acquired.
 struct Looked {
     locked: Option<u64>,
     plain: Option<u64>,
@@ -181,7 +186,7 @@ impl Looked {
     }
 }
 
-/// The locking read, and what a plain read sees of the same row.
+/// The locking read, and a plain read of the same row.
 fn reading(key: &LockKey, limits: &Limits) -> String {
     look(key, limits, "LOCK IN SHARE MODE")
 }
@@ -211,11 +216,11 @@ fn look(key: &LockKey, limits: &Limits, strength: &str) -> String {
     )
 }
 
-/// What bounds the statements of one message.
+/// The limits of the statements of one message.
 struct Limits {
     /// How long each of them may take, in milliseconds.
     each: u64,
-    /// How long a read and an insertion wait for a lock, in seconds; with zero they do not.
+    /// How long a read and an insertion wait for a lock, in seconds; zero means no wait.
     read: u64,
     insertion: u64,
 }
@@ -231,7 +236,7 @@ impl Limits {
         Self { each, read, insertion: if refuses { 0 } else { read } }
     }
 
-    /// What stands in front of a statement of MariaDB.
+    /// The prefix that limits a statement of MariaDB.
     fn around(&self, lock_wait: u64) -> String {
         format!(
             "/*M! SET STATEMENT max_statement_time = {}.{:03}, innodb_lock_wait_timeout = {lock_wait} FOR */",
@@ -241,7 +246,7 @@ impl Limits {
     }
 }
 
-/// What it means to the caller that there is no answer.
+/// The caller's error for a failure of a locking statement.
 fn refusal(
     failure: Failure,
     key: &LockKey,
@@ -251,35 +256,31 @@ fn refusal(
     let Failure::Sql(error) = failure else { return unanswered("mysql", key) };
     let what = match mysql::number(&error) {
         Some(1205) if rollback_on_timeout => {
-            "mysql: the lock stayed busy, and innodb_rollback_on_timeout has rolled the whole transaction back; begin it again"
+            "mysql: the lock stayed busy, and innodb_rollback_on_timeout has rolled back the whole transaction; begin it again"
         }
         // A statement's time limit (MariaDB, MySQL), or a lock wait timeout.
         Some(1969 | 3024 | 1205) => return terms.busy(key),
         Some(1213) => {
-            "mysql: deadlock with another transaction; mysql has rolled this whole transaction back, begin it again"
+            "mysql: deadlock with another transaction; mysql has rolled back this whole transaction; begin it again"
         }
         Some(1146) => {
             "mysql: the table of row locks is missing; call `dlock_runtime::transaction::create_tables(&pool)` when the process starts, or run `src/stores/mysql/rows.sql` of dlock-runtime"
         }
         Some(1142 | 1044) => {
-            "mysql: this user lacks a privilege that `src/stores/mysql/rows.sql` of dlock-runtime names"
+            "mysql: this user lacks a privilege that `src/stores/mysql/rows.sql` of dlock-runtime lists"
         }
         _ => "mysql",
     };
     let read_only = matches!(mysql::number(&error), Some(1290 | 1792 | 1836));
-    let transient = |error: &sqlx::Error| mysql::is_transient(error) && !read_only;
+    let transient = |error: &sqlx::Error| MySql::is_transient(error) && !read_only;
     failed(key, sql::explain(what, error, transient))
-}
-
-fn failed(key: &LockKey, source: BackendError) -> LockError {
-    LockError::Backend { key: key.clone(), source }
 }
 
 fn unreadable(key: &LockKey) -> LockError {
     failed(
         key,
         BackendError::permanent(
-            "mysql gave an answer that cannot be read; is the row without a key gone from dlock_rows?",
+            "mysql sent an answer that cannot be read; is the row without a key gone from dlock_rows?",
         ),
     )
 }

@@ -1,39 +1,108 @@
 //! The SQL of each operation: one statement, and with it one transaction.
 //!
-//! There is no `RETURNING` in MySQL. What a statement decided comes back as its "last insert id",
-//! which `LAST_INSERT_ID(expression)` sets; it is part of the statement's own answer. Assignments are
-//! made from left to right, and each sees those before it.
+//! MySQL has no `RETURNING`. A statement reports its decision as its "last insert id", which
+//! `LAST_INSERT_ID(expression)` sets; it is part of the statement's own answer. Assignments are made from left to
+//! right, and each sees those before it.
 
 use std::time::Duration;
 
-use super::Statements;
 use crate::backend::{Claim, MAX_LISTED, Release};
 use crate::client_info::ClientInfo;
 use crate::key::LockKey;
 use crate::lock_table::record::Micros;
 use crate::lock_table::row::{Change, LeaseRow, NewRow, Purpose};
 use crate::stores::mysql::dialect::{NOW_MICROS, bytes};
+use crate::stores::shared::sql_leases::LeaseStatements;
 
-/// How long an acquire that was given up is remembered: what a stopped server still has in its
-/// buffers is executed when it goes on, together with the release that comes behind it.
+/// How long an acquire that was given up is remembered. When a stopped server resumes, it executes the acquire that is
+/// still in its buffers, and the release behind it.
 const TOMBSTONE: &str = "INTERVAL 2 MINUTE";
 
-/// How long a row is kept after its last use: longer than any statement can be under way. A row that
-/// were deleted sooner could be made again by a statement that drew its token before.
+/// How long a row is kept after its last use: longer than any statement can be in flight. If a row were deleted
+/// sooner, a statement that had computed its token earlier could create the row again.
 const RETENTION: &str = "INTERVAL 1 MINUTE";
 
 /// Longer than two tombstones.
 const TOMBSTONES_OVER: &str = "INTERVAL 5 MINUTE";
 
-/// When the statement began, which is before it had its row: an end counted from it comes sooner
-/// rather than later.
+/// When the statement began, which is before it locked its row: a lease counted from then ends sooner rather than
+/// later.
 const NOW: &str = "UTC_TIMESTAMP(6)";
 
 /// How many rows one sweep deletes.
 const SWEPT_AT_ONCE: usize = 1000;
 
+/// The statements for one table.
+pub(crate) struct Statements {
+    pub(super) table: String,
+}
+
+impl LeaseStatements for Statements {
+    /// Affects a row if the lease was renewed. The statement may wait for the row longer than one that was sent later,
+    /// so it never moves the end back.
+    fn renew(&self, claim: &Claim) -> String {
+        let Self { table } = self;
+        let until = after(claim.ttl);
+        let held = held_by(claim);
+        format!("UPDATE {table} SET expires_at = GREATEST(expires_at, {until}) WHERE {held}")
+    }
+
+    /// Affects a row if the lease was released; with `late_acquire`, see
+    /// [`release_for_good`](Self::release_for_good).
+    fn release(&self, claim: &Claim, release: Release) -> String {
+        if release.late_acquire {
+            return self.release_for_good(claim, release);
+        }
+        let Self { table } = self;
+        let until = after(release.keep_for.unwrap_or_default());
+        format!("UPDATE {table} SET owner = NULL, expires_at = {until} WHERE {}", held_by(claim))
+    }
+
+    /// Returns the row: owner, token, the lease's end, the group and its end, the present time (all times in µs since
+    /// 1970), the client info, and whether this owner's acquire was given up.
+    fn look(&self, claim: &Claim) -> String {
+        let Self { table } = self;
+        let (key, owner, row) = (bytes(claim.key.as_str().as_bytes()), claim.owner, row());
+        format!(
+            "SELECT {row}, LOCATE('{owner}', gone) + LOCATE('{owner}', gone_before) > 0 \
+             FROM {table} WHERE lock_key = {key}"
+        )
+    }
+
+    /// Returns the rows of the keys with this prefix that are held or waited for: the columns of
+    /// [`look`](Self::look), and the key.
+    fn list(&self, prefix: &LockKey) -> String {
+        let Self { table } = self;
+        let (prefix, row) = (bytes(prefix.as_str().as_bytes()), row());
+        format!(
+            "SELECT {row}, 0, lock_key FROM {table} \
+             WHERE LEFT(lock_key, LENGTH({prefix})) = {prefix} AND lock_key <> '' \
+               AND (expires_at > {NOW} OR lock_group IS NOT NULL AND group_until > {NOW}) \
+             ORDER BY lock_key LIMIT {MAX_LISTED}"
+        )
+    }
+
+    /// Creates a row that nobody holds.
+    fn make(&self, key: &LockKey) -> String {
+        let Self { table } = self;
+        let (key, first, from) = (bytes(key.as_str().as_bytes()), first_token(), self.floor());
+        format!(
+            "INSERT IGNORE INTO {table} (lock_key, token, expires_at, gone, gone_before, gone_since, group_until) \
+             SELECT {key}, {first}, {NOW}, '', '', '1970-01-01', '1970-01-01' {from}"
+        )
+    }
+
+    /// Changes the row if it has not changed since the read, and then affects it.
+    fn exchange(&self, claim: &Claim, old: &LeaseRow, new: &NewRow, purpose: Purpose) -> String {
+        let Self { table } = self;
+        let changed = changed(table, new);
+        let unchanged = unchanged(table, claim, old, purpose);
+        format!("UPDATE {table} SET {changed} WHERE {unchanged}")
+    }
+}
+
 impl Statements {
-    /// Its last insert id is the token, or 0 when somebody else has the key.
+    /// Its last insert id is the token, or 0 if somebody else has the key.
     pub(super) fn acquire(&self, claim: &Claim) -> String {
         let Self { table } = self;
         let key = bytes(claim.key.as_str().as_bytes());
@@ -64,25 +133,9 @@ impl Statements {
         )
     }
 
-    /// Affects a row if it was renewed. It may have waited for the row longer than one that was sent after it:
-    /// no end is moved back.
-    pub(super) fn renew(&self, claim: &Claim) -> String {
-        let Self { table } = self;
-        let until = after(claim.ttl);
-        let held = held_by(claim);
-        format!("UPDATE {table} SET expires_at = GREATEST(expires_at, {until}) WHERE {held}")
-    }
-
-    /// Affects a row if it was released.
-    pub(super) fn release(&self, claim: &Claim, keep_for: Option<Duration>) -> String {
-        let Self { table } = self;
-        let until = after(keep_for.unwrap_or_default());
-        format!("UPDATE {table} SET owner = NULL, expires_at = {until} WHERE {}", held_by(claim))
-    }
-
-    /// Its last insert id is 1 if it was released; and an acquire of this owner that is executed
-    /// later does not grant.
-    pub(super) fn release_for_good(&self, claim: &Claim, release: Release) -> String {
+    /// Its last insert id is 1 if the lease was released. Leaves a tombstone: an acquire of this owner that is executed
+    /// later is not granted.
+    fn release_for_good(&self, claim: &Claim, release: Release) -> String {
         let Self { table } = self;
         let key = bytes(claim.key.as_str().as_bytes());
         let owner = claim.owner;
@@ -104,55 +157,8 @@ impl Statements {
         )
     }
 
-    /// The row: owner, token, the lease's end, the group and its end, the present (all in µs since 1970),
-    /// who the owner is, and whether this owner's acquire was given up.
-    pub(super) fn look(&self, claim: &Claim) -> String {
-        let Self { table } = self;
-        let (key, owner, row) = (bytes(claim.key.as_str().as_bytes()), claim.owner, row());
-        format!(
-            "SELECT {row}, LOCATE('{owner}', gone) + LOCATE('{owner}', gone_before) > 0 \
-             FROM {table} WHERE lock_key = {key}"
-        )
-    }
-
-    /// The rows of the keys that begin so and are held or waited for: as [`look`](Self::look), and the key.
-    pub(super) fn list(&self, prefix: &LockKey) -> String {
-        let Self { table } = self;
-        let (prefix, row) = (bytes(prefix.as_str().as_bytes()), row());
-        format!(
-            "SELECT {row}, 0, lock_key FROM {table} \
-             WHERE LEFT(lock_key, LENGTH({prefix})) = {prefix} AND lock_key <> '' \
-               AND (expires_at > {NOW} OR lock_group IS NOT NULL AND group_until > {NOW}) \
-             ORDER BY lock_key LIMIT {MAX_LISTED}"
-        )
-    }
-
-    /// Makes a row that nobody holds.
-    pub(super) fn make(&self, key: &LockKey) -> String {
-        let Self { table } = self;
-        let (key, first, from) = (bytes(key.as_str().as_bytes()), first_token(), self.floor());
-        format!(
-            "INSERT IGNORE INTO {table} (lock_key, token, expires_at, gone, gone_before, gone_since, group_until) \
-             SELECT {key}, {first}, {NOW}, '', '', '1970-01-01', '1970-01-01' {from}"
-        )
-    }
-
-    /// Changes the row if it is still as it was looked at; affects it if it was.
-    pub(super) fn exchange(
-        &self,
-        claim: &Claim,
-        old: &LeaseRow,
-        new: &NewRow,
-        purpose: Purpose,
-    ) -> String {
-        let Self { table } = self;
-        let changed = changed(table, new);
-        let unchanged = unchanged(table, claim, old, purpose);
-        format!("UPDATE {table} SET {changed} WHERE {unchanged}")
-    }
-
-    /// Changes all of these rows for acquires if each is still as it was looked at; affects them if all were. The
-    /// table stands there once for each row.
+    /// Changes all of these rows for acquires if none has changed since the read, and then affects them. It names the
+    /// table once for each row.
     pub(super) fn exchange_all(&self, changes: &[Change<'_>]) -> String {
         let Self { table } = self;
         let (mut rows, mut sets, mut conditions) = (vec![], vec![], vec![]);
@@ -166,8 +172,8 @@ impl Statements {
         format!("UPDATE {rows} SET {sets} WHERE {}", conditions.join(" AND "))
     }
 
-    /// The same for more rows than can be joined, one after the other in one transaction and one message. Behind
-    /// each change stands a sum that is out of range if the row was another, and ends the message.
+    /// The same for more rows than can be joined, one after the other in one transaction and one message. A sum after
+    /// each change is out of range if the row had changed, and ends the message.
     pub(super) fn exchange_one_by_one(&self, changes: &[Change<'_>]) -> String {
         let mut message = "BEGIN; ".to_owned();
         for Change { claim, old, new } in changes {
@@ -177,8 +183,7 @@ impl Statements {
         message + "COMMIT"
     }
 
-    /// The largest token of deleted rows, if that was written long enough ago for every statement
-    /// under way to know it.
+    /// The largest token of deleted rows, if it was written long enough ago for every statement in flight to see it.
     pub(super) fn floor_if_settled(&self) -> String {
         let Self { table } = self;
         format!(
@@ -186,7 +191,7 @@ impl Statements {
         )
     }
 
-    /// Some keys that were not used for a while, with tokens that are remembered.
+    /// Some keys that have not been used for a while, with tokens up to `floor`.
     pub(super) fn idle_up_to(&self, floor: u64) -> String {
         let (table, idle) = (&self.table, idle());
         format!(
@@ -194,7 +199,7 @@ impl Statements {
         )
     }
 
-    /// The largest token of such keys that is not remembered.
+    /// The largest token of such keys, if it is above `floor`.
     pub(super) fn largest_idle(&self, floor: u64) -> String {
         let (table, idle) = (&self.table, idle());
         format!("SELECT MAX(token) FROM {table} WHERE {idle} HAVING MAX(token) > {floor}")
@@ -203,7 +208,7 @@ impl Statements {
     pub(super) fn delete_idle(&self, keys: &str, floor: u64) -> String {
         let Self { table } = self;
         let idle = idle();
-        // Row by row of the index: a look through the whole table would lock all of it.
+        // Through the index: a scan of the whole table would lock all of it.
         format!(
             "DELETE {table} FROM {table} FORCE INDEX (PRIMARY) \
              WHERE lock_key IN ({keys}) AND token <= {floor} AND {idle}"
@@ -224,7 +229,7 @@ impl Statements {
     }
 }
 
-/// Not used for a while, and nothing given up is remembered in it.
+/// Not used for a while, and without a tombstone that still counts.
 fn idle() -> String {
     format!(
         "lock_key <> '' AND expires_at < {NOW} - {RETENTION} AND group_until < {NOW} - {RETENTION} \
@@ -232,8 +237,8 @@ fn idle() -> String {
     )
 }
 
-/// For a key without a row. It is computed before the row is there, which is safe because rows are
-/// kept for a while.
+/// The token for a key without a row. It is computed before the row exists, which is safe because rows are kept for a
+/// while.
 fn first_token() -> String {
     format!("GREATEST({NOW_MICROS}, floor.token + 1)")
 }
@@ -252,7 +257,7 @@ fn moment(micros: Micros) -> String {
     format!("TIMESTAMP'1970-01-01 00:00:00' + INTERVAL {micros} MICROSECOND")
 }
 
-/// What a change writes.
+/// The assignments of a change.
 fn changed(row: &str, new: &NewRow) -> String {
     let owner = nullable(new.owner.written().as_deref());
     let group = nullable(new.group.as_deref());
@@ -265,7 +270,7 @@ fn changed(row: &str, new: &NewRow) -> String {
     )
 }
 
-/// Is the row still as it was looked at?
+/// The condition that the row has not changed since the read.
 fn unchanged(row: &str, claim: &Claim, old: &LeaseRow, purpose: Purpose) -> String {
     let key = bytes(claim.key.as_str().as_bytes());
     let owner = nullable(old.owner.written().as_deref());
@@ -286,7 +291,7 @@ fn unchanged(row: &str, claim: &Claim, old: &LeaseRow, purpose: Purpose) -> Stri
     unchanged
 }
 
-/// The columns are ASCII; whoever wrote what stands there may have used quotes and backslashes.
+/// The columns are ASCII, but their contents may include quotes and backslashes.
 fn nullable(text: Option<&str>) -> String {
     text.map_or_else(|| "NULL".to_owned(), |text| format!("_ascii {}", bytes(text.as_bytes())))
 }
@@ -306,41 +311,25 @@ fn held_by(claim: &Claim) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const KEEP: Duration = Duration::from_secs(7);
-
-    /// The statement as the guide shows it: names for values.
-    fn shown(statement: &str, claim: &Claim) -> String {
-        let key = bytes(claim.key.as_str().as_bytes());
-        let micros = |duration: Duration| format!("INTERVAL {} MICROSECOND", duration.as_micros());
-        let shown = statement.replace(&key, "$key").replace(&claim.owner.to_string(), "$owner");
-        let shown = shown.replace(&claim.client_info.to_text(), "$claimant");
-        let shown = shown.replace(&micros(claim.ttl), "$ttl").replace(&micros(KEEP), "$rest");
-        shown.replace(&micros(Duration::ZERO), "$rest")
-    }
-
-    fn without_blanks(text: &str) -> String {
-        text.split_whitespace().collect()
-    }
+    use crate::stores::shared::sql_leases::shown::{KEEP, assert_shown};
 
     #[test]
     fn the_guide_shows_every_statement() {
         let sql = Statements { table: "dlock_leases".to_owned() };
         let claim = Claim::new("k".into(), Duration::from_secs(5));
-        let guide = include_str!("guide.md");
-        let guide = without_blanks(guide);
-        for statement in [
+        let release =
+            |keep_for, late_acquire| sql.release(&claim, Release { keep_for, late_acquire });
+        let statements = [
             sql.acquire(&claim),
             sql.renew(&claim),
-            sql.release(&claim, Some(KEEP)),
-            sql.release_for_good(&claim, Release { keep_for: None, late_acquire: true }),
+            release(Some(KEEP), false),
+            release(None, true),
             sql.look(&claim),
             sql.list(&claim.key),
             sql.make(&claim.key),
-        ] {
-            let statement = shown(&statement, &claim);
-            let is_shown = guide.contains(&without_blanks(&statement));
-            assert!(is_shown, "not in the guide:\n{statement}");
-        }
+        ];
+        let key = bytes(claim.key.as_str().as_bytes());
+        let interval = |micros| format!("INTERVAL {micros} MICROSECOND");
+        assert_shown(include_str!("guide.md"), &statements, &claim, &key, interval);
     }
 }

@@ -1,9 +1,7 @@
-//! Wake-ups: one connection per backend that listens for the releases of keys that somebody waits
-//! for.
+//! Wake-ups: one connection per backend that listens for the releases of keys that somebody waits for.
 //!
-//! `LISTEN` is a session's own, which a proxy that pools by transaction does not keep, without saying
-//! so. So the task sends itself a notice through the pool first, and counts as deaf while none comes
-//! back; waiters then look for themselves.
+//! `LISTEN` belongs to a session, and a proxy that pools by transaction silently drops it. So the task first sends
+//! itself a notification through the pool, and counts as deaf until one arrives; meanwhile, waiters poll.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,26 +16,27 @@ use super::Store;
 use crate::backoff::Backoff;
 use crate::owner::OwnerId;
 use crate::stores::postgres::dialect::text;
-use crate::stores::shared::sql_leases::Lane;
+use crate::stores::shared::sql_leases::connections::Lane;
 use crate::stores::shared::wakeups::{Interest, Topics};
 
-/// One channel for all keys: who listens hears of those that somebody waits for, and of no others.
+/// One channel for all keys. It carries only the releases of keys that somebody waits for.
 pub(super) const CHANNEL: &str = "dlock";
 
-/// How long the connection may be silent before it is asked whether it still lives.
+/// How long the connection may be silent before it is probed.
 const SILENCE: Duration = Duration::from_secs(5);
 
 /// How long connecting, or an answer, may take.
 const ANSWER: Duration = Duration::from_secs(2);
 
-/// Between two tries to listen: at first, and while the server stays away. All processes that it left try again.
+/// The pause between two attempts to listen: at first, and at most while the server is unreachable, because all its
+/// clients retry.
 const PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// The same after the server let it listen, but told it nothing.
+/// The same after the server accepted `LISTEN`, but delivered nothing.
 const PAUSE_WHEN_DEAF: Duration = Duration::from_secs(30);
 
-/// Begins the payload that is no key: no key is longer than 512 bytes.
+/// A payload that cannot be a key: no key is longer than 512 bytes.
 fn hello() -> String {
     format!("{:.<513}{}", "hello", OwnerId::random())
 }
@@ -45,7 +44,7 @@ fn hello() -> String {
 pub(super) struct Notices {
     store: Arc<Store>,
     topics: Arc<Topics>,
-    /// The server lets it listen, and tells it nothing.
+    /// The server accepts `LISTEN`, but delivers nothing.
     is_deaf: Arc<AtomicBool>,
     task: Mutex<Option<AbortHandle>>,
 }
@@ -56,18 +55,18 @@ impl Notices {
         Self { store, topics, is_deaf, task }
     }
 
-    /// Begins to hear of a key's releases, soon.
+    /// Starts to receive a key's releases, soon.
     pub(super) fn of(&self, key: String) -> Interest {
         self.ensure_task();
         Interest::new(Arc::clone(&self.topics), key)
     }
 
-    /// Is it of no use to wait for the connection to come up?
+    /// Is it useless to wait for the connection to come up?
     pub(super) fn are_known_not_to_come(&self) -> bool {
         self.is_deaf.load(Ordering::Relaxed)
     }
 
-    /// Starts the task at the first use, and again when the runtime it ran on has ended.
+    /// Starts the task on first use, and again if the runtime that it ran on has ended.
     fn ensure_task(&self) {
         let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
         if task.as_ref().is_none_or(AbortHandle::is_finished) {
@@ -96,7 +95,7 @@ struct Keeper {
     is_deaf: Arc<AtomicBool>,
 }
 
-/// Why it does not listen (any more).
+/// Why the task does not listen, or no longer does.
 enum Silent {
     Broken,
     Deaf,
@@ -126,7 +125,7 @@ impl Keeper {
         }
     }
 
-    /// A connection of its own, that surely hears what is announced.
+    /// Opens a connection of its own that is known to receive notifications.
     async fn listen(&self) -> Result<PgListener, Silent> {
         let options = PgConnectOptions::clone(&self.store.pool().connect_options());
         let own = PgPoolOptions::new()
@@ -151,7 +150,7 @@ impl Keeper {
         timeout(ANSWER, heard).await.unwrap_or_else(|_| {
             tracing::info!(
                 target: "dlock",
-                "postgres announces nothing on this connection (a proxy that pools by transaction?): waiters look for themselves"
+                "postgres delivers no notifications on this connection (a proxy that pools by transaction?): waiters poll"
             );
             Err(Silent::Deaf)
         })?;

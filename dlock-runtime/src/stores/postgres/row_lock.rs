@@ -1,16 +1,15 @@
 //! Row locks in a PostgreSQL transaction.
 //!
-//! An inserted row that its own transaction has deleted again still makes an equal insertion wait for
-//! that transaction's end, and leaves nothing behind. `ON CONFLICT` is for a row that somebody put
-//! there by hand: it is locked all the same.
+//! The lock is a row that its own transaction inserts and deletes again: an equal insertion waits for the end of that
+//! transaction, and nothing is left behind. `ON CONFLICT` is for a row that somebody inserted by hand: it is locked all
+//! the same.
 //!
-//! Readers share a transaction's advisory lock of the key (its number is a hash of it; two keys that share
-//! one merely wait for each other), which everybody else takes exclusively before the row.
+//! Readers share a transaction-level advisory lock of the key, which all others acquire exclusively before the row. Its
+//! number is a hash of the key; two keys with the same hash merely wait for each other.
 //!
-//! A token is the next number of a sequence, or the time in microseconds if that is more; then the sequence is
-//! raised to it. The time alone would repeat tokens when the clock is set back; the sequence alone would when
-//! the server crashes, which keeps a number on disk only with the commit behind it. Neither is undone by a
-//! roll-back.
+//! A token is the next number of a sequence, or the time in microseconds if that is more; the sequence is then raised to
+//! it. The time alone would repeat tokens when the clock is set back. The sequence alone would repeat them after a
+//! crash, because a number reaches the disk only with a commit. A rollback undoes neither.
 
 use std::time::{Duration, Instant};
 
@@ -20,22 +19,25 @@ use super::dialect as postgres;
 use crate::error::{BackendError, LockError};
 use crate::key::LockKey;
 use crate::stores::shared::sql;
+use crate::stores::shared::sql::store::Dialect as _;
 use crate::stores::shared::sql::tables::Table;
 use crate::token::FencingToken;
 use crate::transaction::answer::{
-    self, Failure, LATE, LATEST, LONGEST_STATEMENT, answer, unanswered,
+    self, Failure, LATE, LATEST, LONGEST_STATEMENT, answer, failed, unanswered,
 };
 use crate::transaction::sealed::{LockRows, Locking};
 use crate::transaction::tables::{RowLockDatabase, sealed, store};
 use crate::transaction::{RowLockOptions, Transactional};
 
-/// How much longer than the wait the locking statement may run. `lock_timeout` bounds each single
-/// wait; where several holders come in between, only `statement_timeout` bounds their sum.
+/// How much longer than the wait the locking statement may run. `lock_timeout` bounds each single wait; if several
+/// holders come in between, only `statement_timeout` bounds the sum.
 ///
 /// In milliseconds.
 const GRACE: u64 = 25;
 
-/// The same where nothing is to be waited for: the statement itself may take a while.
+/// The same for a statement that does not wait: its own work may take a while.
+///
+/// In milliseconds.
 const GRACE_WITHOUT_WAIT: u64 = 400;
 
 pub(crate) async fn lock_rows(
@@ -55,7 +57,7 @@ pub(crate) async fn lock_rows(
     for (index, key) in keys.iter().enumerate() {
         match lock_key(connection, index, keys.len(), key, &terms, &settings).await {
             Ok(token) => tokens.push(token),
-            // Behind a message without an answer there would be none to this one either.
+            // After an unanswered message, another one would not be answered either.
             Err(Refusal::Unanswered) => return Err(unanswered("postgres", key)),
             Err(Refusal::Answered(error)) => return Err(undo(connection, error, key, &terms).await),
         }
@@ -71,14 +73,14 @@ struct Settings {
     isolation: String,
     lock_timeout: String,
     statement_timeout: String,
-    /// Can the server be asked to look whether its client is still there, and does it not do so already?
+    /// Can the server check whether its client is still connected, and does it not do so already?
     may_watch_client: bool,
     /// How long one statement waits.
     longest: Duration,
 }
 
-/// `client_connection_check_interval` came with version 14; on some systems it cannot be set. A statement that
-/// waits for longer than `deadlock_timeout` finds deadlocks, a shorter one does not.
+/// `client_connection_check_interval` exists since version 14; on some systems it cannot be set. A statement detects
+/// deadlocks only if it waits for longer than `deadlock_timeout`.
 const ASK: &str = "SELECT current_setting('transaction_isolation'), current_setting('lock_timeout'), \
     current_setting('statement_timeout'), \
     version() LIKE '%linux%' AND coalesce(current_setting('client_connection_check_interval', true) = '0', false), \
@@ -117,7 +119,7 @@ enum Refusal {
     Answered(LockError),
 }
 
-/// Locks one of the keys, in as many statements as the wait is long.
+/// Locks one of the keys; a long wait takes several statements.
 async fn lock_key(
     connection: &mut PgConnection,
     index: usize,
@@ -137,7 +139,7 @@ async fn lock_key(
         let limit = answer::limit(terms, wait, LATE);
         let error = match answer::<Postgres>(connection, statements, limit).await {
             Ok(reply) => {
-                // The token's is the last one.
+                // The token is in the last row.
                 let row = reply.rows.iter().flatten().last();
                 let token = row.and_then(|row| row.try_get::<i64, _>(0).ok());
                 let token = token.ok_or_else(|| Refusal::Answered(unreadable(key)))?;
@@ -150,8 +152,8 @@ async fn lock_key(
             // lock_not_available
             Some("55P03") if terms.is_over() => return Err(Refusal::Answered(terms.busy(key))),
             Some("55P03") => {}
-            // query_canceled: by its own limit, or by somebody else. Whether the key is held, or the server
-            // slow, shows when one does not wait.
+            // query_canceled: by its own limit, or by somebody else. A try without a wait will tell whether the
+            // key is held, or the server is slow.
             Some("57014") if began.elapsed() >= wait && !wait.is_zero() => {}
             _ => return Err(Refusal::Answered(refusal(error, key))),
         }
@@ -159,8 +161,8 @@ async fn lock_key(
     }
 }
 
-/// Gives back what was locked, keeps the caller's earlier writes, and restores the settings. What comes of a
-/// call that has failed with this error.
+/// Releases what was locked, keeps the caller's earlier writes, and restores the settings. Returns what the caller gets
+/// after this error.
 async fn undo(
     connection: &mut PgConnection,
     error: LockError,
@@ -170,14 +172,14 @@ async fn undo(
     let undo = format!("ROLLBACK TO SAVEPOINT {}{}", savepoint(0), release());
     let limit = answer::limit(terms, Duration::ZERO, LATEST);
     match answer::<Postgres>(connection, undo, limit).await {
-        // A busy lock leaves a transaction that goes on, and this one does not.
+        // After a busy lock the caller may continue the transaction, but not this one.
         Err(Failure::Unanswered) => unanswered("postgres", key),
         Err(Failure::Sql(failure)) if error.is_busy() => failed(
             key,
             sql::explain(
                 "postgres: the lock was busy, and the transaction is lost: roll it back",
                 failure,
-                postgres::is_transient,
+                Postgres::is_transient,
             ),
         ),
         Ok(_) | Err(Failure::Sql(_)) => error,
@@ -189,13 +191,13 @@ fn savepoint(index: usize) -> String {
     format!("dlock_{index}")
 }
 
-/// The first key's savepoint takes the others along.
+/// Releasing the first key's savepoint releases the others, too.
 fn release() -> String {
     format!("; RELEASE SAVEPOINT {}", savepoint(0))
 }
 
-/// What locks a key and answers its token. The settings hold until the transaction ends unless they are set
-/// back: each message does it, since the caller may hear no answer.
+/// Locks a key and returns its token. The settings would last until the transaction ends, so each message restores them:
+/// the caller may get no answer.
 fn locking(key: &LockKey, terms: &RowLockOptions, settings: &Settings, wait: Duration) -> String {
     let Settings { lock_timeout, statement_timeout, may_watch_client, .. } = settings;
     let watch = |interval: &str| {
@@ -223,8 +225,9 @@ fn locking(key: &LockKey, terms: &RowLockOptions, settings: &Settings, wait: Dur
     )
 }
 
-/// Draws a token when the lock is won. Nobody else may raise the sequence meanwhile, or it could be set to
-/// less than what another has drawn; the roll-back to the savepoint ends that lock, and undoes nothing else.
+/// Draws a token once the lock is acquired. Nobody else may raise the sequence meanwhile, or it could be set to less
+/// than what another transaction has drawn. The rollback to the savepoint releases that advisory lock, and undoes
+/// nothing else.
 const DRAW: &str = "SAVEPOINT dlock_draw; SELECT pg_advisory_xact_lock(1684827999, 1); \
     SELECT CASE WHEN time > drawn THEN setval('dlock_tokens', time) ELSE drawn END \
     FROM (SELECT nextval('dlock_tokens') AS drawn, \
@@ -248,7 +251,7 @@ fn limits(wait: Duration) -> (i32, i32) {
     }
 }
 
-/// What an error of a locking statement means to the caller.
+/// The caller's error for an error of a locking statement.
 fn refusal(error: sqlx::Error, key: &LockKey) -> LockError {
     let what = match postgres::sqlstate(&error) {
         // no_active_sql_transaction
@@ -265,21 +268,17 @@ fn refusal(error: sqlx::Error, key: &LockKey) -> LockError {
         }
         // insufficient_privilege
         Some("42501") => {
-            "postgres: this role lacks a privilege that `src/stores/postgres/rows.sql` of dlock-runtime names"
+            "postgres: this role lacks a privilege that `src/stores/postgres/rows.sql` of dlock-runtime lists"
         }
         _ => "postgres",
     };
     let read_only = postgres::sqlstate(&error) == Some("25006");
-    let transient = |error: &sqlx::Error| postgres::is_transient(error) && !read_only;
+    let transient = |error: &sqlx::Error| Postgres::is_transient(error) && !read_only;
     failed(key, sql::explain(what, error, transient))
 }
 
-fn failed(key: &LockKey, source: BackendError) -> LockError {
-    LockError::Backend { key: key.clone(), source }
-}
-
 fn unreadable(key: &LockKey) -> LockError {
-    failed(key, BackendError::permanent("postgres gave an answer that cannot be read"))
+    failed(key, BackendError::permanent("postgres sent an answer that cannot be read"))
 }
 
 impl LockRows for sqlx::PgConnection {
@@ -292,7 +291,7 @@ impl Transactional for sqlx::PgConnection {}
 
 impl RowLockDatabase for sqlx::Postgres {}
 
-/// Fails as a statement would for which this role lacks the privilege: versions before did without.
+/// Fails like a statement without the privilege: earlier versions did not need it.
 const MAY_RAISE: &str = "DO $$ BEGIN \
     IF NOT has_sequence_privilege('dlock_tokens', 'USAGE') OR NOT has_sequence_privilege('dlock_tokens', 'UPDATE') THEN \
     RAISE insufficient_privilege USING MESSAGE = 'permission denied: USAGE and UPDATE on sequence dlock_tokens are needed'; \

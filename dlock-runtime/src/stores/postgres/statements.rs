@@ -1,33 +1,104 @@
 //! The SQL of each operation: one statement, and with it one transaction.
 //!
-//! `ON CONFLICT DO UPDATE` and `UPDATE` lock the row before they compute anything of it, and work on
-//! its latest version: two operations on one key take effect one after the other. Under an isolation
-//! above READ COMMITTED the later one fails instead, and is sent again.
+//! `ON CONFLICT DO UPDATE` and `UPDATE` lock the row before they compute anything from it, and work on its latest
+//! version: two operations on one key take effect one after the other. Under an isolation above READ COMMITTED, the
+//! later one fails instead, and is sent again.
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::Statements;
 use crate::backend::{Claim, MAX_LISTED, Release};
 use crate::client_info::ClientInfo;
 use crate::key::LockKey;
 use crate::lock_table::record::Micros;
 use crate::lock_table::row::{Change, LeaseRow, NewRow, Purpose};
 use crate::stores::postgres::dialect::{stored, text};
+use crate::stores::shared::sql_leases::LeaseStatements;
 
-/// The present, in microseconds since 1970. Not `now()`: that is when the transaction began.
+/// The present time in microseconds since 1970. Not `now()`, which is when the transaction began.
 const NOW_MICROS: &str = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
 
-/// How long an acquire that was given up is remembered: what a stopped server still has in its
-/// buffers is executed when it goes on, together with the release that comes behind it.
+/// How long an acquire that was given up is remembered. When a stopped server resumes, it executes the acquire that is
+/// still in its buffers, and the release behind it.
 const TOMBSTONE: &str = "interval '2 minutes'";
 
-/// How long a row is kept after its last use: longer than any statement can be under way. A row that
-/// were deleted sooner could be made again by a statement that drew its token before.
+/// How long a row is kept after its last use: longer than any statement can be in flight. If a row were deleted
+/// sooner, a statement that had computed its token earlier could create the row again.
 const RETENTION: &str = "interval '1 minute'";
 
+/// The statements for one table.
+pub(crate) struct Statements {
+    pub(super) table: String,
+}
+
+impl LeaseStatements for Statements {
+    /// Returns a row if the lease was renewed. A late renewal never moves the end back.
+    fn renew(&self, claim: &Claim) -> String {
+        let Self { table } = self;
+        let until = after(claim.ttl);
+        let held = held_by(claim);
+        format!(
+            "UPDATE {table} SET expires_at = greatest(expires_at, {until}) WHERE {held} RETURNING 1"
+        )
+    }
+
+    /// Returns a row if the lease was released; announces it if somebody waits.
+    fn release(&self, claim: &Claim, release: Release) -> String {
+        if release.late_acquire {
+            return self.release_for_good(claim, release);
+        }
+        let Self { table } = self;
+        let changes = freed(release.keep_for);
+        let freed =
+            format!("UPDATE {table} SET {changes} WHERE {} RETURNING released", held_by(claim));
+        announced(&freed, &claim.key)
+    }
+
+    /// Returns the row: owner, token, the lease's end, the group and its end, the present time (all times in µs since
+    /// 1970), the client info, and whether this owner's acquire was given up.
+    fn look(&self, claim: &Claim) -> String {
+        let Self { table } = self;
+        let (key, owner, row) = (text(&stored(&claim.key)), claim.owner, row());
+        format!(
+            "SELECT {row}, position('{owner}' IN gone || gone_before) > 0 \
+             FROM {table} WHERE lock_key = {key}"
+        )
+    }
+
+    /// Returns the rows of the keys with this prefix that are held or waited for: the columns of
+    /// [`look`](Self::look), and the key.
+    fn list(&self, prefix: &LockKey) -> String {
+        let Self { table } = self;
+        let (prefix, row) = (text(&stored(prefix)), row());
+        format!(
+            "SELECT {row}, false, lock_key FROM {table} \
+             WHERE left(lock_key, length({prefix})) = {prefix} AND lock_key <> '' \
+               AND (expires_at > clock_timestamp() OR {GROUPED}) \
+             ORDER BY lock_key LIMIT {MAX_LISTED}"
+        )
+    }
+
+    /// Creates a row that nobody holds.
+    fn make(&self, key: &LockKey) -> String {
+        let Self { table } = self;
+        let (key, first_token) = (text(&stored(key)), self.first_token());
+        format!(
+            "INSERT INTO {table} (lock_key, token, expires_at) \
+             VALUES ({key}, {first_token}, clock_timestamp()) ON CONFLICT DO NOTHING"
+        )
+    }
+
+    /// Changes the row if it has not changed since the read, and then returns a row.
+    fn exchange(&self, claim: &Claim, old: &LeaseRow, new: &NewRow, purpose: Purpose) -> String {
+        let Self { table } = self;
+        let (changed, unchanged) = (changed(new, purpose), unchanged(claim, old, purpose));
+        let changed = format!("UPDATE {table} SET {changed} WHERE {unchanged} RETURNING released");
+        if purpose == Purpose::Release { announced(&changed, &claim.key) } else { changed }
+    }
+}
+
 impl Statements {
-    /// Answers `(token, NULL, NULL)` when it was granted, else `(NULL, µs left, is there a group)`.
+    /// Returns `(token, NULL, NULL)` if granted, else `(NULL, µs left, whether there is a group)`.
     pub(super) fn acquire(&self, claim: &Claim) -> String {
         let Self { table } = self;
         let key = text(&stored(&claim.key));
@@ -57,29 +128,7 @@ impl Statements {
         )
     }
 
-    /// A row if it was renewed. No end is moved back, whatever comes late.
-    pub(super) fn renew(&self, claim: &Claim) -> String {
-        let Self { table } = self;
-        let until = after(claim.ttl);
-        let held = held_by(claim);
-        format!(
-            "UPDATE {table} SET expires_at = greatest(expires_at, {until}) WHERE {held} RETURNING 1"
-        )
-    }
-
-    /// A row if it was released; announces it where somebody waits.
-    pub(super) fn release(&self, claim: &Claim, release: Release) -> String {
-        if release.late_acquire {
-            return self.release_for_good(claim, release);
-        }
-        let Self { table } = self;
-        let changes = freed(release.keep_for);
-        let freed =
-            format!("UPDATE {table} SET {changes} WHERE {} RETURNING released", held_by(claim));
-        announced(&freed, &claim.key)
-    }
-
-    /// The same, and an acquire of this owner that is executed later does not grant.
+    /// The same, and leaves a tombstone: an acquire of this owner that is executed later is not granted.
     fn release_for_good(&self, claim: &Claim, release: Release) -> String {
         let Self { table } = self;
         let key = text(&stored(&claim.key));
@@ -87,7 +136,7 @@ impl Statements {
         let first_token = self.first_token();
         let ours = format!("lease.owner = '{owner}' AND lease.expires_at > clock_timestamp()");
         let keep = release.keep_for.unwrap_or_default();
-        // A key that is kept locked is not worth waking anybody for.
+        // While the key stays locked, waking a waiter would be useless.
         let woken =
             if keep.is_zero() { format!("{ours} AND lease.wanted") } else { "false".to_owned() };
         let until = after(keep);
@@ -108,57 +157,10 @@ impl Statements {
         announced(&freed, &claim.key)
     }
 
-    /// The row: owner, token, the lease's end, the group and its end, the present (all in µs since 1970),
-    /// who the owner is, and whether this owner's acquire was given up.
-    pub(super) fn look(&self, claim: &Claim) -> String {
-        let Self { table } = self;
-        let (key, owner, row) = (text(&stored(&claim.key)), claim.owner, row());
-        format!(
-            "SELECT {row}, position('{owner}' IN gone || gone_before) > 0 \
-             FROM {table} WHERE lock_key = {key}"
-        )
-    }
-
-    /// The rows of the keys that begin so and are held or waited for: as [`look`](Self::look), and the key.
-    pub(super) fn list(&self, prefix: &LockKey) -> String {
-        let Self { table } = self;
-        let (prefix, row) = (text(&stored(prefix)), row());
-        format!(
-            "SELECT {row}, false, lock_key FROM {table} \
-             WHERE left(lock_key, length({prefix})) = {prefix} AND lock_key <> '' \
-               AND (expires_at > clock_timestamp() OR {GROUPED}) \
-             ORDER BY lock_key LIMIT {MAX_LISTED}"
-        )
-    }
-
-    /// Makes a row that nobody holds.
-    pub(super) fn make(&self, key: &LockKey) -> String {
-        let Self { table } = self;
-        let (key, first_token) = (text(&stored(key)), self.first_token());
-        format!(
-            "INSERT INTO {table} (lock_key, token, expires_at) \
-             VALUES ({key}, {first_token}, clock_timestamp()) ON CONFLICT DO NOTHING"
-        )
-    }
-
-    /// Changes the row if it is still as it was looked at; a row if it was.
-    pub(super) fn exchange(
-        &self,
-        claim: &Claim,
-        old: &LeaseRow,
-        new: &NewRow,
-        purpose: Purpose,
-    ) -> String {
-        let Self { table } = self;
-        let (changed, unchanged) = (changed(new, purpose), unchanged(claim, old, purpose));
-        let changed = format!("UPDATE {table} SET {changed} WHERE {unchanged} RETURNING released");
-        if purpose == Purpose::Release { announced(&changed, &claim.key) } else { changed }
-    }
-
-    /// Changes all of these rows for acquires if each is still as it was looked at; a row if all were.
+    /// Changes all of these rows for acquires if none has changed since the read, and then returns a row.
     ///
-    /// First they are locked, in their order, and looked at again. What they were then they are when they are
-    /// changed; were it otherwise the last part would divide by zero, which undoes the statement.
+    /// It first locks the rows in key order and checks them again. Locked rows cannot change before they are updated; if
+    /// they did, the last part would divide by zero, which undoes the statement.
     pub(super) fn exchange_all(&self, changes: &[Change<'_>]) -> String {
         let Self { table } = self;
         let all = changes.len();
@@ -184,9 +186,9 @@ impl Statements {
         statement
     }
 
-    /// Says that the key's release is to be announced; a row if somebody holds it.
+    /// Requests that the key's release be announced; returns a row if somebody holds it.
     ///
-    /// Where it was said before nothing is written: the release that clears it is announced as well.
+    /// It writes nothing if the request is already there: the release that clears it is announced as well.
     pub(super) fn want(&self, key: &LockKey) -> String {
         let Self { table } = self;
         let held = format!(
@@ -200,9 +202,9 @@ impl Statements {
         )
     }
 
-    /// Deletes rows that were not used for a while, in two steps a while apart: the row without a key
-    /// first takes their largest token, so that no later grant can come out smaller.
-    pub(super) fn sweep(&self) -> String {
+    /// Deletes rows that have not been used for a while, in two calls some time apart: the first stores their largest
+    /// token in the row without a key, so that no later grant can have a smaller one.
+    pub(super) fn delete_idle(&self) -> String {
         let Self { table } = self;
         let idle = format!(
             "lock_key <> '' AND expires_at < clock_timestamp() - {RETENTION} \
@@ -222,8 +224,8 @@ impl Statements {
         )
     }
 
-    /// For a key without a row. It is computed before the row is there, which is safe because rows
-    /// are kept for a while.
+    /// The token for a key without a row. It is computed before the row exists, which is safe because rows are kept for
+    /// a while.
     fn first_token(&self) -> String {
         let Self { table } = self;
         format!("greatest({NOW_MICROS}, (SELECT token + 1 FROM {table} WHERE lock_key = ''))")
@@ -232,7 +234,7 @@ impl Statements {
 
 const LEFT: &str = "(extract(epoch FROM expires_at - clock_timestamp()) * 1000000)::bigint";
 
-/// Does somebody share the key, or wait for it in order?
+/// Do others share the key, or is there a queue?
 const GROUPED: &str = "(lock_group IS NOT NULL AND group_until > clock_timestamp())";
 
 fn row() -> String {
@@ -252,7 +254,7 @@ fn moment(micros: Micros) -> String {
     format!("timestamptz 'epoch' + interval '{micros} microseconds'")
 }
 
-/// What a change writes.
+/// The assignments of a change.
 fn changed(new: &NewRow, purpose: Purpose) -> String {
     let owner = nullable_text(new.owner.written().as_deref());
     let group = nullable_text(new.group.as_deref());
@@ -267,7 +269,7 @@ fn changed(new: &NewRow, purpose: Purpose) -> String {
     )
 }
 
-/// Is the row still as it was looked at?
+/// The condition that the row has not changed since the read.
 fn unchanged(claim: &Claim, old: &LeaseRow, purpose: Purpose) -> String {
     let key = text(&stored(&claim.key));
     let owner = nullable_text(old.owner.written().as_deref());
@@ -301,7 +303,7 @@ fn held_by(claim: &Claim) -> String {
     format!("{} AND owner = '{}'", held(&claim.key), claim.owner)
 }
 
-/// Frees a row, at once or after a while in which nobody holds it.
+/// Frees a row, at once or after a while during which nobody holds it.
 fn freed(keep_for: Option<Duration>) -> String {
     match keep_for {
         None => "owner = NULL, expires_at = clock_timestamp(), wanted = false, released = CASE WHEN wanted THEN 2 ELSE 1 END".to_owned(),
@@ -309,7 +311,7 @@ fn freed(keep_for: Option<Duration>) -> String {
     }
 }
 
-/// `NOTIFY` takes a lock of the whole database at commit: it is sent only where somebody waits.
+/// `NOTIFY` locks the whole database at commit, so it is sent only if somebody waits.
 fn announced(freed: &str, key: &LockKey) -> String {
     let key = text(&stored(key));
     format!(
@@ -323,23 +325,7 @@ fn announced(freed: &str, key: &LockKey) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// The statement as the guide shows it: names for values.
-    fn shown(statement: &str, claim: &Claim) -> String {
-        let key = text(&stored(&claim.key));
-        let micros =
-            |duration: Duration| format!("interval '{} microseconds'", duration.as_micros());
-        let shown = statement.replace(&key, "$key").replace(&claim.owner.to_string(), "$owner");
-        let shown = shown.replace(&claim.client_info.to_text(), "$claimant");
-        let shown = shown.replace(&micros(claim.ttl), "$ttl").replace(&micros(KEEP), "$rest");
-        shown.replace(&micros(Duration::ZERO), "$rest")
-    }
-
-    const KEEP: Duration = Duration::from_secs(7);
-
-    fn without_blanks(text: &str) -> String {
-        text.split_whitespace().collect()
-    }
+    use crate::stores::shared::sql_leases::shown::{KEEP, assert_shown};
 
     #[test]
     fn the_guide_shows_every_statement() {
@@ -347,9 +333,7 @@ mod tests {
         let claim = Claim::new("k".into(), Duration::from_secs(5));
         let release =
             |keep_for, late_acquire| sql.release(&claim, Release { keep_for, late_acquire });
-        let guide = include_str!("guide.md");
-        let guide = without_blanks(guide);
-        for statement in [
+        let statements = [
             sql.acquire(&claim),
             sql.renew(&claim),
             release(None, false),
@@ -359,11 +343,10 @@ mod tests {
             sql.look(&claim),
             sql.list(&claim.key),
             sql.make(&claim.key),
-            sql.sweep(),
-        ] {
-            let statement = shown(&statement, &claim);
-            let is_shown = guide.contains(&without_blanks(&statement));
-            assert!(is_shown, "not in the guide:\n{statement}");
-        }
+            sql.delete_idle(),
+        ];
+        let key = text(&stored(&claim.key));
+        let interval = |micros| format!("interval '{micros} microseconds'");
+        assert_shown(include_str!("guide.md"), &statements, &claim, &key, interval);
     }
 }

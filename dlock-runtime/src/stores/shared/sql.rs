@@ -1,27 +1,29 @@
 //! What the SQL backends and the row locks in a caller's transaction share.
 //!
-//! Every statement goes out as text in one message (the *simple query* protocol of PostgreSQL,
-//! `COM_QUERY` of MySQL): one round trip, and no prepared statement that a pooling proxy would lose.
-//! Values are written as hexadecimal digits, so that there is nothing to quote.
+//! Every statement is sent as text in one message (the *simple query* protocol of PostgreSQL, `COM_QUERY` of MySQL):
+//! one round trip, and no prepared statement that a pooling proxy would lose. Values are written as hexadecimal
+//! digits, so that nothing needs quoting.
 
 use std::fmt::Write as _;
 
 use futures_util::TryStreamExt;
-use sqlx::{AssertSqlSafe, Database, Either, Executor};
+use sqlx::{AssertSqlSafe, ColumnIndex, Database, Decode, Either, Executor, Row, Type};
 
+use self::store::{Dialect, failure};
 use crate::error::BackendError;
+use crate::lock_table::record::Micros;
 
 pub(crate) mod poll;
 pub(crate) mod store;
 pub(crate) mod tables;
 pub(crate) mod url;
 
-/// What one message to the server brought back.
+/// The server's answer to one message.
 #[derive(Debug)]
 pub(crate) struct Reply<DB: Database> {
     /// The rows of each statement, in the statements' order.
     pub(crate) rows: Vec<Vec<DB::Row>>,
-    /// What the last statement reports.
+    /// The result of the last statement.
     pub(crate) last: Option<DB::QueryResult>,
 }
 
@@ -32,8 +34,8 @@ impl<DB: Database> Reply<DB> {
     }
 }
 
-/// Sends statements in one message and hears them to the end: a row is worth nothing before the
-/// commit behind it.
+/// Sends statements in one message and reads the answer to its end: a row proves nothing before the commit behind
+/// it.
 pub(crate) async fn send<DB>(
     connection: &mut DB::Connection,
     statements: String,
@@ -59,6 +61,26 @@ where
     Ok(reply)
 }
 
+/// A column of a row.
+pub(crate) fn read<'r, T, R>(row: &'r R, column: usize) -> Result<T, BackendError>
+where
+    R: Row<Database: Dialect>,
+    T: Decode<'r, R::Database> + Type<R::Database>,
+    usize: ColumnIndex<R>,
+{
+    row.try_get(column).map_err(failure::<R::Database>)
+}
+
+/// A column with a time or a token that the database stores as a signed number; a negative one is read as zero.
+pub(crate) fn read_micros<'r, R>(row: &'r R, column: usize) -> Result<Micros, BackendError>
+where
+    R: Row<Database: Dialect>,
+    i64: Decode<'r, R::Database> + Type<R::Database>,
+    usize: ColumnIndex<R>,
+{
+    Ok(u64::try_from(read::<i64, R>(row, column)?).unwrap_or(0))
+}
+
 /// Bytes as hexadecimal digits.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     let mut digits = String::with_capacity(bytes.len() * 2);
@@ -69,7 +91,7 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     digits
 }
 
-/// A database's own word for what went wrong: the SQLSTATE, or MySQL's number.
+/// The error in the server's own words, behind `what`.
 pub(crate) fn explain(
     what: &str,
     error: sqlx::Error,
@@ -84,18 +106,18 @@ pub(crate) fn explain(
     explained.with_source(error)
 }
 
-/// In the words of the server where it has some.
+/// The server's own message if there is one.
 fn describe(error: &sqlx::Error) -> String {
     match error {
         sqlx::Error::Database(error) => error.message().to_owned(),
         sqlx::Error::PoolTimedOut => {
-            "no connection could be had in time: the server does not answer, or all connections of the pool are in use".to_owned()
+            "timed out waiting for a connection: the server does not answer, or all connections of the pool are in use".to_owned()
         }
         other => other.to_string(),
     }
 }
 
-/// Did the connection break, rather than the statement?
+/// Did the connection break, rather than the statement fail?
 pub(crate) fn is_broken(error: &sqlx::Error) -> bool {
     use sqlx::Error;
     matches!(error, Error::Io(_) | Error::Tls(_) | Error::Protocol(_) | Error::WorkerCrashed)

@@ -1,171 +1,97 @@
-//! The connections of a backend that keeps leases in a table: those that acquires use, and some that are kept for
-//! the holds there are, so that nothing that waits can starve a renewal.
+//! Leases in a table of a database: everything that does not depend on which database it is.
+//!
+//! A plain acquire, and the renewal and release of an exclusive lease, are one statement each. Everything else reads
+//! the row, decides, and writes it if it has not changed since the read; see [`crate::lock_table::row`].
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+pub(crate) mod connections;
+pub(crate) mod leases;
+pub(crate) mod options;
+pub(crate) mod rows;
+#[cfg(test)]
+pub(crate) mod shown;
 
-use sqlx::{ConnectOptions, Connection, Database, Executor, Pool};
+use sqlx::Database;
 
-use super::sql::Reply;
-#[cfg(feature = "mysql")]
-use super::sql::send;
-#[cfg(feature = "mysql")]
-use super::sql::store::Checkout;
-use super::sql::store::{Dialect, Store, failure};
+use self::connections::Options;
+use self::leases::Leases;
+use self::rows::Rows;
+use crate::backend::{Attempt, Claim, Release};
 use crate::error::BackendError;
-use crate::lock_table::row::Purpose;
-use crate::stores::shared::doubt::Doubt;
+use crate::key::LockKey;
+use crate::lock_table::row::{Change, LeaseRow, NewRow, Purpose};
+use crate::stores::shared::sql::Reply;
+use crate::stores::shared::sql::store::Dialect;
 
-/// How many connections the holds have at most to themselves. One that waits for its row does not keep all others
-/// waiting.
-const FOR_HOLDS: u32 = 4;
+type RowOf<S> = <<S as LeaseDialect>::Database as Database>::Row;
 
-/// What a statement is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Lane {
-    /// Acquires, and whatever else may wait.
-    Acquires,
-    /// Renewals and releases: they never queue behind acquires, nor behind the caller's own work on a pool that is
-    /// shared with it.
-    Holds,
+/// The SQL for one table of leases. Each text is one statement, and with it one transaction.
+pub(crate) trait LeaseStatements {
+    fn renew(&self, claim: &Claim) -> String;
+
+    /// Releases an exclusive lease. With `late_acquire` it leaves a tombstone as well.
+    fn release(&self, claim: &Claim, release: Release) -> String;
+
+    fn look(&self, claim: &Claim) -> String;
+
+    /// Returns the rows of the keys with this prefix that are held or waited for: the columns of
+    /// [`look`](Self::look), and the key.
+    fn list(&self, prefix: &LockKey) -> String;
+
+    /// Creates a row that nobody holds.
+    fn make(&self, key: &LockKey) -> String;
+
+    /// Changes the row if it has not changed since the read.
+    fn exchange(&self, claim: &Claim, old: &LeaseRow, new: &NewRow, purpose: Purpose) -> String;
 }
 
-impl From<Purpose> for Lane {
-    fn from(purpose: Purpose) -> Self {
-        match purpose {
-            Purpose::Acquire => Self::Acquires,
-            Purpose::Renew | Purpose::Release => Self::Holds,
-        }
-    }
-}
+/// What differs between the databases besides the statements: the URL, the table, and what an answer means.
+pub(crate) trait LeaseDialect: LeaseStatements + Sized + Send + Sync + 'static {
+    type Database: Dialect;
 
-type Options<DB> = <<DB as Database>::Connection as Connection>::Options;
+    /// The parameters of a URL that sqlx understands.
+    const PARAMETERS: &[&str];
 
-pub(crate) struct LeaseStore<DB: Database> {
-    acquires: Store<DB>,
-    holds: Store<DB>,
-    /// Does nobody else use the connections of the acquires?
-    is_own: bool,
-    /// What the connections of the holds are opened with.
-    options: Mutex<Arc<Options<DB>>>,
-}
+    /// The file in this crate that creates the table.
+    const FILE: &'static str;
 
-impl<DB: Dialect> LeaseStore<DB>
-where
-    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
-    Options<DB>: ConnectOptions<Connection = DB::Connection>,
-{
-    /// Over a pool for the acquires, which is nobody else's or is shared with the service's own work.
-    pub(crate) fn new(pool: Pool<DB>, limit: Duration, is_own: bool) -> Self {
-        let options = pool.connect_options();
-        // With the pool's own hooks: they may say where the table is found.
-        let holds = pool.options().clone();
-        let holds = holds.min_connections(0).max_connections(FOR_HOLDS).acquire_timeout(limit);
-        // A broken connection shows when it is used.
-        let holds =
-            holds.test_before_acquire(false).connect_lazy_with(Options::<DB>::clone(&options));
-        Self {
-            acquires: Store { pool, limit },
-            holds: Store { pool: holds, limit },
-            is_own,
-            options: Mutex::new(options),
-        }
-    }
+    /// The text of that file, for a table called `dlock_leases`.
+    const SCHEMA: &'static str;
 
-    pub(crate) fn pool(&self) -> &Pool<DB> {
-        &self.acquires.pool
-    }
+    /// All columns of the table.
+    const COLUMNS: &'static str;
 
-    /// For statements that are not bounded on the server: those that make the table.
-    pub(crate) fn plain(&self) -> &Store<DB> {
-        &self.acquires
-    }
+    fn new(table: String) -> Self;
 
-    /// Sends statements in one message.
-    pub(crate) async fn run(
-        &self,
-        lane: Lane,
-        statements: &str,
-    ) -> Result<Reply<DB>, BackendError> {
-        self.send(lane, statements, 0, None).await
-    }
+    fn table(&self) -> &str;
 
-    /// The same for what may be executed twice without harm: it is sent again when the connection
-    /// turns out to be broken, which one in a pool may have been for long.
-    pub(crate) async fn run_repeatable(
-        &self,
-        lane: Lane,
-        statements: &str,
-    ) -> Result<Reply<DB>, BackendError> {
-        self.send(lane, statements, self.others(lane), None).await
-    }
+    /// The server's host and port, for people.
+    fn address(options: &Options<Self::Database>) -> String;
 
-    /// The same for an acquire: that it was sent again is noted in `doubt`.
-    pub(crate) async fn run_acquire(
-        &self,
-        doubt: &Doubt,
-        statements: &str,
-    ) -> Result<Reply<DB>, BackendError> {
-        let lane = Lane::Acquires;
-        self.send(lane, statements, self.others(lane), Some(doubt)).await
-    }
+    /// Did [`renew`](LeaseStatements::renew) or an exchange change the row?
+    fn is_changed(reply: &Reply<Self::Database>) -> bool;
 
-    /// How many connections may turn out to be broken.
-    fn others(&self, lane: Lane) -> u32 {
-        let others = self.pool().options().get_max_connections();
-        if lane == Lane::Holds { others.saturating_add(FOR_HOLDS) } else { others }
-    }
+    /// Did [`release`](LeaseStatements::release) find the lease?
+    fn is_released(reply: &Reply<Self::Database>, release: Release) -> bool;
 
-    async fn send(
-        &self,
-        lane: Lane,
-        statements: &str,
-        others: u32,
-        doubt: Option<&Doubt>,
-    ) -> Result<Reply<DB>, BackendError> {
-        let (store, first) = match lane {
-            Lane::Acquires => (&self.acquires, None),
-            Lane::Holds => {
-                self.follow_options();
-                // One that nobody waits for is as good.
-                let idle = if self.is_own { self.pool().try_acquire() } else { None };
-                (&self.holds, idle)
-            }
-        };
-        let bounded = DB::bounded(statements, store.limit);
-        let reply = store.in_time(store.send(first, &bounded, others, doubt)).await;
-        let mut reply = reply.map_err(failure::<DB>)?;
-        if DB::BOUND_IS_A_STATEMENT && !reply.rows.is_empty() {
-            reply.rows.remove(0);
-        }
-        Ok(reply)
-    }
+    /// Reads a row of [`look`](LeaseStatements::look).
+    fn looked_at(row: &RowOf<Self>) -> Result<LeaseRow, BackendError>;
 
-    /// Sends a transaction in one message, its commit included; false, and nothing is done, if one of its statements
-    /// was out of range, or was undone for another's sake.
-    #[cfg(feature = "mysql")]
-    pub(crate) async fn run_in_one_message(&self, statements: &str) -> Result<bool, BackendError> {
-        let store = &self.acquires;
-        let send = async {
-            // One on which it failed is closed, and the server takes everything back.
-            let mut connection = Checkout::new(store.pool.acquire().await?);
-            send::<DB>(connection.get(), statements.to_owned()).await?;
-            connection.give_back();
-            Ok(true)
-        };
-        store.in_time(send).await.or_else(|error| {
-            let is_undone = DB::is_out_of_range(&error) || DB::is_undone(&error);
-            if is_undone { Ok(false) } else { Err(failure::<DB>(error)) }
-        })
-    }
+    /// Reads the key in a row of [`list`](LeaseStatements::list).
+    fn listed_key(row: &RowOf<Self>) -> Result<LockKey, BackendError>;
 
-    /// Credentials that the pool was given later are those of the holds as well.
-    fn follow_options(&self) {
-        let latest = self.pool().connect_options();
-        let mut options = self.options.lock().unwrap_or_else(PoisonError::into_inner);
-        if !Arc::ptr_eq(&options, &latest) {
-            self.holds.pool.set_connect_options(Options::<DB>::clone(&latest));
-            *options = latest;
-        }
-    }
+    /// Acquires an exclusive lease in one statement. Returns `None` if the key has a group or a queue: then a read and a
+    /// write decide.
+    fn acquire_alone(
+        rows: &Rows<'_, Self>,
+        claim: &Claim,
+    ) -> impl Future<Output = Result<Option<Attempt>, BackendError>> + Send;
+
+    /// See [`RowStore::exchange_all`](crate::lock_table::row::RowStore::exchange_all).
+    fn exchange_all(
+        rows: &Rows<'_, Self>,
+        changes: &[Change<'_>],
+    ) -> impl Future<Output = Result<bool, BackendError>> + Send;
+
+    /// Deletes rows that have not been used for a while; called now and then.
+    fn sweep(leases: &Leases<Self>) -> impl Future<Output = Result<(), BackendError>> + Send;
 }

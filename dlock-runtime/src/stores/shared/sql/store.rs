@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use sqlx::pool::{PoolConnection, PoolOptions};
-use sqlx::{Connection, Database, Executor, Pool};
+use sqlx::{Connection, Database, Pool};
 
-use super::{Reply, explain, is_broken, is_unsent, send};
+use super::{Reply, explain, is_broken, is_unsent};
 use crate::backoff::Backoff;
 use crate::error::BackendError;
 use crate::stores::shared::doubt::Doubt;
@@ -30,6 +30,13 @@ pub(crate) trait Dialect: Database {
     /// Whether [`bounded`](Self::bounded) puts a statement of its own before the others.
     const BOUND_IS_A_STATEMENT: bool;
 
+    /// Calls [`send`](super::send). A method, because generic code cannot require that a reference to a connection is
+    /// an executor for every lifetime without repeating that bound everywhere.
+    fn send(
+        connection: &mut Self::Connection,
+        statements: String,
+    ) -> impl Future<Output = Result<Reply<Self>, sqlx::Error>> + Send;
+
     /// Makes the server itself end the statements when they run, or wait for a row, longer than `limit`, because their
     /// sender may be gone. Leaves no setting behind on the connection.
     fn bounded(statements: &str, limit: Duration) -> String;
@@ -42,17 +49,26 @@ pub(crate) trait Dialect: Database {
     #[cfg(feature = "mysql")]
     fn is_out_of_range(error: &sqlx::Error) -> bool;
 
-    /// Is the connection no longer usable?
+    /// Is the connection no longer usable, because the server is shutting down or has become a replica?
     fn is_leaving(error: &sqlx::Error) -> bool;
 
-    /// Could the same statement succeed a little later?
-    fn is_transient(error: &sqlx::Error) -> bool;
+    /// Is it a temporary failure of the server, such as a lack of connections?
+    fn is_passing(error: &sqlx::Error) -> bool;
 
     /// Is the table, or one of its columns, missing?
     fn is_table_missing(error: &sqlx::Error) -> bool;
 
     /// Does the role lack a privilege?
     fn is_forbidden(error: &sqlx::Error) -> bool;
+
+    /// May the same statement succeed a little later?
+    fn is_transient(error: &sqlx::Error) -> bool {
+        Self::is_undone(error)
+            || Self::is_leaving(error)
+            || Self::is_passing(error)
+            || is_broken(error)
+            || matches!(error, sqlx::Error::PoolTimedOut)
+    }
 }
 
 /// A pool and its request timeout.
@@ -61,10 +77,7 @@ pub(crate) struct Store<DB: Database> {
     pub(crate) limit: Duration,
 }
 
-impl<DB: Dialect> Store<DB>
-where
-    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
-{
+impl<DB: Dialect> Store<DB> {
     /// Sends statements in one message.
     pub(crate) async fn run(&self, statements: String) -> Result<Reply<DB>, BackendError> {
         self.try_run(&statements).await.map_err(failure::<DB>)
@@ -94,7 +107,7 @@ where
                 None => self.pool.acquire().await?,
             };
             let mut connection = Checkout::new(connection);
-            match send::<DB>(connection.get(), statements.to_owned()).await {
+            match DB::send(connection.get(), statements.to_owned()).await {
                 Ok(reply) => {
                     connection.give_back();
                     return Ok(reply);
@@ -171,7 +184,7 @@ impl<DB: Database> Checkout<DB> {
     }
 
     pub(crate) fn get(&mut self) -> &mut DB::Connection {
-        self.0.as_mut().expect("the connection is taken only when the checkout ends")
+        self.0.as_mut().expect("the connection is only taken out at the end")
     }
 
     pub(crate) fn give_back(mut self) {

@@ -1,7 +1,5 @@
 //! Creates missing tables.
 
-use sqlx::Executor;
-
 use super::store::{Dialect, Store, failure};
 use crate::error::BackendError;
 
@@ -20,11 +18,8 @@ pub(crate) struct Table<'a> {
 }
 
 impl Table<'_> {
-    /// Creates the table unless it exists.
-    pub(crate) async fn ensure<DB: Dialect>(&self, store: &Store<DB>) -> Result<(), BackendError>
-    where
-        for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
-    {
+    /// Creates the table if it is missing.
+    pub(crate) async fn ensure<DB: Dialect>(&self, store: &Store<DB>) -> Result<(), BackendError> {
         let mut refused: Option<sqlx::Error> = None;
         for _ in 0..TRIES {
             match store.try_run(&self.probe).await {
@@ -59,7 +54,7 @@ impl Table<'_> {
     fn forbidden<DB: Dialect>(&self, error: sqlx::Error) -> BackendError {
         let (kind, name, file) = (DB::KIND, self.name, self.file);
         BackendError::permanent(format!(
-            "{kind}: this role may not use the table `{name}` ({error}); `{file}` of dlock-runtime lists the privileges it needs"
+            "{kind}: this role may not use the table `{name}` ({error}); `{file}` of dlock-runtime lists the required privileges"
         ))
         .with_source(error)
     }
@@ -67,7 +62,7 @@ impl Table<'_> {
     fn of_another_version<DB: Dialect>(&self, error: sqlx::Error) -> BackendError {
         let (kind, name, file) = (DB::KIND, self.name, self.file);
         BackendError::permanent(format!(
-            "{kind}: the table `{name}` is not the one that this version of dlock uses ({error}); rename or drop it while no service uses it, and dlock creates a new one, or alter it to match `{file}` of dlock-runtime"
+            "{kind}: the table `{name}` is not the one that this version of dlock uses ({error}); while no service uses it, rename or drop it (it is then created again), or alter it to match `{file}` of dlock-runtime"
         ))
         .with_source(error)
     }
@@ -75,7 +70,7 @@ impl Table<'_> {
     fn cannot_be_created<DB: Dialect>(&self, error: sqlx::Error) -> BackendError {
         let (kind, name, file) = (DB::KIND, self.name, self.file);
         BackendError::permanent(format!(
-            "{kind}: the table `{name}` is missing and this role may not create it ({error}); run `{file}` of dlock-runtime once with a role that may"
+            "{kind}: the table `{name}` is missing and this role may not create it ({error}); run `{file}` of dlock-runtime once as a role that may"
         ))
         .with_source(error)
     }
@@ -89,10 +84,7 @@ const VERSION: &str = "v1";
 pub(crate) async fn refuse_later_version<DB: Dialect>(
     name: &str,
     store: &Store<DB>,
-) -> Result<(), BackendError>
-where
-    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
-{
+) -> Result<(), BackendError> {
     let later = format!(
         "SELECT 1 FROM {name} WHERE lock_key = '' AND claimant <> '' AND claimant <> '{VERSION}'"
     );
@@ -117,7 +109,7 @@ pub(crate) fn check_name(kind: &str, name: &str) -> Result<(), BackendError> {
         return Ok(());
     }
     let problem = format!(
-        "{kind}: `{name}` is not a valid table name; use letters, digits and underscores, with or without a schema and a dot before them"
+        "{kind}: `{name}` is not a valid table name: use letters, digits and underscores, optionally after a schema and a dot"
     );
     Err(BackendError::permanent(problem).not_sent())
 }

@@ -18,12 +18,11 @@ pub(crate) fn check_parameters(kind: &str, url: &str, known: &[&str]) -> Result<
         if known.iter().any(|known| matches_name(&name, known)) {
             continue;
         }
-        // A `?` in a password turns the rest of it into parameters.
+        // A `?` in a password turns the rest of the URL into parameters.
         let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
         if parameters.contains('@') || name.len() > 32 || !name.bytes().all(is_name) {
             return refuse(
-                "the URL has an invalid parameter; a `?` in its password must be written `%3F`"
-                    .to_owned(),
+                "the URL has an invalid parameter; write a `?` in its password as `%3F`".to_owned(),
             );
         }
         return refuse(match nearest(&name, known) {
