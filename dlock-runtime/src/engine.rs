@@ -33,7 +33,7 @@ mod watchdog;
 pub(crate) use hold::{Ending, Hold};
 use local_queue::LocalQueues;
 pub(crate) use nesting::{Inside, Nested};
-pub(crate) use release::{give_back, give_back_later};
+pub(crate) use release::{release, release_later};
 pub(crate) use request::{CallKind, Request, enter, enter_set};
 pub(crate) use run_guarded::run_guarded;
 use telemetry::{Labels, Store};

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 
 use crate::backend::Mode;
-use crate::engine::{Ending, Hold, Inside, Nested, give_back, give_back_later};
+use crate::engine::{Ending, Hold, Inside, Nested, release, release_later};
 use crate::error::LockError;
 use crate::key::LockKey;
 use crate::token::FencingToken;
@@ -183,7 +183,7 @@ impl LockGuard {
     /// Dropping the future releases the lock in the background.
     pub async fn release(mut self) -> Result<(), LockError> {
         match std::mem::replace(&mut self.access, Access::Released) {
-            Access::Lease => give_back(Arc::clone(&self.hold)).await,
+            Access::Lease => release(Arc::clone(&self.hold)).await,
             Access::Nested(nested) => match nested.check_outer() {
                 Ok(()) => Ok(()),
                 Err(ending) => Err(self.hold.error(ending, true)),
@@ -196,7 +196,7 @@ impl LockGuard {
 impl Drop for LockGuard {
     fn drop(&mut self) {
         if let Access::Lease = self.access {
-            give_back_later(Arc::clone(&self.hold));
+            release_later(Arc::clone(&self.hold));
         }
     }
 }
@@ -277,12 +277,12 @@ impl LockSet {
     /// # Cancel safety
     /// Dropping the future releases the rest in the background.
     pub async fn release(self) -> Result<(), LockError> {
-        give_all_back(self.guards).await
+        release_all(self.guards).await
     }
 }
 
 /// Releases several locks concurrently; returns the first loss among them.
-pub(crate) async fn give_all_back(
+pub(crate) async fn release_all(
     guards: impl AsRef<[LockGuard]> + IntoIterator<Item = LockGuard>,
 ) -> Result<(), LockError> {
     let mut guards = guards.into_iter();

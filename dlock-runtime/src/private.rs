@@ -304,8 +304,8 @@ pub async fn run_row<K: Keys, T, E>(
     // Boxed as a whole, as for leases.
     let locked = Box::pin(async move {
         let wait = site.options.wait.unwrap_or(DEFAULT_WAIT.into());
-        let terms = RowLockOptions::new(wait, false).with_mode(site.options.mode);
-        lock_valid(transaction, site.template(), keys.into_valid()?, terms).await
+        let options = RowLockOptions::new(wait, false).with_mode(site.options.mode);
+        lock_valid(transaction, site.template(), keys.into_valid()?, options).await
     })
     .await;
     locked.map(K::rows).map_err(|refusal| not_entered(refusal, error, skipped))

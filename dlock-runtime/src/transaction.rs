@@ -146,13 +146,18 @@ pub(crate) mod sealed {
 
     /// The database-specific part. There is at least one key; the keys are valid, sorted and distinct.
     pub trait LockRows {
-        fn lock_rows<'a>(&'a mut self, keys: &'a [LockKey], terms: RowLockOptions) -> Locking<'a>;
+        fn lock_rows<'a>(&'a mut self, keys: &'a [LockKey], options: RowLockOptions)
+        -> Locking<'a>;
     }
 
     #[cfg(any(feature = "postgres", feature = "mysql"))]
     impl<DB: super::RowLockDatabase> LockRows for sqlx::Transaction<'_, DB> {
-        fn lock_rows<'a>(&'a mut self, keys: &'a [LockKey], terms: RowLockOptions) -> Locking<'a> {
-            (**self).lock_rows(keys, terms)
+        fn lock_rows<'a>(
+            &'a mut self,
+            keys: &'a [LockKey],
+            options: RowLockOptions,
+        ) -> Locking<'a> {
+            (**self).lock_rows(keys, options)
         }
     }
 }

@@ -53,8 +53,8 @@ impl Attempt {
 
     /// Creates a refusal with a position in the store's queue.
     #[must_use]
-    pub const fn queued(look_in: Option<Duration>) -> Self {
-        Self::Busy { expires_in: look_in, queued: true, other_permits: None, in_doubt: false }
+    pub const fn queued(retry_in: Option<Duration>) -> Self {
+        Self::Busy { expires_in: retry_in, queued: true, other_permits: None, in_doubt: false }
     }
 }
 
@@ -123,7 +123,7 @@ impl SetAttempt {
             record::SetDecision::Granted(tokens) => {
                 Self::granted(tokens.into_iter().map(FencingToken::new).collect(), validity)
             }
-            record::SetDecision::Busy { at, look_in, queued } => Self::busy(at, look_in, queued),
+            record::SetDecision::Busy { at, retry_in, queued } => Self::busy(at, retry_in, queued),
         }
     }
 }

@@ -169,7 +169,7 @@ impl<'a, W: Wanted> Acquire<'a, W> {
         let answer = W::try_acquire(&*backend.store, &self.claims);
         self.in_flight = !answer.is_ready();
         if let (true, Some((_, turn))) = (self.in_flight, &self.front) {
-            turn.asks(since.instant(), false);
+            turn.note_request(since.instant(), false);
         }
         let answer = deadline.answer(backend, answer).await;
         self.in_flight = false;
@@ -180,7 +180,7 @@ impl<'a, W: Wanted> Acquire<'a, W> {
     async fn queue(&mut self, since: Moment, deadline: &Deadline) -> Option<Answer<W>> {
         self.in_flight = true;
         if let Some((_, turn)) = &self.front {
-            turn.asks(since.instant(), true);
+            turn.note_request(since.instant(), true);
         }
         let store = &*self.wanted.requests()[0].backend.store;
         let answer = deadline.bound(W::acquire_queued(store, &self.claims)).await;
@@ -214,8 +214,8 @@ impl<'a, W: Wanted> Acquire<'a, W> {
         let Some((front, turn)) = &self.front else { return };
         match answer {
             Ok(Outcome::Busy { at, .. }) if at != front => {}
-            Ok(_) => turn.hears(Ok(())),
-            Err(error) => turn.hears(Err(error.clone())),
+            Ok(_) => turn.note_answer(Ok(())),
+            Err(error) => turn.note_answer(Err(error.clone())),
         }
     }
 
@@ -279,7 +279,7 @@ impl<'a, W: Wanted> Acquire<'a, W> {
             return None;
         }
         let turn = self.engine.queues.try_enter(request.backend.index, &request.key)?;
-        turn.hears(Ok(()));
+        turn.note_answer(Ok(()));
         Some(turn)
     }
 }
@@ -328,6 +328,6 @@ fn hold(
         runtime.clone(),
         watchdog,
     ));
-    hold.watchdog.watch_over(&hold);
+    hold.watchdog.add(&hold);
     hold
 }

@@ -35,7 +35,7 @@ pub(crate) struct Hold {
     pub(crate) template: &'static str,
     /// Taken before the granted request was sent.
     pub(crate) since: Moment,
-    pub(crate) terms: HoldLimits,
+    pub(crate) limits: HoldLimits,
     /// Where background work for this hold can run.
     pub(crate) runtime: Handle,
     pub(crate) watchdog: Arc<Watchdog>,
@@ -108,7 +108,7 @@ impl Hold {
         template: &'static str,
         since: Moment,
         validity: Duration,
-        terms: HoldLimits,
+        limits: HoldLimits,
         in_doubt: bool,
         turn: Option<Turn>,
         runtime: Handle,
@@ -122,7 +122,7 @@ impl Hold {
             renewing: false,
             renew_at: since.after(renewal_period(claim.ttl, validity)),
             failures: 0,
-            keep_until_age: terms.min_hold.unwrap_or_default(),
+            keep_until_age: limits.min_hold.unwrap_or_default(),
             extended_to_age: Duration::ZERO,
             turn,
             in_doubt,
@@ -135,7 +135,7 @@ impl Hold {
             token,
             template,
             since,
-            terms,
+            limits,
             runtime,
             watchdog,
             number,
@@ -192,20 +192,20 @@ impl Hold {
 
     /// Returns true if the hold needs renewals, even if they only prove that its session is alive.
     fn is_renewed(&self, state: &State) -> bool {
-        self.terms.renew
+        self.limits.renew
             || self.backend.capabilities.session
             || self.since.elapsed() < state.extended_to_age
     }
 
     /// The age at which an unrenewed hold of a session expires, where the store would keep it longer.
     fn expires_at_age(&self, state: &State) -> Option<Duration> {
-        let ends = self.backend.capabilities.session && !self.terms.renew;
+        let ends = self.backend.capabilities.session && !self.limits.renew;
         ends.then(|| validity_of(self.claim.ttl).max(state.extended_to_age))
     }
 
     /// The age at which `max_hold` ends the hold; an extension can raise it.
     fn max_age(&self, state: &State) -> Option<Duration> {
-        self.terms.max_hold.map(|limit| limit.max(state.extended_to_age))
+        self.limits.max_hold.map(|limit| limit.max(state.extended_to_age))
     }
 
     fn end(&self, state: &mut State, ending: Ending) {
@@ -291,7 +291,7 @@ impl Hold {
         }
         // In its own task, because a renewal that was sent must be awaited to its end.
         let hold = Arc::clone(self);
-        let proving = self.runtime.spawn(async move { hold.prove_again().await });
+        let proving = self.runtime.spawn(async move { hold.renew_now().await });
         // If that runtime is stalled, no renewal arrives and the hold ends with its validity.
         tokio::select! {
             _ = proving => {}
@@ -300,7 +300,7 @@ impl Hold {
         check()
     }
 
-    async fn prove_again(self: Arc<Self>) {
+    async fn renew_now(self: Arc<Self>) {
         loop {
             let changed = self.changed();
             let free = self.settled(|state| {

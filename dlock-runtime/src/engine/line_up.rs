@@ -52,7 +52,7 @@ async fn behind_until_known(
     let index = request.backend.index;
     let until = Instant::now() + MIN_ANSWER_TIME;
     loop {
-        let anew = engine.queues.heard_anew(index, &request.key);
+        let anew = engine.queues.answer_noted(index, &request.key);
         let anew = anew.notified();
         let now = Instant::now();
         let too_long_ago = now.checked_sub(MIN_ANSWER_TIME).unwrap_or(now);

@@ -33,7 +33,7 @@ struct Queue {
     /// The unanswered request of the task at the front, if any.
     asking: Option<Asking>,
     /// Created by a waiter whose time is up before the store has answered.
-    heard_anew: Option<Arc<Notify>>,
+    answer_noted: Option<Arc<Notify>>,
 }
 
 /// An unanswered request of the task at the front.
@@ -120,10 +120,12 @@ impl LocalQueues {
 
     /// Returns a `Notify` that is notified when more is known. Call it before [`known`](Self::known), so that no
     /// change is missed.
-    pub(crate) fn heard_anew(&self, backend: BackendIndex, key: &LockKey) -> Arc<Notify> {
+    pub(crate) fn answer_noted(&self, backend: BackendIndex, key: &LockKey) -> Arc<Notify> {
         let mut queues = self.lock();
         let queue = queues.get_mut(&(backend, key.clone()));
-        queue.map(|queue| Arc::clone(queue.heard_anew.get_or_insert_default())).unwrap_or_default()
+        queue
+            .map(|queue| Arc::clone(queue.answer_noted.get_or_insert_default()))
+            .unwrap_or_default()
     }
 
     fn front(self: &Arc<Self>, vacant: VacantEntry<'_, (BackendIndex, LockKey), Queue>) -> Turn {
@@ -158,16 +160,16 @@ impl Queue {
 
 impl Turn {
     /// Records that a request has been sent to the store.
-    pub(crate) fn asks(&self, since: Instant, in_turn: bool) {
+    pub(crate) fn note_request(&self, since: Instant, in_turn: bool) {
         self.note(|queue| queue.asking = Some(Asking { since, in_turn }));
     }
 
     /// Records the answer of the store, and notifies the waiters.
-    pub(crate) fn hears(&self, heard: Result<(), BackendError>) {
+    pub(crate) fn note_answer(&self, heard: Result<(), BackendError>) {
         let notify = self.note(|queue| {
             queue.asking = None;
             queue.heard = Some(heard);
-            queue.heard_anew.clone()
+            queue.answer_noted.clone()
         });
         if let Some(notify) = notify.flatten() {
             notify.notify_waiters();

@@ -31,7 +31,7 @@ const PAUSED_SERVER_MARGIN: Duration = Duration::from_mins(1);
 /// reached is not an error: the release continues in the background until the lease has ended.
 ///
 /// Cancel safe: the release continues in the background.
-pub(crate) async fn give_back(hold: Arc<Hold>) -> Result<(), LockError> {
+pub(crate) async fn release(hold: Arc<Hold>) -> Result<(), LockError> {
     let turn = hold.take_turn();
     let mut releasing = Releasing { hold: Some((hold, turn)), tried: false };
     let (before, answer) = releasing.first_try().await;
@@ -78,7 +78,7 @@ pub(crate) async fn give_back(hold: Arc<Hold>) -> Result<(), LockError> {
 }
 
 /// Releases the lease in the background.
-pub(crate) fn give_back_later(hold: Arc<Hold>) {
+pub(crate) fn release_later(hold: Arc<Hold>) {
     let turn = hold.take_turn();
     spawn(hold, turn, false);
 }

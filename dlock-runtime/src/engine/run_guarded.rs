@@ -13,7 +13,7 @@ use super::hold::{Ending, Hold};
 use super::nesting::Enclosure;
 use super::telemetry;
 use crate::error::{LockError, LostReason};
-use crate::guard::{LockGuard, give_all_back};
+use crate::guard::{LockGuard, release_all};
 use crate::options::OnLost;
 
 /// The body of a critical section, pinned by its caller. Dropping this drops the body in place,
@@ -103,7 +103,7 @@ pub(crate) async fn run_guarded<F: Future>(
     }
     match outcome {
         Outcome::Finished(value, lost) => {
-            let returned = give_all_back(guards).await;
+            let returned = release_all(guards).await;
             let lost = lost.map(|Lost(hold, ending)| hold.error(ending, true));
             match lost.or(returned.err()) {
                 Some(error) if on_lost != OnLost::Keep && !failed(&value) => Err(error),
@@ -113,12 +113,12 @@ pub(crate) async fn run_guarded<F: Future>(
         Outcome::Stopped(Lost(hold, ending)) => {
             if let Ending::HeldTooLong(_) = ending {
                 // The lease is still valid. Released here, so that others can acquire it once the caller returns.
-                let _ = give_all_back(guards).await;
+                let _ = release_all(guards).await;
             }
             Err(hold.error(ending, false))
         }
         Outcome::Panicked(panic) => {
-            let _ = give_all_back(guards).await;
+            let _ = release_all(guards).await;
             resume_unwind(panic)
         }
     }

@@ -36,7 +36,7 @@ pub(crate) fn refuses(able: &Capabilities, ttl: Duration, options: &LockOptions)
 }
 
 /// Lists the kinds of the bundled backends that can honour these options, separated by commas.
-pub(crate) fn able_kinds(ttl: Duration, options: &LockOptions) -> String {
+pub(crate) fn supporting_backends(ttl: Duration, options: &LockOptions) -> String {
     let able = STORES.iter().filter(|store| refuses(&store.capabilities, ttl, options).is_none());
     able.map(|store| store.kind).collect::<Vec<_>>().join(", ")
 }

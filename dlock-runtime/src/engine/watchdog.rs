@@ -96,7 +96,7 @@ impl Watchdog {
     }
 
     /// Adds a new hold to the schedule.
-    pub(crate) fn watch_over(&self, hold: &Arc<Hold>) {
+    pub(crate) fn add(&self, hold: &Arc<Hold>) {
         let due = hold.due_at();
         let mut schedule = self.schedule();
         if schedule.dead {

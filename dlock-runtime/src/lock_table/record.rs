@@ -76,7 +76,7 @@ pub(crate) enum Decision {
     /// With this token.
     Granted(u64),
     /// When to retry without a notification, and whether the claim has a queue position.
-    Busy { look_in: Option<Duration>, queued: bool },
+    Busy { retry_in: Option<Duration>, queued: bool },
 }
 
 /// Whether a claim may enter.
@@ -97,7 +97,7 @@ pub(crate) enum SetDecision {
     Busy {
         /// The index of the key that is busy.
         at: usize,
-        look_in: Option<Duration>,
+        retry_in: Option<Duration>,
         queued: bool,
     },
 }
@@ -125,21 +125,21 @@ pub(crate) fn acquire_set(parts: &mut [Part<'_>], claims: &[Claim]) -> SetDecisi
         });
         return SetDecision::Granted(tokens.collect());
     };
-    let mut look_in = match offers[at] {
+    let mut retry_in = match offers[at] {
         Offer::Revoked(left) => Some(left),
         Offer::Open | Offer::Closed => None,
     };
     let mut queued = false;
     for (part, claim) in each.take(at + 1) {
         if part.entry.grant_of(&claim.owner).is_none()
-            && let Decision::Busy { look_in: next_look, queued: is_queued } =
+            && let Decision::Busy { retry_in: next_look, queued: is_queued } =
                 part.entry.wait(claim, part.now)
         {
-            look_in = look_in.into_iter().chain(next_look).min();
+            retry_in = retry_in.into_iter().chain(next_look).min();
             queued |= is_queued;
         }
     }
-    SetDecision::Busy { at, look_in, queued }
+    SetDecision::Busy { at, retry_in, queued }
 }
 
 /// May one more holder enter beside the others?
@@ -184,7 +184,7 @@ impl Record {
     ) -> Decision {
         match self.offer(claim, now) {
             Offer::Open => Decision::Granted(self.enter(claim, now, next_token)),
-            Offer::Revoked(left) => Decision::Busy { look_in: Some(left), queued: false },
+            Offer::Revoked(left) => Decision::Busy { retry_in: Some(left), queued: false },
             Offer::Closed => self.wait(claim, now),
         }
     }
@@ -225,7 +225,7 @@ impl Record {
     fn wait(&mut self, claim: &Claim, now: Micros) -> Decision {
         let position = self.queue.iter().position(|waiter| waiter.owner == claim.owner);
         let position = self.join_or_leave_queue(claim, position, now);
-        Decision::Busy { look_in: self.look_in(position, now), queued: position.is_some() }
+        Decision::Busy { retry_in: self.retry_in(position, now), queued: position.is_some() }
     }
 
     /// Waiters ahead of it in the queue count as if they had entered.
@@ -295,7 +295,7 @@ impl Record {
 
     /// When to retry without a notification: when a lease ends, when the first waiter becomes absent, or
     /// when the first waiter has to show itself.
-    fn look_in(&self, position: Option<usize>, now: Micros) -> Option<Duration> {
+    fn retry_in(&self, position: Option<usize>, now: Micros) -> Option<Duration> {
         let lease = self.granted.iter().map(|grant| grant.ends.saturating_sub(now)).min();
         let lease = lease.map(Duration::from_micros);
         let queue = if self.head().is_none() {
@@ -513,7 +513,7 @@ mod tests {
         loop {
             match entry.acquire(&alive, now, || now) {
                 Decision::Granted(_) => break,
-                Decision::Busy { look_in, .. } => now += micros(look_in.unwrap()).max(1),
+                Decision::Busy { retry_in, .. } => now += micros(retry_in.unwrap()).max(1),
             }
         }
         assert!(now - began <= 3 * SECOND / 2, "three dead waiters cost {} us", now - began);

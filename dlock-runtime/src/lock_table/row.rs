@@ -167,7 +167,7 @@ impl LeaseRow {
         };
         match alone {
             Some(Grant { owner, ends: expires, revoked, client_info, .. }) => {
-                let owner = self.owner.become_that_of(owner, revoked);
+                let owner = self.owner.with_owner(owner, revoked);
                 NewRow { owner, client_info, expires, ..free }
             }
             None => free,
@@ -230,8 +230,8 @@ pub(crate) async fn acquire(rows: &impl RowStore, claim: &Claim) -> Result<Attem
             Decision::Granted(token) => {
                 Attempt::granted(FencingToken::new(token), validity_of(claim.ttl))
             }
-            Decision::Busy { look_in, queued: true } => Attempt::queued(look_in),
-            Decision::Busy { look_in, queued: false } => Attempt::busy(look_in),
+            Decision::Busy { retry_in, queued: true } => Attempt::queued(retry_in),
+            Decision::Busy { retry_in, queued: false } => Attempt::busy(retry_in),
         };
         return Ok(attempt.with_other_permits(other_permits));
     }

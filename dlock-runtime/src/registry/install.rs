@@ -5,7 +5,7 @@ use std::fmt;
 use super::{BuildError, INSTALLED, Registry, RegistryBuilder};
 use crate::backend::Mode;
 use crate::engine::Engine;
-use crate::engine::supported::able_kinds;
+use crate::engine::supported::supporting_backends;
 use crate::site::Site;
 
 impl RegistryBuilder {
@@ -65,7 +65,7 @@ impl Engine {
                 let able = self.backends();
                 let able = able.filter(|other| other.refuses(ttl, &site.options).is_none());
                 let able: Vec<_> = able.map(|other| format!("`{}`", other.name)).collect();
-                let instead = match (able.join(", "), able_kinds(ttl, &site.options)) {
+                let instead = match (able.join(", "), supporting_backends(ttl, &site.options)) {
                     (registered, _) if !registered.is_empty() => format!("; {registered} can"),
                     (_, kinds) if !kinds.is_empty() => format!("; backends that can: {kinds}"),
                     _ => String::new(),

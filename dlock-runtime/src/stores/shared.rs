@@ -5,7 +5,7 @@ pub(crate) mod addresses;
 #[cfg(any(feature = "redis", feature = "postgres", feature = "mysql"))]
 pub(crate) mod doubt;
 #[cfg(any(feature = "zookeeper", feature = "etcd"))]
-pub(crate) mod kept_task;
+pub(crate) mod in_flight_limit;
 #[cfg(any(feature = "zookeeper", feature = "etcd"))]
 pub(crate) mod node_queue;
 #[cfg(any(feature = "zookeeper", feature = "etcd"))]
@@ -13,7 +13,7 @@ pub(crate) mod outage;
 #[cfg(any(feature = "zookeeper", feature = "etcd"))]
 pub(crate) mod queue_codec;
 #[cfg(any(feature = "zookeeper", feature = "etcd"))]
-pub(crate) mod room;
+pub(crate) mod single_flight;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 pub(crate) mod sql;
 #[cfg(any(feature = "postgres", feature = "mysql"))]

@@ -61,7 +61,7 @@ impl Intercepted {
     }
 
     /// Delays the answers to calls of this kind until [`heal`](Self::heal). The calls still reach the backend.
-    pub fn hold_up(&self, call: Call) {
+    pub fn delay(&self, call: Call) {
         self.held_up.send_modify(|calls| calls.push(call));
     }
 
@@ -106,7 +106,7 @@ impl Intercepted {
     ///
     /// # Cancel safety
     /// Cancel safe.
-    pub async fn stands_in_line(&self) {
+    pub async fn waits_in_queue(&self) {
         if self.capabilities().queue {
             self.reached(Call::Acquire, 1).await;
             tokio::time::sleep(std::time::Duration::from_millis(300)).await;

@@ -50,9 +50,9 @@ where
 }
 
 /// How long to wait for the answer to a statement that the database ends after `statement`.
-pub(crate) fn limit(terms: &RowLockOptions, statement: Duration, late: Duration) -> Duration {
+pub(crate) fn limit(options: &RowLockOptions, statement: Duration, late: Duration) -> Duration {
     let limit = statement.saturating_add(ANSWER);
-    terms.left_with(late).map_or(limit, |left| left.min(limit))
+    options.left_with(late).map_or(limit, |left| left.min(limit))
 }
 
 /// The error for a caller whose statement was not answered.

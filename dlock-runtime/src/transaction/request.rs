@@ -185,8 +185,8 @@ impl<'a, C: Transactional + ?Sized> IntoFuture for RowLocksRequest<'a, C> {
 
     fn into_future(self) -> Self::IntoFuture {
         let Self { transaction, keys, template, wait, mode, any_isolation } = self;
-        let terms = RowLockOptions::new(wait, any_isolation).with_mode(mode);
-        Box::pin(lock_valid(transaction, template, keys, terms))
+        let options = RowLockOptions::new(wait, any_isolation).with_mode(mode);
+        Box::pin(lock_valid(transaction, template, keys, options))
     }
 }
 
@@ -195,12 +195,12 @@ pub(crate) async fn lock_valid<C: Transactional + ?Sized>(
     transaction: &mut C,
     template: &'static str,
     mut keys: Vec<LockKey>,
-    terms: RowLockOptions,
+    options: RowLockOptions,
 ) -> Result<RowLocks, LockError> {
     for key in &keys {
         key.check()?;
     }
-    if let Mode::Permits(permits) = terms.mode {
+    if let Mode::Permits(permits) = options.mode {
         return Err(LockError::Unsupported {
             backend: "transaction".into(),
             option: format!("permits = {permits}: a database does not count the holders of a row")
@@ -211,7 +211,7 @@ pub(crate) async fn lock_valid<C: Transactional + ?Sized>(
     keys.dedup();
     let Some(first) = keys.first() else { return Ok(RowLocks::new(vec![])) };
     let waiting = Waiting::begin(Labels { template, key: first, store: Store::Transaction });
-    let locked = transaction.lock_rows(&keys, terms).instrument(waiting.span().clone()).await;
+    let locked = transaction.lock_rows(&keys, options).instrument(waiting.span().clone()).await;
     waiting.end(locked.as_ref().map(|tokens| tokens[0]));
     let locks = keys.into_iter().zip(locked?).map(|(key, token)| RowLock::new(key, token));
     Ok(RowLocks::new(locks.collect()))

@@ -364,7 +364,7 @@ async fn registries_on_separate_stores_do_not_share_locks() {
 #[tokio::test(start_paused = true)]
 async fn a_lease_that_expired_before_its_grant_arrived_is_not_used() {
     let (registry, store) = intercepted();
-    store.hold_up(Call::Acquire);
+    store.delay(Call::Acquire);
     let ttl = Duration::from_millis(100);
     let acquire = registry.lock("k").ttl(ttl).wait(Duration::from_secs(1)).acquire();
     let late = async {
@@ -378,7 +378,7 @@ async fn a_lease_that_expired_before_its_grant_arrived_is_not_used() {
     guard.release().await.expect("held to the end");
 
     // If every answer comes too late, the wait still ends.
-    store.hold_up(Call::Acquire);
+    store.delay(Call::Acquire);
     let acquire = registry.lock("k").ttl(ttl).wait(Duration::from_millis(300)).acquire();
     let always_late = async {
         sleep(Duration::from_millis(400)).await;
@@ -413,7 +413,7 @@ async fn a_body_is_never_polled_after_its_proof_has_ended() {
 async fn a_release_waits_for_the_renewal_in_flight() {
     let (registry, store) = intercepted();
     let guard = registry.lock("k").ttl(Duration::from_secs(3)).acquire().await.expect("free");
-    store.hold_up(Call::Renew);
+    store.delay(Call::Renew);
     store.reached(Call::Renew, 1).await;
     let release = guard.release();
     let watch = async {

@@ -448,7 +448,7 @@ mod releasing {
         let store = Intercepted::new(Memory::new());
         let locks = on(store.clone());
         let guard = locks.lock("k").ttl(Duration::from_secs(30)).acquire().await.expect("free");
-        store.hold_up(Call::Renew);
+        store.delay(Call::Renew);
         store.reached(Call::Renew, 1).await;
         let began = Instant::now();
         guard.release().await.expect("held");
@@ -466,7 +466,7 @@ mod releasing {
             let lock = locks.lock("k").ttl(Duration::from_secs(2));
             let guard = first.block_on(lock.acquire()).expect("free");
             if hung {
-                store.hold_up(Call::Renew);
+                store.delay(Call::Renew);
                 first.block_on(store.reached(Call::Renew, 1));
             }
             drop(first);
@@ -481,7 +481,7 @@ mod releasing {
         let first = runtime();
         let lock = locks.lock("k").ttl(Duration::from_secs(2));
         let guard = first.block_on(lock.acquire()).expect("free");
-        store.hold_up(Call::Renew);
+        store.delay(Call::Renew);
         first.block_on(store.reached(Call::Renew, 1));
         // From here on, nothing drives the runtime.
         release_in_another(&locks, guard);
@@ -582,7 +582,7 @@ mod renewals {
         let store = Intercepted::new(Memory::new());
         let locks = on(store.clone());
         let guard = locks.lock("k").ttl(Duration::from_secs(3)).acquire().await.expect("free");
-        store.hold_up(Call::Renew);
+        store.delay(Call::Renew);
         store.reached(Call::Renew, 1).await;
         // Simulates a paused process. When it resumes, the answer has arrived. The old proof has
         // ended by then, although one counted from the sending of the renewal would not have.

@@ -82,7 +82,7 @@ impl Here {
         let registry = Registry::builder().backend("store", store.clone()).build();
         let registry = registry.expect("a registry");
         let waiter = tokio::spawn(registry.lock(key).fair(true).wait(TIMEOUT).acquire());
-        store.stands_in_line().await;
+        store.waits_in_queue().await;
         waiter
     }
 

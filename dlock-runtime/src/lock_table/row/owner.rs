@@ -28,7 +28,7 @@ impl RowOwner {
     }
 
     /// The stored owner for a grant of `id`. Keeps the foreign bytes if `id` stands for them.
-    pub(crate) fn become_that_of(&self, id: Option<OwnerId>, revoked: bool) -> Self {
+    pub(crate) fn with_owner(&self, id: Option<OwnerId>, revoked: bool) -> Self {
         let foreign = if id == Some(FOREIGN) { self.foreign.clone() } else { None };
         Self { id, revoked, foreign }
     }
@@ -108,8 +108,8 @@ mod tests {
         id[15] = b'~';
         for owner in [
             RowOwner::default(),
-            RowOwner::default().become_that_of(Some(OwnerId::from_bytes(id)), false),
-            RowOwner::default().become_that_of(Some(OwnerId::from_bytes(id)), true),
+            RowOwner::default().with_owner(Some(OwnerId::from_bytes(id)), false),
+            RowOwner::default().with_owner(Some(OwnerId::from_bytes(id)), true),
             RowOwner::foreign(b"maintenance", false),
             RowOwner::foreign(b"maintenance", true),
         ] {

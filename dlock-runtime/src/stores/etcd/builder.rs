@@ -14,8 +14,8 @@ use crate::backoff::Backoff;
 use crate::error::BackendError;
 use crate::owner::OwnerId;
 use crate::stores::shared::addresses::{NOT_CREDENTIALS, UrlParts, checked_hosts, decoded};
+use crate::stores::shared::in_flight_limit::InFlightLimit;
 use crate::stores::shared::outage::Outage;
-use crate::stores::shared::room::Room;
 use crate::stores::shared::tombstones::Tombstones;
 use crate::stores::shared::url::options;
 
@@ -116,7 +116,7 @@ impl EtcdBuilder {
         let limit = self.response_timeout;
         let login = Arc::new(Login::new(client.clone(), &hosts, limit * 3, has_credentials));
         let outage = Outage::new(FIRST_PAUSE, LONGEST_PAUSE);
-        let calls = Calls { client, hosts, limit, login, outage, room: Room::default() };
+        let calls = Calls { client, hosts, limit, login, outage, room: InFlightLimit::default() };
         let min_ttl = shortest_lease_within(&calls, self.response_timeout).await?;
         // One heartbeat more. An election timeout has ten.
         let stale_leader = self.election_timeout + self.election_timeout / 10;

@@ -14,9 +14,9 @@ use super::login::Login;
 use super::names::{mode, mode_in};
 use crate::backend::Mode;
 use crate::error::BackendError;
+use crate::stores::shared::in_flight_limit::InFlightLimit;
 use crate::stores::shared::node_queue::InQueue;
 use crate::stores::shared::outage::{Failure, Outage};
-use crate::stores::shared::room::Room;
 
 pub(super) struct Calls {
     pub(super) client: Client,
@@ -27,7 +27,7 @@ pub(super) struct Calls {
     pub(super) login: Arc<Login>,
     pub(super) outage: Outage,
     /// For acquires and releases.
-    pub(super) room: Room,
+    pub(super) room: InFlightLimit,
 }
 
 /// A claim's own key in its queue.

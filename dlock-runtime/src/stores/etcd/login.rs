@@ -14,8 +14,8 @@ use tokio::time::error::Elapsed;
 
 use super::failure::explain;
 use crate::error::BackendError;
-use crate::stores::shared::kept_task::SingleFlight;
 use crate::stores::shared::outage::{Failure, Outage};
+use crate::stores::shared::single_flight::SingleFlight;
 
 /// The longest random delay before a repeated login. When users change, all processes notice at the same moment.
 const SPREAD: Duration = Duration::from_millis(100);

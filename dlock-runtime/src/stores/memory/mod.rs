@@ -110,8 +110,8 @@ impl State {
             Decision::Granted(token) => {
                 Attempt::granted(FencingToken::new(token), claim.ttl.saturating_sub(CLOCK_STEP))
             }
-            Decision::Busy { look_in, queued: true } => Attempt::queued(look_in),
-            Decision::Busy { look_in, queued: false } => Attempt::busy(look_in),
+            Decision::Busy { retry_in, queued: true } => Attempt::queued(retry_in),
+            Decision::Busy { retry_in, queued: false } => Attempt::busy(retry_in),
         };
         attempt.with_other_permits(entry.other_permits(claim))
     }

@@ -49,7 +49,7 @@ impl Dialect for sqlx::MySql {
         )
     }
 
-    fn is_undone(error: &sqlx::Error) -> bool {
+    fn is_rolled_back(error: &sqlx::Error) -> bool {
         // lock wait timeout, deadlock, query interrupted, statement time limit (MariaDB, MySQL), row
         // changed since it was read (MariaDB), rolled back by another member of the group (MySQL)
         matches!(number(error), Some(1205 | 1213 | 1317 | 1969 | 3024 | 1020 | 3101))
@@ -60,13 +60,13 @@ impl Dialect for sqlx::MySql {
         number(error) == Some(1690)
     }
 
-    fn is_leaving(error: &sqlx::Error) -> bool {
+    fn is_unusable(error: &sqlx::Error) -> bool {
         // server shutdown, connection killed, read-only option, read-only transaction; idle for too long (MySQL),
         // not a member of its cluster at present (Galera)
         matches!(number(error), Some(1053 | 1927 | 1290 | 1792 | 1836 | 4031 | 1047))
     }
 
-    fn is_passing(error: &sqlx::Error) -> bool {
+    fn is_temporary(error: &sqlx::Error) -> bool {
         // too many connections (of all, of this user), out of resources
         matches!(number(error), Some(1040 | 1203 | 1226 | 1041))
     }
@@ -75,7 +75,7 @@ impl Dialect for sqlx::MySql {
         matches!(number(error), Some(1146 | 1054))
     }
 
-    fn is_forbidden(error: &sqlx::Error) -> bool {
+    fn is_permission_denied(error: &sqlx::Error) -> bool {
         matches!(number(error), Some(1142 | 1044 | 1045 | 1227))
     }
 }

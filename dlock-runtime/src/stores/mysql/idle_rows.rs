@@ -77,7 +77,7 @@ async fn delete(store: &Store<MySql>, keys: &str) -> Result<u64, BackendError> {
         );
         let deleted = send::<MySql>(connection.get(), delete).await?;
         send::<MySql>(connection.get(), "COMMIT".to_owned()).await?;
-        connection.give_back();
+        connection.return_to_pool();
         Ok(deleted.last.map_or(0, |result| result.rows_affected()))
     };
     let late = |_| Err(sqlx::Error::PoolTimedOut);

@@ -221,6 +221,8 @@ struct RowWatch {
 impl Watch for RowWatch {
     fn changed(&mut self) -> Answer<'_, ()> {
         let Self { mysql, key, seen } = self;
-        Answer::from_future(async { poll::until_one_less(seen, || mysql.0.holders(key)).await })
+        Answer::from_future(async {
+            poll::until_a_holder_leaves(seen, || mysql.0.holders(key)).await;
+        })
     }
 }

@@ -46,20 +46,20 @@ const TRIES: u32 = 100;
 pub(crate) async fn lock_rows(
     connection: &mut MySqlConnection,
     keys: &[LockKey],
-    terms: RowLockOptions,
+    options: RowLockOptions,
 ) -> Result<Vec<FencingToken>, LockError> {
     let first = &keys[0];
     if !connection.is_in_transaction() {
         return Err(LockError::no_transaction(first));
     }
-    let settings = Settings::of(connection, first, &terms).await?;
+    let settings = Settings::of(connection, first, &options).await?;
     let reads_afresh = matches!(&*settings.isolation, "READ-COMMITTED" | "READ-UNCOMMITTED");
-    if !reads_afresh && !terms.any_isolation {
+    if !reads_afresh && !options.any_isolation {
         return Err(LockError::stale_reads(first, &settings.isolation, HOW_TO_BEGIN));
     }
     let mut tokens = Vec::with_capacity(keys.len());
     for key in keys {
-        tokens.push(lock_row(connection, key, &terms, &settings).await?);
+        tokens.push(lock_row(connection, key, &options, &settings).await?);
     }
     Ok(tokens)
 }
@@ -79,13 +79,13 @@ impl Settings {
     async fn of(
         connection: &mut MySqlConnection,
         key: &LockKey,
-        terms: &RowLockOptions,
+        options: &RowLockOptions,
     ) -> Result<Self, LockError> {
         // MariaDB's name for it, and MySQL's.
         let ask = "SELECT /*M! @@tx_isolation */ /*!80000 @@transaction_isolation */, @@innodb_rollback_on_timeout, CAST(/*M! 1 + */ 0 AS SIGNED)";
-        let limit = answer::limit(terms, Duration::ZERO, LATE);
+        let limit = answer::limit(options, Duration::ZERO, LATE);
         let reply = answer::<MySql>(connection, ask.to_owned(), limit).await;
-        let reply = reply.map_err(|failure| refusal(failure, key, terms, false))?;
+        let reply = reply.map_err(|failure| refusal(failure, key, options, false))?;
         let read = || {
             let row = reply.row()?;
             let rollback_on_timeout = row.try_get::<i64, _>(1).ok()? != 0;
@@ -100,24 +100,24 @@ impl Settings {
 async fn lock_row(
     connection: &mut MySqlConnection,
     key: &LockKey,
-    terms: &RowLockOptions,
+    options: &RowLockOptions,
     settings: &Settings,
 ) -> Result<FencingToken, LockError> {
-    let mut shared = terms.is_shared();
+    let mut shared = options.is_shared();
     let mut tries = 0;
     loop {
-        let wait = terms.next_wait(LONGEST_STATEMENT);
+        let wait = options.next_wait(LONGEST_STATEMENT);
         let limits = Limits::new(wait, tries, settings);
         let statements = if shared { reading(key, &limits) } else { writing(key, &limits) };
         tries += 1;
-        let limit = answer::limit(terms, wait, LATE);
+        let limit = answer::limit(options, wait, LATE);
         let reply = match answer::<MySql>(connection, statements, limit).await {
             Ok(reply) => reply,
             // The statement's limit came before that of the call. At the end of the wait, a try without a wait
             // tells whether the key is held, or the server is slow.
             Err(Failure::Sql(error))
                 if is_limit(&error, settings)
-                    && (!terms.is_over() || is_slow(&error, settings) && !wait.is_zero()) =>
+                    && (!options.is_over() || is_slow(&error, settings) && !wait.is_zero()) =>
             {
                 continue;
             }
@@ -126,11 +126,11 @@ async fn lock_row(
                 return Err(failed(key, sql::explain(what, error, MySql::is_transient)));
             }
             Err(failure) => {
-                return Err(refusal(failure, key, terms, settings.rollback_on_timeout));
+                return Err(refusal(failure, key, options, settings.rollback_on_timeout));
             }
         };
         let Looked { locked, plain, now } = Looked::of(&reply).ok_or_else(|| unreadable(key))?;
-        if locked.is_some() && plain != locked && !terms.any_isolation {
+        if locked.is_some() && plain != locked && !options.any_isolation {
             return Err(LockError::stale_reads(
                 key,
                 "a snapshot older than the lock",
@@ -250,7 +250,7 @@ impl Limits {
 fn refusal(
     failure: Failure,
     key: &LockKey,
-    terms: &RowLockOptions,
+    options: &RowLockOptions,
     rollback_on_timeout: bool,
 ) -> LockError {
     let Failure::Sql(error) = failure else { return unanswered("mysql", key) };
@@ -259,7 +259,7 @@ fn refusal(
             "mysql: the lock stayed busy, and innodb_rollback_on_timeout has rolled back the whole transaction; begin it again"
         }
         // A statement's time limit (MariaDB, MySQL), or a lock wait timeout.
-        Some(1969 | 3024 | 1205) => return terms.busy(key),
+        Some(1969 | 3024 | 1205) => return options.busy(key),
         Some(1213) => {
             "mysql: deadlock with another transaction; mysql has rolled back this whole transaction; begin it again"
         }
@@ -286,8 +286,8 @@ fn unreadable(key: &LockKey) -> LockError {
 }
 
 impl LockRows for sqlx::MySqlConnection {
-    fn lock_rows<'a>(&'a mut self, keys: &'a [LockKey], terms: RowLockOptions) -> Locking<'a> {
-        Box::pin(lock_rows(self, keys, terms))
+    fn lock_rows<'a>(&'a mut self, keys: &'a [LockKey], options: RowLockOptions) -> Locking<'a> {
+        Box::pin(lock_rows(self, keys, options))
     }
 }
 

@@ -55,7 +55,7 @@ impl Dialect for sqlx::Postgres {
         format!("SET LOCAL statement_timeout = {limit}; {statements}")
     }
 
-    fn is_undone(error: &sqlx::Error) -> bool {
+    fn is_rolled_back(error: &sqlx::Error) -> bool {
         // serialization_failure, deadlock_detected, lock_not_available, query_canceled
         matches!(sqlstate(error), Some("40001" | "40P01" | "55P03" | "57014"))
     }
@@ -66,12 +66,12 @@ impl Dialect for sqlx::Postgres {
         sqlstate(error) == Some("22003")
     }
 
-    fn is_leaving(error: &sqlx::Error) -> bool {
+    fn is_unusable(error: &sqlx::Error) -> bool {
         // admin_shutdown, crash_shutdown, cannot_connect_now, idle_session_timeout, read_only_sql_transaction
         matches!(sqlstate(error), Some("57P01" | "57P02" | "57P03" | "57P05" | "25006"))
     }
 
-    fn is_passing(error: &sqlx::Error) -> bool {
+    fn is_temporary(error: &sqlx::Error) -> bool {
         // connection exceptions, insufficient resources, system errors
         let passing = |state: &str| matches!(state.get(..2), Some("08" | "53" | "58"));
         sqlstate(error).is_some_and(passing)
@@ -82,7 +82,7 @@ impl Dialect for sqlx::Postgres {
         matches!(sqlstate(error), Some("42P01" | "42703"))
     }
 
-    fn is_forbidden(error: &sqlx::Error) -> bool {
+    fn is_permission_denied(error: &sqlx::Error) -> bool {
         // insufficient_privilege
         sqlstate(error) == Some("42501")
     }

@@ -113,7 +113,7 @@ impl Keeper {
                 }
                 Err(silent) => silent,
             };
-            self.topics.all_down();
+            self.topics.set_all_down();
             let pause = match silent {
                 Silent::Broken => pauses.pause(),
                 Silent::Deaf => {
@@ -159,7 +159,7 @@ impl Keeper {
 
     async fn serve(&self, mut listener: PgListener) -> Silent {
         for topic in self.topics.all() {
-            self.topics.came_up(&topic);
+            self.topics.set_live(&topic);
         }
         loop {
             tokio::select! {
@@ -169,7 +169,7 @@ impl Keeper {
                 },
                 () = self.topics.changed() => {
                     for topic in self.topics.touched() {
-                        self.topics.came_up(&topic);
+                        self.topics.set_live(&topic);
                     }
                 }
                 () = tokio::time::sleep(SILENCE) => {

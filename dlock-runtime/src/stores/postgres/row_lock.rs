@@ -43,23 +43,25 @@ const GRACE_WITHOUT_WAIT: u64 = 400;
 pub(crate) async fn lock_rows(
     connection: &mut PgConnection,
     keys: &[LockKey],
-    terms: RowLockOptions,
+    options: RowLockOptions,
 ) -> Result<Vec<FencingToken>, LockError> {
     let first = &keys[0];
     if !connection.is_in_transaction() {
         return Err(LockError::no_transaction(first));
     }
-    let settings = Settings::of(connection, first, &terms).await?;
-    if settings.isolation != "read committed" && !terms.any_isolation {
+    let settings = Settings::of(connection, first, &options).await?;
+    if settings.isolation != "read committed" && !options.any_isolation {
         return Err(LockError::stale_reads(first, &settings.isolation, HOW_TO_BEGIN));
     }
     let mut tokens = Vec::with_capacity(keys.len());
     for (index, key) in keys.iter().enumerate() {
-        match lock_key(connection, index, keys.len(), key, &terms, &settings).await {
+        match lock_key(connection, index, keys.len(), key, &options, &settings).await {
             Ok(token) => tokens.push(token),
             // After an unanswered message, another one would not be answered either.
             Err(Refusal::Unanswered) => return Err(unanswered("postgres", key)),
-            Err(Refusal::Answered(error)) => return Err(undo(connection, error, key, &terms).await),
+            Err(Refusal::Answered(error)) => {
+                return Err(undo(connection, error, key, &options).await);
+            }
         }
     }
     Ok(tokens)
@@ -90,9 +92,9 @@ impl Settings {
     async fn of(
         connection: &mut PgConnection,
         key: &LockKey,
-        terms: &RowLockOptions,
+        options: &RowLockOptions,
     ) -> Result<Self, LockError> {
-        let limit = answer::limit(terms, Duration::ZERO, LATE);
+        let limit = answer::limit(options, Duration::ZERO, LATE);
         let reply = match answer::<Postgres>(connection, ASK.to_owned(), limit).await {
             Ok(reply) => reply,
             Err(Failure::Sql(error)) => return Err(refusal(error, key)),
@@ -125,18 +127,18 @@ async fn lock_key(
     index: usize,
     count: usize,
     key: &LockKey,
-    terms: &RowLockOptions,
+    options: &RowLockOptions,
     settings: &Settings,
 ) -> Result<FencingToken, Refusal> {
     let mut is_again = false;
     loop {
-        let wait = terms.next_wait(settings.longest);
+        let wait = options.next_wait(settings.longest);
         let before = if is_again { "ROLLBACK TO SAVEPOINT" } else { "SAVEPOINT" };
         let before = format!("{before} {}", savepoint(index));
         let after = if index + 1 == count { release() } else { String::new() };
-        let statements = format!("{before}; {}{after}", locking(key, terms, settings, wait));
+        let statements = format!("{before}; {}{after}", locking(key, options, settings, wait));
         let began = Instant::now();
-        let limit = answer::limit(terms, wait, LATE);
+        let limit = answer::limit(options, wait, LATE);
         let error = match answer::<Postgres>(connection, statements, limit).await {
             Ok(reply) => {
                 // The token is in the last row.
@@ -150,7 +152,7 @@ async fn lock_key(
         };
         match postgres::sqlstate(&error) {
             // lock_not_available
-            Some("55P03") if terms.is_over() => return Err(Refusal::Answered(terms.busy(key))),
+            Some("55P03") if options.is_over() => return Err(Refusal::Answered(options.busy(key))),
             Some("55P03") => {}
             // query_canceled: by its own limit, or by somebody else. A try without a wait will tell whether the
             // key is held, or the server is slow.
@@ -167,10 +169,10 @@ async fn undo(
     connection: &mut PgConnection,
     error: LockError,
     key: &LockKey,
-    terms: &RowLockOptions,
+    options: &RowLockOptions,
 ) -> LockError {
     let undo = format!("ROLLBACK TO SAVEPOINT {}{}", savepoint(0), release());
-    let limit = answer::limit(terms, Duration::ZERO, LATEST);
+    let limit = answer::limit(options, Duration::ZERO, LATEST);
     match answer::<Postgres>(connection, undo, limit).await {
         // After a busy lock the caller may continue the transaction, but not this one.
         Err(Failure::Unanswered) => unanswered("postgres", key),
@@ -198,7 +200,7 @@ fn release() -> String {
 
 /// Locks a key and returns its token. The settings would last until the transaction ends, so each message restores them:
 /// the caller may get no answer.
-fn locking(key: &LockKey, terms: &RowLockOptions, settings: &Settings, wait: Duration) -> String {
+fn locking(key: &LockKey, options: &RowLockOptions, settings: &Settings, wait: Duration) -> String {
     let Settings { lock_timeout, statement_timeout, may_watch_client, .. } = settings;
     let watch = |interval: &str| {
         let set = format!("SET LOCAL client_connection_check_interval = {interval}; ");
@@ -207,7 +209,7 @@ fn locking(key: &LockKey, terms: &RowLockOptions, settings: &Settings, wait: Dur
     let (begin_watch, end_watch) = (watch("1000"), watch("0"));
     let (each, all) = limits(wait);
     let number = advisory(key);
-    let lock = if terms.is_shared() {
+    let lock = if options.is_shared() {
         format!("SELECT pg_advisory_xact_lock_shared({number})")
     } else {
         let key = postgres::text(&postgres::stored(key));
@@ -282,8 +284,8 @@ fn unreadable(key: &LockKey) -> LockError {
 }
 
 impl LockRows for sqlx::PgConnection {
-    fn lock_rows<'a>(&'a mut self, keys: &'a [LockKey], terms: RowLockOptions) -> Locking<'a> {
-        Box::pin(lock_rows(self, keys, terms))
+    fn lock_rows<'a>(&'a mut self, keys: &'a [LockKey], options: RowLockOptions) -> Locking<'a> {
+        Box::pin(lock_rows(self, keys, options))
     }
 }
 

@@ -55,7 +55,7 @@ impl RowWatch {
         if !self.interest.is_live() {
             let Self { postgres, key, interest, seen, .. } = self;
             tokio::select! {
-                () = poll::until_one_less(seen, || postgres.leases.holders(key)) => {}
+                () = poll::until_a_holder_leaves(seen, || postgres.leases.holders(key)) => {}
                 () = interest.news() => {}
             }
             return Ok(());

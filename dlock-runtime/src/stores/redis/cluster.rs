@@ -15,7 +15,7 @@ use redis::{FromRedisValue, ScriptInvocation};
 
 use super::failure::Hint;
 use super::link::Limits;
-use super::server::{Care, Lane, Server};
+use super::server::{Delivery, Lane, Server};
 use super::slots::{self, Assigned, Masters, Slot};
 use super::topology::Template;
 use crate::backend::MAX_LISTED;
@@ -93,7 +93,7 @@ impl Cluster {
         name: &str,
         lane: Lane,
         script: &ScriptInvocation<'_>,
-        care: Care<'_, T>,
+        care: Delivery<'_, T>,
     ) -> Result<T, BackendError> {
         let slot = Slot::for_key(name);
         let mut asked: Option<Arc<Server>> = None;
@@ -181,7 +181,7 @@ impl Cluster {
     }
 
     /// Returns the next node to listen to. Every node forwards the messages of all.
-    pub(super) fn next_to_hear(&self) -> Arc<Server> {
+    pub(super) fn next_to_listen_to(&self) -> Arc<Server> {
         let known = self.known();
         let mut nodes: Vec<_> = known.nodes.values().collect();
         nodes.sort_by(|one, other| one.address().cmp(other.address()));

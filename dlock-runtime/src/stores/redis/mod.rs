@@ -37,7 +37,7 @@ use std::sync::Arc;
 pub use self::builder::RedisBuilder;
 use self::names::Names;
 use self::scripts::{Acquired, AcquiredAnswer, EnteredAnswer, InspectAnswer};
-use self::server::{Care, Lane};
+use self::server::{Delivery, Lane};
 use self::servers::Servers;
 use self::subscriptions::Subscriptions;
 use crate::backend::{
@@ -134,8 +134,8 @@ impl Redis {
     }
 
     /// Makes an answer that reports a write count only when enough replicas have the write.
-    fn copied<'a, T>(&self, has_written: fn(&T) -> bool, doubt: &'a Doubt) -> Care<'a, T> {
-        Care::Copied { replicas: self.0.replicas, has_written, doubt }
+    fn copied<'a, T>(&self, has_written: fn(&T) -> bool, doubt: &'a Doubt) -> Delivery<'a, T> {
+        Delivery::Copied { replicas: self.0.replicas, has_written, doubt }
     }
 
     async fn state(&self, key: LockKey) -> Result<LockState, BackendError> {
@@ -143,7 +143,7 @@ impl Redis {
         let call = scripts::inspect(&names);
         let servers = &self.0.servers;
         let answer: InspectAnswer =
-            servers.run(&names.lock, Lane::Keep, &call, Care::Repeatable).await?;
+            servers.run(&names.lock, Lane::Keep, &call, Delivery::Repeatable).await?;
         Ok(scripts::state(key, answer))
     }
 }
@@ -192,7 +192,7 @@ impl AsyncBackend for Redis {
         } else {
             scripts::release(&names, claim, release, None)
         };
-        match self.0.servers.run(&names.lock, Lane::Keep, &call, Care::Once).await? {
+        match self.0.servers.run(&names.lock, Lane::Keep, &call, Delivery::Once).await? {
             1 => Ok(Released::Released),
             _ => Ok(Released::NotHeld),
         }
@@ -220,13 +220,13 @@ impl AsyncBackend for Redis {
     async fn revoke(&self, key: &LockKey) -> Result<bool, BackendError> {
         let names = self.names(key);
         let call = scripts::revoke(&names);
-        self.0.servers.run(&names.lock, Lane::Keep, &call, Care::Once).await
+        self.0.servers.run(&names.lock, Lane::Keep, &call, Delivery::Once).await
     }
 
     async fn force_release(&self, key: &LockKey) -> Result<bool, BackendError> {
         let names = self.names(key);
         let call = scripts::force_release(&names, None);
-        self.0.servers.run(&names.lock, Lane::Keep, &call, Care::Once).await
+        self.0.servers.run(&names.lock, Lane::Keep, &call, Delivery::Once).await
     }
 }
 

@@ -148,12 +148,12 @@ pub(in crate::stores) fn entered(
     (kind, number, other_permits, tokens): EnteredAnswer,
     validity: Duration,
 ) -> SetAttempt {
-    let look_in = u64::try_from(number).ok().map(Duration::from_millis).filter(|_| kind != 2);
+    let retry_in = u64::try_from(number).ok().map(Duration::from_millis).filter(|_| kind != 2);
     let attempt = if kind == 1 {
         SetAttempt::granted(tokens.into_iter().map(FencingToken::new).collect(), validity)
     } else {
         let at = tokens.first().and_then(|at| usize::try_from(*at).ok()).unwrap_or(1);
-        SetAttempt::busy(at - 1, look_in, kind == 6)
+        SetAttempt::busy(at - 1, retry_in, kind == 6)
     };
     attempt.with_other_permits(other_permits.parse().ok())
 }

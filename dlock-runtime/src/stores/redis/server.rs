@@ -38,7 +38,7 @@ pub(in crate::stores) enum Lane {
 }
 
 /// How a request is sent, and when its answer counts.
-pub(in crate::stores) enum Care<'a, T> {
+pub(in crate::stores) enum Delivery<'a, T> {
     /// The request is sent once.
     Once,
     /// The request may be executed twice without harm. It is sent again over a new connection if the old
@@ -49,13 +49,13 @@ pub(in crate::stores) enum Care<'a, T> {
     Copied { replicas: u32, has_written: fn(&T) -> bool, doubt: &'a Doubt },
 }
 
-impl<T> Clone for Care<'_, T> {
+impl<T> Clone for Delivery<'_, T> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<T> Copy for Care<'_, T> {}
+impl<T> Copy for Delivery<'_, T> {}
 
 impl Server {
     pub(super) fn new(topology: &Topology, address: &str, limits: Limits, is_copied: bool) -> Self {
@@ -110,17 +110,17 @@ impl Server {
         &self,
         lane: Lane,
         script: &ScriptInvocation<'_>,
-        care: Care<'_, T>,
+        care: Delivery<'_, T>,
         asking: bool,
     ) -> Result<T, Failed> {
         let link = self.lane(lane);
         match care {
-            Care::Once => link.run(script, asking).await,
-            Care::Repeatable => link.run_repeatable(script, asking, || ()).await,
-            Care::Copied { replicas: 0, doubt, .. } => {
+            Delivery::Once => link.run(script, asking).await,
+            Delivery::Repeatable => link.run_repeatable(script, asking, || ()).await,
+            Delivery::Copied { replicas: 0, doubt, .. } => {
                 link.run_repeatable(script, asking, || doubt.note()).await
             }
-            Care::Copied { replicas, has_written, .. } => {
+            Delivery::Copied { replicas, has_written, .. } => {
                 let copied = match lane {
                     Lane::Acquire => &self.copied_acquires,
                     Lane::Keep => &self.copied_keeps,

@@ -8,7 +8,7 @@ use redis::{FromRedisValue, RedisResult, ScriptInvocation};
 
 use super::cluster::Cluster;
 use super::link::Limits;
-use super::server::{Care, Lane, Server};
+use super::server::{Delivery, Lane, Server};
 use crate::error::BackendError;
 use crate::key::LockKey;
 
@@ -36,7 +36,7 @@ impl Servers {
         name: &str,
         lane: Lane,
         script: &ScriptInvocation<'_>,
-        care: Care<'_, T>,
+        care: Delivery<'_, T>,
     ) -> Result<T, BackendError> {
         match self {
             Self::One(server) => Ok(server.run(lane, script, care, false).await?),
@@ -61,7 +61,7 @@ impl Servers {
     pub(super) async fn listen(&self) -> RedisResult<PubSub> {
         let server = match self {
             Self::One(server) => Arc::clone(server),
-            Self::Cluster(cluster) => cluster.next_to_hear(),
+            Self::Cluster(cluster) => cluster.next_to_listen_to(),
         };
         server.link().topology().listen(self.limits()).await
     }

@@ -106,7 +106,7 @@ impl Keeper {
                 }
                 Err(why) => Broken { why, was_of_use: false },
             };
-            self.topics.all_down();
+            self.topics.set_all_down();
             if broken.was_of_use {
                 (pauses, is_logged) = (Pauses::new(), false);
             } else if !is_logged {
@@ -163,7 +163,7 @@ impl Keeper {
             if !subscribed.contains(&channel) {
                 self.in_time(sink.subscribe(&channel)).await?;
             }
-            self.topics.came_up(&channel);
+            self.topics.set_live(&channel);
             subscribed.insert(channel);
         } else if subscribed.remove(&channel) {
             self.in_time(sink.unsubscribe(&channel)).await?;

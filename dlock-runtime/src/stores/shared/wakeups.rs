@@ -97,7 +97,7 @@ impl Topics {
 
     /// Records that the server now sends notifications for this topic. Earlier ones were missed, so the waiters
     /// are woken. If notifications were live all along, none was missed and nobody is woken.
-    pub(crate) fn came_up(&self, topic: &str) {
+    pub(crate) fn set_live(&self, topic: &str) {
         if let Some(topic) = self.state().topics.get(topic) {
             topic.news.send_if_modified(|news| {
                 let is_new = news.delivery != Delivery::Live;
@@ -110,7 +110,7 @@ impl Topics {
     }
 
     /// Records that no notifications arrive until listening begins again.
-    pub(crate) fn all_down(&self) {
+    pub(crate) fn set_all_down(&self) {
         let mut state = self.state();
         state.listening = false;
         state.is_down = true;
@@ -225,7 +225,7 @@ mod tests {
             drop(interest(&topics));
         }
         assert_eq!(topics.size(), Size { wanted: 0, touched: 1 });
-        topics.all_down();
+        topics.set_all_down();
         for _ in 0..100 {
             assert_eq!(interest(&topics).live().now_or_never(), Some(false));
         }
@@ -237,10 +237,10 @@ mod tests {
         let topics = Arc::new(Topics::default());
         topics.all();
         let mut first = interest(&topics);
-        topics.came_up("k");
+        topics.set_live("k");
         assert!(first.news().now_or_never().is_some());
         let mut second = interest(&topics);
-        topics.came_up("k");
+        topics.set_live("k");
         assert_eq!(second.live().now_or_never(), Some(true));
         assert!(first.news().now_or_never().is_none());
         topics.tell("k");
@@ -253,11 +253,11 @@ mod tests {
         let topics = Arc::new(Topics::default());
         topics.all();
         let mut first = interest(&topics);
-        topics.came_up("k");
-        topics.all_down();
+        topics.set_live("k");
+        topics.set_all_down();
         assert!(first.news().now_or_never().is_some());
         assert!(topics.all().contains("k"));
-        topics.came_up("k");
+        topics.set_live("k");
         assert!(first.news().now_or_never().is_some());
     }
 }

@@ -11,7 +11,7 @@ use super::session::Ensemble;
 use super::{Inner, ZooKeeper};
 use crate::error::BackendError;
 use crate::stores::shared::addresses::{NOT_CREDENTIALS, UrlParts, checked_hosts, decoded};
-use crate::stores::shared::room::Room;
+use crate::stores::shared::in_flight_limit::InFlightLimit;
 use crate::stores::shared::tombstones::Tombstones;
 use crate::stores::shared::url::options;
 
@@ -95,7 +95,7 @@ impl ZooKeeperBuilder {
             timeout: session.timeout,
             session: Mutex::new(Some(session)),
             reconnecting: Reconnecting::default(),
-            room: Room::default(),
+            room: InFlightLimit::default(),
             claims: Mutex::default(),
         }));
         if has_several {

@@ -47,8 +47,8 @@ use crate::error::BackendError;
 use crate::key::LockKey;
 use crate::lock_table::queue::Position;
 use crate::owner::OwnerId;
+use crate::stores::shared::in_flight_limit::InFlightLimit;
 use crate::stores::shared::node_queue::QueueView;
-use crate::stores::shared::room::Room;
 use crate::stores::shared::tombstones::Tombstones;
 
 /// The session timeouts after which a crashed holder's lock is free: two, and one more for an election.
@@ -73,7 +73,7 @@ struct Inner {
     session: Mutex<Option<Arc<Session>>>,
     reconnecting: Reconnecting,
     /// For acquires and releases.
-    room: Room,
+    room: InFlightLimit,
     claims: Mutex<HashMap<OwnerId, Known>>,
     tombstones: Tombstones,
 }
@@ -168,7 +168,11 @@ impl ZooKeeper {
     }
 
     /// Waits until the folder changes, unless a permit is free already.
-    async fn until_one_less(&self, claim: &Claim, own: &OwnNode) -> Result<(), BackendError> {
+    async fn until_a_holder_leaves(
+        &self,
+        claim: &Claim,
+        own: &OwnNode,
+    ) -> Result<(), BackendError> {
         let session = &own.session;
         let watched = session.client.list_and_watch_children(&own.folder);
         let (names, changed) = match session.read(Moment::now(), watched).await {
@@ -247,7 +251,7 @@ impl AsyncBackend for ZooKeeper {
                 }
                 Position::Crowded => {
                     drop(room);
-                    self.until_one_less(claim, &own).await?;
+                    self.until_a_holder_leaves(claim, &own).await?;
                 }
             }
         }

@@ -9,8 +9,8 @@ use std::time::Duration;
 use super::session::Session;
 use super::{Inner, ZooKeeper};
 use crate::error::BackendError;
-use crate::stores::shared::kept_task::SingleFlight;
 use crate::stores::shared::outage::{Failure, Outage};
+use crate::stores::shared::single_flight::SingleFlight;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);

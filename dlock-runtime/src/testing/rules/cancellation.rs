@@ -92,7 +92,7 @@ async fn a_hold_dropped_during_its_renewal_is_released(context: Context) -> Find
         async move {
             let (registry, store) = context.intercepted().await?;
             let key = context.key(&polls.to_string());
-            store.hold_up(Call::Renew);
+            store.delay(Call::Renew);
             let held = registry.lock(&key).ttl(LONG).run(pending::<()>());
             let dropped = async {
                 // The first renewal is due after a third of the ttl.
@@ -115,7 +115,7 @@ async fn a_hold_dropped_during_its_renewal_is_released(context: Context) -> Find
 async fn an_acquire_dropped_before_its_reply_leaves_no_lease(context: Context) -> Finding {
     let (registry, store) = context.intercepted().await?;
     let key = context.key("k");
-    store.hold_up(Call::Acquire);
+    store.delay(Call::Acquire);
     let acquire = registry.lock(&key).ttl(LONG).acquire();
     let gone = tokio::time::timeout(Duration::from_millis(50), acquire).await;
     drop(gone);

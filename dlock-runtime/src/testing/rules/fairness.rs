@@ -45,7 +45,7 @@ async fn six_waiters_are_served_in_order(context: &Context, key: LockKey) -> Fin
             let body = async { order.lock().expect("not poisoned").push(number) };
             lock.run(body).await
         }));
-        store.stands_in_line().await;
+        store.waits_in_queue().await;
     }
     guard.release().await.map_err(|error| error.to_string())?;
     for waiter in waiters {
@@ -68,7 +68,7 @@ async fn a_polling_rival_does_not_overtake(context: &Context, key: LockKey) -> F
     let other = context.backend().await?;
     let guard = holder.lock(&key).acquire().await.map_err(|error| error.to_string())?;
     let waiter = tokio::spawn(registry.lock(&key).fair(true).wait(TIMEOUT).acquire());
-    store.stands_in_line().await;
+    store.waits_in_queue().await;
     let rival = Claim::new(key.clone(), LONG);
     let release = async { guard.release().await.map_err(|error| error.to_string()) };
     let poll = async {
@@ -123,9 +123,9 @@ async fn a_fair_waiter_that_timed_out_delays_nobody(context: Context) -> Finding
     let guard = holder.lock(&key).acquire().await.map_err(|error| error.to_string())?;
     let wait = Duration::from_millis(1_200);
     let gives_up = tokio::spawn(first.lock(&key).fair(true).wait(wait).acquire());
-    store.stands_in_line().await;
+    store.waits_in_queue().await;
     let waiter = tokio::spawn(second.lock(&key).fair(true).wait(TIMEOUT).acquire());
-    behind.stands_in_line().await;
+    behind.waits_in_queue().await;
     let gave_up = gives_up.await.map_err(|error| error.to_string())?;
     ensure!(gave_up.as_ref().is_err_and(LockError::is_busy), "a held key: {gave_up:?}");
     first.shutdown(TIMEOUT).await.map_err(|error| error.to_string())?;
@@ -146,7 +146,7 @@ async fn a_dead_fair_waiter_delays_the_next_one_only_briefly(context: Context) -
     let queue = dead.capabilities().queue;
     join_queue(&dead, &waiting).await?;
     let waiter = tokio::spawn(registry.lock(&key).fair(true).wait(TIMEOUT * 2).acquire());
-    store.stands_in_line().await;
+    store.waits_in_queue().await;
     let _rest = kill(dead);
     let began = Instant::now();
     ensure!(releases(&holder, &held).await?, "the holder's release found nothing held");

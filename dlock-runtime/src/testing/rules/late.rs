@@ -92,7 +92,7 @@ async fn no_body_runs_on_a_grant_received_after_its_validity(context: Context) -
     let key = context.key("k");
     // With time left the call retries, without any it fails.
     for wait in [ttl + TIMEOUT, Duration::from_millis(50)] {
-        store.hold_up(Call::Acquire);
+        store.delay(Call::Acquire);
         let asked = store.count(Call::Acquire);
         let asked_when_run = Arc::new(AtomicUsize::new(0));
         let run = {
@@ -125,7 +125,7 @@ async fn a_late_renewal_does_not_revive_an_expired_hold(context: Context) -> Fin
     let (registry, store) = context.intercepted().await?;
     let ttl = short(&store, Duration::from_millis(900));
     let key = context.key("k");
-    store.hold_up(Call::Renew);
+    store.delay(Call::Renew);
     let guard = registry.lock(&key).ttl(ttl).acquire().await.map_err(|error| error.to_string())?;
     let lost = tokio::time::timeout(ttl + TIMEOUT, guard.lost()).await;
     ensure!(lost.is_ok(), "an unrenewed hold never expired");

@@ -85,7 +85,7 @@ async fn a_waiting_set_does_not_block_its_own_process(context: Context) -> Findi
     let (a, b) = (context.key("a"), context.key("b"));
     let held = holder.lock(&b).acquire().await.map_err(|error| error.to_string())?;
     let set = tokio::spawn(registry.lock_all([&a, &b]).wait(TIMEOUT * 2).acquire());
-    store.stands_in_line().await;
+    store.waits_in_queue().await;
     let free = registry.lock(&a).wait(TIMEOUT / 2).acquire().await;
     let free = free.map_err(|error| format!("a free key of a waiting set: {error}"))?;
     ensure!(!set.is_finished(), "a set was granted although its second key is held");
@@ -148,7 +148,7 @@ async fn a_failure_is_not_reported_as_busy_to_queued_tasks(context: Context) -> 
 /// The same with a store that does not answer.
 async fn an_outage_is_not_reported_as_busy_to_queued_tasks(context: Context) -> Finding {
     let (registry, store) = context.intercepted().await?;
-    store.hold_up(Call::Acquire);
+    store.delay(Call::Acquire);
     no_task_is_busy(&context, &registry).await?;
     store.heal();
     is_free_soon(&context, &context.key("k")).await

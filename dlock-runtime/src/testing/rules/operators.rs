@@ -182,7 +182,7 @@ async fn a_list_shows_the_waiters_of_a_key(context: Context) -> Finding {
     let guard = holder.lock(&key).label("holds").acquire().await.map_err(|e| e.to_string())?;
     let lock = waiter.lock(&key).fair(true).label("waits").wait(TIMEOUT);
     let waiting = tokio::spawn(lock.acquire());
-    store.stands_in_line().await;
+    store.waits_in_queue().await;
     let began = tokio::time::Instant::now();
     loop {
         let states = holder.inspect(key.as_str()).await.map_err(|error| error.to_string())?;

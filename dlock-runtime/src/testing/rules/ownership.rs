@@ -88,7 +88,7 @@ async fn a_repeated_release_harms_nobody(context: Context) -> Finding {
     // Through the engine: a release whose answer was lost is not reported as a lost lease.
     let (registry, store) = context.intercepted().await?;
     let guard = registry.lock(context.key("engine")).acquire().await.map_err(|e| e.to_string())?;
-    store.hold_up(super::super::Call::Release);
+    store.delay(super::super::Call::Release);
     let released = guard.release().await;
     ensure!(released.is_ok(), "a release whose answer was lost was reported as {released:?}");
     store.heal();

@@ -32,7 +32,7 @@ async fn a_release_does_not_wait_for_a_hung_renewal(context: Context) -> Finding
         async move {
             let (registry, store) = context.intercepted().await?;
             let key = context.key(kind);
-            store.hold_up(Call::Renew);
+            store.delay(Call::Renew);
             let lock = registry.lock(&key).ttl(ttl);
             let ended = if kind == "body" {
                 let body = async {
@@ -86,7 +86,7 @@ async fn a_late_renewal_on_a_blocked_thread_revives_nothing(context: Context) ->
     let (registry, store) = context.intercepted().await?;
     let ttl = short(&store, Duration::from_millis(900));
     let key = context.key("k");
-    store.hold_up(Call::Renew);
+    store.delay(Call::Renew);
     let stalled = stalled_hold(registry, store, key.clone(), ttl);
     in_another_runtime(stalled).await??;
     is_free_soon(&context, &key).await

@@ -61,7 +61,7 @@ fn lock(registry: &Registry, key: &LockKey, kind: &str) -> crate::Lock {
 
 async fn nothing_is_left_behind(context: Context) -> Finding {
     let (unanswered, store) = context.intercepted().await?;
-    store.hold_up(Call::Acquire);
+    store.delay(Call::Acquire);
     let (registry, other) = (context.registry().await?, context.registry().await?);
     let ttl = short(&store, Duration::from_millis(900));
     let scene = Scene { registry, other, unanswered, store, ttl };

@@ -92,7 +92,7 @@ async fn a_guard_is_released_after_its_runtime_ended_during_a_renewal(context: C
     let ttl = short(&store, Duration::from_secs(3));
     let key = context.key("k");
     let (acquiring, inner) = (acquire(registry.clone(), key.clone(), ttl), store.clone());
-    store.hold_up(Call::Renew);
+    store.delay(Call::Renew);
     let guard = in_another_runtime(async move {
         let guard = acquiring.await?;
         inner.reached(Call::Renew, 1).await;
@@ -107,7 +107,7 @@ async fn a_guard_is_released_after_its_runtime_ended_during_an_extension(
     let (registry, store) = context.intercepted().await?;
     let key = context.key("k");
     let (acquiring, inner) = (acquire(registry.clone(), key.clone(), LONG), store.clone());
-    store.hold_up(Call::Renew);
+    store.delay(Call::Renew);
     let guard = in_another_runtime(async move {
         let guard = acquiring.await?;
         tokio::select! {
@@ -156,7 +156,7 @@ async fn renewing_in_a_stalled_runtime(
     let (registry, store) = context.intercepted().await?;
     let ttl = short(&store, Duration::from_secs(15));
     let key = context.key("k");
-    store.hold_up(Call::Renew);
+    store.delay(Call::Renew);
     let (acquiring, inner) = (acquire(registry.clone(), key.clone(), ttl), store.clone());
     let (guard, over) = in_a_stalled_runtime(async move {
         let guard = acquiring.await?;

@@ -119,7 +119,7 @@ async fn nothing_is_held_while_a_set_waits(context: Context) -> Finding {
     let (a, b) = (context.key("a"), context.key("b"));
     let guard = holder.lock(&b).acquire().await.map_err(|error| error.to_string())?;
     let waiting = tokio::spawn(waiter.lock_all([&a, &b]).wait(TIMEOUT).acquire());
-    store.stands_in_line().await;
+    store.waits_in_queue().await;
     let free = other.lock(&a).wait(TIMEOUT).acquire().await.map_err(|error| error.to_string())?;
     guard.release().await.map_err(|error| error.to_string())?;
     free.release().await.map_err(|error| error.to_string())?;

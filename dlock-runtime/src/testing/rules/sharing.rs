@@ -143,7 +143,7 @@ async fn a_waiting_writer_goes_first(context: &Context, key: LockKey) -> Finding
     let shared = || readers.lock(&key).mode(Mode::Shared);
     let held = shared().acquire().await.map_err(|error| error.to_string())?;
     let written = tokio::spawn(acquire_and_release(writers.lock(&key).wait(TIMEOUT)));
-    store.stands_in_line().await;
+    store.waits_in_queue().await;
     let later = shared().wait(Duration::ZERO).acquire().await;
     ensure!(
         later.as_ref().is_err_and(LockError::is_busy),

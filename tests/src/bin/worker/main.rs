@@ -33,7 +33,7 @@ async fn main() -> Result<(), Failure> {
         }
         "queue_up" => {
             let waits = async {
-                store.stands_in_line().await;
+                store.waits_in_queue().await;
                 println!("waiting");
             };
             let held = hold(registry.lock(text("key")?).fair(true));

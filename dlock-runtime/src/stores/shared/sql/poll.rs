@@ -13,7 +13,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(40);
 
 /// Polls the holders of the key until one of those in `seen` is gone, or nobody holds the key. Never
 /// resolves after a poll has failed: the engine polls on its own anyway.
-pub(crate) async fn until_one_less<F>(seen: &mut Vec<u64>, holders: impl Fn() -> F)
+pub(crate) async fn until_a_holder_leaves<F>(seen: &mut Vec<u64>, holders: impl Fn() -> F)
 where
     F: Future<Output = Result<Vec<u64>, BackendError>>,
 {

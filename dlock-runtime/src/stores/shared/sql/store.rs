@@ -43,29 +43,29 @@ pub(crate) trait Dialect: Database {
 
     /// Did the server roll the statement back because of another transaction or a time limit? Then it can be retried
     /// at once.
-    fn is_undone(error: &sqlx::Error) -> bool;
+    fn is_rolled_back(error: &sqlx::Error) -> bool;
 
     /// Is a number too large?
     #[cfg(feature = "mysql")]
     fn is_out_of_range(error: &sqlx::Error) -> bool;
 
     /// Is the connection no longer usable, because the server is shutting down or has become a replica?
-    fn is_leaving(error: &sqlx::Error) -> bool;
+    fn is_unusable(error: &sqlx::Error) -> bool;
 
     /// Is it a temporary failure of the server, such as a lack of connections?
-    fn is_passing(error: &sqlx::Error) -> bool;
+    fn is_temporary(error: &sqlx::Error) -> bool;
 
     /// Is the table, or one of its columns, missing?
     fn is_table_missing(error: &sqlx::Error) -> bool;
 
     /// Does the role lack a privilege?
-    fn is_forbidden(error: &sqlx::Error) -> bool;
+    fn is_permission_denied(error: &sqlx::Error) -> bool;
 
     /// May the same statement succeed a little later?
     fn is_transient(error: &sqlx::Error) -> bool {
-        Self::is_undone(error)
-            || Self::is_leaving(error)
-            || Self::is_passing(error)
+        Self::is_rolled_back(error)
+            || Self::is_unusable(error)
+            || Self::is_temporary(error)
             || is_broken(error)
             || matches!(error, sqlx::Error::PoolTimedOut)
     }
@@ -109,10 +109,10 @@ impl<DB: Dialect> Store<DB> {
             let mut connection = Checkout::new(connection);
             match DB::send(connection.get(), statements.to_owned()).await {
                 Ok(reply) => {
-                    connection.give_back();
+                    connection.return_to_pool();
                     return Ok(reply);
                 }
-                Err(error) if is_broken(&error) || DB::is_leaving(&error) => {
+                Err(error) if is_broken(&error) || DB::is_unusable(&error) => {
                     drop(connection);
                     spare = spare.checked_sub(1).ok_or(error)?;
                     if let Some(doubt) = doubt {
@@ -120,8 +120,8 @@ impl<DB: Dialect> Store<DB> {
                     }
                 }
                 Err(error) => {
-                    connection.give_back();
-                    if !DB::is_undone(&error) || repeats == 0 {
+                    connection.return_to_pool();
+                    if !DB::is_rolled_back(&error) || repeats == 0 {
                         return Err(error);
                     }
                     repeats -= 1;
@@ -169,7 +169,7 @@ pub(crate) async fn connect<DB: Dialect>(
 
 /// Converts an error for the engine.
 pub(crate) fn failure<DB: Dialect>(error: sqlx::Error) -> BackendError {
-    let never_executed = is_unsent(&error) || DB::is_undone(&error);
+    let never_executed = is_unsent(&error) || DB::is_rolled_back(&error);
     let failure = explain(DB::KIND, error, DB::is_transient);
     if never_executed { failure.not_sent() } else { failure }
 }
@@ -187,7 +187,7 @@ impl<DB: Database> Checkout<DB> {
         self.0.as_mut().expect("the connection is only taken out at the end")
     }
 
-    pub(crate) fn give_back(mut self) {
+    pub(crate) fn return_to_pool(mut self) {
         drop(self.0.take());
     }
 }

@@ -27,10 +27,12 @@ impl Table<'_> {
                 // The table exists, but its first row does not.
                 Ok(_) => {}
                 Err(error) if DB::is_table_missing(&error) => {}
-                Err(error) if DB::is_forbidden(&error) => return Err(self.forbidden::<DB>(error)),
+                Err(error) if DB::is_permission_denied(&error) => {
+                    return Err(self.forbidden::<DB>(error));
+                }
                 Err(error) => return Err(failure::<DB>(error)),
             }
-            if let Some(error) = refused.take_if(|error| DB::is_forbidden(error)) {
+            if let Some(error) = refused.take_if(|error| DB::is_permission_denied(error)) {
                 return Err(self.cannot_be_created::<DB>(error));
             }
             refused = store.try_run(&self.statements).await.err();

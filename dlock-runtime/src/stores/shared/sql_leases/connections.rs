@@ -144,12 +144,12 @@ impl<DB: Dialect> LeaseStore<DB> {
             // If it fails the connection is closed, and the server rolls everything back.
             let mut connection = Checkout::new(store.pool.acquire().await?);
             DB::send(connection.get(), statements.to_owned()).await?;
-            connection.give_back();
+            connection.return_to_pool();
             Ok(true)
         };
         store.in_time(send).await.or_else(|error| {
-            let is_undone = DB::is_out_of_range(&error) || DB::is_undone(&error);
-            if is_undone { Ok(false) } else { Err(failure::<DB>(error)) }
+            let is_rolled_back = DB::is_out_of_range(&error) || DB::is_rolled_back(&error);
+            if is_rolled_back { Ok(false) } else { Err(failure::<DB>(error)) }
         })
     }
 

@@ -22,7 +22,7 @@ const LONGEST_STAY: Duration = Duration::from_millis(500);
 const POLL: Duration = Duration::from_millis(50);
 
 #[derive(Debug, Default)]
-pub(crate) struct Room {
+pub(crate) struct InFlightLimit {
     inside: Mutex<Inside>,
     left: Notify,
 }
@@ -37,11 +37,11 @@ struct Inside {
 /// Admits one request. Dropping it makes room for another.
 #[derive(Debug)]
 pub(crate) struct Admission<'a> {
-    room: &'a Room,
+    room: &'a InFlightLimit,
     number: u64,
 }
 
-impl Room {
+impl InFlightLimit {
     /// Waits for room. Cancel safe.
     pub(crate) async fn enter(&self) -> Admission<'_> {
         loop {
@@ -93,7 +93,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn no_more_than_the_capacity_are_inside_and_all_get_in() {
-        let (room, inside) = (Room::default(), AtomicUsize::new(0));
+        let (room, inside) = (InFlightLimit::default(), AtomicUsize::new(0));
         let one = || async {
             let admission = room.enter().await;
             let now = inside.fetch_add(1, Ordering::Relaxed) + 1;
@@ -111,7 +111,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_task_that_is_not_polled_blocks_the_others_only_briefly() {
-        let room = Arc::new(Room::default());
+        let room = Arc::new(InFlightLimit::default());
         let mut asleep = vec![];
         for _ in 0..CAPACITY * 2 {
             let room = Arc::clone(&room);
@@ -129,7 +129,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn dropping_an_admission_makes_room() {
-        let room = Room::default();
+        let room = InFlightLimit::default();
         let admissions = join_all((0..CAPACITY).map(|_| room.enter())).await;
         let mut waits = Box::pin(room.enter());
         assert!(futures_util::poll!(&mut waits).is_pending());
