@@ -189,8 +189,8 @@ impl LockError {
 pub enum HeldBy {
     /// In another process, or unknown.
     Elsewhere,
-    /// A task of this process holds it, or is ahead in the process's queue. If that task is waiting
-    /// for this call, because it spawned the task that makes it, this is a self-deadlock.
+    /// A task of this process holds it, or is ahead in the process's queue. If that task has
+    /// spawned the task that makes this call, and waits for it, this is a self-deadlock.
     ThisProcess,
     /// An enclosing body of the same task holds it, and `reentrant = false` forbids nested calls.
     ThisTask,

@@ -11,7 +11,8 @@
 //! the best-known mistake with lock annotations. A row lock rules it out: it is acquired in the
 //! transaction itself and lives exactly as long, until commit, rollback or the loss of the connection,
 //! which rolls back. It needs no registry, no renewal and no release. With the attribute, write
-//! `transaction = tx`.
+//! `transaction = tx`. The guide [Row locks](crate::guide::row_locks) has the options, the guarantees and the
+//! failures.
 //!
 //! # Isolation
 //! Above READ COMMITTED, a transaction reads from a snapshot that may be older than the lock. Under the
@@ -24,7 +25,7 @@
 //! # What it costs
 //! Two round trips: one reads the transaction's settings, one locks and draws the token. No setting, such
 //! as a timeout, outlives the call. A wait of more than a few seconds takes several statements, so an
-//! abandoned one occupies its connection only that long.
+//! abandoned statement occupies its connection for a few seconds at most.
 //!
 //! # Readers
 //! With [`mode(Mode::Shared)`](RowLockRequest::mode), or `mode = "shared"` in the attribute, transactions share
@@ -89,9 +90,9 @@ pub const DEFAULT_WAIT: Duration = Duration::from_secs(31);
 /// - [`LockError::Transaction`] for a connection without a transaction that was begun through sqlx, and
 ///   for isolation above READ COMMITTED.
 /// - [`LockError::Backend`] for errors of the database. After a deadlock the transaction must be rolled
-///   back and begun again; MySQL has already rolled it back. A database that does not answer within a
-///   second after the wait, or, during the wait, within five seconds after the statement's limit, is
-///   also this error, and the transaction must be rolled back.
+///   back and begun again; MySQL has already rolled it back. It is also this error if the database does
+///   not answer: within a second after the wait or, in a long wait that takes several statements, within
+///   five seconds after the time limit of one of them. Then, too, the transaction must be rolled back.
 /// - [`LockError::InvalidKey`] before anything is sent.
 ///
 /// # Cancel safety

@@ -13,8 +13,9 @@ impl RegistryBuilder {
     ///
     /// # Errors
     /// Those of [`build`](Self::build); [`InstallError::Sites`] with every annotated function whose
-    /// backend is not registered or does not support its options; and
-    /// [`InstallError::AlreadyInstalled`] if a registry is already installed.
+    /// backend is not registered or does not support its options, or that uses the key template of another
+    /// one with a different number of permits; and [`InstallError::AlreadyInstalled`] if a registry is
+    /// already installed.
     pub fn install(self) -> Result<Registry, InstallError> {
         let allowed = self.unregistered.clone();
         let registry = self.build()?;
@@ -125,7 +126,7 @@ pub enum InstallError {
     /// It could not be built.
     #[error(transparent)]
     Build(#[from] BuildError),
-    /// It does not support some annotated functions.
+    /// The registry does not support some annotated functions.
     #[error("{}", list(.0))]
     Sites(Vec<SiteProblem>),
     /// A registry is already installed in this process.

@@ -8,8 +8,8 @@ impl Registry {
     /// Refuses new locks, and waits until all held locks are released.
     ///
     /// Calls that wait for a lock fail with [`LockError::ShutDown`](crate::LockError::ShutDown). The shutdown waits for
-    /// every hold and every release in the background, but no longer than `limit`. Call it before the process ends:
-    /// if the runtime stops during a release, the lock stays held until its lease expires.
+    /// every hold, and for every release that is under way in the background, but no longer than `limit`. Call it before
+    /// the process ends: if the runtime stops during a release, the lock stays held until its lease expires.
     ///
     /// # Errors
     /// [`ShutdownTimedOut`] if a lock was still held or being released at the limit.
