@@ -76,10 +76,11 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Joins the store's own queue and waits there until the key is granted.
     ///
-    /// Called instead of [`try_acquire`](Self::try_acquire) and [`watch`](Self::watch) if
-    /// [`Capabilities::queue`] is set and the caller has time to wait. A claim that is sent again after a
-    /// failure keeps its queue position. As always, the validity of a grant counts from before the request
-    /// was made, however long it waited.
+    /// Called instead of [`try_acquire`](Self::try_acquire) and [`watch`](Self::watch) if [`Capabilities::queue`] is
+    /// set and the caller has time to wait. If the wait ends in the queue, the engine drops this future and sends the
+    /// same claim once more with `try_acquire`, to learn whether the key is busy. A claim that is sent again after a
+    /// failure keeps its queue position. As always, the validity of a grant counts from before the request was made,
+    /// however long it waited.
     fn acquire_queued<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Result<Attempt, BackendError>> {
         self.try_acquire(claim)
     }

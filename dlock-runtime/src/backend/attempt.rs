@@ -29,7 +29,8 @@ pub enum Attempt {
         /// When the current lease ends unless it is renewed, or when to retry for another reason, if the
         /// backend knows.
         expires_in: Option<Duration>,
-        /// Whether the claim now has a position in the store's queue. It is released if the caller gives up.
+        /// Whether the claim now has a position in the store's queue. If the caller gives up, the engine
+        /// releases the claim, which must end that position.
         queued: bool,
         /// Same as for a grant.
         other_permits: Option<NonZeroU32>,
@@ -51,7 +52,8 @@ impl Attempt {
         Self::Busy { expires_in, queued: false, other_permits: None, in_doubt: false }
     }
 
-    /// Creates a refusal with a position in the store's queue.
+    /// Creates a refusal with a position in the store's queue, from which the claim should ask again after
+    /// `look_in`.
     #[must_use]
     pub const fn queued(retry_in: Option<Duration>) -> Self {
         Self::Busy { expires_in: retry_in, queued: true, other_permits: None, in_doubt: false }

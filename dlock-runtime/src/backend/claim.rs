@@ -24,7 +24,8 @@ pub struct Claim {
     pub mode: Mode,
     /// Whether it is served first come, first served, and so takes a position in the store's queue.
     pub fair: bool,
-    /// How much longer the caller waits. With zero left it needs no queue position.
+    /// How much longer the caller waits. With zero left it needs no queue position. Up to date only in
+    /// [`try_acquire`](super::Backend::try_acquire) and [`try_acquire_set`](super::Backend::try_acquire_set).
     pub wait_left: Duration,
     /// The client, as shown to operators; stored beside the owner id.
     pub client_info: ClientInfo,
@@ -52,8 +53,8 @@ impl Claim {
         matches!(self.mode, Mode::Exclusive) && !self.fair
     }
 
-    /// May it be among those that share the key or wait for it in order? No longer once it was granted the key
-    /// exclusively.
+    /// May it be among those that share the key or wait for it in order? A claim that was granted the key exclusively is
+    /// not.
     #[cfg(any(feature = "redis", feature = "sqlite", feature = "postgres", feature = "mysql"))]
     pub(crate) const fn may_be_in_a_group(&self) -> bool {
         !matches!(self.mode, Mode::Exclusive) || self.token.is_none()

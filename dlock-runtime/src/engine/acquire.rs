@@ -62,8 +62,9 @@ struct Acquire<'a, W: Wanted> {
     wanted: W,
     runtime: Handle,
     claims: W::Claims,
-    /// The turn at the front of one key's local queue, with the key's index. Of a set, this is the key that was
-    /// busy last: the other keys stay free for other tasks of this process, so that no two tasks wait for each other.
+    /// The turn at the front of one key's local queue, with the key's index. Of a set, only the key
+    /// that was busy last has a turn. The other keys stay free for other tasks of this process, so that no two tasks
+    /// wait for each other.
     front: Option<(usize, Turn)>,
     /// A request was sent and has no answer yet.
     in_flight: bool,
@@ -161,7 +162,7 @@ impl<'a, W: Wanted> Acquire<'a, W> {
         let backend = &*self.wanted.requests()[0].backend;
         for claim in self.claims.as_mut() {
             claim.wait_left = deadline.left();
-            // In a queue of its own, the store knows the claim by the client info it queued with.
+            // A store with a queue of its own finds the claim there by its client info too, which must not change.
             if !self.wanted.has_queue() {
                 claim.client_info.restart();
             }

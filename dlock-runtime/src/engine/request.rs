@@ -91,7 +91,8 @@ impl Request {
         )))
     }
 
-    /// Warns once for each template if another process declares another number of permits. Each counts by its own.
+    /// Warns once for each template if another process declares another number of permits. Each process
+    /// counts by its own number.
     pub(super) fn compare_permits(&self, engine: &Engine, other: Option<NonZeroU32>) {
         if let Some(other) = other
             && engine.disagreements.note(self.backend.index, self.template)

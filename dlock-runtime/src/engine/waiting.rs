@@ -33,8 +33,8 @@ impl Waiting {
 
     /// Waits for a reason to ask again after the store found `request`, the one at index `at`, busy.
     ///
-    /// `queued`: the claim waits in the store's queue, and loses its position there unless it asks again before
-    /// `expires_in`.
+    /// `queued`: the claim waits in the store's queue. It has to ask again after `expires_in`, because others pass a
+    /// waiter that stays silent.
     pub(super) async fn for_change(
         &mut self,
         request: &Request,

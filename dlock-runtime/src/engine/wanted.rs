@@ -94,7 +94,7 @@ impl Wanted for OneKey<'_> {
     }
 }
 
-/// Several keys of one backend, in the order of their keys. A store's own queue has no sets.
+/// Several keys of one backend, in their order. A store's own queue takes only one key at a time.
 #[derive(Clone, Copy)]
 pub(super) struct KeySet<'a>(pub(super) &'a [Request]);
 

@@ -126,8 +126,8 @@ impl Calls {
         }
     }
 
-    /// How often an unreachable server is tried. The client picks a server at random, and may pick the same one
-    /// several times in a row.
+    /// How often a request is sent at most while servers cannot be reached. The client picks a server at random, and
+    /// may pick the same one several times in a row.
     fn tries(&self) -> usize {
         match self.hosts.split(',').count() {
             1 => 1,
@@ -307,7 +307,7 @@ impl Calls {
         self.if_unchanged(own, value, TxnOp::delete(own, None)).await
     }
 
-    /// Puts another value under this lease if a key has this one.
+    /// If a key has this value, replaces it by the other one, under this lease.
     pub(super) async fn replace_own(
         &self,
         own: &str,

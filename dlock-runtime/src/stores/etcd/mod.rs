@@ -7,9 +7,9 @@
 //! | `dlock/<key>/permits-<number>-<owner>` | the same for a permit |
 //!
 //! The recipe is that of etcd's own `concurrency.Mutex`: the key with the smallest create revision holds the lock, and
-//! every other key watches its predecessor. Unlike there, every acquire has its own lease, because two locks under one
-//! lease would be one lock. The id of the lease is derived from the owner, so that a grant whose answer was lost is
-//! found again. The fencing token is the create revision.
+//! every other key watches its predecessor. Unlike there, every acquire has its own lease. There the key is named after
+//! the lease, so two acquires of a lock under one lease would be the same acquire. The id of the lease is derived from
+//! the owner, so that a grant whose answer was lost is found again. The fencing token is the create revision.
 
 mod builder;
 mod calls;
@@ -197,7 +197,8 @@ impl AsyncBackend for Etcd {
                         || calls.delete_own(&names.own, &names.revoked_value()).await?
                 }
             };
-            // If this fails, the lease expires by itself. Nothing is under it, or a revoked hold.
+            // If this fails, the lease expires by itself. The only key that may still be under it is that of
+            // a revoked hold.
             let _ = calls.revoke(names.lease).await;
             released
         };

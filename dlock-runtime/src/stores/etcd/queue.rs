@@ -121,7 +121,7 @@ pub(super) fn token(revision: i64) -> FencingToken {
     FencingToken::new(revision.unsigned_abs())
 }
 
-/// The unit of etcd's leases, rounded up.
+/// A ttl in seconds, the unit of etcd's leases, rounded up.
 pub(super) fn whole_seconds(ttl: Duration) -> i64 {
     i64::try_from(ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0)).unwrap_or(i64::MAX)
 }

@@ -1,4 +1,4 @@
-//! Limits how many acquires and releases are in flight at once, so that renewals never wait behind all of them.
+//! Limits how many acquires and releases are in flight at once, so that no renewal waits behind thousands of them.
 //!
 //! A store answers the requests of one connection in order, or as fast as it can commit. If thousands of tasks sent
 //! requests at once, a renewal behind them would be answered after its lease has ended. Therefore acquires and releases

@@ -30,7 +30,7 @@ pub(crate) fn mode_at_start(name: &str) -> Mode {
     mode(permits.map(|(permits, _)| permits), name.starts_with(SHARED))
 }
 
-/// The mode of a node in whose name this part ends with a dash and a tag.
+/// The mode of a node from the part of its name that ends with a tag. Another dash stands before the tag.
 #[cfg(feature = "zookeeper")]
 pub(crate) fn mode_at_end(part: &str) -> Mode {
     let permits = part.rsplit_once(PERMITS).filter(|(before, _)| before.ends_with('-'));
@@ -48,7 +48,7 @@ fn mode(permits: Option<&str>, is_shared: bool) -> Mode {
     }
 }
 
-/// The value that marks the hold of this one as revoked.
+/// This value, marked as that of a revoked hold.
 pub(crate) fn mark_revoked(value: &str) -> String {
     format!("{REVOKED}{value}")
 }

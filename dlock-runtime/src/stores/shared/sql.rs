@@ -91,7 +91,7 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     digits
 }
 
-/// The error in the server's own words, behind `what`.
+/// An error that says `what`, followed by the server's own words.
 pub(crate) fn explain(
     what: &str,
     error: sqlx::Error,

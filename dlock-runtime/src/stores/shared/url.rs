@@ -1,4 +1,4 @@
-//! The options in a URL, after its `?`.
+//! The options in a URL, after its `?`. `sql/url.rs` checks those of a database URL, which sqlx reads itself.
 
 use crate::error::BackendError;
 
