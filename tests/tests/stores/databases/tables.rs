@@ -22,7 +22,7 @@ pub async fn an_unknown_parameter_of_the_url_is_refused_by_its_name<D: Database>
         ("ssl_mode=REQUIRED", "`ssl_mode`; did you mean `ssl-mode`?"),
         ("sslmoed=s3cret", "`sslmoed`; did you mean `sslmode`?"),
         ("passwd=s3cret", "unknown parameter `passwd`"),
-        ("s3cret@host/db", "written `%3F`"),
+        ("s3cret@host/db", "`?` in its password as `%3F`"),
     ] {
         let message = refusal::<D>(format!("{url}?{parameter}")).await;
         assert!(message.contains(expected), "{parameter}: {message}");
