@@ -7,8 +7,8 @@
 //! of the same owner is requested after that release, this process refuses it.
 //!
 //! Tokens come from one counter per file, `max(last + 1, now in µs)`. The journal is in WAL mode and
-//! is not flushed on every commit, so a power failure may undo the last commits. All holders died
-//! with it, and the clock keeps the tokens growing even then.
+//! is not flushed on every commit, so a power failure may undo the last commits. It ends all
+//! holders too, and the clock keeps the tokens growing even then.
 //!
 //! # What it does not promise
 //! The file must be on a local disk. WAL needs shared memory, which a network file system does not
@@ -46,7 +46,9 @@ const OPENING: Duration = Duration::from_secs(10);
 /// How often the rows of dead holders are deleted. They have expired, so they block nobody.
 const SWEEP_EVERY: Duration = Duration::from_mins(1);
 
-/// Leases in a SQLite file.
+/// Leases in a SQLite file that the processes of one machine share.
+///
+/// The file must be on a local disk. See [Choosing a backend](crate::guide::backends).
 ///
 /// Clones share their connections.
 #[derive(Clone)]
