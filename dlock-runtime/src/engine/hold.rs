@@ -197,7 +197,8 @@ impl Hold {
             || self.since.elapsed() < state.extended_to_age
     }
 
-    /// The age at which an unrenewed hold of a session expires, where the store would keep it longer.
+    /// The age at which a hold with `renew = false` expires on a session backend, which would keep it longer. (Such a
+    /// hold is still renewed until then: see `is_renewed`.)
     fn expires_at_age(&self, state: &State) -> Option<Duration> {
         let ends = self.backend.capabilities.session && !self.limits.renew;
         ends.then(|| validity_of(self.claim.ttl).max(state.extended_to_age))

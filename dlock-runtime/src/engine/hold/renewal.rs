@@ -88,7 +88,8 @@ impl Hold {
         })
     }
 
-    /// The instant at which the hold ends unless it is renewed.
+    /// The instant at which the hold ends unless the renewal in flight succeeds. To be called while one is in flight:
+    /// then `due_at` does not include the next renewal.
     pub(crate) fn ends_at(&self) -> Instant {
         self.due_at()
     }

@@ -37,7 +37,7 @@ pub(super) struct OwnNode {
     pub(super) path: String,
     pub(super) sequence: i32,
     pub(super) token: FencingToken,
-    /// More than one create was sent for it.
+    /// The answer to a create was lost, so the claim may have more nodes, now or later.
     doubtful: bool,
 }
 
@@ -214,7 +214,8 @@ impl ZooKeeper {
         owner: &OwnerId,
     ) -> Result<Vec<QueueNode>, BackendError> {
         let prefix = queue::identity(owner);
-        // From here on, the servers reject what an old connection of the session left behind.
+        // From here on, what an old connection of the session to another server left behind is rejected. The same server
+        // may still execute it: see `remove_doubtful`.
         let mut nodes = self.queue(session, folder).await?;
         nodes.retain(|node| node.name.starts_with(&prefix));
         Ok(nodes)

@@ -271,7 +271,7 @@ impl AsyncBackend for ZooKeeper {
             self.0.tombstones.note(claim);
         }
         let _room = self.0.room.enter().await;
-        // This process knows whether a create may still be in flight.
+        // Whether a create may still be in flight is known from `claims`, not from `late_acquire`.
         self.remove(claim).await
     }
 

@@ -1,4 +1,5 @@
-//! For operators: who holds and who waits, and how a hold is ended from outside.
+//! For operators: who holds and who waits, how a hold is ended from outside, and how folders are opened to new
+//! credentials.
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use zookeeper_client::{Acl, Error};

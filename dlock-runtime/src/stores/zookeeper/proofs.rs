@@ -28,9 +28,8 @@
 //! For all requests that were answered in one slice of time, only the latest sending and the latest answer are kept: a
 //! write that proves the latest answer proves each of them. A write removes the slices that it proves, because `known` then
 //! contains all that they can ever contribute. If there are still too many slices, the two oldest are merged, and the
-//! merged slice counts only when the later of the two does. What is kept is therefore bounded by the *time* that it covers,
-//! which is longer than a timeout, and never by the number of requests. Some slice is always a report old, whatever the
-//! rate.
+//! merged slice counts only when the later of the two does. Slices are merged only when they cover more than a timeout,
+//! however many requests there are. Before that, a slice has become a report old, and a write can prove it.
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -118,7 +118,7 @@ pub(super) fn is_refusal(error: &Error) -> bool {
     )
 }
 
-/// Sends a small read regularly, as long as the session is in use.
+/// Sends a small read regularly, until the session ends or nothing refers to it any more.
 async fn beat(session: Weak<Session>) {
     loop {
         let Some(pause) = session.upgrade().map(|session| Proofs::beat(session.timeout)) else {
