@@ -8,8 +8,9 @@ use crate::key::LockKey;
 
 /// Why a lock was not acquired, or was lost.
 ///
-/// In every case but [`Lost`](Self::Lost) and [`HeldTooLong`](Self::HeldTooLong) the guarded body
-/// has not begun.
+/// If the call itself failed with one of these errors, the guarded body has not begun, except with
+/// [`Lost`](Self::Lost) and [`HeldTooLong`](Self::HeldTooLong). A body that calls another locked
+/// function may also return that call's error as its own; its key tells the two apart.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LockError {
@@ -33,7 +34,7 @@ pub enum LockError {
     Lost {
         /// The key whose lease ended.
         key: LockKey,
-        /// Whether the body ran to its end. For a bare [`LockGuard`](crate::LockGuard), which has no body,
+        /// Whether the body ran to its end. If not, it was stopped on its way or did not start. For a bare [`LockGuard`](crate::LockGuard), which has no body,
         /// `release` reports true; `lost` and `extend` report false, although nothing was stopped.
         completed: bool,
         /// What ended the lease.

@@ -34,6 +34,7 @@ fn main() -> std::process::ExitCode {
     let mut trials = Trials::after(|| {
         LazyLock::force(&PROGRAMS);
     });
+    trials.side_by_side(4);
     trials.add("sqlite_sells_exactly_the_stock", sqlite);
     trials.add("memory_sells_exactly_the_stock", memory);
     trials.needs("redis-server", "redis_sells_exactly_the_stock", redis);

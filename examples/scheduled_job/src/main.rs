@@ -64,8 +64,8 @@ fn run(options: &Options) -> Result<()> {
     let first = *ticks.first().context("at least one tick is needed")?;
 
     let mut processes = Vec::new();
-    for (number, offset_ms) in OFFSETS.into_iter().enumerate() {
-        let plan = Plan { number, offset_ms, first, ticks: ticks.len(), backend: backend.clone() };
+    for offset_ms in OFFSETS {
+        let plan = Plan { offset_ms, first, ticks: ticks.len(), backend: backend.clone() };
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["--plan", &serde_json::to_string(&plan)?]).stdout(Stdio::piped());
         processes.push(command.spawn().context("failed to start a process")?);

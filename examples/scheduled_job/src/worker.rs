@@ -12,7 +12,6 @@ use serde::{Deserialize, Serialize};
 /// Instructions for one process.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Plan {
-    pub(crate) number: usize,
     pub(crate) offset_ms: i64,
     pub(crate) first: DateTime<Utc>,
     pub(crate) ticks: usize,
