@@ -190,7 +190,7 @@ impl Lock {
             let body = pin!(Some(body));
             let request = self.request(&self.keys)?;
             let guard = enter(&self.registry.0, &request, CallKind::Body).await?;
-            run_guarded([guard], request.on_lost, body, |_| false).await
+            run_guarded([guard], request.options.on_lost, body, |_| false).await
         })
         .await
     }

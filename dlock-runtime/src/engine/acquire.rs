@@ -7,7 +7,7 @@ use tokio::runtime::Handle;
 
 use super::Engine;
 use super::deadline::Deadline;
-use super::hold::{Hold, HoldLimits};
+use super::hold::Hold;
 use super::line_up::line_up;
 use super::local_queue::Turn;
 use super::release::{Abandoned, abandon_later};
@@ -239,7 +239,7 @@ impl<'a, W: Wanted> Acquire<'a, W> {
         self.front = None;
         let request = &self.wanted.requests()[at];
         let index = request.backend.index;
-        let waits = !request.fair && self.engine.queues.is_occupied(index, &request.key);
+        let waits = !request.options.fair && self.engine.queues.is_occupied(index, &request.key);
         self.front = line_up(self.engine, request, deadline).await?.map(|turn| (at, turn));
         Ok(waits)
     }
@@ -266,7 +266,7 @@ impl<'a, W: Wanted> Acquire<'a, W> {
             let turn = turn.or_else(|| self.turn_beside(request));
             // An exclusive holder keeps the turn until it releases the key. Where the key is shared, the next
             // task may ask at once.
-            let turn = turn.filter(|_| request.mode == Mode::Exclusive);
+            let turn = turn.filter(|_| request.options.mode == Mode::Exclusive);
             let claim = Claim { token: Some(token), ..self.claims.as_ref()[at].clone() };
             let granted = Granted { since, tokens: token, validity };
             each(hold(self.engine, request, claim, granted, in_doubt, turn, &self.runtime));
@@ -313,8 +313,6 @@ fn hold(
 ) -> Arc<Hold> {
     let Granted { since, tokens: token, validity } = granted;
     let watchdog = engine.watchdogs.of(runtime);
-    let limits =
-        HoldLimits { renew: request.renew, max_hold: request.max_hold, min_hold: request.min_hold };
     let hold = Arc::new(Hold::new(
         Arc::clone(engine),
         Arc::clone(&request.backend),
@@ -323,7 +321,7 @@ fn hold(
         request.template,
         since,
         validity,
-        limits,
+        request.options,
         in_doubt,
         turn,
         runtime.clone(),

@@ -19,6 +19,7 @@ use super::{Engine, NamedBackend};
 use crate::backend::{Claim, validity_of};
 use crate::clock::Moment;
 use crate::error::{LockError, LostReason};
+use crate::options::LockOptions;
 use crate::token::FencingToken;
 
 use self::renewal::renewal_period;
@@ -35,7 +36,7 @@ pub(crate) struct Hold {
     pub(crate) template: &'static str,
     /// Taken before the granted request was sent.
     pub(crate) since: Moment,
-    pub(crate) limits: HoldLimits,
+    pub(crate) options: LockOptions,
     /// Where background work for this hold can run.
     pub(crate) runtime: Handle,
     pub(crate) watchdog: Arc<Watchdog>,
@@ -49,14 +50,6 @@ pub(crate) struct Hold {
 
 /// The longest allowed extension of a hold.
 const LONGEST_EXTENSION: Duration = Duration::from_hours(366 * 24);
-
-/// The options that limit a hold.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct HoldLimits {
-    pub(crate) renew: bool,
-    pub(crate) max_hold: Option<Duration>,
-    pub(crate) min_hold: Option<Duration>,
-}
 
 #[derive(Debug)]
 struct State {
@@ -108,7 +101,7 @@ impl Hold {
         template: &'static str,
         since: Moment,
         validity: Duration,
-        limits: HoldLimits,
+        options: LockOptions,
         in_doubt: bool,
         turn: Option<Turn>,
         runtime: Handle,
@@ -122,7 +115,7 @@ impl Hold {
             renewing: false,
             renew_at: since.after(renewal_period(claim.ttl, validity)),
             failures: 0,
-            keep_until_age: limits.min_hold.unwrap_or_default(),
+            keep_until_age: options.min_hold.unwrap_or_default(),
             extended_to_age: Duration::ZERO,
             turn,
             in_doubt,
@@ -135,7 +128,7 @@ impl Hold {
             token,
             template,
             since,
-            limits,
+            options,
             runtime,
             watchdog,
             number,
@@ -192,7 +185,7 @@ impl Hold {
 
     /// Returns true if the hold needs renewals, even if they only prove that its session is alive.
     fn is_renewed(&self, state: &State) -> bool {
-        self.limits.renew
+        self.options.renew
             || self.backend.capabilities.session
             || self.since.elapsed() < state.extended_to_age
     }
@@ -200,13 +193,13 @@ impl Hold {
     /// The age at which a hold with `renew = false` expires on a session backend, which would keep it longer. (Such a
     /// hold is still renewed until then: see `is_renewed`.)
     fn expires_at_age(&self, state: &State) -> Option<Duration> {
-        let ends = self.backend.capabilities.session && !self.limits.renew;
+        let ends = self.backend.capabilities.session && !self.options.renew;
         ends.then(|| validity_of(self.claim.ttl).max(state.extended_to_age))
     }
 
     /// The age at which `max_hold` ends the hold; an extension can raise it.
     fn max_age(&self, state: &State) -> Option<Duration> {
-        self.limits.max_hold.map(|limit| limit.max(state.extended_to_age))
+        self.options.max_hold.map(|limit| limit.max(state.extended_to_age))
     }
 
     fn end(&self, state: &mut State, ending: Ending) {

@@ -18,10 +18,10 @@ pub(super) async fn line_up(
     deadline: &Deadline,
 ) -> Result<Option<Turn>, LockError> {
     let index = request.backend.index;
-    if request.fair {
+    if request.options.fair {
         return Ok(None);
     }
-    if deadline.is_immediate() && request.mode != Mode::Exclusive {
+    if deadline.is_immediate() && request.options.mode != Mode::Exclusive {
         // The front may be about to share the key, so that being behind it does not mean busy.
         return Ok(engine.queues.try_enter(index, &request.key));
     }

@@ -171,12 +171,12 @@ impl Inside {
 
     /// Enters under this body's hold, and waits for siblings that exclude this call.
     pub(super) async fn enter(self: Arc<Self>, request: &Request) -> Result<Nested, LockError> {
-        if !covers(self.mode, request.mode) {
+        if !covers(self.mode, request.options.mode) {
             // Waiting would never end, because the enclosing body cannot end before this call does.
             return Err(LockError::Upgrade { key: request.key.clone() });
         }
         let deadline = Deadline::new(request.wait);
-        let permits = if request.mode == Mode::Shared { 1 } else { ALL_PERMITS };
+        let permits = if request.options.mode == Mode::Shared { 1 } else { ALL_PERMITS };
         let refused = |ending| self.hold.error(ending, false);
         self.check().map_err(refused)?;
         let permit = if let Ok(permit) = self.entrance.try_acquire_many(permits) {
@@ -193,11 +193,12 @@ impl Inside {
             deadline.bound(entering).await.unwrap_or_else(|| Err(busy()))?
         };
         permit.forget();
-        let limit = request.max_hold.map(|limit| (Moment::now(), limit));
-        let mode = if request.mode == Mode::Shared { request.mode } else { self.mode };
+        let limit = request.options.max_hold.map(|limit| (Moment::now(), limit));
+        let mode =
+            if request.options.mode == Mode::Shared { request.options.mode } else { self.mode };
         let nested = Nested { inside: Arc::clone(&self), mode, permits, limit };
         self.check().map_err(refused)?;
-        if let Some(min_hold) = request.min_hold {
+        if let Some(min_hold) = request.options.min_hold {
             self.hold.keep_at_least(min_hold);
         }
         Ok(nested)

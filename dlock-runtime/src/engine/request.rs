@@ -13,12 +13,12 @@ use super::deadline::Deadline;
 use super::nesting::Inside;
 use super::telemetry::{self, Labels};
 use super::{Engine, NamedBackend};
-use crate::backend::{Claim, Mode};
+use crate::backend::Claim;
 use crate::client_info::ClientInfo;
 use crate::error::{BackendError, HeldBy, LockError};
 use crate::guard::LockGuard;
 use crate::key::LockKey;
-use crate::options::{LockOptions, OnLost, Wait};
+use crate::options::{LockOptions, Wait};
 
 /// A request for a lock, with every option resolved.
 #[derive(Debug)]
@@ -28,15 +28,10 @@ pub(crate) struct Request {
     pub(crate) template: &'static str,
     /// The label shown to operators.
     pub(crate) label: Cow<'static, str>,
+    pub(crate) options: LockOptions,
+    /// The `ttl` and the `wait` of the options, or the defaults.
     pub(crate) ttl: Duration,
     pub(crate) wait: Wait,
-    pub(crate) renew: bool,
-    pub(crate) max_hold: Option<Duration>,
-    pub(crate) min_hold: Option<Duration>,
-    pub(crate) on_lost: OnLost,
-    pub(crate) reentrant: bool,
-    pub(crate) mode: Mode,
-    pub(crate) fair: bool,
 }
 
 impl Request {
@@ -63,16 +58,10 @@ impl Request {
             key,
             template,
             label,
+            options: *options,
             ttl,
             // Longer than the lease of a holder that crashed just after a renewal.
             wait: options.wait.unwrap_or(Wait::UpTo(ttl + Duration::from_secs(1))),
-            renew: options.renew,
-            max_hold: options.max_hold,
-            min_hold: options.min_hold,
-            on_lost: options.on_lost,
-            reentrant: options.reentrant,
-            mode: options.mode,
-            fair: options.fair,
         })
     }
 
@@ -97,15 +86,15 @@ impl Request {
         if let Some(other) = other
             && engine.disagreements.note(self.backend.index, self.template)
         {
-            telemetry::permits_disagree(self.labels(), self.mode.max_holders(), other);
+            telemetry::permits_disagree(self.labels(), self.options.mode.max_holders(), other);
         }
     }
 
     /// Creates a claim with a new owner id.
     pub(super) fn claim(&self) -> Claim {
         Claim::new(self.key.clone(), self.ttl)
-            .with_mode(self.mode)
-            .with_fair(self.fair)
+            .with_mode(self.options.mode)
+            .with_fair(self.options.fair)
             .with_client_info(ClientInfo::new(self.label.clone()))
     }
 }
@@ -145,7 +134,7 @@ async fn enter_or_acquire(
         CallKind::Bare => None,
     };
     if let Some(inside) = around {
-        if request.reentrant {
+        if request.options.reentrant {
             return inside.enter(request).await.map(LockGuard::nested);
         }
         // The holder is an enclosing body, which cannot end before this call returns.

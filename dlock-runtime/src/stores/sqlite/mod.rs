@@ -14,31 +14,30 @@
 //! The file must be on a local disk. WAL needs shared memory, which a network file system does not
 //! provide. Leases expire by the machine's clock. If the clock steps forward, they expire early.
 
+mod open;
+mod rows;
+mod watch;
+
 use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteRow, SqliteSynchronous,
-};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, Row};
+use sqlx::Row;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use tokio::sync::Mutex;
 
+use self::open::{Refused, explain, is_contention, open, options, other_version};
+use self::watch::FileWatch;
 use crate::backend::{
-    Answer, AsyncBackend, Attempt, Capabilities, Claim, Holder, LockState, MAX_LISTED, Mode,
-    Release, Released, Renewal, SetAttempt, Watch, validity_of,
+    AsyncBackend, Attempt, Capabilities, Claim, Holder, LockState, MAX_LISTED, Mode, Release,
+    Released, Renewal, SetAttempt, Watch, validity_of,
 };
-use crate::client_info::ClientInfo;
 use crate::error::BackendError;
 use crate::key::LockKey;
-use crate::lock_table::row::{self, Change, LeaseRow, NewRow, Purpose, RowOwner, RowStore};
+use crate::lock_table::row;
 use crate::stores::shared::tombstones::Tombstones;
 use crate::token::FencingToken;
-
-/// How long a statement waits for another process's write. Then it fails, and the engine retries it.
-const BUSY_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// How long `connect` retries while other processes open the same file.
 const OPENING: Duration = Duration::from_secs(10);
@@ -142,241 +141,10 @@ impl Sqlite {
     }
 }
 
-const LOOK: &str = "SELECT owner, token, expires_us, lock_group, group_until_us, claimant
-     FROM dlock_locks WHERE key = ?1";
-
-impl Sqlite {
-    /// Like [`RowStore::look`], but on the reader: does not wait for writes in progress.
-    async fn glance(&self, key: &LockKey) -> Result<Option<LeaseRow>, BackendError> {
-        let now = now_us();
-        let row = self.read(sqlx::query(LOOK).bind(key.as_str())).await?;
-        row.map(|row| self.lease_row(&row, now)).transpose()
-    }
-
-    async fn holders(&self, key: &LockKey) -> Result<Vec<u64>, BackendError> {
-        Ok(self.glance(key).await?.map(|row| row.holders()).unwrap_or_default())
-    }
-
-    fn lease_row(&self, row: &SqliteRow, now: i64) -> Result<LeaseRow, BackendError> {
-        let parse = || -> Result<LeaseRow, sqlx::Error> {
-            let number =
-                |column| Ok::<_, sqlx::Error>(row.try_get::<i64, _>(column)?.unsigned_abs());
-            Ok(LeaseRow {
-                owner: RowOwner::from_blob(row.try_get_unchecked(0)?),
-                client_info: ClientInfo::parse(row.try_get(5)?),
-                token: number(1)?,
-                expires: number(2)?,
-                group: row.try_get(3)?,
-                group_until: number(4)?,
-                now: now.unsigned_abs(),
-                // A release runs after any acquire that was abandoned before it.
-                given_up: false,
-            })
-        };
-        parse().map_err(|error| self.explain(error))
-    }
-}
-
-impl RowStore for Sqlite {
-    /// Reads on the writer, after any abandoned acquire that is still in progress there.
-    async fn look(&self, claim: &Claim, _: Purpose) -> Result<Option<LeaseRow>, BackendError> {
-        let now = now_us();
-        let row = self.write(sqlx::query(LOOK).bind(claim.key.as_str())).await?;
-        row.map(|row| self.lease_row(&row, now)).transpose()
-    }
-
-    async fn look_at_all(&self, claims: &[Claim]) -> Result<Vec<Option<LeaseRow>>, BackendError> {
-        let mut rows = Vec::with_capacity(claims.len());
-        for claim in claims {
-            rows.push(self.look(claim, Purpose::Acquire).await?);
-        }
-        Ok(rows)
-    }
-
-    async fn make(&self, key: &LockKey) -> Result<(), BackendError> {
-        let query = sqlx::query(
-            "INSERT INTO dlock_locks (key, owner, token, expires_us)
-             VALUES (?1, x'', (SELECT max(last + 1, ?2) FROM dlock_token), 0) ON CONFLICT DO NOTHING",
-        );
-        self.write(query.bind(key.as_str()).bind(now_us())).await.map(|_| ())
-    }
-
-    async fn exchange(
-        &self,
-        claim: &Claim,
-        old: &LeaseRow,
-        new: &NewRow,
-        _: Purpose,
-    ) -> Result<bool, BackendError> {
-        let query = if new.is_idle(old.now) {
-            sqlx::query(
-                "DELETE FROM dlock_locks WHERE key = ?1 AND owner = ?2 AND token = ?3
-                 AND expires_us = ?4 AND lock_group IS ?5 RETURNING 1",
-            )
-        } else {
-            sqlx::query(
-                "UPDATE dlock_locks SET owner = ?6, token = ?7, expires_us = ?8,
-                    lock_group = ?9, group_until_us = ?10, claimant = ?11
-                 WHERE key = ?1 AND owner = ?2 AND token = ?3
-                    AND expires_us = ?4 AND lock_group IS ?5 RETURNING 1",
-            )
-        };
-        let query =
-            query.bind(claim.key.as_str()).bind(old.owner.to_blob()).bind(old.token.cast_signed());
-        let mut query = query.bind(old.expires.cast_signed()).bind(old.group.as_deref());
-        if !new.is_idle(old.now) {
-            query = query.bind(new.owner.to_blob()).bind(new.token.cast_signed());
-            query = query.bind(new.expires.cast_signed()).bind(new.group.as_deref());
-            query = query.bind(new.group_until.cast_signed());
-            query =
-                query.bind(new.client_info.as_ref().map(ClientInfo::to_text).unwrap_or_default());
-        }
-        Ok(self.write(query).await?.is_some())
-    }
-
-    async fn exchange_all(&self, changes: &[Change<'_>]) -> Result<bool, BackendError> {
-        let statement = exchange_all(changes.len());
-        let mut query = sqlx::query(AssertSqlSafe(statement));
-        for Change { claim, old, new } in changes {
-            query = query.bind(claim.key.as_str()).bind(old.owner.to_blob());
-            query = query.bind(old.token.cast_signed()).bind(old.expires.cast_signed());
-            query = query.bind(old.group.as_deref()).bind(new.owner.to_blob());
-            query = query.bind(new.token.cast_signed()).bind(new.expires.cast_signed());
-            query = query.bind(new.group.as_deref()).bind(new.group_until.cast_signed());
-            query =
-                query.bind(new.client_info.as_ref().map(ClientInfo::to_text).unwrap_or_default());
-        }
-        Ok(self.write(query).await?.is_some())
-    }
-}
-
-/// One row of a change: the key, the old values, the new values.
-const CHANGE: &str = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
-
-/// Changes all rows or none. One statement, so that a dropped future cannot leave it half done.
-fn exchange_all(rows: usize) -> String {
-    let changes = vec![CHANGE; rows].join(", ");
-    format!(
-        "WITH change (key, old_owner, old_token, old_expires, old_group,
-                      owner, token, expires, lock_group, group_until, claimant) AS (VALUES {changes})
-         UPDATE dlock_locks SET owner = change.owner, token = change.token,
-            expires_us = change.expires, lock_group = change.lock_group,
-            group_until_us = change.group_until, claimant = change.claimant
-         FROM change WHERE dlock_locks.key = change.key AND {rows} =
-            (SELECT count(*) FROM change JOIN dlock_locks AS present ON present.key = change.key
-             WHERE present.owner = change.old_owner AND present.token = change.old_token
-                AND present.expires_us = change.old_expires
-                AND present.lock_group IS change.old_group)
-         RETURNING 1"
-    )
-}
-
 type Query<'q> = sqlx::query::Query<'q, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;
 
 fn bind_claim<'q>(query: Query<'q>, claim: &'q Claim) -> Query<'q> {
     query.bind(claim.key.as_str()).bind(claim.owner.as_bytes().as_slice())
-}
-
-fn options(url: &str) -> Result<SqliteConnectOptions, BackendError> {
-    if url.contains(":memory:") || url.contains("mode=memory") {
-        let problem = "only one connection can see an in-memory SQLite database; use the memory backend (`memory:`) instead";
-        return Err(BackendError::permanent(problem).not_sent());
-    }
-    let path = url.trim_start_matches("sqlite:").trim_start_matches("//");
-    if path.is_empty() || path.starts_with('?') || !url.starts_with("sqlite:") {
-        let problem = "the URL of a SQLite backend is `sqlite:` and the path of a file";
-        return Err(BackendError::permanent(problem).not_sent());
-    }
-    let options =
-        SqliteConnectOptions::from_str(url).map_err(|error| explain(url, error).not_sent())?;
-    Ok(options
-        .create_if_missing(true)
-        .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Normal)
-        .busy_timeout(BUSY_TIMEOUT)
-        .disable_statement_logging())
-}
-
-/// The version of the tables in `schema.sql`.
-const VERSION: i64 = 1;
-
-/// Fails if the table lacks a column that the statements use.
-const COLUMNS: &str = "SELECT key, owner, token, expires_us, claimant, lock_group, group_until_us
-     FROM dlock_locks LIMIT 0";
-
-/// Why a file could not be opened.
-enum Refused {
-    OtherVersion(i64),
-    Failed(sqlx::Error),
-}
-
-impl From<sqlx::Error> for Refused {
-    fn from(error: sqlx::Error) -> Self {
-        Self::Failed(error)
-    }
-}
-
-async fn open(
-    options: &SqliteConnectOptions,
-) -> Result<(SqliteConnection, SqliteConnection), Refused> {
-    let mut writer = SqliteConnection::connect_with(options).await?;
-    // Leaves the tables of another version untouched.
-    refuse_other_version(&mut writer).await?;
-    // Only if something is missing, because the statements take the write lock.
-    let ready = sqlx::query("SELECT count(*) = 5 FROM sqlite_schema WHERE name LIKE 'dlock\\_%' ESCAPE '\\' AND type IN ('table', 'trigger')")
-        .fetch_one(&mut writer)
-        .await?
-        .try_get::<bool, _>(0)?;
-    if !ready {
-        writer.execute(include_str!("schema.sql")).await?;
-        // Another process may have created them first.
-        refuse_other_version(&mut writer).await?;
-    }
-    writer.execute(COLUMNS).await?;
-    let reader = SqliteConnection::connect_with(options).await?;
-    Ok((writer, reader))
-}
-
-/// Refuses a file of another version. A file without a version is new, or older than the version table.
-async fn refuse_other_version(connection: &mut SqliteConnection) -> Result<(), Refused> {
-    let table = sqlx::query("SELECT 1 FROM sqlite_schema WHERE name = 'dlock_version'");
-    if table.fetch_optional(&mut *connection).await?.is_none() {
-        return Ok(());
-    }
-    let query = sqlx::query_scalar::<_, i64>("SELECT version FROM dlock_version");
-    match query.fetch_optional(connection).await? {
-        Some(other) if other != VERSION => Err(Refused::OtherVersion(other)),
-        _ => Ok(()),
-    }
-}
-
-fn other_version(path: &str, version: i64) -> BackendError {
-    let problem = format!(
-        "sqlite file {path}: its tables have version {version}, but this version of dlock uses version {VERSION}; update the older services, or give each version its own file"
-    );
-    BackendError::permanent(problem).not_sent()
-}
-
-fn explain(path: &str, error: sqlx::Error) -> BackendError {
-    let mut message = format!("sqlite file {path}: {error}");
-    if error.as_database_error().is_some_and(|error| error.message().contains("no such column")) {
-        message.push_str("; its table `dlock_locks` was created by another version of dlock: while no process uses the file, move it away, and dlock creates a new one");
-    }
-    let explained = if is_contention(&error) {
-        // The statement timed out on the write lock and never ran.
-        BackendError::transient(message).not_sent()
-    } else if matches!(error, sqlx::Error::Io(_) | sqlx::Error::WorkerCrashed) {
-        BackendError::transient(message)
-    } else {
-        BackendError::permanent(message)
-    };
-    explained.with_source(error)
-}
-
-/// `SQLITE_BUSY` or `SQLITE_LOCKED`, in any of their extended forms.
-fn is_contention(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(|error| error.code()?.parse::<u32>().ok());
-    code.is_some_and(|code| matches!(code & 0xff, 5 | 6))
 }
 
 fn now_us() -> i64 {
@@ -537,49 +305,5 @@ impl AsyncBackend for Sqlite {
 impl fmt::Debug for Sqlite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sqlite").field("path", &self.0.path).finish_non_exhaustive()
-    }
-}
-
-/// Polls the file's version with growing pauses, because SQLite sends no notifications.
-struct FileWatch {
-    sqlite: Sqlite,
-    key: LockKey,
-    version: i64,
-    /// The holders of the key at the last poll.
-    seen: Vec<u64>,
-}
-
-impl FileWatch {
-    const FIRST_PAUSE: Duration = Duration::from_micros(500);
-    const LONGEST_PAUSE: Duration = Duration::from_millis(10);
-
-    async fn wait(&mut self) -> Result<(), BackendError> {
-        let mut pause = Self::FIRST_PAUSE;
-        loop {
-            let version = self.sqlite.version().await?;
-            if version != self.version {
-                // Something changed, perhaps another key: read the holders of this one.
-                let holders = self.sqlite.holders(&self.key).await?;
-                self.version = version;
-                let one_less = self.seen.iter().any(|one| !holders.contains(one));
-                self.seen = holders;
-                if one_less || self.seen.is_empty() {
-                    return Ok(());
-                }
-            }
-            tokio::time::sleep(pause.mul_f64(rand::random_range(0.7..=1.0))).await;
-            pause = (pause * 2).min(Self::LONGEST_PAUSE);
-        }
-    }
-}
-
-impl Watch for FileWatch {
-    fn changed(&mut self) -> Answer<'_, ()> {
-        Answer::from_future(async {
-            if self.wait().await.is_err() {
-                // The file cannot be read now. The engine still polls on its own.
-                std::future::pending::<()>().await;
-            }
-        })
     }
 }
