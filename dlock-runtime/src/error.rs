@@ -29,13 +29,14 @@ pub enum LockError {
     /// The lease ended before its holder released it: it could not be renewed in time, was revoked or
     /// forcibly released, or the backend forgot it. Others may have acquired the lock since then, and
     /// writes without a [fencing token](crate::FencingToken) may conflict with theirs.
-    #[error("lock `{key}` was lost while its body ran ({}): {reason}; check what it wrote, or fence its writes with the token", if *.completed { "the body had completed" } else { "the body was stopped" })]
+    #[error("lock `{key}` was lost before {}: {reason}; check what the body wrote, or fence its writes with the token", if *.completed { "it was released" } else { "its body had completed" })]
     #[non_exhaustive]
     Lost {
         /// The key whose lease ended.
         key: LockKey,
-        /// Whether the body ran to its end. If not, it was stopped on its way or did not start. For a bare [`LockGuard`](crate::LockGuard), which has no body,
-        /// `release` reports true; `lost` and `extend` report false, although nothing was stopped.
+        /// Whether the body ran to its end. If not, it was stopped on its way or did not start. For a
+        /// bare [`LockGuard`](crate::LockGuard), which has no body, `release` reports true; `lost` and
+        /// `extend` report false, although nothing was stopped.
         completed: bool,
         /// What ended the lease.
         reason: LostReason,

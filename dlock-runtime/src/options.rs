@@ -23,7 +23,7 @@ impl From<Duration> for Wait {
 /// What happens to a body whose lease is lost while it runs.
 ///
 /// A body that has not started yet never runs without its lease, whichever policy applies: the call returns
-/// [`LockError::Lost`](crate::LockError::Lost). This can happen if several keys are acquired one after another.
+/// [`LockError::Lost`](crate::LockError::Lost) (or `HeldTooLong`, if `max_hold` ended the hold). This can happen if several keys are acquired one after another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnLost {

@@ -6,6 +6,7 @@ pub mod late;
 pub mod logs;
 pub mod proxy;
 pub mod servers;
+pub mod shifted;
 pub mod trials;
 pub mod workers;
 

@@ -28,8 +28,9 @@ pub(crate) struct Request {
     pub(crate) template: &'static str,
     /// The label shown to operators.
     pub(crate) label: Cow<'static, str>,
+    /// The options without those that have a field of their own here: `backend`, `ttl` and `wait` are `None`.
     pub(crate) options: LockOptions,
-    /// The `ttl` and the `wait` of the options, or the defaults.
+    /// Of the options, or the registry's default.
     pub(crate) ttl: Duration,
     pub(crate) wait: Wait,
 }
@@ -58,7 +59,7 @@ impl Request {
             key,
             template,
             label,
-            options: *options,
+            options: LockOptions { backend: None, ttl: None, wait: None, ..*options },
             ttl,
             // Longer than the lease of a holder that crashed just after a renewal.
             wait: options.wait.unwrap_or(Wait::UpTo(ttl + Duration::from_secs(1))),

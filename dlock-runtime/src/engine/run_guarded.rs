@@ -111,8 +111,9 @@ pub(crate) async fn run_guarded<F: Future>(
             }
         }
         Outcome::Stopped(Lost(hold, ending)) => {
-            if let Ending::HeldTooLong(_) = ending {
-                // The lease is still valid. Released here, so that others can acquire it once the caller returns.
+            // With `max_hold` the lease is still valid, and so are the other locks of a set. They are released here, so
+            // that others, and this caller, can acquire them once the call returns.
+            if matches!(ending, Ending::HeldTooLong(_)) || guards.as_ref().len() > 1 {
                 let _ = release_all(guards).await;
             }
             Err(hold.error(ending, false))

@@ -74,6 +74,7 @@ pub(super) fn add(trials: &mut Trials) {
     );
     on_one!(first_missing(&["pgbouncer", "postgres"]), postgres:
         a_transaction_pooling_proxy_works,
+        an_answer_to_another_statement_is_never_a_no,
         a_watch_behind_a_proxy_does_not_wait_for_notifications,
     );
     on_one!("mariadbd", mysql:

@@ -5,7 +5,7 @@
 //! | `lock_key` | the key; the row with an empty key holds the largest token of deleted rows |
 //! | `owner`, `token`, `expires_at` | the holder of the lease, its fencing token, and its end by the server's clock (UTC) |
 //! | `lock_group`, `group_until` | those who share the key and those in its queue, and until when that is valid |
-//! | `gone`, `gone_before`, `gone_since` | tombstones: owners whose acquire was given up |
+//! | `gone`, `gone_before`, `gone_since` | tombstones: owners whose acquire was abandoned |
 //!
 //! Each operation is one statement in one message, and a transaction of its own. So it works behind a proxy, and a
 //! request that is dropped half-way leaves nothing open (its connection is closed all the same: the server may

@@ -14,7 +14,7 @@ use crate::lock_table::row::{Change, LeaseRow, NewRow, Purpose};
 use crate::stores::mysql::dialect::{NOW_MICROS, bytes};
 use crate::stores::shared::sql_leases::LeaseStatements;
 
-/// How long an acquire that was given up is remembered. When a stopped server resumes, it executes the acquire that is
+/// How long an abandoned acquire is remembered. When a stopped server resumes, it executes the acquire that is
 /// still in its buffers, and the release behind it.
 const TOMBSTONE: &str = "INTERVAL 2 MINUTE";
 
@@ -59,7 +59,7 @@ impl LeaseStatements for Statements {
     }
 
     /// Returns the row: owner, token, the lease's end, the group and its end, the present time (all times in µs since
-    /// 1970), the client info, and whether this owner's acquire was given up.
+    /// 1970), the client info, and whether this owner's acquire was abandoned.
     fn look(&self, claim: &Claim) -> String {
         let Self { table } = self;
         let (key, owner, row) = (bytes(claim.key.as_str().as_bytes()), claim.owner, row());

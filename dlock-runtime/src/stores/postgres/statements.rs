@@ -18,7 +18,7 @@ use crate::stores::shared::sql_leases::LeaseStatements;
 /// The present time in microseconds since 1970. Not `now()`, which is when the transaction began.
 const NOW_MICROS: &str = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
 
-/// How long an acquire that was given up is remembered. When a stopped server resumes, it executes the acquire that is
+/// How long an abandoned acquire is remembered. When a stopped server resumes, it executes the acquire that is
 /// still in its buffers, and the release behind it.
 const TOMBSTONE: &str = "interval '2 minutes'";
 
@@ -55,7 +55,7 @@ impl LeaseStatements for Statements {
     }
 
     /// Returns the row: owner, token, the lease's end, the group and its end, the present time (all times in µs since
-    /// 1970), the client info, and whether this owner's acquire was given up.
+    /// 1970), the client info, and whether this owner's acquire was abandoned.
     fn look(&self, claim: &Claim) -> String {
         let Self { table } = self;
         let (key, owner, row) = (text(&stored(&claim.key)), claim.owner, row());

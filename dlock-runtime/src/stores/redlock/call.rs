@@ -130,7 +130,7 @@ impl Call {
 
     /// Undoes what a failed round may have been granted.
     ///
-    /// Nodes that did not answer are told to grant nothing any more.
+    /// Nodes that did not answer are asked to grant nothing any more.
     ///
     /// # Errors
     /// A node that granted the lock has not confirmed in time. The caller has to release the claim then.

@@ -91,7 +91,7 @@ impl<T> Answers<T> {
     }
 }
 
-/// For [`gather`]: waits until so many nodes have answered.
+/// For [`gather`]: waits until the given number of nodes have answered.
 pub(super) fn answered<T>(wanted: usize) -> impl Fn(&Answers<T>) -> bool {
     move |answers| answers.len() >= wanted
 }

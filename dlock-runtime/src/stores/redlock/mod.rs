@@ -13,7 +13,7 @@
 //!   answers a larger token.
 //! - **Restarts.** Each node has a mark of the server's run. A node that was restarted or emptied counts
 //!   towards no majority until every lease and token that it may have forgotten is over.
-//! - **Late requests.** The rounds of an acquire are numbered. A round that was given up cannot be granted later.
+//! - **Late requests.** The rounds of an acquire are numbered. A round that was abandoned cannot be granted later.
 //!
 //! Each node executes the scripts of a [single server](crate::stores::redis). They also receive the number of the
 //! round, the proposed token, and the run of the server that was greeted.
@@ -226,7 +226,7 @@ impl AsyncBackend for Redlock {
         }
     }
 
-    /// Listens to so many nodes that every majority has one of them.
+    /// Listens to enough nodes that every majority includes one of them.
     async fn watch(&self, key: &LockKey) -> Result<Box<dyn Watch>, BackendError> {
         let channel = self.names(key).channel();
         let asks = self.each(|node| {

@@ -13,7 +13,7 @@ use crate::stores::redis::subscriptions::ChannelWatch;
 /// not retry before the last node has executed it, and waiters must not all retry at the same moment.
 const JITTER: Duration = Duration::from_millis(4);
 
-/// A subscription to one key on so many nodes that every majority has one of them.
+/// A subscription to one key on enough nodes that every majority includes one of them.
 pub(super) struct QuorumWatch {
     watches: Vec<ChannelWatch>,
     /// A message has arrived, and the waiter is woken at this instant.

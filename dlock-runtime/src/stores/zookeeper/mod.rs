@@ -131,11 +131,7 @@ impl ZooKeeper {
         if nodes.iter().all(|node| node.sequence != own.sequence) {
             return Ok(None);
         }
-        let mut ahead = queue::before(nodes, own.sequence);
-        // If the claim has another node, it must not wait for it.
-        let identity = queue::identity(&claim.owner);
-        ahead.retain(|node| !node.name.starts_with(&identity));
-        Ok(Some(QueueView::of(claim.mode, ahead)))
+        Ok(Some(queue::view(claim, own.sequence, nodes)))
     }
 
     /// Grants the lock to this node, for as long as the session is proved.
@@ -179,8 +175,7 @@ impl ZooKeeper {
             Err(Error::NoNode) => return Ok(()),
             answer => answer.map_err(|error| self.failed(&error))?,
         };
-        let ahead = queue::before(queue::nodes(names), own.sequence);
-        if QueueView::of(claim.mode, ahead).position != Position::Crowded {
+        if queue::view(claim, own.sequence, queue::nodes(names)).position != Position::Crowded {
             return Ok(());
         }
         tokio::select! {

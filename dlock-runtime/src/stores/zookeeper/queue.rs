@@ -7,10 +7,10 @@
 
 use percent_encoding::percent_decode_str;
 
-use crate::backend::Mode;
+use crate::backend::{Claim, Mode};
 use crate::key::LockKey;
 use crate::owner::OwnerId;
-use crate::stores::shared::node_queue::InQueue;
+use crate::stores::shared::node_queue::{InQueue, QueueView};
 use crate::stores::shared::queue_codec::{mode_at_end, mode_tag};
 
 /// Precedes the sequence in a node's name.
@@ -106,6 +106,14 @@ pub(super) fn before(nodes: Vec<QueueNode>, own: i32) -> Vec<QueueNode> {
     before
 }
 
+/// What the claim finds ahead of its node. If it has other nodes, it does not wait for them.
+pub(super) fn view(claim: &Claim, own: i32, nodes: Vec<QueueNode>) -> QueueView<QueueNode> {
+    let mut ahead = before(nodes, own);
+    let identity = identity(&claim.owner);
+    ahead.retain(|node| !node.name.starts_with(&identity));
+    QueueView::of(claim.mode, ahead)
+}
+
 /// All nodes, in the order of the queue.
 pub(super) fn in_order(mut nodes: Vec<QueueNode>) -> Vec<QueueNode> {
     let any = nodes.first().map_or(0, |node| node.sequence);
@@ -116,8 +124,10 @@ pub(super) fn in_order(mut nodes: Vec<QueueNode>) -> Vec<QueueNode> {
 #[cfg(test)]
 mod tests {
     use std::num::NonZeroU32;
+    use std::time::Duration;
 
     use super::*;
+    use crate::lock_table::queue::Position;
 
     fn queue(sequences: &[i32]) -> Vec<QueueNode> {
         nodes(sequences.iter().map(|sequence| format!("_c_x-lock-{sequence:010}")).collect())
@@ -144,6 +154,18 @@ mod tests {
             assert_eq!(nodes(vec![name.clone()]), [QueueNode { name, sequence: 7, mode }]);
         }
         assert_eq!(super::owner("lock-0000000001"), None);
+    }
+
+    /// A create whose answer was lost can leave a second node.
+    #[test]
+    fn a_claim_does_not_wait_for_another_node_of_its_own() {
+        let mode = Mode::Permits(NonZeroU32::new(2).unwrap());
+        let claim = Claim::new("k".into(), Duration::from_secs(9)).with_mode(mode);
+        let node =
+            |owner: &OwnerId, sequence: u32| format!("{}{sequence:010}", prefix(owner, mode));
+        let holder = node(&OwnerId::random(), 1);
+        let names = vec![holder, node(&claim.owner, 2), node(&claim.owner, 3)];
+        assert!(matches!(view(&claim, 3, nodes(names)).position, Position::Admitted));
     }
 
     #[test]

@@ -5,10 +5,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use dlock_runtime::backend::{Backend, Claim};
+use dlock_runtime::backend::{Attempt, Backend, Claim, Release, Renewal};
 use dlock_runtime::testing::Suite;
 use dlock_runtime::{BackendError, Registry, Wait, backend};
 use dlock_tests::servers::{PostgresServer, free_port, program, run_as};
+use dlock_tests::shifted::ShiftedProxy;
 use sqlx::postgres::{PgListener, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 
@@ -207,6 +208,32 @@ pub async fn a_transaction_pooling_proxy_works() {
         async move { backend::Postgres::connect(&url).await }
     });
     suite.run().await.assert_passed();
+}
+
+pub async fn an_answer_to_another_statement_is_never_a_no() {
+    let server = Postgres::start();
+    let proxy = ShiftedProxy::start(server.port()).await;
+    let backend = backend::Postgres::connect(&server.url_by(proxy.port())).await;
+    let backend = backend.expect("the proxy runs");
+    let mut claim = Claim::new("k".into(), Duration::from_mins(1));
+
+    // The answer is lost, so the acquire is sent again.
+    proxy.replace_next("AS lease (lock_key, owner");
+    let attempt = backend.try_acquire(&claim).await.expect("an answer");
+    let Attempt::Granted { token, in_doubt, .. } = attempt else { panic!("{attempt:?}") };
+    assert!(proxy.is_done() && in_doubt, "{attempt:?}");
+    claim.token = Some(token);
+
+    proxy.replace_next("greatest(expires_at");
+    let renewed = backend.renew(&claim).await.expect("an answer");
+    assert!(proxy.is_done() && matches!(renewed, Renewal::Renewed { .. }), "{renewed:?}");
+
+    // A release is not sent again: the second copy would find that the lease is not held.
+    proxy.replace_next("released");
+    let released = backend.release(&claim, Release::default()).await;
+    assert!(proxy.is_done());
+    let error = released.expect_err("no answer to the release has arrived");
+    assert!(error.is_transient() && error.may_have_been_sent(), "{error:?}");
 }
 
 pub async fn a_watch_behind_a_proxy_does_not_wait_for_notifications() {

@@ -85,15 +85,20 @@ impl<DB: Dialect> Store<DB> {
 
     /// Like [`run`](Self::run), with sqlx's own error.
     pub(crate) async fn try_run(&self, statements: &str) -> Result<Reply<DB>, sqlx::Error> {
-        self.in_time(self.send(None, statements, 0, None)).await
+        self.in_time(self.send(None, statements, 0, 0, None)).await
     }
 
     /// Sends statements over `first`, or over a connection of the pool. If the connection breaks, sends them over
     /// another one, at most `spare` times, and notes that in `doubt`.
+    ///
+    /// A reply with fewer results than `least` is not the answer to these statements, so the connection counts as
+    /// broken. PgBouncer can assign a connection on which it has just sent `DISCARD ALL`, if a notification arrives
+    /// before the answer to that. The client then gets that answer, which would look like a "no".
     pub(crate) async fn send(
         &self,
         first: Option<PoolConnection<DB>>,
         statements: &str,
+        least: usize,
         spare: u32,
         doubt: Option<&Doubt>,
     ) -> Result<Reply<DB>, sqlx::Error> {
@@ -107,7 +112,8 @@ impl<DB: Dialect> Store<DB> {
                 None => self.pool.acquire().await?,
             };
             let mut connection = Checkout::new(connection);
-            match DB::send(connection.get(), statements.to_owned()).await {
+            let reply = DB::send(connection.get(), statements.to_owned()).await;
+            match reply.and_then(|reply| complete(reply, least)) {
                 Ok(reply) => {
                     connection.return_to_pool();
                     return Ok(reply);
@@ -142,6 +148,13 @@ impl<DB: Dialect> Store<DB> {
             Err(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, problem)))
         })
     }
+}
+
+fn complete<DB: Database>(reply: Reply<DB>, least: usize) -> Result<Reply<DB>, sqlx::Error> {
+    if reply.rows.len() < least {
+        return Err(sqlx::Error::Protocol("the answer belongs to another statement".to_owned()));
+    }
+    Ok(reply)
 }
 
 /// Opens a pool.

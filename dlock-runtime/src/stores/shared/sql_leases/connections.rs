@@ -127,9 +127,10 @@ impl<DB: Dialect> LeaseStore<DB> {
             }
         };
         let bounded = DB::bounded(statements, store.limit);
-        let reply = store.in_time(store.send(first, &bounded, others, doubt)).await;
+        let least = 1 + usize::from(DB::BOUND_IS_A_STATEMENT);
+        let reply = store.in_time(store.send(first, &bounded, least, others, doubt)).await;
         let mut reply = reply.map_err(failure::<DB>)?;
-        if DB::BOUND_IS_A_STATEMENT && !reply.rows.is_empty() {
+        if DB::BOUND_IS_A_STATEMENT {
             reply.rows.remove(0);
         }
         Ok(reply)
