@@ -86,6 +86,11 @@ impl<C: Carrier> Batcher<C> {
         Self(Arc::new(Inner { carrier, state: Mutex::new(state) }))
     }
 
+    #[cfg(feature = "redis")]
+    pub(crate) fn carrier(&self) -> &C {
+        &self.0.carrier
+    }
+
     /// Sends a request, alone or in a batch with others.
     ///
     /// If this is dropped before the request was sent, the request is not sent; otherwise it is executed, and its
