@@ -40,6 +40,8 @@ macro_rules! retrying {
     }};
 }
 
+pub(crate) use retrying;
+
 /// A ttl so long that expiry cannot be mistaken for a release.
 pub(crate) const LONG: Duration = Duration::from_secs(30);
 
