@@ -97,6 +97,11 @@ impl<'a, T: Send + Unpin> Answers<'a, T> {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
+    /// Returns the next answer if it has arrived already, without asking the store for more.
+    pub(crate) fn next_ready(&mut self) -> Option<(usize, Result<T, BackendError>)> {
+        self.ready.pop()
+    }
+
     /// Returns the answers in the order of these claims. A claim that the backend left out has failed.
     ///
     /// # Cancel safety

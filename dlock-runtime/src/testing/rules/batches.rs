@@ -37,8 +37,8 @@ async fn each_claim_of_a_request_has_its_own_answer(context: Context) -> Finding
         renewed.iter().map(|one| matches!(one, Renewal::Renewed { .. })).collect();
     ensure!(renewed == [true, false, true], "two of three leases were held, renewed: {renewed:?}");
     let releases = held.map(|claim| (claim, Release::default()));
-    let released = all(one.release_many(&releases), 3).await;
-    if let Ok(released) = released {
+    let answers = all(one.release_many(&releases), 3).await;
+    if let Ok(released) = answers {
         let expected = [Released::Released, Released::NotHeld, Released::Released];
         ensure!(released == expected, "two of three leases were held, released: {released:?}");
     } else {
