@@ -72,6 +72,8 @@ struct Schedule {
     /// The instant the task sleeps until. Removing a hold does not postpone it, so a steady stream of
     /// short holds wakes the task a few times per ttl instead of at every acquire.
     armed: Option<Instant>,
+    /// Whether a hold was added since the task was armed.
+    added: bool,
     task: Option<AbortHandle>,
     dead: bool,
     /// A moment at which tokio's clock was not paused, or `None` if it was paused when that was last found out.
@@ -83,6 +85,7 @@ impl Watchdog {
         let schedule = Schedule {
             due: Wheel::new(clock::instant()),
             armed: None,
+            added: false,
             task: None,
             dead: false,
             running: clock::unless_paused(),
@@ -115,6 +118,7 @@ impl Watchdog {
             return;
         }
         let place = schedule.due.add(Arc::downgrade(hold), due);
+        schedule.added = true;
         hold.set_place(Some(place));
         let earlier = schedule.armed.is_none_or(|armed| due < armed);
         if !schedule.is_clock_running(&hold.since) {
@@ -173,7 +177,10 @@ impl Watchdog {
 
     fn arm(&self) -> Option<Instant> {
         let mut schedule = self.schedule();
-        schedule.armed = schedule.due.earliest();
+        let was_added = std::mem::take(&mut schedule.added);
+        // Short holds are gone before the task looks for them. It stays armed, or the next one would wake it.
+        let linger = was_added.then(|| clock::instant() + LINGER);
+        schedule.armed = schedule.due.earliest().or(linger);
         schedule.armed
     }
 }
@@ -191,6 +198,9 @@ impl Schedule {
         }
     }
 }
+
+/// How long the task stays armed after the last hold was added. A hold that is due sooner wakes it.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// The running task. When it ends, for whatever reason, its holds end too, because nothing would
 /// renew them.

@@ -1,8 +1,9 @@
 //! Group commit: requests of independent callers that are ready while another one is in flight go out together.
 //!
 //! With nothing in flight, a request leaves at once, in its caller's own task. While that request or a batch is in
-//! flight, a background task gathers what arrives and sends it as the next batch. It ends when nothing is left to
-//! send. A caller never waits for another caller's task to be polled: only its own request is sent from there.
+//! flight, a background task gathers what arrives and sends it as the next batch; where a store gains from it, the next
+//! batch leaves as soon as enough requests have gathered. The task ends when nothing is left to send. A caller never
+//! waits for another caller's task to be polled: only its own request is sent from there.
 
 #[cfg(test)]
 mod tests;
@@ -11,8 +12,10 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use crate::error::BackendError;
 
@@ -26,6 +29,12 @@ pub(crate) trait Carrier: Send + Sync + 'static {
 
     /// The most bytes in one batch. One request may exceed it, and then goes alone.
     const MOST_BYTES: usize;
+
+    /// How many gathered requests are sent although a batch is in flight, so that the store always has something to do.
+    const ENOUGH: usize = usize::MAX;
+
+    /// The most batches in flight.
+    const MOST_IN_FLIGHT: usize = 1;
 
     /// How long a batch may take. After that, another one is sent without waiting for it: the runtime that sent it may
     /// stand still.
@@ -51,6 +60,8 @@ pub(crate) struct Batcher<C: Carrier>(Arc<Inner<C>>);
 struct Inner<C: Carrier> {
     carrier: C,
     state: Mutex<State<C>>,
+    /// Notified when [enough](Carrier::ENOUGH) requests have gathered.
+    gathered: Notify,
 }
 
 struct State<C: Carrier> {
@@ -65,7 +76,7 @@ struct State<C: Carrier> {
 /// The background task that sends batches.
 struct SenderState {
     number: u64,
-    /// When its present batch was sent.
+    /// When it last sent a batch or had an answer.
     since: Instant,
 }
 
@@ -83,7 +94,7 @@ enum Entered<'a, C: Carrier> {
 impl<C: Carrier> Batcher<C> {
     pub(crate) fn new(carrier: C) -> Self {
         let state = State { waiting: VecDeque::new(), alone: false, sender: None, started: 0 };
-        Self(Arc::new(Inner { carrier, state: Mutex::new(state) }))
+        Self(Arc::new(Inner { carrier, state: Mutex::new(state), gathered: Notify::new() }))
     }
 
     #[cfg(feature = "redis")]
@@ -127,6 +138,11 @@ impl<C: Carrier> Inner<C> {
         }
         let (answer, receiver) = oneshot::channel();
         state.waiting.push_back(Waiting { request, answer });
+        let is_enough = state.waiting.len().is_multiple_of(C::ENOUGH);
+        drop(state);
+        if is_enough {
+            self.gathered.notify_one();
+        }
         Ok(Entered::Queued(receiver))
     }
 
@@ -160,25 +176,44 @@ type Answers<C> = Vec<oneshot::Sender<<C as Carrier>::Answer>>;
 
 impl<C: Carrier> Sender<C> {
     async fn run(self) {
-        while let Some((requests, answers)) = self.next_batch() {
-            let outcomes = self.inner.carrier.carry(requests).await;
-            debug_assert_eq!(outcomes.len(), answers.len(), "each request has an answer");
-            let were_several = answers.len() > 1;
-            for (answer, outcome) in answers.into_iter().zip(outcomes) {
-                // The caller may be gone.
-                let _ = answer.send(outcome);
+        let mut in_flight = FuturesUnordered::new();
+        loop {
+            while let Some((requests, answers)) = self.next_batch(in_flight.len()) {
+                in_flight.push(self.send(requests, answers));
             }
-            if were_several {
-                // Those callers run first: their next requests are part of the next batch.
-                tokio::task::yield_now().await;
+            if in_flight.is_empty() {
+                return;
+            }
+            tokio::select! {
+                // Callers that have their answers run first: their next requests are part of the next batch.
+                Some(()) = in_flight.next() => tokio::task::yield_now().await,
+                () = self.inner.gathered.notified() => {}
             }
         }
     }
 
-    /// Takes the next batch; `None` if nothing is left, or another task has replaced this one.
-    fn next_batch(&self) -> Option<(Vec<C::Request>, Answers<C>)> {
+    async fn send(&self, requests: Vec<C::Request>, answers: Answers<C>) {
+        let outcomes = self.inner.carrier.carry(requests).await;
+        debug_assert_eq!(outcomes.len(), answers.len(), "each request has an answer");
+        for (answer, outcome) in answers.into_iter().zip(outcomes) {
+            // The caller may be gone.
+            let _ = answer.send(outcome);
+        }
+    }
+
+    /// Takes the next batch. `None` if there is none to send now; the task ends then if nothing is in flight. It also
+    /// ends when another task has replaced it.
+    fn next_batch(&self, in_flight: usize) -> Option<(Vec<C::Request>, Answers<C>)> {
         let mut state = self.inner.state();
-        state.sender.as_mut().filter(|sender| sender.number == self.number)?.since = Instant::now();
+        let sender = state.sender.as_mut().filter(|sender| sender.number == self.number)?;
+        sender.since = Instant::now();
+        let waits = in_flight >= C::MOST_IN_FLIGHT || state.waiting.len() < C::ENOUGH;
+        if in_flight > 0 && waits {
+            return None;
+        }
+        // In several batches, so that the store executes one while the answers to another are handled.
+        let share = state.waiting.len().div_ceil(C::MOST_IN_FLIGHT - in_flight);
+        let most = share.max(C::ENOUGH).min(C::MOST);
         let (mut requests, mut answers, mut bytes) = (vec![], vec![], 0);
         while let Some(next) = state.waiting.front() {
             if next.answer.is_closed() {
@@ -186,7 +221,7 @@ impl<C: Carrier> Sender<C> {
                 continue;
             }
             bytes += C::size(&next.request);
-            let is_full = requests.len() == C::MOST || bytes > C::MOST_BYTES;
+            let is_full = requests.len() == most || bytes > C::MOST_BYTES;
             if is_full && !requests.is_empty() {
                 break;
             }
@@ -195,7 +230,7 @@ impl<C: Carrier> Sender<C> {
             answers.push(answer);
         }
         if requests.is_empty() {
-            state.sender = None;
+            state.sender.take_if(|_| in_flight == 0);
             return None;
         }
         Some((requests, answers))
