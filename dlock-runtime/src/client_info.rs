@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
@@ -15,8 +15,11 @@ const STRUCTURE: &AsciiSet =
 const LONGEST_HOST: usize = 63;
 const LONGEST_LABEL: usize = 127;
 
-static HOST: LazyLock<Arc<str>> =
-    LazyLock::new(|| gethostname::gethostname().to_string_lossy().into());
+static HOST: LazyLock<String> =
+    LazyLock::new(|| gethostname::gethostname().to_string_lossy().into_owned());
+
+/// A system call to find out, so it is made once.
+static PROCESS_ID: LazyLock<u32> = LazyLock::new(std::process::id);
 
 /// The client that holds a lock or waits for it, as shown to operators by
 /// [`Registry::inspect`](crate::Registry::inspect).
@@ -25,7 +28,7 @@ static HOST: LazyLock<Arc<str>> =
 /// from its own clock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientInfo {
-    host: Arc<str>,
+    host: Cow<'static, str>,
     process_id: u32,
     label: Cow<'static, str>,
     since: SystemTime,
@@ -35,12 +38,12 @@ impl ClientInfo {
     /// Describes this process, as of now, with this label.
     #[must_use]
     pub fn new(label: impl Into<Cow<'static, str>>) -> Self {
-        Self {
-            host: Arc::clone(&HOST),
-            process_id: std::process::id(),
-            label: label.into(),
-            since: SystemTime::now(),
-        }
+        Self::since_about(label.into(), SystemTime::now())
+    }
+
+    /// Describes this process, as of then.
+    pub(crate) fn since_about(label: Cow<'static, str>, since: SystemTime) -> Self {
+        Self { host: Cow::Borrowed(&HOST), process_id: *PROCESS_ID, label, since }
     }
 
     /// Returns the host name.
@@ -69,8 +72,8 @@ impl ClientInfo {
         self.since
     }
 
-    pub(crate) fn restart(&mut self) {
-        self.since = SystemTime::now();
+    pub(crate) fn restart(&mut self, since: SystemTime) {
+        self.since = since;
     }
 
     /// Encodes it for stores as `host,process id,µs since 1970,label`.

@@ -7,7 +7,7 @@
 //! While a test pauses tokio's clock, real time goes on, and `CLOCK_BOOTTIME` with it. Its age then counts only if the
 //! machine has been suspended since this process began.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
@@ -60,6 +60,11 @@ impl Moment {
 
     pub(crate) fn boot(&self) -> BootTime {
         self.boot
+    }
+
+    /// The time of day, for people to read. A change of the system's clock shows within a second.
+    pub(crate) fn time_of_day(&self) -> SystemTime {
+        time_of_day::at(self.boot.nanos())
     }
 
     /// How long ago this moment was. May be too long, never too short.
@@ -217,6 +222,32 @@ mod source {
     }
 }
 
+/// The time of day, from a reading that is at most a second old and the time since then.
+mod time_of_day {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::{Duration, SystemTime};
+
+    use super::readings;
+
+    const REFRESH: u64 = 1_000_000_000;
+
+    /// When the clock was read last, by the boot clock, and by how much the time since 1970 is more than that of the
+    /// boot clock. The two are not read together: a mixture of two readings is as good as either.
+    static READ_AT: AtomicU64 = AtomicU64::new(0);
+    static AHEAD: AtomicU64 = AtomicU64::new(0);
+
+    pub(super) fn at(boot: u64) -> SystemTime {
+        if boot.abs_diff(READ_AT.load(Ordering::Relaxed)) > REFRESH {
+            readings::count();
+            let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+            let nanos = u64::try_from(since_1970.unwrap_or_default().as_nanos()).unwrap_or(0);
+            AHEAD.store(nanos.saturating_sub(boot), Ordering::Relaxed);
+            READ_AT.store(boot, Ordering::Relaxed);
+        }
+        SystemTime::UNIX_EPOCH + Duration::from_nanos(AHEAD.load(Ordering::Relaxed) + boot)
+    }
+}
+
 /// Counts how often this thread reads a clock, for tests: reading one is a large part of the cost of a call.
 #[cfg(test)]
 pub(crate) mod readings {
@@ -259,6 +290,15 @@ mod tests {
     #[tokio::test]
     async fn a_clock_that_runs_is_not_taken_for_a_paused_one() {
         assert!(unless_paused().is_some());
+    }
+
+    #[test]
+    fn the_time_of_day_is_right() {
+        for _ in 0..3 {
+            let shown = Moment::now().time_of_day();
+            let off = SystemTime::now().duration_since(shown).unwrap_or_default();
+            assert!(off < Duration::from_secs(1), "{off:?}");
+        }
     }
 
     #[test]

@@ -183,7 +183,7 @@ impl LockGuard {
     /// Dropping the future releases the lock in the background.
     pub async fn release(mut self) -> Result<(), LockError> {
         match std::mem::replace(&mut self.access, Access::Released) {
-            Access::Lease => release(Arc::clone(&self.hold)).await,
+            Access::Lease => release(&self.hold).await,
             Access::Nested(nested) => match nested.check_outer() {
                 Ok(()) => Ok(()),
                 Err(ending) => Err(self.hold.error(ending, true)),
@@ -205,7 +205,7 @@ impl fmt::Debug for LockGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LockGuard")
             .field("key", self.key())
-            .field("backend", &self.hold.backend.name)
+            .field("backend", &self.hold.backend().name)
             .field("token", &self.fencing_token())
             .field("remaining", &self.remaining())
             .finish_non_exhaustive()

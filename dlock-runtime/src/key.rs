@@ -1,7 +1,11 @@
 //! The name of a lock: [`LockKey`], and how a template's values become part of it.
 
+use std::cell::Cell;
+use std::cmp::Ordering;
+use std::collections::HashMap;
 use std::fmt::{self, Display, Write};
-use std::sync::Arc;
+use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
+use std::sync::{Arc, LazyLock};
 
 use crate::error::LockError;
 
@@ -26,14 +30,29 @@ pub const MAX_KEY_BYTES: usize = 512;
 /// assert_ne!(one, two);
 /// assert_eq!(LockKey::of("product", &[&100]), LockKey::from("product:100"));
 /// ```
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LockKey(Arc<str>);
+#[derive(Clone)]
+pub struct LockKey {
+    text: Arc<str>,
+    /// Computed once, because a key is looked up several times on its way to the lock.
+    hash: u64,
+}
+
+/// A map by key that uses the hash which each key has.
+pub(crate) type KeyMap<V> = HashMap<LockKey, V, BuildHasherDefault<KeyHasher>>;
+
+/// Different in each process, so that nobody can choose keys that collide.
+static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 impl LockKey {
+    fn new(text: Arc<str>) -> Self {
+        let hash = HASHER.hash_one(&*text);
+        Self { text, hash }
+    }
+
     /// Returns the key as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
     }
 
     /// Builds `prefix:value:value…`, with every value rendered by `Display` and encoded like a
@@ -57,7 +76,7 @@ impl LockKey {
     }
 
     pub(crate) fn check(&self) -> Result<(), LockError> {
-        let problem = match self.0.len() {
+        let problem = match self.text.len() {
             0 => "it is empty, or a value in it is",
             1..=MAX_KEY_BYTES => return Ok(()),
             _ => "it is longer than 512 bytes; hash the long part",
@@ -68,19 +87,19 @@ impl LockKey {
 
 impl From<&str> for LockKey {
     fn from(key: &str) -> Self {
-        Self(key.into())
+        Self::new(key.into())
     }
 }
 
 impl From<String> for LockKey {
     fn from(key: String) -> Self {
-        Self(key.into())
+        Self::new(key.into())
     }
 }
 
 impl From<&String> for LockKey {
     fn from(key: &String) -> Self {
-        Self(key.as_str().into())
+        Self::new(key.as_str().into())
     }
 }
 
@@ -92,13 +111,57 @@ impl From<&LockKey> for LockKey {
 
 impl Display for LockKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 
 impl fmt::Debug for LockKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&*self.0, f)
+        fmt::Debug::fmt(&*self.text, f)
+    }
+}
+
+impl PartialEq for LockKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.hash == other.hash && self.text == other.text
+    }
+}
+
+impl Eq for LockKey {}
+
+impl PartialOrd for LockKey {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for LockKey {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.text.cmp(&other.text)
+    }
+}
+
+impl Hash for LockKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
+/// Takes the hash that a key has.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("only keys are hashed");
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 
@@ -112,9 +175,21 @@ pub struct KeyWriter {
     problem: Option<(&'static str, &'static str)>,
 }
 
+thread_local! {
+    /// The buffer of the last key that this thread has rendered, so that the next one needs none of its own.
+    static BUFFER: Cell<String> = const { Cell::new(String::new()) };
+}
+
+/// A larger buffer is not kept.
+const MAX_BUFFER: usize = 2 * MAX_KEY_BYTES;
+
 impl KeyWriter {
     pub(crate) fn new() -> Self {
-        Self { text: String::with_capacity(64), problem: None }
+        // A value that renders a key in its own `Display` finds the buffer empty and makes another.
+        let mut text = BUFFER.take();
+        text.clear();
+        text.reserve(64);
+        Self { text, problem: None }
     }
 
     /// Appends text of the template itself.
@@ -144,7 +219,10 @@ impl KeyWriter {
     /// # Errors
     /// [`LockError::InvalidKey`] if a value was empty or could not be rendered.
     pub fn finish(self) -> Result<LockKey, LockError> {
-        let key = LockKey::from(self.text);
+        let key = LockKey::from(&self.text);
+        if self.text.capacity() <= MAX_BUFFER {
+            BUFFER.set(self.text);
+        }
         match self.problem {
             None => Ok(key),
             Some((placeholder, problem)) => {
@@ -181,6 +259,10 @@ struct Encoder<'a>(&'a mut String);
 
 impl Write for Encoder<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
+        if text.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+            self.0.push_str(text);
+            return Ok(());
+        }
         for character in text.chars() {
             if is_structure(character) {
                 let mut bytes = [0; 4];
@@ -220,6 +302,31 @@ mod tests {
         assert_eq!(rendered("a:b"), "k:a%3Ab");
         assert_eq!(rendered("100% {x}/<y>,\t\n"), "k:100%25%20%7Bx%7D%2F%3Cy%3E%2C%09%0A");
         assert_eq!(rendered("\u{a0}"), "k:%C2%A0");
+    }
+
+    #[test]
+    fn a_value_may_render_a_key_itself() {
+        struct Outer;
+        impl Display for Outer {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&rendered("inner").replace(':', "-"))
+            }
+        }
+        let key = KeyWriter::new().literal("k:").value("<v>", &Outer).finish().unwrap();
+        assert_eq!(key, LockKey::from("k:k-inner"));
+        assert_eq!(rendered("again"), "k:again");
+    }
+
+    #[test]
+    fn equal_keys_are_one_in_a_map_and_keys_are_ordered_by_their_text() {
+        let mut map = KeyMap::default();
+        map.insert(LockKey::from("b"), 1);
+        map.insert(LockKey::from("b".to_owned()), 2);
+        map.insert(LockKey::of("b", &[&1]), 3);
+        assert_eq!((map.len(), map[&LockKey::from("b")]), (2, 2));
+        let mut keys: Vec<_> = ["c", "a", "b"].map(LockKey::from).into();
+        keys.sort();
+        assert_eq!(keys, ["a", "b", "c"].map(LockKey::from));
     }
 
     #[test]

@@ -145,7 +145,7 @@ impl<K> Lock<K> {
         self
     }
 
-    fn request(&self, key: &LockKey) -> Result<Request, LockError> {
+    fn request(&self, key: &LockKey) -> Result<Request<'_>, LockError> {
         let backend = self.backend.as_deref();
         let label = self.label.clone().unwrap_or(Cow::Borrowed(self.template));
         Request::new(&self.registry.0, key.clone(), self.template, label, &self.options, backend)
@@ -291,7 +291,7 @@ impl Lock<Vec<LockKey>> {
 /// acquired are released.
 pub(crate) async fn enter_all(
     registry: &Registry,
-    mut requests: Vec<Request>,
+    mut requests: Vec<Request<'_>>,
     kind: CallKind,
 ) -> Result<LockSet, LockError> {
     if requests.is_empty() {
@@ -320,7 +320,7 @@ pub(crate) async fn enter_all(
     Ok(LockSet::new(guards))
 }
 
-fn failed(request: &Request, source: BackendError) -> LockError {
+fn failed(request: &Request<'_>, source: BackendError) -> LockError {
     LockError::Backend { key: request.key.clone(), source }
 }
 

@@ -12,7 +12,8 @@ impl OwnerId {
     /// Draws a new id from the thread's cryptographic generator, without a system call.
     #[must_use]
     pub fn random() -> Self {
-        Self(rand::random())
+        // As one number, because an array would draw four bytes for each of its sixteen.
+        Self(rand::random::<u128>().to_be_bytes())
     }
 
     /// Creates an owner id from its sixteen bytes.

@@ -170,7 +170,7 @@ impl Keys for Result<LockKey, LockError> {
     type Guards = [LockGuard; 1];
 
     async fn enter(self, site: &'static Site) -> Result<Self::Guards, LockError> {
-        let registry = Registry::current()?;
+        let registry = Registry::current_or_installed()?;
         let request = request(&registry, site, self)?;
         enter(&registry.0, &request, CallKind::Body).await.map(|guard| [guard])
     }
@@ -194,7 +194,7 @@ impl<const N: usize> Keys for [Result<LockKey, LockError>; N] {
     type Guards = Vec<LockGuard>;
 
     async fn enter(self, site: &'static Site) -> Result<Self::Guards, LockError> {
-        let registry = Registry::current()?;
+        let registry = Registry::current_or_installed()?;
         let requests = self.into_iter().map(|key| request(&registry, site, key));
         let requests = requests.collect::<Result<Vec<_>, _>>()?;
         enter_all(&registry, requests, CallKind::Body).await.map(LockSet::into_guards)
@@ -258,11 +258,11 @@ fn not_entered<T, E>(
     Err(error(refusal))
 }
 
-fn request(
-    registry: &Registry,
+fn request<'e>(
+    registry: &'e Registry,
     site: &'static Site,
     key: Result<LockKey, LockError>,
-) -> Result<Request, LockError> {
+) -> Result<Request<'e>, LockError> {
     let (template, label) = (site.template(), Cow::Borrowed(site.label()));
     Request::new(&registry.0, key?, template, label, &site.options, site.options.backend)
 }

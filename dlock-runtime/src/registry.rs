@@ -1,6 +1,7 @@
 //! The registry: backends by name, and the engine that runs on top of them.
 
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use once_cell::sync::OnceCell;
@@ -69,6 +70,14 @@ impl Registry {
         SCOPED.try_with(Self::clone).or_else(|_| Self::global())
     }
 
+    /// Like [`current`](Self::current), without a clone of the installed one.
+    pub(crate) fn current_or_installed() -> Result<Current, LockError> {
+        match SCOPED.try_with(Self::clone) {
+            Ok(scoped) => Ok(Current::Scoped(scoped)),
+            Err(_) => INSTALLED.get().map(Current::Installed).ok_or(LockError::NotInstalled),
+        }
+    }
+
     /// Runs a future in which annotated functions use this registry instead of the installed one.
     ///
     /// The scope applies to the task that polls the future. Tasks spawned inside need their own scope.
@@ -104,6 +113,23 @@ impl Registry {
     /// Returns the names of the registered backends, in the order they were added.
     pub fn backends(&self) -> impl Iterator<Item = &str> {
         self.0.backends().map(|backend| &*backend.name)
+    }
+}
+
+/// The registry that annotated functions use.
+pub(crate) enum Current {
+    Installed(&'static Registry),
+    Scoped(Registry),
+}
+
+impl Deref for Current {
+    type Target = Registry;
+
+    fn deref(&self) -> &Registry {
+        match self {
+            Self::Installed(registry) => registry,
+            Self::Scoped(registry) => registry,
+        }
     }
 }
 

@@ -35,6 +35,10 @@ impl Claim {
     /// Creates a claim with a new owner id.
     #[must_use]
     pub fn new(key: LockKey, ttl: Duration) -> Self {
+        Self::of(key, ttl, ClientInfo::new(""))
+    }
+
+    pub(crate) fn of(key: LockKey, ttl: Duration, client_info: ClientInfo) -> Self {
         Self {
             key,
             owner: OwnerId::random(),
@@ -43,7 +47,7 @@ impl Claim {
             mode: Mode::Exclusive,
             fair: false,
             wait_left: Duration::ZERO,
-            client_info: ClientInfo::new(""),
+            client_info,
         }
     }
 

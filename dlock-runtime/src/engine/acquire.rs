@@ -6,9 +6,9 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 
 use super::Engine;
-use super::deadline::Deadline;
+use super::deadline::{Deadline, unanswered};
 use super::hold::{self, Hold};
-use super::line_up::line_up;
+use super::line_up::{Front, line_up, wait_in_line};
 use super::local_queue::Turn;
 use super::release::{Abandoned, abandon_later};
 use super::request::Request;
@@ -16,7 +16,7 @@ use super::telemetry;
 use super::waiting::Waiting;
 use super::wanted::{KeySet, OneKey, Outcome, Reply, Wanted};
 use crate::backend::Mode;
-use crate::clock::Moment;
+use crate::clock::{BootTime, Moment};
 use crate::error::{BackendError, HeldBy, LockError};
 
 /// Acquires one lease.
@@ -25,13 +25,20 @@ use crate::error::{BackendError, HeldBy, LockError};
 /// background, and the turn in the local queue passes to the next task.
 pub(super) async fn acquire(
     engine: &Arc<Engine>,
-    request: &Request,
+    request: &Request<'_>,
 ) -> Result<Arc<Hold>, LockError> {
     let runtime = Handle::try_current().map_err(|_| LockError::NoRuntime)?;
     let deadline = Deadline::new(request.wait);
-    let front = line_up(engine, request, &deadline).await?.map(|turn| (0, turn));
-    let mut acquire = Acquire::new(engine, OneKey(request), runtime, front);
-    let granted = acquire.until_granted(&deadline).await?;
+    // Counted from the beginning of the call, the validity is only shorter. After a wait it would be too short.
+    let (front, now) = match line_up(engine, request, &deadline) {
+        Front::Reached(front) => (front, deadline.began()),
+        Front::Behind(turn) => {
+            (wait_in_line(engine, request, &deadline, turn).await?, Moment::now())
+        }
+    };
+    let front = front.map(|turn| (0, turn));
+    let mut acquire = Acquire::new(engine, OneKey(request), runtime, front, &now);
+    let granted = acquire.until_granted(&deadline, now).await?;
     let mut hold = None;
     acquire.into_holds(granted, |granted| hold = Some(granted));
     Ok(hold.expect("one key has one hold"))
@@ -42,13 +49,13 @@ pub(super) async fn acquire(
 /// Cancel safe in the same way as [`acquire`].
 pub(super) async fn acquire_set(
     engine: &Arc<Engine>,
-    requests: &[Request],
+    requests: &[Request<'_>],
 ) -> Result<Vec<Arc<Hold>>, LockError> {
     let runtime = Handle::try_current().map_err(|_| LockError::NoRuntime)?;
     let deadline = Deadline::new(requests[0].wait);
-    let mut acquire = Acquire::new(engine, KeySet(requests), runtime, None);
+    let mut acquire = Acquire::new(engine, KeySet(requests), runtime, None, &deadline.began());
     acquire.line_up_where_occupied(&deadline).await?;
-    let granted = acquire.until_granted(&deadline).await?;
+    let granted = acquire.until_granted(&deadline, Moment::now()).await?;
     let mut holds = Vec::with_capacity(requests.len());
     acquire.into_holds(granted, |hold| holds.push(hold));
     Ok(holds)
@@ -60,13 +67,16 @@ struct Acquire<'a, W: Wanted> {
     engine: &'a Arc<Engine>,
     wanted: W,
     runtime: Handle,
-    claims: W::Claims,
+    /// `None` once they have been granted.
+    claims: Option<W::Claims>,
     /// The turn at the front of one key's local queue, with the key's index. Of a set, only the key
     /// that was busy last has a turn. The other keys stay free for other tasks of this process, so that no two tasks
     /// wait for each other.
     front: Option<(usize, Turn)>,
     /// A request was sent and has no answer yet.
     in_flight: bool,
+    /// The last answer was ready without waiting.
+    at_once: bool,
     /// An earlier request may still be executed: it failed without saying whether it was executed, or it was sent
     /// twice.
     in_doubt: bool,
@@ -90,38 +100,53 @@ impl<'a, W: Wanted> Acquire<'a, W> {
         wanted: W,
         runtime: Handle,
         front: Option<(usize, Turn)>,
+        now: &Moment,
     ) -> Self {
-        let claims = wanted.claims();
-        let (in_flight, in_doubt, queued) = (false, false, false);
-        Self { engine, wanted, runtime, claims, front, in_flight, in_doubt, queued }
+        let claims = Some(wanted.claims(now));
+        Self {
+            engine,
+            wanted,
+            runtime,
+            claims,
+            front,
+            in_flight: false,
+            at_once: false,
+            in_doubt: false,
+            queued: false,
+        }
     }
 
     /// The acquire's first request. It names the backend, and the key in errors that concern no key in particular.
-    fn first(&self) -> &Request {
+    fn first(&self) -> &Request<'_> {
         &self.wanted.requests()[0]
     }
 
+    /// `since`: a moment before the first request is sent.
     async fn until_granted(
         &mut self,
         deadline: &Deadline,
+        mut since: Moment,
     ) -> Result<Granted<W::Tokens>, LockError> {
         // A short wait begins with an attempt outside the store's queue, which gets an answer however short the
         // wait is.
         let mut in_turn = self.wanted.has_queue() && deadline.allows_queueing();
         let mut waiting = Waiting::new();
         loop {
-            let mut since = Moment::now();
-            let queued_answer = if in_turn { self.queue(since, deadline).await } else { None };
-            let answer = if let Some(answer) = queued_answer {
-                answer
-            } else {
-                // The wait ended in the queue. One attempt shows whether the key is busy or the store is down.
-                in_turn = false;
-                since = Moment::now();
-                self.attempt(since, deadline).await
+            let mut queued_answer = None;
+            if in_turn {
+                queued_answer = self.queue(since, deadline).await;
+                if queued_answer.is_none() {
+                    // The wait ended in the queue. One attempt shows whether the key is busy or the store is down.
+                    in_turn = false;
+                    since = Moment::now();
+                }
+            }
+            let answer = match queued_answer {
+                Some(answer) => answer,
+                None => self.attempt(since, deadline).await,
             };
             match answer {
-                Ok(Outcome::Granted { tokens, validity }) if since.elapsed() < validity => {
+                Ok(Outcome::Granted { tokens, validity }) if self.is_in_time(&since, validity) => {
                     return Ok(Granted { since, tokens, validity });
                 }
                 // Granted too late: the lease may have expired already. Undo it and ask again.
@@ -153,21 +178,33 @@ impl<'a, W: Wanted> Acquire<'a, W> {
                 }
                 Err(error) => return Err(self.first().failed(error)),
             }
+            since = Moment::now();
         }
+    }
+
+    /// Whether a grant is still valid.
+    fn is_in_time(&self, since: &Moment, validity: Duration) -> bool {
+        // One clock is enough for an answer that was ready: a paused clock of tokio has not moved meanwhile.
+        let at_once = self.at_once && BootTime::now().since(since.boot()) < validity;
+        at_once || since.elapsed() < validity
     }
 
     /// Sends one request, and keeps track of whether it may still be executed.
     async fn attempt(&mut self, since: Moment, deadline: &Deadline) -> Answer<W> {
-        let backend = &*self.wanted.requests()[0].backend;
-        for claim in self.claims.as_mut() {
-            claim.wait_left = deadline.left();
+        let backend = &**self.wanted.requests()[0].backend;
+        // Where it was granted, there is no other attempt.
+        let Some(claims) = &mut self.claims else { return Err(unanswered(backend)) };
+        let (wait_left, now) = (deadline.left_at(&since), since.time_of_day());
+        for claim in claims.as_mut() {
+            claim.wait_left = wait_left;
             // A store with a queue of its own finds the claim there by its client info too, which must not change.
             if !self.wanted.has_queue() {
-                claim.client_info.restart();
+                claim.client_info.restart(now);
             }
         }
-        let answer = W::try_acquire(&*backend.store, &self.claims);
-        self.in_flight = !answer.is_ready();
+        let answer = W::try_acquire(&*backend.store, claims);
+        self.at_once = answer.is_ready();
+        self.in_flight = !self.at_once;
         if let (true, Some((_, turn))) = (self.in_flight, &self.front) {
             turn.note_request(since.instant(), false);
         }
@@ -179,11 +216,13 @@ impl<'a, W: Wanted> Acquire<'a, W> {
     /// Waits in the store's own queue. `None`: the wait ended first.
     async fn queue(&mut self, since: Moment, deadline: &Deadline) -> Option<Answer<W>> {
         self.in_flight = true;
+        self.at_once = false;
         if let Some((_, turn)) = &self.front {
             turn.note_request(since.instant(), true);
         }
         let store = &*self.wanted.requests()[0].backend.store;
-        let answer = deadline.bound(W::acquire_queued(store, &self.claims)).await;
+        let claims = self.claims.as_ref()?;
+        let answer = deadline.bound(W::acquire_queued(store, claims)).await;
         self.in_flight = false;
         // Without an answer, the claim is still in the queue.
         self.in_doubt |= answer.is_none();
@@ -222,7 +261,8 @@ impl<'a, W: Wanted> Acquire<'a, W> {
     /// Lines up behind other tasks of this process that want one of the keys.
     async fn line_up_where_occupied(&mut self, deadline: &Deadline) -> Result<(), LockError> {
         let queues = &self.engine.queues;
-        let occupied = |request: &Request| queues.is_occupied(request.backend.index, &request.key);
+        let occupied =
+            |request: &Request<'_>| queues.is_occupied(request.backend.index, &request.key);
         match self.wanted.requests().iter().position(occupied) {
             Some(at) => self.line_up_at(at, deadline).await.map(drop),
             None => Ok(()),
@@ -239,17 +279,21 @@ impl<'a, W: Wanted> Acquire<'a, W> {
         let request = &self.wanted.requests()[at];
         let index = request.backend.index;
         let waits = !request.options.fair && self.engine.queues.is_occupied(index, &request.key);
-        self.front = line_up(self.engine, request, deadline).await?.map(|turn| (at, turn));
+        let front = match line_up(self.engine, request, deadline) {
+            Front::Reached(front) => front,
+            Front::Behind(turn) => wait_in_line(self.engine, request, deadline, turn).await?,
+        };
+        self.front = front.map(|turn| (at, turn));
         Ok(waits)
     }
 
     /// Gives up the present claims and continues with new owners. What the old owners may hold is released.
     fn start_over(&mut self) {
-        let stale = std::mem::replace(&mut self.claims, self.wanted.claims());
+        let stale = self.claims.replace(self.wanted.claims(&Moment::now()));
         self.in_doubt = false;
-        for (claim, request) in stale.into_iter().zip(self.wanted.requests()) {
+        for (claim, request) in stale.into_iter().flatten().zip(self.wanted.requests()) {
             let abandoned = Abandoned { claim, late_acquire: true };
-            abandon_later(self.engine, &request.backend, abandoned, &self.runtime, None);
+            abandon_later(self.engine, request.backend, abandoned, &self.runtime, None);
         }
     }
 
@@ -261,13 +305,13 @@ impl<'a, W: Wanted> Acquire<'a, W> {
         let mut front = self.front.take();
         let requests = self.wanted.requests();
         let watchdog = self.engine.watchdogs.of(&self.runtime);
-        for (at, (request, token)) in requests.iter().zip(tokens).enumerate() {
+        let claims = self.claims.take().into_iter().flatten();
+        for (at, ((request, claim), token)) in requests.iter().zip(claims).zip(tokens).enumerate() {
             let turn = front.take_if(|(front, _)| *front == at).map(|(_, turn)| turn);
             let turn = turn.or_else(|| self.turn_beside(request));
             // An exclusive holder keeps the turn until it releases the key. Where the key is shared, the next
             // task may ask at once.
             let turn = turn.filter(|_| request.options.mode == Mode::Exclusive);
-            let claim = self.claims.as_ref()[at].clone();
             let granted = hold::Granted { claim, token, since, validity, in_doubt, turn };
             each(Hold::begin(self.engine, request, granted, Arc::clone(&watchdog)));
         }
@@ -275,7 +319,7 @@ impl<'a, W: Wanted> Acquire<'a, W> {
 
     /// The turn at another key of a set, if it is free. If it is not, the task that has it finds the key busy in the
     /// store.
-    fn turn_beside(&self, request: &Request) -> Option<Turn> {
+    fn turn_beside(&self, request: &Request<'_>) -> Option<Turn> {
         if self.wanted.requests().len() == 1 {
             return None;
         }
@@ -292,11 +336,11 @@ impl<W: Wanted> Drop for Acquire<'_, W> {
             return;
         }
         let mut front = self.front.take();
-        let claims = self.claims.as_ref().iter().cloned();
+        let claims = self.claims.take().into_iter().flatten();
         for (at, (claim, request)) in claims.zip(self.wanted.requests()).enumerate() {
             let turn = front.take_if(|(front, _)| *front == at).map(|(_, turn)| turn);
             let abandoned = Abandoned { claim, late_acquire };
-            abandon_later(self.engine, &request.backend, abandoned, &self.runtime, turn);
+            abandon_later(self.engine, request.backend, abandoned, &self.runtime, turn);
         }
     }
 }

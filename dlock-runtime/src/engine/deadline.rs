@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::NamedBackend;
 use super::request::Request;
 use crate::backend::Answer;
+use crate::clock::{self, Moment};
 use crate::error::{BackendError, HeldBy, LockError};
 use crate::options::Wait;
 
@@ -17,7 +18,7 @@ pub(super) const MIN_ANSWER_TIME: Duration = Duration::from_secs(1);
 /// When a call stops waiting for the lock.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Deadline {
-    began: Instant,
+    began: Moment,
     limit: Option<Duration>,
 }
 
@@ -27,11 +28,16 @@ impl Deadline {
             Wait::UpTo(limit) => Some(limit),
             Wait::Forever => None,
         };
-        Self { began: Instant::now(), limit }
+        Self { began: Moment::now(), limit }
+    }
+
+    /// When the call began.
+    pub(super) fn began(&self) -> Moment {
+        self.began
     }
 
     pub(super) fn waited(&self) -> Duration {
-        self.began.elapsed()
+        clock::instant().saturating_duration_since(self.began.instant())
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -43,9 +49,10 @@ impl Deadline {
         self.limit == Some(Duration::ZERO)
     }
 
-    /// How much longer the caller waits.
-    pub(super) fn left(&self) -> Duration {
-        self.limit.map_or(Duration::MAX, |limit| limit.saturating_sub(self.waited()))
+    /// How much longer the caller waits at that moment.
+    pub(super) fn left_at(&self, now: &Moment) -> Duration {
+        let waited = now.instant().saturating_duration_since(self.began.instant());
+        self.limit.map_or(Duration::MAX, |limit| limit.saturating_sub(waited))
     }
 
     /// Whether there is time to wait for an answer and then for a holder.
@@ -54,12 +61,12 @@ impl Deadline {
     }
 
     fn instant(&self) -> Option<Instant> {
-        self.limit.and_then(|limit| self.began.checked_add(limit))
+        self.limit.and_then(|limit| self.began.instant().checked_add(limit))
     }
 
     /// When a request that is sent now times out.
     fn answer_by(&self) -> Option<Instant> {
-        self.instant().map(|instant| instant.max(Instant::now() + MIN_ANSWER_TIME))
+        self.instant().map(|instant| instant.max(clock::instant() + MIN_ANSWER_TIME))
     }
 
     /// Awaits the future until the deadline. `None`: the deadline passed first.
@@ -81,7 +88,7 @@ impl Deadline {
         tokio::time::timeout_at(limit, answer).await.unwrap_or_else(|_| Err(unanswered(backend)))
     }
 
-    pub(super) fn busy(&self, request: &Request, holder: HeldBy) -> LockError {
+    pub(super) fn busy(&self, request: &Request<'_>, holder: HeldBy) -> LockError {
         LockError::Busy { key: request.key.clone(), waited: self.waited(), holder }
     }
 }

@@ -3,6 +3,7 @@
 mod closing;
 mod extension;
 mod renewal;
+mod terms;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,28 +19,25 @@ use super::request::Request;
 use super::telemetry::{self, Labels};
 use super::watchdog::Watchdog;
 use super::{Engine, NamedBackend};
-use crate::backend::{Claim, validity_of};
+use crate::backend::Claim;
 use crate::clock::{BootTime, Moment};
 use crate::error::{LockError, LostReason};
 use crate::token::FencingToken;
 
 pub(crate) use self::closing::Closing;
 pub(crate) use self::renewal::{InFlight, Renewed, Step};
+use self::terms::Terms;
 
 /// One lease that this process holds or has held.
 #[derive(Debug)]
 pub(crate) struct Hold {
     pub(crate) engine: Arc<Engine>,
-    pub(crate) backend: Arc<NamedBackend>,
+    backend_index: usize,
     pub(crate) claim: Claim,
     pub(crate) token: FencingToken,
     /// The low-cardinality name for traces and metrics.
     pub(crate) template: &'static str,
-    /// Taken before the granted request was sent.
-    pub(crate) since: Moment,
-    /// Of the options, those that matter while it is held.
-    renew: bool,
-    max_hold: Option<Duration>,
+    terms: Terms,
     /// Renews it, in the runtime in which it was acquired.
     pub(crate) watchdog: Arc<Watchdog>,
     state: Mutex<State>,
@@ -117,7 +115,7 @@ impl Hold {
     /// Begins a hold. The watchdog renews it from here on.
     pub(crate) fn begin(
         engine: &Arc<Engine>,
-        request: &Request,
+        request: &Request<'_>,
         granted: Granted,
         watchdog: Arc<Watchdog>,
     ) -> Arc<Self> {
@@ -139,30 +137,45 @@ impl Hold {
             in_doubt,
         };
         engine.open_holds.add();
-        let hold = Self {
+        let terms = Terms {
+            since,
+            ttl: claim.ttl,
+            renew: request.options.renew,
+            max_hold: request.options.max_hold,
+            session: request.backend.capabilities.session,
+        };
+        let due = terms.next_due(&state, &since);
+        let fine_until = terms.fine_until(&state).nanos();
+        let hold = Arc::new(Self {
             engine: Arc::clone(engine),
-            backend: Arc::clone(&request.backend),
+            backend_index: request.backend.index,
             claim,
             token,
             template: request.template,
-            since,
-            renew: request.options.renew,
-            max_hold: request.options.max_hold,
+            terms,
             watchdog,
             state: Mutex::new(state),
-            fine_until: AtomicU64::new(0),
+            fine_until: AtomicU64::new(fine_until),
             is_open: AtomicBool::new(true),
             place: AtomicU32::new(NO_PLACE),
             changed: Notify::new(),
-        };
-        let due = {
-            let state = hold.state();
-            hold.note_fine(&state);
-            hold.next_due(&state, &since)
-        };
-        let hold = Arc::new(hold);
+        });
         hold.watchdog.add(&hold, due);
         hold
+    }
+
+    pub(crate) fn backend(&self) -> &Arc<NamedBackend> {
+        &self.engine.backends[self.backend_index]
+    }
+
+    /// Taken before the granted request was sent.
+    pub(crate) fn since(&self) -> &Moment {
+        &self.terms.since
+    }
+
+    /// How long it has been held.
+    pub(crate) fn age(&self) -> Duration {
+        self.terms.since.elapsed()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -186,8 +199,7 @@ impl Hold {
 
     /// Checks that the lease is provably valid and the hold within its limits.
     pub(crate) fn check(&self) -> Result<(), Ending> {
-        // Loaded after the clock was read, so that no end before that reading is missed.
-        if BootTime::now().nanos() < self.fine_until.load(Ordering::Acquire) {
+        if self.is_fine() {
             return Ok(());
         }
         self.settled(&Moment::now(), |state| match state.phase {
@@ -196,6 +208,12 @@ impl Hold {
             // The owner is gone. Only a nested call that entered under this hold can still ask.
             Phase::Closing => Err(Ending::Lost(LostReason::OuterClosed)),
         })
+    }
+
+    /// Whether one clock shows that the lease is valid and the hold within its limits. If not, they may still be.
+    fn is_fine(&self) -> bool {
+        // Loaded after the clock was read, so that no end before that reading is missed.
+        BootTime::now().nanos() < self.fine_until.load(Ordering::Acquire)
     }
 
     /// From now on, the boot clock alone does not show whether the lease is valid.
@@ -207,14 +225,7 @@ impl Hold {
 
     /// Notes until when `check` needs no look at the state.
     fn note_fine(&self, state: &State) {
-        let mut until = BootTime::ZERO;
-        if state.phase == Phase::Held && state.trusts_boot_clock {
-            until = state.proved.boot().plus(state.validity);
-            for age in self.expires_at_age(state).into_iter().chain(self.max_age(state)) {
-                until = until.min(self.since.boot().plus(age));
-            }
-        }
-        self.fine_until.store(until.nanos(), Ordering::Release);
+        self.fine_until.store(self.terms.fine_until(state).nanos(), Ordering::Release);
     }
 
     /// Ends the hold if its time was up at `now`. A loss takes precedence over `max_hold`, because somebody else
@@ -223,47 +234,28 @@ impl Hold {
         if state.phase != Phase::Held {
             return;
         }
-        let age = self.since.age_at(now);
+        let age = self.terms.since.age_at(now);
         if state.proved.age_at(now) >= state.validity
-            || self.expires_at_age(state).is_some_and(|limit| age >= limit)
+            || self.terms.expires_at_age(state).is_some_and(|limit| age >= limit)
         {
             self.end(state, Ending::Lost(LostReason::Expired));
-        } else if let Some(limit) = self.max_age(state)
+        } else if let Some(limit) = self.terms.max_age(state)
             && age >= limit
         {
             self.end(state, Ending::HeldTooLong(limit));
         }
     }
 
-    /// Returns true if the hold needs renewals, even if they only prove that its session is alive.
-    fn is_renewed(&self, state: &State, now: &Moment) -> bool {
-        self.renew
-            || self.backend.capabilities.session
-            || self.since.age_at(now) < state.extended_to_age
-    }
-
-    /// The age at which a hold with `renew = false` expires on a session backend, which would keep it longer. (Such a
-    /// hold is still renewed until then: see `is_renewed`.)
-    fn expires_at_age(&self, state: &State) -> Option<Duration> {
-        let ends = self.backend.capabilities.session && !self.renew;
-        ends.then(|| validity_of(self.claim.ttl).max(state.extended_to_age))
-    }
-
-    /// The age at which `max_hold` ends the hold; an extension can raise it.
-    fn max_age(&self, state: &State) -> Option<Duration> {
-        self.max_hold.map(|limit| limit.max(state.extended_to_age))
-    }
-
     fn end(&self, state: &mut State, ending: Ending) {
         state.phase = Phase::Ended(ending);
         self.changed.notify_waiters();
-        if self.backend.capabilities.session {
+        if self.terms.session {
             // The store would keep it as long as its session lives.
             let abandoned = Abandoned { claim: self.claim.clone(), late_acquire: true };
-            abandon_later(&self.engine, &self.backend, abandoned, &self.watchdog.runtime, None);
+            abandon_later(&self.engine, self.backend(), abandoned, &self.watchdog.runtime, None);
         }
         if let Ending::Lost(loss) = ending {
-            telemetry::lost(self.labels(), self.token, self.since.elapsed(), loss);
+            telemetry::lost(self.labels(), self.token, self.age(), loss);
         }
     }
 
@@ -278,14 +270,14 @@ impl Hold {
 
     /// Returns true if `max_hold` has passed, even if the lease was lost before.
     pub(crate) fn is_overdue(&self) -> bool {
-        let limit = self.max_age(&self.state());
-        limit.is_some_and(|limit| self.since.elapsed() >= limit)
+        let limit = self.terms.max_age(&self.state());
+        limit.is_some_and(|limit| self.age() >= limit)
     }
 
     /// The instant at which `max_hold` passes.
     pub(crate) fn overdue_at(&self) -> Option<Instant> {
-        let limit = self.max_age(&self.state());
-        limit.map(|limit| self.since.after(limit))
+        let limit = self.terms.max_age(&self.state());
+        limit.map(|limit| self.terms.since.after(limit))
     }
 
     /// Resolves at the next change of the state. Call it before reading the state, so that no change is missed.
@@ -324,7 +316,7 @@ impl Hold {
     }
 
     pub(super) fn labels(&self) -> Labels<'_> {
-        self.backend.labels(self.template, &self.claim.key)
+        self.backend().labels(self.template, &self.claim.key)
     }
 
     /// The error that reports this ending to the caller.
@@ -354,6 +346,8 @@ impl Drop for Hold {
         if self.place().is_some() {
             self.watchdog.forget(self);
         }
-        self.untrack();
+        if *self.is_open.get_mut() {
+            self.engine.open_holds.remove();
+        }
     }
 }

@@ -10,25 +10,38 @@ use super::request::Request;
 use crate::backend::Mode;
 use crate::error::{HeldBy, LockError};
 
-/// Waits until this task is at the front of the local queue. `None`: the task asks the store without a turn. A fair
-/// request always does, because it waits in the store's own queue, in the order of all processes.
-pub(super) async fn line_up(
-    engine: &Engine,
-    request: &Request,
-    deadline: &Deadline,
-) -> Result<Option<Turn>, LockError> {
+/// The result of lining up.
+pub(super) enum Front {
+    /// The task may ask the store at once. `None`: it asks without a turn.
+    Reached(Option<Turn>),
+    /// It has to wait for its turn.
+    Behind(oneshot::Receiver<Turn>),
+}
+
+/// Lines up in the local queue. A fair request asks the store without a turn, because it waits in the store's own
+/// queue, in the order of all processes.
+pub(super) fn line_up(engine: &Engine, request: &Request<'_>, deadline: &Deadline) -> Front {
     let index = request.backend.index;
     if request.options.fair {
-        return Ok(None);
+        return Front::Reached(None);
     }
     if deadline.is_immediate() && request.options.mode != Mode::Exclusive {
         // The front may be about to share the key, so that being behind it does not mean busy.
-        return Ok(engine.queues.try_enter(index, &request.key));
+        return Front::Reached(engine.queues.try_enter(index, &request.key));
     }
-    let mut turn = match engine.queues.enter(index, &request.key) {
-        Joined::Front(turn) => return Ok(Some(turn)),
-        Joined::Behind(turn) => turn,
-    };
+    match engine.queues.enter(index, &request.key) {
+        Joined::Front(turn) => Front::Reached(Some(turn)),
+        Joined::Behind(turn) => Front::Behind(turn),
+    }
+}
+
+/// Waits until this task is at the front of the local queue. `None`: the task asks the store without a turn.
+pub(super) async fn wait_in_line(
+    engine: &Engine,
+    request: &Request<'_>,
+    deadline: &Deadline,
+    mut turn: oneshot::Receiver<Turn>,
+) -> Result<Option<Turn>, LockError> {
     if deadline.is_immediate() {
         // Not even the millisecond that a timer takes.
         return behind_until_known(engine, request, deadline, turn).await;
@@ -45,7 +58,7 @@ pub(super) async fn line_up(
 /// held: if the store failed, or has not answered the front, the callers behind it get that failure too.
 async fn behind_until_known(
     engine: &Engine,
-    request: &Request,
+    request: &Request<'_>,
     deadline: &Deadline,
     mut turn: oneshot::Receiver<Turn>,
 ) -> Result<Option<Turn>, LockError> {

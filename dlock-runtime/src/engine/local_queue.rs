@@ -1,25 +1,39 @@
 //! The local queue: tasks of one process that want the same key queue here, first come, first
 //! served. Only the task at the front talks to the backend.
 
+use std::collections::VecDeque;
 use std::collections::hash_map::Entry::{Occupied, Vacant};
-use std::collections::hash_map::VacantEntry;
-use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use crate::error::BackendError;
-use crate::key::LockKey;
+use crate::key::{KeyMap, LockKey};
 
 /// The index of a backend in the registry.
 pub(crate) type BackendIndex = usize;
 
-type Queues = HashMap<(BackendIndex, LockKey), Queue>;
-
 /// The queues of one engine.
 #[derive(Debug, Default)]
 pub(crate) struct LocalQueues(Mutex<Queues>);
+
+/// The queues of each backend, by key.
+#[derive(Debug, Default)]
+struct Queues(Vec<KeyMap<Queue>>);
+
+impl Queues {
+    fn of(&mut self, backend: BackendIndex) -> &mut KeyMap<Queue> {
+        if self.0.len() <= backend {
+            self.0.resize_with(backend + 1, KeyMap::default);
+        }
+        &mut self.0[backend]
+    }
+
+    fn get(&mut self, backend: BackendIndex, key: &LockKey) -> Option<&mut Queue> {
+        self.0.get_mut(backend)?.get_mut(key)
+    }
+}
 
 /// The queue of one key. It exists while a task is at the front, and usually has no waiters.
 #[derive(Debug, Default)]
@@ -78,23 +92,29 @@ impl LocalQueues {
         backend: BackendIndex,
         key: &LockKey,
     ) -> Option<Turn> {
-        match self.lock().entry((backend, key.clone())) {
+        match self.lock().of(backend).entry(key.clone()) {
             Occupied(_) => None,
-            Vacant(vacant) => Some(self.front(vacant)),
+            Vacant(vacant) => {
+                vacant.insert(Queue::default());
+                Some(self.front(backend, key))
+            }
         }
     }
 
     /// Takes the front of the queue, or joins its end. Dropping the receiver leaves the queue.
     pub(crate) fn enter(self: &Arc<Self>, backend: BackendIndex, key: &LockKey) -> Joined {
-        match self.lock().entry((backend, key.clone())) {
+        match self.lock().of(backend).entry(key.clone()) {
             Occupied(mut queue) => Joined::Behind(queue.get_mut().push()),
-            Vacant(vacant) => Joined::Front(self.front(vacant)),
+            Vacant(vacant) => {
+                vacant.insert(Queue::default());
+                Joined::Front(self.front(backend, key))
+            }
         }
     }
 
     /// Returns true if a task of this process is at the front.
     pub(crate) fn is_occupied(&self, backend: BackendIndex, key: &LockKey) -> bool {
-        self.lock().contains_key(&(backend, key.clone()))
+        self.lock().get(backend, key).is_some()
     }
 
     /// Returns why the waiters have to wait. A request that was sent before `too_long_ago` and is still unanswered
@@ -105,8 +125,8 @@ impl LocalQueues {
         key: &LockKey,
         too_long_ago: Instant,
     ) -> Known {
-        let queues = self.lock();
-        let Some(queue) = queues.get(&(backend, key.clone())) else { return Known::Nothing };
+        let mut queues = self.lock();
+        let Some(queue) = queues.get(backend, key) else { return Known::Nothing };
         match (&queue.heard, queue.asking) {
             (_, Some(Asking { since, in_turn: false })) if since <= too_long_ago => {
                 Known::Asked(since)
@@ -122,16 +142,14 @@ impl LocalQueues {
     /// change is missed.
     pub(crate) fn answer_noted(&self, backend: BackendIndex, key: &LockKey) -> Arc<Notify> {
         let mut queues = self.lock();
-        let queue = queues.get_mut(&(backend, key.clone()));
+        let queue = queues.get(backend, key);
         queue
             .map(|queue| Arc::clone(queue.answer_noted.get_or_insert_default()))
             .unwrap_or_default()
     }
 
-    fn front(self: &Arc<Self>, vacant: VacantEntry<'_, (BackendIndex, LockKey), Queue>) -> Turn {
-        let at = vacant.key().clone();
-        vacant.insert(Queue::default());
-        Turn { queues: Arc::clone(self), at: Some(at) }
+    fn front(self: &Arc<Self>, backend: BackendIndex, key: &LockKey) -> Turn {
+        Turn { queues: Arc::clone(self), at: Some((backend, key.clone())) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Queues> {
@@ -140,7 +158,7 @@ impl LocalQueues {
 
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn len(&self) -> usize {
-        self.lock().len()
+        self.lock().0.iter().map(KeyMap::len).sum()
     }
 }
 
@@ -177,35 +195,31 @@ impl Turn {
     }
 
     fn note<R>(&self, note: impl FnOnce(&mut Queue) -> R) -> Option<R> {
-        let at = self.at.as_ref()?;
-        self.queues.lock().get_mut(at).map(note)
+        let (backend, key) = self.at.as_ref()?;
+        self.queues.lock().get(*backend, key).map(note)
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        let Some(at) = self.at.take() else { return };
-        let mut turn = Turn { queues: Arc::clone(&self.queues), at: None };
+        let Some((backend, key)) = self.at.take() else { return };
         loop {
             let mut queues = self.queues.lock();
-            let next = queues.get_mut(&at).and_then(|queue| {
+            let queues_of_backend = queues.of(backend);
+            let next = queues_of_backend.get_mut(&key).and_then(|queue| {
                 queue.asking = None;
                 queue.waiters.pop_front()
             });
             let Some(next) = next else {
-                queues.remove(&at);
+                queues_of_backend.remove(&key);
                 return;
             };
             // Wakes the waiter outside the lock. A turn that reaches a receiver which is then dropped
             // unread is passed on by its own drop.
             drop(queues);
-            turn.at = Some(at.clone());
-            match next.send(turn) {
+            match next.send(self.queues.front(backend, &key)) {
                 Ok(()) => return,
-                Err(refused) => {
-                    turn = refused;
-                    turn.at = None;
-                }
+                Err(mut refused) => refused.at = None,
             }
         }
     }
@@ -260,6 +274,6 @@ mod tests {
         for _ in 0..10_000 {
             drop(queues.enter(0, &key));
         }
-        assert!(queues.lock()[&(0, key)].waiters.len() <= 2 * Queue::MIN_SWEEP);
+        assert!(queues.lock().get(0, &key).unwrap().waiters.len() <= 2 * Queue::MIN_SWEEP);
     }
 }

@@ -1,9 +1,10 @@
 //! Structured reentrancy: a call nested in a body shares the hold of that body.
 //!
-//! The bodies that are being polled form a chain, innermost first, in a task-local. It is set only
+//! The bodies that are being polled form a chain, innermost first, in a thread-local. It is set only
 //! while a body is polled, so a spawned task inherits nothing. Each link admits one nested call at a
 //! time (readers excepted), so two branches of a `join!` under one hold still exclude each other.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -21,8 +22,18 @@ use crate::error::{HeldBy, LockError, LostReason};
 use crate::guard::LockGuard;
 use crate::key::LockKey;
 
-tokio::task_local! {
-    static INNERMOST: Arc<Inside>;
+thread_local! {
+    /// The innermost body that is being polled on this thread.
+    static INNERMOST: RefCell<Option<Arc<Inside>>> = const { RefCell::new(None) };
+}
+
+fn innermost() -> Option<Arc<Inside>> {
+    INNERMOST.with_borrow(Clone::clone)
+}
+
+fn swap_innermost(other: &mut Option<Arc<Inside>>) {
+    // Nothing is left to nest in while a thread is being destroyed.
+    let _ = INNERMOST.try_with(|innermost| std::mem::swap(&mut *innermost.borrow_mut(), other));
 }
 
 /// All permits of an entrance. A nested call that is not a reader takes them all.
@@ -68,7 +79,7 @@ pub(crate) struct Enclosure {
 impl Enclosure {
     /// Creates the links for a body under these guards. They extend the chain of the body being polled, if any.
     pub(crate) fn new(guards: &[LockGuard]) -> Self {
-        let outer = INNERMOST.try_with(Arc::clone).ok();
+        let outer = innermost();
         let innermost = guards.iter().fold(outer, |outer, guard| {
             Some(Arc::new(Inside {
                 hold: Arc::clone(guard.hold()),
@@ -83,11 +94,22 @@ impl Enclosure {
     }
 
     /// Polls inside this body.
-    pub(crate) fn scope<R>(&self, poll: impl FnOnce() -> R) -> R {
-        match &self.innermost {
-            Some(innermost) => INNERMOST.sync_scope(Arc::clone(innermost), poll),
-            None => poll(),
+    pub(crate) fn scope<R>(&mut self, poll: impl FnOnce() -> R) -> R {
+        /// Restores both when the poll is over, also if it panics.
+        struct Swapped<'a>(&'a mut Option<Arc<Inside>>);
+
+        impl Drop for Swapped<'_> {
+            fn drop(&mut self) {
+                swap_innermost(self.0);
+            }
         }
+
+        if self.innermost.is_none() {
+            return poll();
+        }
+        swap_innermost(&mut self.innermost);
+        let _swapped = Swapped(&mut self.innermost);
+        poll()
     }
 }
 
@@ -96,8 +118,11 @@ impl Drop for Enclosure {
         let mut link = self.innermost.as_ref();
         for _ in 0..self.links {
             let Some(inside) = link else { return };
-            inside.closed.store(true, Ordering::SeqCst);
-            inside.hold.notify();
+            inside.closed.store(true, Ordering::Release);
+            // Whoever nests in this body refers to it, and nobody can begin to once it has ended.
+            if Arc::strong_count(inside) > 1 {
+                inside.hold.notify();
+            }
             link = inside.outer.as_ref();
         }
     }
@@ -115,10 +140,10 @@ impl Inside {
     }
 
     /// Returns the nearest enclosing body of this task that runs under a hold of the requested lock.
-    pub(super) fn around(engine: &Arc<Engine>, request: &Request) -> Option<Arc<Self>> {
+    pub(super) fn around(engine: &Arc<Engine>, request: &Request<'_>) -> Option<Arc<Self>> {
         Self::nearest(|hold| {
             Arc::ptr_eq(&hold.engine, engine)
-                && hold.backend.index == request.backend.index
+                && hold.backend().index == request.backend.index
                 && hold.claim.key == request.key
         })
     }
@@ -126,10 +151,10 @@ impl Inside {
     /// Returns the nearest open enclosing body whose hold matches. A body that has ended is skipped: code that
     /// outlives it either holds its own locks or is stopped before it is polled again.
     fn nearest(matches: impl Fn(&Hold) -> bool) -> Option<Arc<Self>> {
-        let innermost = INNERMOST.try_with(Arc::clone).ok()?;
-        let mut link = Some(&innermost);
+        let innermost = INNERMOST.try_with(|innermost| innermost.borrow().clone()).ok()?;
+        let mut link = innermost.as_ref();
         while let Some(inside) = link {
-            if matches(&inside.hold) && !inside.closed.load(Ordering::SeqCst) {
+            if matches(&inside.hold) && !inside.closed.load(Ordering::Acquire) {
                 return Some(Arc::clone(inside));
             }
             link = inside.outer.as_ref();
@@ -141,7 +166,7 @@ impl Inside {
     fn is_closed(&self) -> bool {
         let mut link = Some(self);
         while let Some(inside) = link {
-            if inside.closed.load(Ordering::SeqCst) {
+            if inside.closed.load(Ordering::Acquire) {
                 return true;
             }
             link = inside.under.as_deref();
@@ -170,7 +195,7 @@ impl Inside {
     }
 
     /// Enters under this body's hold, and waits for siblings that exclude this call.
-    pub(super) async fn enter(self: Arc<Self>, request: &Request) -> Result<Nested, LockError> {
+    pub(super) async fn enter(self: Arc<Self>, request: &Request<'_>) -> Result<Nested, LockError> {
         if !covers(self.mode, request.options.mode) {
             // Waiting would never end, because the enclosing body cannot end before this call does.
             return Err(LockError::Upgrade { key: request.key.clone() });

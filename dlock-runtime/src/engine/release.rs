@@ -31,10 +31,11 @@ const PAUSED_SERVER_MARGIN: Duration = Duration::from_mins(1);
 /// reached is not an error: the release continues in the background until the lease has ended.
 ///
 /// Cancel safe: the release continues in the background.
-pub(crate) async fn release(hold: Arc<Hold>) -> Result<(), LockError> {
-    let mut releasing = Releasing { hold: Some((hold, None)), tried: false };
-    let (before, answer) = releasing.first_try().await;
-    let Some((hold, turn)) = releasing.hold.take() else { return Ok(()) };
+pub(crate) async fn release(hold: &Arc<Hold>) -> Result<(), LockError> {
+    let mut releasing = Releasing { hold: Some(hold), turn: None, tried: false };
+    let (before, answer) = releasing.first_try(hold).await;
+    releasing.hold = None;
+    let turn = releasing.turn.take();
     // A hold that had expired stays lost, whatever the backend answers. A late renewal may have acquired the lease
     // again after somebody else held it in between.
     let lost_before = || match before {
@@ -43,34 +44,29 @@ pub(crate) async fn release(hold: Arc<Hold>) -> Result<(), LockError> {
     };
     match answer {
         Ok(Released::Released) => {
-            telemetry::released(hold.labels(), hold.token, || hold.since.elapsed());
+            telemetry::released(hold.labels(), hold.token, || hold.age());
             hold.untrack();
             lost_before()
         }
         Ok(Released::NotHeld) => {
             let ending = match before {
                 // Ending the hold had already released it.
-                Err(ended) if hold.backend.capabilities.session => ended,
+                Err(ended) if hold.backend().capabilities.session => ended,
                 Err(Ending::HeldTooLong(_)) | Ok(()) => {
-                    telemetry::lost(
-                        hold.labels(),
-                        hold.token,
-                        hold.since.elapsed(),
-                        LostReason::NotHeld,
-                    );
+                    telemetry::lost(hold.labels(), hold.token, hold.age(), LostReason::NotHeld);
                     Ending::Lost(LostReason::NotHeld)
                 }
                 Err(lost) => lost,
             };
-            telemetry::released(hold.labels(), hold.token, || hold.since.elapsed());
+            telemetry::released(hold.labels(), hold.token, || hold.age());
             hold.untrack();
             Err(hold.error(ending, true))
         }
         Err(error) => {
-            telemetry::release_delayed(hold.labels(), &hold.backend.failures, &error);
+            telemetry::release_delayed(hold.labels(), &hold.backend().failures, &error);
             // Lets the next task in the local queue ask: the backend decides.
             drop(turn);
-            spawn(Arc::clone(&hold), None, true);
+            spawn(Arc::clone(hold), None, true);
             lost_before()
         }
     }
@@ -83,32 +79,39 @@ pub(crate) fn release_later(hold: Arc<Hold>) {
 }
 
 /// A release in progress. If it is dropped unfinished, it continues in the background.
-struct Releasing {
-    hold: Option<(Arc<Hold>, Option<Turn>)>,
+struct Releasing<'a> {
+    /// `None` once there is an answer.
+    hold: Option<&'a Arc<Hold>>,
+    turn: Option<Turn>,
     tried: bool,
 }
 
-impl Releasing {
+impl Releasing<'_> {
     /// Returns whether the hold had already ended, and the answer of the backend.
-    async fn first_try(&mut self) -> (Result<(), Ending>, Result<Released, BackendError>) {
-        let Some((hold, front)) = &mut self.hold else { return (Ok(()), Ok(Released::Released)) };
-        let Closing { before, turn, is_renewing } = hold.close();
-        *front = turn;
+    async fn first_try(
+        &mut self,
+        hold: &Arc<Hold>,
+    ) -> (Result<(), Ending>, Result<Released, BackendError>) {
+        let mut closing = hold.close();
+        self.turn = closing.turn.take();
         let mut wait_left = RELEASE_TIMEOUT.min(hold.claim.ttl);
-        if is_renewing {
+        let release = if closing.is_renewing {
             let began = Instant::now();
             hold.renewal_finished(wait_left / 2).await;
             wait_left = wait_left.saturating_sub(began.elapsed());
-        }
+            hold.release_now()
+        } else {
+            hold.release_at_once(&closing)
+        };
         self.tried = true;
-        (before, ReleaseTask::of(hold).try_once(wait_left).await)
+        (closing.before, ReleaseTask::of(hold).try_once(release, wait_left).await)
     }
 }
 
-impl Drop for Releasing {
+impl Drop for Releasing<'_> {
     fn drop(&mut self) {
-        if let Some((hold, turn)) = self.hold.take() {
-            spawn(hold, turn, self.tried);
+        if let Some(hold) = self.hold {
+            spawn(Arc::clone(hold), self.turn.take(), self.tried);
         }
     }
 }
@@ -129,14 +132,22 @@ enum How<'a> {
 
 impl<'a> ReleaseTask<'a> {
     fn of(hold: &'a Hold) -> Self {
-        Self { backend: &hold.backend, claim: &hold.claim, how: How::Hold(hold) }
+        Self { backend: hold.backend(), claim: &hold.claim, how: How::Hold(hold) }
     }
 
-    async fn try_once(&self, wait_left: Duration) -> Result<Released, BackendError> {
-        let release = match self.how {
-            How::Hold(hold) => hold.release_with(),
+    /// How to release it now.
+    fn release(&self) -> Release {
+        match self.how {
+            How::Hold(hold) => hold.release_now(),
             How::Acquire { late_acquire } => Release { keep_for: None, late_acquire },
-        };
+        }
+    }
+
+    async fn try_once(
+        &self,
+        release: Release,
+        wait_left: Duration,
+    ) -> Result<Released, BackendError> {
         // A panic of the backend counts as no answer, and must not reach the caller.
         let call = AssertUnwindSafe(|| self.backend.store.release(self.claim, release));
         let Ok(answer) = catch_unwind(call) else { return Err(self.failed("panicked in")) };
@@ -166,14 +177,14 @@ impl<'a> ReleaseTask<'a> {
         let until = Instant::now() + limit;
         let wait_left = RELEASE_TIMEOUT.min(self.claim.ttl);
         let mut pauses = Backoff::new(Duration::from_millis(20), Duration::from_millis(500));
-        let first = self.try_once(wait_left).await;
+        let first = self.try_once(self.release(), wait_left).await;
         drop(turn);
         if let Ok(released) = first {
             return Some((released, false));
         }
         while Instant::now() < until {
             tokio::time::sleep(pauses.pause()).await;
-            if let Ok(released) = self.try_once(wait_left).await {
+            if let Ok(released) = self.try_once(self.release(), wait_left).await {
                 return Some((released, true));
             }
         }
@@ -187,7 +198,7 @@ fn spawn(hold: Arc<Hold>, turn: Option<Turn>, tried: bool) {
     let tracker = hold.engine.background.clone();
     tracker.spawn_on(
         async move {
-            let Closing { before, turn: still_had, is_renewing } = hold.close();
+            let Closing { before, turn: still_had, is_renewing, .. } = hold.close();
             let (ended_before, turn) = (before.is_err(), turn.or(still_had));
             if is_renewing {
                 hold.renewal_finished(RELEASE_TIMEOUT / 2).await;
@@ -195,17 +206,12 @@ fn spawn(hold: Arc<Hold>, turn: Option<Turn>, tried: bool) {
             let answer = ReleaseTask::of(&hold).until_answered(hold.claim.ttl, turn).await;
             match answer {
                 Some((Released::NotHeld, repeated)) if !(tried || repeated || ended_before) => {
-                    telemetry::lost(
-                        hold.labels(),
-                        hold.token,
-                        hold.since.elapsed(),
-                        LostReason::NotHeld,
-                    );
+                    telemetry::lost(hold.labels(), hold.token, hold.age(), LostReason::NotHeld);
                 }
                 Some(_) => {}
-                None => telemetry::release_given_up(hold.labels(), &hold.backend.failures),
+                None => telemetry::release_given_up(hold.labels(), &hold.backend().failures),
             }
-            telemetry::released(hold.labels(), hold.token, || hold.since.elapsed());
+            telemetry::released(hold.labels(), hold.token, || hold.age());
             hold.untrack();
         },
         &runtime,

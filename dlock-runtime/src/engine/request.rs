@@ -15,6 +15,7 @@ use super::telemetry::{self, Labels};
 use super::{Engine, NamedBackend};
 use crate::backend::Claim;
 use crate::client_info::ClientInfo;
+use crate::clock::Moment;
 use crate::error::{BackendError, HeldBy, LockError};
 use crate::guard::LockGuard;
 use crate::key::LockKey;
@@ -22,8 +23,8 @@ use crate::options::{LockOptions, Wait};
 
 /// A request for a lock, with every option resolved.
 #[derive(Debug)]
-pub(crate) struct Request {
-    pub(crate) backend: Arc<NamedBackend>,
+pub(crate) struct Request<'e> {
+    pub(crate) backend: &'e Arc<NamedBackend>,
     pub(crate) key: LockKey,
     pub(crate) template: &'static str,
     /// The label shown to operators.
@@ -35,10 +36,10 @@ pub(crate) struct Request {
     pub(crate) wait: Wait,
 }
 
-impl Request {
+impl<'e> Request<'e> {
     /// Fills in the registry's defaults, and checks what can be checked without a request to the store.
     pub(crate) fn new(
-        engine: &Engine,
+        engine: &'e Engine,
         key: LockKey,
         template: &'static str,
         label: Cow<'static, str>,
@@ -55,7 +56,7 @@ impl Request {
             });
         }
         Ok(Self {
-            backend: Arc::clone(backend),
+            backend,
             key,
             template,
             label,
@@ -92,11 +93,11 @@ impl Request {
     }
 
     /// Creates a claim with a new owner id.
-    pub(super) fn claim(&self) -> Claim {
-        Claim::new(self.key.clone(), self.ttl)
+    pub(super) fn claim(&self, now: &Moment) -> Claim {
+        let client_info = ClientInfo::since_about(self.label.clone(), now.time_of_day());
+        Claim::of(self.key.clone(), self.ttl, client_info)
             .with_mode(self.options.mode)
             .with_fair(self.options.fair)
-            .with_client_info(ClientInfo::new(self.label.clone()))
     }
 }
 
@@ -112,7 +113,7 @@ pub(crate) enum CallKind {
 /// Acquires the requested lock.
 pub(crate) async fn enter(
     engine: &Arc<Engine>,
-    request: &Request,
+    request: &Request<'_>,
     kind: CallKind,
 ) -> Result<LockGuard, LockError> {
     let waiting = telemetry::Waiting::begin(request.labels());
@@ -125,7 +126,7 @@ pub(crate) async fn enter(
 
 async fn enter_or_acquire(
     engine: &Arc<Engine>,
-    request: &Request,
+    request: &Request<'_>,
     kind: CallKind,
 ) -> Result<LockGuard, LockError> {
     // A call that needs no store, or whose store answers at once, would otherwise never yield.
@@ -149,7 +150,7 @@ async fn enter_or_acquire(
 /// acquired one by one, because the store has no atomic sets or an enclosing body of this task holds one of the keys.
 pub(crate) async fn enter_set(
     engine: &Arc<Engine>,
-    requests: &[Request],
+    requests: &[Request<'_>],
     kind: CallKind,
 ) -> Option<Result<Vec<LockGuard>, LockError>> {
     let [first, _, ..] = requests else { return None };
@@ -170,7 +171,7 @@ pub(crate) async fn enter_set(
 /// Awaits the acquire, unless the registry is shut down first.
 async fn unless_shut_down<T>(
     engine: &Engine,
-    request: &Request,
+    request: &Request<'_>,
     mut acquiring: Pin<&mut impl Future<Output = Result<T, LockError>>>,
 ) -> Result<T, LockError> {
     let refused = || LockError::ShutDown { key: request.key.clone() };

@@ -92,14 +92,14 @@ pub(crate) async fn run_guarded<F: Future>(
 ) -> Result<F::Output, LockError> {
     // Declared after the guards, so that the body is dropped first when this future is dropped.
     let mut section = Section::new(body);
-    let first = guards.as_ref().first().map(|guard| Arc::clone(guard.hold()));
-    let span = first.as_ref().map_or_else(Span::none, |hold| {
+    let span = guards.as_ref().first().map_or_else(Span::none, |first| {
+        let hold = first.hold();
         telemetry::holding(hold.labels(), hold.token, guards.as_ref().len())
     });
     let outcome = drive(guards.as_ref(), on_lost, &mut section, &span).await;
     section.clear();
-    if let Some(hold) = &first {
-        telemetry::held(&span, || hold.since.elapsed(), outcome.name());
+    if let Some(first) = guards.as_ref().first() {
+        telemetry::held(&span, || first.hold().age(), outcome.name());
     }
     match outcome {
         Outcome::Finished(value, lost) => {
@@ -131,7 +131,7 @@ async fn drive<F: Future>(
     section: &mut Section<'_, F>,
     span: &Span,
 ) -> Outcome<F::Output> {
-    let enclosure = Enclosure::new(guards);
+    let mut enclosure = Enclosure::new(guards);
     let mut ended = pin!(any_ended(guards));
     let mut lost: Option<Lost> = None;
     // A body that has not started never runs without its locks, whatever its `on_lost`.

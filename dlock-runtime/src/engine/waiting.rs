@@ -37,7 +37,7 @@ impl Waiting {
     /// waiter that stays silent.
     pub(super) async fn for_change(
         &mut self,
-        request: &Request,
+        request: &Request<'_>,
         at: usize,
         expires_in: Option<Duration>,
         queued: bool,
@@ -82,7 +82,7 @@ impl Waiting {
 }
 
 async fn watch_key(
-    request: &Request,
+    request: &Request<'_>,
     limit: Option<Duration>,
     deadline: &Deadline,
 ) -> Option<Box<dyn Watch>> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::request::Request;
 use crate::backend::{Answer, Attempt, Backend, Claim, SetAttempt};
+use crate::clock::Moment;
 use crate::error::BackendError;
 use crate::token::FencingToken;
 
@@ -18,10 +19,10 @@ pub(super) trait Wanted: Copy {
     type Tokens: IntoIterator<Item = FencingToken>;
     type Attempt: Into<Reply<Self::Tokens>> + Unpin;
 
-    fn requests(&self) -> &[Request];
+    fn requests(&self) -> &[Request<'_>];
 
     /// Claims of new owners.
-    fn claims(&self) -> Self::Claims;
+    fn claims(&self, now: &Moment) -> Self::Claims;
 
     /// Whether the store has a queue of its own for this.
     fn has_queue(&self) -> bool;
@@ -66,19 +67,19 @@ impl<Tokens> Outcome<Tokens> {
 }
 
 #[derive(Clone, Copy)]
-pub(super) struct OneKey<'a>(pub(super) &'a Request);
+pub(super) struct OneKey<'a>(pub(super) &'a Request<'a>);
 
 impl Wanted for OneKey<'_> {
     type Claims = [Claim; 1];
     type Tokens = [FencingToken; 1];
     type Attempt = Attempt;
 
-    fn requests(&self) -> &[Request] {
+    fn requests(&self) -> &[Request<'_>] {
         std::slice::from_ref(self.0)
     }
 
-    fn claims(&self) -> [Claim; 1] {
-        [self.0.claim()]
+    fn claims(&self, now: &Moment) -> [Claim; 1] {
+        [self.0.claim(now)]
     }
 
     fn has_queue(&self) -> bool {
@@ -96,19 +97,19 @@ impl Wanted for OneKey<'_> {
 
 /// Several keys of one backend, in their order. A store's own queue takes only one key at a time.
 #[derive(Clone, Copy)]
-pub(super) struct KeySet<'a>(pub(super) &'a [Request]);
+pub(super) struct KeySet<'a>(pub(super) &'a [Request<'a>]);
 
 impl Wanted for KeySet<'_> {
     type Claims = Vec<Claim>;
     type Tokens = Vec<FencingToken>;
     type Attempt = SetAttempt;
 
-    fn requests(&self) -> &[Request] {
+    fn requests(&self) -> &[Request<'_>] {
         self.0
     }
 
-    fn claims(&self) -> Vec<Claim> {
-        self.0.iter().map(Request::claim).collect()
+    fn claims(&self, now: &Moment) -> Vec<Claim> {
+        self.0.iter().map(|request| request.claim(now)).collect()
     }
 
     fn has_queue(&self) -> bool {

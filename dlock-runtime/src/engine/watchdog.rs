@@ -5,7 +5,7 @@ mod renewals;
 mod wheel;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -26,27 +26,37 @@ const WINDOW: Duration = Duration::from_millis(50);
 /// The watchdogs of one engine, one per runtime that acquires locks through it. Instants of two
 /// runtimes cannot be compared, and a task dies with its runtime.
 #[derive(Debug, Default)]
-pub(crate) struct Watchdogs(Mutex<Vec<Arc<Watchdog>>>);
+pub(crate) struct Watchdogs {
+    /// Most processes have only one, which is found without a mutex.
+    first: OnceLock<Arc<Watchdog>>,
+    others: Mutex<Vec<Arc<Watchdog>>>,
+}
 
 impl Watchdogs {
     /// Returns the watchdog of this runtime, and starts it on first use.
     pub(crate) fn of(&self, runtime: &Handle) -> Arc<Watchdog> {
         let id = runtime.id();
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = all.iter().find(|watchdog| watchdog.runtime.id() == id && watchdog.alive());
-        if let Some(found) = found {
+        let serves = |watchdog: &&Arc<Watchdog>| watchdog.runtime.id() == id && watchdog.alive();
+        if let Some(first) = self.first.get().filter(serves) {
+            return Arc::clone(first);
+        }
+        let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = self.first.get().into_iter().chain(&*others).find(serves) {
             return Arc::clone(found);
         }
-        all.retain(|watchdog| watchdog.alive());
+        others.retain(|watchdog| watchdog.alive());
         let started = Watchdog::start(runtime);
-        all.push(Arc::clone(&started));
+        if self.first.set(Arc::clone(&started)).is_err() {
+            others.push(Arc::clone(&started));
+        }
         started
     }
 }
 
 impl Drop for Watchdogs {
     fn drop(&mut self) {
-        for watchdog in self.0.get_mut().unwrap_or_else(PoisonError::into_inner) {
+        let others = self.others.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for watchdog in self.first.get().into_iter().chain(&*others) {
             if let Some(task) = watchdog.schedule().task.take() {
                 task.abort();
             }
@@ -121,7 +131,7 @@ impl Watchdog {
         schedule.added = true;
         hold.set_place(Some(place));
         let earlier = schedule.armed.is_none_or(|armed| due < armed);
-        if !schedule.is_clock_running(&hold.since) {
+        if !schedule.is_clock_running(hold.since()) {
             hold.distrust_boot_clock();
         }
         drop(schedule);

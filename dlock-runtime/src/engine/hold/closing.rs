@@ -1,9 +1,10 @@
 //! The end of a hold by its release.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::{Ending, Hold, Phase};
+use super::{Ending, Hold, Phase, State};
 use crate::backend::Release;
 use crate::clock::Moment;
 use crate::engine::local_queue::Turn;
@@ -17,14 +18,30 @@ pub(crate) struct Closing {
     pub(crate) turn: Option<Turn>,
     /// A renewal is in flight.
     pub(crate) is_renewing: bool,
+    how: HowToRelease,
+}
+
+/// What decides how a lease is released.
+#[derive(Clone, Copy)]
+struct HowToRelease {
+    /// The age that every `min_hold` asks for.
+    keep_until_age: Duration,
+    /// The store may still execute a request of the claim.
+    in_doubt: bool,
+}
+
+impl State {
+    fn how_to_release(&self) -> HowToRelease {
+        HowToRelease { keep_until_age: self.keep_until_age, in_doubt: self.in_doubt }
+    }
 }
 
 impl Hold {
     /// Stops renewal for good. A renewal that is in flight has to be awaited with
     /// [`renewal_finished`](Self::renewal_finished).
-    pub(crate) fn close(&self) -> Closing {
+    pub(crate) fn close(self: &Arc<Self>) -> Closing {
         self.watchdog.forget(self);
-        let closing = self.settled(&Moment::now(), |state| {
+        let close = |state: &mut State| {
             let before = match state.phase {
                 Phase::Ended(ending) => Err(ending),
                 Phase::Held | Phase::Closing => {
@@ -32,10 +49,21 @@ impl Hold {
                     Ok(())
                 }
             };
-            Closing { before, turn: state.turn.take(), is_renewing: state.renewing }
-        });
-        // Nested calls that are still polled, and extensions.
-        self.notify();
+            let how = state.how_to_release();
+            Closing { before, turn: state.turn.take(), is_renewing: state.renewing, how }
+        };
+        let closing = if self.is_fine() {
+            let mut state = self.state();
+            let closing = close(&mut state);
+            self.note_fine(&state);
+            closing
+        } else {
+            self.settled(&Moment::now(), close)
+        };
+        // Nested calls that are still polled, views of the guard, and extensions. All of them refer to the hold.
+        if Arc::strong_count(self) > 1 {
+            self.notify();
+        }
         closing
     }
 
@@ -59,16 +87,21 @@ impl Hold {
     }
 
     /// How to release the lease now.
-    pub(crate) fn release_with(&self) -> Release {
-        let (keep_until_age, late_acquire) = {
-            let state = self.state();
-            (state.keep_until_age, state.in_doubt)
-        };
+    pub(crate) fn release_now(&self) -> Release {
+        let how = self.state().how_to_release();
+        self.release_as(how)
+    }
+
+    /// The same, as it was when the hold was closed. A renewal that was in flight then may change it.
+    pub(crate) fn release_at_once(&self, closing: &Closing) -> Release {
+        self.release_as(closing.how)
+    }
+
+    fn release_as(&self, how: HowToRelease) -> Release {
+        let HowToRelease { keep_until_age, in_doubt } = how;
         // The clock is read only if there was a `min_hold`.
-        let left = (!keep_until_age.is_zero())
-            .then(|| keep_until_age.saturating_sub(self.since.elapsed()))
-            .filter(|left| !left.is_zero());
-        Release { keep_for: left, late_acquire }
+        let left = (!keep_until_age.is_zero()).then(|| keep_until_age.saturating_sub(self.age()));
+        Release { keep_for: left.filter(|left| !left.is_zero()), late_acquire: in_doubt }
     }
 
     /// Takes the front of the local queue, if the hold still has it.

@@ -17,7 +17,7 @@ impl Hold {
     pub(crate) async fn extend(self: &Arc<Self>, least: Duration) -> Result<(), LockError> {
         if least > LONGEST_EXTENSION {
             return Err(LockError::Unsupported {
-                backend: (&*self.backend.name).into(),
+                backend: (&*self.backend().name).into(),
                 option: format!("an extension by {least:?}: the longest is {LONGEST_EXTENSION:?}")
                     .into(),
             });
@@ -26,7 +26,7 @@ impl Hold {
         check()?;
         {
             let mut state = self.state();
-            state.extended_to_age = state.extended_to_age.max(self.since.elapsed() + least);
+            state.extended_to_age = state.extended_to_age.max(self.age() + least);
             self.note_fine(&state);
         }
         // In its own task, because a renewal that was sent must be awaited to its end.
@@ -61,6 +61,6 @@ impl Hold {
     /// Makes the release keep the key for at least this long from now.
     pub(crate) fn keep_at_least(&self, min_hold: Duration) {
         let mut state = self.state();
-        state.keep_until_age = state.keep_until_age.max(self.since.elapsed() + min_hold);
+        state.keep_until_age = state.keep_until_age.max(self.age() + min_hold);
     }
 }

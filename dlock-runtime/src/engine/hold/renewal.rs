@@ -51,39 +51,19 @@ pub(crate) enum Step {
 }
 
 impl Hold {
-    /// When the watchdog has to check this hold next.
-    pub(crate) fn due_at(&self, now: &Moment) -> Instant {
-        let state = self.state();
-        self.next_due(&state, now)
-    }
-
-    pub(super) fn next_due(&self, state: &State, now: &Moment) -> Instant {
-        let mut due = state.proved.after(state.validity);
-        if let Some(age) = self.expires_at_age(state) {
-            due = due.min(self.since.after(age));
-        }
-        if let Some(limit) = self.max_age(state) {
-            due = due.min(self.since.after(limit));
-        }
-        if self.is_renewed(state, now) && !state.renewing {
-            due = due.min(state.renew_at);
-        }
-        due
-    }
-
     /// Decides what to do at `now`. A renewal that is due soon is sent early, together with others.
     pub(crate) fn step(&self, now: &Moment) -> Step {
         self.settled(now, |state| {
             if state.phase != Phase::Held {
                 return Step::Nothing;
             }
-            let is_renewed = self.is_renewed(state, now) && !state.renewing;
+            let is_renewed = self.terms.is_renewed(state, now) && !state.renewing;
             if is_renewed && now.instant() + self.slack_in(state) >= state.renew_at {
                 state.renewing = true;
                 return Step::Renew;
             }
             // At least a millisecond, because a timer may fire slightly before the validity ends.
-            let due = self.next_due(state, now);
+            let due = self.terms.next_due(state, now);
             Step::Wait(due.max(now.instant() + Duration::from_millis(1)))
         })
     }
@@ -101,10 +81,10 @@ impl Hold {
         renewal_period(self.claim.ttl, state.validity) / EARLY_DIVISOR
     }
 
-    /// The instant at which the hold ends unless the renewal in flight succeeds. To be called while one is in flight:
-    /// then `due_at` does not include the next renewal.
+    /// The instant at which the hold ends unless the renewal in flight succeeds. To be called while one is in flight,
+    /// because the next one would count too.
     pub(crate) fn ends_at(&self, now: &Moment) -> Instant {
-        self.due_at(now)
+        self.terms.next_due(&self.state(), now)
     }
 
     /// The timeout of a renewal attempt that is sent now. It leaves time for retries.
@@ -146,7 +126,7 @@ impl Hold {
             }
             self.settle(state, now);
             match state.phase {
-                Phase::Held => (Step::Wait(self.next_due(state, now)), awaited),
+                Phase::Held => (Step::Wait(self.terms.next_due(state, now)), awaited),
                 Phase::Ended(_) | Phase::Closing => (Step::Nothing, true),
             }
         });

@@ -35,7 +35,7 @@ impl Batches {
 
     pub(super) fn add(&mut self, renewal: InFlight) {
         let Some(hold) = renewal.hold() else { return };
-        let backend = &hold.backend;
+        let backend = hold.backend();
         // The last one of a backend is the one with room.
         let batch = self.0.iter_mut().rev().find(|batch| Arc::ptr_eq(&batch.backend, backend));
         match batch.filter(|batch| batch.renewals.len() < MAX_BATCH) {

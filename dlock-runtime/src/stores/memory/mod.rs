@@ -1,7 +1,6 @@
 //! Locks inside one process: for tests, for single-process services, and as the simplest
 //! implementation of the backend contract.
 
-use std::collections::HashMap;
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
@@ -13,11 +12,15 @@ use crate::backend::{
     Answer, Answers, Attempt, Backend, Capabilities, Claim, Holder, LockState, MAX_LISTED, Release,
     Released, Renewal, SetAttempt, Watch,
 };
+use crate::clock;
 use crate::error::BackendError;
-use crate::key::LockKey;
+use crate::key::{KeyMap, LockKey};
 use crate::lock_table::record::{Decision, Micros, Part, Record, SetDecision, acquire_set, micros};
 use crate::stores::shared::tombstones::Tombstones;
 use crate::token::FencingToken;
+
+/// The fewest entries that are swept.
+const MIN_SWEEP: usize = 64;
 
 /// Times in entries are whole microseconds.
 const CLOCK_STEP: Duration = Duration::from_micros(1);
@@ -37,23 +40,29 @@ pub struct Memory {
 struct State {
     /// The origin of the entries' times.
     began: Instant,
-    entries: HashMap<LockKey, Record>,
+    entries: KeyMap<Record>,
+    /// Records that were in use and are empty again, so that a new one needs no allocation. A few at most.
+    spare: Vec<Record>,
     sweep_at: usize,
     /// One counter for all keys, so that a released key leaves nothing behind.
     last_token: u64,
-    watches: HashMap<LockKey, Vec<Arc<Bell>>>,
+    watches: KeyMap<Vec<Arc<Bell>>>,
     tombstones: Tombstones,
+    /// An acquire was abandoned, once.
+    has_tombstones: bool,
 }
 
 impl Default for Memory {
     fn default() -> Self {
         let state = State {
-            began: Instant::now(),
-            entries: HashMap::new(),
+            began: clock::instant(),
+            entries: KeyMap::default(),
+            spare: Vec::new(),
             sweep_at: 0,
             last_token: 0,
-            watches: HashMap::new(),
+            watches: KeyMap::default(),
             tombstones: Tombstones::default(),
+            has_tombstones: false,
         };
         Self { state: Arc::new(Mutex::new(state)) }
     }
@@ -88,19 +97,23 @@ impl Memory {
 
 impl State {
     fn now(&self) -> Micros {
-        micros(self.began.elapsed())
+        micros(clock::instant().saturating_duration_since(self.began))
     }
 
     fn try_acquire(&mut self, claim: &Claim) -> Attempt {
-        if self.tombstones.has(claim) {
+        if self.has_tombstones && self.tombstones.has(claim) {
             return Attempt::busy(None);
         }
         let now = self.now();
         // An acquire of a known key does not touch other keys.
-        if !self.entries.contains_key(&claim.key) {
+        if self.entries.len() >= self.sweep_at.max(MIN_SWEEP)
+            && !self.entries.contains_key(&claim.key)
+        {
             self.sweep(now);
         }
-        let entry = self.entries.entry(claim.key.clone()).or_default();
+        let spare = &mut self.spare;
+        let entry = self.entries.entry(claim.key.clone());
+        let entry = entry.or_insert_with(|| spare.pop().unwrap_or_default());
         let last_token = &mut self.last_token;
         let next_token = || {
             *last_token += 1;
@@ -121,7 +134,9 @@ impl State {
             return SetAttempt::busy(at, None, false);
         }
         let now = self.now();
-        self.sweep(now);
+        if self.entries.len() >= self.sweep_at.max(MIN_SWEEP) {
+            self.sweep(now);
+        }
         let removed =
             claims.iter().map(|claim| self.entries.remove(&claim.key).unwrap_or_default());
         let mut entries: Vec<Record> = removed.collect();
@@ -159,13 +174,15 @@ impl State {
     fn release(&mut self, claim: &Claim, release: Release) -> Released {
         if release.late_acquire {
             self.tombstones.note(claim);
+            self.has_tombstones = true;
         }
         let now = self.now();
         let Some(entry) = self.entries.get_mut(&claim.key) else {
             return Released::NotHeld;
         };
         let released = entry.release(claim, release, now);
-        self.notify(&claim.key);
+        let is_empty = entry.is_empty();
+        self.notify(&claim.key, is_empty);
         released
     }
 
@@ -197,31 +214,37 @@ impl State {
         entry.expire(now);
         let held = !entry.granted.is_empty();
         entry.granted.clear();
-        self.notify(key);
+        let is_empty = entry.is_empty();
+        self.notify(key, is_empty);
         held
     }
 
     /// Wakes the watches of a changed entry, and removes the entry if it is empty.
-    fn notify(&mut self, key: &LockKey) {
-        if self.entries.get(key).is_some_and(Record::is_empty) {
-            self.entries.remove(key);
+    fn notify(&mut self, key: &LockKey, is_empty: bool) {
+        const MAX_SPARE: usize = 16;
+        if is_empty
+            && let Some(record) = self.entries.remove(key)
+            && self.spare.len() < MAX_SPARE
+            && record.granted.capacity().max(record.queue.capacity()) <= MAX_SPARE
+        {
+            self.spare.push(record);
+        }
+        if self.watches.is_empty() {
+            return;
         }
         for bell in self.watches.get(key).into_iter().flatten() {
             bell.ring();
         }
     }
 
-    /// Removes expired entries whenever the map has doubled since the last sweep. The map therefore
-    /// has at most twice as many entries as are in use.
+    /// Removes expired entries. To be called whenever the map has doubled since the last sweep: it then has at most
+    /// twice as many entries as are in use.
     fn sweep(&mut self, now: Micros) {
-        const SMALLEST: usize = 64;
-        if self.entries.len() >= self.sweep_at.max(SMALLEST) {
-            self.entries.retain(|_, entry| {
-                entry.expire(now);
-                !entry.is_empty()
-            });
-            self.sweep_at = self.entries.len() * 2;
-        }
+        self.entries.retain(|_, entry| {
+            entry.expire(now);
+            !entry.is_empty()
+        });
+        self.sweep_at = self.entries.len() * 2;
     }
 }
 
