@@ -1,5 +1,6 @@
 //! ZooKeeper on real servers.
 
+mod batches;
 mod curator;
 mod ensemble;
 mod load;
@@ -39,6 +40,12 @@ pub(super) fn add(trials: &mut Trials) {
         an_outage_causes_few_connections,
         locks_live_below_the_chroot,
         an_invalid_url_is_a_one_line_error,
+    );
+    add!(ZOOKEEPER, batches:
+        concurrent_callers_share_their_requests,
+        one_removed_node_fails_only_its_own_release,
+        removed_folders_are_created_again_together,
+        cancelled_members_of_a_batch_leave_nothing,
     );
     add!(ZOOKEEPER, load:
         a_thousand_holds_are_kept,

@@ -84,13 +84,11 @@ impl ZooKeeperBuilder {
         let Address { hosts, credentials, .. } = address;
         let credentials: Vec<_> = credentials.into_iter().chain(self.credentials).collect();
         let acls = if credentials.is_empty() { Acls::anyone_all() } else { Acls::creator_all() };
-        let ensemble = Ensemble { hosts, credentials, timeout };
+        let ensemble = Ensemble { hosts, credentials, timeout, root, acls };
         let session = ensemble.first_connect().await?;
         let has_several = ensemble.credentials.len() > 1;
         let store = ZooKeeper(Arc::new(Inner {
             ensemble,
-            root,
-            acls,
             tombstones: Tombstones::default(),
             timeout: session.timeout,
             session: Mutex::new(Some(session)),
@@ -99,7 +97,7 @@ impl ZooKeeperBuilder {
             claims: Mutex::default(),
         }));
         if has_several {
-            store.open_folders(&acls).await?;
+            store.open_folders(&store.0.ensemble.acls).await?;
         }
         Ok(store)
     }

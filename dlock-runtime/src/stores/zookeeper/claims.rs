@@ -8,11 +8,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use zookeeper_client::{CreateMode, Error, MultiWriteResult};
+use tokio::sync::oneshot;
+use zookeeper_client::Error;
 
+use super::ZooKeeper;
+use super::batches::{Entered, Entry, Gate, Reply, Request};
 use super::queue::{self, QueueNode};
 use super::session::{Session, is_refusal};
-use super::{TRIES, ZooKeeper};
 use crate::backend::{Claim, Released};
 use crate::backoff::Backoff;
 use crate::clock::Moment;
@@ -23,8 +25,8 @@ use crate::token::FencingToken;
 /// What this process knows about a claim's node.
 #[derive(Clone)]
 pub(super) enum Known {
-    /// A create was sent in this session: the node may exist, or may exist soon.
-    Doubtful(Arc<Session>),
+    /// A create may have been sent in this session, or is about to be: the node may exist, or may exist soon.
+    Doubtful(Arc<Session>, Gate),
     There(Arc<OwnNode>),
     /// Like `Doubtful`, but the claim was released, and a task removes whatever may exist.
     Abandoned(Arc<Session>),
@@ -33,15 +35,26 @@ pub(super) enum Known {
 /// A claim's node in its queue.
 pub(super) struct OwnNode {
     pub(super) session: Arc<Session>,
-    pub(super) folder: String,
     pub(super) path: String,
+    /// How much of the path is that of the folder.
+    folder: usize,
     pub(super) sequence: i32,
     pub(super) token: FencingToken,
     /// The answer to a create was lost, so the claim may have more nodes, now or later.
     doubtful: bool,
 }
 
+/// A claim's node, and the names that were read in its folder after it had joined the queue.
+pub(super) struct Joined {
+    pub(super) node: Arc<OwnNode>,
+    pub(super) names: Option<Vec<String>>,
+}
+
 impl OwnNode {
+    pub(super) fn folder(&self) -> &str {
+        &self.path[..self.folder]
+    }
+
     /// How long the node provably lasts, counted from this moment.
     pub(super) fn lasts_from(&self, began: Moment) -> Duration {
         Moment::now().since(&began) + self.session.remaining()
@@ -51,7 +64,7 @@ impl OwnNode {
 impl Known {
     fn session(&self) -> &Arc<Session> {
         match self {
-            Self::Doubtful(session) | Self::Abandoned(session) => session,
+            Self::Doubtful(session, _) | Self::Abandoned(session) => session,
             Self::There(node) => &node.session,
         }
     }
@@ -71,25 +84,31 @@ impl ZooKeeper {
     pub(super) fn own_node(&self, owner: &OwnerId) -> Option<Arc<OwnNode>> {
         match self.known(owner)? {
             Known::There(node) => Some(node),
-            Known::Doubtful(_) | Known::Abandoned(_) => None,
+            Known::Doubtful(..) | Known::Abandoned(_) => None,
         }
     }
 
     /// The claim's node in its queue. It is created if the claim has none.
-    pub(super) async fn join_queue(&self, claim: &Claim) -> Result<Arc<OwnNode>, BackendError> {
+    pub(super) async fn join_queue(&self, claim: &Claim) -> Result<Joined, BackendError> {
         let (session, doubtful) = match self.known(&claim.owner) {
-            Some(Known::There(node)) => return Ok(node),
-            Some(Known::Doubtful(session)) => (session, true),
+            Some(Known::There(node)) => return Ok(Joined { node, names: None }),
+            Some(Known::Doubtful(session, gate)) => {
+                // The earlier create must not be sent beside the one below.
+                session.close(&gate);
+                (session, true)
+            }
             Some(Known::Abandoned(_)) => return Err(self.gone("the claim was released")),
             None => (self.session().await?, false),
         };
         if doubtful && let Some(node) = self.find_again(&session, claim).await? {
-            return Ok(node);
+            return Ok(Joined { node, names: None });
         }
         // The claim is doubtful until the create is answered.
-        self.claims().insert(claim.owner, Known::Doubtful(Arc::clone(&session)));
-        match self.create(&session, claim).await {
-            Ok(node) => Ok(self.note(claim, OwnNode { doubtful, ..node })),
+        let gate = Gate::default();
+        let known = Known::Doubtful(Arc::clone(&session), gate.clone());
+        self.claims().insert(claim.owner, known);
+        match self.create(&session, claim, gate).await {
+            Ok(entered) => self.joined(session, claim, entered, doubtful),
             Err(error) if is_refusal(&error) => {
                 if !doubtful {
                     self.claims().remove(&claim.owner);
@@ -98,9 +117,35 @@ impl ZooKeeper {
             }
             Err(error) => {
                 let found = self.find_again(&session, claim).await?;
-                found.ok_or_else(|| self.failed(&error))
+                let node = found.ok_or_else(|| self.failed(&error))?;
+                Ok(Joined { node, names: None })
             }
         }
+    }
+
+    async fn create(&self, session: &Session, claim: &Claim, gate: Gate) -> Result<Entered, Error> {
+        let folder = queue::folder(&session.root, &claim.key);
+        let prefix = format!("{folder}/{}", queue::prefix(&claim.owner, claim.mode));
+        let data = claim.client_info.to_text();
+        let entry = Entry { folder, prefix, data, gate };
+        match session.creates.send(Request::Enter(entry)).await? {
+            Reply::Entered(entered) => Ok(entered),
+            Reply::Left => Err(Error::UnexpectedError("no answer to a create".to_owned())),
+        }
+    }
+
+    fn joined(
+        &self,
+        session: Arc<Session>,
+        claim: &Claim,
+        entered: Entered,
+        doubtful: bool,
+    ) -> Result<Joined, BackendError> {
+        let Entered { path, sequence, czxid, names } = entered;
+        let folder = path.rfind('/').unwrap_or(0);
+        let token = FencingToken::new(czxid.unsigned_abs());
+        let node = self.note(claim, OwnNode { session, path, folder, sequence, token, doubtful });
+        Ok(Joined { node, names: Some(names.map_err(|error| self.failed(&error))?) })
     }
 
     fn note(&self, claim: &Claim, node: OwnNode) -> Arc<OwnNode> {
@@ -109,83 +154,13 @@ impl ZooKeeper {
         node
     }
 
-    async fn create(&self, session: &Arc<Session>, claim: &Claim) -> Result<OwnNode, Error> {
-        let data = claim.client_info.to_text();
-        let folder = queue::folder(&self.0.root, &claim.key);
-        let prefix = format!("{folder}/{}", queue::prefix(&claim.owner, claim.mode));
-        let client = &session.client;
-        let node = |path: String, sequence: i32, czxid: i64| OwnNode {
-            session: Arc::clone(session),
-            folder: folder.clone(),
-            path,
-            sequence,
-            token: FencingToken::new(czxid.unsigned_abs()),
-            doubtful: false,
-        };
-        for _ in 0..TRIES {
-            let options = CreateMode::EphemeralSequential.with_acls(self.0.acls);
-            let sent = Moment::now();
-            let created =
-                session.write(sent, client.create(&prefix, data.as_bytes(), &options)).await;
-            match created {
-                Ok((stat, sequence)) => {
-                    // The server's counter has 32 bits.
-                    let sequence =
-                        i32::try_from(sequence.into_i64()).map_err(|_| Error::Unimplemented)?;
-                    return Ok(node(format!("{prefix}{sequence:010}"), sequence, stat.czxid));
-                }
-                Err(Error::NoNode) => {}
-                Err(error) => return Err(error),
-            }
-            // The folder does not exist: the key is new, or was unused for a while.
-            if let Some(path) = self.create_with_folder(session, &folder, &prefix, &data).await?
-                && let Some(parsed) = queue::parse(path.clone())
-                && let Some(stat) = client.check_stat(&path).await?
-            {
-                return Ok(node(path, parsed.sequence, stat.czxid));
-            }
-        }
-        Err(Error::NoNode)
-    }
-
-    /// Creates the folder and the node in it, both or neither, because the server never removes a folder that never
-    /// had a node. The answer is `None` if another client created the folder first, or if the root was missing.
-    async fn create_with_folder(
-        &self,
-        session: &Session,
-        folder: &str,
-        prefix: &str,
-        data: &str,
-    ) -> Result<Option<String>, Error> {
-        let client = &session.client;
-        let container = CreateMode::Container.with_acls(self.0.acls);
-        let mut both = client.new_multi_writer();
-        both.add_create(folder, &[], &container)?;
-        let node = CreateMode::EphemeralSequential.with_acls(self.0.acls);
-        both.add_create(prefix, data.as_bytes(), &node)?;
-        let sent = Moment::now();
-        let committed = async { both.commit().await.map_err(Error::from) };
-        match session.write(sent, committed).await {
-            Ok(mut results) => match results.pop() {
-                Some(MultiWriteResult::Create { path, .. }) => Ok(Some(path)),
-                _ => Err(Error::UnexpectedError("the answer to a create has no path".to_owned())),
-            },
-            Err(Error::NodeExists) => Ok(None),
-            Err(Error::NoNode) => {
-                client.mkdir(&self.0.root, &container).await?;
-                Ok(None)
-            }
-            Err(error) => Err(error),
-        }
-    }
-
     /// The node of a doubtful claim, if it exists. If there are several, it is the first one.
     async fn find_again(
         &self,
         session: &Arc<Session>,
         claim: &Claim,
     ) -> Result<Option<Arc<OwnNode>>, BackendError> {
-        let folder = queue::folder(&self.0.root, &claim.key);
+        let folder = queue::folder(&self.0.ensemble.root, &claim.key);
         let found = self.find(session, &folder, &claim.owner).await?;
         for node in found {
             let path = format!("{folder}/{}", node.name);
@@ -195,8 +170,8 @@ impl ZooKeeper {
                 claim,
                 OwnNode {
                     session: Arc::clone(session),
-                    folder,
                     path,
+                    folder: folder.len(),
                     sequence: node.sequence,
                     token: FencingToken::new(stat.czxid.unsigned_abs()),
                     doubtful: true,
@@ -214,6 +189,7 @@ impl ZooKeeper {
         owner: &OwnerId,
     ) -> Result<Vec<QueueNode>, BackendError> {
         let prefix = queue::identity(owner);
+        let _room = self.0.room.enter().await;
         // From here on, what an old connection of the session to another server left behind is rejected. The same server
         // may still execute it: see `remove_doubtful`.
         let mut nodes = self.queue(session, folder).await?;
@@ -224,7 +200,7 @@ impl ZooKeeper {
     /// Forgets a node that another client removed. The next try creates another one.
     pub(super) fn removed(&self, claim: &Claim, node: &OwnNode) -> BackendError {
         if node.doubtful {
-            let doubtful = Known::Doubtful(Arc::clone(&node.session));
+            let doubtful = Known::Doubtful(Arc::clone(&node.session), Gate::default());
             self.claims().insert(claim.owner, doubtful);
         } else {
             self.claims().remove(&claim.owner);
@@ -243,7 +219,7 @@ impl ZooKeeper {
     pub(super) async fn remove(&self, claim: &Claim) -> Result<Released, BackendError> {
         let released = match self.known(&claim.owner) {
             Some(Known::There(node)) => {
-                let removed = self.delete(&node.session, &node.path).await?;
+                let removed = self.delete(&node.session, node.path.clone()).await?;
                 if node.doubtful {
                     self.remove_doubtful(&node.session, claim).await?;
                 } else {
@@ -251,7 +227,7 @@ impl ZooKeeper {
                 }
                 removed
             }
-            Some(Known::Doubtful(session) | Known::Abandoned(session)) => {
+            Some(Known::Doubtful(session, _) | Known::Abandoned(session)) => {
                 self.remove_doubtful(&session, claim).await?;
                 false
             }
@@ -265,9 +241,9 @@ impl ZooKeeper {
     }
 
     /// Deletes a node. The answer is false if it no longer existed.
-    async fn delete(&self, session: &Session, path: &str) -> Result<bool, BackendError> {
-        match session.write(Moment::now(), session.client.delete(path, None)).await {
-            Ok(()) => Ok(true),
+    async fn delete(&self, session: &Session, path: String) -> Result<bool, BackendError> {
+        match session.deletes.send(Request::Leave(path)).await {
+            Ok(_) => Ok(true),
             Err(Error::NoNode | Error::SessionExpired | Error::ClientClosed) => Ok(false),
             Err(error) => Err(self.failed(&error)),
         }
@@ -280,32 +256,36 @@ impl ZooKeeper {
         session: &Arc<Session>,
         claim: &Claim,
     ) -> Result<(), BackendError> {
-        let folder = queue::folder(&self.0.root, &claim.key);
-        let answer = self.remove_all(session, &folder, &claim.owner).await;
+        let folder = queue::folder(&session.root, &claim.key);
         let abandoned = Known::Abandoned(Arc::clone(session));
         let before = self.claims().insert(claim.owner, abandoned);
-        if !matches!(before, Some(Known::Abandoned(_))) {
-            self.remove_later(session, folder, claim.owner, answer.is_ok());
+        if let Some(Known::Abandoned(_)) = before {
+            return self.remove_all(session, &folder, &claim.owner).await;
         }
-        answer
+        if let Some(Known::Doubtful(session, gate)) = before {
+            // Whatever is sent from here on shows every node that was created.
+            session.close(&gate);
+        }
+        let first = self.remove_in_background(session, folder, claim.owner);
+        first.await.unwrap_or_else(|_| Err(self.failed(&Error::ConnectionLoss)))
     }
 
-    /// Retries until it has succeeded or the session ends, because the nodes exist as long as the session does.
-    fn remove_later(
+    /// Removes an owner's nodes now and once more later, and tells how the first attempt went. Retries until it has
+    /// succeeded or the session ends, because the nodes exist as long as the session does.
+    fn remove_in_background(
         &self,
         session: &Arc<Session>,
         folder: String,
         owner: OwnerId,
-        removed_once: bool,
-    ) {
+    ) -> oneshot::Receiver<Result<(), BackendError>> {
         let timeout = session.timeout;
         let (inner, session) = (Arc::downgrade(&self.0), Arc::downgrade(session));
+        let (first, told) = oneshot::channel();
+        let mut first = Some(first);
         tokio::spawn(async move {
             for is_late in [false, true] {
                 if is_late {
                     tokio::time::sleep(timeout / 2).await;
-                } else if removed_once {
-                    continue;
                 }
                 let mut pauses = Backoff::new(timeout / 20, timeout / 2);
                 loop {
@@ -316,7 +296,13 @@ impl ZooKeeper {
                         return;
                     }
                     let store = Self(inner);
-                    if store.remove_all(&session, &folder, &owner).await.is_ok() {
+                    let answer = store.remove_all(&session, &folder, &owner).await;
+                    let removed = answer.is_ok();
+                    if let Some(first) = first.take() {
+                        // The caller may be gone.
+                        let _ = first.send(answer);
+                    }
+                    if removed {
                         break;
                     }
                     drop((store, session));
@@ -331,6 +317,7 @@ impl ZooKeeper {
                 }
             }
         });
+        told
     }
 
     async fn remove_all(
@@ -340,7 +327,7 @@ impl ZooKeeper {
         owner: &OwnerId,
     ) -> Result<(), BackendError> {
         for node in self.find(session, folder, owner).await? {
-            self.delete(session, &format!("{folder}/{}", node.name)).await?;
+            self.delete(session, format!("{folder}/{}", node.name)).await?;
         }
         Ok(())
     }

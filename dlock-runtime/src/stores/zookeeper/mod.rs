@@ -17,24 +17,28 @@
 //!
 //! [*Recipes: Locks*]: https://zookeeper.apache.org/doc/current/recipes.html#sc_recipes_Locks
 
+mod batches;
 mod builder;
 mod checks;
 mod claims;
+mod folders;
 mod operators;
 mod proofs;
 mod queue;
 mod reconnecting;
 mod session;
+mod singles;
+mod transaction;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use zookeeper_client::{Acls, Error};
+use zookeeper_client::Error;
 
 pub use self::builder::ZooKeeperBuilder;
-use self::claims::{Known, OwnNode};
+use self::claims::{Joined, Known, OwnNode};
 use self::queue::QueueNode;
 use self::reconnecting::Reconnecting;
 use self::session::{Ensemble, Session};
@@ -54,9 +58,6 @@ use crate::stores::shared::tombstones::Tombstones;
 /// The session timeouts after which a crashed holder's lock is free: two, and one more for an election.
 const TIMEOUTS: u32 = 3;
 
-/// How often a create is tried while the server removes the folder at the same moment.
-const TRIES: usize = 5;
-
 /// Locks in a ZooKeeper ensemble (3.5 or newer).
 ///
 /// All locks of a backend share one session. Clones share it, too.
@@ -65,14 +66,11 @@ pub struct ZooKeeper(Arc<Inner>);
 
 struct Inner {
     ensemble: Ensemble,
-    /// The chroot and the root folder, with which every path starts.
-    root: String,
-    acls: Acls<'static>,
     /// The session timeout that the server granted. It may be longer than the requested one.
     timeout: Duration,
     session: Mutex<Option<Arc<Session>>>,
     reconnecting: Reconnecting,
-    /// For acquires and releases.
+    /// For reads of a queue, except those that belong to a create.
     room: InFlightLimit,
     claims: Mutex<HashMap<OwnerId, Known>>,
     tombstones: Tombstones,
@@ -115,23 +113,33 @@ impl ZooKeeper {
         self.0.ensemble.explain("failed", error)
     }
 
-    /// What the claim finds ahead of its node, or `None` if the node was removed.
-    async fn view(
+    /// Joins the queue, unless the claim is in it already. Returns its node and what it finds ahead of it.
+    async fn stand_in_queue(
         &self,
         claim: &Claim,
-        own: &OwnNode,
-    ) -> Result<Option<QueueView<QueueNode>>, BackendError> {
-        let session = &own.session;
-        let names = session.read(Moment::now(), session.client.list_children(&own.folder)).await;
-        let nodes = match names {
-            Ok(names) => queue::nodes(names),
-            Err(Error::NoNode) => vec![],
-            Err(error) => return Err(self.failed(&error)),
+    ) -> Result<(Arc<OwnNode>, QueueView<QueueNode>), BackendError> {
+        let Joined { node: own, names } = self.join_queue(claim).await?;
+        let names = match names {
+            Some(names) => names,
+            None => self.names(&own).await?,
         };
+        let nodes = queue::nodes(names);
         if nodes.iter().all(|node| node.sequence != own.sequence) {
-            return Ok(None);
+            return Err(self.removed(claim, &own));
         }
-        Ok(Some(queue::view(claim, own.sequence, nodes)))
+        let view = queue::view(claim, own.sequence, nodes);
+        Ok((own, view))
+    }
+
+    /// The names in the folder of this node.
+    async fn names(&self, own: &OwnNode) -> Result<Vec<String>, BackendError> {
+        let _room = self.0.room.enter().await;
+        let session = &own.session;
+        match session.read(Moment::now(), session.client.list_children(own.folder())).await {
+            Ok(names) => Ok(names),
+            Err(Error::NoNode) => Ok(vec![]),
+            Err(error) => Err(self.failed(&error)),
+        }
     }
 
     /// Grants the lock to this node, for as long as the session is proved.
@@ -170,7 +178,7 @@ impl ZooKeeper {
         own: &OwnNode,
     ) -> Result<(), BackendError> {
         let session = &own.session;
-        let watched = session.client.list_and_watch_children(&own.folder);
+        let watched = session.client.list_and_watch_children(own.folder());
         let (names, changed) = match session.read(Moment::now(), watched).await {
             Err(Error::NoNode) => return Ok(()),
             answer => answer.map_err(|error| self.failed(&error))?,
@@ -204,12 +212,8 @@ impl AsyncBackend for ZooKeeper {
         if self.0.tombstones.has(claim) {
             return Ok(Attempt::busy(None));
         }
-        let _room = self.0.room.enter().await;
         let began = Moment::now();
-        let own = self.join_queue(claim).await?;
-        let Some(QueueView { position, other_permits }) = self.view(claim, &own).await? else {
-            return Err(self.removed(claim, &own));
-        };
+        let (own, QueueView { position, other_permits }) = self.stand_in_queue(claim).await?;
         match position {
             Position::Admitted => {
                 let granted = self.grant(claim, &own, began).await?;
@@ -229,23 +233,17 @@ impl AsyncBackend for ZooKeeper {
         }
         let began = Moment::now();
         loop {
-            let room = self.0.room.enter().await;
-            let own = self.join_queue(claim).await?;
-            let Some(QueueView { position, other_permits }) = self.view(claim, &own).await? else {
-                return Err(self.removed(claim, &own));
-            };
+            let (own, QueueView { position, other_permits }) = self.stand_in_queue(claim).await?;
             match position {
                 Position::Admitted => {
                     let granted = self.grant(claim, &own, began).await?;
                     return Ok(granted.with_other_permits(other_permits));
                 }
                 Position::Behind(blocker) => {
-                    drop(room);
-                    let path = format!("{}/{}", own.folder, blocker.name);
+                    let path = format!("{}/{}", own.folder(), blocker.name);
                     self.until_gone(&own.session, &path).await?;
                 }
                 Position::Crowded => {
-                    drop(room);
                     self.until_a_holder_leaves(claim, &own).await?;
                 }
             }
@@ -265,7 +263,6 @@ impl AsyncBackend for ZooKeeper {
         if release.late_acquire {
             self.0.tombstones.note(claim);
         }
-        let _room = self.0.room.enter().await;
         // Whether a create may still be in flight is known from `claims`, not from `late_acquire`.
         self.remove(claim).await
     }
@@ -297,7 +294,7 @@ impl fmt::Debug for ZooKeeper {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ZooKeeper")
             .field("hosts", &self.0.ensemble.hosts)
-            .field("root", &self.0.root)
+            .field("root", &self.0.ensemble.root)
             .finish_non_exhaustive()
     }
 }

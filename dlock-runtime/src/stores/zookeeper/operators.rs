@@ -54,7 +54,7 @@ impl ZooKeeper {
     /// Opens the root and the existing folders to all credentials of this session. One of them must be allowed to.
     pub(super) async fn open_folders(&self, acls: &[Acl]) -> Result<(), BackendError> {
         let session = self.session().await?;
-        let root = &self.0.root;
+        let root = &self.0.ensemble.root;
         if root.is_empty() {
             return Ok(());
         }
@@ -80,7 +80,7 @@ impl ZooKeeper {
 
     pub(super) async fn states(&self, prefix: &str) -> Result<Vec<LockState>, BackendError> {
         let session = self.session().await?;
-        let root = if self.0.root.is_empty() { "/" } else { &self.0.root };
+        let root = if self.0.ensemble.root.is_empty() { "/" } else { &self.0.ensemble.root };
         let client = &session.client;
         // A follower may not know yet about a folder that was created through another server.
         let folders = async {
@@ -108,7 +108,7 @@ impl ZooKeeper {
     }
 
     async fn state(&self, session: &Session, key: LockKey) -> Result<LockState, BackendError> {
-        let folder = queue::folder(&self.0.root, &key);
+        let folder = queue::folder(&self.0.ensemble.root, &key);
         let (holding, waiting) = split_holders(self.queue(session, &folder).await?);
         let (mut holders, mut waiters) = (vec![], vec![]);
         for node in holding {
@@ -150,7 +150,7 @@ impl ZooKeeper {
     /// client that made its lock revocable is notified.
     pub(super) async fn revoke_holds(&self, key: &LockKey) -> Result<bool, BackendError> {
         let session = self.session().await?;
-        let folder = queue::folder(&self.0.root, key);
+        let folder = queue::folder(&self.0.ensemble.root, key);
         let mut held = false;
         for node in self.holders(&session, &folder).await? {
             let Some(holder) = self.holder(&session, &folder, &node).await? else { continue };
@@ -174,7 +174,7 @@ impl ZooKeeper {
 
     pub(super) async fn holder_of(&self, key: &LockKey) -> Result<Option<Holder>, BackendError> {
         let session = self.session().await?;
-        let folder = queue::folder(&self.0.root, key);
+        let folder = queue::folder(&self.0.ensemble.root, key);
         let Some(head) = self.holders(&session, &folder).await?.into_iter().next() else {
             return Ok(None);
         };
@@ -183,7 +183,7 @@ impl ZooKeeper {
 
     pub(super) async fn delete_holds(&self, key: &LockKey) -> Result<bool, BackendError> {
         let session = self.session().await?;
-        let folder = queue::folder(&self.0.root, key);
+        let folder = queue::folder(&self.0.ensemble.root, key);
         let mut held = false;
         for node in self.holders(&session, &folder).await? {
             let path = format!("{folder}/{}", node.name);

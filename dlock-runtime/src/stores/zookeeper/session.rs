@@ -4,12 +4,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use zookeeper_client::{Client, Error, SessionState};
+use zookeeper_client::{Acls, Client, Error, SessionState};
 
+use super::batches::Wire;
 use super::checks::Checks;
+use super::folders::Folders;
 use super::proofs::Proofs;
 use crate::clock::Moment;
 use crate::error::BackendError;
+use crate::stores::shared::batcher::Batcher;
 
 /// How long the first connect retries while no server answers. When many processes connect at once, some of them wait
 /// for their server longer than the client does, whose limit is two fifths of the session timeout.
@@ -18,7 +21,7 @@ const CONNECTING: Duration = Duration::from_secs(5);
 /// The longest pause between two of these tries.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// How to reach the ensemble.
+/// How to reach the ensemble, and where in it the locks are.
 #[derive(Clone)]
 pub(super) struct Ensemble {
     /// Hosts and ports, separated by commas. Messages show them.
@@ -26,14 +29,25 @@ pub(super) struct Ensemble {
     /// Each `user:password`.
     pub(super) credentials: Vec<String>,
     pub(super) timeout: Duration,
+    /// The chroot and the root folder, with which every path starts.
+    pub(super) root: String,
+    pub(super) acls: Acls<'static>,
 }
 
 /// One session.
 pub(super) struct Session {
     pub(super) client: Client,
     pub(super) timeout: Duration,
+    pub(super) root: String,
+    pub(super) acls: Acls<'static>,
     proofs: Mutex<Proofs>,
     pub(super) checks: Checks,
+    pub(super) creates: Batcher<Wire>,
+    /// Not together with creates: a release does not wait behind thousands of acquires.
+    pub(super) deletes: Batcher<Wire>,
+    pub(super) folders: Mutex<Folders>,
+    /// Held while a create is sent or a gate is closed.
+    pub(super) sending: Mutex<()>,
     /// Set when an answer says that the session has ended. The state of the client may not show it.
     closed: AtomicBool,
 }
@@ -65,8 +79,19 @@ impl Ensemble {
             .map_err(|error| self.explain("could not be reached", &error).not_sent())?;
         let timeout = client.session_timeout();
         let proofs = Mutex::new(Proofs::new(timeout, asked_for));
-        let (checks, closed) = (Checks::default(), AtomicBool::new(false));
-        let session = Arc::new(Session { client, timeout, proofs, checks, closed });
+        let session = Arc::new_cyclic(|session| Session {
+            client,
+            timeout,
+            root: self.root.clone(),
+            acls: self.acls,
+            proofs,
+            checks: Checks::default(),
+            creates: Batcher::new(Wire::new(Weak::clone(session))),
+            deletes: Batcher::new(Wire::new(Weak::clone(session))),
+            folders: Mutex::default(),
+            sending: Mutex::default(),
+            closed: AtomicBool::new(false),
+        });
         tokio::spawn(beat(Arc::downgrade(&session)));
         Ok(session)
     }
