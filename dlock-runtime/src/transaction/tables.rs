@@ -33,5 +33,5 @@ pub async fn create_tables<DB: RowLockDatabase>(pool: &Pool<DB>) -> Result<(), B
 }
 
 pub(crate) fn store<DB: Dialect>(pool: Pool<DB>) -> Store<DB> {
-    Store { pool, limit: DEFAULT_LIMIT }
+    Store::shared(pool, DEFAULT_LIMIT)
 }

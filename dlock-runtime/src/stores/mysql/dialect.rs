@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use sqlx::mysql::MySqlDatabaseError;
 
+use crate::stores::shared::sql::prepared::{Call, Prepared};
 use crate::stores::shared::sql::store::Dialect;
 use crate::stores::shared::sql::{self, Reply, hex};
 
@@ -49,10 +50,28 @@ impl Dialect for sqlx::MySql {
         )
     }
 
+    /// Nothing is prepared.
+    fn call(call: &Call<'_>, _: bool, limit: Duration, wait: Option<Duration>) -> (String, usize) {
+        (Self::bounded(&call.in_one(), wait.unwrap_or(limit)), 0)
+    }
+
+    fn prepare(_: &[Prepared]) -> String {
+        String::new()
+    }
+
+    fn is_unprepared(_: &sqlx::Error) -> bool {
+        false
+    }
+
     fn is_rolled_back(error: &sqlx::Error) -> bool {
         // lock wait timeout, deadlock, query interrupted, statement time limit (MariaDB, MySQL), row
         // changed since it was read (MariaDB), rolled back by another member of the group (MySQL)
         matches!(number(error), Some(1205 | 1213 | 1317 | 1969 | 3024 | 1020 | 3101))
+    }
+
+    fn is_conflict(error: &sqlx::Error) -> bool {
+        // deadlock, row changed since it was read (MariaDB), rolled back by another member of the group (MySQL)
+        matches!(number(error), Some(1213 | 1020 | 3101))
     }
 
     fn is_out_of_range(error: &sqlx::Error) -> bool {

@@ -31,7 +31,7 @@ const IDLE: &str = "lock_key <> '' AND used_at < UTC_TIMESTAMP(6) - INTERVAL 1 H
 /// # Cancel safety
 /// Cancel safe: rows that were deleted stay deleted.
 pub async fn delete_idle_rows(pool: &MySqlPool) -> Result<u64, BackendError> {
-    let store = Store { pool: pool.clone(), limit: DEFAULT_LIMIT };
+    let store = Store::shared(pool.clone(), DEFAULT_LIMIT);
     // Written long enough ago for every statement in flight to see it.
     let floor = "SELECT token FROM dlock_rows WHERE lock_key = '' AND used_at < UTC_TIMESTAMP(6) - INTERVAL 1 MINUTE";
     let Some(floor) = store.run(floor.to_owned()).await?.row().map(token).transpose()? else {
@@ -66,7 +66,7 @@ pub async fn delete_idle_rows(pool: &MySqlPool) -> Result<u64, BackendError> {
 /// and wait for, all of them.
 async fn delete(store: &Store<MySql>, keys: &str) -> Result<u64, BackendError> {
     let work = async {
-        let mut connection = Checkout::new(store.pool.acquire().await?);
+        let mut connection = Checkout::new(store.connections.pool().acquire().await?);
         let lock = format!(
             "START TRANSACTION; SELECT token, lock_key FROM dlock_rows FORCE INDEX (PRIMARY) WHERE lock_key IN ({keys}) AND {IDLE} FOR UPDATE SKIP LOCKED"
         );

@@ -1,22 +1,25 @@
 //! How MySQL answers the statements about leases.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
-use sqlx::MySql;
 use sqlx::mysql::{MySqlConnectOptions, MySqlQueryResult, MySqlRow};
+use sqlx::{MySql, Row};
 
 use super::statements::Statements;
 use super::sweep;
-use crate::backend::{Attempt, Claim, Release, validity_of};
+use crate::backend::{Claim, Release};
 use crate::client_info::ClientInfo;
 use crate::error::BackendError;
 use crate::key::LockKey;
-use crate::lock_table::row::{Change, LeaseRow, Purpose, RowOwner, RowStore as _};
+use crate::lock_table::row::{Change, LeaseRow, RowOwner};
+use crate::stores::shared::sql::store::{Dialect as _, Message, Tries};
 use crate::stores::shared::sql::{Reply, read, read_micros};
-use crate::stores::shared::sql_leases::LeaseDialect;
+use crate::stores::shared::sql_leases::connections::{Lane, LeaseStore};
 use crate::stores::shared::sql_leases::leases::Leases;
 use crate::stores::shared::sql_leases::rows::Rows;
-use crate::token::FencingToken;
+use crate::stores::shared::sql_leases::together::{Found, How};
+use crate::stores::shared::sql_leases::{LeaseDialect, LeaseStatements as _};
 
 /// How many rows one statement changes at most: MySQL joins 61 tables.
 const MOST_JOINED: usize = 50;
@@ -84,25 +87,72 @@ impl LeaseDialect for Statements {
         Ok(String::from_utf8_lossy(read(row, 8)?).into_owned().into())
     }
 
-    async fn acquire_alone(
-        rows: &Rows<'_, Self>,
-        claim: &Claim,
-    ) -> Result<Option<Attempt>, BackendError> {
-        let reply = rows.store().run_acquire(&rows.doubt, &rows.sql().acquire(claim)).await?;
-        if !Self::is_changed(&reply) {
-            // No row was inserted or found: the row without a key is missing.
-            return Err(BackendError::permanent(format!(
-                "mysql: the row without a key is gone from `{}`; run `src/stores/mysql/leases.sql` of dlock-runtime again",
-                rows.sql().table
-            )));
+    async fn acquire_each(
+        &self,
+        store: &LeaseStore<MySql>,
+        claims: &[&Claim],
+        how: How<'_>,
+    ) -> Result<Vec<Found>, sqlx::Error> {
+        if let [claim] = claims {
+            let reply = alone(store, Lane::Acquires, &self.acquire(claim), how).await?;
+            if !Self::is_changed(&reply) {
+                return Err(self.has_no_first_row());
+            }
+            let token = insert_id(&reply);
+            return Ok(vec![if token > 0 { Found::Free(token) } else { Found::Unclear }]);
         }
-        if let token @ 1.. = insert_id(&reply) {
-            return Ok(Some(Attempt::granted(FencingToken::new(token), validity_of(claim.ttl))));
+        let reply = together(store, Lane::Acquires, &self.acquire_several(claims), how).await?;
+        let mut rows = Vec::with_capacity(claims.len());
+        for row in &reply.rows[2] {
+            let key: Vec<u8> = row.try_get(0)?;
+            let owner: Option<String> = row.try_get(1)?;
+            let (token, left, is_shared) = (row.try_get(2)?, row.try_get(3)?, row.try_get(4)?);
+            rows.push((key, owner, token, left, is_shared));
         }
-        Ok(match rows.look(claim, Purpose::Acquire).await? {
-            Some(row) if row.has_group() => None,
-            row => Some(Attempt::busy(Some(row.map_or(Duration::ZERO, |row| row.left())))),
-        })
+        let found = claims.iter().map(|claim| {
+            let key = claim.key.as_str().as_bytes();
+            let row =
+                rows.binary_search_by(|row| row.0.as_slice().cmp(key)).ok().map(|at| &rows[at]);
+            let Some((_, owner, token, left, is_shared)) = row else { return Found::Unclear };
+            let (token, left, is_shared): (u64, i64, i64) = (*token, *left, *is_shared);
+            let is_ours = owner.as_ref().is_some_and(|owner| *owner == claim.owner.to_string());
+            match u64::try_from(left) {
+                _ if is_shared != 0 => Found::Unclear,
+                Ok(1..) if is_ours => Found::Free(token),
+                Ok(left @ 1..) => Found::Held(Duration::from_micros(left)),
+                _ => Found::Unclear,
+            }
+        });
+        Ok(found.collect())
+    }
+
+    async fn renew_each(
+        &self,
+        store: &LeaseStore<MySql>,
+        claims: &[&Claim],
+        how: How<'_>,
+    ) -> Result<Vec<bool>, sqlx::Error> {
+        if let [claim] = claims {
+            let reply = alone(store, Lane::Holds, &self.renew(claim), how).await?;
+            return Ok(vec![Self::is_changed(&reply)]);
+        }
+        let reply = together(store, Lane::Holds, &self.renew_several(claims), how).await?;
+        owned(&reply.rows[2], claims)
+    }
+
+    async fn release_each(
+        &self,
+        store: &LeaseStore<MySql>,
+        claims: &[&Claim],
+        how: How<'_>,
+    ) -> Result<Vec<bool>, sqlx::Error> {
+        if let [claim] = claims {
+            let statement = self.release(claim, Release::default());
+            let reply = alone(store, Lane::Holds, &statement, how).await?;
+            return Ok(vec![Self::is_changed(&reply)]);
+        }
+        let reply = together(store, Lane::Holds, &self.release_several(claims), how).await?;
+        owned(&reply.rows[1], claims)
     }
 
     async fn exchange_all(
@@ -127,4 +177,51 @@ impl LeaseDialect for Statements {
 /// What the statement answered through its last insert id.
 fn insert_id(reply: &Reply<MySql>) -> u64 {
     reply.last.as_ref().map_or(0, MySqlQueryResult::last_insert_id)
+}
+
+impl Statements {
+    fn has_no_first_row(&self) -> sqlx::Error {
+        let problem = format!(
+            "the row without a key is gone from `{}`; run `src/stores/mysql/leases.sql` of dlock-runtime again",
+            self.table
+        );
+        sqlx::Error::Configuration(problem.into())
+    }
+}
+
+/// Sends a statement.
+async fn alone(
+    store: &LeaseStore<MySql>,
+    lane: Lane,
+    statement: &str,
+    how: How<'_>,
+) -> Result<Reply<MySql>, sqlx::Error> {
+    let bounded = MySql::bounded(statement, how.wait.unwrap_or(store.limit()));
+    let tries = if how.wait.is_some() { Tries { repeats: 0, ..how.tries } } else { how.tries };
+    store.send(lane, Message::Statements(&bounded, 1), tries).await
+}
+
+/// Sends a transaction of four statements.
+async fn together(
+    store: &LeaseStore<MySql>,
+    lane: Lane,
+    [one, two]: &[String; 2],
+    how: How<'_>,
+) -> Result<Reply<MySql>, sqlx::Error> {
+    let limit = how.wait.unwrap_or(store.limit());
+    let [one, two] = [one, two].map(|statement| MySql::bounded(statement, limit));
+    let transaction = format!("BEGIN; {one}; {two}; COMMIT");
+    store.send(lane, Message::Transaction(&transaction, 4), how.tries).await
+}
+
+/// Which of the claims are the owners in these rows of keys and owners?
+fn owned(rows: &[MySqlRow], claims: &[&Claim]) -> Result<Vec<bool>, sqlx::Error> {
+    let mut owners = HashSet::with_capacity(rows.len());
+    for row in rows {
+        owners.insert((row.try_get::<Vec<u8>, _>(0)?, row.try_get::<String, _>(1)?));
+    }
+    let is_owner = |claim: &&Claim| {
+        owners.contains(&(claim.key.as_str().as_bytes().to_vec(), claim.owner.to_string()))
+    };
+    Ok(claims.iter().map(is_owner).collect())
 }

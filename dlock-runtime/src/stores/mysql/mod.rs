@@ -31,6 +31,7 @@
 pub(crate) mod dialect;
 pub(crate) mod idle_rows;
 mod leases;
+mod plain;
 pub(crate) mod row_lock;
 mod statements;
 mod sweep;

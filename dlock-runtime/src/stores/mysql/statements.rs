@@ -27,7 +27,7 @@ const TOMBSTONES_OVER: &str = "INTERVAL 5 MINUTE";
 
 /// When the statement began, which is before it locked its row: a lease counted from then ends sooner rather than
 /// later.
-const NOW: &str = "UTC_TIMESTAMP(6)";
+pub(super) const NOW: &str = "UTC_TIMESTAMP(6)";
 
 /// How many rows one sweep deletes.
 const SWEPT_AT_ONCE: usize = 1000;
@@ -38,15 +38,6 @@ pub(crate) struct Statements {
 }
 
 impl LeaseStatements for Statements {
-    /// Affects a row if the lease was renewed. The statement may wait for the row longer than one that was sent later,
-    /// so it never moves the end back.
-    fn renew(&self, claim: &Claim) -> String {
-        let Self { table } = self;
-        let until = after(claim.ttl);
-        let held = held_by(claim);
-        format!("UPDATE {table} SET expires_at = GREATEST(expires_at, {until}) WHERE {held}")
-    }
-
     /// Affects a row if the lease was released; with `late_acquire`, see
     /// [`release_for_good`](Self::release_for_good).
     fn release(&self, claim: &Claim, release: Release) -> String {
@@ -102,6 +93,15 @@ impl LeaseStatements for Statements {
 }
 
 impl Statements {
+    /// Affects a row if the lease was renewed. The statement may wait for the row longer than one that was sent later,
+    /// so it never moves the end back.
+    pub(super) fn renew(&self, claim: &Claim) -> String {
+        let Self { table } = self;
+        let until = after(claim.ttl);
+        let held = held_by(claim);
+        format!("UPDATE {table} SET expires_at = GREATEST(expires_at, {until}) WHERE {held}")
+    }
+
     /// Its last insert id is the token, or 0 if somebody else has the key.
     pub(super) fn acquire(&self, claim: &Claim) -> String {
         let Self { table } = self;
@@ -239,7 +239,7 @@ fn idle() -> String {
 
 /// The token for a key without a row. It is computed before the row exists, which is safe because rows are kept for a
 /// while.
-fn first_token() -> String {
+pub(super) fn first_token() -> String {
     format!("GREATEST({NOW_MICROS}, floor.token + 1)")
 }
 

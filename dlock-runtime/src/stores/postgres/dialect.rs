@@ -1,10 +1,12 @@
 //! PostgreSQL's literals and error codes.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use sqlx::postgres::PgDatabaseError;
 
 use crate::key::LockKey;
+use crate::stores::shared::sql::prepared::{Call, Prepared};
 use crate::stores::shared::sql::store::Dialect;
 use crate::stores::shared::sql::{self, Reply, hex};
 
@@ -37,6 +39,10 @@ pub(crate) fn sqlstate(error: &sqlx::Error) -> Option<&str> {
     Some(error.code())
 }
 
+/// Planned once for all arguments, through the index even if the table was empty at that time.
+const ONE_PLAN: &str =
+    "SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL enable_seqscan = off; ";
+
 impl Dialect for sqlx::Postgres {
     const KIND: &'static str = "postgres";
     const BOUND_IS_A_STATEMENT: bool = true;
@@ -55,9 +61,47 @@ impl Dialect for sqlx::Postgres {
         format!("SET LOCAL statement_timeout = {limit}; {statements}")
     }
 
+    fn call(
+        call: &Call<'_>,
+        is_prepared: bool,
+        limit: Duration,
+        wait: Option<Duration>,
+    ) -> (String, usize) {
+        let mut message = format!("SET LOCAL statement_timeout = {}; ", limit.as_millis().max(1));
+        let mut settings = 1;
+        if let Some(wait) = wait {
+            // Writing into a `String` does not fail.
+            let _ = write!(message, "SET LOCAL lock_timeout = {}; ", wait.as_millis().max(1));
+            settings += 1;
+        }
+        if is_prepared {
+            message.push_str(ONE_PLAN);
+            settings += 2;
+            message.push_str(&call.execute());
+        } else {
+            message.push_str(&call.in_one());
+        }
+        (message, settings)
+    }
+
+    fn prepare(statements: &[Prepared]) -> String {
+        statements.iter().map(Prepared::prepare).collect::<Vec<_>>().join("; ")
+    }
+
+    fn is_unprepared(error: &sqlx::Error) -> bool {
+        // invalid_sql_statement_name, duplicate_prepared_statement, undefined_object (a setting of a later version),
+        // feature_not_supported (a plan that no longer fits the table)
+        matches!(sqlstate(error), Some("26000" | "42P05" | "42704" | "0A000"))
+    }
+
     fn is_rolled_back(error: &sqlx::Error) -> bool {
         // serialization_failure, deadlock_detected, lock_not_available, query_canceled
         matches!(sqlstate(error), Some("40001" | "40P01" | "55P03" | "57014"))
+    }
+
+    fn is_conflict(error: &sqlx::Error) -> bool {
+        // serialization_failure, deadlock_detected
+        matches!(sqlstate(error), Some("40001" | "40P01"))
     }
 
     #[cfg(feature = "mysql")]

@@ -1,23 +1,27 @@
 //! How PostgreSQL answers the statements about leases.
 
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::Postgres;
 use sqlx::postgres::{PgConnectOptions, PgRow};
+use sqlx::{Postgres, Row};
 
-use super::dialect::read_key;
+use super::dialect::{read_key, stored};
+use super::plain::Plain;
 use super::statements::Statements;
-use crate::backend::{Attempt, Claim, Release, validity_of};
+use crate::backend::{Claim, Release};
 use crate::client_info::ClientInfo;
 use crate::error::BackendError;
 use crate::key::LockKey;
 use crate::lock_table::row::{Change, LeaseRow, RowOwner};
+use crate::stores::shared::sql::prepared::Prepared;
 use crate::stores::shared::sql::{Reply, read, read_micros};
 use crate::stores::shared::sql_leases::LeaseDialect;
-use crate::stores::shared::sql_leases::connections::Lane;
+use crate::stores::shared::sql_leases::connections::{Lane, LeaseStore};
 use crate::stores::shared::sql_leases::leases::Leases;
 use crate::stores::shared::sql_leases::rows::Rows;
-use crate::token::FencingToken;
+use crate::stores::shared::sql_leases::together::{Found, How};
 
 impl LeaseDialect for Statements {
     type Database = Postgres;
@@ -52,7 +56,8 @@ impl LeaseDialect for Statements {
         lock_group, group_until, claimant";
 
     fn new(table: String) -> Self {
-        Self { table }
+        let plain = Plain::new(&table);
+        Self { table, plain }
     }
 
     fn table(&self) -> &str {
@@ -88,20 +93,51 @@ impl LeaseDialect for Statements {
         Ok(read_key(read(row, 8)?))
     }
 
-    async fn acquire_alone(
-        rows: &Rows<'_, Self>,
-        claim: &Claim,
-    ) -> Result<Option<Attempt>, BackendError> {
-        let reply = rows.store().run_acquire(&rows.doubt, &rows.sql().acquire(claim)).await?;
-        let Some(row) = reply.row() else { return Ok(Some(Attempt::busy(None))) };
-        if let Some(token) = read::<Option<i64>, _>(row, 0)? {
-            let token = FencingToken::new(token.unsigned_abs());
-            return Ok(Some(Attempt::granted(token, validity_of(claim.ttl))));
+    fn prepared(&self) -> Arc<[Prepared]> {
+        self.plain.all()
+    }
+
+    async fn acquire_each(
+        &self,
+        store: &LeaseStore<Postgres>,
+        claims: &[&Claim],
+        how: How<'_>,
+    ) -> Result<Vec<Found>, sqlx::Error> {
+        let reply = how.send(store, Lane::Acquires, &self.plain.acquire(claims)).await?;
+        let mut found = HashMap::with_capacity(claims.len());
+        for row in reply.rows.iter().flatten() {
+            let owner: &str = row.try_get(0)?;
+            let is = match (row.try_get::<Option<i64>, _>(1)?, row.try_get::<Option<i64>, _>(2)?) {
+                (Some(token), _) => Found::Free(token.unsigned_abs()),
+                (None, Some(left @ 0..)) => Found::Held(Duration::from_micros(left.unsigned_abs())),
+                _ => Found::Unclear,
+            };
+            found.insert(owner, is);
         }
-        if read(row, 2)? {
-            return Ok(None);
-        }
-        Ok(Some(Attempt::busy(Some(Duration::from_micros(read_micros(row, 1)?)))))
+        let of = |claim: &&Claim| found.get(&*claim.owner.to_string()).copied();
+        Ok(claims.iter().map(|claim| of(claim).unwrap_or(Found::Unclear)).collect())
+    }
+
+    async fn renew_each(
+        &self,
+        store: &LeaseStore<Postgres>,
+        claims: &[&Claim],
+        how: How<'_>,
+    ) -> Result<Vec<bool>, sqlx::Error> {
+        let reply = how.send(store, Lane::Holds, &self.plain.renew(claims)).await?;
+        let renewed = texts(&reply)?;
+        Ok(claims.iter().map(|claim| renewed.contains(&*claim.owner.to_string())).collect())
+    }
+
+    async fn release_each(
+        &self,
+        store: &LeaseStore<Postgres>,
+        claims: &[&Claim],
+        how: How<'_>,
+    ) -> Result<Vec<bool>, sqlx::Error> {
+        let reply = how.send(store, Lane::Holds, &self.plain.release(claims)).await?;
+        let released = released(&reply)?;
+        Ok(claims.iter().map(|claim| released.contains(&*stored(&claim.key))).collect())
     }
 
     async fn exchange_all(
@@ -116,4 +152,21 @@ impl LeaseDialect for Statements {
     async fn sweep(leases: &Leases<Self>) -> Result<(), BackendError> {
         leases.store.run(Lane::Acquires, &leases.sql.delete_idle()).await.map(|_| ())
     }
+}
+
+/// The texts in the first column that are not null.
+fn texts(reply: &Reply<Postgres>) -> Result<HashSet<&str>, sqlx::Error> {
+    let texts = reply.rows.iter().flatten().map(|row| row.try_get::<Option<&str>, _>(0));
+    texts.filter_map(Result::transpose).collect()
+}
+
+/// The keys of the leases that were released. A row that was missing is not one of them.
+fn released(reply: &Reply<Postgres>) -> Result<HashSet<&str>, sqlx::Error> {
+    let mut released = HashSet::with_capacity(reply.rows.len());
+    for row in reply.rows.iter().flatten() {
+        if row.try_get::<i16, _>(1)? > 0 {
+            released.insert(row.try_get(0)?);
+        }
+    }
+    Ok(released)
 }

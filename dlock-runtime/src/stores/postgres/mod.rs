@@ -28,6 +28,7 @@
 pub(crate) mod dialect;
 mod leases;
 mod notices;
+mod plain;
 pub(crate) mod row_lock;
 mod statements;
 mod watch;

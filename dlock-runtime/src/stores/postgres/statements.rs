@@ -13,10 +13,17 @@ use crate::key::LockKey;
 use crate::lock_table::record::Micros;
 use crate::lock_table::row::{Change, LeaseRow, NewRow, Purpose};
 use crate::stores::postgres::dialect::{stored, text};
+use crate::stores::postgres::plain::Plain;
 use crate::stores::shared::sql_leases::LeaseStatements;
 
 /// The present time in microseconds since 1970. Not `now()`, which is when the transaction began.
-const NOW_MICROS: &str = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
+pub(super) const NOW_MICROS: &str = "(date_part('epoch', clock_timestamp()) * 1000000)::bigint";
+
+/// The token for a key without a row. It is computed before the row exists, which is safe because rows are kept for a
+/// while.
+pub(super) fn first_token(table: &str) -> String {
+    format!("greatest({NOW_MICROS}, (SELECT token + 1 FROM {table} WHERE lock_key = ''))")
+}
 
 /// How long an abandoned acquire is remembered. When a stopped server resumes, it executes the acquire that is
 /// still in its buffers, and the release behind it.
@@ -29,26 +36,18 @@ const RETENTION: &str = "interval '1 minute'";
 /// The statements for one table.
 pub(crate) struct Statements {
     pub(super) table: String,
+    pub(super) plain: Plain,
 }
 
 impl LeaseStatements for Statements {
-    /// Returns a row if the lease was renewed. A late renewal never moves the end back.
-    fn renew(&self, claim: &Claim) -> String {
-        let Self { table } = self;
-        let until = after(claim.ttl);
-        let held = held_by(claim);
-        format!(
-            "UPDATE {table} SET expires_at = greatest(expires_at, {until}) WHERE {held} RETURNING 1"
-        )
-    }
-
-    /// Returns a row if the lease was released; announces it if somebody waits.
+    /// Returns a row if the lease was released. While the key stays locked, waking a waiter would be useless.
     fn release(&self, claim: &Claim, release: Release) -> String {
         if release.late_acquire {
             return self.release_for_good(claim, release);
         }
-        let Self { table } = self;
-        let changes = freed(release.keep_for);
+        let Self { table, .. } = self;
+        let until = after(release.keep_for.unwrap_or_default());
+        let changes = format!("owner = NULL, expires_at = {until}, released = 1");
         let freed =
             format!("UPDATE {table} SET {changes} WHERE {} RETURNING released", held_by(claim));
         announced(&freed, &claim.key)
@@ -57,7 +56,7 @@ impl LeaseStatements for Statements {
     /// Returns the row: owner, token, the lease's end, the group and its end, the present time (all times in µs since
     /// 1970), the client info, and whether this owner's acquire was abandoned.
     fn look(&self, claim: &Claim) -> String {
-        let Self { table } = self;
+        let Self { table, .. } = self;
         let (key, owner, row) = (text(&stored(&claim.key)), claim.owner, row());
         format!(
             "SELECT {row}, position('{owner}' IN gone || gone_before) > 0 \
@@ -68,7 +67,7 @@ impl LeaseStatements for Statements {
     /// Returns the rows of the keys with this prefix that are held or waited for: the columns of
     /// [`look`](Self::look), and the key.
     fn list(&self, prefix: &LockKey) -> String {
-        let Self { table } = self;
+        let Self { table, .. } = self;
         let (prefix, row) = (text(&stored(prefix)), row());
         format!(
             "SELECT {row}, false, lock_key FROM {table} \
@@ -80,8 +79,8 @@ impl LeaseStatements for Statements {
 
     /// Creates a row that nobody holds.
     fn make(&self, key: &LockKey) -> String {
-        let Self { table } = self;
-        let (key, first_token) = (text(&stored(key)), self.first_token());
+        let Self { table, .. } = self;
+        let (key, first_token) = (text(&stored(key)), first_token(&self.table));
         format!(
             "INSERT INTO {table} (lock_key, token, expires_at) \
              VALUES ({key}, {first_token}, clock_timestamp()) ON CONFLICT DO NOTHING"
@@ -90,7 +89,7 @@ impl LeaseStatements for Statements {
 
     /// Changes the row if it has not changed since the read, and then returns a row.
     fn exchange(&self, claim: &Claim, old: &LeaseRow, new: &NewRow, purpose: Purpose) -> String {
-        let Self { table } = self;
+        let Self { table, .. } = self;
         let (changed, unchanged) = (changed(new, purpose), unchanged(claim, old, purpose));
         let changed = format!("UPDATE {table} SET {changed} WHERE {unchanged} RETURNING released");
         if purpose == Purpose::Release { announced(&changed, &claim.key) } else { changed }
@@ -98,42 +97,12 @@ impl LeaseStatements for Statements {
 }
 
 impl Statements {
-    /// Returns `(token, NULL, NULL)` if granted, else `(NULL, µs left, whether there is a group)`.
-    pub(super) fn acquire(&self, claim: &Claim) -> String {
-        let Self { table } = self;
-        let key = text(&stored(&claim.key));
-        let owner = claim.owner;
-        let until = after(claim.ttl);
-        let first_token = self.first_token();
-        let client_info = claim.client_info.to_text();
-        format!(
-            "WITH granted AS (\
-               INSERT INTO {table} AS lease (lock_key, owner, token, expires_at, claimant) \
-               VALUES ({key}, '{owner}', {first_token}, {until}, '{client_info}') \
-               ON CONFLICT (lock_key) DO UPDATE SET \
-                 token = CASE WHEN lease.owner = '{owner}' AND lease.expires_at > clock_timestamp() \
-                   THEN lease.token ELSE greatest({NOW_MICROS}, lease.token + 1) END, \
-                 owner = excluded.owner, \
-                 expires_at = greatest(lease.expires_at, {until}), \
-                 claimant = excluded.claimant, \
-                 lock_group = NULL \
-               WHERE (lease.owner = '{owner}' OR lease.expires_at <= clock_timestamp()) \
-                 AND (lease.lock_group IS NULL OR lease.group_until <= clock_timestamp()) \
-                 AND position('{owner}' IN lease.gone || lease.gone_before) = 0 \
-               RETURNING token) \
-             SELECT token, NULL::bigint, NULL::boolean FROM granted \
-             UNION ALL \
-             SELECT NULL, {LEFT}, {GROUPED} FROM {table} \
-             WHERE lock_key = {key} AND NOT EXISTS (SELECT FROM granted)"
-        )
-    }
-
-    /// The same, and leaves a tombstone: an acquire of this owner that is executed later is not granted.
+    /// Releases it for good: leaves a tombstone: an acquire of this owner that is executed later is not granted.
     fn release_for_good(&self, claim: &Claim, release: Release) -> String {
-        let Self { table } = self;
+        let Self { table, .. } = self;
         let key = text(&stored(&claim.key));
         let owner = claim.owner;
-        let first_token = self.first_token();
+        let first_token = first_token(&self.table);
         let ours = format!("lease.owner = '{owner}' AND lease.expires_at > clock_timestamp()");
         let keep = release.keep_for.unwrap_or_default();
         // While the key stays locked, waking a waiter would be useless.
@@ -162,7 +131,7 @@ impl Statements {
     /// It first locks the rows in key order and checks them again. Locked rows cannot change before they are updated; if
     /// they did, the last part would divide by zero, which undoes the statement.
     pub(super) fn exchange_all(&self, changes: &[Change<'_>]) -> String {
-        let Self { table } = self;
+        let Self { table, .. } = self;
         let all = changes.len();
         let unchanged = changes.iter().map(|Change { claim, old, .. }| {
             format!("({})", unchanged(claim, old, Purpose::Acquire))
@@ -190,7 +159,7 @@ impl Statements {
     ///
     /// It writes nothing if the request is already there: the release that clears it is announced as well.
     pub(super) fn want(&self, key: &LockKey) -> String {
-        let Self { table } = self;
+        let Self { table, .. } = self;
         let held = format!(
             "lock_key = {} AND (expires_at > clock_timestamp() OR {GROUPED})",
             text(&stored(key))
@@ -205,7 +174,7 @@ impl Statements {
     /// Deletes rows that have not been used for a while, in two calls some time apart: the first stores their largest
     /// token in the row without a key, so that no later grant can have a smaller one.
     pub(super) fn delete_idle(&self) -> String {
-        let Self { table } = self;
+        let Self { table, .. } = self;
         let idle = format!(
             "lock_key <> '' AND expires_at < clock_timestamp() - {RETENTION} \
              AND group_until < clock_timestamp() - {RETENTION} \
@@ -223,16 +192,7 @@ impl Statements {
                AND EXISTS (SELECT FROM {table} WHERE {idle})"
         )
     }
-
-    /// The token for a key without a row. It is computed before the row exists, which is safe because rows are kept for
-    /// a while.
-    fn first_token(&self) -> String {
-        let Self { table } = self;
-        format!("greatest({NOW_MICROS}, (SELECT token + 1 FROM {table} WHERE lock_key = ''))")
-    }
 }
-
-const LEFT: &str = "(extract(epoch FROM expires_at - clock_timestamp()) * 1000000)::bigint";
 
 /// Do others share the key, or is there a queue?
 const GROUPED: &str = "(lock_group IS NOT NULL AND group_until > clock_timestamp())";
@@ -303,14 +263,6 @@ fn held_by(claim: &Claim) -> String {
     format!("{} AND owner = '{}'", held(&claim.key), claim.owner)
 }
 
-/// Frees a row, at once or after a while during which nobody holds it.
-fn freed(keep_for: Option<Duration>) -> String {
-    match keep_for {
-        None => "owner = NULL, expires_at = clock_timestamp(), wanted = false, released = CASE WHEN wanted THEN 2 ELSE 1 END".to_owned(),
-        Some(rest) => format!("owner = NULL, expires_at = {}, released = 1", after(rest)),
-    }
-}
-
 /// `NOTIFY` locks the whole database at commit, so it is sent only if somebody waits.
 fn announced(freed: &str, key: &LockKey) -> String {
     let key = text(&stored(key));
@@ -325,18 +277,26 @@ fn announced(freed: &str, key: &LockKey) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stores::shared::sql_leases::LeaseDialect as _;
     use crate::stores::shared::sql_leases::shown::{KEEP, assert_shown};
 
     #[test]
     fn the_guide_shows_every_statement() {
-        let sql = Statements { table: "dlock_leases".to_owned() };
+        let sql = Statements::new("dlock_leases".to_owned());
         let claim = Claim::new("k".into(), Duration::from_secs(5));
         let release =
             |keep_for, late_acquire| sql.release(&claim, Release { keep_for, late_acquire });
-        let statements = [
-            sql.acquire(&claim),
-            sql.renew(&claim),
-            release(None, false),
+        let plain = sql.plain.all();
+        let plain = plain.iter().map(|statement| {
+            let many = if statement.types[0].ends_with("[]") { "s" } else { "" };
+            ["key", "owner", "ttl", "client_info"].iter().zip(1..).fold(
+                statement.text.clone(),
+                |text, (name, number)| {
+                    text.replace(&format!("${number}"), &format!("${name}{many}"))
+                },
+            )
+        });
+        let others = [
             release(Some(KEEP), false),
             release(None, true),
             sql.want(&claim.key),
@@ -345,6 +305,7 @@ mod tests {
             sql.make(&claim.key),
             sql.delete_idle(),
         ];
+        let statements: Vec<_> = plain.chain(others).collect();
         let key = text(&stored(&claim.key));
         let interval = |micros| format!("interval '{micros} microseconds'");
         assert_shown(include_str!("guide.md"), &statements, &claim, &key, interval);

@@ -15,6 +15,12 @@ impl Doubt {
         self.0.store(true, Ordering::Relaxed);
     }
 
+    /// Was such a copy sent?
+    #[cfg(any(feature = "postgres", feature = "mysql"))]
+    pub(crate) fn is_noted(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
     /// Marks the answer as [`in_doubt`](crate::backend::Attempt::with_in_doubt) if there is doubt. An error then no
     /// longer claims that nothing was sent.
     pub(crate) fn mark<T>(

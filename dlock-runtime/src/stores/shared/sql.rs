@@ -1,8 +1,7 @@
 //! What the SQL backends and the row locks in a caller's transaction share.
 //!
 //! Every statement is sent as text in one message (the *simple query* protocol of PostgreSQL, `COM_QUERY` of MySQL):
-//! one round trip, and no prepared statement that a pooling proxy would lose. Values are written as hexadecimal
-//! digits, so that nothing needs quoting.
+//! one round trip. Values are written as hexadecimal digits, so that nothing needs quoting.
 
 use std::fmt::Write as _;
 
@@ -13,7 +12,9 @@ use self::store::{Dialect, failure};
 use crate::error::BackendError;
 use crate::lock_table::record::Micros;
 
+pub(crate) mod kept;
 pub(crate) mod poll;
+pub(crate) mod prepared;
 pub(crate) mod store;
 pub(crate) mod tables;
 pub(crate) mod url;

@@ -1,7 +1,8 @@
 //! Leases in a table of a database: everything that does not depend on which database it is.
 //!
-//! A plain acquire, and the renewal and release of an exclusive lease, are one statement each. Everything else reads
-//! the row, decides, and writes it if it has not changed since the read; see [`crate::lock_table::row`].
+//! A plain acquire, and the renewal and release of an exclusive lease, are one statement, which they share with others
+//! that are ready at the same moment. Everything else reads the row, decides, and writes it if it has not changed since
+//! the read; see [`crate::lock_table::row`].
 
 pub(crate) mod connections;
 pub(crate) mod leases;
@@ -9,26 +10,29 @@ pub(crate) mod options;
 pub(crate) mod rows;
 #[cfg(test)]
 pub(crate) mod shown;
+pub(crate) mod together;
+
+use std::sync::Arc;
 
 use sqlx::Database;
 
-use self::connections::Options;
+use self::connections::{LeaseStore, Options};
 use self::leases::Leases;
 use self::rows::Rows;
-use crate::backend::{Attempt, Claim, Release};
+use self::together::{Found, How};
+use crate::backend::{Claim, Release};
 use crate::error::BackendError;
 use crate::key::LockKey;
 use crate::lock_table::row::{Change, LeaseRow, NewRow, Purpose};
 use crate::stores::shared::sql::Reply;
+use crate::stores::shared::sql::prepared::Prepared;
 use crate::stores::shared::sql::store::Dialect;
 
 type RowOf<S> = <<S as LeaseDialect>::Database as Database>::Row;
 
 /// The SQL for one table of leases. Each text is one statement, and with it one transaction.
 pub(crate) trait LeaseStatements {
-    fn renew(&self, claim: &Claim) -> String;
-
-    /// Releases an exclusive lease. With `late_acquire` it leaves a tombstone as well.
+    /// Releases an exclusive lease after a while. With `late_acquire` it leaves a tombstone as well.
     fn release(&self, claim: &Claim, release: Release) -> String;
 
     fn look(&self, claim: &Claim) -> String;
@@ -67,7 +71,7 @@ pub(crate) trait LeaseDialect: LeaseStatements + Sized + Send + Sync + 'static {
     /// The server's host and port, for people.
     fn address(options: &Options<Self::Database>) -> String;
 
-    /// Did [`renew`](LeaseStatements::renew) or an exchange change the row?
+    /// Did an exchange change the row?
     fn is_changed(reply: &Reply<Self::Database>) -> bool;
 
     /// Did [`release`](LeaseStatements::release) find the lease?
@@ -79,12 +83,35 @@ pub(crate) trait LeaseDialect: LeaseStatements + Sized + Send + Sync + 'static {
     /// Reads the key in a row of [`list`](LeaseStatements::list).
     fn listed_key(row: &RowOf<Self>) -> Result<LockKey, BackendError>;
 
-    /// Acquires an exclusive lease in one statement. Returns `None` if the key has a group or a queue: then a read and a
-    /// write decide.
-    fn acquire_alone(
-        rows: &Rows<'_, Self>,
-        claim: &Claim,
-    ) -> impl Future<Output = Result<Option<Attempt>, BackendError>> + Send;
+    /// The statements that each of our connections prepares.
+    fn prepared(&self) -> Arc<[Prepared]> {
+        Arc::default()
+    }
+
+    /// Acquires these keys, which differ and are in order, each for its claim alone.
+    fn acquire_each(
+        &self,
+        store: &LeaseStore<Self::Database>,
+        claims: &[&Claim],
+        how: How<'_>,
+    ) -> impl Future<Output = Result<Vec<Found>, sqlx::Error>> + Send;
+
+    /// Renews these exclusive leases; false for one that its owner does not have. A late renewal never moves the end
+    /// back.
+    fn renew_each(
+        &self,
+        store: &LeaseStore<Self::Database>,
+        claims: &[&Claim],
+        how: How<'_>,
+    ) -> impl Future<Output = Result<Vec<bool>, sqlx::Error>> + Send;
+
+    /// Releases these exclusive leases; false for one that its owner does not have.
+    fn release_each(
+        &self,
+        store: &LeaseStore<Self::Database>,
+        claims: &[&Claim],
+        how: How<'_>,
+    ) -> impl Future<Output = Result<Vec<bool>, sqlx::Error>> + Send;
 
     /// See [`RowStore::exchange_all`](crate::lock_table::row::RowStore::exchange_all).
     fn exchange_all(

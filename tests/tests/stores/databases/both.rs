@@ -21,6 +21,8 @@ pub trait Database: Send + Sync + Sized + 'static {
     /// Creates the lease table as it was before it had a version, with a lease on the key `alone` with token 7.
     /// The row without a key has the token 2^60.
     const TABLE_WITHOUT_A_VERSION: &'static str;
+    /// A part of each acquire of a plain lock.
+    const ACQUIRE: &'static str;
     const CONNECTIONS_OF_SHOP: &'static str;
 
     fn start() -> Self;

@@ -27,7 +27,7 @@ pub async fn the_first_copy_of_a_resent_acquire_grants_nothing_late<D: Database>
     let registry = registry(over(&between, &server).await);
     acquire(&registry, "k").await.release().await.expect("held");
 
-    between.keep_next("INTO dlock_leases");
+    between.keep_next(D::ACQUIRE);
     let guard = acquire(&registry, "k").await;
     let first = between.kept().await;
     guard.release().await.expect("held to the end");
@@ -44,7 +44,7 @@ pub async fn the_first_copy_of_an_abandoned_acquire_grants_nothing_late<D: Datab
     acquire(&waiter, "k").await.release().await.expect("held");
 
     let held = acquire(&holder, "k").await;
-    between.keep_next("INTO dlock_leases");
+    between.keep_next(D::ACQUIRE);
     let answer = waiter.lock("k").wait(Duration::ZERO).acquire().await;
     assert!(answer.as_ref().is_err_and(LockError::is_busy), "{answer:?}");
     let first = between.kept().await;
@@ -63,7 +63,7 @@ pub async fn the_only_copy_of_a_failed_acquire_grants_nothing_late<D: Database>(
     // One statement acquires a single exclusive key. For readers and sets, rows are read first, and changed only
     // if they are still the same.
     for (wanted, part) in [
-        (Wanted::Alone, "INTO dlock_leases"),
+        (Wanted::Alone, D::ACQUIRE),
         (Wanted::Shared, "lock_group = "),
         (Wanted::Set, "lock_group = "),
     ] {

@@ -50,6 +50,7 @@ impl Database for MySql {
             gone_since DATETIME(6) NOT NULL,
             lock_group MEDIUMTEXT CHARACTER SET ascii COLLATE ascii_bin NULL,
             group_until DATETIME(6) NOT NULL, claimant VARCHAR(1000) CHARACTER SET ascii COLLATE ascii_bin NOT NULL DEFAULT '') ENGINE = InnoDB; INSERT INTO dlock_leases VALUES ('', NULL, 1152921504606846976, '1970-01-01', '', '', '1970-01-01', NULL, '1970-01-01', ''), ('alone', '0123456789abcdef0123456789abcdef', 7, UTC_TIMESTAMP(6) + INTERVAL 1 MINUTE, '', '', '1970-01-01', NULL, '1970-01-01', 'host,1,1,shop::price')";
+    const ACQUIRE: &'static str = "INTO dlock_leases";
     const CONNECTIONS_OF_SHOP: &'static str =
         "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE USER = 'shop'";
 

@@ -40,6 +40,7 @@ impl Database for Postgres {
             gone text NOT NULL DEFAULT '', gone_before text NOT NULL DEFAULT '',
             gone_since timestamptz NOT NULL DEFAULT '-infinity', lock_group text,
             group_until timestamptz NOT NULL DEFAULT '-infinity', claimant text NOT NULL DEFAULT '') WITH (fillfactor = 50); INSERT INTO dlock_leases (lock_key, token, expires_at) VALUES ('', 1152921504606846976, '-infinity'); INSERT INTO dlock_leases (lock_key, owner, token, expires_at, claimant) VALUES ('alone', '0123456789abcdef0123456789abcdef', 7, now() + interval '1 minute', 'host,1,1,shop::price')"#;
+    const ACQUIRE: &'static str = "EXECUTE dlock_acquire";
     const CONNECTIONS_OF_SHOP: &'static str =
         "SELECT COUNT(*) FROM pg_stat_activity WHERE usename = 'shop'";
 
@@ -218,18 +219,18 @@ pub async fn an_answer_to_another_statement_is_never_a_no() {
     let mut claim = Claim::new("k".into(), Duration::from_mins(1));
 
     // The answer is lost, so the acquire is sent again.
-    proxy.replace_next("AS lease (lock_key, owner");
+    proxy.replace_next(Postgres::ACQUIRE);
     let attempt = backend.try_acquire(&claim).await.expect("an answer");
     let Attempt::Granted { token, in_doubt, .. } = attempt else { panic!("{attempt:?}") };
     assert!(proxy.is_done() && in_doubt, "{attempt:?}");
     claim.token = Some(token);
 
-    proxy.replace_next("greatest(expires_at");
+    proxy.replace_next("EXECUTE dlock_renew");
     let renewed = backend.renew(&claim).await.expect("an answer");
     assert!(proxy.is_done() && matches!(renewed, Renewal::Renewed { .. }), "{renewed:?}");
 
     // A release is not sent again: the second copy would find that the lease is not held.
-    proxy.replace_next("released");
+    proxy.replace_next("EXECUTE dlock_release");
     let released = backend.release(&claim, Release::default()).await;
     assert!(proxy.is_done());
     let error = released.expect_err("no answer to the release has arrived");

@@ -1,18 +1,22 @@
-//! The connection pool of a lease backend. Every request has a timeout, and no connection returns to
-//! the pool while a request on it is unfinished.
+//! The connections of a lease backend. Every request has a timeout, and no connection is used again
+//! while a request on it is unfinished.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sqlx::pool::{PoolConnection, PoolOptions};
 use sqlx::{Connection, Database, Pool};
 
+use super::kept::{Connections, Link};
+use super::prepared::{Call, Prepared};
 use super::{Reply, explain, is_broken, is_unsent};
 use crate::backoff::Backoff;
 use crate::error::BackendError;
 use crate::stores::shared::doubt::Doubt;
 
 /// How often a statement that the server rolled back is retried before the caller gets the error.
-const REPEATS: u32 = 10;
+pub(crate) const REPEATS: u32 = 10;
 
 /// The default timeout of a request.
 pub(crate) const DEFAULT_LIMIT: Duration = Duration::from_secs(5);
@@ -41,9 +45,28 @@ pub(crate) trait Dialect: Database {
     /// sender may be gone. Leaves no setting behind on the connection.
     fn bounded(statements: &str, limit: Duration) -> String;
 
+    /// The message that executes a prepared statement, or the whole statement if it `is_prepared` nowhere, and how many
+    /// results come before its own. The statement is bounded as by [`bounded`](Self::bounded). With `wait`, it waits no
+    /// longer than that for any row.
+    fn call(
+        call: &Call<'_>,
+        is_prepared: bool,
+        limit: Duration,
+        wait: Option<Duration>,
+    ) -> (String, usize);
+
+    /// The message that prepares these statements.
+    fn prepare(statements: &[Prepared]) -> String;
+
+    /// Has the connection lost its prepared statements, or does the server not have them as we use them?
+    fn is_unprepared(error: &sqlx::Error) -> bool;
+
     /// Did the server roll the statement back because of another transaction or a time limit? Then it can be retried
     /// at once.
     fn is_rolled_back(error: &sqlx::Error) -> bool;
+
+    /// Did it roll the statement back because of a conflict with another transaction, without waiting?
+    fn is_conflict(error: &sqlx::Error) -> bool;
 
     /// Is a number too large?
     #[cfg(feature = "mysql")]
@@ -71,13 +94,68 @@ pub(crate) trait Dialect: Database {
     }
 }
 
-/// A pool and its request timeout.
+/// A pool's connections, and the timeout of a request.
 pub(crate) struct Store<DB: Database> {
-    pub(crate) pool: Pool<DB>,
+    pub(crate) connections: Connections<DB>,
     pub(crate) limit: Duration,
+    /// What is prepared on each connection that is kept.
+    prepared: Arc<[Prepared]>,
+    /// Something between us and the server gives each transaction another connection.
+    loses_prepared: AtomicBool,
+}
+
+/// What is sent.
+#[derive(Clone, Copy)]
+pub(crate) enum Message<'a> {
+    /// Statements as they are, with at least this many results.
+    Statements(&'a str, usize),
+    /// The same for a transaction, its end included, that waits for no row for long.
+    Transaction(&'a str, usize),
+    /// A statement that is prepared where that is possible.
+    Call {
+        call: &'a Call<'a>,
+        /// How long it may wait for a row.
+        wait: Option<Duration>,
+    },
+}
+
+/// How often a message may be sent.
+#[derive(Clone, Copy)]
+pub(crate) struct Tries<'a> {
+    /// How many connections may turn out to be broken.
+    pub(crate) spare: u32,
+    /// How often the server may roll it back.
+    pub(crate) repeats: u32,
+    /// Notes that it was sent over another connection.
+    pub(crate) doubt: Option<&'a Doubt>,
+}
+
+impl Message<'_> {
+    /// Has it a limit of its own for rows that somebody keeps locked?
+    fn waits_briefly(&self) -> bool {
+        matches!(self, Self::Transaction(..) | Self::Call { wait: Some(_), .. })
+    }
+}
+
+impl Tries<'_> {
+    /// Over one connection.
+    pub(crate) const ONCE: Self = Self { spare: 0, repeats: REPEATS, doubt: None };
 }
 
 impl<DB: Dialect> Store<DB> {
+    /// A store over a pool that others use as well.
+    pub(crate) fn shared(pool: Pool<DB>, limit: Duration) -> Self {
+        Self::new(Connections::Shared(pool), limit, Arc::default())
+    }
+
+    pub(crate) fn new(
+        connections: Connections<DB>,
+        limit: Duration,
+        prepared: Arc<[Prepared]>,
+    ) -> Self {
+        Self { connections, limit, prepared, loses_prepared: AtomicBool::new(false) }
+    }
+
     /// Sends statements in one message.
     pub(crate) async fn run(&self, statements: String) -> Result<Reply<DB>, BackendError> {
         self.try_run(&statements).await.map_err(failure::<DB>)
@@ -85,49 +163,60 @@ impl<DB: Dialect> Store<DB> {
 
     /// Like [`run`](Self::run), with sqlx's own error.
     pub(crate) async fn try_run(&self, statements: &str) -> Result<Reply<DB>, sqlx::Error> {
-        self.in_time(self.send(None, statements, 0, 0, None)).await
+        self.in_time(self.send(None, Message::Statements(statements, 0), Tries::ONCE)).await
     }
 
-    /// Sends statements over `first`, or over a connection of the pool. If the connection breaks, sends them over
-    /// another one, at most `spare` times, and notes that in `doubt`.
+    /// Sends a message over `first`, or over another connection. If the connection breaks, sends it over another one,
+    /// and notes that in the doubt.
     ///
-    /// A reply with fewer results than `least` is not the answer to these statements, so the connection counts as
+    /// A reply with fewer results than there must be is not the answer to this message, so the connection counts as
     /// broken. PgBouncer can assign a connection on which it has just sent `DISCARD ALL`, if a notification arrives
     /// before the answer to that. The client then gets that answer, which would look like a "no".
     pub(crate) async fn send(
         &self,
-        first: Option<PoolConnection<DB>>,
-        statements: &str,
-        least: usize,
-        spare: u32,
-        doubt: Option<&Doubt>,
+        first: Option<Link<DB>>,
+        message: Message<'_>,
+        tries: Tries<'_>,
     ) -> Result<Reply<DB>, sqlx::Error> {
+        let Tries { mut spare, mut repeats, doubt } = tries;
         let mut first = first;
-        let mut spare = spare;
-        let mut repeats = REPEATS;
+        let mut in_one = !self.prepares();
         let mut pauses = Backoff::new(Duration::from_millis(1), Duration::from_millis(50));
         loop {
-            let connection = match first.take() {
-                Some(connection) => connection,
-                None => self.pool.acquire().await?,
+            let mut link = match first.take() {
+                Some(link) => link,
+                None => self.connections.take().await?,
             };
-            let mut connection = Checkout::new(connection);
-            let reply = DB::send(connection.get(), statements.to_owned()).await;
-            match reply.and_then(|reply| complete(reply, least)) {
+            match self.try_send(&mut link, message, in_one).await {
                 Ok(reply) => {
-                    connection.return_to_pool();
+                    link.give_back();
                     return Ok(reply);
                 }
                 Err(error) if is_broken(&error) || DB::is_unusable(&error) => {
-                    drop(connection);
+                    drop(link);
                     spare = spare.checked_sub(1).ok_or(error)?;
                     if let Some(doubt) = doubt {
                         doubt.note();
                     }
                 }
+                // The server did not execute it.
+                Err(error) if !in_one && DB::is_unprepared(&error) => {
+                    self.note_unprepared(&error);
+                    in_one = true;
+                    first = Some(link);
+                }
                 Err(error) => {
-                    connection.return_to_pool();
-                    if !DB::is_rolled_back(&error) || repeats == 0 {
+                    match message {
+                        // Its transaction may be open.
+                        Message::Transaction(..) => drop(link),
+                        _ => link.give_back(),
+                    }
+                    let is_repeated = if message.waits_briefly() {
+                        DB::is_conflict(&error)
+                    } else {
+                        DB::is_rolled_back(&error)
+                    };
+                    if !is_repeated || repeats == 0 {
                         return Err(error);
                     }
                     repeats -= 1;
@@ -135,6 +224,47 @@ impl<DB: Dialect> Store<DB> {
                 }
             }
         }
+    }
+
+    async fn try_send(
+        &self,
+        link: &mut Link<DB>,
+        message: Message<'_>,
+        in_one: bool,
+    ) -> Result<Reply<DB>, sqlx::Error> {
+        let (call, wait) = match message {
+            Message::Statements(statements, least) | Message::Transaction(statements, least) => {
+                let reply = DB::send(link.get(), statements.to_owned()).await?;
+                return complete(reply, least);
+            }
+            Message::Call { call, wait } => (call, wait),
+        };
+        if !in_one && !link.is_prepared() {
+            let reply = DB::send(link.get(), DB::prepare(&self.prepared)).await?;
+            complete(reply, self.prepared.len())?;
+            link.set_prepared();
+        }
+        let (text, before) = DB::call(call, !in_one, self.limit, wait);
+        let mut reply = complete(DB::send(link.get(), text).await?, before + 1)?;
+        reply.rows.drain(..before);
+        Ok(reply)
+    }
+
+    fn prepares(&self) -> bool {
+        self.connections.are_kept()
+            && !self.prepared.is_empty()
+            && !self.loses_prepared.load(Ordering::Relaxed)
+    }
+
+    /// From now on, whole statements are sent.
+    fn note_unprepared(&self, error: &sqlx::Error) {
+        self.loses_prepared.store(true, Ordering::Relaxed);
+        tracing::debug!(
+            target: "dlock",
+            %error,
+            "{} does not keep prepared statements (a proxy that pools by transaction?)",
+            DB::KIND
+        );
     }
 
     /// Runs work on the pool with the request timeout.

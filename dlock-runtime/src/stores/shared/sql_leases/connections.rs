@@ -10,9 +10,9 @@ use crate::error::BackendError;
 use crate::lock_table::row::Purpose;
 use crate::stores::shared::doubt::Doubt;
 use crate::stores::shared::sql::Reply;
-#[cfg(feature = "mysql")]
-use crate::stores::shared::sql::store::Checkout;
-use crate::stores::shared::sql::store::{Dialect, Store, failure};
+use crate::stores::shared::sql::kept::Connections;
+use crate::stores::shared::sql::prepared::Prepared;
+use crate::stores::shared::sql::store::{Dialect, Message, Store, Tries, failure};
 
 /// How many connections are kept for renewals and releases at most. They are several, so that one that waits for its
 /// row does not delay all others.
@@ -42,15 +42,19 @@ pub(crate) type Options<DB> = <<DB as Database>::Connection as Connection>::Opti
 pub(crate) struct LeaseStore<DB: Database> {
     acquires: Store<DB>,
     holds: Store<DB>,
-    /// Does the backend alone use the pool of the acquires?
-    is_own: bool,
     /// What the connections of the holds are opened with.
     options: Mutex<Arc<Options<DB>>>,
 }
 
 impl<DB: Dialect> LeaseStore<DB> {
-    /// Uses `pool` for the acquires; `is_own` says that the service does no other work on it.
-    pub(crate) fn new(pool: Pool<DB>, limit: Duration, is_own: bool) -> Self {
+    /// Uses `pool` for the acquires; `is_own` says that the service does no other work on it. `prepared` is what each
+    /// connection prepares that the service does not use.
+    pub(crate) fn new(
+        pool: Pool<DB>,
+        limit: Duration,
+        is_own: bool,
+        prepared: &Arc<[Prepared]>,
+    ) -> Self {
         let options = pool.connect_options();
         // With the pool's own hooks: they may set where the table is found.
         let holds = pool.options().clone();
@@ -58,16 +62,20 @@ impl<DB: Dialect> LeaseStore<DB> {
         // A broken connection is noticed when it is used.
         let holds =
             holds.test_before_acquire(false).connect_lazy_with(Options::<DB>::clone(&options));
+        let acquires = if is_own { Connections::keep(pool) } else { Connections::Shared(pool) };
         Self {
-            acquires: Store { pool, limit },
-            holds: Store { pool: holds, limit },
-            is_own,
+            acquires: Store::new(acquires, limit, Arc::clone(prepared)),
+            holds: Store::new(Connections::keep(holds), limit, Arc::clone(prepared)),
             options: Mutex::new(options),
         }
     }
 
     pub(crate) fn pool(&self) -> &Pool<DB> {
-        &self.acquires.pool
+        self.acquires.connections.pool()
+    }
+
+    pub(crate) fn limit(&self) -> Duration {
+        self.acquires.limit
     }
 
     /// For the statements that the server does not bound: those that create the table.
@@ -81,7 +89,7 @@ impl<DB: Dialect> LeaseStore<DB> {
         lane: Lane,
         statements: &str,
     ) -> Result<Reply<DB>, BackendError> {
-        self.send(lane, statements, 0, None).await
+        self.run_bounded(lane, statements, Tries::ONCE).await
     }
 
     /// The same for statements that may be executed twice without harm. They are sent again when the connection turns
@@ -91,7 +99,7 @@ impl<DB: Dialect> LeaseStore<DB> {
         lane: Lane,
         statements: &str,
     ) -> Result<Reply<DB>, BackendError> {
-        self.send(lane, statements, self.others(lane), None).await
+        self.run_bounded(lane, statements, self.repeatable(lane)).await
     }
 
     /// The same for an acquire; `doubt` notes that it was sent again.
@@ -100,40 +108,49 @@ impl<DB: Dialect> LeaseStore<DB> {
         doubt: &Doubt,
         statements: &str,
     ) -> Result<Reply<DB>, BackendError> {
-        let lane = Lane::Acquires;
-        self.send(lane, statements, self.others(lane), Some(doubt)).await
+        let tries = Tries { doubt: Some(doubt), ..self.repeatable(Lane::Acquires) };
+        self.run_bounded(Lane::Acquires, statements, tries).await
     }
 
-    /// How many connections may turn out to be broken.
-    fn others(&self, lane: Lane) -> u32 {
+    /// How often something may be sent that may be executed twice without harm.
+    pub(crate) fn repeatable(&self, lane: Lane) -> Tries<'static> {
         let others = self.pool().options().get_max_connections();
-        if lane == Lane::Holds { others.saturating_add(FOR_HOLDS) } else { others }
+        let spare = if lane == Lane::Holds { others.saturating_add(FOR_HOLDS) } else { others };
+        Tries { spare, ..Tries::ONCE }
     }
 
-    async fn send(
+    async fn run_bounded(
         &self,
         lane: Lane,
         statements: &str,
-        others: u32,
-        doubt: Option<&Doubt>,
+        tries: Tries<'_>,
     ) -> Result<Reply<DB>, BackendError> {
-        let (store, first) = match lane {
-            Lane::Acquires => (&self.acquires, None),
-            Lane::Holds => {
-                self.follow_options();
-                // An idle connection of the acquires will do.
-                let idle = if self.is_own { self.pool().try_acquire() } else { None };
-                (&self.holds, idle)
-            }
-        };
-        let bounded = DB::bounded(statements, store.limit);
+        let bounded = DB::bounded(statements, self.limit());
         let least = 1 + usize::from(DB::BOUND_IS_A_STATEMENT);
-        let reply = store.in_time(store.send(first, &bounded, least, others, doubt)).await;
+        let reply = self.send(lane, Message::Statements(&bounded, least), tries).await;
         let mut reply = reply.map_err(failure::<DB>)?;
         if DB::BOUND_IS_A_STATEMENT {
             reply.rows.remove(0);
         }
         Ok(reply)
+    }
+
+    /// Sends a message, with sqlx's own error.
+    pub(crate) async fn send(
+        &self,
+        lane: Lane,
+        message: Message<'_>,
+        tries: Tries<'_>,
+    ) -> Result<Reply<DB>, sqlx::Error> {
+        let (store, first) = match lane {
+            Lane::Acquires => (&self.acquires, None),
+            Lane::Holds => {
+                self.follow_options();
+                // An idle connection of the acquires will do.
+                (&self.holds, self.acquires.connections.take_idle())
+            }
+        };
+        store.in_time(store.send(first, message, tries)).await
     }
 
     /// Sends a transaction in one message, its commit included. False if a number in it was out of range or another
@@ -143,9 +160,9 @@ impl<DB: Dialect> LeaseStore<DB> {
         let store = &self.acquires;
         let send = async {
             // If it fails the connection is closed, and the server rolls everything back.
-            let mut connection = Checkout::new(store.pool.acquire().await?);
-            DB::send(connection.get(), statements.to_owned()).await?;
-            connection.return_to_pool();
+            let mut link = store.connections.take().await?;
+            DB::send(link.get(), statements.to_owned()).await?;
+            link.give_back();
             Ok(true)
         };
         store.in_time(send).await.or_else(|error| {
@@ -159,7 +176,7 @@ impl<DB: Dialect> LeaseStore<DB> {
         let latest = self.pool().connect_options();
         let mut options = self.options.lock().unwrap_or_else(PoisonError::into_inner);
         if !Arc::ptr_eq(&options, &latest) {
-            self.holds.pool.set_connect_options(Options::<DB>::clone(&latest));
+            self.holds.connections.pool().set_connect_options(Options::<DB>::clone(&latest));
             *options = latest;
         }
     }

@@ -9,21 +9,27 @@ use super::LeaseDialect;
 use super::connections::{Lane, LeaseStore};
 use super::options::{LeaseOptions, of_url};
 use super::rows::Rows;
+use super::together::{self, Acquire, Found, Renew, Together};
 use crate::backend::{
     Attempt, Claim, Holder, LockState, Mode, Release, Released, Renewal, SetAttempt, validity_of,
 };
 use crate::error::BackendError;
 use crate::key::LockKey;
 use crate::lock_table::row::{self, Purpose, RowStore as _};
+use crate::stores::shared::doubt::Doubt;
 use crate::stores::shared::sql;
 use crate::stores::shared::sql::store::Dialect;
 use crate::stores::shared::sql::tables::Table;
 use crate::stores::shared::sweeper::Sweeping;
+use crate::token::FencingToken;
 
 /// One table of leases, and the connections to it.
 pub(crate) struct Leases<S: LeaseDialect> {
     pub(crate) store: Arc<LeaseStore<S::Database>>,
-    pub(crate) sql: S,
+    pub(crate) sql: Arc<S>,
+    acquires: Together<S, Acquire>,
+    renewals: Together<S, Renew>,
+    releases: Together<S, together::Release>,
     sweeping: Sweeping,
 }
 
@@ -45,7 +51,8 @@ impl<S: LeaseDialect> Leases<S> {
     ) -> Result<Self, BackendError> {
         let name = options.table;
         sql::tables::check_name(S::Database::KIND, &name)?;
-        let store = Arc::new(LeaseStore::new(pool, options.limit, is_own));
+        let sql = Arc::new(S::new(name.clone()));
+        let store = Arc::new(LeaseStore::new(pool, options.limit, is_own, &sql.prepared()));
         let table = Table {
             name: &name,
             file: S::FILE,
@@ -54,7 +61,14 @@ impl<S: LeaseDialect> Leases<S> {
         };
         table.ensure(store.plain()).await?;
         sql::tables::refuse_later_version(&name, store.plain()).await?;
-        Ok(Self { store, sql: S::new(name), sweeping: Sweeping::default() })
+        Ok(Self {
+            acquires: Together::new(&store, &sql),
+            renewals: Together::new(&store, &sql),
+            releases: Together::new(&store, &sql),
+            store,
+            sql,
+            sweeping: Sweeping::default(),
+        })
     }
 
     pub(crate) async fn try_acquire(
@@ -81,12 +95,12 @@ impl<S: LeaseDialect> Leases<S> {
         if claim.mode != Mode::Exclusive {
             return row::renew(&Rows::of(self), claim).await;
         }
-        let reply = self.store.run_repeatable(Lane::Holds, &self.sql.renew(claim)).await?;
-        if S::is_changed(&reply) {
-            Ok(Renewal::Renewed { validity: validity_of(claim.ttl) })
+        let is_renewed = self.renewals.run(claim, &Doubt::default()).await?;
+        Ok(if is_renewed {
+            Renewal::Renewed { validity: validity_of(claim.ttl) }
         } else {
-            Ok(Renewal::NotHeld)
-        }
+            Renewal::NotHeld
+        })
     }
 
     pub(crate) async fn release(
@@ -95,6 +109,13 @@ impl<S: LeaseDialect> Leases<S> {
         release: Release,
     ) -> Result<Released, BackendError> {
         let may_be_in_a_group = claim.may_be_in_a_group();
+        let is_plain = release.keep_for.is_none() && !release.late_acquire;
+        if is_plain && !may_be_in_a_group {
+            if self.releases.run(claim, &Doubt::default()).await? {
+                return Ok(Released::Released);
+            }
+            return row::release(&Rows::of(self), claim, release).await;
+        }
         // For a member of a group the statement only leaves the tombstone.
         if !may_be_in_a_group || release.late_acquire {
             let statement = self.sql.release(claim, release);
@@ -156,10 +177,14 @@ async fn acquire<S: LeaseDialect>(
     rows: &Rows<'_, S>,
     claim: &Claim,
 ) -> Result<Attempt, BackendError> {
-    if claim.is_plain()
-        && let Some(attempt) = S::acquire_alone(rows, claim).await?
-    {
-        return Ok(attempt);
+    if claim.is_plain() {
+        match rows.leases.acquires.run(claim, &rows.doubt).await? {
+            Found::Free(token) => {
+                return Ok(Attempt::granted(FencingToken::new(token), validity_of(claim.ttl)));
+            }
+            Found::Held(left) => return Ok(Attempt::busy(Some(left))),
+            Found::Unclear => {}
+        }
     }
     row::acquire(rows, claim).await
 }

@@ -1,0 +1,182 @@
+//! The statements of plain acquires, renewals and releases, each for one row and for many. They are prepared once.
+//!
+//! Those for many rows work through `INSERT … ON CONFLICT`, in the order of their arguments: they find each row through
+//! the index, and two of them never deadlock.
+
+use std::sync::Arc;
+
+use super::dialect::{stored, text};
+use super::notices::CHANNEL;
+use super::statements::{NOW_MICROS, first_token};
+use crate::backend::Claim;
+use crate::stores::shared::sql::hex;
+use crate::stores::shared::sql::prepared::{Call, Prepared};
+
+/// The statements for one table.
+pub(super) struct Plain(Arc<[Prepared]>);
+
+const ACQUIRE: usize = 0;
+const RENEW: usize = 1;
+const RELEASE: usize = 2;
+/// Where the statement for many rows is.
+const MANY: usize = 3;
+
+/// The key in an argument for many rows.
+const MANY_KEYS: &str = "convert_from(decode(asked.key, 'hex'), 'UTF8')";
+
+impl Plain {
+    pub(super) fn new(table: &str) -> Self {
+        let one = "(SELECT $1 AS key, $2 AS owner, $3 AS ttl, $4 AS client_info) AS asked";
+        let many = "unnest($1, $2, $3, $4) AS asked (key, owner, ttl, client_info)";
+        Self(Arc::new([
+            Prepared::new(
+                "acquire",
+                &["text", "text", "bigint", "text"],
+                acquire(table, one, "asked.key"),
+            ),
+            Prepared::new("renew", &["text", "text", "bigint"], renew(table)),
+            Prepared::new("release", &["text", "text"], release(table)),
+            Prepared::new(
+                "acquire_many",
+                &["text[]", "text[]", "bigint[]", "text[]"],
+                acquire(table, many, MANY_KEYS),
+            ),
+            Prepared::new("renew_many", &["text[]", "text[]", "bigint[]"], renew_many(table)),
+            Prepared::new("release_many", &["text[]", "text[]"], release_many(table)),
+        ]))
+    }
+
+    pub(super) fn all(&self) -> Arc<[Prepared]> {
+        Arc::clone(&self.0)
+    }
+
+    /// Returns `(owner, token, NULL)` for each grant, and `(owner, NULL, µs left)` for each key that is held; -1 if others
+    /// share it or wait for it. There is no row for an owner whose acquire was abandoned, or that came second.
+    pub(super) fn acquire(&self, claims: &[&Claim]) -> Call<'_> {
+        self.call(ACQUIRE, claims, &[owner, ttl, |claim| claim.client_info.to_text()])
+    }
+
+    /// Returns the owner of each lease that was renewed.
+    pub(super) fn renew(&self, claims: &[&Claim]) -> Call<'_> {
+        self.call(RENEW, claims, &[owner, ttl])
+    }
+
+    /// Returns `(key, what it found)` for each lease that was released; announces it if somebody waits.
+    pub(super) fn release(&self, claims: &[&Claim]) -> Call<'_> {
+        self.call(RELEASE, claims, &[owner])
+    }
+
+    /// Passes the keys, and then these. None of them contains a quote or a backslash.
+    fn call(&self, purpose: usize, claims: &[&Claim], others: &[fn(&Claim) -> String]) -> Call<'_> {
+        if let [claim] = claims {
+            let others = others.iter().map(|other| format!("'{}'", other(claim)));
+            let arguments = [text(&stored(&claim.key))].into_iter().chain(others).collect();
+            return Call { statement: &self.0[purpose], arguments };
+        }
+        let keys = claims.iter().map(|claim| hex(stored(&claim.key).as_bytes()));
+        let mut arguments = vec![format!("'{{{}}}'", keys.collect::<Vec<_>>().join(","))];
+        for other in others {
+            let elements = claims.iter().map(|claim| format!("\"{}\"", other(claim)));
+            arguments.push(format!("'{{{}}}'", elements.collect::<Vec<_>>().join(",")));
+        }
+        Call { statement: &self.0[purpose + MANY], arguments }
+    }
+}
+
+fn owner(claim: &Claim) -> String {
+    claim.owner.to_string()
+}
+
+/// In microseconds.
+fn ttl(claim: &Claim) -> String {
+    claim.ttl.as_micros().to_string()
+}
+
+/// A key that is held is only read, so that nothing is written.
+fn acquire(table: &str, asked: &str, key: &str) -> String {
+    let first_token = first_token(table);
+    format!(
+        "WITH asked AS MATERIALIZED (\
+           SELECT {key} AS key, owner, ttl, client_info, (\
+             SELECT CASE \
+               WHEN lock_group IS NOT NULL AND group_until > clock_timestamp() THEN -1 \
+               WHEN expires_at > clock_timestamp() AND owner IS DISTINCT FROM asked.owner \
+               THEN greatest((extract(epoch FROM expires_at - clock_timestamp()) * 1000000)::bigint, 0) END \
+             FROM {table} WHERE lock_key = {key}) AS held \
+           FROM {asked}), \
+         granted AS (\
+           INSERT INTO {table} AS lease (lock_key, owner, token, expires_at, claimant) \
+           SELECT key, owner, {first_token}, \
+             clock_timestamp() + ttl * interval '1 microsecond', client_info \
+           FROM asked WHERE held IS NULL \
+           ON CONFLICT (lock_key) DO UPDATE SET \
+             token = CASE WHEN lease.owner = excluded.owner AND lease.expires_at > clock_timestamp() \
+               THEN lease.token ELSE greatest({NOW_MICROS}, lease.token + 1) END, \
+             owner = excluded.owner, \
+             expires_at = greatest(lease.expires_at, excluded.expires_at), \
+             claimant = excluded.claimant, \
+             lock_group = NULL \
+           WHERE (lease.owner = excluded.owner OR lease.expires_at <= clock_timestamp()) \
+             AND (lease.lock_group IS NULL OR lease.group_until <= clock_timestamp()) \
+             AND position(excluded.owner IN lease.gone || lease.gone_before) = 0 \
+           RETURNING owner, token) \
+         SELECT owner, token, NULL::bigint FROM granted \
+         UNION ALL SELECT owner, NULL, held FROM asked WHERE held IS NOT NULL"
+    )
+}
+
+/// A late renewal never moves the end back.
+fn renew(table: &str) -> String {
+    format!(
+        "UPDATE {table} SET \
+           expires_at = greatest(expires_at, clock_timestamp() + $3 * interval '1 microsecond') \
+         WHERE lock_key = $1 AND expires_at > clock_timestamp() AND owner = $2 RETURNING owner"
+    )
+}
+
+/// `NOTIFY` locks the whole database at commit, so it is sent only if somebody waits.
+fn release(table: &str) -> String {
+    format!(
+        "UPDATE {table} SET \
+           owner = NULL, \
+           expires_at = clock_timestamp(), \
+           wanted = false, \
+           released = CASE WHEN wanted THEN 2 ELSE 1 END \
+         WHERE lock_key = $1 AND expires_at > clock_timestamp() AND owner = $2 \
+         RETURNING lock_key, released, \
+           CASE WHEN released = 2 THEN pg_notify('{CHANNEL}', lock_key)::text END"
+    )
+}
+
+/// A row that is missing is created without an owner, with a tombstone of this one, and deleted as unused later.
+fn renew_many(table: &str) -> String {
+    let first_token = first_token(table);
+    format!(
+        "INSERT INTO {table} AS lease (lock_key, token, expires_at, gone, gone_since, group_until) \
+         SELECT {MANY_KEYS}, {first_token}, clock_timestamp(), owner, clock_timestamp(), \
+           clock_timestamp() + ttl * interval '1 microsecond' \
+         FROM unnest($1, $2, $3) AS asked (key, owner, ttl) \
+         ON CONFLICT (lock_key) DO UPDATE SET \
+           expires_at = greatest(lease.expires_at, excluded.group_until) \
+         WHERE lease.owner = excluded.gone AND lease.expires_at > clock_timestamp() \
+         RETURNING owner"
+    )
+}
+
+/// The same.
+fn release_many(table: &str) -> String {
+    let first_token = first_token(table);
+    format!(
+        "INSERT INTO {table} AS lease (lock_key, token, expires_at, gone, gone_since) \
+         SELECT {MANY_KEYS}, {first_token}, clock_timestamp(), owner, clock_timestamp() \
+         FROM unnest($1, $2) AS asked (key, owner) \
+         ON CONFLICT (lock_key) DO UPDATE SET \
+           owner = NULL, \
+           expires_at = clock_timestamp(), \
+           wanted = false, \
+           released = CASE WHEN lease.wanted THEN 2 ELSE 1 END \
+         WHERE lease.owner = excluded.gone AND lease.expires_at > clock_timestamp() \
+         RETURNING lock_key, released, \
+           CASE WHEN released = 2 THEN pg_notify('{CHANNEL}', lock_key)::text END"
+    )
+}
