@@ -122,7 +122,7 @@ impl Turns {
     }
 
     /// Ends a cycle and begins the next one. False if the time is up.
-    pub fn next(&mut self) -> bool {
+    pub fn again(&mut self) -> bool {
         let now = Instant::now();
         if let Some(began) = self.began.take() {
             let within = self.until.saturating_duration_since(began);

@@ -72,7 +72,7 @@ impl Contest {
                 let before = self.probe.as_mut().map(|probe| probe());
                 let client = usage::cpu_time();
                 let mut slice = contender.run(plan.slice).await;
-                let client = usage::cpu_time() - client;
+                let client = usage::cpu_time().saturating_sub(client);
                 let after = self.probe.as_mut().map(|probe| probe());
                 let sample = &mut samples[index];
                 sample.rates.push(slice.cycles / plan.slice.as_secs_f64());
@@ -165,7 +165,9 @@ impl Samples {
 
 fn most_of_one(entries: &[Entry]) -> Option<f64> {
     let mut times: HashMap<u32, usize> = HashMap::new();
-    entries.iter().for_each(|entry| *times.entry(entry.who).or_default() += 1);
+    for entry in entries {
+        *times.entry(entry.who).or_default() += 1;
+    }
     times.into_values().max().map(count)
 }
 

@@ -36,18 +36,18 @@ fn connect(client: TcpStream, server: TcpStream, round_trip: Duration) {
     }
     let (from, to) = (client.try_clone().expect("a socket"), server.try_clone().expect("a socket"));
     thread::spawn(move || forward(from, to));
-    let (hold, held) = channel();
+    let (sender, parts) = channel();
     thread::spawn(move || {
         let mut server = server;
         let mut buffer = vec![0; 64 * 1_024];
         while let Ok(length @ 1..) = server.read(&mut buffer) {
             let due = Instant::now() + round_trip;
-            if hold.send((due, buffer[..length].to_vec())).is_err() {
+            if sender.send((due, buffer[..length].to_vec())).is_err() {
                 return;
             }
         }
     });
-    thread::spawn(move || deliver(&held, client));
+    thread::spawn(move || deliver(&parts, client));
 }
 
 fn forward(mut from: TcpStream, mut to: TcpStream) {
@@ -56,8 +56,8 @@ fn forward(mut from: TcpStream, mut to: TcpStream) {
     let _ = to.shutdown(Shutdown::Both);
 }
 
-fn deliver(held: &Receiver<(Instant, Vec<u8>)>, mut client: TcpStream) {
-    for (due, part) in held {
+fn deliver(parts: &Receiver<(Instant, Vec<u8>)>, mut client: TcpStream) {
+    for (due, part) in parts {
         thread::sleep(due.saturating_duration_since(Instant::now()));
         if client.write_all(&part).is_err() {
             break;

@@ -42,7 +42,7 @@ where
         let mut connection = connection.clone();
         async move {
             let key = format!("bare:{task}");
-            while turns.next() {
+            while turns.again() {
                 cycle(&mut connection, &key).await.expect("the server runs");
             }
             turns

@@ -119,7 +119,7 @@ async fn tasks_of(order: Order) -> Run {
 }
 
 async fn with_dlock(registry: Registry, mut turns: Turns) -> Turns {
-    while turns.next() {
+    while turns.again() {
         let lock = registry.lock(KEY).wait(Wait::Forever);
         lock.run(async { turns.inside() }).await.expect("the lock");
     }
@@ -127,7 +127,7 @@ async fn with_dlock(registry: Registry, mut turns: Turns) -> Turns {
 }
 
 async fn with_rslock(manager: LockManager, mut turns: Turns) -> Turns {
-    while turns.next() {
+    while turns.again() {
         let held = manager.acquire(KEY, TTL).await.expect("the lock");
         turns.inside();
         held.release().await;

@@ -18,7 +18,7 @@ pub async fn alone(url: &str, tasks: u32) -> Contender {
         let registry = registry.clone();
         async move {
             let key = format!("own:{task}");
-            while turns.next() {
+            while turns.again() {
                 registry.lock(&key).run(ready(())).await.expect("the lock");
             }
             turns

@@ -64,7 +64,7 @@ async fn limit(port: u16, tasks: u32) -> Contender {
         let mut client = client.clone();
         async move {
             let key = format!("bare/{task}");
-            while turns.next() {
+            while turns.again() {
                 cycle(&mut client, lease, &key).await.expect("the server runs");
             }
             turns
@@ -93,7 +93,7 @@ async fn lock(port: u16, tasks: u32) -> Contender {
         let mut client = client.clone();
         async move {
             let name = format!("lock/{task}");
-            while turns.next() {
+            while turns.again() {
                 let options = LockOptions::new().with_lease(lease);
                 let held = client.lock(name.as_str(), Some(options)).await.expect("it runs");
                 client.unlock(held.key()).await.expect("it runs");

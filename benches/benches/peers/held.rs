@@ -84,8 +84,8 @@ async fn measure(plan: Plan, order: Order, mut probe: impl FnMut() -> Reading + 
     holder.end().await;
     let cpu = Duration::from_secs_f64(number(&held, "cpu"));
     let mut figures = vec![
-        Figure::new(CLIENT, percent(cpu, window), Unit::PercentOfACore),
-        Figure::new(SERVER, percent(after.cpu - before.cpu, window), Unit::PercentOfACore),
+        Figure::new(CLIENT, percent(Duration::ZERO, cpu, window), Unit::PercentOfACore),
+        Figure::new(SERVER, percent(before.cpu, after.cpu, window), Unit::PercentOfACore),
         Figure::new(MEMORY, number(&acquired, "memory"), Unit::Bytes),
         Figure::new(LOST, number(&held, "lost"), Unit::Count),
     ];
@@ -130,7 +130,7 @@ pub async fn work(order: Order) {
     worker::next_line().await;
     let before = usage::cpu_time();
     worker::next_line().await;
-    let cpu = usage::cpu_time() - before;
+    let cpu = usage::cpu_time().saturating_sub(before);
     let lost = guards.iter().filter(|guard| !guard.is_held()).count();
     worker::report(&json!({ "cpu": cpu.as_secs_f64(), "lost": lost }));
     worker::next_line().await;

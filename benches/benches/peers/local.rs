@@ -69,7 +69,7 @@ async fn raw_sqlite(file: &Path, tasks: u32) -> Contender {
         let connection = Arc::clone(&connection);
         async move {
             let key = format!("bare:{task}");
-            while turns.next() {
+            while turns.again() {
                 cycle(&connection, acquire, &key).await.expect("a disk");
             }
             turns
@@ -110,10 +110,11 @@ async fn memory(plan: Plan) -> Outcome {
     let measured = tokio::task::spawn_blocking(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.expect("a runtime");
-        let registry = Registry::builder().backend("memory", Memory::new()).build();
-        let registry = registry.expect("a registry");
+        Registry::builder().backend("memory", Memory::new()).install().expect("a registry");
         let mutex = Mutex::new(());
-        let ours = || async { registry.scope(annotated(7)).await.map(drop).expect("free") };
+        let ours = || async {
+            black_box(annotated(7).await.expect("free"));
+        };
         let theirs = || async {
             black_box(under_a_mutex(&mutex, 7).await);
         };

@@ -109,7 +109,7 @@ fn measure(rows: &[Row], options: &Options) -> Report {
         match outcome {
             Ok(outcome) => {
                 report.rows.push(Measured::new(row, outcome));
-                print!("{}", report::show(report.rows.last().expect("it was just added")));
+                println!("{}", report::show(report.rows.last().expect("it was just added")));
             }
             Err(failure) => {
                 report.left_out.push(format!("{}: it failed", row.title));

@@ -88,7 +88,7 @@ pub fn rslock(urls: Vec<String>, tasks: u32) -> Contender {
         let manager = manager.clone();
         async move {
             let key = format!("rslock:{task}");
-            while turns.next() {
+            while turns.again() {
                 let lock = manager.lock(&*key, TTL).await.expect("the lock");
                 manager.unlock(&lock).await;
             }
@@ -103,7 +103,7 @@ async fn distributed_lock(url: &str, tasks: u32) -> Contender {
     let run = in_tasks(tasks, move |task, mut turns| {
         let lock = provider.create_lock(&task.to_string());
         async move {
-            while turns.next() {
+            while turns.again() {
                 let held = lock.acquire(None).await.expect("the lock");
                 held.release().await.expect("it was held");
             }

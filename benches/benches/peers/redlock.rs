@@ -6,7 +6,7 @@ use dlock_benches::contender::{Contender, Role, in_tasks};
 use dlock_benches::contest::Contest;
 use dlock_benches::outcome::Outcome;
 use dlock_benches::row::{Family, Plan, Row};
-use dlock_tests::servers::RedisNodes;
+use dlock_tests::servers::{RedisNodes, Server};
 use futures_util::future::join_all;
 use redis::aio::MultiplexedConnection;
 
@@ -21,7 +21,7 @@ pub fn rows() -> Vec<Row> {
 
 async fn alone(plan: Plan) -> Outcome {
     let nodes = RedisNodes::start();
-    let ports: Vec<_> = nodes.servers.iter().map(|server| server.port()).collect();
+    let ports: Vec<_> = nodes.servers.iter().map(Server::port).collect();
     contest(&ports, 64).await.probe(cpu_of(&nodes.servers)).measure(plan).await
 }
 
@@ -45,7 +45,7 @@ async fn limit(urls: Vec<String>, tasks: u32) -> Contender {
         let mut connections = connections.clone();
         async move {
             let key = format!("bare:{task}");
-            while turns.next() {
+            while turns.again() {
                 cycles(&mut connections, &key).await;
             }
             turns

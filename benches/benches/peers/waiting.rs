@@ -68,7 +68,7 @@ async fn watch(server: &RedisServer, window: Duration) -> Vec<Figure> {
     let commands =
         after.commands.zip(before.commands).map_or(0.0, |(after, before)| after - before);
     vec![
-        Figure::new(SERVER, percent(after.cpu - before.cpu, window), Unit::PercentOfACore),
+        Figure::new(SERVER, percent(before.cpu, after.cpu, window), Unit::PercentOfACore),
         Figure::new(COMMANDS, commands / window.as_secs_f64(), Unit::PerSecond),
     ]
 }

@@ -82,7 +82,7 @@ pub fn number(report: &str, name: &str) -> f64 {
     report[name].as_f64().unwrap_or_else(|| panic!("no {name} in {report}"))
 }
 
-/// What a span of time costs, as a part of one core, in percent.
-pub fn percent(cpu: Duration, of: Duration) -> f64 {
-    cpu.as_secs_f64() / of.as_secs_f64() * 100.0
+/// The CPU time between two readings as a part of one core, in percent.
+pub fn percent(before: Duration, after: Duration, of: Duration) -> f64 {
+    after.saturating_sub(before).as_secs_f64() / of.as_secs_f64() * 100.0
 }

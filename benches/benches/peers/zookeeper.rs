@@ -62,7 +62,7 @@ async fn limit(port: u16, tasks: u32) -> Contender {
         let client = client.clone();
         async move {
             let folder = format!("/bare/{task}");
-            while turns.next() {
+            while turns.again() {
                 cycle(&client, &folder).await.expect("the server runs");
             }
             turns
@@ -86,7 +86,7 @@ async fn recipe(port: u16, tasks: u32) -> Contender {
         let client = client.clone();
         async move {
             let folder = format!("/recipe/{task}");
-            while turns.next() {
+            while turns.again() {
                 let prefix = LockPrefix::new_curator(&folder, "lock-").expect("a path");
                 let lock = client.lock(prefix, b"", Acls::anyone_all()).await;
                 drop(lock.expect("the server runs"));

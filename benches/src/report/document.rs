@@ -5,8 +5,8 @@ use std::path::Path;
 
 use super::Report;
 use crate::contender::Role;
-use crate::figure::{Spread, short};
-use crate::outcome::{Measured, Side};
+use crate::figure::{Figure, Spread, short};
+use crate::outcome::{Measured, Side, Verdict};
 use crate::row::Family;
 
 const BEGIN: &str = "<!-- generated: cargo bench -p dlock-benches --bench peers -- --docs -->";
@@ -20,37 +20,33 @@ pub(super) fn write(report: &Report, file: &Path) -> io::Result<()> {
     });
     let missing = || io::Error::other(format!("{}: no markers", file.display()));
     let (before, after) = parts.ok_or_else(missing)?;
-    std::fs::write(file, format!("{before}{BEGIN}\n\n{}\n{END}{after}", block(report)))
+    let block = block(report).join("\n");
+    std::fs::write(file, format!("{before}{BEGIN}\n\n{block}\n\n{END}{after}"))
 }
 
-fn block(report: &Report) -> String {
-    let machine = &report.machine;
-    let mut text = format!(
-        "Measured on {}, with {}. {}\n",
-        machine.describe(),
-        machine.versions(),
-        verdicts(report)
-    );
+fn block(report: &Report) -> Vec<String> {
+    let (machine, versions) = (report.machine.describe(), report.machine.versions());
+    let mut lines = vec![format!("Measured on {machine}, with {versions}. {}", verdicts(report))];
     if report.is_quick {
-        text.push_str("\nThis was a `--quick` run.\n");
+        lines.extend([String::new(), "This was a `--quick` run.".to_owned()]);
     }
     for family in Family::ALL {
         let rows: Vec<_> = report.rows.iter().filter(|row| row.family == family).collect();
         if rows.is_empty() {
             continue;
         }
-        text.push_str(&format!("\n### {}\n\n", family.title()));
-        match family {
-            Family::Alone | Family::Distant => text.push_str(&ratios(&rows)),
-            Family::Contended => text.push_str(&contended(&rows)),
-            Family::Idle | Family::Leftovers => text.push_str(&figures(&rows)),
-        }
-        text.push_str(&notes(&rows));
+        lines.extend([String::new(), format!("### {}", family.title()), String::new()]);
+        lines.extend(match family {
+            Family::Alone | Family::Distant => ratios(&rows),
+            Family::Contended => contended(&rows),
+            Family::Idle | Family::Leftovers => figures(&rows),
+        });
+        lines.extend(notes(&rows));
     }
-    for line in &report.left_out {
-        text.push_str(&format!("\nLeft out: {line}.\n"));
+    for reason in &report.left_out {
+        lines.extend([String::new(), format!("Left out: {reason}.")]);
     }
-    text
+    lines
 }
 
 fn verdicts(report: &Report) -> String {
@@ -59,101 +55,101 @@ fn verdicts(report: &Report) -> String {
     format!("{met} of {} targets are met.", all.len())
 }
 
-fn ratios(rows: &[&Measured]) -> String {
-    let mut text = "| | cycles/s | dlock ÷ it | target | server CPU | client CPU | commands |\n|---|--:|--:|---|--:|--:|--:|\n".to_owned();
+/// A table whose rows are groups: a title, and a line for each side.
+fn grouped(
+    head: [&str; 7],
+    rows: &[&Measured],
+    cells: impl Fn(&Measured, &Side) -> [String; 6],
+) -> Vec<String> {
+    let mut lines =
+        vec![format!("| {} |", head.join(" | ")), "|---|--:|--:|--:|--:|--:|--:|".to_owned()];
     for row in rows {
-        text.push_str(&format!("| **{}** | | | | | | |\n", row.title));
+        lines.push(format!("| **{}** | | | | | | |", row.title));
         for side in &row.sides {
-            let target = row.verdict_on(side).map(|one| (one.shown_target(), one.shown()));
-            let target =
-                target.map_or(String::new(), |(target, shown)| format!("{target}: {shown}"));
-            let figure = |name| shown(side, name);
-            text.push_str(&format!(
-                "| {} | {} | {} | {target} | {} | {} | {} |\n",
-                name(side),
-                side.rate.map(whole).unwrap_or_default(),
-                side.ratio.map(ratio).unwrap_or_default(),
-                figure("server CPU"),
-                figure("client CPU"),
-                figure("commands"),
-            ));
+            lines.push(format!("| {} | {} |", name(side), cells(row, side).join(" | ")));
         }
     }
-    text + &beside(rows)
+    lines
 }
 
-fn contended(rows: &[&Measured]) -> String {
-    let mut text = "| | cycles/s | hand-over p50 | p99 | wait p99 | luckiest | server CPU |\n|---|--:|--:|--:|--:|--:|--:|\n".to_owned();
+fn ratios(rows: &[&Measured]) -> Vec<String> {
+    let head = ["", "cycles/s", "dlock ÷ it", "target", "server CPU", "client CPU", "commands"];
+    let mut lines = grouped(head, rows, |row, side| {
+        [
+            rate(side),
+            side.ratio.map(ratio).unwrap_or_default(),
+            row.verdict_on(side).map(judge).unwrap_or_default(),
+            shown(side, "server CPU"),
+            shown(side, "client CPU"),
+            shown(side, "commands"),
+        ]
+    });
     for row in rows {
-        text.push_str(&format!("| **{}** | | | | | | |\n", row.title));
-        for side in &row.sides {
-            let cells = ["hand-over p50", "hand-over p99", "wait p99", "luckiest", "server CPU"];
-            let rate = side.rate.map(whole).unwrap_or_default();
-            let cells = cells.map(|name| shown(side, name)).join(" | ");
-            text.push_str(&format!("| {} | {rate} | {cells} |\n", name(side)));
+        for verdict in row.verdicts.iter().filter(|verdict| !verdict.is_ratio) {
+            let measured = verdict.measured.map(|value| verdict.unit.show(value));
+            let (of, measured) = (verdict.of, measured.unwrap_or_default());
+            let line = format!("{}: {of} {measured}, target {}.", row.title, judge(verdict));
+            lines.extend([String::new(), line]);
         }
     }
-    text
+    lines
 }
 
-fn figures(rows: &[&Measured]) -> String {
-    let mut text = "| | | measured | target |\n|---|---|--:|---|\n".to_owned();
+fn contended(rows: &[&Measured]) -> Vec<String> {
+    let head = ["", "cycles/s", "hand-over p50", "p99", "wait p99", "luckiest", "server CPU"];
+    grouped(head, rows, |_, side| {
+        [
+            rate(side),
+            shown(side, "hand-over p50"),
+            shown(side, "hand-over p99"),
+            shown(side, "wait p99"),
+            shown(side, "luckiest"),
+            shown(side, "server CPU"),
+        ]
+    })
+}
+
+fn figures(rows: &[&Measured]) -> Vec<String> {
+    let mut lines = vec!["| | | measured | target |".to_owned(), "|---|---|--:|--:|".to_owned()];
     for row in rows {
         let mut title = format!("**{}**", row.title);
-        for side in &row.sides {
-            for figure in &side.figures {
-                let verdict = row.verdicts.iter().find(|one| one.of == figure.name);
-                let verdict = verdict.filter(|_| side.role == Role::Dlock);
-                let verdict = verdict.map(|one| format!("{}: {}", one.shown_target(), one.shown()));
-                let value = figure.unit.show(figure.value);
-                let of =
-                    if row.sides.len() > 1 { format!("{}: ", side.name) } else { String::new() };
-                text.push_str(&format!(
-                    "| {title} | {of}{} | {value} | {} |\n",
-                    figure.name,
-                    verdict.unwrap_or_default()
-                ));
-                title.clear();
-            }
+        for Figure { name, value, unit } in row.sides.iter().flat_map(|side| &side.figures) {
+            let verdict = row.verdicts.iter().find(|verdict| verdict.of == *name);
+            let verdict = verdict.map(judge).unwrap_or_default();
+            lines.push(format!("| {title} | {name} | {} | {verdict} |", unit.show(*value)));
+            title.clear();
         }
     }
-    text
+    lines
 }
 
-/// Rows of these families that have figures only.
-fn beside(rows: &[&Measured]) -> String {
-    let missing = rows.iter().flat_map(|row| {
-        let verdicts = row.verdicts.iter().filter(|verdict| !verdict.is_ratio);
-        verdicts.map(move |verdict| {
-            let measured =
-                verdict.measured.map_or("?".to_owned(), |value| verdict.unit.show(value));
-            let (target, shown) = (verdict.shown_target(), verdict.shown());
-            format!("\n{}: {} {measured}, target {target}: {shown}.\n", row.title, verdict.of)
-        })
-    });
-    missing.collect()
-}
-
-fn notes(rows: &[&Measured]) -> String {
-    let mut notes: Vec<String> = Vec::new();
+/// What a reader must know beside the numbers of a table.
+fn notes(rows: &[&Measured]) -> Vec<String> {
+    let mut notes = vec![];
     for row in rows {
         let remarks = row.sides.iter().filter(|side| !side.remark.is_empty());
-        let remarks = remarks.map(|side| format!("{}: {}", side.name, side.remark));
-        for note in remarks.chain(row.notes.iter().map(|note| format!("{}: {note}", row.title))) {
+        let remarks = remarks.map(|side| format!("- {}: {}.", side.name, side.remark));
+        let own = row.notes.iter().map(|note| format!("- {}: {note}.", row.title));
+        for note in remarks.chain(own) {
             if !notes.contains(&note) {
                 notes.push(note);
             }
         }
     }
-    let lines: String = notes.iter().map(|note| format!("- {note}\n")).collect();
-    if lines.is_empty() { lines } else { format!("\n{lines}") }
+    if !notes.is_empty() {
+        notes.insert(0, String::new());
+    }
+    notes
+}
+
+fn judge(verdict: &Verdict) -> String {
+    format!("{}: {}", verdict.shown_target(), verdict.shown())
 }
 
 fn name(side: &Side) -> String {
     match side.role {
-        Role::Dlock => "dlock".to_owned(),
         Role::Limit => format!("limit: {}", side.name),
-        Role::Peer => side.name.clone(),
+        Role::Dlock | Role::Peer => side.name.clone(),
     }
 }
 
@@ -162,8 +158,8 @@ fn shown(side: &Side, name: &str) -> String {
     figure.map(|figure| figure.unit.show(figure.value)).unwrap_or_default()
 }
 
-fn whole(spread: Spread) -> String {
-    short(spread.median)
+fn rate(side: &Side) -> String {
+    side.rate.map(|rate| short(rate.median)).unwrap_or_default()
 }
 
 fn ratio(spread: Spread) -> String {

@@ -6,17 +6,16 @@ use crate::outcome::{Measured, Side, Verdict};
 /// A row as text, a line for each contender.
 #[must_use]
 pub fn show(row: &Measured) -> String {
-    let mut text = format!("\n{}  ({})\n", row.title, row.id);
     let width = row.sides.iter().map(|side| side.name.chars().count()).max().unwrap_or(0);
-    for side in &row.sides {
+    let side = |side: &Side| {
         let parts = [rate(side), ratio(row, side), figures(row, side)];
         let parts: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
-        text.push_str(&format!("  {:width$}  {}\n", side.name, parts.join("  ")));
-    }
-    for note in &row.notes {
-        text.push_str(&format!("  {note}\n"));
-    }
-    text.replace("**missed**", "MISSED")
+        format!("  {:width$}  {}", side.name, parts.join("  "))
+    };
+    let mut lines = vec![String::new(), format!("{}  ({})", row.title, row.id)];
+    lines.extend(row.sides.iter().map(side));
+    lines.extend(row.notes.iter().map(|note| format!("  {note}")));
+    lines.join("\n").replace("**missed**", "MISSED")
 }
 
 fn rate(side: &Side) -> String {

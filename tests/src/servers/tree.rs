@@ -43,6 +43,9 @@ pub fn wait_for_end(processes: &[Pid]) {
 }
 
 /// The CPU time that a process and its descendants have used so far, those included that have ended.
+///
+/// # Panics
+/// If that is not the id of a process.
 #[must_use]
 pub fn cpu_time(root: u32) -> Duration {
     let root = i32::try_from(root).ok().and_then(Pid::from_raw).expect("a process id");

@@ -31,7 +31,7 @@ pub(super) async fn limit(url: &str, tasks: u32) -> Contender {
         let connections = connections.clone();
         async move {
             let key = format!("bare:{task}");
-            while turns.next() {
+            while turns.again() {
                 cycle(&connections, &key).await.expect("the server runs");
             }
             turns

@@ -34,7 +34,7 @@ pub(super) async fn limit(url: &str, tasks: u32) -> Contender {
         let connections = connections.clone();
         async move {
             let key = format!("bare:{task}");
-            while turns.next() {
+            while turns.again() {
                 cycle(&connections, &key).await.expect("the server runs");
             }
             turns
@@ -65,7 +65,7 @@ impl Advisory {
     /// The loop of one task.
     pub async fn repeat(self, key: String, mut turns: Turns) -> Turns {
         let lock = PgAdvisoryLock::new(key);
-        while turns.next() {
+        while turns.again() {
             let connection = self.0.take().await;
             let held = lock.acquire(connection).await.expect("the server runs");
             turns.inside();
