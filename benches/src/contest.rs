@@ -100,6 +100,7 @@ struct Samples {
     client: Duration,
     server: Duration,
     commands: Option<f64>,
+    scripts: Option<f64>,
     /// From one holder to the next one, in nanoseconds.
     hand_overs: Vec<f64>,
     waits: Vec<f64>,
@@ -109,9 +110,13 @@ struct Samples {
 impl Samples {
     fn add_reading(&mut self, before: Reading, after: Reading) {
         self.server += after.cpu.saturating_sub(before.cpu);
-        if let (Some(before), Some(after)) = (before.commands, after.commands) {
-            *self.commands.get_or_insert_default() += after - before;
-        }
+        let add = |sum: &mut Option<f64>, before: Option<f64>, after: Option<f64>| {
+            if let (Some(before), Some(after)) = (before, after) {
+                *sum.get_or_insert_default() += after - before;
+            }
+        };
+        add(&mut self.commands, before.commands, after.commands);
+        add(&mut self.scripts, before.scripts, after.scripts);
     }
 
     fn add_entries(&mut self, slice: &mut Slice, sharing: u32) {
@@ -138,8 +143,8 @@ impl Samples {
         if contender.is_in_process {
             each("client CPU", self.client);
         }
-        if let Some(commands) = self.commands {
-            figures.push(Figure::new("commands", commands / cycles, Unit::Count));
+        for (name, number) in [("commands", self.commands), ("scripts", self.scripts)] {
+            figures.extend(number.map(|sum| Figure::new(name, sum / cycles, Unit::Count)));
         }
         self.hand_overs.sort_by(f64::total_cmp);
         self.waits.sort_by(f64::total_cmp);

@@ -18,7 +18,11 @@ const ROUND_TRIP: Duration = Duration::from_millis(2);
 const TASKS: u32 = 64;
 
 pub fn rows() -> Vec<Row> {
-    let mut rows = vec![
+    #[cfg(feature = "etcd")]
+    let etcd = Some(row("etcd", "etcd", on_etcd).needs("etcd").at_least(1.0, crate::etcd::LOCK));
+    #[cfg(not(feature = "etcd"))]
+    let etcd = None;
+    let rows = [
         row("redis", "Redis", on_redis)
             .needs("redis-server")
             .at_least(1.2, bare::NAME)
@@ -33,9 +37,7 @@ pub fn rows() -> Vec<Row> {
             .at_least(1.0, curator::NAME)
             .at_least(0.8, zookeeper::LIMIT),
     ];
-    #[cfg(feature = "etcd")]
-    rows.push(row("etcd", "etcd", on_etcd).needs("etcd").at_least(1.0, crate::etcd::LOCK));
-    rows
+    rows.into_iter().chain(etcd).collect()
 }
 
 fn row<Running>(id: &str, title: &str, run: impl Fn(Plan) -> Running + Send + Sync + 'static) -> Row

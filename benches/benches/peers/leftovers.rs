@@ -19,19 +19,22 @@ const LEFT: &str = "left";
 const MEBIBYTE: f64 = 1_048_576.0;
 
 pub fn rows() -> Vec<Row> {
-    let redis = "Redis, a minute after each key was locked once";
-    let postgres = "PostgreSQL, a minute after each key was locked once";
-    #[cfg_attr(not(feature = "etcd"), expect(unused_mut))]
-    let mut rows = vec![
-        Row::new(Family::Leftovers, "leftovers-redis", redis, in_redis).needs("redis-server"),
-        Row::new(Family::Leftovers, "leftovers-postgres", postgres, in_postgres).needs("postgres"),
-    ];
+    let redis = row("redis", "Redis", in_redis).needs("redis-server");
+    let postgres = row("postgres", "PostgreSQL", in_postgres).needs("postgres");
     #[cfg(feature = "etcd")]
-    {
-        let etcd = "etcd, a minute after each key was locked once";
-        rows.push(Row::new(Family::Leftovers, "leftovers-etcd", etcd, in_etcd).needs("etcd"));
-    }
-    rows.into_iter().map(|row| row.at_most(MEBIBYTE, Unit::Bytes, LEFT)).collect()
+    let etcd = Some(row("etcd", "etcd", in_etcd).needs("etcd"));
+    #[cfg(not(feature = "etcd"))]
+    let etcd = None;
+    [redis, postgres].into_iter().chain(etcd).collect()
+}
+
+fn row<Running>(id: &str, store: &str, run: impl Fn(Plan) -> Running + Send + Sync + 'static) -> Row
+where
+    Running: Future<Output = Outcome> + Send + 'static,
+{
+    let title = format!("{store}, a minute after each key was locked once");
+    let row = Row::new(Family::Leftovers, format!("leftovers-{id}"), title, run);
+    row.at_most(MEBIBYTE, Unit::Bytes, LEFT)
 }
 
 /// How many keys, if a store takes so many in a run of usual length.

@@ -57,14 +57,14 @@ fn verdicts(report: &Report) -> String {
 
 /// A table whose rows are groups: a title, and a line for each side.
 fn grouped(
-    head: [&str; 7],
+    head: &[&str],
     rows: &[&Measured],
-    cells: impl Fn(&Measured, &Side) -> [String; 6],
+    cells: impl Fn(&Measured, &Side) -> Vec<String>,
 ) -> Vec<String> {
-    let mut lines =
-        vec![format!("| {} |", head.join(" | ")), "|---|--:|--:|--:|--:|--:|--:|".to_owned()];
+    let right = "--:|".repeat(head.len());
+    let mut lines = vec![format!("| | {} |", head.join(" | ")), format!("|---|{right}")];
     for row in rows {
-        lines.push(format!("| **{}** | | | | | | |", row.title));
+        lines.push(format!("| **{}** |{}", row.title, " |".repeat(head.len())));
         for side in &row.sides {
             lines.push(format!("| {} | {} |", name(side), cells(row, side).join(" | ")));
         }
@@ -73,16 +73,16 @@ fn grouped(
 }
 
 fn ratios(rows: &[&Measured]) -> Vec<String> {
-    let head = ["", "cycles/s", "dlock ÷ it", "target", "server CPU", "client CPU", "commands"];
-    let mut lines = grouped(head, rows, |row, side| {
-        [
+    let own = ["server CPU", "client CPU", "commands", "scripts"];
+    let head = [&["cycles/s", "dlock ÷ it", "target"], &own[..]].concat();
+    let mut lines = grouped(&head, rows, |row, side| {
+        let mut cells = vec![
             rate(side),
             side.ratio.map(ratio).unwrap_or_default(),
             row.verdict_on(side).map(judge).unwrap_or_default(),
-            shown(side, "server CPU"),
-            shown(side, "client CPU"),
-            shown(side, "commands"),
-        ]
+        ];
+        cells.extend(own.map(|name| shown(side, name)));
+        cells
     });
     for row in rows {
         for verdict in row.verdicts.iter().filter(|verdict| !verdict.is_ratio) {
@@ -96,16 +96,12 @@ fn ratios(rows: &[&Measured]) -> Vec<String> {
 }
 
 fn contended(rows: &[&Measured]) -> Vec<String> {
-    let head = ["", "cycles/s", "hand-over p50", "p99", "wait p99", "luckiest", "server CPU"];
-    grouped(head, rows, |_, side| {
-        [
-            rate(side),
-            shown(side, "hand-over p50"),
-            shown(side, "hand-over p99"),
-            shown(side, "wait p99"),
-            shown(side, "luckiest"),
-            shown(side, "server CPU"),
-        ]
+    let own = ["hand-over p50", "hand-over p99", "wait p99", "luckiest", "server CPU"];
+    let head = [&["cycles/s"], &own[..]].concat();
+    grouped(&head, rows, |_, side| {
+        let mut cells = vec![rate(side)];
+        cells.extend(own.map(|name| shown(side, name)));
+        cells
     })
 }
 
