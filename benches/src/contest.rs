@@ -144,6 +144,7 @@ impl Samples {
             each("client CPU", self.client);
         }
         for (name, number) in [("commands", self.commands), ("scripts", self.scripts)] {
+            let number = number.filter(|sum| *sum > 0.0);
             figures.extend(number.map(|sum| Figure::new(name, sum / cycles, Unit::Count)));
         }
         self.hand_overs.sort_by(f64::total_cmp);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dlock_benches::contender::{Contender, Role, Slice, Turns, in_tasks_with_entries};
-use dlock_benches::contest::Contest;
+use dlock_benches::contest::{Contest, Reading};
 use dlock_benches::outcome::Outcome;
 use dlock_benches::program::Program;
 use dlock_benches::row::{Family, Plan, Row};
@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
 use crate::redis::{RSLOCK, TTL};
-use crate::servers::info_of;
-use crate::sql::{ADVISORY, Advisory};
+use crate::servers::{cpu_of, info_of};
+use crate::sql::Advisory;
 use crate::worker;
 
 const KEY: &str = "one";
@@ -74,15 +74,22 @@ async fn measure(plan: Plan, sharing: u32, contender: impl AsyncFn(Order) -> Con
     let order = |library, url| Order { library, url, tasks: 0 };
     let contest = Contest::default()
         .shared_by(sharing)
-        .probe(info_of(&server))
         .with(contender(order(Library::Dlock, server.url())).await)
         .with(contender(order(Library::Rslock, server.url())).await);
+    let mut redis = info_of(&server);
     if !installed("postgres") {
-        return contest.measure(plan).await.note("without PostgreSQL, which is not installed");
+        let outcome = contest.probe(redis).measure(plan).await;
+        return outcome.note("without PostgreSQL, which is not installed");
     }
     let postgres = PostgresServer::start();
     let contest = contest.with(contender(order(Library::Advisory, postgres.url())).await);
-    contest.measure(plan).await
+    // Whichever server the contender of the moment is on: the other one is idle.
+    let mut other = cpu_of([&postgres]);
+    let both = move || {
+        let reading = redis();
+        Reading { cpu: reading.cpu + other().cpu, ..reading }
+    };
+    contest.probe(both).measure(plan).await
 }
 
 type Run = Box<dyn Fn(Duration) -> futures_util::future::BoxFuture<'static, Slice> + Send + Sync>;
@@ -92,8 +99,8 @@ fn named(library: Library, run: Run) -> Contender {
         Library::Dlock => Contender::dlock(run),
         Library::Rslock => Contender::new(Role::Peer, RSLOCK, run)
             .remark("tries again after a random pause of up to 200 ms, so whoever has just released it is the first to have it again"),
-        Library::Advisory => Contender::new(Role::Peer, ADVISORY, run)
-            .remark("on PostgreSQL, with ten connections for each process"),
+        Library::Advisory => Contender::new(Role::Peer, "PgAdvisoryLock, PostgreSQL", run)
+            .remark("sqlx's, with ten connections for each process"),
     }
 }
 

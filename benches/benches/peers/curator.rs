@@ -14,7 +14,7 @@ use tokio::sync::Mutex;
 pub const NAME: &str = "Curator";
 
 /// Until Java has compiled what is called often.
-const WARM_UP: Duration = Duration::from_secs(3);
+const WARM_UP: Duration = Duration::from_secs(2);
 
 /// This many threads, each with a mutex of its own; nothing if there is no Curator or no JDK.
 pub async fn alone(port: u16, threads: u32) -> Option<Contender> {

@@ -44,7 +44,7 @@ fn row<Running>(id: &str, title: &str, run: impl Fn(Plan) -> Running + Send + Sy
 where
     Running: Future<Output = Outcome> + Send + 'static,
 {
-    let title = format!("{title}, {TASKS} tasks, 2 ms away");
+    let title = format!("{title}, {TASKS} tasks");
     Row::new(Family::Distant, format!("distant-{id}"), title, run)
 }
 

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use dlock_benches::contender::count;
 use dlock_benches::contest::Reading;
-use dlock_benches::figure::{Figure, Unit};
+use dlock_benches::figure::{Figure, Unit, short};
 use dlock_benches::outcome::Outcome;
 use dlock_benches::row::{Family, Plan, Row};
 use dlock_benches::usage;
@@ -99,7 +100,8 @@ async fn measure(plan: Plan, order: Order, mut probe: impl FnMut() -> Reading + 
     }
     let seconds = number(&acquired, "seconds");
     Outcome::alone(figures).note(format!(
-        "{leases} leases, acquired in {seconds:.1} s and then held for {:.0} s",
+        "{} leases, acquired in {seconds:.1} s and then held for {:.0} s",
+        short(count(leases)),
         window.as_secs_f64()
     ))
 }
@@ -124,8 +126,7 @@ pub async fn work(order: Order) {
     let guards = join_all(tasks.collect::<Vec<_>>()).await.into_iter();
     let guards: Vec<_> = guards.flat_map(|guards| guards.expect("no panic")).collect();
     let bytes = usage::resident_bytes().saturating_sub(before);
-    let each = dlock_benches::contender::count(usize::try_from(bytes).unwrap_or(usize::MAX))
-        / dlock_benches::contender::count(order.leases);
+    let each = count(usize::try_from(bytes).unwrap_or(usize::MAX)) / count(order.leases);
     worker::report(&json!({ "memory": each, "seconds": began.elapsed().as_secs_f64() }));
     worker::next_line().await;
     let before = usage::cpu_time();

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use dlock_benches::contender::count;
-use dlock_benches::figure::{Figure, Unit};
+use dlock_benches::figure::{Figure, Unit, short};
 use dlock_benches::outcome::Outcome;
 use dlock_benches::row::{Family, Plan, Row};
 use dlock_runtime::Registry;
@@ -60,18 +60,21 @@ async fn lock_each(plan: Plan, registry: &Registry, keys: usize) {
     for task in join_all(tasks.collect::<Vec<_>>()).await {
         task.expect("no panic");
     }
-    tokio::time::sleep(Duration::from_secs(if plan.is_quick { 5 } else { 60 })).await;
+    tokio::time::sleep(Duration::from_secs(if plan.is_quick { 3 } else { 60 })).await;
 }
 
 fn outcome(plan: Plan, keys: usize, before: f64, after: f64, took: Duration) -> Outcome {
     let left = (after - before).max(0.0);
-    let waited = if plan.is_quick { "5 seconds" } else { "a minute" };
+    let waited = if plan.is_quick { "3 seconds" } else { "a minute" };
     let figures = vec![
         Figure::new(LEFT, left, Unit::Bytes),
         Figure::new("for each key", left / count(keys), Unit::Bytes),
     ];
-    Outcome::alone(figures)
-        .note(format!("{keys} keys, after {waited}; {:.0} s in all", took.as_secs_f64()))
+    Outcome::alone(figures).note(format!(
+        "{} keys, after {waited}; {:.0} s in all",
+        short(count(keys)),
+        took.as_secs_f64()
+    ))
 }
 
 async fn in_redis(plan: Plan) -> Outcome {

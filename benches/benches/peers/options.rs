@@ -12,7 +12,7 @@ usage: cargo bench -p dlock-benches --features etcd --bench peers -- [options] [
   row               measure only rows whose name has this in it
   --list            show the rows and their targets
   --quick           fewer rounds and keys, under three minutes
-  --hold SECONDS    how long leases are held (20 by default, 5 with --quick)
+  --hold SECONDS    how long leases are held (30 by default, 11 with --quick)
   --full-leftovers  lock a million keys each for what is left in the stores
   --json FILE       write everything as JSON
   --svg DIRECTORY   draw the charts
@@ -75,10 +75,10 @@ impl Options {
     fn settle(&mut self) {
         let plan = &mut self.plan;
         if plan.is_quick {
-            (plan.rounds, plan.slice) = (3, Duration::from_millis(200));
+            (plan.rounds, plan.slice) = (3, Duration::from_millis(150));
         }
         if plan.window.is_zero() {
-            plan.window = Duration::from_secs(if plan.is_quick { 5 } else { 20 });
+            plan.window = Duration::from_secs(if plan.is_quick { 11 } else { 30 });
         }
         // Cargo runs a benchmark in the folder of its package, but people name files from where they are.
         if let Some(root) = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from) {

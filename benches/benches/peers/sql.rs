@@ -13,7 +13,7 @@ use dlock_tests::servers::{MariaDbServer, PostgresServer};
 use crate::dlock;
 use crate::servers::cpu_of;
 
-pub use self::postgres::{ADVISORY, Advisory};
+pub use self::postgres::Advisory;
 
 /// The limit's name.
 pub const LIMIT: &str = "upsert, update";

@@ -84,3 +84,12 @@ pub(super) fn ticks(most: f64, steps: f64) -> impl Iterator<Item = f64> {
     let step = tick(most, steps);
     (0_u32..).map(move |index| f64::from(index) * step).take_while(move |at| *at <= most * 1.001)
 }
+
+/// A tick's number without digits that say nothing.
+pub(super) fn short_tick(tick: f64) -> String {
+    if tick >= 1_000.0 {
+        crate::figure::short(tick)
+    } else {
+        format!("{}", (tick * 1e3).round() / 1e3)
+    }
+}

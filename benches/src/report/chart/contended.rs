@@ -6,8 +6,8 @@ use crate::contender::Role;
 use crate::figure::short;
 use crate::outcome::{Measured, Side};
 use crate::report::picture::{
-    BAR, FAINT, GRID, LEFT, STEP, WIDTH, colour, legend, line, page, rectangle, text, text_to,
-    ticks,
+    BAR, FAINT, GRID, LEFT, STEP, WIDTH, colour, legend, line, page, rectangle, short_tick, text,
+    text_to, ticks,
 };
 
 const TOP: f64 = 100.0;
@@ -84,7 +84,7 @@ fn draw_column(
     for tick in ticks(most, 3.0) {
         page = page
             .add(line((x(tick), TOP), (x(tick), bottom + 4.0), GRID))
-            .add(text(short(tick), x(tick), bottom + 20.0).set("text-anchor", "middle"));
+            .add(text(short_tick(tick), x(tick), bottom + 20.0).set("text-anchor", "middle"));
     }
     let mut y = TOP;
     for row in rows {

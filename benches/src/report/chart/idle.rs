@@ -4,8 +4,8 @@ use svg::Document;
 
 use crate::outcome::{Measured, Verdict};
 use crate::report::picture::{
-    BAR, FAINT, GRID, LEFT, STEP, TARGET, WIDTH, legend, line, page, rectangle, text, text_to,
-    ticks,
+    BAR, FAINT, GRID, LEFT, STEP, TARGET, WIDTH, legend, line, page, rectangle, short_tick, text,
+    text_to, ticks,
 };
 
 const TOP: f64 = 84.0;
@@ -25,11 +25,12 @@ pub(super) fn draw(rows: &[&Measured]) -> Option<Document> {
     let height = |bars: &Vec<Bar<'_>>| GAP + crate::contender::count(bars.len()) * STEP;
     let bottom = TOP + groups.iter().map(|(_, bars)| height(bars)).sum::<f64>();
     let mut page = page("Held and waiting: CPU while nothing changes", bottom + 44.0);
-    page = legend(page, 52.0, &[("measured", BARS), ("the most that it is to be", TARGET)]);
+    page = legend(page, 52.0, &[("measured", BARS), ("target: at most", TARGET)]);
     for tick in ticks(most, 10.0) {
-        page = page
-            .add(line((x(tick), TOP), (x(tick), bottom + 6.0), GRID))
-            .add(text(format!("{tick} %"), x(tick), bottom + 22.0).set("text-anchor", "middle"));
+        page = page.add(line((x(tick), TOP), (x(tick), bottom + 6.0), GRID)).add(
+            text(format!("{} %", short_tick(tick)), x(tick), bottom + 22.0)
+                .set("text-anchor", "middle"),
+        );
     }
     let mut y = TOP;
     for (row, bars) in &groups {

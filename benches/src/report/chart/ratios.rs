@@ -6,13 +6,13 @@ use crate::contender::Role;
 use crate::figure::short;
 use crate::outcome::{Measured, Side};
 use crate::report::picture::{
-    BAR, FAINT, GRID, INK, LEFT, STEP, TARGET, WIDTH, colour, legend, line, page, rectangle, text,
-    text_to, ticks,
+    BAR, FAINT, GRID, INK, LEFT, STEP, TARGET, WIDTH, colour, legend, line, page, rectangle,
+    short_tick, text, text_to, ticks,
 };
 
 const TOP: f64 = 84.0;
-/// Right of the bars: the rates.
-const RIGHT: f64 = 130.0;
+/// Right of the bars: the numbers.
+const RIGHT: f64 = 150.0;
 const GAP: f64 = 30.0;
 /// Longer bars are cut off.
 const MOST: f64 = 4.0;
@@ -69,13 +69,13 @@ pub(super) fn draw(title: &str, rows: &[&Measured]) -> Option<Document> {
             ("dlock", colour(Role::Dlock)),
             ("the limit: the least that any client could send", colour(Role::Limit)),
             ("other lock libraries", colour(Role::Peer)),
-            ("what dlock is to reach", TARGET),
+            ("dlock's target", TARGET),
         ],
     );
     for tick in ticks(most, 8.0) {
         page = page
             .add(line((x(tick), TOP), (x(tick), bottom + 6.0), GRID))
-            .add(text(format!("{tick}"), x(tick), bottom + 22.0).set("text-anchor", "middle"));
+            .add(text(short_tick(tick), x(tick), bottom + 22.0).set("text-anchor", "middle"));
     }
     page = page.add(line((x(1.0), TOP), (x(1.0), bottom + 6.0), FAINT));
     let mut y = TOP;
@@ -83,7 +83,7 @@ pub(super) fn draw(title: &str, rows: &[&Measured]) -> Option<Document> {
         page = draw_group(page, group, y, &x, most);
         y += group.height();
     }
-    let axis = "cycles of acquire and release in a second, divided by those of the limit";
+    let axis = "cycles in a second, divided by those of the limit; the thin lines are quartiles";
     Some(page.add(text(axis, LEFT, bottom + 38.0).set("fill", FAINT)))
 }
 
@@ -103,11 +103,15 @@ fn draw_group(
         let bar = rectangle(x(0.0), y, x(share) - x(0.0), BAR).set("fill", colour(side.role));
         let name = text_to(side.name.clone(), LEFT - 8.0, y + 11.0);
         let rate = side.rate.map(|rate| short(rate.median)).unwrap_or_default();
-        let cut = if share > most { "… " } else { "" };
-        let label = format!("{cut}{share:.2} · {rate}/s");
         let target = group.target().filter(|_| side.role == Role::Dlock);
-        let end = target.map_or(x(share), |target| x(share).max(x(target) + 2.0));
-        page = page.add(bar).add(name);
+        page = page
+            .add(bar)
+            .add(name)
+            .add(text_to(format!("{share:.2}"), WIDTH - 100.0, y + 11.0))
+            .add(text_to(format!("{rate}/s"), WIDTH - 16.0, y + 11.0));
+        if share > most {
+            page = page.add(text("▸", x(most) + 2.0, y + 11.0).set("fill", colour(side.role)));
+        }
         if let Some(rate) = side.rate {
             let (low, high) = (rate.low / group.unit, rate.high / group.unit);
             let middle = y + BAR / 2.0;
@@ -118,7 +122,6 @@ fn draw_group(
             let mark = line((x(target), y - 3.0), (x(target), y + BAR + 3.0), TARGET);
             page = page.add(mark.set("stroke-width", 2.5));
         }
-        page = page.add(text(label, end + 6.0, y + 11.0));
         y += STEP;
     }
     page
