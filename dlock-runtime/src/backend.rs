@@ -11,6 +11,7 @@ use crate::error::BackendError;
 use crate::key::LockKey;
 
 mod answer;
+mod answers;
 mod async_backend;
 mod attempt;
 mod capabilities;
@@ -20,6 +21,7 @@ mod pointers;
 mod watch;
 
 pub use answer::Answer;
+pub use answers::Answers;
 pub use async_backend::AsyncBackend;
 pub use attempt::{Attempt, Release, Released, Renewal, SetAttempt};
 pub use capabilities::Capabilities;
@@ -32,6 +34,10 @@ pub use crate::stores::*;
 
 /// The maximum number of keys in a [list](Backend::list).
 pub const MAX_LISTED: usize = 10_000;
+
+/// The maximum number of claims that the engine puts into one request, such as a
+/// [`renew_many`](Backend::renew_many).
+pub const MAX_BATCH: usize = 256;
 
 /// A store that grants leases.
 ///
@@ -74,6 +80,18 @@ pub trait Backend: Send + Sync + 'static {
         Answer::ready(Err(async_backend::no_sets(self.kind())))
     }
 
+    /// Tries once to acquire each of these keys, independently of the others.
+    ///
+    /// The claims are unrelated: each has its own answer, as if it had been sent alone with
+    /// [`try_acquire`](Self::try_acquire), and all rules of that method apply to it. The request is not atomic, and
+    /// the failure of one claim is not that of its neighbours. Two of the claims may want the same key.
+    ///
+    /// The default sends one request per claim, all at the same time. A store that can carry several claims in one
+    /// request should override it.
+    fn try_acquire_many<'a>(&'a self, claims: &'a [Claim]) -> Answers<'a, Attempt> {
+        Answers::each(claims, |claim| self.try_acquire(claim))
+    }
+
     /// Joins the store's own queue and waits there until the key is granted.
     ///
     /// Called instead of [`try_acquire`](Self::try_acquire) and [`watch`](Self::watch) if [`Capabilities::queue`] is
@@ -88,12 +106,29 @@ pub trait Backend: Send + Sync + 'static {
     /// Renews a lease for a full ttl from now.
     fn renew<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Result<Renewal, BackendError>>;
 
+    /// Renews each of these leases, independently of the others.
+    ///
+    /// The claims are unrelated, each has its own answer, and the request is not atomic; see
+    /// [`try_acquire_many`](Self::try_acquire_many). The watchdog renews leases that are due together in one request,
+    /// of at most [`MAX_BATCH`] claims. The validity of each counts from before the request was made.
+    fn renew_many<'a>(&'a self, claims: &'a [Claim]) -> Answers<'a, Renewal> {
+        Answers::each(claims, |claim| self.renew(claim))
+    }
+
     /// Releases a lease, at once or after [`Release::keep_for`].
     fn release<'a>(
         &'a self,
         claim: &'a Claim,
         release: Release,
     ) -> Answer<'a, Result<Released, BackendError>>;
+
+    /// Releases each of these leases, independently of the others.
+    ///
+    /// The claims are unrelated, each has its own answer, and the request is not atomic; see
+    /// [`try_acquire_many`](Self::try_acquire_many).
+    fn release_many<'a>(&'a self, releases: &'a [(Claim, Release)]) -> Answers<'a, Released> {
+        Answers::each(releases, |(claim, release)| self.release(claim, *release))
+    }
 
     /// Starts to watch a key for changes that make a retry worthwhile.
     ///

@@ -3,7 +3,6 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -21,6 +20,7 @@ mod hold;
 mod line_up;
 mod local_queue;
 mod nesting;
+mod open_holds;
 mod release;
 mod request;
 mod run_guarded;
@@ -33,6 +33,7 @@ mod watchdog;
 pub(crate) use hold::{Ending, Hold};
 use local_queue::LocalQueues;
 pub(crate) use nesting::{Inside, Nested};
+use open_holds::OpenHolds;
 pub(crate) use release::{release, release_later};
 pub(crate) use request::{CallKind, Request, enter, enter_set};
 pub(crate) use run_guarded::run_guarded;
@@ -47,10 +48,11 @@ pub(crate) struct Engine {
     pub(crate) default_ttl: Duration,
     pub(crate) queues: Arc<LocalQueues>,
     pub(crate) watchdogs: Watchdogs,
-    /// Every hold, and the releases and acquire cleanups that no caller awaits.
+    /// The holds that have not been released.
+    pub(crate) open_holds: OpenHolds,
+    /// The releases and acquire cleanups that no caller awaits. Closed by a shutdown.
     pub(crate) background: TaskTracker,
     pub(crate) shut_down: CancellationToken,
-    hold_numbers: AtomicU64,
     pub(crate) disagreements: Disagreements,
 }
 
@@ -99,9 +101,9 @@ impl Engine {
             default_ttl,
             queues: Arc::new(LocalQueues::default()),
             watchdogs: Watchdogs::default(),
+            open_holds: OpenHolds::default(),
             background: TaskTracker::new(),
             shut_down: CancellationToken::new(),
-            hold_numbers: AtomicU64::new(0),
             disagreements: Disagreements::default(),
         }
     }
@@ -130,8 +132,29 @@ impl Engine {
         names.join(", ")
     }
 
-    pub(crate) fn next_hold_number(&self) -> u64 {
-        self.hold_numbers.fetch_add(1, Ordering::Relaxed)
+    /// Refuses new locks from now on.
+    pub(crate) fn shut_down(&self) {
+        self.background.close();
+        self.shut_down.cancel();
+    }
+
+    /// Whether new locks are refused.
+    pub(crate) fn is_shut_down(&self) -> bool {
+        // Unlike the token's state, this is known without a mutex.
+        self.background.is_closed()
+    }
+
+    /// Resolves when every hold is released, and nothing is under way in the background.
+    pub(crate) async fn idle(&self) {
+        while self.unfinished() > 0 {
+            self.open_holds.none_left().await;
+            self.background.wait().await;
+        }
+    }
+
+    /// The number of holds and of tasks in the background.
+    pub(crate) fn unfinished(&self) -> usize {
+        self.open_holds.len() + self.background.len()
     }
 }
 

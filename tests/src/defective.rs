@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use dlock_runtime::backend::{
-    Answer, Attempt, Backend, Capabilities, Claim, Holder, LockState, Memory, Mode, Release,
-    Released, Renewal, SetAttempt, Watch,
+    Answer, Answers, Attempt, Backend, Capabilities, Claim, Holder, LockState, Memory, Mode,
+    Release, Released, Renewal, SetAttempt, Watch,
 };
 use dlock_runtime::{BackendError, LockKey, OwnerId};
 use tokio::runtime::{self, Handle};
@@ -39,6 +39,8 @@ pub enum Flaw {
     ValidityTooLong,
     /// The second renewal of a lease reports that it is not held.
     RenewsOnce,
+    /// A request with several claims is refused if one of them is.
+    NeighboursShareAnswers,
     /// A forced release reports success and does nothing.
     ForceReleaseDoesNothing,
     /// A release is answered only in the runtime in which the key was acquired.
@@ -161,6 +163,17 @@ impl Backend for Defective {
             return Answer::ready(Ok(Renewal::NotHeld));
         }
         self.store(claim).renew(claim)
+    }
+
+    fn renew_many<'a>(&'a self, claims: &'a [Claim]) -> Answers<'a, Renewal> {
+        if self.flaw != Flaw::NeighboursShareAnswers {
+            return Answers::each(claims, |claim| self.renew(claim));
+        }
+        Answers::from_future(async move {
+            let all = self.store.renew_many(claims).all(claims.len()).await;
+            let refused = all.iter().any(|one| matches!(one, Ok(Renewal::NotHeld)));
+            all.into_iter().map(|one| if refused { Ok(Renewal::NotHeld) } else { one }).collect()
+        })
     }
 
     fn release<'a>(

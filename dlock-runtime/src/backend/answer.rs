@@ -33,6 +33,17 @@ impl<'a, T> Answer<'a, T> {
     pub const fn is_ready(&self) -> bool {
         matches!(self.0, Inner::Ready(_))
     }
+
+    /// Takes the value if it is ready. The answer must not be polled after that.
+    pub(super) fn take_ready(&mut self) -> Option<T> {
+        if !self.is_ready() {
+            return None;
+        }
+        match std::mem::replace(&mut self.0, Inner::Taken) {
+            Inner::Ready(value) => Some(value),
+            Inner::Pending(_) | Inner::Taken => None,
+        }
+    }
 }
 
 impl<T: Unpin> Future for Answer<'_, T> {

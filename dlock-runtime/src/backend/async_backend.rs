@@ -1,8 +1,8 @@
 //! The backend trait with plain async methods.
 
 use super::{
-    Answer, Attempt, Backend, Capabilities, Claim, Holder, LockState, Release, Released, Renewal,
-    SetAttempt, Watch,
+    Answer, Answers, Attempt, Backend, Capabilities, Claim, Holder, LockState, Release, Released,
+    Renewal, SetAttempt, Watch,
 };
 use crate::error::BackendError;
 use crate::key::LockKey;
@@ -96,6 +96,11 @@ pub trait AsyncBackend: Send + Sync + 'static {
         async { Err(refused) }
     }
 
+    /// See [`Backend::try_acquire_many`]. By default one request per claim.
+    fn try_acquire_many<'a>(&'a self, claims: &'a [Claim]) -> Answers<'a, Attempt> {
+        Answers::each(claims, |claim| Answer::from_future(AsyncBackend::try_acquire(self, claim)))
+    }
+
     /// See [`Backend::acquire_queued`].
     fn acquire_queued(
         &self,
@@ -107,12 +112,24 @@ pub trait AsyncBackend: Send + Sync + 'static {
     /// See [`Backend::renew`].
     fn renew(&self, claim: &Claim) -> impl Future<Output = Result<Renewal, BackendError>> + Send;
 
+    /// See [`Backend::renew_many`]. By default one request per claim.
+    fn renew_many<'a>(&'a self, claims: &'a [Claim]) -> Answers<'a, Renewal> {
+        Answers::each(claims, |claim| Answer::from_future(AsyncBackend::renew(self, claim)))
+    }
+
     /// See [`Backend::release`].
     fn release(
         &self,
         claim: &Claim,
         release: Release,
     ) -> impl Future<Output = Result<Released, BackendError>> + Send;
+
+    /// See [`Backend::release_many`]. By default one request per claim.
+    fn release_many<'a>(&'a self, releases: &'a [(Claim, Release)]) -> Answers<'a, Released> {
+        Answers::each(releases, |(claim, release)| {
+            Answer::from_future(AsyncBackend::release(self, claim, *release))
+        })
+    }
 
     /// See [`Backend::watch`].
     fn watch(
@@ -160,6 +177,18 @@ impl<B: AsyncBackend> Backend for B {
         claims: &'a [Claim],
     ) -> Answer<'a, Result<SetAttempt, BackendError>> {
         Answer::from_future(AsyncBackend::try_acquire_set(self, claims))
+    }
+
+    fn try_acquire_many<'a>(&'a self, claims: &'a [Claim]) -> Answers<'a, Attempt> {
+        AsyncBackend::try_acquire_many(self, claims)
+    }
+
+    fn renew_many<'a>(&'a self, claims: &'a [Claim]) -> Answers<'a, Renewal> {
+        AsyncBackend::renew_many(self, claims)
+    }
+
+    fn release_many<'a>(&'a self, releases: &'a [(Claim, Release)]) -> Answers<'a, Released> {
+        AsyncBackend::release_many(self, releases)
     }
 
     fn acquire_queued<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Result<Attempt, BackendError>> {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    Answer, Attempt, Backend, Capabilities, Claim, Holder, LockState, Release, Released, Renewal,
-    SetAttempt, Watch,
+    Answer, Answers, Attempt, Backend, Capabilities, Claim, Holder, LockState, Release, Released,
+    Renewal, SetAttempt, Watch,
 };
 use crate::error::BackendError;
 use crate::key::LockKey;
@@ -29,6 +29,18 @@ macro_rules! delegate {
                 claims: &'a [Claim],
             ) -> Answer<'a, Result<SetAttempt, BackendError>> {
                 (**self).try_acquire_set(claims)
+            }
+            fn try_acquire_many<'a>(&'a self, claims: &'a [Claim]) -> Answers<'a, Attempt> {
+                (**self).try_acquire_many(claims)
+            }
+            fn renew_many<'a>(&'a self, claims: &'a [Claim]) -> Answers<'a, Renewal> {
+                (**self).renew_many(claims)
+            }
+            fn release_many<'a>(
+                &'a self,
+                releases: &'a [(Claim, Release)],
+            ) -> Answers<'a, Released> {
+                (**self).release_many(releases)
             }
             fn acquire_queued<'a>(
                 &'a self,

@@ -7,7 +7,7 @@ use tokio::runtime::Handle;
 
 use super::Engine;
 use super::deadline::Deadline;
-use super::hold::Hold;
+use super::hold::{self, Hold};
 use super::line_up::line_up;
 use super::local_queue::Turn;
 use super::release::{Abandoned, abandon_later};
@@ -15,10 +15,9 @@ use super::request::Request;
 use super::telemetry;
 use super::waiting::Waiting;
 use super::wanted::{KeySet, OneKey, Outcome, Reply, Wanted};
-use crate::backend::{Claim, Mode};
+use crate::backend::Mode;
 use crate::clock::Moment;
 use crate::error::{BackendError, HeldBy, LockError};
-use crate::token::FencingToken;
 
 /// Acquires one lease.
 ///
@@ -261,15 +260,16 @@ impl<'a, W: Wanted> Acquire<'a, W> {
         self.queued = false;
         let mut front = self.front.take();
         let requests = self.wanted.requests();
+        let watchdog = self.engine.watchdogs.of(&self.runtime);
         for (at, (request, token)) in requests.iter().zip(tokens).enumerate() {
             let turn = front.take_if(|(front, _)| *front == at).map(|(_, turn)| turn);
             let turn = turn.or_else(|| self.turn_beside(request));
             // An exclusive holder keeps the turn until it releases the key. Where the key is shared, the next
             // task may ask at once.
             let turn = turn.filter(|_| request.options.mode == Mode::Exclusive);
-            let claim = Claim { token: Some(token), ..self.claims.as_ref()[at].clone() };
-            let granted = Granted { since, tokens: token, validity };
-            each(hold(self.engine, request, claim, granted, in_doubt, turn, &self.runtime));
+            let claim = self.claims.as_ref()[at].clone();
+            let granted = hold::Granted { claim, token, since, validity, in_doubt, turn };
+            each(Hold::begin(self.engine, request, granted, Arc::clone(&watchdog)));
         }
     }
 
@@ -299,34 +299,4 @@ impl<W: Wanted> Drop for Acquire<'_, W> {
             abandon_later(self.engine, &request.backend, abandoned, &self.runtime, turn);
         }
     }
-}
-
-/// The hold that a grant begins. The watchdog renews it from here on.
-fn hold(
-    engine: &Arc<Engine>,
-    request: &Request,
-    claim: Claim,
-    granted: Granted<FencingToken>,
-    in_doubt: bool,
-    turn: Option<Turn>,
-    runtime: &Handle,
-) -> Arc<Hold> {
-    let Granted { since, tokens: token, validity } = granted;
-    let watchdog = engine.watchdogs.of(runtime);
-    let hold = Arc::new(Hold::new(
-        Arc::clone(engine),
-        Arc::clone(&request.backend),
-        claim,
-        token,
-        request.template,
-        since,
-        validity,
-        request.options,
-        in_doubt,
-        turn,
-        runtime.clone(),
-        watchdog,
-    ));
-    hold.watchdog.add(&hold);
-    hold
 }

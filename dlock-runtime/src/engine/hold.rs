@@ -1,28 +1,29 @@
 //! One hold: the lease, the proof that it is still valid, and how it ends.
 
+mod closing;
+mod extension;
 mod renewal;
 
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use tokio::time::Instant;
-use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::local_queue::Turn;
 use super::release::{Abandoned, abandon_later};
+use super::request::Request;
 use super::telemetry::{self, Labels};
 use super::watchdog::Watchdog;
 use super::{Engine, NamedBackend};
 use crate::backend::{Claim, validity_of};
-use crate::clock::Moment;
+use crate::clock::{BootTime, Moment};
 use crate::error::{LockError, LostReason};
-use crate::options::LockOptions;
 use crate::token::FencingToken;
 
-use self::renewal::renewal_period;
+pub(crate) use self::closing::Closing;
 pub(crate) use self::renewal::{InFlight, Renewed, Step};
 
 /// One lease that this process holds or has held.
@@ -36,20 +37,25 @@ pub(crate) struct Hold {
     pub(crate) template: &'static str,
     /// Taken before the granted request was sent.
     pub(crate) since: Moment,
-    pub(crate) options: LockOptions,
-    /// Where background work for this hold can run.
-    pub(crate) runtime: Handle,
+    /// Of the options, those that matter while it is held.
+    renew: bool,
+    max_hold: Option<Duration>,
+    /// Renews it, in the runtime in which it was acquired.
     pub(crate) watchdog: Arc<Watchdog>,
-    pub(crate) number: u64,
     state: Mutex<State>,
-    /// When this hold is due in its watchdog's schedule. Changed only under that schedule's lock.
-    scheduled: Mutex<Option<Instant>>,
-    /// Notified when the hold ends, when a body under it ends, and when a renewal in flight finishes.
+    /// Until when the lease is provably ours and within its limits, by the boot clock alone and in nanoseconds: then
+    /// no check needs the state. Zero if the state has to be checked. Changed only under the lock of the state.
+    fine_until: AtomicU64,
+    /// A shutdown waits for this hold.
+    is_open: AtomicBool,
+    /// Where this hold is in its watchdog's schedule, or `NO_PLACE`. Changed only under that schedule's lock.
+    place: AtomicU32,
+    /// Notified when the hold ends, when a body under it ends, and when a renewal in flight finishes for which
+    /// somebody waits.
     changed: Notify,
 }
 
-/// The longest allowed extension of a hold.
-const LONGEST_EXTENSION: Duration = Duration::from_hours(366 * 24);
+const NO_PLACE: u32 = u32::MAX;
 
 #[derive(Debug)]
 struct State {
@@ -58,6 +64,12 @@ struct State {
     validity: Duration,
     phase: Phase,
     renewing: bool,
+    /// Somebody waits for the end of the renewal in flight, although the hold goes on.
+    awaited: bool,
+    /// How many renewals have succeeded.
+    renewals: u8,
+    /// The boot clock alone shows whether the lease is valid, because tokio's clock is not paused.
+    trusts_boot_clock: bool,
     /// When the next renewal is due.
     renew_at: Instant,
     failures: u32,
@@ -71,8 +83,6 @@ struct State {
     /// The store may still execute a request of this claim, even after its release: an acquire that was abandoned
     /// before the granted one, or a renewal that was not answered.
     in_doubt: bool,
-    /// Makes a shutdown wait for this hold.
-    tracked: Option<TaskTrackerToken>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,63 +101,81 @@ pub(crate) enum Ending {
     HeldTooLong(Duration),
 }
 
+/// What a hold begins with.
+pub(crate) struct Granted {
+    pub(crate) claim: Claim,
+    pub(crate) token: FencingToken,
+    /// Taken before the granted request was sent.
+    pub(crate) since: Moment,
+    pub(crate) validity: Duration,
+    /// An earlier request of the claim may still be executed.
+    pub(crate) in_doubt: bool,
+    pub(crate) turn: Option<Turn>,
+}
+
 impl Hold {
-    #[expect(clippy::too_many_arguments, reason = "one call site, one argument per part")]
-    pub(crate) fn new(
-        engine: Arc<Engine>,
-        backend: Arc<NamedBackend>,
-        claim: Claim,
-        token: FencingToken,
-        template: &'static str,
-        since: Moment,
-        validity: Duration,
-        options: LockOptions,
-        in_doubt: bool,
-        turn: Option<Turn>,
-        runtime: Handle,
+    /// Begins a hold. The watchdog renews it from here on.
+    pub(crate) fn begin(
+        engine: &Arc<Engine>,
+        request: &Request,
+        granted: Granted,
         watchdog: Arc<Watchdog>,
-    ) -> Self {
-        let number = engine.next_hold_number();
+    ) -> Arc<Self> {
+        let Granted { mut claim, token, since, validity, in_doubt, turn } = granted;
+        claim.token = Some(token);
         let state = State {
             proved: since,
             validity,
             phase: Phase::Held,
             renewing: false,
-            renew_at: since.after(renewal_period(claim.ttl, validity)),
+            awaited: false,
+            renewals: 0,
+            trusts_boot_clock: true,
+            renew_at: since.after(renewal::pause_before(&claim, 0, validity)),
             failures: 0,
-            keep_until_age: options.min_hold.unwrap_or_default(),
+            keep_until_age: request.options.min_hold.unwrap_or_default(),
             extended_to_age: Duration::ZERO,
             turn,
             in_doubt,
-            tracked: Some(engine.background.token()),
         };
-        Self {
-            engine,
-            backend,
+        engine.open_holds.add();
+        let hold = Self {
+            engine: Arc::clone(engine),
+            backend: Arc::clone(&request.backend),
             claim,
             token,
-            template,
+            template: request.template,
             since,
-            options,
-            runtime,
+            renew: request.options.renew,
+            max_hold: request.options.max_hold,
             watchdog,
-            number,
             state: Mutex::new(state),
-            scheduled: Mutex::new(None),
+            fine_until: AtomicU64::new(0),
+            is_open: AtomicBool::new(true),
+            place: AtomicU32::new(NO_PLACE),
             changed: Notify::new(),
-        }
+        };
+        let due = {
+            let state = hold.state();
+            hold.note_fine(&state);
+            hold.next_due(&state, &since)
+        };
+        let hold = Arc::new(hold);
+        hold.watchdog.add(&hold, due);
+        hold
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends the hold if its time is up, then applies `change`. If the hold has ended, the next task in the local
-    /// queue may ask the store.
-    fn settled<R>(&self, change: impl FnOnce(&mut State) -> R) -> R {
+    /// Ends the hold if its time was up at `now`, then applies `change`. If the hold has ended, the next task in the
+    /// local queue may ask the store.
+    fn settled<R>(&self, now: &Moment, change: impl FnOnce(&mut State) -> R) -> R {
         let mut state = self.state();
-        self.settle(&mut state);
+        self.settle(&mut state, now);
         let result = change(&mut state);
+        self.note_fine(&state);
         let ended = matches!(state.phase, Phase::Ended(_));
         let turn = state.turn.take_if(|_| ended);
         // Dropping the turn wakes the next task, which must not happen under the lock.
@@ -158,7 +186,11 @@ impl Hold {
 
     /// Checks that the lease is provably valid and the hold within its limits.
     pub(crate) fn check(&self) -> Result<(), Ending> {
-        self.settled(|state| match state.phase {
+        // Loaded after the clock was read, so that no end before that reading is missed.
+        if BootTime::now().nanos() < self.fine_until.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        self.settled(&Moment::now(), |state| match state.phase {
             Phase::Held => Ok(()),
             Phase::Ended(ending) => Err(ending),
             // The owner is gone. Only a nested call that entered under this hold can still ask.
@@ -166,40 +198,60 @@ impl Hold {
         })
     }
 
-    /// Ends the hold if its time is up. A loss takes precedence over `max_hold`, because somebody else
+    /// From now on, the boot clock alone does not show whether the lease is valid.
+    pub(crate) fn distrust_boot_clock(&self) {
+        let mut state = self.state();
+        state.trusts_boot_clock = false;
+        self.note_fine(&state);
+    }
+
+    /// Notes until when `check` needs no look at the state.
+    fn note_fine(&self, state: &State) {
+        let mut until = BootTime::ZERO;
+        if state.phase == Phase::Held && state.trusts_boot_clock {
+            until = state.proved.boot().plus(state.validity);
+            for age in self.expires_at_age(state).into_iter().chain(self.max_age(state)) {
+                until = until.min(self.since.boot().plus(age));
+            }
+        }
+        self.fine_until.store(until.nanos(), Ordering::Release);
+    }
+
+    /// Ends the hold if its time was up at `now`. A loss takes precedence over `max_hold`, because somebody else
     /// may hold the lease by now.
-    fn settle(&self, state: &mut State) {
+    fn settle(&self, state: &mut State, now: &Moment) {
         if state.phase != Phase::Held {
             return;
         }
-        if state.proved.elapsed() >= state.validity
-            || self.expires_at_age(state).is_some_and(|age| self.since.elapsed() >= age)
+        let age = self.since.age_at(now);
+        if state.proved.age_at(now) >= state.validity
+            || self.expires_at_age(state).is_some_and(|limit| age >= limit)
         {
             self.end(state, Ending::Lost(LostReason::Expired));
         } else if let Some(limit) = self.max_age(state)
-            && self.since.elapsed() >= limit
+            && age >= limit
         {
             self.end(state, Ending::HeldTooLong(limit));
         }
     }
 
     /// Returns true if the hold needs renewals, even if they only prove that its session is alive.
-    fn is_renewed(&self, state: &State) -> bool {
-        self.options.renew
+    fn is_renewed(&self, state: &State, now: &Moment) -> bool {
+        self.renew
             || self.backend.capabilities.session
-            || self.since.elapsed() < state.extended_to_age
+            || self.since.age_at(now) < state.extended_to_age
     }
 
     /// The age at which a hold with `renew = false` expires on a session backend, which would keep it longer. (Such a
     /// hold is still renewed until then: see `is_renewed`.)
     fn expires_at_age(&self, state: &State) -> Option<Duration> {
-        let ends = self.backend.capabilities.session && !self.options.renew;
+        let ends = self.backend.capabilities.session && !self.renew;
         ends.then(|| validity_of(self.claim.ttl).max(state.extended_to_age))
     }
 
     /// The age at which `max_hold` ends the hold; an extension can raise it.
     fn max_age(&self, state: &State) -> Option<Duration> {
-        self.options.max_hold.map(|limit| limit.max(state.extended_to_age))
+        self.max_hold.map(|limit| limit.max(state.extended_to_age))
     }
 
     fn end(&self, state: &mut State, ending: Ending) {
@@ -208,7 +260,7 @@ impl Hold {
         if self.backend.capabilities.session {
             // The store would keep it as long as its session lives.
             let abandoned = Abandoned { claim: self.claim.clone(), late_acquire: true };
-            abandon_later(&self.engine, &self.backend, abandoned, &self.runtime, None);
+            abandon_later(&self.engine, &self.backend, abandoned, &self.watchdog.runtime, None);
         }
         if let Ending::Lost(loss) = ending {
             telemetry::lost(self.labels(), self.token, self.since.elapsed(), loss);
@@ -217,7 +269,7 @@ impl Hold {
 
     /// Ends the hold because its watchdog is gone, unless it has ended or is being released.
     pub(crate) fn end_unattended(&self) {
-        self.settled(|state| {
+        self.settled(&Moment::now(), |state| {
             if state.phase == Phase::Held {
                 self.end(state, Ending::Lost(LostReason::Unattended));
             }
@@ -249,9 +301,13 @@ impl Hold {
 
     /// How long the lease stays provably ours without another renewal.
     pub(crate) fn remaining(&self) -> Duration {
+        self.remaining_at(&Moment::now())
+    }
+
+    fn remaining_at(&self, now: &Moment) -> Duration {
         let state = self.state();
         match state.phase {
-            Phase::Held => state.validity.saturating_sub(state.proved.elapsed()),
+            Phase::Held => state.validity.saturating_sub(state.proved.age_at(now)),
             Phase::Ended(_) | Phase::Closing => Duration::ZERO,
         }
     }
@@ -267,63 +323,8 @@ impl Hold {
         }
     }
 
-    /// Extends the hold to last at least `least` from now, and renews the lease. Cancel safe: the
-    /// extension is recorded before the first await.
-    pub(crate) async fn extend(self: &Arc<Self>, least: Duration) -> Result<(), LockError> {
-        if least > LONGEST_EXTENSION {
-            return Err(LockError::Unsupported {
-                backend: (&*self.backend.name).into(),
-                option: format!("an extension by {least:?}: the longest is {LONGEST_EXTENSION:?}")
-                    .into(),
-            });
-        }
-        let check = || self.check().map_err(|ending| self.error(ending, false));
-        check()?;
-        {
-            let mut state = self.state();
-            state.extended_to_age = state.extended_to_age.max(self.since.elapsed() + least);
-        }
-        // In its own task, because a renewal that was sent must be awaited to its end.
-        let hold = Arc::clone(self);
-        let proving = self.runtime.spawn(async move { hold.renew_now().await });
-        // If that runtime is stalled, no renewal arrives and the hold ends with its validity.
-        tokio::select! {
-            _ = proving => {}
-            _ = self.ended() => {}
-        }
-        check()
-    }
-
-    async fn renew_now(self: Arc<Self>) {
-        loop {
-            let changed = self.changed();
-            let free = self.settled(|state| {
-                let held = state.phase == Phase::Held;
-                held.then(|| !std::mem::replace(&mut state.renewing, true))
-            });
-            match free {
-                None => return,
-                Some(true) => break,
-                Some(false) => changed.await,
-            }
-        }
-        let in_flight = InFlight::new(Arc::clone(&self));
-        super::watchdog::renew_now(self, in_flight).await;
-    }
-
-    pub(crate) fn keep_at_least(&self, min_hold: Duration) {
-        let mut state = self.state();
-        state.keep_until_age = state.keep_until_age.max(self.since.elapsed() + min_hold);
-    }
-
-    /// The part of `min_hold` that is left, if any.
-    pub(crate) fn min_hold_left(&self) -> Option<Duration> {
-        let keep_until_age = self.state().keep_until_age;
-        if keep_until_age.is_zero() {
-            return None;
-        }
-        let left = keep_until_age.saturating_sub(self.since.elapsed());
-        (!left.is_zero()).then_some(left)
+    pub(super) fn labels(&self) -> Labels<'_> {
+        self.backend.labels(self.template, &self.claim.key)
     }
 
     /// The error that reports this ending to the caller.
@@ -336,64 +337,23 @@ impl Hold {
     }
 }
 
-impl Drop for Hold {
-    fn drop(&mut self) {
-        self.watchdog.forget(self);
+/// For the watchdog's schedule.
+impl Hold {
+    pub(crate) fn place(&self) -> Option<u32> {
+        let place = self.place.load(Ordering::Relaxed);
+        (place != NO_PLACE).then_some(place)
+    }
+
+    pub(crate) fn set_place(&self, place: Option<u32>) {
+        self.place.store(place.unwrap_or(NO_PLACE), Ordering::Relaxed);
     }
 }
 
-/// Release.
-impl Hold {
-    /// Stops renewal for good, and waits up to `limit` for a renewal in flight. If `limit` passes first, the hold is
-    /// marked in doubt, because the store may execute that renewal after the release. Returns the ending if the
-    /// hold had already ended.
-    ///
-    /// Cancel safe: renewal stays stopped.
-    pub(crate) async fn close(&self, limit: Duration) -> Result<(), Ending> {
-        self.watchdog.forget(self);
-        let before = self.settled(|state| match state.phase {
-            Phase::Ended(ending) => Err(ending),
-            Phase::Held | Phase::Closing => {
-                state.phase = Phase::Closing;
-                Ok(())
-            }
-        });
-        self.notify();
-        if self.state().renewing
-            && tokio::time::timeout(limit, self.renewal_finished()).await.is_err()
-        {
-            self.state().in_doubt = true;
+impl Drop for Hold {
+    fn drop(&mut self) {
+        if self.place().is_some() {
+            self.watchdog.forget(self);
         }
-        before
-    }
-
-    async fn renewal_finished(&self) {
-        loop {
-            let changed = self.changed();
-            if !self.state().renewing {
-                return;
-            }
-            changed.await;
-        }
-    }
-
-    /// Takes the front of the local queue, if the hold still has it.
-    pub(crate) fn take_turn(&self) -> Option<Turn> {
-        self.state().turn.take()
-    }
-
-    pub(super) fn labels(&self) -> Labels<'_> {
-        self.backend.labels(self.template, &self.claim.key)
-    }
-
-    /// Returns true if the store may still execute a request of this claim after its release.
-    pub(crate) fn in_doubt(&self) -> bool {
-        self.state().in_doubt
-    }
-
-    /// Lets a shutdown proceed without this hold, even while references to it remain.
-    pub(crate) fn untrack(&self) {
-        let tracked = self.state().tracked.take();
-        drop(tracked);
+        self.untrack();
     }
 }

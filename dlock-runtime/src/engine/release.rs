@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-use super::hold::{Ending, Hold};
+use super::hold::{Closing, Ending, Hold};
 use super::local_queue::Turn;
 use super::telemetry;
 use super::{Engine, NamedBackend};
@@ -32,8 +32,7 @@ const PAUSED_SERVER_MARGIN: Duration = Duration::from_mins(1);
 ///
 /// Cancel safe: the release continues in the background.
 pub(crate) async fn release(hold: Arc<Hold>) -> Result<(), LockError> {
-    let turn = hold.take_turn();
-    let mut releasing = Releasing { hold: Some((hold, turn)), tried: false };
+    let mut releasing = Releasing { hold: Some((hold, None)), tried: false };
     let (before, answer) = releasing.first_try().await;
     let Some((hold, turn)) = releasing.hold.take() else { return Ok(()) };
     // A hold that had expired stays lost, whatever the backend answers. A late renewal may have acquired the lease
@@ -92,13 +91,17 @@ struct Releasing {
 impl Releasing {
     /// Returns whether the hold had already ended, and the answer of the backend.
     async fn first_try(&mut self) -> (Result<(), Ending>, Result<Released, BackendError>) {
-        let Some((hold, _)) = &self.hold else { return (Ok(()), Ok(Released::Released)) };
-        let began = Instant::now();
-        let wait_left = RELEASE_TIMEOUT.min(hold.claim.ttl);
-        let before = hold.close(wait_left / 2).await;
+        let Some((hold, front)) = &mut self.hold else { return (Ok(()), Ok(Released::Released)) };
+        let Closing { before, turn, is_renewing } = hold.close();
+        *front = turn;
+        let mut wait_left = RELEASE_TIMEOUT.min(hold.claim.ttl);
+        if is_renewing {
+            let began = Instant::now();
+            hold.renewal_finished(wait_left / 2).await;
+            wait_left = wait_left.saturating_sub(began.elapsed());
+        }
         self.tried = true;
-        let left = wait_left.saturating_sub(began.elapsed());
-        (before, ReleaseTask::of(hold).try_once(left).await)
+        (before, ReleaseTask::of(hold).try_once(wait_left).await)
     }
 }
 
@@ -114,20 +117,26 @@ impl Drop for Releasing {
 struct ReleaseTask<'a> {
     backend: &'a NamedBackend,
     claim: &'a Claim,
-    /// `None` when it is not known whether the claim was ever granted.
-    hold: Option<&'a Hold>,
-    late_acquire: bool,
+    how: How<'a>,
+}
+
+enum How<'a> {
+    /// A lease that was held.
+    Hold(&'a Hold),
+    /// It is not known whether the claim was ever granted.
+    Acquire { late_acquire: bool },
 }
 
 impl<'a> ReleaseTask<'a> {
     fn of(hold: &'a Hold) -> Self {
-        let late_acquire = hold.in_doubt();
-        Self { backend: &hold.backend, claim: &hold.claim, hold: Some(hold), late_acquire }
+        Self { backend: &hold.backend, claim: &hold.claim, how: How::Hold(hold) }
     }
 
     async fn try_once(&self, wait_left: Duration) -> Result<Released, BackendError> {
-        let keep_for = self.hold.and_then(Hold::min_hold_left);
-        let release = Release { keep_for, late_acquire: self.late_acquire };
+        let release = match self.how {
+            How::Hold(hold) => hold.release_with(),
+            How::Acquire { late_acquire } => Release { keep_for: None, late_acquire },
+        };
         // A panic of the backend counts as no answer, and must not reach the caller.
         let call = AssertUnwindSafe(|| self.backend.store.release(self.claim, release));
         let Ok(answer) = catch_unwind(call) else { return Err(self.failed("panicked in")) };
@@ -174,11 +183,15 @@ impl<'a> ReleaseTask<'a> {
 
 /// `tried`: an earlier attempt of this release may have been executed, so `NotHeld` does not prove a loss.
 fn spawn(hold: Arc<Hold>, turn: Option<Turn>, tried: bool) {
-    let runtime = Handle::try_current().unwrap_or_else(|_| hold.runtime.clone());
+    let runtime = Handle::try_current().unwrap_or_else(|_| hold.watchdog.runtime.clone());
     let tracker = hold.engine.background.clone();
     tracker.spawn_on(
         async move {
-            let ended_before = hold.close(RELEASE_TIMEOUT / 2).await.is_err();
+            let Closing { before, turn: still_had, is_renewing } = hold.close();
+            let (ended_before, turn) = (before.is_err(), turn.or(still_had));
+            if is_renewing {
+                hold.renewal_finished(RELEASE_TIMEOUT / 2).await;
+            }
             let answer = ReleaseTask::of(&hold).until_answered(hold.claim.ttl, turn).await;
             match answer {
                 Some((Released::NotHeld, repeated)) if !(tried || repeated || ended_before) => {
@@ -218,7 +231,8 @@ pub(super) fn abandon_later(
     let runtime = Handle::try_current().unwrap_or_else(|_| runtime.clone());
     engine.background.spawn_on(
         async move {
-            let task = ReleaseTask { backend: &backend, claim: &claim, hold: None, late_acquire };
+            let how = How::Acquire { late_acquire };
+            let task = ReleaseTask { backend: &backend, claim: &claim, how };
             let answer = task.until_answered(claim.ttl + PAUSED_SERVER_MARGIN, turn).await;
             if answer.is_none() {
                 telemetry::abandon_given_up(

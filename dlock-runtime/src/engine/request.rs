@@ -174,7 +174,7 @@ async fn unless_shut_down<T>(
     mut acquiring: Pin<&mut impl Future<Output = Result<T, LockError>>>,
 ) -> Result<T, LockError> {
     let refused = || LockError::ShutDown { key: request.key.clone() };
-    if engine.shut_down.is_cancelled() {
+    if engine.is_shut_down() {
         return Err(refused());
     }
     let mut shutting_down = pin!(engine.shut_down.cancelled());

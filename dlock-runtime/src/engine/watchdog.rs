@@ -1,27 +1,27 @@
 //! The watchdog: one task per engine and runtime that renews every lease in time, and ends the
 //! holds that have expired or exceeded their `max_hold`.
 
-use std::collections::BTreeMap;
+mod renewals;
+mod wheel;
+
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use std::panic::AssertUnwindSafe;
-
+use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use futures_util::{FutureExt, StreamExt};
-use tokio::runtime::{Handle, Id};
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::hold::{Hold, InFlight, Renewed, Step};
-use super::telemetry;
-use crate::backend::{Backend, Renewal};
-use crate::clock::Moment;
-use crate::error::BackendError;
+use self::renewals::{Batches, renew};
+use self::wheel::Wheel;
+use super::hold::{Hold, InFlight, Step};
+use crate::clock::{self, Moment};
 
-/// Renewals that are due within this time of each other are sent together.
-const BATCH_WINDOW: Duration = Duration::from_millis(50);
+/// Holds that are due within this time of each other are checked together.
+const WINDOW: Duration = Duration::from_millis(50);
 
 /// The watchdogs of one engine, one per runtime that acquires locks through it. Instants of two
 /// runtimes cannot be compared, and a task dies with its runtime.
@@ -33,8 +33,8 @@ impl Watchdogs {
     pub(crate) fn of(&self, runtime: &Handle) -> Arc<Watchdog> {
         let id = runtime.id();
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = all.iter().find(|watchdog| watchdog.runtime == id && watchdog.alive())
-        {
+        let found = all.iter().find(|watchdog| watchdog.runtime.id() == id && watchdog.alive());
+        if let Some(found) = found {
             return Arc::clone(found);
         }
         all.retain(|watchdog| watchdog.alive());
@@ -57,29 +57,41 @@ impl Drop for Watchdogs {
 /// One watchdog and its schedule.
 #[derive(Debug)]
 pub(crate) struct Watchdog {
-    runtime: Id,
+    /// Where it runs, and with it other background work for its holds.
+    pub(crate) runtime: Handle,
     schedule: Mutex<Schedule>,
     wake: Notify,
+    /// Set when the task ends.
+    dead: AtomicBool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Schedule {
-    /// By due time, then by the hold's number. Each hold stores its own due time in
-    /// `Hold::scheduled`.
-    due: BTreeMap<(Instant, u64), Weak<Hold>>,
+    /// Each hold stores its own place, see [`Hold::place`].
+    due: Wheel<Weak<Hold>>,
     /// The instant the task sleeps until. Removing a hold does not postpone it, so a steady stream of
     /// short holds wakes the task a few times per ttl instead of at every acquire.
     armed: Option<Instant>,
     task: Option<AbortHandle>,
     dead: bool,
+    /// A moment at which tokio's clock was not paused, or `None` if it was paused when that was last found out.
+    running: Option<Moment>,
 }
 
 impl Watchdog {
     fn start(runtime: &Handle) -> Arc<Self> {
+        let schedule = Schedule {
+            due: Wheel::new(clock::instant()),
+            armed: None,
+            task: None,
+            dead: false,
+            running: clock::unless_paused(),
+        };
         let watchdog = Arc::new(Self {
-            runtime: runtime.id(),
-            schedule: Mutex::default(),
+            runtime: runtime.clone(),
+            schedule: Mutex::new(schedule),
             wake: Notify::new(),
+            dead: AtomicBool::new(false),
         });
         let task = runtime.spawn(WatchdogTask(Arc::clone(&watchdog)).run());
         watchdog.schedule().task = Some(task.abort_handle());
@@ -91,21 +103,23 @@ impl Watchdog {
     }
 
     fn alive(&self) -> bool {
-        let schedule = self.schedule();
-        !schedule.dead && schedule.task.as_ref().is_some_and(|task| !task.is_finished())
+        !self.dead.load(Ordering::Acquire)
     }
 
-    /// Adds a new hold to the schedule.
-    pub(crate) fn add(&self, hold: &Arc<Hold>) {
-        let due = hold.due_at();
+    /// Adds a new hold, which is due at this instant, to the schedule.
+    pub(crate) fn add(&self, hold: &Arc<Hold>, due: Instant) {
         let mut schedule = self.schedule();
         if schedule.dead {
             drop(schedule);
             hold.end_unattended();
             return;
         }
-        schedule.put(hold, due);
+        let place = schedule.due.add(Arc::downgrade(hold), due);
+        hold.set_place(Some(place));
         let earlier = schedule.armed.is_none_or(|armed| due < armed);
+        if !schedule.is_clock_running(&hold.since) {
+            hold.distrust_boot_clock();
+        }
         drop(schedule);
         if earlier {
             self.wake.notify_one();
@@ -115,41 +129,66 @@ impl Watchdog {
     /// Removes a hold from the schedule.
     pub(crate) fn forget(&self, hold: &Hold) {
         let mut schedule = self.schedule();
-        if let Some(due) = hold.reschedule(None) {
-            schedule.due.remove(&(due, hold.number));
+        if let Some(place) = hold.place().filter(|_| !schedule.dead) {
+            hold.set_place(None);
+            schedule.due.remove(place);
         }
     }
 
     /// Schedules another check of the hold at `due`, unless it has been forgotten meanwhile.
-    fn check_again(&self, hold: &Arc<Hold>, due: Instant) {
+    fn check_again(&self, hold: &Hold, due: Instant) {
         let mut schedule = self.schedule();
-        if hold.is_scheduled() {
-            schedule.put(hold, due);
+        let Some(place) = hold.place().filter(|_| !schedule.dead) else { return };
+        schedule.due.put(place, due);
+        let earlier = schedule.armed.is_none_or(|armed| due < armed);
+        drop(schedule);
+        if earlier {
+            self.wake.notify_one();
         }
     }
 
-    /// Takes the holds that are due. Each stays marked as scheduled, so that a `forget` in the
-    /// meantime is noticed.
+    fn follow(&self, hold: &Hold, step: &Step) {
+        match step {
+            Step::Wait(due) => self.check_again(hold, *due),
+            Step::Renew | Step::Nothing => self.forget(hold),
+        }
+    }
+
+    /// Takes the holds that are due. Each keeps its place, so that a `forget` in the meantime is noticed.
     fn take_due(&self, now: Instant) -> Vec<Arc<Hold>> {
+        let mut due = vec![];
         let mut schedule = self.schedule();
-        let later = schedule.due.split_off(&(now + BATCH_WINDOW, 0));
-        let due = std::mem::replace(&mut schedule.due, later);
-        due.into_values().filter_map(|hold| hold.upgrade()).collect()
+        // The task is awake and looks again before it sleeps.
+        schedule.armed = Some(now);
+        schedule.due.take_until(now + WINDOW, |hold| due.extend(hold.upgrade()));
+        due
+    }
+
+    /// Returns up to `limit` holds that are due before `horizon`, and leaves them in the schedule.
+    fn due_soon(&self, horizon: Instant, limit: usize) -> Vec<Arc<Hold>> {
+        let mut soon = vec![];
+        self.schedule().due.show_until(horizon, limit, |hold| soon.extend(hold.upgrade()));
+        soon
     }
 
     fn arm(&self) -> Option<Instant> {
         let mut schedule = self.schedule();
-        schedule.armed = schedule.due.first_key_value().map(|((due, _), _)| *due);
+        schedule.armed = schedule.due.earliest();
         schedule.armed
     }
 }
 
 impl Schedule {
-    fn put(&mut self, hold: &Arc<Hold>, due: Instant) {
-        if let Some(old) = hold.reschedule(Some(due)) {
-            self.due.remove(&(old, hold.number));
+    /// Whether tokio's clock is running rather than paused, as far as this moment shows.
+    fn is_clock_running(&mut self, moment: &Moment) -> bool {
+        match &self.running {
+            Some(running) if moment.in_step_with(running) => true,
+            // The clock is or was paused, or the machine was suspended: find out.
+            _ => {
+                self.running = clock::unless_paused();
+                self.running.is_some()
+            }
         }
-        self.due.insert((due, hold.number), Arc::downgrade(hold));
     }
 }
 
@@ -161,36 +200,57 @@ impl WatchdogTask {
     async fn run(self) {
         let mut renewals = FuturesUnordered::new();
         loop {
-            for hold in self.0.take_due(Instant::now()) {
-                match hold.step(Instant::now(), BATCH_WINDOW) {
-                    Step::Renew => {
-                        // Even if the renewal hangs, the hold must end in time.
-                        self.0.check_again(&hold, hold.ends_at());
-                        let in_flight = InFlight::new(Arc::clone(&hold));
-                        renewals.push(renew(hold, in_flight));
-                    }
-                    Step::Wait(due) => self.0.check_again(&hold, due),
-                    Step::Nothing => self.0.forget(&hold),
-                }
+            for batch in self.what_is_due(&Moment::now()).take() {
+                renewals.push(renew(&self.0, batch));
             }
             let armed = self.0.arm();
             tokio::select! {
                 () = until(armed) => {}
                 () = self.0.wake.notified() => {}
-                Some((hold, step)) = renewals.next(), if !renewals.is_empty() => match step {
-                    Step::Wait(due) => self.0.check_again(&hold, due),
-                    Step::Renew | Step::Nothing => self.0.forget(&hold),
-                },
+                Some(()) = renewals.next(), if !renewals.is_empty() => {
+                    // Answers that are always ready would keep other tasks from running.
+                    tokio::task::yield_now().await;
+                }
             }
         }
+    }
+
+    /// Checks the holds that are due, and collects the renewals to send.
+    fn what_is_due(&self, now: &Moment) -> Batches {
+        let mut batches = Batches::default();
+        let mut slack = Duration::ZERO;
+        for hold in self.0.take_due(now.instant()) {
+            match hold.step(now) {
+                Step::Renew => {
+                    slack = slack.max(hold.slack());
+                    self.begin(hold, now, &mut batches);
+                }
+                step => self.0.follow(&hold, &step),
+            }
+        }
+        // A request that is sent anyway takes along what would be sent soon.
+        let room = batches.room();
+        for hold in self.0.due_soon(now.instant() + slack, room) {
+            if let Step::Renew = hold.step(now) {
+                self.begin(hold, now, &mut batches);
+            }
+        }
+        batches
+    }
+
+    fn begin(&self, hold: Arc<Hold>, now: &Moment, batches: &mut Batches) {
+        // Even if the renewal hangs, the hold must end in time.
+        self.0.check_again(&hold, hold.ends_at(now));
+        batches.add(InFlight::new(hold));
     }
 }
 
 impl Drop for WatchdogTask {
     fn drop(&mut self) {
+        self.0.dead.store(true, Ordering::Release);
         let mut schedule = self.0.schedule();
         schedule.dead = true;
-        let holds: Vec<_> = std::mem::take(&mut schedule.due).into_values().collect();
+        let holds = schedule.due.drain();
         drop(schedule);
         for hold in holds.iter().filter_map(Weak::upgrade) {
             hold.end_unattended();
@@ -206,38 +266,10 @@ async fn until(instant: Option<Instant>) {
 }
 
 /// Renews a hold at once, outside of its schedule.
-pub(super) async fn renew_now(hold: Arc<Hold>, in_flight: InFlight) {
-    let (hold, step) = renew(hold, in_flight).await;
-    if let Step::Wait(due) = step {
-        let watchdog = Arc::clone(&hold.watchdog);
-        watchdog.check_again(&hold, due);
-        watchdog.wake.notify_one();
+pub(super) async fn renew_now(in_flight: InFlight) {
+    let Some(watchdog) = in_flight.hold().map(|hold| Arc::clone(&hold.watchdog)) else { return };
+    for batch in Batches::of(in_flight).take() {
+        renew(&watchdog, batch).await;
     }
-}
-
-async fn renew(hold: Arc<Hold>, in_flight: InFlight) -> (Arc<Hold>, Step) {
-    let sent = Moment::now();
-    // The call itself is inside, because a backend that panics there must not affect other holds.
-    let renewal = AssertUnwindSafe(async { hold.backend.store.renew(&hold.claim).await });
-    let answer = tokio::time::timeout(hold.attempt_timeout(), renewal.catch_unwind()).await;
-    let answer = match answer {
-        Ok(Ok(answer)) => answer,
-        Ok(Err(_panic)) => Err(BackendError::transient("the backend panicked in a renewal")),
-        Err(_) => Err(BackendError::transient("the backend did not answer a renewal in time")),
-    };
-    let renewed = match answer {
-        Ok(Renewal::Renewed { validity }) => Renewed::For(validity),
-        Ok(Renewal::NotHeld) => Renewed::NotHeld,
-        Err(error) => {
-            telemetry::renewal_failed(
-                hold.labels(),
-                &hold.backend.failures,
-                hold.remaining(),
-                &error,
-            );
-            Renewed::Failed { executed: error.may_have_been_sent() }
-        }
-    };
-    let step = in_flight.settle(sent, renewed);
-    (hold, step)
+    watchdog.wake.notify_one();
 }

@@ -17,10 +17,9 @@ impl Registry {
     /// # Cancel safety
     /// New locks stay refused. Call it again to continue waiting.
     pub async fn shutdown(&self, limit: Duration) -> Result<(), ShutdownTimedOut> {
-        self.0.shut_down.cancel();
-        self.0.background.close();
-        let done = tokio::time::timeout(limit, self.0.background.wait()).await;
-        done.map_err(|_| ShutdownTimedOut { left: self.0.background.len() })
+        self.0.shut_down();
+        let done = tokio::time::timeout(limit, self.0.idle()).await;
+        done.map_err(|_| ShutdownTimedOut { left: self.0.unfinished() })
     }
 }
 

@@ -2,6 +2,14 @@
 
 #[cfg(any(feature = "zookeeper", feature = "etcd"))]
 pub(crate) mod addresses;
+#[cfg(any(
+    feature = "redis",
+    feature = "postgres",
+    feature = "mysql",
+    feature = "zookeeper",
+    feature = "etcd"
+))]
+pub(crate) mod batcher;
 #[cfg(any(feature = "redis", feature = "postgres", feature = "mysql"))]
 pub(crate) mod doubt;
 #[cfg(any(feature = "zookeeper", feature = "etcd"))]

@@ -40,6 +40,8 @@ macro_rules! retrying {
     }};
 }
 
+pub(crate) use retrying;
+
 /// A ttl so long that expiry cannot be mistaken for a release.
 pub(crate) const LONG: Duration = Duration::from_secs(30);
 
@@ -215,7 +217,7 @@ pub(crate) fn on_time(bound: Duration) -> Duration {
 
 /// Describes what a registry still has in this process after its locks were released, or returns `None`.
 pub(crate) fn leftovers(registry: &Registry) -> Option<String> {
-    let (queues, background) = (registry.0.queues.len(), registry.0.background.len());
+    let (queues, background) = (registry.0.queues.len(), registry.0.unfinished());
     let message = || format!("{queues} local queues, {background} holds and background releases");
     (queues + background > 0).then(message)
 }

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 use crate::backend::{
-    Answer, Attempt, Backend, Capabilities, Claim, Holder, LockState, Release, Released, Renewal,
-    SetAttempt, Watch,
+    Answer, Answers, Attempt, Backend, Capabilities, Claim, Holder, LockState, Release, Released,
+    Renewal, SetAttempt, Watch,
 };
 use crate::error::BackendError;
 use crate::key::LockKey;
@@ -16,11 +16,11 @@ use crate::key::LockKey;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Call {
-    /// [`Backend::try_acquire`] and [`Backend::acquire_queued`].
+    /// [`Backend::try_acquire`] and [`Backend::acquire_queued`], and each claim of a [`Backend::try_acquire_many`].
     Acquire,
-    /// [`Backend::renew`].
+    /// [`Backend::renew`], and each claim of a [`Backend::renew_many`].
     Renew,
-    /// [`Backend::release`].
+    /// [`Backend::release`], and each claim of a [`Backend::release_many`].
     Release,
 }
 
@@ -35,6 +35,8 @@ pub struct Intercepted {
 #[derive(Debug, Default)]
 struct State {
     counts: HashMap<Call, usize>,
+    /// The same, but a request with many claims counts once.
+    requests: HashMap<Call, usize>,
     /// How many calls the backend has answered.
     answered: HashMap<Call, usize>,
     failing: Vec<Call>,
@@ -53,6 +55,12 @@ impl Intercepted {
     #[must_use]
     pub fn count(&self, call: Call) -> usize {
         self.state().counts.get(&call).copied().unwrap_or(0)
+    }
+
+    /// Returns in how many requests these calls were made. A request with many claims counts once.
+    #[must_use]
+    pub fn requests(&self, call: Call) -> usize {
+        self.state().requests.get(&call).copied().unwrap_or(0)
     }
 
     /// Makes calls of this kind fail transiently from now on, without reaching the backend.
@@ -124,6 +132,39 @@ impl Intercepted {
         call: Call,
         ask: impl FnOnce() -> Answer<'a, Result<T, BackendError>>,
     ) -> Answer<'a, Result<T, BackendError>> {
+        *self.state().requests.entry(call).or_default() += 1;
+        self.pass_one(call, ask)
+    }
+
+    /// Passes a request with many claims: as it is while nothing is to happen to its calls, otherwise one by one.
+    fn pass_many<'a, C: Sync, T: Send + Unpin + 'a>(
+        &'a self,
+        call: Call,
+        claims: &'a [C],
+        ask_one: impl Fn(&'a C) -> Answer<'a, Result<T, BackendError>>,
+        ask_all: impl FnOnce(&'a [C]) -> Answers<'a, T>,
+    ) -> Answers<'a, T> {
+        *self.state().requests.entry(call).or_default() += 1;
+        let is_held_up = self.held_up.borrow().contains(&call);
+        if is_held_up || self.state().is_faulty(call) {
+            return Answers::each(claims, |claim| self.pass_one(call, || ask_one(claim)));
+        }
+        *self.state().counts.entry(call).or_default() += claims.len();
+        let answers = ask_all(claims);
+        let mut held_up = self.held_up.subscribe();
+        Answers::from_future(async move {
+            let all = answers.all(claims.len()).await;
+            *self.state().answered.entry(call).or_default() += claims.len();
+            let _ = held_up.wait_for(|calls| !calls.contains(&call)).await;
+            all
+        })
+    }
+
+    fn pass_one<'a, T: Send + Unpin + 'a>(
+        &'a self,
+        call: Call,
+        ask: impl FnOnce() -> Answer<'a, Result<T, BackendError>>,
+    ) -> Answer<'a, Result<T, BackendError>> {
         let (failing, lost) = self.state().note(call);
         if failing {
             return Answer::ready(Err(BackendError::transient("failed on purpose")));
@@ -156,6 +197,10 @@ impl State {
         *self.answered.entry(call).or_default() += 1;
     }
 
+    fn is_faulty(&self, call: Call) -> bool {
+        self.failing.contains(&call) || self.losing.get(&call).is_some_and(|left| *left > 0)
+    }
+
     /// Counts a call. Returns whether it fails, and whether its answer is lost.
     fn note(&mut self, call: Call) -> (bool, bool) {
         *self.counts.entry(call).or_default() += 1;
@@ -186,12 +231,27 @@ impl Backend for Intercepted {
         self.pass(Call::Acquire, || self.inner.try_acquire_set(claims))
     }
 
+    fn try_acquire_many<'a>(&'a self, claims: &'a [Claim]) -> Answers<'a, Attempt> {
+        let one = |claim| self.inner.try_acquire(claim);
+        self.pass_many(Call::Acquire, claims, one, |claims| self.inner.try_acquire_many(claims))
+    }
+
     fn acquire_queued<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Result<Attempt, BackendError>> {
         self.pass(Call::Acquire, || self.inner.acquire_queued(claim))
     }
 
     fn renew<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Result<Renewal, BackendError>> {
         self.pass(Call::Renew, || self.inner.renew(claim))
+    }
+
+    fn renew_many<'a>(&'a self, claims: &'a [Claim]) -> Answers<'a, Renewal> {
+        let one = |claim| self.inner.renew(claim);
+        self.pass_many(Call::Renew, claims, one, |claims| self.inner.renew_many(claims))
+    }
+
+    fn release_many<'a>(&'a self, releases: &'a [(Claim, Release)]) -> Answers<'a, Released> {
+        let one = |(claim, release): &'a (Claim, Release)| self.inner.release(claim, *release);
+        self.pass_many(Call::Release, releases, one, |releases| self.inner.release_many(releases))
     }
 
     fn release<'a>(

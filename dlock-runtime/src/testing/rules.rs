@@ -1,5 +1,6 @@
 //! The rules, one file per topic.
 
+mod batches;
 mod cancellation;
 mod crowds;
 mod durations;
@@ -52,6 +53,7 @@ pub(super) fn batches() -> Vec<Vec<Rule>> {
         loss::rules(),
         reentrancy::rules(),
         several::rules(),
+        batches::rules(),
         operators::rules(),
     ];
     let faults = [

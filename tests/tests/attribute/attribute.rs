@@ -208,10 +208,12 @@ async fn runs_unrenewed_for(length: Duration) -> Result<(), LockError> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_is_renewed_every_third_of_its_ttl() {
+async fn a_lease_is_renewed_every_third_of_its_ttl_or_a_little_sooner() {
     let (registry, store) = intercepted();
     registry.scope(runs_for(Duration::from_millis(9_500))).await.expect("renewed");
-    assert_eq!(store.count(Call::Renew), 9);
+    // By jitter, and to be sent with others, a renewal may come a quarter of its period too early.
+    let renewals = store.count(Call::Renew);
+    assert!((9..=12).contains(&renewals), "{renewals} renewals");
     assert_eq!(store.count(Call::Acquire), 1);
 }
 

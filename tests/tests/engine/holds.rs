@@ -20,6 +20,7 @@ use tokio::time::{Instant, advance, sleep, timeout};
 use self::stores::{Fate, Renewals, Unreachable};
 
 mod after_a_loss;
+mod batches;
 mod durations;
 mod failures;
 mod nested;

@@ -24,7 +24,7 @@ const CLIENT_INFO: &str = "host 1 0 test";
 
 macro_rules! script {
     ($($file:literal),+) => {
-        Script::new(concat!($(include_str!(concat!("../../../dlock-runtime/src/stores/redis/", $file))),+))
+        Script::new(concat!($(include_str!(concat!("../../../dlock-runtime/src/stores/", $file))),+))
     };
 }
 
@@ -51,11 +51,26 @@ impl Real {
         let client = redis::Client::open(server.url()).expect("a URL");
         Self {
             connection: client.get_connection().expect("the server runs"),
-            acquire: script!("mark.lua", "token.lua", "acquire.lua"),
-            raise: script!("mark.lua", "token.lua", "raise.lua"),
-            renew: script!("mark.lua", "token.lua", "renew.lua"),
-            release: script!("mark.lua", "release.lua"),
-            greet: script!("greet.lua"),
+            acquire: script!(
+                "redis/clock.lua",
+                "redlock/mark.lua",
+                "redlock/last_token.lua",
+                "redlock/acquire.lua"
+            ),
+            raise: script!(
+                "redis/clock.lua",
+                "redlock/mark.lua",
+                "redlock/last_token.lua",
+                "redlock/raise.lua"
+            ),
+            renew: script!(
+                "redis/clock.lua",
+                "redlock/mark.lua",
+                "redlock/last_token.lua",
+                "redlock/renew.lua"
+            ),
+            release: script!("redis/clock.lua", "redlock/mark.lua", "redlock/release.lua"),
+            greet: script!("redlock/greet.lua"),
             run: String::new(),
         }
     }
@@ -81,10 +96,10 @@ impl Real {
     fn acquire(&mut self, asker: Asker, proposed: u64) -> Answer {
         let run = self.run_of(asker);
         let mut call = self.acquire.prepare_invoke();
-        call.key("lock").key("token").key(format!("lock:gone:{}", asker.owner)).key("mark");
-        call.arg(asker.owner).arg(LONG / MILLISECOND).arg(asker.round).arg(proposed);
-        call.arg(TOLERANCE).arg(CLIENT_INFO).arg(run);
-        let (kind, number, owner): (u8, u64, String) =
+        call.key("mark").key("lock").key("token").key(format!("lock:gone:{}", asker.owner));
+        call.arg(run).arg(asker.owner).arg(LONG / MILLISECOND).arg(asker.round).arg(proposed);
+        call.arg(TOLERANCE).arg(CLIENT_INFO);
+        let [(kind, number, owner)]: [(u8, u64, String); 1] =
             call.invoke(&mut self.connection).expect("acquire");
         match kind {
             0 => {
@@ -101,20 +116,21 @@ impl Real {
     fn raise(&mut self, asker: Asker, token: u64) -> bool {
         let run = self.run_of(asker);
         let mut call = self.raise.prepare_invoke();
-        call.key("lock").key("token").key("mark");
-        call.arg(asker.owner).arg(asker.round).arg(token).arg(run);
-        call.invoke(&mut self.connection).expect("raise")
+        call.key("mark").key("lock").key("token");
+        call.arg(run).arg(asker.owner).arg(asker.round).arg(token);
+        let [stored]: [bool; 1] = call.invoke(&mut self.connection).expect("raise");
+        stored
     }
 
     fn renew(&mut self, asker: Asker, token: u64) -> Renewed {
         let run = self.run_of(asker);
         let mut call = self.renew.prepare_invoke();
-        call.key("lock").key("token").key(format!("lock:gone:{}", asker.owner)).key("mark");
-        call.arg(asker.owner).arg(LONG / MILLISECOND).arg(asker.round).arg(token);
-        call.arg(run).arg(CLIENT_INFO);
-        match call.invoke::<u8>(&mut self.connection).expect("renew") {
-            0 => Renewed::NotHeld,
-            1 => Renewed::Counts,
+        call.key("mark").key("lock").key("token").key(format!("lock:gone:{}", asker.owner));
+        call.arg(run).arg(asker.owner).arg(LONG / MILLISECOND).arg(asker.round).arg(token);
+        call.arg(CLIENT_INFO);
+        match call.invoke::<[u8; 1]>(&mut self.connection).expect("renew") {
+            [0] => Renewed::NotHeld,
+            [1] => Renewed::Counts,
             _ => Renewed::Uncounted,
         }
     }
@@ -122,11 +138,11 @@ impl Real {
     fn release(&mut self, asker: Asker, tombstone: Option<bool>) -> bool {
         let run = self.run_of(asker);
         let mut call = self.release.prepare_invoke();
-        call.key("lock").key(format!("lock:gone:{}", asker.owner)).key("mark");
-        call.arg(asker.owner).arg(asker.round).arg(0).arg("");
+        call.key("mark").key("lock").key(format!("lock:gone:{}", asker.owner));
+        call.arg(run).arg(asker.owner).arg(asker.round).arg(0).arg("");
         let always = if tombstone == Some(true) { "always" } else { "missing" };
-        call.arg(tombstone.map_or(0, |_| LONG / MILLISECOND)).arg(always).arg(run);
-        call.invoke::<u8>(&mut self.connection).expect("release") == 1
+        call.arg(tombstone.map_or(0, |_| LONG / MILLISECOND)).arg(always);
+        call.invoke::<[u8; 1]>(&mut self.connection).expect("release") == [1]
     }
 
     fn say(&mut self, words: &[&str]) {

@@ -1,18 +1,32 @@
 //! A hold as its watchdog sees it: when a renewal is due, and what its answer changes.
 
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::{Ending, Hold, Phase, State};
+use crate::backend::Claim;
 use crate::clock::Moment;
 use crate::error::LostReason;
 
-/// The time from a grant or a renewal to the next renewal: a third of the ttl, or half of the
-/// validity if that is shorter.
-pub(super) fn renewal_period(ttl: Duration, validity: Duration) -> Duration {
+/// The time from a grant or a renewal to the next renewal, at most: a third of the ttl, or half of the validity if
+/// that is shorter.
+fn renewal_period(ttl: Duration, validity: Duration) -> Duration {
     (ttl / 3).min(validity / 2)
+}
+
+/// By how much of its period a renewal may come early: by jitter, so that leases that were acquired together are not
+/// renewed together, and to be sent in one request with others.
+const EARLY_DIVISOR: u32 = 4;
+
+/// The time from a grant or a renewal to the next renewal, shortened by jitter. The jitter comes from the bits of the
+/// owner id, which are random, and from others of them for each renewal.
+pub(super) fn pause_before(claim: &Claim, renewals: u8, validity: Duration) -> Duration {
+    let (bits, at) = (claim.owner.as_bytes(), usize::from(renewals % 8) * 2);
+    let jitter = u32::from(u16::from_be_bytes([bits[at], bits[at + 1]]));
+    let period = renewal_period(claim.ttl, validity);
+    period - period / EARLY_DIVISOR / (1 << 16) * jitter
 }
 
 /// The timeout of one attempt is the remaining validity divided by this, which leaves time for two more.
@@ -37,26 +51,13 @@ pub(crate) enum Step {
 }
 
 impl Hold {
-    /// Sets when this hold is due in the schedule, and returns the previous instant.
-    pub(crate) fn reschedule(&self, due: Option<Instant>) -> Option<Instant> {
-        std::mem::replace(&mut *self.scheduled(), due)
-    }
-
-    pub(crate) fn is_scheduled(&self) -> bool {
-        self.scheduled().is_some()
-    }
-
-    fn scheduled(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.scheduled.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// When the watchdog has to check this hold next.
-    pub(crate) fn due_at(&self) -> Instant {
+    pub(crate) fn due_at(&self, now: &Moment) -> Instant {
         let state = self.state();
-        self.next_due(&state)
+        self.next_due(&state, now)
     }
 
-    fn next_due(&self, state: &State) -> Instant {
+    pub(super) fn next_due(&self, state: &State, now: &Moment) -> Instant {
         let mut due = state.proved.after(state.validity);
         if let Some(age) = self.expires_at_age(state) {
             due = due.min(self.since.after(age));
@@ -64,81 +65,102 @@ impl Hold {
         if let Some(limit) = self.max_age(state) {
             due = due.min(self.since.after(limit));
         }
-        if self.is_renewed(state) && !state.renewing {
+        if self.is_renewed(state, now) && !state.renewing {
             due = due.min(state.renew_at);
         }
         due
     }
 
-    /// Decides what to do now. A renewal that is due within `slack` is sent early, together with others.
-    pub(crate) fn step(&self, now: Instant, slack: Duration) -> Step {
-        self.settled(|state| {
+    /// Decides what to do at `now`. A renewal that is due soon is sent early, together with others.
+    pub(crate) fn step(&self, now: &Moment) -> Step {
+        self.settled(now, |state| {
             if state.phase != Phase::Held {
                 return Step::Nothing;
             }
-            // A retry is not sent early, because its pause may be shorter than the slack.
-            let slack =
-                if state.failures == 0 { slack.min(self.claim.ttl / 20) } else { Duration::ZERO };
-            if self.is_renewed(state) && !state.renewing && now + slack >= state.renew_at {
+            let is_renewed = self.is_renewed(state, now) && !state.renewing;
+            if is_renewed && now.instant() + self.slack_in(state) >= state.renew_at {
                 state.renewing = true;
                 return Step::Renew;
             }
             // At least a millisecond, because a timer may fire slightly before the validity ends.
-            Step::Wait(self.next_due(state).max(now + Duration::from_millis(1)))
+            let due = self.next_due(state, now);
+            Step::Wait(due.max(now.instant() + Duration::from_millis(1)))
         })
+    }
+
+    /// How early a renewal may be sent together with others.
+    pub(crate) fn slack(&self) -> Duration {
+        self.slack_in(&self.state())
+    }
+
+    fn slack_in(&self, state: &State) -> Duration {
+        if state.failures > 0 {
+            // A retry is not sent early, because its pause may be shorter than the slack.
+            return Duration::ZERO;
+        }
+        renewal_period(self.claim.ttl, state.validity) / EARLY_DIVISOR
     }
 
     /// The instant at which the hold ends unless the renewal in flight succeeds. To be called while one is in flight:
     /// then `due_at` does not include the next renewal.
-    pub(crate) fn ends_at(&self) -> Instant {
-        self.due_at()
+    pub(crate) fn ends_at(&self, now: &Moment) -> Instant {
+        self.due_at(now)
     }
 
-    /// The timeout of one renewal attempt. It leaves time for retries.
-    pub(crate) fn attempt_timeout(&self) -> Duration {
-        let left = self.remaining();
+    /// The timeout of a renewal attempt that is sent now. It leaves time for retries.
+    pub(crate) fn attempt_timeout(&self, now: &Moment) -> Duration {
+        let left = self.remaining_at(now);
         (left / ATTEMPT_DIVISOR).max(MIN_ATTEMPT).min(left)
     }
 
-    /// Applies the answer to a renewal: extends the validity, or schedules a retry. A hold that expired before the
-    /// answer was processed stays expired, because somebody else may have held the key in between.
-    fn renewed(&self, sent: Moment, answer: Renewed) -> Step {
-        let step = self.settled(|state| {
+    /// Applies the answer to a renewal: extends the validity, or schedules a retry. A hold whose proof had ended when
+    /// the answer arrived stays expired, because somebody else may have held the key in between.
+    ///
+    /// `now` must have been read after the answer arrived. It may be a little old: whoever has seen the hold end since
+    /// then has changed its phase.
+    fn renewed(&self, sent: Moment, answer: Renewed, now: &Moment) -> Step {
+        let (step, awaited) = self.settled(now, |state| {
             state.renewing = false;
+            let awaited = std::mem::take(&mut state.awaited);
             if let Renewed::Failed { executed: true } = answer {
                 state.in_doubt = true;
             }
             if state.phase != Phase::Held {
-                return Step::Nothing;
+                return (Step::Nothing, true);
             }
             match answer {
                 Renewed::For(validity) => {
                     state.failures = 0;
+                    state.renewals = state.renewals.wrapping_add(1);
                     state.proved = sent;
                     state.validity = validity;
-                    state.renew_at = sent.after(renewal_period(self.claim.ttl, validity));
+                    state.renew_at =
+                        sent.after(pause_before(&self.claim, state.renewals, validity));
                 }
                 Renewed::NotHeld => self.end(state, Ending::Lost(LostReason::NotHeld)),
                 Renewed::Failed { .. } => {
-                    let pause = self.pause_after_failure(state);
+                    let pause = self.pause_after_failure(state, now);
                     state.failures = state.failures.saturating_add(1);
-                    state.renew_at = Instant::now() + pause;
+                    state.renew_at = now.instant() + pause;
                 }
             }
-            self.settle(state);
+            self.settle(state, now);
             match state.phase {
-                Phase::Held => Step::Wait(self.next_due(state)),
-                Phase::Ended(_) | Phase::Closing => Step::Nothing,
+                Phase::Held => (Step::Wait(self.next_due(state, now)), awaited),
+                Phase::Ended(_) | Phase::Closing => (Step::Nothing, true),
             }
         });
-        self.notify();
+        // A body is not woken by a renewal that succeeds.
+        if awaited {
+            self.notify();
+        }
         step
     }
 
     /// The pause before the next attempt. It grows with each failure, so that many holds do not overload a store that
     /// has just recovered, and it leaves time for a few more attempts.
-    fn pause_after_failure(&self, state: &State) -> Duration {
-        let left = state.validity.saturating_sub(state.proved.elapsed());
+    fn pause_after_failure(&self, state: &State, now: &Moment) -> Duration {
+        let left = state.validity.saturating_sub(state.proved.age_at(now));
         let grown = (self.claim.ttl / 20).saturating_mul(1 << state.failures.min(8));
         let shortest = MIN_PAUSE.max(self.claim.ttl / MIN_PAUSE_DIVISOR);
         let pause = grown.min(left / PAUSE_DIVISOR).max(shortest);
@@ -171,9 +193,15 @@ impl InFlight {
         Self { hold: Some(hold) }
     }
 
-    /// Applies the answer, or the failure to get one, and returns what to do next.
-    pub(crate) fn settle(mut self, sent: Moment, answer: Renewed) -> Step {
-        self.hold.take().map_or(Step::Nothing, |hold| hold.renewed(sent, answer))
+    /// The hold, until the renewal has been answered.
+    pub(crate) fn hold(&self) -> Option<&Arc<Hold>> {
+        self.hold.as_ref()
+    }
+
+    /// Applies the answer, or the failure to get one, and returns what to do next. `now` must have been read after
+    /// the answer arrived.
+    pub(crate) fn settle(mut self, sent: Moment, answer: Renewed, now: &Moment) -> Step {
+        self.hold.take().map_or(Step::Nothing, |hold| hold.renewed(sent, answer, now))
     }
 }
 

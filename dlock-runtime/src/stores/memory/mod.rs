@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::backend::{
-    Answer, Attempt, Backend, Capabilities, Claim, Holder, LockState, MAX_LISTED, Release,
+    Answer, Answers, Attempt, Backend, Capabilities, Claim, Holder, LockState, MAX_LISTED, Release,
     Released, Renewal, SetAttempt, Watch,
 };
 use crate::error::BackendError;
@@ -245,8 +245,23 @@ impl Backend for Memory {
         Answer::ready(Ok(self.lock().try_acquire_set(claims)))
     }
 
+    fn try_acquire_many<'a>(&'a self, claims: &'a [Claim]) -> Answers<'a, Attempt> {
+        let mut state = self.lock();
+        Answers::ready(claims.iter().map(|claim| Ok(state.try_acquire(claim))))
+    }
+
     fn renew<'a>(&'a self, claim: &'a Claim) -> Answer<'a, Result<Renewal, BackendError>> {
         Answer::ready(Ok(self.lock().renew(claim)))
+    }
+
+    fn renew_many<'a>(&'a self, claims: &'a [Claim]) -> Answers<'a, Renewal> {
+        let mut state = self.lock();
+        Answers::ready(claims.iter().map(|claim| Ok(state.renew(claim))))
+    }
+
+    fn release_many<'a>(&'a self, releases: &'a [(Claim, Release)]) -> Answers<'a, Released> {
+        let mut state = self.lock();
+        Answers::ready(releases.iter().map(|(claim, release)| Ok(state.release(claim, *release))))
     }
 
     fn release<'a>(

@@ -1,40 +1,48 @@
--- Acquires the lock if it is free, or again if this owner holds it (the reply was lost).
--- KEYS: lock, last token, tombstone of this owner; for a Redlock node its mark, for others the group.
--- ARGV: owner, ttl in ms, round, proposed token (0: none), how far the proposal may be from this
--- server's clock in us, client info; for a Redlock node also the run of the server that was asked.
--- Answers {1, token, ''} granted, {0, ms left, owner} busy, {2, 0, ''} abandoned earlier, {3, ms left, ''}
--- in quarantine, {4, 0, ''} restarted or emptied, {5, 0, ''} there is a group, so `enter.lua` decides.
-if ARGV[7] then
-    local verdict = may_count(KEYS[4], ARGV[7])
-    if verdict ~= true then
-        return verdict
+-- Acquires locks that are free, each on its own, or again if their owner holds them (the reply was lost).
+-- A held lock is `owner:token:1:client info`, or with a 2 in place of the 1 when somebody waits for its release.
+-- KEYS: the counter of tokens; for each request: lock, tombstone of its owner, group, last token (which only earlier
+-- versions of dlock have stored).
+-- ARGV: what `draw` takes; for each request: owner, ttl in ms, client info.
+-- Answers for each request: its token if granted, {ms left} if busy (-1: no end), 0 if it was abandoned earlier,
+-- -1 if there is a group, so that `enter.lua` decides, or the text of an error.
+local call, answers, token = redis.call, {}, nil
+local requests = (#KEYS - 1) / 4
+
+local function grant(lock, arg, token)
+    -- In two parts, because a number of this size is exact in no other way that is as fast.
+    local high = math.floor(token / 100000000)
+    local record = string.format('%s:%d%08d:1:%s', ARGV[arg], high, token - high * 100000000, ARGV[arg + 2])
+    call('SET', lock, record, 'PX', ARGV[arg + 1])
+    return token
+end
+
+-- For a lock about which something is stored.
+local function look(key, arg)
+    local lock, owner, held = KEYS[key], ARGV[arg], redis.pcall('GET', KEYS[key])
+    if type(held) == 'table' then
+        return held.err
+    elseif held and string.find(held, owner, 1, true) == 1 then
+        call('PEXPIRE', lock, ARGV[arg + 1])
+        return tonumber(string.match(held, '^%x+:(%d+):'))
+    elseif held then
+        announce_release(lock, held)
+        return {call('PTTL', lock)}
+    elseif call('EXISTS', KEYS[key + 1]) == 1 then
+        return 0
+    elseif call('EXISTS', KEYS[key + 2]) == 1 then
+        return -1
     end
-elseif redis.call('GET', KEYS[4]) then
-    return {5, 0, ''}
+    return grant(lock, arg, draw_above(tonumber(call('GET', KEYS[key + 3])) or 0))
 end
-local held = redis.call('GET', KEYS[1])
-if held then
-    local owner, token, round = string.match(held, '^([^:]*):(%d+):(%d+):')
-    if owner ~= ARGV[1] then
-        -- A value without an owner is in another form, and belongs to somebody else.
-        return {0, redis.call('PTTL', KEYS[1]), owner or '-'}
+
+for at = 1, requests do
+    local key, arg = at * 4 - 2, at * 3
+    if call('EXISTS', KEYS[key], KEYS[key + 1], KEYS[key + 2], KEYS[key + 3]) == 0 then
+        -- Drawn before the first grant, so that an error at a later one repeats no token.
+        token = (token or draw(requests - at + 1)) + 1
+        answers[at] = grant(KEYS[key], arg, token)
+    else
+        answers[at] = look(key, arg)
     end
-    -- A late release of an earlier round must not end this one.
-    round = string.format('%.0f', math.max(tonumber(round), tonumber(ARGV[3])))
-    redis.call('SET', KEYS[1], table.concat({owner, token, round, ARGV[6]}, ':'), 'PX', ARGV[2])
-    return {1, tonumber(token), ''}
 end
-if tonumber(redis.call('GET', KEYS[3]) or '-1') >= tonumber(ARGV[3]) then
-    return {2, 0, ''}
-end
--- A hybrid clock: the time in microseconds, or one more than the last token if that is larger. The
--- proposal of a client whose clock is far off is ignored.
-local now = clock()
-local proposed = tonumber(ARGV[4])
-if math.abs(proposed - now) > tonumber(ARGV[5]) then
-    proposed = now
-end
-local token = math.max(tonumber(redis.call('GET', KEYS[2]) or '0') + 1, proposed)
-remember_token(KEYS[2], token, now)
-redis.call('SET', KEYS[1], string.format('%s:%.0f:%s:%s', ARGV[1], token, ARGV[3], ARGV[6]), 'PX', ARGV[2])
-return {1, token, ''}
+return answers

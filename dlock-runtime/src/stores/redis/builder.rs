@@ -7,6 +7,7 @@ use redis::Client;
 
 use super::address::{self, Address, Form, Options, split_scheme};
 use super::cluster::Cluster;
+use super::counters::Counters;
 use super::link::Limits;
 use super::server::Server;
 use super::servers::Servers;
@@ -96,7 +97,9 @@ impl RedisBuilder {
             Form::Quorum => return Err(address::unreadable("use `backend::Redlock` for this URL")),
         };
         let subscriptions = Subscriptions::new(servers.clone());
-        let inner = Inner { servers, subscriptions, prefix: self.prefix, replicas: self.replicas };
+        let counters = Counters::new(&self.prefix, servers.is_cluster());
+        let replicas = self.replicas;
+        let inner = Inner { servers, subscriptions, prefix: self.prefix, counters, replicas };
         let redis = Redis(Arc::new(inner));
         redis.0.servers.connect().await?;
         Ok(redis)
@@ -176,7 +179,8 @@ impl RedisBuilder {
             Form::Sentinel => {
                 let shown = address::shown(&address.nodes);
                 let topology = Topology::Sentinels(Arc::new(self.sentinels(&mut address)?));
-                let server = Server::new(&topology, &shown, self.limits, self.replicas > 0);
+                let is_copied = self.replicas > 0;
+                let server = Server::new(&topology, &shown, self.limits, is_copied);
                 Servers::One(Arc::new(server))
             }
             _ => Servers::Cluster(Arc::new(self.cluster(&address)?)),

@@ -11,12 +11,14 @@ use std::time::{Duration, Instant};
 use futures_util::future::{BoxFuture, Shared, try_join_all};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
-use redis::{FromRedisValue, ScriptInvocation};
 
+use super::copies::Copies;
 use super::failure::Hint;
 use super::link::Limits;
-use super::server::{Delivery, Lane, Server};
+use super::requests::Answered;
+use super::server::{Lane, Server};
 use super::slots::{self, Assigned, Masters, Slot};
+use super::step::Step;
 use super::topology::Template;
 use crate::backend::MAX_LISTED;
 use crate::error::BackendError;
@@ -87,22 +89,30 @@ impl Cluster {
         seeds.join(",")
     }
 
-    /// Runs a script on the master that has the slot of this name.
-    pub(super) async fn run<T: FromRedisValue>(
+    /// Sends a request to the master that has the slot of this name.
+    pub(super) async fn send(
         self: &Arc<Self>,
         name: &str,
         lane: Lane,
-        script: &ScriptInvocation<'_>,
-        care: Delivery<'_, T>,
-    ) -> Result<T, BackendError> {
+        mut step: Step,
+        copies: Option<Copies>,
+    ) -> Result<Answered, BackendError> {
         let slot = Slot::for_key(name);
+        step.slot = Some(slot);
         let mut asked: Option<Arc<Server>> = None;
         for sent_on in 0.. {
-            let (server, asking) = match asked.take() {
-                Some(server) => (server, true),
-                None => (self.master(slot).await?, false),
+            let (server, answer) = match asked.take() {
+                Some(server) => {
+                    let answer = server.ask(lane, step.clone(), copies).await;
+                    (server, answer)
+                }
+                None => {
+                    let server = self.master(slot).await?;
+                    let answer = server.send(lane, step.clone(), copies).await;
+                    (server, answer)
+                }
             };
-            let failed = match server.run(lane, script, care, asking).await {
+            let failed = match answer {
                 Ok(answer) => return Ok(answer),
                 Err(failed) => failed,
             };

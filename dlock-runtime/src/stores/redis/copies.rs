@@ -9,12 +9,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
-use redis::{FromRedisValue, RedisResult, ScriptInvocation};
+use redis::{RedisResult, Value};
 use tokio::sync::RwLock;
 
-use super::failure::Failed;
-use super::link::{Link, Session, invoke};
+use super::link::Session;
+use super::requests::{Answer, Requests};
+use super::step::Step;
 use crate::error::BackendError;
+
+/// What counts only when replicas have it.
+#[derive(Clone, Copy)]
+pub(in crate::stores) struct Copies {
+    /// How many replicas must have it.
+    pub(in crate::stores) replicas: u32,
+    /// Whether this answer reports a write.
+    pub(in crate::stores) has_written: fn(&Value) -> bool,
+}
 
 /// Connections for writes that need replicas: one accepts writes while the other waits.
 pub(in crate::stores) struct CopiedWrites {
@@ -22,7 +32,7 @@ pub(in crate::stores) struct CopiedWrites {
 }
 
 struct Lane {
-    link: Arc<Link>,
+    requests: Requests,
     /// Scripts hold it for reading, the `WAIT` for writing.
     gate: RwLock<()>,
     /// The next `WAIT`, which is not sent yet.
@@ -37,30 +47,27 @@ struct Wait {
 }
 
 impl CopiedWrites {
-    pub(super) fn new(mut link: impl FnMut() -> Arc<Link>) -> Self {
-        let mut lane =
-            || Arc::new(Lane { link: link(), gate: RwLock::default(), next: Mutex::default() });
+    pub(super) fn new(mut requests: impl FnMut() -> Requests) -> Self {
+        let mut lane = || {
+            let (gate, next) = (RwLock::default(), Mutex::default());
+            Arc::new(Lane { requests: requests(), gate, next })
+        };
         Self { lanes: [lane(), lane()] }
     }
 
     /// Opens the connections.
     pub(super) async fn connect(&self) -> Result<(), BackendError> {
         let [one, other] = &self.lanes;
-        let (one, other) = tokio::join!(one.link.session(), other.link.session());
+        let (one, other) =
+            tokio::join!(one.requests.link().session(), other.requests.link().session());
         one.and(other).map(drop)
     }
 
-    /// Runs a script. If it has written, the answer counts only when enough replicas have the write.
-    pub(super) async fn run<T: FromRedisValue>(
-        &self,
-        script: &ScriptInvocation<'_>,
-        asking: bool,
-        replicas: u32,
-        has_written: fn(&T) -> bool,
-    ) -> Result<T, Failed> {
+    /// Sends a request. If it has written, the answer counts only when enough replicas have the write.
+    pub(super) async fn send(&self, step: &Step, asking: bool, copies: Copies) -> Answer {
         let [one, other] = &self.lanes;
         let lane = if one.is_open() || !other.is_open() { one } else { other };
-        lane.run(script, asking, replicas, has_written).await
+        lane.send(step, asking, copies).await
     }
 }
 
@@ -69,32 +76,31 @@ impl Lane {
         self.gate.try_read().is_ok()
     }
 
-    async fn run<T: FromRedisValue>(
-        self: &Arc<Self>,
-        script: &ScriptInvocation<'_>,
-        asking: bool,
-        replicas: u32,
-        has_written: fn(&T) -> bool,
-    ) -> Result<T, Failed> {
-        let Session { generation, mut connection } = self.link.session().await?;
-        let failed = |error| self.link.failed(generation, error);
-        let (answer, wait) = {
+    async fn send(self: &Arc<Self>, step: &Step, asking: bool, copies: Copies) -> Answer {
+        let session = self.requests.link().session().await?;
+        let generation = session.generation;
+        let (answered, wait) = {
             let _open = self.gate.read().await;
-            let answer = invoke(&mut connection, script, asking).await.map_err(failed)?;
-            if !has_written(&answer) {
-                return Ok(answer);
+            let answered = if asking {
+                self.requests.ask_in(session.clone(), step).await?
+            } else {
+                self.requests.send_in(session.clone(), step).await?
+            };
+            if !(copies.has_written)(&answered.value) {
+                return Ok(answered);
             }
-            (answer, self.join(Session { generation, connection }, replicas))
+            (answered, self.join(session, copies.replicas))
         };
-        let have = wait.have.await.map_err(failed)?;
-        if have < replicas {
-            let address = self.link.address();
+        let link = self.requests.link();
+        let have = wait.have.await.map_err(|error| link.failed(generation, error))?;
+        if have < copies.replicas {
+            let (address, replicas) = (link.address(), copies.replicas);
             let error = BackendError::transient(format!(
                 "redis at {address}: only {have} of {replicas} replicas confirmed the lock in time"
             ));
-            return Err(Failed { error, hint: super::failure::Hint::Nothing });
+            return Err(super::failure::Failed { error, hint: super::failure::Hint::Nothing });
         }
-        Ok(answer)
+        Ok(answered)
     }
 
     /// Joins the next `WAIT` of the connection, which is sent later than this.
@@ -119,7 +125,8 @@ impl Lane {
         // This `WAIT` does not cover writes from now on.
         self.next().take_if(|wait| wait.generation == generation);
         // Half the response timeout, so that its own answer arrives in time.
-        let millis = u64::try_from(self.link.limits().response.as_millis() / 2).unwrap_or(u64::MAX);
+        let limit = self.requests.link().limits().response / 2;
+        let millis = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
         redis::cmd("WAIT").arg(replicas).arg(millis).query_async(&mut connection).await
     }
 }

@@ -1,15 +1,17 @@
 -- Acquires all of these locks or none, with readers, permits and queues taken into account, or takes positions in
 -- their queues.
--- KEYS, for each lock in the locks' order: lock, last token, tombstone of its owner, group.
--- ARGV, for each lock: owner, ttl in ms, kind, 'f' (fair) or 'n', remaining wait of the caller in us, client info.
+-- KEYS: the counter of tokens; for each lock in the locks' order: lock, tombstone of its owner, group, last token
+-- (which only earlier versions of dlock have stored).
+-- ARGV: what `draw` takes; for each lock: owner, ttl in ms, kind, 'f' (fair) or 'n', remaining wait of the caller in
+-- us, client info.
 -- Answers {1, 0, other, tokens} granted, {0, ms until the next poll, other, {at}} busy at that lock, {6, ms until the
 -- next poll, other, {at}} busy with a queue position, {2, 0, '', {at}} abandoned earlier. `other` is a different number
 -- of permits that somebody else uses, or ''.
 local now = clock()
 local claims = {}
-for at = 1, #KEYS / 4 do
-    local key, arg = at * 4 - 4, at * 6 - 6
-    local claim = {lock = KEYS[key + 1], last_token = KEYS[key + 2], gone = KEYS[key + 3], name = KEYS[key + 4]}
+for at = 1, (#KEYS - 1) / 4 do
+    local key, arg = at * 4 - 3, at * 6 - 4
+    local claim = {lock = KEYS[key + 1], gone = KEYS[key + 2], name = KEYS[key + 3], last_token = KEYS[key + 4]}
     claim.owner, claim.ttl, claim.kind = ARGV[arg + 1], ARGV[arg + 2], ARGV[arg + 3]
     claim.fair, claim.patience, claim.claimant = ARGV[arg + 4], tonumber(ARGV[arg + 5]), ARGV[arg + 6]
     claim.group = read_group(claim.name, claim.lock, now)
@@ -85,9 +87,7 @@ local function enter(claim)
     if own then
         own.ends, token = ends, own.token
     else
-        local drawn = math.max(tonumber(redis.call('GET', claim.last_token) or '0') + 1, now)
-        remember_token(claim.last_token, drawn, now)
-        token = string.format('%.0f', drawn)
+        token = string.format('%.0f', draw_above(tonumber(redis.call('GET', claim.last_token)) or 0))
         leave_queue(group, claim.owner, now)
         if claim.kind ~= 'x' then
             own = {owner = claim.owner, kind = claim.kind, token = token, ends = ends, claimant = claim.claimant}
@@ -95,7 +95,9 @@ local function enter(claim)
         end
     end
     if claim.kind == 'x' then
-        redis.call('SET', claim.lock, table.concat({claim.owner, token, 0, claim.claimant}, ':'), 'PX', claim.ttl)
+        -- Its release is announced if others are in the queue.
+        local record = table.concat({claim.owner, token, #group.queue > 0 and 2 or 1, claim.claimant}, ':')
+        redis.call('SET', claim.lock, record, 'PX', claim.ttl)
     end
     return token
 end
@@ -153,6 +155,10 @@ if closed then
     local look, queued = math.huge, 0
     for at = 1, closed do
         local own = claims[at].own
+        local held = not own and redis.call('GET', claims[at].lock)
+        if held then
+            announce_release(claims[at].lock, held)
+        end
         if own and own.revoked then
             look = math.min(look, own.ends - now)
         elseif not own then

@@ -5,7 +5,7 @@ use redis::{ErrorKind, RedisError, ServerErrorKind};
 use crate::error::BackendError;
 
 /// The error for the caller, and a hint for the client of a Cluster.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(in crate::stores) struct Failed {
     pub(in crate::stores) error: BackendError,
     pub(in crate::stores) hint: Hint,
@@ -35,6 +35,13 @@ impl Failed {
         };
         let hint = hint(&error);
         Self { error: explained.with_source(error), hint }
+    }
+}
+
+impl Failed {
+    /// Declares that an earlier copy of the request may have been executed.
+    pub(super) fn maybe_sent(self) -> Self {
+        Self { error: self.error.maybe_sent(), ..self }
     }
 }
 

@@ -1,8 +1,7 @@
 //! One connection for requests to one server, which is replaced when it breaks.
 //!
 //! A connection counts as broken when a request on it fails below the protocol or times out: there is no
-//! other way to notice a peer that has vanished. A request that may be executed twice without harm is sent
-//! once more after a failure that is not a timeout, because the connection may have died long before.
+//! other way to notice a peer that has vanished.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,10 +9,10 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use redis::aio::MultiplexedConnection;
-use redis::{FromRedisValue, RedisError, RedisResult, ScriptInvocation};
+use redis::{RedisError, RedisResult};
 
 use super::failure::{Failed, is_broken};
-use super::topology::{Asking, Topology};
+use super::topology::Topology;
 use crate::backoff::Backoff;
 use crate::error::BackendError;
 
@@ -71,48 +70,6 @@ impl Link {
 
     pub(in crate::stores) fn address(&self) -> &str {
         &self.address
-    }
-
-    /// Runs a script by its hash. Loads the script if the server does not know it.
-    pub(in crate::stores) async fn run<T: FromRedisValue>(
-        self: &Arc<Self>,
-        script: &ScriptInvocation<'_>,
-        asking: bool,
-    ) -> Result<T, Failed> {
-        let mut session = self.session().await?;
-        let answer = invoke(&mut session.connection, script, asking).await;
-        answer.map_err(|error| self.failed(session.generation, error))
-    }
-
-    /// Like [`run`](Self::run), over this connection.
-    pub(in crate::stores) async fn run_in<T: FromRedisValue>(
-        &self,
-        mut session: Session,
-        script: &ScriptInvocation<'_>,
-    ) -> Result<T, BackendError> {
-        let answer = script.invoke_async(&mut session.connection).await;
-        answer.map_err(|error| self.failed(session.generation, error).error)
-    }
-
-    /// Like [`run`](Self::run), but runs the script once more over a new connection if the old one turns out to be
-    /// broken. Calls `resends` before that.
-    pub(in crate::stores) async fn run_repeatable<T: FromRedisValue>(
-        self: &Arc<Self>,
-        script: &ScriptInvocation<'_>,
-        asking: bool,
-        resends: impl FnOnce(),
-    ) -> Result<T, Failed> {
-        let mut session = self.session().await?;
-        match invoke(&mut session.connection, script, asking).await {
-            Ok(answer) => Ok(answer),
-            Err(error) if is_broken(&error) && !error.is_timeout() => {
-                resends();
-                // Discards the broken connection, so that the next one is new.
-                let _ = self.failed(session.generation, error);
-                self.run(script, asking).await
-            }
-            Err(error) => Err(self.failed(session.generation, error)),
-        }
     }
 
     /// Asks a question over the current connection, or a new one.
@@ -193,17 +150,5 @@ impl Link {
         }
         let what = if error.is_timeout() { "did not answer in time" } else { "failed" };
         Failed::new(&self.address, what, error)
-    }
-}
-
-pub(super) async fn invoke<T: FromRedisValue>(
-    connection: &mut MultiplexedConnection,
-    script: &ScriptInvocation<'_>,
-    asking: bool,
-) -> RedisResult<T> {
-    if asking {
-        script.invoke_async(&mut Asking(connection)).await
-    } else {
-        script.invoke_async(connection).await
     }
 }

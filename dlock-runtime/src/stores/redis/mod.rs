@@ -2,8 +2,8 @@
 //!
 //! | name | contents | lifetime |
 //! |---|---|---|
-//! | `dlock:{key}` | the exclusive holder: `owner:token:round:claimant` | the lease |
-//! | `dlock:{key}:token` | the last token | an hour after the time that the token names |
+//! | `dlock:{key}` | the exclusive holder: `owner:token:1:client info`, or `:2:` when somebody waits | the lease |
+//! | `dlock:tokens` | a counter of all tokens; in a Cluster `dlock:tokens:{n}`, one for each slot in use | for good |
 //! | `dlock:{key}:group` | the readers or permit holders, and the queue | the longest of the leases |
 //! | `dlock:{key}:gone:owner` | a tombstone: an abandoned acquire | a ttl and a minute |
 //! | `dlock:{key}:free` (channel) | wake-ups for waiters | – |
@@ -11,6 +11,16 @@
 //! Each operation is one Lua script, so that it compares and changes atomically. This is the pattern
 //! of the `SET` command's documentation ("Patterns: locking with SET NX"), with fencing tokens.
 //! Scripts run by their hash (`EVALSHA`). A server that does not know a script is sent it once.
+//!
+//! One call of a script serves many callers: requests that are ready while another one is in flight go out
+//! together (`stores/shared/batcher.rs`). In a Cluster, those for one node go out in one message, as one call for each
+//! slot.
+//!
+//! A token is the next value of the counter, which is kept for good. Each new connection first raises the counter to
+//! the server's time in microseconds. So it is above every token that the server has drawn, even if a restart or a
+//! failover has forgotten the last ones; where the counter is ahead of the clock, a second's worth of tokens is skipped.
+//! A counter that is below a token that was drawn over the same connection was lost while the server ran, and is
+//! raised as well.
 //!
 //! # What it does not promise
 //! A replica that is promoted before it has received a grant grants the lock again, and so does a
@@ -21,24 +31,32 @@ pub(super) mod address;
 mod builder;
 mod cluster;
 mod copies;
+mod counters;
 mod failure;
 pub(super) mod link;
 pub(super) mod names;
+pub(super) mod requests;
 pub(super) mod scripts;
 pub(super) mod server;
 pub(super) mod servers;
 mod slots;
+pub(super) mod step;
 pub(super) mod subscriptions;
 mod topology;
 
 use std::fmt;
 use std::sync::Arc;
 
+use redis::{FromRedisValue, Value};
+
 pub use self::builder::RedisBuilder;
+use self::copies::Copies;
+use self::counters::Counters;
 use self::names::Names;
-use self::scripts::{Acquired, AcquiredAnswer, EnteredAnswer, InspectAnswer};
-use self::server::{Delivery, Lane};
+use self::scripts::{Acquired, EnteredAnswer, InspectAnswer};
+use self::server::Lane;
 use self::servers::Servers;
+use self::step::Step;
 use self::subscriptions::Subscriptions;
 use crate::backend::{
     AsyncBackend, Attempt, Capabilities, Claim, Holder, LockState, Mode, Release, Released,
@@ -61,6 +79,7 @@ struct Inner {
     servers: Servers,
     subscriptions: Subscriptions,
     prefix: String,
+    counters: Counters,
     replicas: u32,
 }
 
@@ -102,24 +121,12 @@ impl Redis {
                 Acquired::Granted(token) => {
                     return Ok(Attempt::granted(token, validity_of(claim.ttl)));
                 }
-                Acquired::Busy { left, .. } => return Ok(Attempt::busy(left)),
+                Acquired::Busy(left) => return Ok(Attempt::busy(left)),
+                Acquired::GivenUp => return Ok(Attempt::busy(None)),
                 Acquired::Grouped => {}
-                Acquired::GivenUp | Acquired::Quarantined(_) | Acquired::Unmarked => {
-                    return Ok(Attempt::busy(None));
-                }
             }
         }
         Ok(self.enter(std::slice::from_ref(claim), doubt).await?.of_one())
-    }
-
-    /// Acquires all of these keys or none, with readers, permits and queues taken into account.
-    async fn enter(&self, claims: &[Claim], doubt: &Doubt) -> Result<SetAttempt, BackendError> {
-        let names: Vec<_> = claims.iter().map(|claim| self.names(&claim.key)).collect();
-        let care = self.copied(|(answer, ..): &EnteredAnswer| *answer == 1, doubt);
-        let call = scripts::enter(&names, claims);
-        let answer = self.0.servers.run(&names[0].lock, Lane::Acquire, &call, care).await?;
-        let ttl = claims.iter().map(|claim| claim.ttl).min().unwrap_or_default();
-        Ok(scripts::entered(answer, validity_of(ttl)))
     }
 
     async fn try_acquire_alone(
@@ -128,22 +135,59 @@ impl Redis {
         doubt: &Doubt,
     ) -> Result<Acquired, BackendError> {
         let names = self.names(&claim.key);
-        let call = scripts::acquire(&names, claim, None);
-        let care = self.copied(|(answer, ..): &AcquiredAnswer| *answer == 1, doubt);
-        Ok(self.0.servers.run(&names.lock, Lane::Acquire, &call, care).await?.into())
+        let step = scripts::acquire(&names, claim, self.0.counters.of(&names.lock));
+        let copies = self.copies(|value| matches!(value, Value::Int(1..)));
+        let value = self.send_acquire(&names, step, copies, doubt).await?;
+        Acquired::try_from(value)
+    }
+
+    /// Acquires all of these keys or none, with readers, permits and queues taken into account.
+    async fn enter(&self, claims: &[Claim], doubt: &Doubt) -> Result<SetAttempt, BackendError> {
+        let names: Vec<_> = claims.iter().map(|claim| self.names(&claim.key)).collect();
+        let step = scripts::enter(&names, claims, self.0.counters.of(&names[0].lock));
+        let copies = self.copies(|value| {
+            matches!(value, Value::Array(words) if matches!(words.first(), Some(Value::Int(1))))
+        });
+        let value = self.send_acquire(&names[0], step, copies, doubt).await?;
+        let answer: EnteredAnswer = requests::read(value)?;
+        let ttl = claims.iter().map(|claim| claim.ttl).min().unwrap_or_default();
+        Ok(scripts::entered(answer, validity_of(ttl)))
+    }
+
+    async fn send_acquire(
+        &self,
+        names: &Names,
+        step: Step,
+        copies: Option<Copies>,
+        doubt: &Doubt,
+    ) -> Result<Value, BackendError> {
+        let answered = self.0.servers.send(&names.lock, Lane::Acquire, step, copies).await?;
+        if answered.was_resent {
+            doubt.note();
+        }
+        Ok(answered.value)
+    }
+
+    /// Sends a request that is not an acquire.
+    async fn send<T: FromRedisValue>(
+        &self,
+        names: &Names,
+        step: Step,
+        copies: Option<Copies>,
+    ) -> Result<T, BackendError> {
+        let answered = self.0.servers.send(&names.lock, Lane::Keep, step, copies).await?;
+        requests::read(answered.value)
     }
 
     /// Makes an answer that reports a write count only when enough replicas have the write.
-    fn copied<'a, T>(&self, has_written: fn(&T) -> bool, doubt: &'a Doubt) -> Delivery<'a, T> {
-        Delivery::Copied { replicas: self.0.replicas, has_written, doubt }
+    fn copies(&self, has_written: fn(&Value) -> bool) -> Option<Copies> {
+        let replicas = self.0.replicas;
+        (replicas > 0).then_some(Copies { replicas, has_written })
     }
 
     async fn state(&self, key: LockKey) -> Result<LockState, BackendError> {
         let names = self.names(&key);
-        let call = scripts::inspect(&names);
-        let servers = &self.0.servers;
-        let answer: InspectAnswer =
-            servers.run(&names.lock, Lane::Keep, &call, Delivery::Repeatable).await?;
+        let answer: InspectAnswer = self.send(&names, scripts::inspect(&names), None).await?;
         Ok(scripts::state(key, answer))
     }
 }
@@ -172,28 +216,27 @@ impl AsyncBackend for Redis {
 
     async fn renew(&self, claim: &Claim) -> Result<Renewal, BackendError> {
         let names = self.names(&claim.key);
-        let call = match claim.mode {
-            Mode::Exclusive => scripts::renew(&names, claim, None),
+        // A renewal that is executed late finds nothing to renew.
+        let step = match claim.mode {
+            Mode::Exclusive => scripts::renew(&names, claim),
             Mode::Shared | Mode::Permits(_) => scripts::stay(&names, claim),
         };
-        // A renewal that is executed late finds nothing to renew.
-        let doubt = Doubt::default();
-        let care = self.copied(|answer: &u8| *answer == 1, &doubt);
-        match self.0.servers.run(&names.lock, Lane::Keep, &call, care).await? {
-            1 => Ok(Renewal::Renewed { validity: validity_of(claim.ttl) }),
+        let copies = self.copies(|value| *value == Value::Int(1));
+        match self.send(&names, step, copies).await? {
+            1_u8 => Ok(Renewal::Renewed { validity: validity_of(claim.ttl) }),
             _ => Ok(Renewal::NotHeld),
         }
     }
 
     async fn release(&self, claim: &Claim, release: Release) -> Result<Released, BackendError> {
         let names = self.names(&claim.key);
-        let call = if claim.may_be_in_a_group() {
+        let step = if claim.may_be_in_a_group() {
             scripts::leave(&names, claim, release)
         } else {
-            scripts::release(&names, claim, release, None)
+            scripts::release(&names, claim, release)
         };
-        match self.0.servers.run(&names.lock, Lane::Keep, &call, Delivery::Once).await? {
-            1 => Ok(Released::Released),
+        match self.send(&names, step, None).await? {
+            1_u8 => Ok(Released::Released),
             _ => Ok(Released::NotHeld),
         }
     }
@@ -219,14 +262,12 @@ impl AsyncBackend for Redis {
 
     async fn revoke(&self, key: &LockKey) -> Result<bool, BackendError> {
         let names = self.names(key);
-        let call = scripts::revoke(&names);
-        self.0.servers.run(&names.lock, Lane::Keep, &call, Delivery::Once).await
+        self.send(&names, scripts::revoke(&names), None).await
     }
 
     async fn force_release(&self, key: &LockKey) -> Result<bool, BackendError> {
         let names = self.names(key);
-        let call = scripts::force_release(&names, None);
-        self.0.servers.run(&names.lock, Lane::Keep, &call, Delivery::Once).await
+        self.send(&names, scripts::force_release(&names), None).await
     }
 }
 

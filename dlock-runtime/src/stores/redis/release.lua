@@ -1,32 +1,25 @@
--- Releases the lease if this owner holds it, revoked or not. With a rest, the lock stays busy that long, without an
--- owner: the rest of its `min_hold`.
--- KEYS: lock, tombstone of this owner; for a Redlock node also its mark.
--- ARGV: owner, round, rest in ms (0: at once), channel ('': notify nobody), tombstone in ms, when to leave
--- it ('always', or 'missing': if the owner is not found); for a Redlock node also the run of the server
--- that was asked.
--- Answers 1 released, 0 not held, 2 not held on a node that must not count.
-local held = redis.call('GET', KEYS[1])
-local owner, token, round, claimant
-if held then
-    owner, token, round, claimant = string.match(held, '^~?([^:]*):(%d+):(%d+):(.*)$')
-end
-local found = owner == ARGV[1] and tonumber(round) <= tonumber(ARGV[2])
-if tonumber(ARGV[5]) > 0 and (ARGV[6] == 'always' or not found) then
-    -- An abandoned acquire of this owner may be executed after this, and must not be granted.
-    if tonumber(redis.call('GET', KEYS[2]) or '-1') <= tonumber(ARGV[2]) then
-        redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[5])
+-- Releases leases, each on its own, if their owners hold them, revoked or not. A release that somebody waits for is
+-- announced.
+-- KEYS: the locks.  ARGV: their owners.
+-- Answers for each request: 1 released, 0 not held, or the text of an error.
+local call, pcall, find = redis.call, redis.pcall, string.find
+local answers = {}
+for at = 1, #KEYS do
+    local lock, held = KEYS[at], pcall('GET', KEYS[at])
+    answers[at] = 0
+    if type(held) == 'table' then
+        answers[at] = held.err
+    elseif held then
+        local first = find(held, ARGV[at], 1, true)
+        if first == 1 or first == 2 and string.byte(held) == 126 then
+            call('DEL', lock)
+            answers[at] = 1
+            local mark = find(held, ':', first + 33, true) + 1
+            if string.byte(held, mark) ~= 49 then
+                -- If the user may not publish, the lease has ended all the same.
+                pcall('PUBLISH', lock .. ':free', '')
+            end
+        end
     end
 end
-if not found then
-    return (KEYS[3] and may_count(KEYS[3], ARGV[7]) ~= true) and 2 or 0
-end
-if ARGV[3] ~= '0' then
-    redis.call('SET', KEYS[1], '-:' .. token .. ':0:' .. claimant, 'PX', ARGV[3])
-else
-    redis.call('DEL', KEYS[1])
-    if ARGV[4] ~= '' then
-        -- If the user may not publish, the lease has ended all the same.
-        redis.pcall('PUBLISH', ARGV[4], '')
-    end
-end
-return 1
+return answers

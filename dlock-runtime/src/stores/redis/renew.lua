@@ -1,24 +1,15 @@
--- Renews the lease for a full ttl if this owner holds it. A Redlock node that has lost it acquires it again.
--- KEYS: lock; for a Redlock node also last token, tombstone of this owner, mark.
--- ARGV: owner, ttl in ms; for a Redlock node also round, token (0: unknown, so the lease is not acquired
--- again), the run of the server that was asked, client info.
--- Answers 1 renewed, 0 not held, 2 renewed on a node that must not count.
-local held = redis.call('GET', KEYS[1])
-if held and string.match(held, '^([^:]*):') == ARGV[1] then
-    redis.call('PEXPIRE', KEYS[1], ARGV[2])
-elseif held or not KEYS[2] or ARGV[4] == '0' then
-    return 0
-elseif tonumber(redis.call('GET', KEYS[3]) or '-1') >= tonumber(ARGV[3]) then
-    return 0
-else
-    local token = math.max(tonumber(redis.call('GET', KEYS[2]) or '0'), tonumber(ARGV[4]))
-    remember_token(KEYS[2], token, clock())
-    -- The acquire that this replaces may still be in flight on another connection. If it is executed after
-    -- the release, it must not be granted.
-    redis.call('SET', KEYS[3], string.format('%.0f', ARGV[3] - 1), 'PX', ARGV[2] + 60000)
-    redis.call('SET', KEYS[1], table.concat({ARGV[1], ARGV[4], ARGV[3], ARGV[6]}, ':'), 'PX', ARGV[2])
+-- Renews leases for a full ttl, each on its own, if their owners hold them.
+-- KEYS: the locks.  ARGV: for each its owner, and the ttl in ms.
+-- Answers for each request: 1 renewed, 0 not held, or the text of an error.
+local answers = {}
+for at = 1, #KEYS do
+    local held = redis.pcall('GET', KEYS[at])
+    if type(held) == 'table' then
+        answers[at] = held.err
+    elseif held and string.find(held, ARGV[at * 2 - 1], 1, true) == 1 then
+        answers[at] = redis.call('PEXPIRE', KEYS[at], ARGV[at * 2])
+    else
+        answers[at] = 0
+    end
 end
-if KEYS[4] and may_count(KEYS[4], ARGV[5]) ~= true then
-    return 2
-end
-return 1
+return answers

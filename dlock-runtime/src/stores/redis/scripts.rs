@@ -1,14 +1,15 @@
-//! The scripts and how to call them. One set serves every form: one of several independent nodes
-//! ([`Member`]) does what a single server does, and a little more.
+//! The scripts and how to call them. A Redlock node has scripts of its own, see `node_scripts.rs`.
 
-use std::sync::LazyLock;
+use std::sync::Arc;
 use std::time::Duration;
 
-use redis::{Script, ScriptInvocation};
+use redis::{Script, Value};
 
 use super::names::Names;
+use super::step::{Header, Source, Step};
 use crate::backend::{Claim, Holder, LockState, Release, SetAttempt, Waiter};
 use crate::client_info::ClientInfo;
+use crate::error::BackendError;
 use crate::key::LockKey;
 use crate::lock_table::{record::micros, words};
 use crate::owner::OwnerId;
@@ -16,114 +17,68 @@ use crate::token::FencingToken;
 
 /// Loads a script from its file, preceded by the files whose functions it uses.
 macro_rules! script {
-    ($($file:literal),+) => {
-        LazyLock::new(|| Script::new(concat!($(include_str!($file)),+)))
+    ($kind:ident: $($file:literal),+) => {
+        Source::$kind(|| Script::new(concat!($(include_str!($file)),+)))
     };
 }
 
-static ACQUIRE: LazyLock<Script> = script!("mark.lua", "token.lua", "acquire.lua");
-static RENEW: LazyLock<Script> = script!("mark.lua", "token.lua", "renew.lua");
-static RELEASE: LazyLock<Script> = script!("mark.lua", "release.lua");
-static ENTER: LazyLock<Script> = script!("token.lua", "group.lua", "enter.lua");
-static STAY: LazyLock<Script> = script!("token.lua", "group.lua", "stay.lua");
-static LEAVE: LazyLock<Script> = script!("token.lua", "group.lua", "leave.lua");
-static RAISE: LazyLock<Script> = script!("mark.lua", "token.lua", "raise.lua");
-static GREET: LazyLock<Script> = script!("greet.lua");
-static FORCE_RELEASE: LazyLock<Script> = script!("token.lua", "group.lua", "force_release.lua");
-static REVOKE: LazyLock<Script> = script!("token.lua", "group.lua", "revoke.lua");
-static BAR: LazyLock<Script> = script!("bar.lua");
-static INSPECT: LazyLock<Script> = script!("token.lua", "group.lua", "inspect.lua");
+static ACQUIRE: Source = script!(shared: "tokens.lua", "announce.lua", "acquire.lua");
+static RENEW: Source = script!(shared: "renew.lua");
+static RELEASE: Source = script!(shared: "release.lua");
+static END: Source = script!(single: "end.lua");
+static ENTER: Source =
+    script!(single: "clock.lua", "tokens.lua", "announce.lua", "group.lua", "enter.lua");
+static STAY: Source = script!(single: "clock.lua", "group.lua", "stay.lua");
+static LEAVE: Source = script!(single: "clock.lua", "group.lua", "leave.lua");
+static FORCE_RELEASE: Source = script!(single: "clock.lua", "group.lua", "force_release.lua");
+static REVOKE: Source = script!(single: "clock.lua", "group.lua", "revoke.lua");
+static INSPECT: Source = script!(single: "clock.lua", "group.lua", "inspect.lua");
 
 /// How much longer than a ttl a tombstone is kept. A stopped server may have buffered the requests of an
 /// old connection, but when it resumes, it executes them together with the tombstone's own request.
-const TOMBSTONE: Duration = Duration::from_mins(1);
+pub(in crate::stores) const TOMBSTONE: Duration = Duration::from_mins(1);
 
-/// A server that is one of several independent nodes.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::stores) struct Member<'a> {
-    /// Where its mark is stored.
-    pub(in crate::stores) mark: &'a str,
-    /// The run of the server that was greeted.
-    pub(in crate::stores) run: &'a str,
-    /// Numbers the attempts of one process, so that a late request of an earlier one is recognized.
-    pub(in crate::stores) round: u64,
-}
-
-/// The token that a node is asked to grant.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::stores) struct Proposal {
-    pub(in crate::stores) token: FencingToken,
-    /// How far the token may be from the node's own clock.
-    pub(in crate::stores) tolerance: Duration,
-}
-
-/// When a release leaves a tombstone.
+/// A server's answer to an acquire of a plain claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::stores) enum Tombstone {
-    Never,
-    /// If the owner is not found: its acquire may arrive late.
-    IfMissing,
-    Always,
-}
-
-/// A server's answer to an acquire.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::stores) enum Acquired {
+pub(super) enum Acquired {
     Granted(FencingToken),
-    Busy {
-        /// `None` if the server knows of no end.
-        left: Option<Duration>,
-        /// `None` for the rest of a `min_hold`, when the lock has no owner.
-        owner: Option<OwnerId>,
-    },
+    /// For how long, if the server knows of an end.
+    Busy(Option<Duration>),
     /// A release of this acquire was executed first.
     GivenUp,
-    /// The node must not count for this long.
-    Quarantined(Duration),
-    /// The node is not the one that was greeted.
-    Unmarked,
     /// The lock has readers, permit holders or a queue: [`enter`] decides.
     Grouped,
 }
 
-/// The answer to an acquire on the wire.
-pub(in crate::stores) type AcquiredAnswer = (u8, i64, String);
+impl TryFrom<Value> for Acquired {
+    type Error = BackendError;
 
-impl From<AcquiredAnswer> for Acquired {
-    fn from((kind, number, owner): AcquiredAnswer) -> Self {
-        let left = u64::try_from(number).ok().map(Duration::from_millis);
-        match kind {
-            0 => Self::Busy { left, owner: words::read(&owner).map(|(owner, _)| owner) },
-            1 => Self::Granted(FencingToken::new(number.unsigned_abs())),
-            3 => Self::Quarantined(left.unwrap_or_default()),
-            4 => Self::Unmarked,
-            5 => Self::Grouped,
-            _ => Self::GivenUp,
+    fn try_from(value: Value) -> Result<Self, BackendError> {
+        match value {
+            Value::Int(token @ 1..) => Ok(Self::Granted(FencingToken::new(token.unsigned_abs()))),
+            Value::Int(0) => Ok(Self::GivenUp),
+            Value::Int(_) => Ok(Self::Grouped),
+            other => {
+                let [left]: [i64; 1] = super::requests::read(other)?;
+                Ok(Self::Busy(u64::try_from(left).ok().map(Duration::from_millis)))
+            }
         }
     }
 }
 
-/// Answers [`AcquiredAnswer`].
-pub(in crate::stores) fn acquire(
-    names: &Names,
-    claim: &Claim,
-    part: Option<(Member<'_>, Proposal)>,
-) -> ScriptInvocation<'static> {
-    let mut call = ACQUIRE.prepare_invoke();
-    call.key(&names.lock).key(names.token()).key(names.tombstone(&claim.owner));
-    call.arg(claim.owner.to_string()).arg(millis(claim.ttl));
-    match part {
-        None => {
-            call.key(names.group()).arg(0).arg(0).arg(0).arg(claim.client_info.to_text());
-        }
-        Some((member, proposal)) => {
-            call.key(member.mark);
-            let tolerance = u64::try_from(proposal.tolerance.as_micros()).unwrap_or(u64::MAX);
-            call.arg(member.round).arg(proposal.token.get()).arg(tolerance);
-            call.arg(claim.client_info.to_text()).arg(member.run);
-        }
-    }
-    call
+/// Answers what [`Acquired`] reads.
+pub(super) fn acquire(names: &Names, claim: &Claim, counter: Arc<str>) -> Step {
+    let owner = claim.owner.to_string();
+    Step::new(&ACQUIRE)
+        .header(Header::Tokens(counter))
+        .repeatable()
+        .key(&names.lock)
+        .key_of(&[&names.lock, ":gone:", &owner])
+        .key_of(&[&names.lock, ":group"])
+        .key_of(&[&names.lock, ":token"])
+        .arg(&owner)
+        .number(millis(claim.ttl))
+        .arg(&claim.client_info.to_text())
 }
 
 /// A server's answer to [`enter`]: the kind as in [`AcquiredAnswer`], or 6 for a queue position; when to poll next, in
@@ -131,16 +86,18 @@ pub(in crate::stores) fn acquire(
 pub(in crate::stores) type EnteredAnswer = (u8, i64, String, Vec<u64>);
 
 /// Answers [`EnteredAnswer`], for claims in the order of their keys.
-pub(in crate::stores) fn enter(names: &[Names], claims: &[Claim]) -> ScriptInvocation<'static> {
-    let mut call = ENTER.prepare_invoke();
+pub(super) fn enter(names: &[Names], claims: &[Claim], counter: Arc<str>) -> Step {
+    let mut step = Step::new(&ENTER).header(Header::Tokens(counter)).repeatable();
     for (names, claim) in names.iter().zip(claims) {
-        call.key(&names.lock).key(names.token());
-        call.key(names.tombstone(&claim.owner)).key(names.group());
-        call.arg(claim.owner.to_string()).arg(millis(claim.ttl)).arg(claim.mode.code());
-        call.arg(if claim.fair { "f" } else { "n" }).arg(micros(claim.wait_left));
-        call.arg(claim.client_info.to_text());
+        step = step.key(&names.lock).key(&names.tombstone(&claim.owner));
+        step = step.key(&names.group()).key(&names.token());
     }
-    call
+    for claim in claims {
+        step = step.arg(&claim.owner.to_string()).number(millis(claim.ttl));
+        step = step.arg(&claim.mode.code()).arg(if claim.fair { "f" } else { "n" });
+        step = step.number(micros(claim.wait_left)).arg(&claim.client_info.to_text());
+    }
+    step
 }
 
 /// Converts the answer. `validity` is that of a grant.
@@ -159,104 +116,42 @@ pub(in crate::stores) fn entered(
 }
 
 /// Answers 1 renewed, 0 not held.
-pub(in crate::stores) fn stay(names: &Names, claim: &Claim) -> ScriptInvocation<'static> {
-    let mut call = STAY.prepare_invoke();
-    call.key(&names.lock).key(names.group());
-    call.arg(claim.owner.to_string()).arg(millis(claim.ttl));
-    call
+pub(super) fn renew(names: &Names, claim: &Claim) -> Step {
+    let step = Step::new(&RENEW).repeatable().key(&names.lock);
+    step.arg(&claim.owner.to_string()).number(millis(claim.ttl))
 }
 
 /// Answers 1 released, 0 not held.
-pub(in crate::stores) fn leave(
-    names: &Names,
-    claim: &Claim,
-    release: Release,
-) -> ScriptInvocation<'static> {
-    let mut call = LEAVE.prepare_invoke();
-    call.key(&names.lock).key(names.tombstone(&claim.owner)).key(names.group());
-    let tombstone = if release.late_acquire { millis(claim.ttl + TOMBSTONE) } else { 0 };
-    call.arg(claim.owner.to_string()).arg(release.keep_for.map_or(0, millis));
-    call.arg(names.channel()).arg(tombstone);
-    call
-}
-
-/// Answers 1 renewed, 0 not held, 2 renewed on a node that must not count.
-pub(in crate::stores) fn renew(
-    names: &Names,
-    claim: &Claim,
-    member: Option<Member<'_>>,
-) -> ScriptInvocation<'static> {
-    let mut call = RENEW.prepare_invoke();
-    call.key(&names.lock).arg(claim.owner.to_string()).arg(millis(claim.ttl));
-    if let Some(member) = member {
-        call.key(names.token()).key(names.tombstone(&claim.owner)).key(member.mark);
-        let token = claim.token.map_or(0, FencingToken::get);
-        call.arg(member.round).arg(token).arg(member.run).arg(claim.client_info.to_text());
+pub(super) fn release(names: &Names, claim: &Claim, release: Release) -> Step {
+    let owner = claim.owner.to_string();
+    if !release.late_acquire && release.keep_for.is_none() {
+        return Step::new(&RELEASE).key(&names.lock).arg(&owner);
     }
-    call
+    let step = Step::new(&END).key(&names.lock).key(&names.tombstone(&claim.owner));
+    step.arg(&owner).number(rest(release)).number(tombstone(claim, release))
 }
 
-/// Answers 1 released, 0 not held, 2 not held on a node that must not count.
-pub(in crate::stores) fn release(
-    names: &Names,
-    claim: &Claim,
-    release: Release,
-    member: Option<Member<'_>>,
-) -> ScriptInvocation<'static> {
-    let tombstone = match (release.late_acquire, member) {
-        (true, _) => Tombstone::Always,
-        (false, Some(_)) => Tombstone::IfMissing,
-        (false, None) => Tombstone::Never,
-    };
-    let rest = release.keep_for.map_or(0, millis);
-    end(names, claim, rest, &names.channel(), tombstone, member)
+/// Answers 1 renewed, 0 not held.
+pub(super) fn stay(names: &Names, claim: &Claim) -> Step {
+    let step = Step::new(&STAY).repeatable().key(&names.lock).key(&names.group());
+    step.arg(&claim.owner.to_string()).number(millis(claim.ttl))
 }
 
-/// Retracts the grant of a round that has failed. Notifies nobody: somebody else holds the lock, or will retry
-/// anyway.
-pub(in crate::stores) fn retract(
-    names: &Names,
-    claim: &Claim,
-    tombstone: Tombstone,
-    member: Member<'_>,
-) -> ScriptInvocation<'static> {
-    end(names, claim, 0, "", tombstone, Some(member))
+/// Answers 1 released, 0 not held.
+pub(super) fn leave(names: &Names, claim: &Claim, release: Release) -> Step {
+    let step = Step::new(&LEAVE).key(&names.lock).key(&names.tombstone(&claim.owner));
+    let step = step.key(&names.group()).arg(&claim.owner.to_string()).number(rest(release));
+    step.arg(&names.channel()).number(tombstone(claim, release))
 }
 
-fn end(
-    names: &Names,
-    claim: &Claim,
-    rest: u64,
-    channel: &str,
-    tombstone: Tombstone,
-    member: Option<Member<'_>>,
-) -> ScriptInvocation<'static> {
-    let mut call = RELEASE.prepare_invoke();
-    call.key(&names.lock).key(names.tombstone(&claim.owner));
-    call.arg(claim.owner.to_string()).arg(member.map_or(0, |member| member.round));
-    call.arg(rest).arg(channel);
-    match tombstone {
-        Tombstone::Never => call.arg(0).arg("missing"),
-        Tombstone::IfMissing => call.arg(millis(claim.ttl + TOMBSTONE)).arg("missing"),
-        Tombstone::Always => call.arg(millis(claim.ttl + TOMBSTONE)).arg("always"),
-    };
-    if let Some(member) = member {
-        call.key(member.mark).arg(member.run);
-    }
-    call
+/// The rest of the `min_hold`, in milliseconds.
+fn rest(release: Release) -> u64 {
+    release.keep_for.map_or(0, millis)
 }
 
-/// Answers 1 stored, 0 not.
-pub(in crate::stores) fn raise(
-    names: &Names,
-    claim: &Claim,
-    token: FencingToken,
-    member: Member<'_>,
-) -> ScriptInvocation<'static> {
-    let mut call = RAISE.prepare_invoke();
-    call.key(&names.lock).key(names.token()).key(member.mark);
-    call.arg(claim.owner.to_string()).arg(member.round).arg(token.get()).arg(member.run);
-    call
+/// How long the tombstone is kept, in milliseconds.
+fn tombstone(claim: &Claim, release: Release) -> u64 {
+    if release.late_acquire { millis(claim.ttl + TOMBSTONE) } else { 0 }
 }
 
 /// The holders and waiters on the wire.
@@ -288,76 +183,21 @@ fn holder((owner, kind, token, left, client_info): HolderAnswer) -> Holder {
 }
 
 /// Answers an [`InspectAnswer`].
-pub(in crate::stores) fn inspect(names: &Names) -> ScriptInvocation<'static> {
-    let mut call = INSPECT.prepare_invoke();
-    call.key(&names.lock).key(names.group());
-    call
+pub(in crate::stores) fn inspect(names: &Names) -> Step {
+    Step::new(&INSPECT).repeatable().key(&names.lock).key(&names.group())
 }
 
 /// Answers whether there was a hold.
-pub(in crate::stores) fn revoke(names: &Names) -> ScriptInvocation<'static> {
-    let mut call = REVOKE.prepare_invoke();
-    call.key(&names.lock).key(names.group());
-    call
+pub(super) fn revoke(names: &Names) -> Step {
+    Step::new(&REVOKE).key(&names.lock).key(&names.group())
 }
 
-/// Larger than the round of any attempt: Lua represents all integers up to this one exactly.
-const LAST_ROUND: u64 = 1 << 53;
-
-/// Stops renewals of the owner's hold on this one of several nodes. Answers 1.
-pub(in crate::stores) fn bar(
-    names: &Names,
-    owner: &OwnerId,
-    longest_lease: Duration,
-) -> ScriptInvocation<'static> {
-    let mut call = BAR.prepare_invoke();
-    call.key(&names.lock).key(names.tombstone(owner));
-    call.arg(owner.to_string()).arg(millis(longest_lease + TOMBSTONE)).arg(LAST_ROUND);
-    call
-}
-
-/// Answers whether there was a lease. On one of several nodes, the owner would acquire it again at a renewal. A
-/// tombstone that outlasts the longest lease prevents that.
-pub(in crate::stores) fn force_release(
-    names: &Names,
-    longest_lease: Option<Duration>,
-) -> ScriptInvocation<'static> {
-    let mut call = FORCE_RELEASE.prepare_invoke();
-    let tombstone = longest_lease.map_or(0, |longest| millis(longest + TOMBSTONE));
-    call.key(&names.lock).arg(names.channel()).arg(tombstone).arg(LAST_ROUND);
-    if longest_lease.is_none() {
-        call.key(names.group());
-    }
-    call
-}
-
-/// How to greet a node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::stores) enum Greeting {
-    /// Changes nothing.
-    Look,
-    Enter,
-    /// Nothing was ever stored on any node.
-    Found,
-}
-
-/// Answers the server's run, the milliseconds until it counts (-1: it has no mark), the longest
-/// requested quarantine and the server's clock, both in milliseconds.
-pub(in crate::stores) fn greet(
-    mark: &str,
-    quarantine: Duration,
-    greeting: Greeting,
-) -> ScriptInvocation<'static> {
-    let mut call = GREET.prepare_invoke();
-    call.key(mark).arg(millis(quarantine)).arg(match greeting {
-        Greeting::Look => "look",
-        Greeting::Enter => "enter",
-        Greeting::Found => "found",
-    });
-    call
+/// Answers whether there was a lease.
+pub(super) fn force_release(names: &Names) -> Step {
+    Step::new(&FORCE_RELEASE).key(&names.lock).key(&names.group())
 }
 
 /// Whole milliseconds, at least one.
-fn millis(duration: Duration) -> u64 {
+pub(in crate::stores) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).max(1)
 }

@@ -8,21 +8,22 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use redis::{Client, FromRedisValue, ScriptInvocation};
+use redis::Client;
 
-use super::copies::CopiedWrites;
-use super::failure::Failed;
-use super::link::{Limits, Link};
+use super::copies::{CopiedWrites, Copies};
+use super::link::{Limits, Link, Session};
 use super::names::Names;
+use super::requests::{Answer, Requests};
+use super::step::Step;
 use super::topology::{self, Topology};
 use crate::backend::MAX_LISTED;
 use crate::error::BackendError;
 use crate::key::LockKey;
-use crate::stores::shared::doubt::Doubt;
+use crate::stores::shared::batcher::Batcher;
 
 pub(in crate::stores) struct Server {
-    acquires: Arc<Link>,
-    keeps: Arc<Link>,
+    acquires: Connection,
+    keeps: Connection,
     copied_acquires: CopiedWrites,
     copied_keeps: CopiedWrites,
     /// Are acquires and renewals copied to replicas?
@@ -37,34 +38,25 @@ pub(in crate::stores) enum Lane {
     Keep,
 }
 
-/// How a request is sent, and when its answer counts.
-pub(in crate::stores) enum Delivery<'a, T> {
-    /// The request is sent once.
-    Once,
-    /// The request may be executed twice without harm. It is sent again over a new connection if the old
-    /// one turns out to be broken.
-    Repeatable,
-    /// An answer for which `has_written` returns true counts only when `replicas` replicas have the write.
-    /// With no replicas, the request is [`Repeatable`](Self::Repeatable), and a repetition is noted in `doubt`.
-    Copied { replicas: u32, has_written: fn(&T) -> bool, doubt: &'a Doubt },
+/// The requests over one connection.
+struct Connection {
+    link: Arc<Link>,
+    batcher: Batcher<Requests>,
 }
-
-impl<T> Clone for Delivery<'_, T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<T> Copy for Delivery<'_, T> {}
 
 impl Server {
     pub(super) fn new(topology: &Topology, address: &str, limits: Limits, is_copied: bool) -> Self {
         let link = || Arc::new(Link::new(topology.clone(), address.to_owned(), limits));
+        let requests = || Requests::new(link());
+        let connection = || {
+            let requests = requests();
+            Connection { link: Arc::clone(requests.link()), batcher: Batcher::new(requests) }
+        };
         Self {
-            acquires: link(),
-            keeps: link(),
-            copied_acquires: CopiedWrites::new(link),
-            copied_keeps: CopiedWrites::new(link),
+            acquires: connection(),
+            keeps: connection(),
+            copied_acquires: CopiedWrites::new(requests),
+            copied_keeps: CopiedWrites::new(requests),
             is_copied,
         }
     }
@@ -77,7 +69,7 @@ impl Server {
 
     /// Its host and port.
     pub(in crate::stores) fn address(&self) -> &str {
-        self.keeps.address()
+        self.keeps.link.address()
     }
 
     /// The connection for everything but acquires.
@@ -87,6 +79,10 @@ impl Server {
 
     /// The connection for requests of this kind.
     pub(in crate::stores) fn lane(&self, lane: Lane) -> &Arc<Link> {
+        &self.connection(lane).link
+    }
+
+    fn connection(&self, lane: Lane) -> &Connection {
         match lane {
             Lane::Acquire => &self.acquires,
             Lane::Keep => &self.keeps,
@@ -99,34 +95,51 @@ impl Server {
             if self.is_copied {
                 return self.copied_acquires.connect().await;
             }
-            self.acquires.session().await.map(drop)
+            self.acquires.link.session().await.map(drop)
         };
-        let (acquires, keeps) = tokio::join!(acquires, self.keeps.session());
+        let (acquires, keeps) = tokio::join!(acquires, self.keeps.link.session());
         acquires.and(keeps.map(drop))
     }
 
-    /// Runs a script. With `asking`, the server is asked to answer for a slot that is being moved to it.
-    pub(super) async fn run<T: FromRedisValue>(
+    /// Sends a request, together with others that are ready. A write that needs replicas is sent on its own.
+    pub(in crate::stores) async fn send(
         &self,
         lane: Lane,
-        script: &ScriptInvocation<'_>,
-        care: Delivery<'_, T>,
-        asking: bool,
-    ) -> Result<T, Failed> {
-        let link = self.lane(lane);
-        match care {
-            Delivery::Once => link.run(script, asking).await,
-            Delivery::Repeatable => link.run_repeatable(script, asking, || ()).await,
-            Delivery::Copied { replicas: 0, doubt, .. } => {
-                link.run_repeatable(script, asking, || doubt.note()).await
+        step: Step,
+        copies: Option<Copies>,
+    ) -> Answer {
+        match copies {
+            None => self.connection(lane).batcher.send(step).await,
+            Some(copies) => self.copied(lane).send(&step, false, copies).await,
+        }
+    }
+
+    /// Sends a request that the server is asked to answer for a slot that is being moved to it.
+    pub(super) async fn ask(&self, lane: Lane, step: Step, copies: Option<Copies>) -> Answer {
+        match copies {
+            None => {
+                let connection = self.connection(lane);
+                let session = connection.link.session().await?;
+                connection.batcher.carrier().ask_in(session, &step).await
             }
-            Delivery::Copied { replicas, has_written, .. } => {
-                let copied = match lane {
-                    Lane::Acquire => &self.copied_acquires,
-                    Lane::Keep => &self.copied_keeps,
-                };
-                copied.run(script, asking, replicas, has_written).await
-            }
+            Some(copies) => self.copied(lane).send(&step, true, copies).await,
+        }
+    }
+
+    /// Sends a request over this connection.
+    pub(in crate::stores) async fn send_in(
+        &self,
+        lane: Lane,
+        session: Session,
+        step: &Step,
+    ) -> Answer {
+        self.connection(lane).batcher.carrier().send_in(session, step).await
+    }
+
+    fn copied(&self, lane: Lane) -> &CopiedWrites {
+        match lane {
+            Lane::Acquire => &self.copied_acquires,
+            Lane::Keep => &self.copied_keeps,
         }
     }
 
@@ -144,13 +157,14 @@ impl Server {
                 keys.pop_last();
             }
         };
-        self.keeps.ask(|connection| topology::scan(connection, &pattern, found)).await?;
+        self.keeps.link.ask(|connection| topology::scan(connection, &pattern, found)).await?;
         Ok(keys)
     }
 
     /// Refuses a server that evicts keys under memory pressure, because it would evict held locks.
     pub(in crate::stores) async fn refuse_eviction(&self) -> Result<(), BackendError> {
-        let policy = self.keeps.ask(|connection| topology::setting(connection, "maxmemory-policy"));
+        let policy =
+            self.keeps.link.ask(|connection| topology::setting(connection, "maxmemory-policy"));
         match policy.await {
             Ok(Some(policy)) if policy != "noeviction" => Err(BackendError::permanent(format!(
                 "the redis at {} evicts keys, and with them held locks, when its memory is full (maxmemory-policy {policy}); set the policy to noeviction, or use another server for locks",

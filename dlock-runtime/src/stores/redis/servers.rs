@@ -3,12 +3,15 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use redis::RedisResult;
 use redis::aio::PubSub;
-use redis::{FromRedisValue, RedisResult, ScriptInvocation};
 
 use super::cluster::Cluster;
+use super::copies::Copies;
 use super::link::Limits;
-use super::server::{Delivery, Lane, Server};
+use super::requests::Answered;
+use super::server::{Lane, Server};
+use super::step::Step;
 use crate::error::BackendError;
 use crate::key::LockKey;
 
@@ -30,17 +33,17 @@ impl Servers {
         }
     }
 
-    /// Runs a script on the server that has this name.
-    pub(super) async fn run<T: FromRedisValue>(
+    /// Sends a request to the server that has this name.
+    pub(super) async fn send(
         &self,
         name: &str,
         lane: Lane,
-        script: &ScriptInvocation<'_>,
-        care: Delivery<'_, T>,
-    ) -> Result<T, BackendError> {
+        step: Step,
+        copies: Option<Copies>,
+    ) -> Result<Answered, BackendError> {
         match self {
-            Self::One(server) => Ok(server.run(lane, script, care, false).await?),
-            Self::Cluster(cluster) => cluster.run(name, lane, script, care).await,
+            Self::One(server) => Ok(server.send(lane, step, copies).await?),
+            Self::Cluster(cluster) => cluster.send(name, lane, step, copies).await,
         }
     }
 

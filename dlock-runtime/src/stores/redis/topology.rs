@@ -1,14 +1,14 @@
 //! How a server is reached: by its address, or through Sentinels that know it. Also the commands that are not scripts:
-//! `SCAN`, `CONFIG GET`, `ASKING`.
+//! `SCAN` and `CONFIG GET`.
 
 use std::sync::Arc;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use redis::aio::{ConnectionLike, MultiplexedConnection, PubSub};
+use redis::aio::{MultiplexedConnection, PubSub};
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, Pipeline,
-    RedisError, RedisFuture, RedisResult, Value,
+    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ErrorKind, RedisError,
+    RedisResult, Value,
 };
 
 use super::link::Limits;
@@ -186,31 +186,4 @@ pub(super) async fn setting(
     let ask = redis::cmd("CONFIG").arg("GET").arg(name).to_owned();
     let settings: Vec<(String, String)> = ask.query_async(&mut connection).await?;
     Ok(settings.into_iter().find(|(setting, _)| setting == name).map(|(_, value)| value))
-}
-
-/// Sends `ASKING` before each request: the request is for a slot that is being moved to the node.
-pub(super) struct Asking<'a>(pub(super) &'a mut MultiplexedConnection);
-
-impl ConnectionLike for Asking<'_> {
-    fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
-        Box::pin(async move {
-            let mut both = redis::pipe();
-            both.cmd("ASKING").add_command(command.clone());
-            let answers = self.0.req_packed_commands(&both, 0, 2).await?;
-            answers.into_iter().nth(1).ok_or_else(closed)
-        })
-    }
-
-    fn req_packed_commands<'a>(
-        &'a mut self,
-        pipeline: &'a Pipeline,
-        offset: usize,
-        count: usize,
-    ) -> RedisFuture<'a, Vec<Value>> {
-        self.0.req_packed_commands(pipeline, offset, count)
-    }
-
-    fn get_db(&self) -> i64 {
-        self.0.get_db()
-    }
 }

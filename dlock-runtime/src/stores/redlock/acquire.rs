@@ -7,9 +7,9 @@ use super::Redlock;
 use super::call::Call;
 use super::gather::{Answers, gather};
 use super::round::{Reply, Round, Verdict};
+use super::scripts::{self, Acquired, AcquiredAnswer, Proposal};
 use crate::backend::{Attempt, Claim, validity_of};
 use crate::error::BackendError;
-use crate::stores::redis::scripts::{self, Acquired, AcquiredAnswer, Proposal};
 use crate::stores::redis::server::Lane;
 use crate::token::FencingToken;
 
@@ -78,7 +78,7 @@ impl Redlock {
     async fn propose(&self, call: &Arc<Call>) -> (Round, Answers<Acquired>) {
         let proposal = Proposal { token: by_this_clock(), tolerance: self.0.common.tolerance };
         let asks = call.each::<AcquiredAnswer>(Lane::Acquire, move |names, claim, member| {
-            scripts::acquire(names, claim, Some((member, proposal)))
+            scripts::acquire(names, claim, member, proposal)
         });
         let asks = asks.into_iter().map(|ask| ask.map(Acquired::from)).collect();
         let mut round = Round::new(self.0.nodes.len());
@@ -100,10 +100,7 @@ impl Redlock {
                 Reply::Absent
             }
             Err(error) if error.may_have_been_sent() => Reply::Silent,
-            // A node of Redlock has no groups, so it never answers `Grouped`.
-            Ok(Acquired::GivenUp | Acquired::Grouped | Acquired::Quarantined(_)) | Err(_) => {
-                Reply::Absent
-            }
+            Ok(Acquired::GivenUp | Acquired::Quarantined(_)) | Err(_) => Reply::Absent,
         }
     }
 

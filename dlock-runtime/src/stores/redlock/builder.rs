@@ -7,12 +7,12 @@ use redis::Client;
 
 use super::gather::{Answers, every, gather};
 use super::node::{Common, Node, NodeState};
+use super::scripts::Greeting;
 use super::{Inner, Redlock};
 use crate::backend::validity_of;
 use crate::error::BackendError;
 use crate::stores::redis::RedisBuilder;
 use crate::stores::redis::address::{self, Address};
-use crate::stores::redis::scripts::Greeting;
 use crate::stores::shared::tombstones::Tombstones;
 
 /// How long to wait for another process that declares the deployment new at the same moment.

@@ -4,17 +4,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use redis::{FromRedisValue, ScriptInvocation};
+use redis::FromRedisValue;
 
 use super::Redlock;
 use super::gather::{Answers, Ask, GRACE, gather};
 use super::node::Node;
 use super::round::{Round, Win};
+use super::scripts::{self, Member, Tombstone};
 use crate::backend::Claim;
 use crate::error::BackendError;
 use crate::stores::redis::names::Names;
-use crate::stores::redis::scripts::{self, Member, Tombstone};
 use crate::stores::redis::server::Lane;
+use crate::stores::redis::step::Step;
 
 /// How much longer than the ttl a node owes a release that it has not answered.
 const OWED: Duration = Duration::from_mins(1);
@@ -25,12 +26,12 @@ static ROUND: AtomicU64 = AtomicU64::new(1);
 
 /// A script as it is sent to one node.
 pub(super) trait NodeScript:
-    Fn(&Names, &Claim, Member<'_>) -> ScriptInvocation<'static> + Copy + Send + Sync + 'static
+    Fn(&Names, &Claim, Member<'_>) -> Step + Copy + Send + Sync + 'static
 {
 }
 
 impl<F> NodeScript for F where
-    F: Fn(&Names, &Claim, Member<'_>) -> ScriptInvocation<'static> + Copy + Send + Sync + 'static
+    F: Fn(&Names, &Claim, Member<'_>) -> Step + Copy + Send + Sync + 'static
 {
 }
 
@@ -95,7 +96,7 @@ impl Call {
             if answer.is_err() {
                 let lasts = call.claim.ttl + OWED;
                 let owed = Arc::clone(&call);
-                call.node(node).owe(lasts, move |run: &str| owed.invoke(script, run));
+                call.node(node).owe(lasts, move |run: &Arc<str>| owed.invoke(script, run));
             }
             answer
         })
@@ -109,7 +110,7 @@ impl Call {
         &self.redlock.0.nodes[node]
     }
 
-    fn invoke(&self, script: impl NodeScript, run: &str) -> ScriptInvocation<'static> {
+    fn invoke(&self, script: impl NodeScript, run: &Arc<str>) -> Step {
         let mark = &self.redlock.0.common.mark;
         script(&self.names, &self.claim, Member { mark, run, round: self.round })
     }

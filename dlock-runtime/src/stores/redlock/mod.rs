@@ -15,8 +15,8 @@
 //!   towards no majority until every lease and token that it may have forgotten is over.
 //! - **Late requests.** The rounds of an acquire are numbered. A round that was abandoned cannot be granted later.
 //!
-//! Each node executes the scripts of a [single server](crate::stores::redis). They also receive the number of the
-//! round, the proposed token, and the run of the server that was greeted.
+//! Each operation on a node is a script, as on a [single server](crate::stores::redis), and requests that are ready
+//! while one is in flight go out together there as well.
 //!
 //! [*Distributed Locks with Redis*]: https://redis.io/docs/latest/develop/clients/patterns/distributed-locks/
 
@@ -31,6 +31,7 @@ mod gather;
 mod model;
 mod node;
 mod round;
+mod scripts;
 #[cfg(test)]
 mod simulation;
 mod watch;
@@ -40,7 +41,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::{FromRedisValue, ScriptInvocation};
+use redis::FromRedisValue;
 
 pub use self::builder::RedlockBuilder;
 use self::call::Call;
@@ -55,8 +56,9 @@ use crate::backend::{
 use crate::error::BackendError;
 use crate::key::LockKey;
 use crate::stores::redis::names::Names;
-use crate::stores::redis::scripts::{self, InspectAnswer};
+use crate::stores::redis::scripts::{InspectAnswer, inspect, state};
 use crate::stores::redis::server::Lane;
+use crate::stores::redis::step::Step;
 use crate::stores::shared::tombstones::Tombstones;
 
 /// How long a node may take to scan its keys.
@@ -135,7 +137,7 @@ impl Redlock {
     /// A script for every node, without the number of a round.
     fn each_script<T: FromRedisValue + Send + 'static>(
         &self,
-        script: impl Fn() -> ScriptInvocation<'static>,
+        script: impl Fn() -> Step,
     ) -> Vec<Ask<T>> {
         self.each(|node| {
             let script = script();
@@ -190,8 +192,8 @@ impl AsyncBackend for Redlock {
 
     async fn renew(&self, claim: &Claim) -> Result<Renewal, BackendError> {
         let call = Call::new(self, claim);
-        let asks = call
-            .each(Lane::Keep, |names, claim, member| scripts::renew(names, claim, Some(member)));
+        let asks =
+            call.each(Lane::Keep, |names, claim, member| scripts::renew(names, claim, member));
         let is_renewed =
             |answers: &Answers<u8>| answers.count(|answer| *answer == 1) >= self.majority();
         let answers = gather(asks, call.limit(), is_renewed).await;
@@ -211,7 +213,7 @@ impl AsyncBackend for Redlock {
         }
         let call = Call::new(self, claim);
         let asks = call.each_to_end(move |names, claim, member| {
-            scripts::release(names, claim, release, Some(member))
+            scripts::release(names, claim, release, member)
         });
         let is_released =
             |answers: &Answers<u8>| answers.count(|answer| *answer == 1) >= self.majority();
@@ -239,10 +241,10 @@ impl AsyncBackend for Redlock {
 
     async fn inspect(&self, key: &LockKey) -> Result<Option<Holder>, BackendError> {
         let names = self.names(key);
-        let asks = self.each_script::<InspectAnswer>(|| scripts::inspect(&names));
+        let asks = self.each_script::<InspectAnswer>(|| inspect(&names));
         let answers = gather(asks, self.0.node_timeout, answered(self.majority())).await;
         let states = self.majority_of(answers)?.into_iter();
-        let seen = states.flat_map(|state| scripts::state(key.clone(), state).holders).collect();
+        let seen = states.flat_map(|answer| state(key.clone(), answer).holders).collect();
         Ok(self.holder_of_majority(seen))
     }
 
@@ -279,7 +281,7 @@ impl AsyncBackend for Redlock {
 
     async fn force_release(&self, key: &LockKey) -> Result<bool, BackendError> {
         let names = self.names(key);
-        let longest = Some(self.0.max_lease);
+        let longest = self.0.max_lease;
         let asks = self.each_script::<usize>(|| scripts::force_release(&names, longest));
         let answers = gather(asks, self.0.node_timeout, every).await;
         let ended: usize = self.majority_of(answers)?.into_iter().sum();

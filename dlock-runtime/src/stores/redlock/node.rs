@@ -5,21 +5,23 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use redis::{FromRedisValue, ScriptInvocation};
+use redis::FromRedisValue;
 
+use super::scripts::{self, Greeting};
 use crate::error::BackendError;
 use crate::key::LockKey;
-use crate::stores::redis::link::{Link, Session};
-use crate::stores::redis::scripts::{self, Greeting};
+use crate::stores::redis::link::Session;
+use crate::stores::redis::requests::read;
 use crate::stores::redis::server::{Lane, Server};
 use crate::stores::redis::servers::Servers;
+use crate::stores::redis::step::Step;
 use crate::stores::redis::subscriptions::{ChannelWatch, Subscriptions};
 
 /// What the nodes have in common.
 #[derive(Debug)]
 pub(super) struct Common {
     /// Where a node's mark is stored.
-    pub(super) mark: String,
+    pub(super) mark: Arc<str>,
     /// How far clocks may differ.
     pub(super) tolerance: Duration,
     /// How long a node that may have forgotten something counts for nothing, in milliseconds: the longest
@@ -30,7 +32,7 @@ pub(super) struct Common {
 impl Common {
     pub(super) fn new(mark: String, tolerance: Duration, quarantine: Duration) -> Self {
         let quarantine = u64::try_from(quarantine.as_millis()).unwrap_or(u64::MAX);
-        Self { mark, tolerance, quarantine: quarantine.into() }
+        Self { mark: mark.into(), tolerance, quarantine: quarantine.into() }
     }
 
     fn quarantine(&self) -> Duration {
@@ -55,7 +57,7 @@ const MOST_OWED: usize = 1_024;
 /// A request that the node has not answered. It is sent again when the node can be reached.
 struct Owed {
     until: Instant,
-    call: Box<dyn FnOnce(&str) -> ScriptInvocation<'static> + Send>,
+    call: Box<dyn FnOnce(&Arc<str>) -> Step + Send>,
 }
 
 /// Which run of the server a connection leads to. The connection ends when the server restarts.
@@ -91,11 +93,12 @@ impl Node {
     pub(super) async fn run<T: FromRedisValue>(
         &self,
         lane: Lane,
-        call: impl FnOnce(&str) -> ScriptInvocation<'static>,
+        call: impl FnOnce(&Arc<str>) -> Step,
     ) -> Result<T, BackendError> {
         // The script itself is sent only after this has succeeded.
         let (session, run) = self.greeted_session(lane).await.map_err(BackendError::not_sent)?;
-        self.server.lane(lane).run_in(session, &call(&run)).await
+        let step = call(&run).only_over(session.generation);
+        read(self.server.send(lane, step, None).await?.value)
     }
 
     /// A connection, and the run of the server that it leads to.
@@ -115,7 +118,7 @@ impl Node {
         let (session, acquires) = tokio::join!(self.server.link().session(), acquires.session());
         let session = session?;
         if greeting == Greeting::Look {
-            return Ok(self.ask(&session, greeting).await?.1);
+            return Ok(self.ask(Lane::Keep, &session, greeting).await?.1);
         }
         let (run, state) = self.enter(Lane::Keep, &session, greeting).await?;
         // This connection was made before the greeting. It leads to the run that was greeted, or nowhere.
@@ -136,7 +139,7 @@ impl Node {
         session: &Session,
         greeting: Greeting,
     ) -> Result<(Arc<str>, NodeState), BackendError> {
-        let (run, state) = self.ask(session, greeting).await?;
+        let (run, state) = self.ask(lane, session, greeting).await?;
         let new = Greeted { generation: session.generation, run: Arc::clone(&run) };
         let (is_known, before) = {
             let mut greeted = self.greeted();
@@ -157,8 +160,8 @@ impl Node {
             let owed = std::mem::take(&mut *self.owed());
             // Requests that an earlier run had not executed yet were lost with that run.
             if before.is_some_and(|before| before.run == run) && !owed.is_empty() {
-                let link = Arc::clone(self.server.link());
-                tokio::spawn(settle(link, session.clone(), Arc::clone(&run), owed));
+                let server = Arc::clone(&self.server);
+                tokio::spawn(settle(server, session.clone(), Arc::clone(&run), owed));
             }
         }
         Ok((run, state))
@@ -168,7 +171,7 @@ impl Node {
     pub(super) fn owe(
         &self,
         lasts: Duration,
-        call: impl FnOnce(&str) -> ScriptInvocation<'static> + Send + 'static,
+        call: impl FnOnce(&Arc<str>) -> Step + Send + 'static,
     ) {
         let mut owed = self.owed();
         if owed.len() == MOST_OWED {
@@ -183,12 +186,13 @@ impl Node {
 
     async fn ask(
         &self,
+        lane: Lane,
         session: &Session,
         greeting: Greeting,
     ) -> Result<(Arc<str>, NodeState), BackendError> {
-        let call = scripts::greet(&self.common.mark, self.common.quarantine(), greeting);
-        let (run, left, longest, clock): (String, i64, u64, u64) =
-            self.server.link().run_in(session.clone(), &call).await?;
+        let step = scripts::greet(&self.common.mark, self.common.quarantine(), greeting);
+        let answered = self.server.send_in(lane, session.clone(), &step).await?;
+        let (run, left, longest, clock): (String, i64, u64, u64) = read(answered.value)?;
         self.common.quarantine.fetch_max(longest, Ordering::Relaxed);
         self.check_clock(Duration::from_millis(clock));
         let state = match left {
@@ -242,10 +246,10 @@ const fn index_of(lane: Lane) -> usize {
 }
 
 /// Sends the owed requests, as long as the connection lasts.
-async fn settle(link: Arc<Link>, session: Session, run: Arc<str>, owed: VecDeque<Owed>) {
+async fn settle(server: Arc<Server>, session: Session, run: Arc<str>, owed: VecDeque<Owed>) {
     for Owed { until, call } in owed {
         if until > Instant::now() {
-            let sent = link.run_in::<u8>(session.clone(), &call(&run)).await;
+            let sent = server.send_in(Lane::Keep, session.clone(), &call(&run)).await;
             if sent.is_err() {
                 return;
             }

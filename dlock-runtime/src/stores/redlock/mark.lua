@@ -3,13 +3,12 @@
 -- requested quarantine.  A server that was restarted has another run than its mark, and one that was
 -- emptied has no mark: what it has forgotten is unknown.
 -- Returns true if the node may count, else the answer that says why not.
-local function may_count(mark, expected)
+local function may_count(mark, expected, now)
     local run, from = string.match(redis.call('GET', mark) or '', '^(%w+):(%d+):')
     if run ~= expected then
         return {4, 0, ''}
     end
-    local time = redis.call('TIME')
-    local left = tonumber(from) - (time[1] * 1000 + math.floor(time[2] / 1000))
+    local left = tonumber(from) - math.floor(now / 1000)
     if left > 0 then
         return {3, left, ''}
     end

@@ -1,0 +1,209 @@
+//! One call of a script: its keys and arguments, and how it may be sent.
+
+use std::fmt::Write as _;
+use std::sync::{Arc, LazyLock};
+
+use redis::{Cmd, Script};
+
+use super::slots::Slot;
+
+/// A Lua script.
+pub(in crate::stores) struct Source {
+    script: LazyLock<Script>,
+    /// Whether one call answers several requests. Otherwise each request is a call of its own.
+    pub(super) is_shared: bool,
+}
+
+impl Source {
+    /// A script that answers one request a call.
+    pub(in crate::stores) const fn single(load: fn() -> Script) -> Self {
+        Self { script: LazyLock::new(load), is_shared: false }
+    }
+
+    /// A script that answers several requests a call, each with an element of an array.
+    pub(in crate::stores) const fn shared(load: fn() -> Script) -> Self {
+        Self { script: LazyLock::new(load), is_shared: true }
+    }
+
+    pub(super) fn script(&self) -> &Script {
+        &self.script
+    }
+}
+
+/// What the requests of one call have in common: its first key and its first arguments.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::stores) enum Header {
+    None,
+    /// The counter of tokens. The arguments are those of `tokens.lua`, and are known when the call is sent.
+    Tokens(Arc<str>),
+    /// The mark of a Redlock node, and the run of the server that was greeted.
+    Mark(Arc<str>, Arc<str>),
+}
+
+/// A request to execute a script.
+#[derive(Clone)]
+pub(in crate::stores) struct Step {
+    pub(super) source: &'static Source,
+    pub(super) header: Header,
+    /// The slot of its keys, in a Cluster.
+    pub(super) slot: Option<Slot>,
+    /// It may be executed twice without harm, so it is sent again over a new connection if the old one turns out to
+    /// be broken.
+    pub(super) is_repeatable: bool,
+    /// It may be sent only over this connection.
+    pub(super) only_over: Option<u64>,
+    /// How many of the words are keys; the others are arguments.
+    keys: usize,
+    words: Words,
+}
+
+impl Step {
+    pub(in crate::stores) fn new(source: &'static Source) -> Self {
+        Self {
+            source,
+            header: Header::None,
+            slot: None,
+            is_repeatable: false,
+            only_over: None,
+            keys: 0,
+            words: Words::default(),
+        }
+    }
+
+    pub(in crate::stores) fn header(mut self, header: Header) -> Self {
+        self.header = header;
+        self
+    }
+
+    /// Adds a key. All keys come before the first argument.
+    pub(in crate::stores) fn key(self, key: &str) -> Self {
+        self.key_of(&[key])
+    }
+
+    /// Adds a key that consists of these parts.
+    pub(super) fn key_of(mut self, parts: &[&str]) -> Self {
+        debug_assert_eq!(self.keys, self.words.len(), "keys come before arguments");
+        self.words.push(|text| parts.iter().for_each(|part| text.push_str(part)));
+        self.keys += 1;
+        self
+    }
+
+    pub(in crate::stores) fn arg(mut self, arg: &str) -> Self {
+        self.words.push(|text| text.push_str(arg));
+        self
+    }
+
+    pub(in crate::stores) fn number(mut self, number: u64) -> Self {
+        self.words.push(|text| {
+            // Writing into a `String` does not fail.
+            let _ = write!(text, "{number}");
+        });
+        self
+    }
+
+    pub(in crate::stores) fn repeatable(mut self) -> Self {
+        self.is_repeatable = true;
+        self
+    }
+
+    pub(in crate::stores) fn only_over(mut self, generation: u64) -> Self {
+        self.only_over = Some(generation);
+        self
+    }
+
+    pub(super) fn size(&self) -> usize {
+        self.words.text.len()
+    }
+
+    /// Whether both can be sent in one call.
+    pub(super) fn shares_call_with(&self, other: &Self) -> bool {
+        self.source.is_shared
+            && std::ptr::eq(self.source, other.source)
+            && self.slot == other.slot
+            && self.header == other.header
+    }
+}
+
+/// Words in one piece of memory.
+#[derive(Clone, Default)]
+struct Words {
+    text: String,
+    /// Where the first words end.
+    ends: [u32; 8],
+    /// Where the others end.
+    more: Vec<u32>,
+    len: usize,
+}
+
+impl Words {
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Adds what `write` appends to the text.
+    fn push(&mut self, write: impl FnOnce(&mut String)) {
+        if self.len == 0 {
+            // Enough for a usual request.
+            self.text.reserve(320);
+        }
+        write(&mut self.text);
+        let end = u32::try_from(self.text.len()).expect("a request is far below 4 GiB");
+        match self.ends.get_mut(self.len) {
+            Some(one) => *one = end,
+            None => self.more.push(end),
+        }
+        self.len += 1;
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &str> {
+        let ends = self.ends.iter().take(self.len).chain(&self.more);
+        let mut start = 0;
+        ends.map(move |end| {
+            let end = *end as usize;
+            let word = &self.text[start..end];
+            start = end;
+            word
+        })
+    }
+}
+
+/// Builds the command that executes these requests in one call. `draws` are the arguments of `tokens.lua`.
+pub(super) fn command(steps: &[&Step], draws: Draws) -> Cmd {
+    let bytes = steps.iter().map(|step| step.size()).sum::<usize>();
+    let words = steps.iter().map(|step| step.words.len()).sum::<usize>();
+    let first = steps[0];
+    let mut command = Cmd::with_capacity(words + 6, bytes + 128);
+    command.arg("EVALSHA").arg(first.source.script().get_hash());
+    let keys = steps.iter().map(|step| step.keys).sum::<usize>();
+    command.arg(keys + usize::from(first.header != Header::None));
+    match &first.header {
+        Header::None => {}
+        Header::Tokens(name) | Header::Mark(name, _) => {
+            command.arg(&**name);
+        }
+    }
+    for key in steps.iter().flat_map(|step| step.words.iter().take(step.keys)) {
+        command.arg(key);
+    }
+    match &first.header {
+        Header::None => {}
+        Header::Tokens(_) => {
+            command.arg(draws.largest).arg(u8::from(draws.is_first));
+        }
+        Header::Mark(_, run) => {
+            command.arg(&**run);
+        }
+    }
+    for arg in steps.iter().flat_map(|step| step.words.iter().skip(step.keys)) {
+        command.arg(arg);
+    }
+    command
+}
+
+/// The arguments of `tokens.lua`.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Draws {
+    pub(super) largest: u64,
+    /// Nothing has been drawn over this connection yet.
+    pub(super) is_first: bool,
+}
