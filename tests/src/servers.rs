@@ -31,6 +31,7 @@ pub use self::redis_cluster::RedisCluster;
 pub use self::redis_nodes::RedisNodes;
 pub use self::redis_sentinel::RedisSentinels;
 pub use self::server::{Kind, Server};
+pub use self::tree::cpu_time;
 pub use self::zookeeper::{
     CURATOR, ZOOKEEPER, ZooKeeper, ZooKeeperEnsemble, ZooKeeperServer, curator_class_path,
 };

@@ -106,6 +106,15 @@ impl<K: Kind> Server<K> {
         self.port
     }
 
+    /// The id of its first process.
+    ///
+    /// # Panics
+    /// If the server is not running.
+    #[must_use]
+    pub fn process_id(&self) -> u32 {
+        self.child.as_ref().expect("the server runs").id()
+    }
+
     /// Kills all of the server's processes at once, like a power cut. When this returns, they are
     /// gone and the port is free.
     ///

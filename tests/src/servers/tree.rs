@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rustix::param::clock_ticks_per_second;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// How long a process may take to stop or exit.
@@ -39,6 +40,36 @@ pub fn kill(processes: &[Pid]) {
 /// port.
 pub fn wait_for_end(processes: &[Pid]) {
     assert!(reached(processes, "ZX"), "{processes:?} did not end");
+}
+
+/// The CPU time that a process and its descendants have used so far, those included that have ended.
+///
+/// # Panics
+/// If that is not the id of a process.
+#[must_use]
+pub fn cpu_time(root: u32) -> Duration {
+    let root = i32::try_from(root).ok().and_then(Pid::from_raw).expect("a process id");
+    let mut processes = vec![root];
+    let mut next = 0;
+    while next < processes.len() {
+        let children = children_of(&processes[next..=next]);
+        processes.extend(children);
+        next += 1;
+    }
+    let ticks: u64 = processes.into_iter().map(ticks).sum();
+    // Ten milliseconds on Linux.
+    let tick = Duration::from_secs(1) / u32::try_from(clock_ticks_per_second()).unwrap_or(100);
+    tick.saturating_mul(u32::try_from(ticks).unwrap_or(u32::MAX))
+}
+
+/// The clock ticks that a process has used, in user mode and in the kernel, and those of its children that
+/// have ended: the fields from the fourteenth on.
+fn ticks(process: Pid) -> u64 {
+    let line = fs::read_to_string(format!("/proc/{}/stat", process.as_raw_nonzero()));
+    let line = line.unwrap_or_default();
+    let Some((_, fields)) = line.rsplit_once(')') else { return 0 };
+    let ticks = fields.split_whitespace().skip(11).take(4);
+    ticks.filter_map(|field| field.parse::<u64>().ok()).sum()
 }
 
 fn signal(processes: &[Pid], signal: Signal) {
