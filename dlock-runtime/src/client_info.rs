@@ -1,7 +1,7 @@
 //! Human-readable information about a lock's client, stored beside the random owner id.
 
 use std::borrow::Cow;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
@@ -82,10 +82,17 @@ impl ClientInfo {
     /// at most about 600 bytes long.
     #[must_use]
     pub fn to_text(&self) -> String {
-        let host = utf8_percent_encode(shortened(&self.host, LONGEST_HOST), STRUCTURE);
-        let label = utf8_percent_encode(shortened(&self.label, LONGEST_LABEL), STRUCTURE);
+        let mut text = String::new();
+        self.write_to(&mut text);
+        text
+    }
+
+    pub(crate) fn write_to(&self, text: &mut String) {
         let since = self.since.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        format!("{host},{},{},{label}", self.process_id, since.as_micros())
+        text.extend(utf8_percent_encode(shortened(&self.host, LONGEST_HOST), STRUCTURE));
+        // Writing into a `String` does not fail.
+        let _ = write!(text, ",{},{},", self.process_id, since.as_micros());
+        text.extend(utf8_percent_encode(shortened(&self.label, LONGEST_LABEL), STRUCTURE));
     }
 
     /// Parses the output of [`to_text`](Self::to_text).

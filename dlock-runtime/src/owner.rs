@@ -30,6 +30,18 @@ impl OwnerId {
         Some(Self(value.to_be_bytes()))
     }
 
+    /// The digits that `Display` writes, without the cost of formatting.
+    #[cfg(feature = "redis")]
+    pub(crate) fn digits(&self) -> [u8; 32] {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut digits = [0; 32];
+        for (pair, byte) in digits.chunks_exact_mut(2).zip(self.0) {
+            pair[0] = DIGITS[usize::from(byte >> 4)];
+            pair[1] = DIGITS[usize::from(byte & 15)];
+        }
+        digits
+    }
+
     /// Returns the sixteen bytes.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 16] {

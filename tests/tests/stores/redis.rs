@@ -1,7 +1,10 @@
 //! Redis on a real server: commands on the wire, restarts, stalls, credentials and TLS.
 
+mod batches;
+mod deployments;
 mod late;
 mod subscriptions;
+mod tokens;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -47,6 +50,18 @@ pub(super) fn add(trials: &mut Trials) {
         a_wrong_password_is_an_error_without_the_password,
         tls_with_a_private_certificate_authority,
     );
+    add!(batches:
+        the_server_executes_five_commands_for_an_uncontended_cycle,
+        callers_that_are_ready_together_share_commands,
+        a_release_is_announced_only_if_somebody_waits,
+        a_value_of_another_kind_fails_only_its_own_lock,
+        cancelled_callers_leave_nothing_and_disturb_nobody,
+    );
+    add!(deployments:
+        the_version_before_and_this_one_never_both_hold,
+        the_version_before_does_not_hold_beside_readers_of_this_one,
+    );
+    add!(tokens: tokens_grow_in_random_schedules);
     add!(late:
         an_acquire_that_a_stopped_server_executes_late_grants_nothing,
         a_release_that_overtakes_its_acquire_wins,

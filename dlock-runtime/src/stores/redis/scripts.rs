@@ -68,17 +68,23 @@ impl TryFrom<Value> for Acquired {
 
 /// Answers what [`Acquired`] reads.
 pub(super) fn acquire(names: &Names, claim: &Claim, counter: Arc<str>) -> Step {
-    let owner = claim.owner.to_string();
+    let digits = claim.owner.digits();
+    let owner = text(&digits);
     Step::new(&ACQUIRE)
         .header(Header::Tokens(counter))
         .repeatable()
         .key(&names.lock)
-        .key_of(&[&names.lock, ":gone:", &owner])
+        .key_of(&[&names.lock, ":gone:", owner])
         .key_of(&[&names.lock, ":group"])
         .key_of(&[&names.lock, ":token"])
-        .arg(&owner)
+        .arg(owner)
         .number(millis(claim.ttl))
-        .arg(&claim.client_info.to_text())
+        .arg_with(|text| claim.client_info.write_to(text))
+}
+
+/// Digits are ASCII.
+fn text(digits: &[u8; 32]) -> &str {
+    std::str::from_utf8(digits).unwrap_or_default()
 }
 
 /// A server's answer to [`enter`]: the kind as in [`AcquiredAnswer`], or 6 for a queue position; when to poll next, in
@@ -118,17 +124,17 @@ pub(in crate::stores) fn entered(
 /// Answers 1 renewed, 0 not held.
 pub(super) fn renew(names: &Names, claim: &Claim) -> Step {
     let step = Step::new(&RENEW).repeatable().key(&names.lock);
-    step.arg(&claim.owner.to_string()).number(millis(claim.ttl))
+    step.arg(text(&claim.owner.digits())).number(millis(claim.ttl))
 }
 
 /// Answers 1 released, 0 not held.
 pub(super) fn release(names: &Names, claim: &Claim, release: Release) -> Step {
-    let owner = claim.owner.to_string();
+    let digits = claim.owner.digits();
     if !release.late_acquire && release.keep_for.is_none() {
-        return Step::new(&RELEASE).key(&names.lock).arg(&owner);
+        return Step::new(&RELEASE).key(&names.lock).arg(text(&digits));
     }
     let step = Step::new(&END).key(&names.lock).key(&names.tombstone(&claim.owner));
-    step.arg(&owner).number(rest(release)).number(tombstone(claim, release))
+    step.arg(text(&digits)).number(rest(release)).number(tombstone(claim, release))
 }
 
 /// Answers 1 renewed, 0 not held.

@@ -93,6 +93,12 @@ impl Step {
         self
     }
 
+    /// Adds an argument that `write` appends to the text.
+    pub(super) fn arg_with(mut self, write: impl FnOnce(&mut String)) -> Self {
+        self.words.push(write);
+        self
+    }
+
     pub(in crate::stores) fn number(mut self, number: u64) -> Self {
         self.words.push(|text| {
             // Writing into a `String` does not fail.
