@@ -246,3 +246,63 @@ fn a_runtime_that_stands_still_delays_others_only_for_the_limit() {
     assert_eq!(stalled.block_on(second).unwrap(), 20);
     assert_eq!(running.block_on(batcher.send(4)).unwrap(), 40);
 }
+
+/// A store that gains from several batches in flight.
+#[derive(Clone)]
+struct Pipelined(Store);
+
+impl Carrier for Pipelined {
+    type Request = u32;
+    type Answer = Result<u32, BackendError>;
+
+    const MOST: usize = 4;
+    const MOST_BYTES: usize = 100;
+    const ENOUGH: usize = 2;
+    const MOST_IN_FLIGHT: usize = 2;
+
+    fn limit(&self) -> Duration {
+        self.0.limit()
+    }
+
+    fn size(_: &u32) -> usize {
+        1
+    }
+
+    async fn carry_one(&self, request: u32) -> Result<u32, BackendError> {
+        self.0.carry_one(request).await
+    }
+
+    async fn carry(&self, requests: Vec<u32>) -> Vec<Result<u32, BackendError>> {
+        self.0.carry(requests).await
+    }
+
+    fn failed(error: BackendError) -> Result<u32, BackendError> {
+        Err(error)
+    }
+}
+
+#[tokio::test]
+async fn enough_requests_leave_although_a_batch_is_in_flight() {
+    let store = Store::new();
+    let batcher = Batcher::new(Pipelined(store.clone()));
+    let mut all: Vec<_> = (1..=6).map(|request| Box::pin(batcher.send(request))).collect();
+    let (first, rest) = all.split_at_mut(2);
+    for one in first {
+        begin!(one);
+    }
+    // The first request and the first batch.
+    store.until_in_flight(2).await;
+    let (next, last) = rest.split_at_mut(2);
+    next.iter_mut().for_each(|one| begin!(one));
+    store.until_in_flight(3).await;
+    last.iter_mut().for_each(|one| begin!(one));
+    // Two batches are in flight, and no third one leaves.
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(store.sent(), [vec![1], vec![2], vec![3, 4]]);
+    store.0.gate.add_permits(10);
+    let answers: Vec<_> = join_all(all).await.into_iter().map(Result::unwrap).collect();
+    assert_eq!(answers, [10, 20, 30, 40, 50, 60]);
+    assert_eq!(store.sent(), [vec![1], vec![2], vec![3, 4], vec![5, 6]]);
+}
