@@ -248,6 +248,8 @@ impl Hold {
 
     fn end(&self, state: &mut State, ending: Ending) {
         state.phase = Phase::Ended(ending);
+        // Before anybody is woken or told: from here on, no check may answer that the hold is fine.
+        self.note_fine(state);
         self.changed.notify_waiters();
         if self.terms.session {
             // The store would keep it as long as its session lives.

@@ -319,7 +319,7 @@ async fn a_server_that_evicts_is_refused() {
 
 /// The permissions that the documentation of the Redis backend lists.
 const PERMISSIONS: &str = "~dlock:* &dlock:* -@all +evalsha +script|load +get +set +del \
-                           +exists +pexpire +pttl +time +publish +subscribe +unsubscribe +ping";
+                           +exists +incrby +pexpire +pttl +time +publish +subscribe +unsubscribe +ping";
 
 async fn the_documented_permissions_are_enough() {
     let server = RedisServer::start();

@@ -21,18 +21,22 @@ local function look(key, arg)
     local lock, owner, held = KEYS[key], ARGV[arg], redis.pcall('GET', KEYS[key])
     if type(held) == 'table' then
         return held.err
+    elseif call('EXISTS', KEYS[key + 2]) == 1 then
+        return -1
     elseif held and string.find(held, owner, 1, true) == 1 then
         call('PEXPIRE', lock, ARGV[arg + 1])
-        return tonumber(string.match(held, '^%x+:(%d+):'))
+        return answer_again(tonumber(string.match(held, '^%x+:(%d+):')))
     elseif held then
         announce_release(lock, held)
         return {call('PTTL', lock)}
     elseif call('EXISTS', KEYS[key + 1]) == 1 then
         return 0
-    elseif call('EXISTS', KEYS[key + 2]) == 1 then
-        return -1
     end
-    return grant(lock, arg, draw_above(tonumber(call('GET', KEYS[key + 3])) or 0))
+    local last = redis.pcall('GET', KEYS[key + 3])
+    if type(last) == 'table' then
+        return last.err
+    end
+    return grant(lock, arg, draw_above(tonumber(last) or 0))
 end
 
 for at = 1, requests do

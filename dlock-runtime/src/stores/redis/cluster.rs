@@ -100,6 +100,7 @@ impl Cluster {
         let slot = Slot::for_key(name);
         step.slot = Some(slot);
         let mut asked: Option<Arc<Server>> = None;
+        let mut was_resent = false;
         for sent_on in 0.. {
             let (server, answer) = match asked.take() {
                 Some(server) => {
@@ -113,9 +114,13 @@ impl Cluster {
                 }
             };
             let failed = match answer {
-                Ok(answer) => return Ok(answer),
+                Ok(answered) => {
+                    let was_resent = was_resent || answered.was_resent;
+                    return Ok(Answered { was_resent, ..answered });
+                }
                 Err(failed) => failed,
             };
+            was_resent |= failed.was_resent;
             if failed.hint == Hint::Elsewhere {
                 self.refresh_soon();
             }

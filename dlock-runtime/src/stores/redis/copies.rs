@@ -12,6 +12,7 @@ use futures_util::future::{BoxFuture, Shared};
 use redis::{RedisResult, Value};
 use tokio::sync::RwLock;
 
+use super::failure::{Failed, Hint};
 use super::link::Session;
 use super::requests::{Answer, Requests};
 use super::step::Step;
@@ -98,7 +99,7 @@ impl Lane {
             let error = BackendError::transient(format!(
                 "redis at {address}: only {have} of {replicas} replicas confirmed the lock in time"
             ));
-            return Err(super::failure::Failed { error, hint: super::failure::Hint::Nothing });
+            return Err(Failed { error, hint: Hint::Nothing, was_resent: false });
         }
         Ok(answered)
     }

@@ -85,7 +85,7 @@ local function enter(claim)
     local group, own, ends = claim.group, claim.own, now + tonumber(claim.ttl) * 1000
     local token
     if own then
-        own.ends, token = ends, own.token
+        own.ends, token = ends, answer_again(own.token)
     else
         token = string.format('%.0f', draw_above(tonumber(redis.call('GET', claim.last_token)) or 0))
         leave_queue(group, claim.owner, now)
@@ -94,7 +94,9 @@ local function enter(claim)
             table.insert(group.granted, own)
         end
     end
-    if claim.kind == 'x' then
+    if own and own.lock then
+        redis.call('PEXPIRE', claim.lock, claim.ttl)
+    elseif claim.kind == 'x' then
         -- Its release is announced if others are in the queue.
         local record = table.concat({claim.owner, token, #group.queue > 0 and 2 or 1, claim.claimant}, ':')
         redis.call('SET', claim.lock, record, 'PX', claim.ttl)

@@ -9,6 +9,8 @@ use crate::error::BackendError;
 pub(in crate::stores) struct Failed {
     pub(in crate::stores) error: BackendError,
     pub(in crate::stores) hint: Hint,
+    /// The request was sent twice. The first copy may be executed at any later time.
+    pub(super) was_resent: bool,
 }
 
 /// What may help after a failure.
@@ -34,21 +36,21 @@ impl Failed {
             BackendError::permanent(message)
         };
         let hint = hint(&error);
-        Self { error: explained.with_source(error), hint }
+        Self { error: explained.with_source(error), hint, was_resent: false }
     }
 }
 
 impl Failed {
     /// Declares that an earlier copy of the request may have been executed.
     pub(super) fn maybe_sent(self) -> Self {
-        Self { error: self.error.maybe_sent(), ..self }
+        Self { error: self.error.maybe_sent(), was_resent: true, ..self }
     }
 }
 
 /// The server could not be reached.
 impl From<BackendError> for Failed {
     fn from(error: BackendError) -> Self {
-        Self { error, hint: Hint::Elsewhere }
+        Self { error, hint: Hint::Elsewhere, was_resent: false }
     }
 }
 

@@ -2,15 +2,15 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, RedisResult, ServerErrorKind, Value};
 
-use super::failure::{Failed, is_broken};
+use super::failure::{Failed, Hint, is_broken};
 use super::link::{Link, Session};
 use super::slots::Slot;
-use super::step::{Draws, Header, Step, command};
+use super::step::{Draws, Header, Reason, Step, command};
 use crate::error::BackendError;
 use crate::stores::shared::batcher::Carrier;
 
@@ -20,12 +20,25 @@ pub(in crate::stores) struct Requests {
     drawn: Mutex<Drawn>,
 }
 
-/// The largest token that was drawn over the present connection, for each slot.
+/// What was drawn over the present connection, for each slot.
 #[derive(Default)]
 struct Drawn {
     generation: u64,
-    largest: HashMap<Option<Slot>, u64>,
+    slots: HashMap<Option<Slot>, Draw>,
 }
+
+#[derive(Clone, Copy)]
+struct Draw {
+    largest: u64,
+    latest: Instant,
+    /// When the counter was last raised to the server's time.
+    raised: Instant,
+}
+
+/// After a pause of this length, or this long after the last time, a draw raises the counter again: the slot may have
+/// been at another server meanwhile, and other versions of dlock draw the time.
+const PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_WITHOUT_RAISE: Duration = Duration::from_mins(10);
 
 /// A server's answer to a request.
 #[derive(Debug)]
@@ -65,62 +78,74 @@ impl Requests {
     /// it.
     pub(super) async fn ask_in(&self, session: Session, step: &Step) -> Answer {
         let Session { generation, mut connection } = session;
-        let mut both = redis::pipe();
-        both.cmd("ASKING").add_command(self.command(generation, &[step]));
-        let answers = connection.req_packed_commands(&both, 0, 2).await;
-        let answer = answers.and_then(|mut answers| {
-            answers.pop().ok_or_else(super::topology::closed)?.extract_error()
-        });
-        let reply = answer.map_err(|error| self.link.failed(generation, error))?;
+        let failed = |error| self.link.failed(generation, error);
+        let draws = self.draws_of(generation, step);
+        let command = command(&[step], draws);
+        let mut reply = ask(&mut connection, &command).await.map_err(failed)?;
+        if is_unknown_script(&reply) {
+            step.source.script().load_async(&mut connection).await.map_err(failed)?;
+            reply = ask(&mut connection, &command).await.map_err(failed)?;
+        }
         let mut answer = [None];
         let steps = std::slice::from_ref(step);
-        self.take_reply(generation, steps, &[0], reply, &mut answer);
+        self.take_reply(generation, steps, &[0], draws.reason, reply, &mut answer);
         let [answer] = answer;
         answer.unwrap_or_else(|| Err(self.other_connection()))
     }
 
-    /// Sends these requests. Those that may be repeated are sent again if the connection turns out to be broken.
+    /// Sends these requests. Those that may be repeated are sent once more, together, if the connection turns out to
+    /// be broken or to lead to a server that is no longer the master.
     async fn send(&self, steps: &[Step]) -> Vec<Answer> {
         let session = match self.link.session().await {
             Ok(session) => session,
             Err(error) => return steps.iter().map(|_| Err(error.clone().into())).collect(),
         };
         let generation = session.generation;
-        let broken = match self.execute(session, steps).await {
-            Ok(answers) => return answers,
-            Err(error) => error,
-        };
-        let is_repeated = is_broken(&broken) && !broken.is_timeout();
-        let failed = self.link.failed(generation, broken);
-        let repeatable =
-            |step: &Step| is_repeated && step.is_repeatable && step.only_over.is_none();
-        if !steps.iter().any(repeatable) {
-            return steps.iter().map(|_| Err(failed.clone())).collect();
-        }
-        self.send_again(steps, &failed, repeatable).await
-    }
-
-    async fn send_again(
-        &self,
-        steps: &[Step],
-        failed: &Failed,
-        repeatable: impl Fn(&Step) -> bool,
-    ) -> Vec<Answer> {
-        let mut answers = Vec::with_capacity(steps.len());
-        for step in steps {
-            if !repeatable(step) {
-                answers.push(Err(failed.clone()));
-                continue;
+        let mut answers = match self.execute(session, steps).await {
+            Ok(answers) => answers,
+            Err(error) => {
+                let is_timeout = error.is_timeout();
+                let failed = self.link.failed(generation, error);
+                let answers = steps.iter().map(|_| Err(failed.clone())).collect();
+                if is_timeout {
+                    return answers;
+                }
+                answers
             }
-            let answer = match self.link.session().await {
-                Ok(session) => self.send_in(session, step).await,
-                Err(error) => Err(error.into()),
-            };
-            // The first copy may have been executed, or may be executed at any later time.
-            let answer = answer.map(|answered| Answered { was_resent: true, ..answered });
-            answers.push(answer.map_err(Failed::maybe_sent));
+        };
+        let is_repeated = |(step, answer): (&Step, &Answer)| {
+            let is_broken = answer.as_ref().is_err_and(|failed| failed.hint == Hint::Elsewhere);
+            is_broken && step.is_repeatable && step.only_over.is_none()
+        };
+        let again = steps.iter().zip(&answers).enumerate();
+        let again: Vec<_> = again.filter(|(_, one)| is_repeated(*one)).map(|(at, _)| at).collect();
+        if !again.is_empty() {
+            let repeated: Vec<_> = again.iter().map(|at| steps[*at].clone()).collect();
+            for (at, answer) in again.into_iter().zip(self.send_again(&repeated).await) {
+                answers[at] = answer;
+            }
         }
         answers
+    }
+
+    /// Sends requests once more. Their first copies may have been executed, or may be executed at any later time.
+    async fn send_again(&self, steps: &[Step]) -> Vec<Answer> {
+        let answers = match self.link.session().await {
+            Ok(session) => {
+                let generation = session.generation;
+                let answers = self.execute(session, steps).await;
+                answers.unwrap_or_else(|error| {
+                    let failed = self.link.failed(generation, error);
+                    steps.iter().map(|_| Err(failed.clone())).collect()
+                })
+            }
+            Err(error) => steps.iter().map(|_| Err(error.clone().into())).collect(),
+        };
+        let answers = answers.into_iter().map(|answer| match answer {
+            Ok(answered) => Ok(Answered { was_resent: true, ..answered }),
+            Err(failed) => Err(failed.maybe_sent()),
+        });
+        answers.collect()
     }
 
     /// Sends these requests over one connection. An error means that the connection failed.
@@ -131,18 +156,23 @@ impl Requests {
         if calls.is_empty() {
             return Ok(steps.iter().map(|_| Err(self.other_connection())).collect());
         }
-        let commands: Vec<_> =
-            calls.iter().map(|call| self.call_command(generation, steps, call)).collect();
-        let mut replies = invoke(&mut connection, commands).await?;
-        for (call, reply) in calls.iter().zip(&mut replies) {
+        let draws: Vec<_> =
+            calls.iter().map(|call| self.draws_of(generation, &steps[call[0]])).collect();
+        let commands =
+            calls.iter().zip(&draws).map(|(call, draws)| call_command(steps, call, *draws));
+        let mut replies = invoke(&mut connection, commands.collect()).await?;
+        for ((call, draws), reply) in calls.iter().zip(&draws).zip(&mut replies) {
             if is_unknown_script(reply) {
-                steps[call[0]].source.script().load_async(&mut connection).await?;
-                let command = self.call_command(generation, steps, call);
-                *reply = connection.req_packed_command(&command).await?;
+                let command = call_command(steps, call, *draws);
+                let answer = load_and_call(&mut connection, &steps[call[0]], &command).await?;
+                *reply = answer.unwrap_or_else(|| std::mem::take(reply));
+            } else if is_forbidden(reply) && call.len() > 1 {
+                // A name that the user may not access forbids the whole call, and nothing of it was executed.
+                *reply = Value::Array(one_by_one(&mut connection, steps, call, *draws).await?);
             }
         }
-        for (call, reply) in calls.iter().zip(replies) {
-            self.take_reply(generation, steps, call, reply, &mut answers);
+        for ((call, draws), reply) in calls.iter().zip(draws).zip(replies) {
+            self.take_reply(generation, steps, call, draws.reason, reply, &mut answers);
         }
         let missing = || Err(self.other_connection());
         Ok(answers.into_iter().map(|answer| answer.unwrap_or_else(missing)).collect())
@@ -154,6 +184,7 @@ impl Requests {
         generation: u64,
         steps: &[Step],
         call: &[usize],
+        reason: Reason,
         reply: Value,
         answers: &mut [Option<Answer>],
     ) {
@@ -161,16 +192,20 @@ impl Requests {
         let error = match reply {
             Value::ServerError(error) => RedisError::from(error),
             Value::Array(elements) if first.source.is_shared => {
-                self.note_drawn(generation, first, &elements);
+                self.note_drawn(generation, first, reason, &elements);
                 let mut elements = elements.into_iter();
                 for at in call {
                     answers[*at] = Some(self.element(elements.next()));
                 }
                 return;
             }
+            _ if first.source.is_shared => {
+                let problem = "a script answered in an unknown form";
+                RedisError::from((ErrorKind::UnexpectedReturnType, problem))
+            }
             value => {
                 if let Value::Array(elements) = &value {
-                    self.note_drawn(generation, first, elements);
+                    self.note_drawn(generation, first, reason, elements);
                 }
                 answers[call[0]] = Some(Ok(Answered { value, was_resent: false }));
                 return;
@@ -185,6 +220,9 @@ impl Requests {
     /// The answer to one request of a call. A text is the error of that request alone.
     fn element(&self, element: Option<Value>) -> Answer {
         let error = match element {
+            Some(Value::ServerError(error)) => {
+                return Err(Failed::new(self.link.address(), "failed", error.into()));
+            }
             Some(Value::BulkString(text)) => {
                 let text = String::from_utf8_lossy(&text).into_owned();
                 (ErrorKind::Client, "a script failed", text)
@@ -200,45 +238,38 @@ impl Requests {
         BackendError::transient(problem).not_sent().into()
     }
 
-    fn call_command(&self, generation: u64, steps: &[Step], call: &[usize]) -> Cmd {
-        let steps: Vec<_> = call.iter().map(|at| &steps[*at]).collect();
-        self.command(generation, &steps)
-    }
-
-    fn command(&self, generation: u64, steps: &[&Step]) -> Cmd {
-        let draws = match &steps[0].header {
-            Header::Tokens(_) => self.draws(generation, steps[0].slot),
+    fn draws_of(&self, generation: u64, step: &Step) -> Draws {
+        match step.header {
+            Header::Tokens(_) => self.draws(generation, step.slot),
             _ => Draws::default(),
-        };
-        command(steps, draws)
+        }
     }
 
     fn draws(&self, generation: u64, slot: Option<Slot>) -> Draws {
         let drawn = self.drawn();
-        let known = if drawn.generation == generation { drawn.largest.get(&slot) } else { None };
-        Draws { largest: known.copied().unwrap_or(0), is_first: known.is_none() }
+        let known = if drawn.generation == generation { drawn.slots.get(&slot) } else { None };
+        let Some(known) = known else { return Draws { largest: 0, reason: Reason::First } };
+        let is_due =
+            known.latest.elapsed() > PAUSE || known.raised.elapsed() > LONGEST_WITHOUT_RAISE;
+        let reason = if is_due { Reason::InAWhile } else { Reason::None };
+        Draws { largest: known.largest, reason }
     }
 
-    /// Notes the tokens in an answer: numbers, or those in its last element.
-    fn note_drawn(&self, generation: u64, step: &Step, elements: &[Value]) {
-        if !matches!(step.header, Header::Tokens(_)) {
-            return;
-        }
-        let numbers = match elements.last() {
-            Some(Value::Array(tokens)) if !step.source.is_shared => tokens,
-            _ => elements,
-        };
-        let tokens = numbers.iter().filter_map(|value| match value {
-            Value::Int(number) => u64::try_from(*number).ok(),
-            _ => None,
-        });
-        let largest = tokens.max().unwrap_or(0);
+    /// Notes the tokens of a call that was sent for this reason. A call that granted nothing has drawn nothing.
+    fn note_drawn(&self, generation: u64, step: &Step, reason: Reason, elements: &[Value]) {
+        let Some(largest) = largest_token(step, elements) else { return };
         let mut drawn = self.drawn();
         if drawn.generation != generation {
-            *drawn = Drawn { generation, largest: HashMap::new() };
+            *drawn = Drawn { generation, slots: HashMap::new() };
         }
-        let known = drawn.largest.entry(step.slot).or_default();
-        *known = largest.max(*known);
+        let now = Instant::now();
+        let known =
+            drawn.slots.entry(step.slot).or_insert(Draw { largest, latest: now, raised: now });
+        known.largest = known.largest.max(largest);
+        known.latest = now;
+        if reason != Reason::None {
+            known.raised = now;
+        }
     }
 
     fn drawn(&self) -> MutexGuard<'_, Drawn> {
@@ -278,6 +309,27 @@ impl Carrier for Requests {
     }
 }
 
+/// The largest token in an answer: a positive number for a lock that was granted, or one of those that `enter.lua`
+/// answers behind a 1.
+fn largest_token(step: &Step, elements: &[Value]) -> Option<u64> {
+    if !matches!(step.header, Header::Tokens(_)) {
+        return None;
+    }
+    let tokens = match elements {
+        _ if step.source.is_shared => elements,
+        [Value::Int(1), .., Value::Array(tokens)] => tokens,
+        _ => return None,
+    };
+    let tokens = tokens.iter().filter_map(|value| match value {
+        Value::Int(number @ 1..) => Some(number.unsigned_abs()),
+        Value::BulkString(digits) if !step.source.is_shared => {
+            std::str::from_utf8(digits).ok()?.parse().ok()
+        }
+        _ => None,
+    });
+    tokens.max()
+}
+
 /// The calls that the requests make over this connection: the indexes of the requests of each.
 fn calls(steps: &[Step], generation: u64) -> Vec<Vec<usize>> {
     let mut calls: Vec<Vec<usize>> = vec![];
@@ -291,6 +343,12 @@ fn calls(steps: &[Step], generation: u64) -> Vec<Vec<usize>> {
         }
     }
     calls
+}
+
+/// The command that executes these requests in one call.
+fn call_command(steps: &[Step], call: &[usize], draws: Draws) -> Cmd {
+    let steps: Vec<_> = call.iter().map(|at| &steps[*at]).collect();
+    command(&steps, draws)
 }
 
 /// Sends the commands in one message.
@@ -308,6 +366,47 @@ async fn invoke(
     connection.req_packed_commands(&all, 0, count).await
 }
 
+/// Sends a command after `ASKING`.
+async fn ask(connection: &mut MultiplexedConnection, command: &Cmd) -> RedisResult<Value> {
+    let mut both = redis::pipe();
+    both.cmd("ASKING").add_command(command.clone());
+    let answers = connection.req_packed_commands(&both, 0, 2).await?;
+    answers.into_iter().nth(1).ok_or_else(super::topology::closed)
+}
+
+/// Loads a script that the server does not know, and calls it again. `None`: the server refuses to load it.
+async fn load_and_call(
+    connection: &mut MultiplexedConnection,
+    step: &Step,
+    command: &Cmd,
+) -> RedisResult<Option<Value>> {
+    match step.source.script().load_async(connection).await {
+        Ok(_) => connection.req_packed_command(command).await.map(Some),
+        Err(error) if is_broken(&error) => Err(error),
+        Err(_) => Ok(None),
+    }
+}
+
+/// Sends each request of a call on its own. The answers are in their order.
+async fn one_by_one(
+    connection: &mut MultiplexedConnection,
+    steps: &[Step],
+    call: &[usize],
+    draws: Draws,
+) -> RedisResult<Vec<Value>> {
+    let commands = call.iter().map(|at| call_command(steps, &[*at], draws));
+    let replies = invoke(connection, commands.collect()).await?;
+    let elements = replies.into_iter().map(|reply| match reply {
+        Value::Array(mut elements) => elements.pop().unwrap_or(Value::Nil),
+        other => other,
+    });
+    Ok(elements.collect())
+}
+
 fn is_unknown_script(reply: &Value) -> bool {
     matches!(reply, Value::ServerError(error) if error.kind() == Some(ServerErrorKind::NoScript))
+}
+
+fn is_forbidden(reply: &Value) -> bool {
+    matches!(reply, Value::ServerError(error) if error.code() == "NOPERM")
 }

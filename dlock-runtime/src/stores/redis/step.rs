@@ -194,7 +194,7 @@ pub(super) fn command(steps: &[&Step], draws: Draws) -> Cmd {
     match &first.header {
         Header::None => {}
         Header::Tokens(_) => {
-            command.arg(draws.largest).arg(u8::from(draws.is_first));
+            command.arg(draws.largest).arg(draws.reason.code());
         }
         Header::Mark(_, run) => {
             command.arg(&**run);
@@ -209,7 +209,28 @@ pub(super) fn command(steps: &[&Step], draws: Draws) -> Cmd {
 /// The arguments of `tokens.lua`.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Draws {
+    /// The largest token that was drawn over this connection.
     pub(super) largest: u64,
+    pub(super) reason: Reason,
+}
+
+/// Why a draw raises the counter to the server's time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Reason {
+    #[default]
+    None,
     /// Nothing has been drawn over this connection yet.
-    pub(super) is_first: bool,
+    First,
+    /// Nothing has been drawn for a while, or the counter was not raised for long.
+    InAWhile,
+}
+
+impl Reason {
+    const fn code(self) -> &'static str {
+        match self {
+            Self::None => "0",
+            Self::First => "1",
+            Self::InAWhile => "2",
+        }
+    }
 }

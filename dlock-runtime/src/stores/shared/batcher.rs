@@ -3,7 +3,8 @@
 //! With nothing in flight, a request leaves at once, in its caller's own task. While that request or a batch is in
 //! flight, a background task gathers what arrives and sends it as the next batch; where a store gains from it, the next
 //! batch leaves as soon as enough requests have gathered. The task ends when nothing is left to send. A caller never
-//! waits for another caller's task to be polled: only its own request is sent from there.
+//! waits for another caller's task to be polled: only its own request is sent from there. Nor does it wait for another
+//! runtime, which may stand still: callers outside the runtime of the background task send their requests themselves.
 
 #[cfg(test)]
 mod tests;
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, Id};
 use tokio::sync::{Notify, oneshot};
 
 use crate::error::BackendError;
@@ -36,17 +37,16 @@ pub(crate) trait Carrier: Send + Sync + 'static {
     /// The most batches in flight.
     const MOST_IN_FLIGHT: usize = 1;
 
-    /// How long a batch may take. After that, another one is sent without waiting for it: the runtime that sent it may
-    /// stand still.
+    /// After this time without an answer, requests that arrive leave with another batch: the present one may hang.
     fn limit(&self) -> Duration;
 
     /// Roughly how many bytes the request takes up.
     fn size(request: &Self::Request) -> usize;
 
-    /// Sends one request.
+    /// Sends one request. Answers in bounded time.
     fn carry_one(&self, request: Self::Request) -> impl Future<Output = Self::Answer> + Send;
 
-    /// Sends several requests together. Answers each of them, in their order.
+    /// Sends several requests together. Answers each of them, in their order and in bounded time.
     fn carry(&self, requests: Vec<Self::Request>)
     -> impl Future<Output = Vec<Self::Answer>> + Send;
 
@@ -76,6 +76,7 @@ struct State<C: Carrier> {
 /// The background task that sends batches.
 struct SenderState {
     number: u64,
+    runtime: Id,
     /// When it last sent a batch or had an answer.
     since: Instant,
 }
@@ -87,7 +88,7 @@ struct Waiting<C: Carrier> {
 
 /// How a request is sent.
 enum Entered<'a, C: Carrier> {
-    Alone(C::Request, Alone<'a, C>),
+    Alone(C::Request, Option<Alone<'a, C>>),
     Queued(oneshot::Receiver<C::Answer>),
 }
 
@@ -127,33 +128,41 @@ impl<C: Carrier> Inner<C> {
     }
 
     fn enter(self: &Arc<Self>, request: C::Request) -> Result<Entered<'_, C>, BackendError> {
+        let runtime = Handle::try_current()
+            .map_err(|_| BackendError::permanent("there is no tokio runtime").not_sent())?;
         let mut state = self.state();
-        if state.sender.is_none() && !state.alone {
-            state.alone = true;
-            return Ok(Entered::Alone(request, Alone(self)));
-        }
-        let stalled = |sender: &SenderState| sender.since.elapsed() > self.carrier.limit();
-        if state.sender.as_ref().is_none_or(stalled) {
-            self.start(&mut state)?;
-        }
+        let starts = match &state.sender {
+            Some(sender) if sender.runtime != runtime.id() => {
+                return Ok(Entered::Alone(request, None));
+            }
+            Some(sender) if sender.since.elapsed() > self.carrier.limit() => {
+                Some(self.new_sender(&mut state, &runtime))
+            }
+            Some(_) => None,
+            None if !state.alone => {
+                state.alone = true;
+                return Ok(Entered::Alone(request, Some(Alone(self))));
+            }
+            None => Some(self.new_sender(&mut state, &runtime)),
+        };
         let (answer, receiver) = oneshot::channel();
         state.waiting.push_back(Waiting { request, answer });
         let is_enough = state.waiting.len().is_multiple_of(C::ENOUGH);
         drop(state);
-        if is_enough {
+        if let Some(sender) = starts {
+            // Without the lock: a runtime that is shutting down drops the task at once.
+            runtime.spawn(sender.run());
+        } else if is_enough {
             self.gathered.notify_one();
         }
         Ok(Entered::Queued(receiver))
     }
 
-    fn start(self: &Arc<Self>, state: &mut State<C>) -> Result<(), BackendError> {
-        let runtime = Handle::try_current()
-            .map_err(|_| BackendError::permanent("there is no tokio runtime").not_sent())?;
+    fn new_sender(self: &Arc<Self>, state: &mut State<C>, runtime: &Handle) -> Sender<C> {
         state.started += 1;
         let number = state.started;
-        state.sender = Some(SenderState { number, since: Instant::now() });
-        runtime.spawn(Sender { inner: Arc::clone(self), number }.run());
-        Ok(())
+        state.sender = Some(SenderState { number, runtime: runtime.id(), since: Instant::now() });
+        Sender { inner: Arc::clone(self), number }
     }
 }
 

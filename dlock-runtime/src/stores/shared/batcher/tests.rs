@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::join_all;
@@ -227,9 +228,8 @@ fn block_without_runtime<T>(future: impl Future<Output = T>) -> T {
 }
 
 #[test]
-fn a_runtime_that_stands_still_delays_others_only_for_the_limit() {
-    let store = Store::with_limit(Duration::ZERO);
-    let batcher = Batcher::new(store.clone());
+fn a_runtime_that_stands_still_delays_nobody_else() {
+    let (store, batcher) = start();
     let stalled = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let mut alone = Box::pin(batcher.send(1));
     let mut second = Box::pin(batcher.send(2));
@@ -242,9 +242,38 @@ fn a_runtime_that_stands_still_delays_others_only_for_the_limit() {
     // Nobody polls the other runtime any more.
     let running = tokio::runtime::Builder::new_current_thread().build().unwrap();
     assert_eq!(running.block_on(batcher.send(3)).unwrap(), 30);
-    // It ends without disturbing its successor.
     assert_eq!(stalled.block_on(second).unwrap(), 20);
     assert_eq!(running.block_on(batcher.send(4)).unwrap(), 40);
+}
+
+#[test]
+fn a_runtime_that_shuts_down_while_a_request_enters_fails_the_request() {
+    let (_store, batcher) = start();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let handle = runtime.handle().clone();
+    drop(runtime);
+    let _within = handle.enter();
+    let mut alone = Box::pin(batcher.send(1));
+    begin!(alone);
+    // Its background task is dropped as soon as it is spawned.
+    let answer = batcher.send(2).now_or_never().expect("it fails at once");
+    assert!(!answer.unwrap_err().may_have_been_sent());
+}
+
+#[tokio::test]
+async fn requests_leave_with_another_batch_when_one_hangs() {
+    let store = Store::with_limit(Duration::ZERO);
+    let batcher = Batcher::new(store.clone());
+    let mut all: Vec<_> = (1..=3).map(|request| Box::pin(batcher.send(request))).collect();
+    for (number, one) in all.iter_mut().enumerate() {
+        begin!(one);
+        store.until_in_flight(number + 1).await;
+    }
+    assert_eq!(store.sent(), [[1], [2], [3]]);
+    store.0.gate.add_permits(10);
+    join_all(all).await.into_iter().for_each(|answer| assert!(answer.is_ok()));
+    store.0.gate.add_permits(1);
+    assert_eq!(batcher.send(4).await.unwrap(), 40);
 }
 
 /// A store that gains from several batches in flight.
