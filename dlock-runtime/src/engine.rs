@@ -26,6 +26,8 @@ mod request;
 mod run_guarded;
 pub(crate) mod supported;
 pub(crate) mod telemetry;
+#[cfg(test)]
+mod tests;
 mod waiting;
 mod wanted;
 mod watchdog;

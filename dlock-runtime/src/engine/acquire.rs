@@ -33,7 +33,9 @@ pub(super) async fn acquire(
     let (front, now) = match line_up(engine, request, &deadline) {
         Front::Reached(front) => (front, deadline.began()),
         Front::Behind(turn) => {
-            (wait_in_line(engine, request, &deadline, turn).await?, Moment::now())
+            // Boxed, like all that only a contended call needs: the future of a call that waits for nobody stays small.
+            let waiting = Box::pin(wait_in_line(engine, request, &deadline, turn));
+            (waiting.await?, Moment::now())
         }
     };
     let front = front.map(|turn| (0, turn));
@@ -73,15 +75,22 @@ struct Acquire<'a, W: Wanted> {
     /// that was busy last has a turn. The other keys stay free for other tasks of this process, so that no two tasks
     /// wait for each other.
     front: Option<(usize, Turn)>,
-    /// A request was sent and has no answer yet.
-    in_flight: bool,
-    /// The last answer was ready without waiting.
-    at_once: bool,
+    last: LastRequest,
     /// An earlier request may still be executed: it failed without saying whether it was executed, or it was sent
     /// twice.
     in_doubt: bool,
     /// A claim waits in the store's queue.
     queued: bool,
+}
+
+/// What became of the last request. Before the first one, nothing has to be undone either.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum LastRequest {
+    /// It was sent and has no answer yet.
+    InFlight,
+    Answered,
+    /// The answer was ready without waiting.
+    AnsweredAtOnce,
 }
 
 /// A grant that was still valid when it arrived.
@@ -109,8 +118,7 @@ impl<'a, W: Wanted> Acquire<'a, W> {
             runtime,
             claims,
             front,
-            in_flight: false,
-            at_once: false,
+            last: LastRequest::Answered,
             in_doubt: false,
             queued: false,
         }
@@ -155,23 +163,24 @@ impl<'a, W: Wanted> Acquire<'a, W> {
                     if deadline.is_over() {
                         return Err(self.first().granted_too_late());
                     }
-                    waiting.back_off(deadline).await;
+                    Box::pin(waiting.back_off(deadline)).await;
                 }
                 Ok(Outcome::Busy { at, .. }) if deadline.is_over() => {
                     return Err(deadline.busy(&self.wanted.requests()[at], HeldBy::Elsewhere));
                 }
                 Ok(Outcome::Busy { .. }) if self.wanted.has_queue() => in_turn = true,
                 Ok(Outcome::Busy { at, expires_in, queued }) => {
-                    if !self.line_up_at(at, deadline).await? {
+                    if !Box::pin(self.line_up_at(at, deadline)).await? {
                         let request = &self.wanted.requests()[at];
-                        waiting.for_change(request, at, expires_in, queued, deadline).await;
+                        let change = waiting.for_change(request, at, expires_in, queued, deadline);
+                        Box::pin(change).await;
                     }
                 }
                 Err(error) if error.is_transient() && !deadline.is_over() => {
                     let request = self.first();
                     let failures = &request.backend.failures;
                     telemetry::acquire_failed(request.labels(), failures, &error);
-                    waiting.after_failure(deadline).await;
+                    Box::pin(waiting.after_failure(deadline)).await;
                     if deadline.is_over() {
                         return Err(self.first().failed(error));
                     }
@@ -185,7 +194,8 @@ impl<'a, W: Wanted> Acquire<'a, W> {
     /// Whether a grant is still valid.
     fn is_in_time(&self, since: &Moment, validity: Duration) -> bool {
         // One clock is enough for an answer that was ready: a paused clock of tokio has not moved meanwhile.
-        let at_once = self.at_once && BootTime::now().since(since.boot()) < validity;
+        let at_once = self.last == LastRequest::AnsweredAtOnce
+            && BootTime::now().since(since.boot()) < validity;
         at_once || since.elapsed() < validity
     }
 
@@ -203,27 +213,28 @@ impl<'a, W: Wanted> Acquire<'a, W> {
             }
         }
         let answer = W::try_acquire(&*backend.store, claims);
-        self.at_once = answer.is_ready();
-        self.in_flight = !self.at_once;
-        if let (true, Some((_, turn))) = (self.in_flight, &self.front) {
-            turn.note_request(since.instant(), false);
+        let at_once = answer.is_ready();
+        if !at_once {
+            self.last = LastRequest::InFlight;
+            if let Some((_, turn)) = &self.front {
+                turn.note_request(since.instant(), false);
+            }
         }
         let answer = deadline.answer(backend, answer).await;
-        self.in_flight = false;
+        self.last = if at_once { LastRequest::AnsweredAtOnce } else { LastRequest::Answered };
         self.take_note(answer)
     }
 
     /// Waits in the store's own queue. `None`: the wait ended first.
     async fn queue(&mut self, since: Moment, deadline: &Deadline) -> Option<Answer<W>> {
-        self.in_flight = true;
-        self.at_once = false;
+        self.last = LastRequest::InFlight;
         if let Some((_, turn)) = &self.front {
             turn.note_request(since.instant(), true);
         }
         let store = &*self.wanted.requests()[0].backend.store;
         let claims = self.claims.as_ref()?;
         let answer = deadline.bound(W::acquire_queued(store, claims)).await;
-        self.in_flight = false;
+        self.last = LastRequest::Answered;
         // Without an answer, the claim is still in the queue.
         self.in_doubt |= answer.is_none();
         answer.map(|answer| self.take_note(answer))
@@ -331,7 +342,7 @@ impl<'a, W: Wanted> Acquire<'a, W> {
 
 impl<W: Wanted> Drop for Acquire<'_, W> {
     fn drop(&mut self) {
-        let late_acquire = self.in_flight || self.in_doubt;
+        let late_acquire = self.last == LastRequest::InFlight || self.in_doubt;
         if !late_acquire && !self.queued {
             return;
         }

@@ -61,9 +61,7 @@ struct State {
     proved: Moment,
     validity: Duration,
     phase: Phase,
-    renewing: bool,
-    /// Somebody waits for the end of the renewal in flight, although the hold goes on.
-    awaited: bool,
+    renewal: Renewing,
     /// How many renewals have succeeded.
     renewals: u8,
     /// The boot clock alone shows whether the lease is valid, because tokio's clock is not paused.
@@ -81,6 +79,15 @@ struct State {
     /// The store may still execute a request of this claim, even after its release: an acquire that was abandoned
     /// before the granted one, or a renewal that was not answered.
     in_doubt: bool,
+}
+
+/// Whether a renewal is in flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Renewing {
+    No,
+    InFlight,
+    /// Somebody waits for its end, although the hold goes on.
+    Awaited,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +118,12 @@ pub(crate) struct Granted {
     pub(crate) turn: Option<Turn>,
 }
 
+impl State {
+    fn is_renewing(&self) -> bool {
+        self.renewal != Renewing::No
+    }
+}
+
 impl Hold {
     /// Begins a hold. The watchdog renews it from here on.
     pub(crate) fn begin(
@@ -125,8 +138,7 @@ impl Hold {
             proved: since,
             validity,
             phase: Phase::Held,
-            renewing: false,
-            awaited: false,
+            renewal: Renewing::No,
             renewals: 0,
             trusts_boot_clock: true,
             renew_at: since.after(renewal::pause_before(&claim, 0, validity)),

@@ -79,7 +79,7 @@ async fn behind_until_known(
             Known::Nothing => until,
         };
         if now >= limit {
-            return Err(request.failed(unanswered(&request.backend)));
+            return Err(request.failed(unanswered(request.backend)));
         }
         tokio::select! {
             biased;

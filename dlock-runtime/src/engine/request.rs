@@ -137,7 +137,7 @@ async fn enter_or_acquire(
     };
     if let Some(inside) = around {
         if request.options.reentrant {
-            return inside.enter(request).await.map(LockGuard::nested);
+            return Box::pin(inside.enter(request)).await.map(LockGuard::nested);
         }
         // The holder is an enclosing body, which cannot end before this call returns.
         return Err(Deadline::new(request.wait).busy(request, HeldBy::ThisTask));

@@ -261,18 +261,24 @@ mod meters {
     use super::{Labels, Store};
 
     fn of(labels: Labels<'_>) -> Vec<Label> {
+        with(labels, None)
+    }
+
+    /// In one allocation, because a call has several metrics.
+    fn with(labels: Labels<'_>, outcome: Option<&'static str>) -> Vec<Label> {
         let backend: SharedString = match labels.store {
             Store::Backend(name) => Arc::clone(name).into(),
             Store::Transaction => "transaction".into(),
         };
-        vec![Label::new("template", labels.template), Label::new("backend", backend)]
+        let mut all = Vec::with_capacity(2 + usize::from(outcome.is_some()));
+        all.extend([Label::new("template", labels.template), Label::new("backend", backend)]);
+        all.extend(outcome.map(|outcome| Label::new("outcome", outcome)));
+        all
     }
 
     pub(super) fn acquired(labels: Labels<'_>, outcome: &'static str, waited: Duration) {
         histogram!("dlock_wait_seconds", of(labels)).record(waited);
-        let mut labels = of(labels);
-        labels.push(Label::new("outcome", outcome));
-        counter!("dlock_acquires_total", labels).increment(1);
+        counter!("dlock_acquires_total", with(labels, Some(outcome))).increment(1);
     }
 
     pub(super) fn released(labels: Labels<'_>, age: Duration) {

@@ -52,7 +52,7 @@ impl Waiting {
                 return;
             }
         }
-        let pause = self.pause(&request.backend, expires_in);
+        let pause = self.pause(request.backend, expires_in);
         let watch = self.watched.as_mut().map(|(_, watch)| watch);
         deadline.bound(changed_within(watch, pause)).await;
     }

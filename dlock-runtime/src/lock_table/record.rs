@@ -210,6 +210,10 @@ impl Record {
         }
         let token = next_token();
         self.leave_queue(&claim.owner, now);
+        if self.granted.is_empty() {
+            // Most keys have one holder at most, and a vector would begin with room for four.
+            self.granted.reserve_exact(1);
+        }
         self.granted.push(Grant {
             owner: Some(claim.owner),
             mode: claim.mode,

@@ -50,7 +50,7 @@ impl Hold {
                 }
             };
             let how = state.how_to_release();
-            Closing { before, turn: state.turn.take(), is_renewing: state.renewing, how }
+            Closing { before, turn: state.turn.take(), is_renewing: state.is_renewing(), how }
         };
         let closing = if self.is_fine() {
             let mut state = self.state();
@@ -75,7 +75,7 @@ impl Hold {
         let finished = async {
             loop {
                 let changed = self.changed();
-                if !self.state().renewing {
+                if !self.state().is_renewing() {
                     return;
                 }
                 changed.await;

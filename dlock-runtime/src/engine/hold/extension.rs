@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Hold, InFlight, Phase};
+use super::{Hold, InFlight, Phase, Renewing};
 use crate::clock::Moment;
 use crate::engine::watchdog;
 use crate::error::LockError;
@@ -44,10 +44,13 @@ impl Hold {
         loop {
             let changed = self.changed();
             let free = self.settled(&Moment::now(), |state| {
-                let held = state.phase == Phase::Held;
-                // Ask to be notified, if another renewal is in flight.
-                state.awaited |= state.renewing;
-                held.then(|| !std::mem::replace(&mut state.renewing, true))
+                if state.phase != Phase::Held {
+                    return None;
+                }
+                let is_free = !state.is_renewing();
+                // If another renewal is in flight, this asks to be notified of its end.
+                state.renewal = if is_free { Renewing::InFlight } else { Renewing::Awaited };
+                Some(is_free)
             });
             match free {
                 None => return,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Ending, Hold, Phase, State};
+use super::{Ending, Hold, Phase, Renewing, State};
 use crate::backend::Claim;
 use crate::clock::Moment;
 use crate::error::LostReason;
@@ -26,7 +26,7 @@ pub(super) fn pause_before(claim: &Claim, renewals: u8, validity: Duration) -> D
     let (bits, at) = (claim.owner.as_bytes(), usize::from(renewals % 8) * 2);
     let jitter = u32::from(u16::from_be_bytes([bits[at], bits[at + 1]]));
     let period = renewal_period(claim.ttl, validity);
-    period - period / EARLY_DIVISOR / (1 << 16) * jitter
+    period.saturating_sub(period / EARLY_DIVISOR / (1 << 16) * jitter)
 }
 
 /// The timeout of one attempt is the remaining validity divided by this, which leaves time for two more.
@@ -57,9 +57,9 @@ impl Hold {
             if state.phase != Phase::Held {
                 return Step::Nothing;
             }
-            let is_renewed = self.terms.is_renewed(state, now) && !state.renewing;
+            let is_renewed = self.terms.is_renewed(state, now) && !state.is_renewing();
             if is_renewed && now.instant() + self.slack_in(state) >= state.renew_at {
-                state.renewing = true;
+                state.renewal = Renewing::InFlight;
                 return Step::Renew;
             }
             // At least a millisecond, because a timer may fire slightly before the validity ends.
@@ -100,8 +100,8 @@ impl Hold {
     /// then has changed its phase.
     fn renewed(&self, sent: Moment, answer: Renewed, now: &Moment) -> Step {
         let (step, awaited) = self.settled(now, |state| {
-            state.renewing = false;
-            let awaited = std::mem::take(&mut state.awaited);
+            let awaited = state.renewal == Renewing::Awaited;
+            state.renewal = Renewing::No;
             if let Renewed::Failed { executed: true } = answer {
                 state.in_doubt = true;
             }
@@ -168,7 +168,7 @@ pub(crate) struct InFlight {
 }
 
 impl InFlight {
-    /// Expects that `renewing` has just been set on this hold.
+    /// Expects that this hold has just been set to renewing.
     pub(crate) fn new(hold: Arc<Hold>) -> Self {
         Self { hold: Some(hold) }
     }
@@ -189,7 +189,7 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         if let Some(hold) = self.hold.take() {
             let mut state = hold.state();
-            state.renewing = false;
+            state.renewal = Renewing::No;
             state.in_doubt = true;
             drop(state);
             hold.notify();

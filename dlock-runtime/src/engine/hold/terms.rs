@@ -47,7 +47,7 @@ impl Terms {
         if let Some(limit) = self.max_age(state) {
             due = due.min(self.since.after(limit));
         }
-        if self.is_renewed(state, now) && !state.renewing {
+        if self.is_renewed(state, now) && !state.is_renewing() {
             due = due.min(state.renew_at);
         }
         due

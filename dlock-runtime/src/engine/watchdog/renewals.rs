@@ -38,12 +38,11 @@ impl Batches {
         let backend = hold.backend();
         // The last one of a backend is the one with room.
         let batch = self.0.iter_mut().rev().find(|batch| Arc::ptr_eq(&batch.backend, backend));
-        match batch.filter(|batch| batch.renewals.len() < MAX_BATCH) {
-            Some(batch) => batch.renewals.push(renewal),
-            None => {
-                let backend = Arc::clone(backend);
-                self.0.push(Batch { backend, renewals: vec![renewal] });
-            }
+        if let Some(batch) = batch.filter(|batch| batch.renewals.len() < MAX_BATCH) {
+            batch.renewals.push(renewal);
+        } else {
+            let backend = Arc::clone(backend);
+            self.0.push(Batch { backend, renewals: vec![renewal] });
         }
     }
 

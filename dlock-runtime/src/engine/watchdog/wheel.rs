@@ -24,7 +24,7 @@ pub(super) struct Wheel<T> {
     origin: Instant,
     /// The step that the wheel has reached: all slots before it are empty.
     now: u64,
-    slots: Box<[Slot; SLOTS]>,
+    slots: Box<[Slot]>,
     /// One bit for each slot that is not empty.
     filled: [u64; SLOTS / 64],
     items: Vec<Item<T>>,
@@ -56,7 +56,7 @@ impl<T> Wheel<T> {
         Self {
             origin,
             now: 0,
-            slots: Box::new([Slot { first: NONE, earliest: None }; SLOTS]),
+            slots: vec![Slot { first: NONE, earliest: None }; SLOTS].into(),
             filled: [0; SLOTS / 64],
             items: Vec::new(),
             unused: NONE,
