@@ -50,6 +50,7 @@ use crate::backend::{
 use crate::error::BackendError;
 use crate::key::LockKey;
 use crate::stores::shared::sql::poll;
+use crate::stores::shared::sql_leases::LeaseDialect as _;
 use crate::stores::shared::sql_leases::leases::Leases;
 use crate::stores::shared::sql_leases::options::LeaseOptions;
 
@@ -103,10 +104,10 @@ impl MySql {
     }
 
     /// Deletes the rows of keys that have not been used for some minutes. It takes two calls, a minute or more apart:
-    /// the first one remembers the rows' largest token, so that later tokens exceed it.
+    /// the first one remembers the rows' largest token, so that later tokens exceed it. It does the same for the rows of
+    /// [row locks](crate::transaction::delete_idle_rows) in the same database, if there are any.
     ///
-    /// A backend in use does this by itself, about once a minute, and does the same for the rows of
-    /// [row locks](crate::transaction::delete_idle_rows) in the same database.
+    /// A backend in use does this by itself, about once a minute.
     ///
     /// # Errors
     /// A server error.
@@ -114,7 +115,7 @@ impl MySql {
     /// # Cancel safety
     /// Cancel safe: rows that were deleted stay deleted.
     pub async fn delete_idle_rows(&self) -> Result<(), BackendError> {
-        sweep::delete_idle_rows(&self.0).await
+        Statements::sweep(&self.0).await
     }
 }
 
