@@ -1,5 +1,6 @@
 //! Leases in database tables on real servers: statements, restarts, stalls, networks, privileges.
 
+mod batches;
 mod both;
 mod connections;
 mod copies;
@@ -47,6 +48,10 @@ pub(super) fn add(trials: &mut Trials) {
         a_password_is_never_shown,
         the_documented_privileges_are_enough,
     );
+    on_both!(batches:
+        each_of_a_batch_has_its_own_answer,
+        a_batch_that_fails_leaves_no_row_locked,
+    );
     on_both!(connections:
         a_body_that_keeps_the_pools_only_connection_keeps_its_lock,
         renewals_do_not_queue_behind_acquires,
@@ -71,6 +76,7 @@ pub(super) fn add(trials: &mut Trials) {
         notifications_are_sent_only_if_somebody_waits,
         every_isolation_level_works,
         a_replica_that_may_not_write_is_transient,
+        preparing_ends_on_the_server,
     );
     on_one!(first_missing(&["pgbouncer", "postgres"]), postgres:
         a_transaction_pooling_proxy_works,
@@ -80,6 +86,7 @@ pub(super) fn add(trials: &mut Trials) {
     on_one!("mariadbd", mysql:
         a_deadlock_inside_an_acquire_is_retried,
         a_temporary_failure_is_transient,
+        a_backend_of_one_connection_deletes_idle_rows_of_row_locks,
         every_isolation_level_works,
         a_replica_that_may_not_write_is_transient,
     );

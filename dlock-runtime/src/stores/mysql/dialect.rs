@@ -22,6 +22,24 @@ pub(crate) fn number(error: &sqlx::Error) -> Option<u16> {
     Some(error.number())
 }
 
+/// A statement that takes no longer than `limit`, and waits for each row no longer than `wait`, in whole seconds. MariaDB
+/// has `SET STATEMENT`, and MySQL has hints behind the verb; each reads the other's as a comment. Neither leaves a
+/// setting in the session.
+pub(super) fn bounded(statement: &str, limit: Duration, wait: Duration) -> String {
+    let millis = limit.as_millis().max(1);
+    let seconds = wait.as_millis().max(1).div_ceil(1_000);
+    let (verb, rest) = statement.split_once(' ').unwrap_or((statement, ""));
+    let hint = match verb {
+        "SELECT" => format!("MAX_EXECUTION_TIME({millis})"),
+        _ => format!("SET_VAR(innodb_lock_wait_timeout={seconds})"),
+    };
+    format!(
+        "/*M! SET STATEMENT max_statement_time = {}.{:03}, innodb_lock_wait_timeout = {seconds} FOR */ {verb} /*+ {hint} */ {rest}",
+        millis / 1_000,
+        millis % 1_000,
+    )
+}
+
 impl Dialect for sqlx::MySql {
     const KIND: &'static str = "mysql";
     const BOUND_IS_A_STATEMENT: bool = false;
@@ -33,30 +51,17 @@ impl Dialect for sqlx::MySql {
         sql::send::<Self>(connection, statements).await
     }
 
-    /// The wait for a row is limited in whole seconds. MariaDB has `SET STATEMENT`, and MySQL has hints behind the
-    /// verb; each reads the other's as a comment. Neither leaves a setting in the session.
     fn bounded(statement: &str, limit: Duration) -> String {
-        let millis = limit.as_millis().max(1);
-        let seconds = millis.div_ceil(1_000);
-        let (verb, rest) = statement.split_once(' ').unwrap_or((statement, ""));
-        let hint = match verb {
-            "SELECT" => format!("MAX_EXECUTION_TIME({millis})"),
-            _ => format!("SET_VAR(innodb_lock_wait_timeout={seconds})"),
-        };
-        format!(
-            "/*M! SET STATEMENT max_statement_time = {}.{:03}, innodb_lock_wait_timeout = {seconds} FOR */ {verb} /*+ {hint} */ {rest}",
-            millis / 1_000,
-            millis % 1_000,
-        )
+        bounded(statement, limit, limit)
     }
 
     /// Nothing is prepared.
     fn call(call: &Call<'_>, _: bool, limit: Duration, wait: Option<Duration>) -> (String, usize) {
-        (Self::bounded(&call.in_one(), wait.unwrap_or(limit)), 0)
+        (bounded(&call.in_one(), limit, wait.unwrap_or(limit)), 0)
     }
 
-    fn prepare(_: &[Prepared]) -> String {
-        String::new()
+    fn prepare(_: &[Prepared], _: Duration) -> (String, usize) {
+        (String::new(), 0)
     }
 
     fn is_unprepared(_: &sqlx::Error) -> bool {
@@ -72,6 +77,13 @@ impl Dialect for sqlx::MySql {
     fn is_conflict(error: &sqlx::Error) -> bool {
         // deadlock, row changed since it was read (MariaDB), rolled back by another member of the group (MySQL)
         matches!(number(error), Some(1213 | 1020 | 3101))
+    }
+
+    /// Nothing says so about any other error.
+    fn is_undone(error: &sqlx::Error) -> bool {
+        let never_began = Self::is_table_missing(error) || Self::is_permission_denied(error);
+        // raised by a trigger
+        Self::is_rolled_back(error) || never_began || number(error) == Some(1644)
     }
 
     fn is_out_of_range(error: &sqlx::Error) -> bool {

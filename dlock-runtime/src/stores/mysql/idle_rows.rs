@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use sqlx::mysql::{MySqlPool, MySqlRow};
+use sqlx::mysql::{MySqlPool, MySqlQueryResult, MySqlRow};
 use sqlx::{MySql, Row};
 
 use super::dialect as mysql;
 use crate::error::BackendError;
-use crate::stores::shared::sql::store::{Checkout, DEFAULT_LIMIT, Store, failure};
+use crate::stores::shared::sql::store::{DEFAULT_LIMIT, Store, failure};
 use crate::stores::shared::sql::{read, send};
 
 /// How many rows are deleted at once.
@@ -31,7 +31,11 @@ const IDLE: &str = "lock_key <> '' AND used_at < UTC_TIMESTAMP(6) - INTERVAL 1 H
 /// # Cancel safety
 /// Cancel safe: rows that were deleted stay deleted.
 pub async fn delete_idle_rows(pool: &MySqlPool) -> Result<u64, BackendError> {
-    let store = Store::shared(pool.clone(), DEFAULT_LIMIT);
+    delete_idle_rows_over(&Store::shared(pool.clone(), DEFAULT_LIMIT)).await
+}
+
+/// The same over the connections of a backend, which may keep all of its pool's connections.
+pub(crate) async fn delete_idle_rows_over(store: &Store<MySql>) -> Result<u64, BackendError> {
     // Written long enough ago for every statement in flight to see it.
     let floor = "SELECT token FROM dlock_rows WHERE lock_key = '' AND used_at < UTC_TIMESTAMP(6) - INTERVAL 1 MINUTE";
     let Some(floor) = store.run(floor.to_owned()).await?.row().map(token).transpose()? else {
@@ -43,7 +47,7 @@ pub async fn delete_idle_rows(pool: &MySqlPool) -> Result<u64, BackendError> {
             "SELECT token, lock_key FROM dlock_rows WHERE {IDLE} AND token <= {floor} LIMIT {AT_ONCE}"
         );
         let keys = keys(&store.run(under).await?.rows).map_err(failure::<MySql>)?;
-        let now_deleted = if keys.is_empty() { 0 } else { delete(&store, &keys).await? };
+        let now_deleted = if keys.is_empty() { 0 } else { delete(store, &keys).await? };
         deleted += now_deleted;
         if now_deleted == 0 {
             break;
@@ -66,7 +70,8 @@ pub async fn delete_idle_rows(pool: &MySqlPool) -> Result<u64, BackendError> {
 /// and wait for, all of them.
 async fn delete(store: &Store<MySql>, keys: &str) -> Result<u64, BackendError> {
     let work = async {
-        let mut connection = Checkout::new(store.connections.pool().acquire().await?);
+        // Closed, and so rolled back, unless it is given back.
+        let mut connection = store.connections.take().await?;
         let lock = format!(
             "START TRANSACTION; SELECT token, lock_key FROM dlock_rows FORCE INDEX (PRIMARY) WHERE lock_key IN ({keys}) AND {IDLE} FOR UPDATE SKIP LOCKED"
         );
@@ -77,8 +82,8 @@ async fn delete(store: &Store<MySql>, keys: &str) -> Result<u64, BackendError> {
         );
         let deleted = send::<MySql>(connection.get(), delete).await?;
         send::<MySql>(connection.get(), "COMMIT".to_owned()).await?;
-        connection.return_to_pool();
-        Ok(deleted.last.map_or(0, |result| result.rows_affected()))
+        connection.give_back();
+        Ok(deleted.last().map_or(0, MySqlQueryResult::rows_affected))
     };
     let late = |_| Err(sqlx::Error::PoolTimedOut);
     tokio::time::timeout(LIMIT, work).await.unwrap_or_else(late).map_err(failure::<MySql>)

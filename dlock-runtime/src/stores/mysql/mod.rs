@@ -50,6 +50,7 @@ use crate::backend::{
 use crate::error::BackendError;
 use crate::key::LockKey;
 use crate::stores::shared::sql::poll;
+use crate::stores::shared::sql_leases::LeaseDialect as _;
 use crate::stores::shared::sql_leases::leases::Leases;
 use crate::stores::shared::sql_leases::options::LeaseOptions;
 
@@ -84,6 +85,10 @@ impl MySql {
     /// options and hooks as they are at this time, so that work that occupies the pool's connections loses no lock.
     /// No setting is left on a connection. To change credentials, pass them to the pool's `set_connect_options`.
     ///
+    /// Of the pool's hooks, `after_connect` runs for each of these connections when it is opened. `before_acquire` and
+    /// `after_release` do not run for them: they stay open between two requests and are never given back. For the pool's
+    /// own connections they run as usual, once for each request.
+    ///
     /// # Errors
     /// Those of [`connect`](Self::connect).
     ///
@@ -99,10 +104,10 @@ impl MySql {
     }
 
     /// Deletes the rows of keys that have not been used for some minutes. It takes two calls, a minute or more apart:
-    /// the first one remembers the rows' largest token, so that later tokens exceed it.
+    /// the first one remembers the rows' largest token, so that later tokens exceed it. It does the same for the rows of
+    /// [row locks](crate::transaction::delete_idle_rows) in the same database, if there are any.
     ///
-    /// A backend in use does this by itself, about once a minute, and does the same for the rows of
-    /// [row locks](crate::transaction::delete_idle_rows) in the same database.
+    /// A backend in use does this by itself, about once a minute.
     ///
     /// # Errors
     /// A server error.
@@ -110,7 +115,7 @@ impl MySql {
     /// # Cancel safety
     /// Cancel safe: rows that were deleted stay deleted.
     pub async fn delete_idle_rows(&self) -> Result<(), BackendError> {
-        sweep::delete_idle_rows(&self.0).await
+        Statements::sweep(&self.0).await
     }
 }
 

@@ -1,5 +1,8 @@
-//! Several plain acquires, renewals or releases at once: two statements of one transaction, one of which changes the
-//! rows, in the order of their keys, and one of which returns what came of each.
+//! Several plain acquires, renewals or releases at once, each as one statement that is a transaction of its own.
+//!
+//! The statement for acquires is followed by a read of the rows, which contain what came of each. Those for renewals and
+//! releases mark what they change: each claim has a bit of the "last insert id", which is part of the statement's own
+//! answer. It has to be zero before.
 
 use super::dialect::bytes;
 use super::statements::{NOW, Statements, first_token};
@@ -7,7 +10,9 @@ use crate::backend::Claim;
 use crate::stores::mysql::dialect::NOW_MICROS;
 
 impl Statements {
-    /// The second statement returns key, owner, token, µs left, and whether others share the key or wait for it.
+    /// The last insert id of the first statement is the time when it began, in µs since 1970. The second one returns key,
+    /// owner, token, the lease's end (likewise), µs left, and whether more than the lease decides: others share the key
+    /// or wait for it, or the owner's acquire was abandoned.
     pub(super) fn acquire_several(&self, claims: &[&Claim]) -> [String; 2] {
         let Self { table } = self;
         let live = format!("{table}.owner <=> VALUES(owner) AND {table}.expires_at > {NOW}");
@@ -20,7 +25,7 @@ impl Statements {
         let change = format!(
             "INSERT INTO {table} \
                (lock_key, owner, token, expires_at, gone, gone_before, gone_since, group_until, claimant) \
-             SELECT asked.asked_key, asked.asked_owner, {first}, {NOW} + INTERVAL asked.ttl MICROSECOND, \
+             SELECT asked.asked_key, asked.asked_owner, {first} + 0 * LAST_INSERT_ID({NOW_MICROS}), {NOW} + INTERVAL asked.ttl MICROSECOND, \
                '', '', '1970-01-01', '1970-01-01', asked.client_info \
              FROM ({asked}) AS asked, {table} AS floor WHERE floor.lock_key = '' \
              ON DUPLICATE KEY UPDATE \
@@ -33,49 +38,44 @@ impl Statements {
                  GREATEST({table}.expires_at, VALUES(expires_at)), {table}.expires_at)"
         );
         let read = format!(
-            "SELECT lock_key, owner, token, TIMESTAMPDIFF(MICROSECOND, {NOW}, expires_at), \
-               lock_group IS NOT NULL AND group_until > {NOW} \
+            "SELECT lock_key, owner, token, TIMESTAMPDIFF(MICROSECOND, '1970-01-01', expires_at), \
+               TIMESTAMPDIFF(MICROSECOND, {NOW}, expires_at), \
+               (lock_group IS NOT NULL AND group_until > {NOW}) \
+                 OR (owner IS NOT NULL AND LOCATE(owner, gone) + LOCATE(owner, gone_before) > 0) \
              FROM {table} FORCE INDEX (PRIMARY) WHERE lock_key IN ({}) ORDER BY lock_key",
             keys(claims)
         );
         [change, read]
     }
 
-    /// The second statement returns key and owner of each lease that was renewed.
-    pub(super) fn renew_several(&self, claims: &[&Claim]) -> [String; 2] {
-        let Self { table } = self;
-        let asked = asked(claims);
-        let change = format!(
-            "UPDATE ({asked}) AS asked STRAIGHT_JOIN {table} FORCE INDEX (PRIMARY) \
-               ON {table}.lock_key = asked.asked_key \
-             SET {table}.expires_at = GREATEST({table}.expires_at, {NOW} + INTERVAL asked.ttl MICROSECOND) \
-             WHERE {table}.owner = asked.asked_owner AND {table}.expires_at > {NOW}"
-        );
-        let read = format!("SELECT lock_key, owner {}", self.held(claims));
-        [change, read]
+    /// Marks each lease that was renewed.
+    pub(super) fn renew_several(&self, claims: &[&Claim]) -> String {
+        let ttls = claims.iter().map(|claim| claim.ttl.as_micros().to_string());
+        // As a number: `ELT` returns a text.
+        let ttl = format!("CAST({} AS SIGNED)", of_each(claims, ttls));
+        let until = format!("{NOW} + INTERVAL {ttl} MICROSECOND");
+        self.change_several(claims, &format!("expires_at = GREATEST(expires_at, {until})"))
     }
 
-    /// The first statement returns key and owner of each lease that is released.
-    pub(super) fn release_several(&self, claims: &[&Claim]) -> [String; 2] {
-        let Self { table } = self;
-        let read =
-            format!("SELECT lock_key, owner {} ORDER BY lock_key FOR UPDATE", self.held(claims));
-        let owners = owners(claims);
-        let change = format!(
-            "UPDATE {table} FORCE INDEX (PRIMARY) SET owner = NULL, expires_at = {NOW} \
-             WHERE lock_key IN ({}) AND owner IN ({owners}) AND expires_at > {NOW}",
-            keys(claims)
-        );
-        [read, change]
+    /// Marks each lease that was released.
+    pub(super) fn release_several(&self, claims: &[&Claim]) -> String {
+        self.change_several(claims, &format!("owner = NULL, expires_at = {NOW}"))
     }
 
-    fn held(&self, claims: &[&Claim]) -> String {
-        let (table, keys, owners) = (&self.table, keys(claims), owners(claims));
+    fn change_several(&self, claims: &[&Claim], change: &str) -> String {
+        let (table, keys) = (&self.table, keys(claims));
+        let owner = of_each(claims, claims.iter().map(|claim| format!("'{}'", claim.owner)));
         format!(
-            "FROM {table} FORCE INDEX (PRIMARY) \
-             WHERE lock_key IN ({keys}) AND owner IN ({owners}) AND expires_at > {NOW}"
+            "UPDATE {table} FORCE INDEX (PRIMARY) SET \
+               token = token + 0 * LAST_INSERT_ID(LAST_INSERT_ID() | (1 << (FIELD(lock_key, {keys}) - 1))), {change} \
+             WHERE lock_key IN ({keys}) AND owner = {owner} AND expires_at > {NOW}"
         )
     }
+}
+
+/// That of the row's key.
+fn of_each(claims: &[&Claim], values: impl Iterator<Item = String>) -> String {
+    format!("ELT(FIELD(lock_key, {}), {})", keys(claims), values.collect::<Vec<_>>().join(", "))
 }
 
 /// A row for each claim. The first one names the columns.
@@ -98,9 +98,4 @@ fn asked(claims: &[&Claim]) -> String {
 fn keys(claims: &[&Claim]) -> String {
     let keys = claims.iter().map(|claim| bytes(claim.key.as_str().as_bytes()));
     keys.collect::<Vec<_>>().join(", ")
-}
-
-fn owners(claims: &[&Claim]) -> String {
-    let owners = claims.iter().map(|claim| format!("'{}'", claim.owner));
-    owners.collect::<Vec<_>>().join(", ")
 }

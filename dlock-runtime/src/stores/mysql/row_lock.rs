@@ -12,6 +12,7 @@
 
 use std::time::Duration;
 
+use sqlx::mysql::MySqlQueryResult;
 use sqlx::{Connection, MySql, MySqlConnection, Row};
 
 use super::dialect as mysql;
@@ -145,7 +146,7 @@ async fn lock_row(
             // The row does not contain the token of a writer that was rolled back.
             return Ok(FencingToken::new(now.max(token + 1)));
         }
-        return match reply.last.map(|result| result.last_insert_id()) {
+        return match reply.last().map(MySqlQueryResult::last_insert_id) {
             Some(token) if token > 0 => Ok(FencingToken::new(token)),
             _ => Err(unreadable(key)),
         };

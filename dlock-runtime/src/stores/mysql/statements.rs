@@ -328,6 +328,11 @@ mod tests {
             sql.list(&claim.key),
             sql.make(&claim.key),
         ];
+        let [acquire, read] = sql.acquire_several(&[&claim]);
+        let several = [acquire, read, sql.renew_several(&[&claim]), sql.release_several(&[&claim])];
+        let micros = claim.ttl.as_micros().to_string();
+        let several = several.map(|statement| statement.replace(&micros, "$micros"));
+        let statements: Vec<_> = statements.into_iter().chain(several).collect();
         let key = bytes(claim.key.as_str().as_bytes());
         let interval = |micros| format!("INTERVAL {micros} MICROSECOND");
         assert_shown(include_str!("guide.md"), &statements, &claim, &key, interval);

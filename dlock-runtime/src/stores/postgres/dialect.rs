@@ -84,8 +84,9 @@ impl Dialect for sqlx::Postgres {
         (message, settings)
     }
 
-    fn prepare(statements: &[Prepared]) -> String {
-        statements.iter().map(Prepared::prepare).collect::<Vec<_>>().join("; ")
+    fn prepare(statements: &[Prepared], limit: Duration) -> (String, usize) {
+        let prepare = statements.iter().map(Prepared::prepare).collect::<Vec<_>>().join("; ");
+        (Self::bounded(&prepare, limit), 1)
     }
 
     fn is_unprepared(error: &sqlx::Error) -> bool {
@@ -102,6 +103,11 @@ impl Dialect for sqlx::Postgres {
     fn is_conflict(error: &sqlx::Error) -> bool {
         // serialization_failure, deadlock_detected
         matches!(sqlstate(error), Some("40001" | "40P01"))
+    }
+
+    /// The server reports nothing after a commit but that it has committed.
+    fn is_undone(error: &sqlx::Error) -> bool {
+        sqlstate(error).is_some()
     }
 
     #[cfg(feature = "mysql")]
@@ -135,6 +141,14 @@ impl Dialect for sqlx::Postgres {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn preparing_is_bounded() {
+        let statement = Prepared::new("read", &[], "SELECT 1".to_owned());
+        let (message, before) = sqlx::Postgres::prepare(&[statement], Duration::from_millis(1_500));
+        assert!(message.starts_with("SET LOCAL statement_timeout = 1500; PREPARE "), "{message}");
+        assert_eq!(before, 1);
+    }
 
     #[test]
     fn keys_that_differ_are_stored_as_different_texts() {

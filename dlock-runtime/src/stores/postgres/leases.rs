@@ -55,6 +55,8 @@ impl LeaseDialect for Statements {
     const COLUMNS: &'static str = "lock_key, owner, token, expires_at, wanted, released, gone, gone_before, gone_since, \
         lock_group, group_until, claimant";
 
+    const MOST_AT_ONCE: usize = 128;
+
     fn new(table: String) -> Self {
         let plain = Plain::new(&table);
         Self { table, plain }
@@ -102,7 +104,7 @@ impl LeaseDialect for Statements {
         store: &LeaseStore<Postgres>,
         claims: &[&Claim],
         how: How<'_>,
-    ) -> Result<Vec<Found>, sqlx::Error> {
+    ) -> Result<Vec<Option<Found>>, sqlx::Error> {
         let reply = how.send(store, Lane::Acquires, &self.plain.acquire(claims)).await?;
         let mut found = HashMap::with_capacity(claims.len());
         for row in reply.rows.iter().flatten() {
@@ -115,7 +117,7 @@ impl LeaseDialect for Statements {
             found.insert(owner, is);
         }
         let of = |claim: &&Claim| found.get(&*claim.owner.to_string()).copied();
-        Ok(claims.iter().map(|claim| of(claim).unwrap_or(Found::Unclear)).collect())
+        Ok(claims.iter().map(|claim| Some(of(claim).unwrap_or(Found::Unclear))).collect())
     }
 
     async fn renew_each(
@@ -123,10 +125,10 @@ impl LeaseDialect for Statements {
         store: &LeaseStore<Postgres>,
         claims: &[&Claim],
         how: How<'_>,
-    ) -> Result<Vec<bool>, sqlx::Error> {
+    ) -> Result<Vec<Option<bool>>, sqlx::Error> {
         let reply = how.send(store, Lane::Holds, &self.plain.renew(claims)).await?;
         let renewed = texts(&reply)?;
-        Ok(claims.iter().map(|claim| renewed.contains(&*claim.owner.to_string())).collect())
+        Ok(claims.iter().map(|claim| Some(renewed.contains(&*claim.owner.to_string()))).collect())
     }
 
     async fn release_each(
@@ -134,10 +136,10 @@ impl LeaseDialect for Statements {
         store: &LeaseStore<Postgres>,
         claims: &[&Claim],
         how: How<'_>,
-    ) -> Result<Vec<bool>, sqlx::Error> {
+    ) -> Result<Vec<Option<bool>>, sqlx::Error> {
         let reply = how.send(store, Lane::Holds, &self.plain.release(claims)).await?;
         let released = released(&reply)?;
-        Ok(claims.iter().map(|claim| released.contains(&*stored(&claim.key))).collect())
+        Ok(claims.iter().map(|claim| Some(released.contains(&*stored(&claim.key)))).collect())
     }
 
     async fn exchange_all(

@@ -89,6 +89,10 @@ impl Postgres {
     /// connections loses no lock. No setting is left on a connection. To change credentials, pass them to the pool's
     /// `set_connect_options`.
     ///
+    /// Of the pool's hooks, `after_connect` runs for each of these connections when it is opened. `before_acquire` and
+    /// `after_release` do not run for them: they stay open between two requests and are never given back. For the pool's
+    /// own connections they run as usual, once for each request.
+    ///
     /// # Errors
     /// Those of [`connect`](Self::connect).
     ///

@@ -24,14 +24,20 @@ pub(crate) mod url;
 pub(crate) struct Reply<DB: Database> {
     /// The rows of each statement, in the statements' order.
     pub(crate) rows: Vec<Vec<DB::Row>>,
-    /// The result of the last statement.
-    pub(crate) last: Option<DB::QueryResult>,
+    /// The result of each statement.
+    pub(crate) results: Vec<DB::QueryResult>,
 }
 
 impl<DB: Database> Reply<DB> {
     /// The first row of the first statement.
     pub(crate) fn row(&self) -> Option<&DB::Row> {
         self.rows.first()?.first()
+    }
+
+    /// The result of the last statement.
+    #[cfg(feature = "mysql")]
+    pub(crate) fn last(&self) -> Option<&DB::QueryResult> {
+        self.results.last()
     }
 }
 
@@ -45,7 +51,7 @@ where
     DB: Database,
     for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
 {
-    let mut reply = Reply { rows: vec![], last: None };
+    let mut reply = Reply { rows: vec![], results: vec![] };
     let mut rows = vec![];
     {
         let mut answers = connection.fetch_many(sqlx::raw_sql(AssertSqlSafe(statements)));
@@ -54,7 +60,7 @@ where
                 Either::Right(row) => rows.push(row),
                 Either::Left(result) => {
                     reply.rows.push(std::mem::take(&mut rows));
-                    reply.last = Some(result);
+                    reply.results.push(result);
                 }
             }
         }

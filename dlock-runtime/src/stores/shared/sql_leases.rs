@@ -64,6 +64,9 @@ pub(crate) trait LeaseDialect: LeaseStatements + Sized + Send + Sync + 'static {
     /// All columns of the table.
     const COLUMNS: &'static str;
 
+    /// How many claims are acquired, renewed or released at once at most.
+    const MOST_AT_ONCE: usize;
+
     fn new(table: String) -> Self;
 
     fn table(&self) -> &str;
@@ -88,13 +91,14 @@ pub(crate) trait LeaseDialect: LeaseStatements + Sized + Send + Sync + 'static {
         Arc::default()
     }
 
-    /// Acquires these keys, which differ and are in order, each for its claim alone.
+    /// Acquires these keys, which differ and are in order, each for its claim alone. `None` is for a claim that has to
+    /// be asked alone; so it is with the following.
     fn acquire_each(
         &self,
         store: &LeaseStore<Self::Database>,
         claims: &[&Claim],
         how: How<'_>,
-    ) -> impl Future<Output = Result<Vec<Found>, sqlx::Error>> + Send;
+    ) -> impl Future<Output = Result<Vec<Option<Found>>, sqlx::Error>> + Send;
 
     /// Renews these exclusive leases; false for one that its owner does not have. A late renewal never moves the end
     /// back.
@@ -103,7 +107,7 @@ pub(crate) trait LeaseDialect: LeaseStatements + Sized + Send + Sync + 'static {
         store: &LeaseStore<Self::Database>,
         claims: &[&Claim],
         how: How<'_>,
-    ) -> impl Future<Output = Result<Vec<bool>, sqlx::Error>> + Send;
+    ) -> impl Future<Output = Result<Vec<Option<bool>>, sqlx::Error>> + Send;
 
     /// Releases these exclusive leases; false for one that its owner does not have.
     fn release_each(
@@ -111,7 +115,7 @@ pub(crate) trait LeaseDialect: LeaseStatements + Sized + Send + Sync + 'static {
         store: &LeaseStore<Self::Database>,
         claims: &[&Claim],
         how: How<'_>,
-    ) -> impl Future<Output = Result<Vec<bool>, sqlx::Error>> + Send;
+    ) -> impl Future<Output = Result<Vec<Option<bool>>, sqlx::Error>> + Send;
 
     /// See [`RowStore::exchange_all`](crate::lock_table::row::RowStore::exchange_all).
     fn exchange_all(

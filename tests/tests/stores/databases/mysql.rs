@@ -196,3 +196,17 @@ pub async fn a_temporary_failure_is_transient() {
     server.ask("DROP TRIGGER refuse").await;
     acquire(&registry, "k").await.release().await.expect("held");
 }
+
+pub async fn a_backend_of_one_connection_deletes_idle_rows_of_row_locks() {
+    let server = MySql::start();
+    let pool = MySqlPool::connect(&server.0.url()).await.expect("the server runs");
+    dlock_runtime::transaction::create_tables(&pool).await.expect("it may");
+    let idle = "INSERT INTO dlock_rows VALUES ('k', 7, UTC_TIMESTAMP(6) - INTERVAL 2 HOUR); \
+        UPDATE dlock_rows SET token = 7, used_at = UTC_TIMESTAMP(6) - INTERVAL 2 HOUR WHERE lock_key = ''";
+    server.ask(idle).await;
+    let one = backend::MySql::builder().max_connections(1).connect(&server.0.url()).await;
+    let one = one.expect("the server runs");
+    one.delete_idle_rows().await.expect("a sweep");
+    let left = "SELECT COUNT(*) FROM dlock_rows WHERE lock_key <> ''";
+    assert_eq!(server.ask(left).await, Some(0));
+}

@@ -137,6 +137,34 @@ pub async fn every_isolation_level_works() {
     }
 }
 
+/// Preparing a statement waits for the table. The server ends that wait although its client is gone.
+pub async fn preparing_ends_on_the_server() {
+    let server = Postgres::start();
+    let limit = Duration::from_millis(900);
+    let options = Options { limit, ..Options::new(server.0.url()) };
+    let backend = Postgres::connect(options).await.expect("the server runs");
+    let mut owner = PgConnection::connect(&server.0.url()).await.expect("the server runs");
+    let lock = "BEGIN; LOCK TABLE dlock_leases IN ACCESS EXCLUSIVE MODE";
+    sqlx::raw_sql(lock).execute(&mut owner).await.expect("the statements");
+    let claim = Claim::new("k".into(), Duration::from_secs(30));
+    let asking = {
+        let (backend, claim) = (backend.clone(), claim.clone());
+        tokio::spawn(async move { backend.try_acquire(&claim).await })
+    };
+    while server.waiting().await == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    asking.abort();
+    let began = Instant::now();
+    while server.waiting().await > 0 {
+        assert!(began.elapsed() < Duration::from_secs(4), "a backend still waits for the table");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    sqlx::raw_sql("COMMIT").execute(&mut owner).await.expect("the statement");
+    let attempt = backend.try_acquire(&claim).await.expect("an answer");
+    assert!(matches!(attempt, Attempt::Granted { .. }), "{attempt:?}");
+}
+
 pub async fn a_replica_that_may_not_write_is_transient() {
     let server = Postgres::start();
     let registry = registry(server.backend().await);

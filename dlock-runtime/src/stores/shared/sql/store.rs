@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use sqlx::pool::{PoolConnection, PoolOptions};
+use sqlx::pool::PoolOptions;
 use sqlx::{Connection, Database, Pool};
 
 use super::kept::{Connections, Link};
@@ -55,8 +55,9 @@ pub(crate) trait Dialect: Database {
         wait: Option<Duration>,
     ) -> (String, usize);
 
-    /// The message that prepares these statements.
-    fn prepare(statements: &[Prepared]) -> String;
+    /// The message that prepares these statements, and how many results come before theirs. It is bounded as well:
+    /// preparing a statement waits for its table.
+    fn prepare(statements: &[Prepared], limit: Duration) -> (String, usize);
 
     /// Has the connection lost its prepared statements, or does the server not have them as we use them?
     fn is_unprepared(error: &sqlx::Error) -> bool;
@@ -67,6 +68,9 @@ pub(crate) trait Dialect: Database {
 
     /// Did it roll the statement back because of a conflict with another transaction, without waiting?
     fn is_conflict(error: &sqlx::Error) -> bool;
+
+    /// Has a statement that ended with this error certainly changed nothing? An error at its commit may leave that open.
+    fn is_undone(error: &sqlx::Error) -> bool;
 
     /// Is a number too large?
     #[cfg(feature = "mysql")]
@@ -109,8 +113,10 @@ pub(crate) struct Store<DB: Database> {
 pub(crate) enum Message<'a> {
     /// Statements as they are, with at least this many results.
     Statements(&'a str, usize),
-    /// The same for a transaction, its end included, that waits for no row for long.
-    Transaction(&'a str, usize),
+    /// The same for statements that wait for no row for long. Each of them is a transaction of its own: nothing stays
+    /// locked if one of them fails.
+    #[cfg(feature = "mysql")]
+    Brief(&'a str, usize),
     /// A statement that is prepared where that is possible.
     Call {
         call: &'a Call<'a>,
@@ -133,7 +139,12 @@ pub(crate) struct Tries<'a> {
 impl Message<'_> {
     /// Has it a limit of its own for rows that somebody keeps locked?
     fn waits_briefly(&self) -> bool {
-        matches!(self, Self::Transaction(..) | Self::Call { wait: Some(_), .. })
+        match self {
+            Self::Statements(..) => false,
+            #[cfg(feature = "mysql")]
+            Self::Brief(..) => true,
+            Self::Call { wait, .. } => wait.is_some(),
+        }
     }
 }
 
@@ -203,13 +214,18 @@ impl<DB: Dialect> Store<DB> {
                 Err(error) if !in_one && DB::is_unprepared(&error) => {
                     self.note_unprepared(&error);
                     in_one = true;
-                    first = Some(link);
+                    // Some of the statements may be prepared on it.
+                    if link.is_prepared() {
+                        first = Some(link);
+                    }
                 }
                 Err(error) => {
-                    match message {
-                        // Its transaction may be open.
-                        Message::Transaction(..) => drop(link),
-                        _ => link.give_back(),
+                    let is_call = matches!(message, Message::Call { .. });
+                    if is_call && !in_one && !link.is_prepared() {
+                        // Some of the statements may be prepared on it.
+                        drop(link);
+                    } else {
+                        link.give_back();
                     }
                     let is_repeated = if message.waits_briefly() {
                         DB::is_conflict(&error)
@@ -233,15 +249,21 @@ impl<DB: Dialect> Store<DB> {
         in_one: bool,
     ) -> Result<Reply<DB>, sqlx::Error> {
         let (call, wait) = match message {
-            Message::Statements(statements, least) | Message::Transaction(statements, least) => {
+            Message::Statements(statements, least) => {
+                let reply = DB::send(link.get(), statements.to_owned()).await?;
+                return complete(reply, least);
+            }
+            #[cfg(feature = "mysql")]
+            Message::Brief(statements, least) => {
                 let reply = DB::send(link.get(), statements.to_owned()).await?;
                 return complete(reply, least);
             }
             Message::Call { call, wait } => (call, wait),
         };
         if !in_one && !link.is_prepared() {
-            let reply = DB::send(link.get(), DB::prepare(&self.prepared)).await?;
-            complete(reply, self.prepared.len())?;
+            let (prepare, before) = DB::prepare(&self.prepared, self.limit);
+            let reply = DB::send(link.get(), prepare).await?;
+            complete(reply, before + self.prepared.len())?;
             link.set_prepared();
         }
         let (text, before) = DB::call(call, !in_one, self.limit, wait);
@@ -315,31 +337,4 @@ pub(crate) fn failure<DB: Dialect>(error: sqlx::Error) -> BackendError {
     let never_executed = is_unsent(&error) || DB::is_rolled_back(&error);
     let failure = explain(DB::KIND, error, DB::is_transient);
     if never_executed { failure.not_sent() } else { failure }
-}
-
-/// A connection taken from the pool. It is closed unless it is explicitly returned: a request that was
-/// dropped midway, or that failed below the protocol, leaves it in an unknown state.
-pub(crate) struct Checkout<DB: Database>(Option<PoolConnection<DB>>);
-
-impl<DB: Database> Checkout<DB> {
-    pub(crate) fn new(connection: PoolConnection<DB>) -> Self {
-        Self(Some(connection))
-    }
-
-    pub(crate) fn get(&mut self) -> &mut DB::Connection {
-        self.0.as_mut().expect("the connection is only taken out at the end")
-    }
-
-    pub(crate) fn return_to_pool(mut self) {
-        drop(self.0.take());
-    }
-}
-
-impl<DB: Database> Drop for Checkout<DB> {
-    fn drop(&mut self) {
-        if let Some(connection) = self.0.take() {
-            // Closes it at once, without a goodbye to a server that may not respond.
-            drop(connection.detach());
-        }
-    }
 }

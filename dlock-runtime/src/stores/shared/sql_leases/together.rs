@@ -68,13 +68,14 @@ pub(crate) trait Operation<S: LeaseDialect>: Send + Sync + 'static {
     /// May it be executed twice without harm?
     const IS_REPEATABLE: bool;
 
-    /// Executes it for these claims, whose keys differ and are in order. Answers each.
+    /// Executes it for these claims, whose keys differ and are in order. Answers each, or not if it has to be asked
+    /// alone.
     fn execute(
         store: &LeaseStore<S::Database>,
         sql: &S,
         claims: &[&Claim],
         how: How<'_>,
-    ) -> impl Future<Output = Result<Vec<Self::Answer>, sqlx::Error>> + Send;
+    ) -> impl Future<Output = Result<Vec<Option<Self::Answer>>, sqlx::Error>> + Send;
 }
 
 /// Plain acquires.
@@ -96,7 +97,7 @@ macro_rules! operation {
                 sql: &S,
                 claims: &[&Claim],
                 how: How<'_>,
-            ) -> impl Future<Output = Result<Vec<$answer>, sqlx::Error>> + Send {
+            ) -> impl Future<Output = Result<Vec<Option<$answer>>, sqlx::Error>> + Send {
                 sql.$execute(store, claims, how)
             }
         }
@@ -137,6 +138,8 @@ impl<S: LeaseDialect, O: Operation<S>> Together<S, O> {
             if reply.in_doubt {
                 doubt.note();
             }
+            // It may have been executed together with the others.
+            reply.answer = reply.answer.map_err(BackendError::maybe_sent);
         }
         let unanswered = || BackendError::transient("the answer to a statement has no result");
         reply.answer?.ok_or_else(unanswered)
@@ -161,7 +164,7 @@ impl<S: LeaseDialect, O: Operation<S>> Sender<S, O> {
         let doubt = Doubt::default();
         let how = How { tries: self.tries(&doubt), wait: None };
         let answers = O::execute(&self.store, &self.sql, &[claim], how).await;
-        let answer = answers.map(|mut answers| answers.pop());
+        let answer = answers.map(|mut answers| answers.pop().flatten());
         Reply { answer: answer.map_err(failure::<S::Database>), in_doubt: doubt.is_noted() }
     }
 
@@ -175,7 +178,7 @@ impl<S: LeaseDialect, O: Operation<S>> Carrier for Sender<S, O> {
     type Request = Claim;
     type Answer = Reply<O::Answer>;
 
-    const MOST: usize = 128;
+    const MOST: usize = S::MOST_AT_ONCE;
     const MOST_BYTES: usize = 128 * 1024;
 
     fn limit(&self) -> Duration {
@@ -206,11 +209,15 @@ impl<S: LeaseDialect, O: Operation<S>> Carrier for Sender<S, O> {
             Ok(answers) => {
                 let mut replies: Vec<_> = claims.iter().map(|_| reply(Ok(None))).collect();
                 for (at, answer) in order.into_iter().zip(answers) {
-                    replies[at].answer = Ok(Some(answer));
+                    replies[at].answer = Ok(answer);
                 }
                 replies
             }
-            Err(error) if may_be_of_one::<S::Database>(&error) => {
+            // After an error that leaves open what was executed, only what is repeatable is sent again.
+            Err(error)
+                if may_be_of_one::<S::Database>(&error)
+                    && (O::IS_REPEATABLE || S::Database::is_undone(&error)) =>
+            {
                 claims.iter().map(|_| reply(Ok(None))).collect()
             }
             Err(error) => {
@@ -225,7 +232,7 @@ impl<S: LeaseDialect, O: Operation<S>> Carrier for Sender<S, O> {
     }
 }
 
-/// Did the server refuse the whole, perhaps because of one of the claims? Then it has executed nothing.
+/// Did the server refuse something, perhaps because of one of the claims?
 fn may_be_of_one<DB: Dialect>(error: &sqlx::Error) -> bool {
     let is_refused = error.as_database_error().is_some();
     is_refused && !is_broken(error) && !DB::is_unusable(error) && !DB::is_temporary(error)
