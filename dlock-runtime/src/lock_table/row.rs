@@ -175,7 +175,7 @@ impl LeaseRow {
     }
 
     /// The rest of its lease.
-    #[cfg(any(feature = "sqlite", feature = "mysql"))]
+    #[cfg(feature = "sqlite")]
     pub(crate) fn left(&self) -> Duration {
         Duration::from_micros(self.expires.saturating_sub(self.now))
     }

@@ -2,13 +2,7 @@
 
 #[cfg(any(feature = "zookeeper", feature = "etcd"))]
 pub(crate) mod addresses;
-#[cfg(any(
-    feature = "redis",
-    feature = "postgres",
-    feature = "mysql",
-    feature = "zookeeper",
-    feature = "etcd"
-))]
+#[cfg(any(feature = "redis", feature = "postgres", feature = "mysql", feature = "zookeeper"))]
 pub(crate) mod batcher;
 #[cfg(any(feature = "redis", feature = "postgres", feature = "mysql"))]
 pub(crate) mod doubt;

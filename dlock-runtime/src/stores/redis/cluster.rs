@@ -102,16 +102,13 @@ impl Cluster {
         let mut asked: Option<Arc<Server>> = None;
         let mut was_resent = false;
         for sent_on in 0.. {
-            let (server, answer) = match asked.take() {
-                Some(server) => {
-                    let answer = server.ask(lane, step.clone(), copies).await;
-                    (server, answer)
-                }
-                None => {
-                    let server = self.master(slot).await?;
-                    let answer = server.send(lane, step.clone(), copies).await;
-                    (server, answer)
-                }
+            let (server, answer) = if let Some(server) = asked.take() {
+                let answer = server.ask(lane, step.clone(), copies).await;
+                (server, answer)
+            } else {
+                let server = self.master(slot).await?;
+                let answer = server.send(lane, step.clone(), copies).await;
+                (server, answer)
             };
             let failed = match answer {
                 Ok(answered) => {

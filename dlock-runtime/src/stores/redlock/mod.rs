@@ -192,8 +192,7 @@ impl AsyncBackend for Redlock {
 
     async fn renew(&self, claim: &Claim) -> Result<Renewal, BackendError> {
         let call = Call::new(self, claim);
-        let asks =
-            call.each(Lane::Keep, |names, claim, member| scripts::renew(names, claim, member));
+        let asks = call.each(Lane::Keep, scripts::renew);
         let is_renewed =
             |answers: &Answers<u8>| answers.count(|answer| *answer == 1) >= self.majority();
         let answers = gather(asks, call.limit(), is_renewed).await;

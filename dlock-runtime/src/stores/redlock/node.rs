@@ -57,8 +57,11 @@ const MOST_OWED: usize = 1_024;
 /// A request that the node has not answered. It is sent again when the node can be reached.
 struct Owed {
     until: Instant,
-    call: Box<dyn FnOnce(&Arc<str>) -> Step + Send>,
+    call: OwedCall,
 }
+
+/// Makes the request for a run of the server.
+type OwedCall = Box<dyn FnOnce(&Arc<str>) -> Step + Send>;
 
 /// Which run of the server a connection leads to. The connection ends when the server restarts.
 #[derive(Clone)]

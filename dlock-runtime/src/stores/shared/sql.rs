@@ -14,6 +14,7 @@ use crate::lock_table::record::Micros;
 
 pub(crate) mod kept;
 pub(crate) mod poll;
+#[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "only PostgreSQL prepares them"))]
 pub(crate) mod prepared;
 pub(crate) mod store;
 pub(crate) mod tables;

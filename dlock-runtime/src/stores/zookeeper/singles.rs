@@ -71,7 +71,9 @@ impl Session {
         let (created, names) = join(self.write(sent, created), self.read(sent, names)).await;
         let (stat, sequence) = created?;
         // The server's counter has 32 bits.
-        let sequence = i32::try_from(sequence.into_i64()).map_err(|_| Error::Unimplemented)?;
+        let unreadable =
+            |_| Error::UnexpectedError("the sequence of a node is too large".to_owned());
+        let sequence = i32::try_from(sequence.into_i64()).map_err(unreadable)?;
         let path = format!("{}{sequence:010}", entry.prefix);
         Ok(Entered { path, sequence, czxid: stat.czxid, names })
     }
@@ -99,8 +101,9 @@ impl Session {
         };
         // Both have the same one.
         let czxid = if stat.is_invalid() {
-            let stat = self.read(Moment::now(), self.client.check_stat(path)).await?;
-            stat.ok_or(Error::NoNode)?.czxid
+            // The node exists, so no error of this read may look like a refusal of its create.
+            let stat = self.read(Moment::now(), self.client.check_stat(path)).await;
+            stat.map_err(|_| Error::ConnectionLoss)?.ok_or(Error::NoNode)?.czxid
         } else {
             stat.czxid
         };

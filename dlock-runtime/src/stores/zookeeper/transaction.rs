@@ -61,6 +61,11 @@ impl Session {
         };
         let (results, read) = join(self.write(sent, written), read).await;
         let results = results?;
+        if !are_the_results_of(&parts, &results) {
+            return Err(Error::UnexpectedError(
+                "the answer to a transaction is incomplete".to_owned(),
+            ));
+        }
         let czxid = results.iter().find_map(|result| match result {
             MultiWriteResult::Create { stat, .. } if !stat.is_invalid() => Some(stat.czxid),
             _ => None,
@@ -144,12 +149,12 @@ impl Session {
         names: Result<Vec<String>, Error>,
     ) -> Result<Entered, Error> {
         self.folders().note(&entry.folder);
-        let czxid = match czxid {
-            Some(czxid) => czxid,
-            None => {
-                let stat = self.read(Moment::now(), self.client.check_stat(&path)).await?;
-                stat.ok_or(Error::NoNode)?.czxid
-            }
+        let czxid = if let Some(czxid) = czxid {
+            czxid
+        } else {
+            // The node exists, so no error of this read may look like a refusal of its create.
+            let stat = self.read(Moment::now(), self.client.check_stat(&path)).await;
+            stat.map_err(|_| Error::ConnectionLoss)?.ok_or(Error::NoNode)?.czxid
         };
         let names = match names {
             // Servers before 3.6 do not read several folders in one request.
@@ -160,6 +165,15 @@ impl Session {
         };
         Entered::new(path, czxid, names)
     }
+}
+
+/// Whether each part has its own result.
+fn are_the_results_of(parts: &[Part], results: &[MultiWriteResult]) -> bool {
+    let is_of = |(part, result): (&Part, &MultiWriteResult)| match part {
+        Part::Container | Part::Node { .. } => matches!(result, MultiWriteResult::Create { .. }),
+        Part::Deletion(_) | Part::Removal => matches!(result, MultiWriteResult::Delete),
+    };
+    parts.len() == results.len() && parts.iter().zip(results).all(is_of)
 }
 
 /// The names in folders, in the order in which they were read.

@@ -20,7 +20,7 @@ fn executed(server: &RedisServer) -> BTreeMap<String, u64> {
 }
 
 fn reset(server: &RedisServer) {
-    server.cli(&["CONFIG", "RESETSTAT"]);
+    let _ = server.cli(&["CONFIG", "RESETSTAT"]);
 }
 
 async fn cycle(registry: &Registry, key: &str) {

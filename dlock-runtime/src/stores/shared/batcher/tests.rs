@@ -130,7 +130,9 @@ async fn requests_gather_while_a_batch_is_in_flight() {
 async fn a_large_request_goes_alone() {
     let (store, batcher) = start();
     let mut all: Vec<_> = [1, 2, 99, 3].map(|request| Box::pin(batcher.send(request))).into();
-    all.iter_mut().for_each(|one| begin!(one));
+    for one in &mut all {
+        begin!(one);
+    }
     store.0.gate.add_permits(10);
     join_all(all).await;
     assert_eq!(store.sent(), [[1], [2], [99], [3]]);
@@ -140,7 +142,9 @@ async fn a_large_request_goes_alone() {
 async fn a_failure_of_one_is_not_that_of_its_neighbours() {
     let (store, batcher) = start();
     let mut all: Vec<_> = [1, 2, 1_001, 3].map(|request| Box::pin(batcher.send(request))).into();
-    all.iter_mut().for_each(|one| begin!(one));
+    for one in &mut all {
+        begin!(one);
+    }
     store.0.gate.add_permits(10);
     let answers: Vec<_> = join_all(all).await.into_iter().map(Result::ok).collect();
     assert_eq!(answers, [Some(10), Some(20), None, Some(30)]);
@@ -271,7 +275,7 @@ async fn requests_leave_with_another_batch_when_one_hangs() {
     }
     assert_eq!(store.sent(), [[1], [2], [3]]);
     store.0.gate.add_permits(10);
-    join_all(all).await.into_iter().for_each(|answer| assert!(answer.is_ok()));
+    assert!(join_all(all).await.iter().all(Result::is_ok));
     store.0.gate.add_permits(1);
     assert_eq!(batcher.send(4).await.unwrap(), 40);
 }
@@ -322,9 +326,13 @@ async fn enough_requests_leave_although_a_batch_is_in_flight() {
     // The first request and the first batch.
     store.until_in_flight(2).await;
     let (next, last) = rest.split_at_mut(2);
-    next.iter_mut().for_each(|one| begin!(one));
+    for one in next {
+        begin!(one);
+    }
     store.until_in_flight(3).await;
-    last.iter_mut().for_each(|one| begin!(one));
+    for one in last {
+        begin!(one);
+    }
     // Two batches are in flight, and no third one leaves.
     for _ in 0..10 {
         tokio::task::yield_now().await;

@@ -49,6 +49,10 @@ pub(crate) struct How<'a> {
 }
 
 impl How<'_> {
+    #[cfg_attr(
+        not(feature = "postgres"),
+        expect(dead_code, reason = "only PostgreSQL prepares them")
+    )]
     pub(crate) async fn send<DB: Dialect>(
         self,
         store: &LeaseStore<DB>,
