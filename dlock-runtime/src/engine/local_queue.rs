@@ -38,16 +38,22 @@ impl Queues {
 /// The queue of one key. It exists while a task is at the front, and usually has no waiters.
 #[derive(Debug, Default)]
 struct Queue {
-    /// Cancelled waiters stay here until they are skipped or swept.
-    waiters: VecDeque<oneshot::Sender<Turn>>,
-    /// The length at which cancelled waiters are swept, so that the queue stays within twice the live ones.
-    sweep_at: usize,
+    /// Boxed, because most queues never have any.
+    waiters: Option<Box<Waiters>>,
     /// The last answer that a task at the front got from the store: busy, or an error.
     heard: Option<Result<(), BackendError>>,
     /// The unanswered request of the task at the front, if any.
     asking: Option<Asking>,
     /// Created by a waiter whose time is up before the store has answered.
     answer_noted: Option<Arc<Notify>>,
+}
+
+#[derive(Debug, Default)]
+struct Waiters {
+    /// Cancelled waiters stay here until they are skipped or swept.
+    line: VecDeque<oneshot::Sender<Turn>>,
+    /// The length at which cancelled waiters are swept, so that the queue stays within twice the live ones.
+    sweep_at: usize,
 }
 
 /// An unanswered request of the task at the front.
@@ -163,15 +169,25 @@ impl LocalQueues {
 }
 
 impl Queue {
+    fn push(&mut self) -> oneshot::Receiver<Turn> {
+        self.waiters.get_or_insert_default().push()
+    }
+
+    fn pop(&mut self) -> Option<oneshot::Sender<Turn>> {
+        self.waiters.as_mut()?.line.pop_front()
+    }
+}
+
+impl Waiters {
     const MIN_SWEEP: usize = 32;
 
     fn push(&mut self) -> oneshot::Receiver<Turn> {
-        if self.waiters.len() >= self.sweep_at.max(Self::MIN_SWEEP) {
-            self.waiters.retain(|waiter| !waiter.is_closed());
-            self.sweep_at = self.waiters.len() * 2;
+        if self.line.len() >= self.sweep_at.max(Self::MIN_SWEEP) {
+            self.line.retain(|waiter| !waiter.is_closed());
+            self.sweep_at = self.line.len() * 2;
         }
         let (sender, receiver) = oneshot::channel();
-        self.waiters.push_back(sender);
+        self.line.push_back(sender);
         receiver
     }
 }
@@ -208,7 +224,7 @@ impl Drop for Turn {
             let queues_of_backend = queues.of(backend);
             let next = queues_of_backend.get_mut(&key).and_then(|queue| {
                 queue.asking = None;
-                queue.waiters.pop_front()
+                queue.pop()
             });
             let Some(next) = next else {
                 queues_of_backend.remove(&key);
@@ -274,6 +290,8 @@ mod tests {
         for _ in 0..10_000 {
             drop(queues.enter(0, &key));
         }
-        assert!(queues.lock().get(0, &key).unwrap().waiters.len() <= 2 * Queue::MIN_SWEEP);
+        let mut queues = queues.lock();
+        let waiters = queues.get(0, &key).unwrap().waiters.as_ref().unwrap();
+        assert!(waiters.line.len() <= 2 * Waiters::MIN_SWEEP);
     }
 }
