@@ -74,23 +74,20 @@ pub async fn renewals_do_not_queue_behind_acquires<D: Database>() {
 pub async fn an_abandoned_statement_ends_on_the_server<D: Database>() {
     let server = D::start();
     let url = server.url_by(server.port());
-    let limit = Duration::from_millis(900);
+    let limit = Duration::from_millis(2_500);
     let backend = connect::<D>(url, 8, limit).await;
     make_rows(&backend, &["k"]).await;
     let row = server.lock_row("k").await;
     let asking: Vec<_> = (0..8)
         .map(|_| {
             let backend = backend.clone();
-            tokio::spawn(async move {
-                // The caller gives up long before the server answers.
-                let claim = claim("k");
-                timeout(Duration::from_millis(500), backend.try_acquire(&claim)).await.is_err()
-            })
+            tokio::spawn(async move { backend.try_acquire(&claim("k")).await.map(drop) })
         })
         .collect();
-    until("all wait for the row", async || server.waiting().await >= 8).await;
+    until("several wait for the row", async || server.waiting().await >= 4).await;
+    // The callers give up before the server answers.
     for one in asking {
-        assert!(one.await.expect("no panic"), "the row is locked");
+        one.abort();
     }
     until("no abandoned statement waits any more", async || server.waiting().await == 0).await;
     drop(row);
