@@ -31,6 +31,8 @@ struct Open<DB: Database> {
     since: Instant,
     used: Instant,
     is_prepared: bool,
+    /// Has it been used before?
+    is_reused: bool,
 }
 
 /// A connection in use. It is closed unless it is explicitly given back: a request that was dropped midway, or that
@@ -110,6 +112,7 @@ impl<DB: Database> Kept<DB> {
             open.close();
         } else {
             open.used = Instant::now();
+            open.is_reused = true;
             self.idle().push(open);
         }
     }
@@ -125,7 +128,7 @@ impl<DB: Database> Drop for Kept<DB> {
 impl<DB: Database> Open<DB> {
     fn new(connection: PoolConnection<DB>) -> Self {
         let now = Instant::now();
-        Self { connection, since: now, used: now, is_prepared: false }
+        Self { connection, since: now, used: now, is_prepared: false, is_reused: false }
     }
 
     /// Closes it at once, without a goodbye to a server that may not respond.
@@ -142,6 +145,11 @@ impl<DB: Database> Link<DB> {
     /// Are the statements prepared on this connection?
     pub(crate) fn is_prepared(&self) -> bool {
         self.open.as_ref().is_some_and(|open| open.is_prepared)
+    }
+
+    /// Was the connection opened for this use? Many are closed again after one request.
+    pub(crate) fn is_new(&self) -> bool {
+        self.open.as_ref().is_some_and(|open| !open.is_reused)
     }
 
     pub(crate) fn set_prepared(&mut self) {

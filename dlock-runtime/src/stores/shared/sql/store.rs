@@ -260,6 +260,8 @@ impl<DB: Dialect> Store<DB> {
             }
             Message::Call { call, wait } => (call, wait),
         };
+        // Preparing costs more than one statement sent whole.
+        let in_one = in_one || link.is_new();
         if !in_one && !link.is_prepared() {
             let (prepare, before) = DB::prepare(&self.prepared, self.limit);
             let reply = DB::send(link.get(), prepare).await?;
