@@ -34,7 +34,7 @@ impl Options {
     pub fn from_arguments() -> Result<Option<Self>, lexopt::Error> {
         let mut options = Self {
             plan: Plan {
-                rounds: 9,
+                rounds: 7,
                 slice: Duration::from_millis(500),
                 is_quick: false,
                 window: Duration::ZERO,

@@ -23,7 +23,7 @@ const KEY: &str = "one";
 /// So long that no holder renews while the waiters are watched.
 const LONG: Duration = Duration::from_hours(1);
 
-const MEMORY: &str = "memory, each";
+const BEYOND_FUTURE: &str = "memory beyond the future of the acquire, each";
 const SERVER: &str = "server CPU, of a core";
 const COMMANDS: &str = "commands while nothing changes";
 const OVERTAKEN: &str = "waiters overtaken";
@@ -43,7 +43,7 @@ pub fn rows() -> Vec<Row> {
     vec![
         Row::new(Family::Idle, "waiters", waiters, waiters_of_one_process)
             .needs("redis-server")
-            .at_most(1_024.0, Unit::Bytes, MEMORY),
+            .at_most(1_024.0, Unit::Bytes, BEYOND_FUTURE),
         Row::new(Family::Idle, "fair-waiters", fair, fair_waiters)
             .needs("redis-server")
             .at_most(15.0, Unit::PercentOfACore, SERVER)
@@ -93,8 +93,8 @@ async fn waiters_of_one_process(plan: Plan) -> Outcome {
     drop(held);
     let (all, future) = (number(&report, "memory"), number(&report, "future"));
     let mut figures = vec![
-        Figure::new(MEMORY, all - idle_bytes, Unit::Bytes),
-        Figure::new("of that, the future of the acquire", future, Unit::Bytes),
+        Figure::new(BEYOND_FUTURE, all - idle_bytes - future, Unit::Bytes),
+        Figure::new("the future", future, Unit::Bytes),
     ];
     figures.extend(quiet);
     Outcome::alone(figures).note(format!(

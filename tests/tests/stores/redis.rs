@@ -3,6 +3,7 @@
 mod batches;
 mod deployments;
 mod late;
+mod queues;
 mod subscriptions;
 mod tokens;
 
@@ -53,9 +54,14 @@ pub(super) fn add(trials: &mut Trials) {
     add!(batches:
         the_server_executes_five_commands_for_an_uncontended_cycle,
         callers_that_are_ready_together_share_commands,
+        requests_for_one_key_in_one_batch_are_granted_once,
         a_release_is_announced_only_if_somebody_waits,
         a_value_of_another_kind_fails_only_its_own_lock,
         cancelled_callers_leave_nothing_and_disturb_nobody,
+    );
+    add!(queues:
+        a_look_from_behind_in_a_long_queue_writes_nothing,
+        a_long_queue_is_served_in_order,
     );
     add!(deployments:
         the_version_before_and_this_one_never_both_hold,
@@ -319,7 +325,7 @@ async fn a_server_that_evicts_is_refused() {
 
 /// The permissions that the documentation of the Redis backend lists.
 const PERMISSIONS: &str = "~dlock:* &dlock:* -@all +evalsha +script|load +get +set +del \
-                           +exists +incrby +pexpire +pttl +time +publish +subscribe +unsubscribe +ping";
+                           +mget +exists +incrby +pexpire +pttl +time +publish +subscribe +unsubscribe +ping";
 
 async fn the_documented_permissions_are_enough() {
     let server = RedisServer::start();

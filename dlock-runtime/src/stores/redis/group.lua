@@ -4,8 +4,6 @@
 -- hold has a `~` before it.  A kind is `x` (exclusive), `s` (shared), or `p` and a number of permits.  A waiter's
 -- flags are `f` (fair) or `n`, and `a` if it is absent.  An exclusive holder is stored in the lock itself.  The
 -- rules are those of `lock_table/record.rs`.
-local ABSENT, KEPT, HEARTBEAT, LOOK = 400000, 10000000, 100000, 200000
-
 local VERSION = 'v1'
 
 local function is_owner(word)

@@ -22,17 +22,19 @@ macro_rules! script {
     };
 }
 
-static ACQUIRE: Source = script!(shared: "tokens.lua", "announce.lua", "acquire.lua");
+static ACQUIRE: Source = script!(shared: "free.lua", "tokens.lua", "announce.lua", "acquire.lua");
 static RENEW: Source = script!(shared: "renew.lua");
 static RELEASE: Source = script!(shared: "release.lua");
 static END: Source = script!(single: "end.lua");
-static ENTER: Source =
-    script!(single: "clock.lua", "tokens.lua", "announce.lua", "group.lua", "enter.lua");
-static STAY: Source = script!(single: "clock.lua", "group.lua", "stay.lua");
-static LEAVE: Source = script!(single: "clock.lua", "group.lua", "leave.lua");
-static FORCE_RELEASE: Source = script!(single: "clock.lua", "group.lua", "force_release.lua");
-static REVOKE: Source = script!(single: "clock.lua", "group.lua", "revoke.lua");
-static INSPECT: Source = script!(single: "clock.lua", "group.lua", "inspect.lua");
+static ENTER: Source = script!(single:
+    "clock.lua", "queue_times.lua", "glance.lua", "tokens.lua", "announce.lua", "group.lua", "enter.lua");
+static STAY: Source = script!(single: "clock.lua", "queue_times.lua", "group.lua", "stay.lua");
+static LEAVE: Source = script!(single: "clock.lua", "queue_times.lua", "group.lua", "leave.lua");
+static FORCE_RELEASE: Source =
+    script!(single: "clock.lua", "queue_times.lua", "group.lua", "force_release.lua");
+static REVOKE: Source = script!(single: "clock.lua", "queue_times.lua", "group.lua", "revoke.lua");
+static INSPECT: Source =
+    script!(single: "clock.lua", "queue_times.lua", "group.lua", "inspect.lua");
 
 /// How much longer than a ttl a tombstone is kept. A stopped server may have buffered the requests of an
 /// old connection, but when it resumes, it executes them together with the tombstone's own request.

@@ -10,6 +10,7 @@ use redis::{Commands, Connection, Script};
 /// The scripts with a clock that the test sets.
 fn acquire_script() -> Script {
     const CODE: &str = concat!(
+        include_str!("../../../../dlock-runtime/src/stores/redis/free.lua"),
         include_str!("../../../../dlock-runtime/src/stores/redis/tokens.lua"),
         include_str!("../../../../dlock-runtime/src/stores/redis/announce.lua"),
         include_str!("../../../../dlock-runtime/src/stores/redis/acquire.lua"),
