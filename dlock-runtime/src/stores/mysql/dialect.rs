@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use sqlx::mysql::MySqlDatabaseError;
 
+use crate::stores::shared::sql::kept::Ready;
 use crate::stores::shared::sql::prepared::{Call, Prepared};
 use crate::stores::shared::sql::store::Dialect;
 use crate::stores::shared::sql::{self, Reply, hex};
@@ -56,7 +57,7 @@ impl Dialect for sqlx::MySql {
     }
 
     /// Nothing is prepared.
-    fn call(call: &Call<'_>, _: bool, limit: Duration, wait: Option<Duration>) -> (String, usize) {
+    fn call(call: &Call<'_>, _: Ready, limit: Duration, wait: Option<Duration>) -> (String, usize) {
         (bounded(&call.in_one(), limit, wait.unwrap_or(limit)), 0)
     }
 

@@ -3,9 +3,11 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use sqlx::postgres::PgDatabaseError;
+use sqlx::Row;
+use sqlx::postgres::{PgConnectOptions, PgDatabaseError};
 
 use crate::key::LockKey;
+use crate::stores::shared::sql::kept::Ready;
 use crate::stores::shared::sql::prepared::{Call, Prepared};
 use crate::stores::shared::sql::store::Dialect;
 use crate::stores::shared::sql::{self, Reply, hex};
@@ -43,6 +45,10 @@ pub(crate) fn sqlstate(error: &sqlx::Error) -> Option<&str> {
 const ONE_PLAN: &str =
     "SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL enable_seqscan = off; ";
 
+/// Are these the settings of the whole session? Servers before version 12 do not have the first one.
+const SETTINGS: &str = "SELECT current_setting('plan_cache_mode', true) = 'force_generic_plan' \
+     AND current_setting('enable_seqscan') = 'off'; ";
+
 impl Dialect for sqlx::Postgres {
     const KIND: &'static str = "postgres";
     const BOUND_IS_A_STATEMENT: bool = true;
@@ -61,9 +67,18 @@ impl Dialect for sqlx::Postgres {
         format!("SET LOCAL statement_timeout = {limit}; {statements}")
     }
 
+    fn with_settings(options: &PgConnectOptions) -> Option<PgConnectOptions> {
+        let settings = [("plan_cache_mode", "force_generic_plan"), ("enable_seqscan", "off")];
+        Some(options.clone().options(settings))
+    }
+
+    fn has_settings(reply: &Reply<Self>) -> bool {
+        reply.row().is_some_and(|row| matches!(row.try_get::<Option<bool>, _>(0), Ok(Some(true))))
+    }
+
     fn call(
         call: &Call<'_>,
-        is_prepared: bool,
+        ready: Ready,
         limit: Duration,
         wait: Option<Duration>,
     ) -> (String, usize) {
@@ -74,19 +89,18 @@ impl Dialect for sqlx::Postgres {
             let _ = write!(message, "SET LOCAL lock_timeout = {}; ", wait.as_millis().max(1));
             settings += 1;
         }
-        if is_prepared {
+        if ready == Ready::Prepared {
             message.push_str(ONE_PLAN);
             settings += 2;
-            message.push_str(&call.execute());
-        } else {
-            message.push_str(&call.in_one());
         }
+        message.push_str(&if ready == Ready::Not { call.in_one() } else { call.execute() });
         (message, settings)
     }
 
     fn prepare(statements: &[Prepared], limit: Duration) -> (String, usize) {
         let prepare = statements.iter().map(Prepared::prepare).collect::<Vec<_>>().join("; ");
-        (Self::bounded(&prepare, limit), 1)
+        let (asked, bounded) = (SETTINGS, Self::bounded(&prepare, limit));
+        (format!("{asked}{bounded}"), 2)
     }
 
     fn is_unprepared(error: &sqlx::Error) -> bool {
@@ -146,8 +160,8 @@ mod tests {
     fn preparing_is_bounded() {
         let statement = Prepared::new("read", &[], "SELECT 1".to_owned());
         let (message, before) = sqlx::Postgres::prepare(&[statement], Duration::from_millis(1_500));
-        assert!(message.starts_with("SET LOCAL statement_timeout = 1500; PREPARE "), "{message}");
-        assert_eq!(before, 1);
+        assert!(message.contains("; SET LOCAL statement_timeout = 1500; PREPARE "), "{message}");
+        assert_eq!(before, 2);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use sqlx::{Postgres, Row};
 
 use super::dialect::{read_key, stored};
 use super::plain::Plain;
+use super::recent_keys::RecentKeys;
 use super::statements::Statements;
 use crate::backend::{Claim, Release};
 use crate::client_info::ClientInfo;
@@ -59,7 +60,7 @@ impl LeaseDialect for Statements {
 
     fn new(table: String) -> Self {
         let plain = Plain::new(&table);
-        Self { table, plain }
+        Self { table, plain, recent: RecentKeys::default() }
     }
 
     fn table(&self) -> &str {
@@ -105,6 +106,16 @@ impl LeaseDialect for Statements {
         claims: &[&Claim],
         how: How<'_>,
     ) -> Result<Vec<Option<Found>>, sqlx::Error> {
+        if let [claim] = claims
+            && self.recent.has(&claim.key)
+        {
+            let reply = how.send(store, Lane::Acquires, &self.plain.acquire_again(claim)).await?;
+            if let Some(row) = reply.row() {
+                self.recent.note(&claim.key);
+                return Ok(vec![Some(Found::Free(row.try_get::<i64, _>(0)?.unsigned_abs()))]);
+            }
+            self.recent.forget(&claim.key);
+        }
         let reply = how.send(store, Lane::Acquires, &self.plain.acquire(claims)).await?;
         let mut found = HashMap::with_capacity(claims.len());
         for row in reply.rows.iter().flatten() {
@@ -116,8 +127,14 @@ impl LeaseDialect for Statements {
             };
             found.insert(owner, is);
         }
-        let of = |claim: &&Claim| found.get(&*claim.owner.to_string()).copied();
-        Ok(claims.iter().map(|claim| Some(of(claim).unwrap_or(Found::Unclear))).collect())
+        let of = |claim: &&Claim| {
+            let is = found.get(&*claim.owner.to_string()).copied().unwrap_or(Found::Unclear);
+            if let Found::Free(_) = is {
+                self.recent.note(&claim.key);
+            }
+            Some(is)
+        };
+        Ok(claims.iter().map(of).collect())
     }
 
     async fn renew_each(

@@ -29,6 +29,7 @@ pub(crate) mod dialect;
 mod leases;
 mod notices;
 mod plain;
+mod recent_keys;
 pub(crate) mod row_lock;
 mod statements;
 mod watch;

@@ -20,6 +20,7 @@ const RENEW: usize = 1;
 const RELEASE: usize = 2;
 /// Where the statement for many rows is.
 const MANY: usize = 3;
+const ACQUIRE_AGAIN: usize = 2 * MANY;
 
 /// The key in an argument for many rows.
 const MANY_KEYS: &str = "convert_from(decode(asked.key, 'hex'), 'UTF8')";
@@ -43,6 +44,11 @@ impl Plain {
             ),
             Prepared::new("renew_many", &["text[]", "text[]", "bigint[]"], renew_many(table)),
             Prepared::new("release_many", &["text[]", "text[]"], release_many(table)),
+            Prepared::new(
+                "acquire_again",
+                &["text", "text", "bigint", "text"],
+                acquire_again(table),
+            ),
         ]))
     }
 
@@ -54,6 +60,11 @@ impl Plain {
     /// share it or wait for it. There is no row for an owner whose acquire was abandoned, or that came second.
     pub(super) fn acquire(&self, claims: &[&Claim]) -> Call<'_> {
         self.call(ACQUIRE, claims, &[owner, ttl, |claim| claim.client_info.to_text()])
+    }
+
+    /// Returns the token if the key has a row and is free. Otherwise [`acquire`](Self::acquire) says why not.
+    pub(super) fn acquire_again(&self, claim: &Claim) -> Call<'_> {
+        Call { statement: &self.0[ACQUIRE_AGAIN], ..self.acquire(&[claim]) }
     }
 
     /// Returns the owner of each lease that was renewed.
@@ -122,6 +133,22 @@ fn acquire(table: &str, asked: &str, key: &str) -> String {
            RETURNING owner, token) \
          SELECT owner, token, NULL::bigint FROM granted \
          UNION ALL SELECT owner, NULL, held FROM asked WHERE held IS NOT NULL"
+    )
+}
+
+/// What [`acquire`] does with a row that is free, without a plan for everything else.
+fn acquire_again(table: &str) -> String {
+    format!(
+        "UPDATE {table} SET \
+           token = greatest({NOW_MICROS}, token + 1), \
+           owner = $2, \
+           expires_at = clock_timestamp() + $3 * interval '1 microsecond', \
+           claimant = $4, \
+           lock_group = NULL \
+         WHERE lock_key = $1 AND expires_at <= clock_timestamp() \
+           AND (lock_group IS NULL OR group_until <= clock_timestamp()) \
+           AND position($2 IN gone || gone_before) = 0 \
+         RETURNING token"
     )
 }
 

@@ -14,6 +14,7 @@ use crate::lock_table::record::Micros;
 use crate::lock_table::row::{Change, LeaseRow, NewRow, Purpose};
 use crate::stores::postgres::dialect::{stored, text};
 use crate::stores::postgres::plain::Plain;
+use crate::stores::postgres::recent_keys::RecentKeys;
 use crate::stores::shared::sql_leases::LeaseStatements;
 
 /// The present time in microseconds since 1970. Not `now()`, which is when the transaction began.
@@ -37,6 +38,7 @@ const RETENTION: &str = "interval '1 minute'";
 pub(crate) struct Statements {
     pub(super) table: String,
     pub(super) plain: Plain,
+    pub(super) recent: RecentKeys,
 }
 
 impl LeaseStatements for Statements {

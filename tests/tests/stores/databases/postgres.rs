@@ -187,6 +187,49 @@ pub async fn a_replica_that_may_not_write_is_transient() {
     drop(waiter.await.expect("no panic").expect("it may write again"));
 }
 
+pub async fn a_key_that_was_held_before_is_acquired_by_a_simpler_statement() {
+    let server = Postgres::start();
+    let (one, other) = (server.backend().await, server.backend().await);
+    let claim = || Claim::new("k".into(), Duration::from_secs(30));
+    let acquire = async |backend: &backend::Postgres, claim: &Claim| {
+        backend.try_acquire(claim).await.expect("an answer")
+    };
+    let mut last = None;
+    // A connection prepares its statements at its second use.
+    for _ in 0..4 {
+        let claim = claim();
+        let Attempt::Granted { token, .. } = acquire(&one, &claim).await else { panic!("free") };
+        assert!(Some(token) > last, "{token:?} after {last:?}");
+        last = Some(token);
+        one.release(&claim, Release::default()).await.expect("an answer");
+    }
+    let held = claim();
+    assert!(matches!(acquire(&one, &held).await, Attempt::Granted { .. }));
+    let statements =
+        "SELECT query FROM pg_stat_activity WHERE query LIKE '%EXECUTE dlock_acquire%'";
+    let mut connection = PgConnection::connect(&server.0.url()).await.expect("the server runs");
+    let last: Vec<String> =
+        sqlx::query_scalar(statements).fetch_all(&mut connection).await.expect("texts");
+    let last = last.iter().find(|query| query.contains("EXECUTE dlock_acquire_again"));
+    let last = last.expect("it was executed");
+    assert!(!last.contains("enable_seqscan"), "the session has the settings: {last}");
+    one.release(&held, Release::default()).await.expect("an answer");
+
+    // Somebody else holds the key, and then its row is gone.
+    let others = claim();
+    assert!(matches!(acquire(&other, &others).await, Attempt::Granted { .. }));
+    let own = claim();
+    let attempt = acquire(&one, &own).await;
+    assert!(matches!(attempt, Attempt::Busy { expires_in: Some(_), .. }), "{attempt:?}");
+    other.release(&others, Release::default()).await.expect("an answer");
+    let attempt = acquire(&one, &own).await;
+    assert!(matches!(attempt, Attempt::Granted { .. }), "{attempt:?}");
+    one.release(&own, Release::default()).await.expect("an answer");
+    server.ask("DELETE FROM dlock_leases WHERE lock_key = 'k'").await;
+    let attempt = acquire(&one, &claim()).await;
+    assert!(matches!(attempt, Attempt::Granted { .. }), "{attempt:?}");
+}
+
 /// A proxy that assigns a server connection per transaction and keeps no session.
 struct PgBouncer {
     child: Child,

@@ -30,9 +30,18 @@ struct Open<DB: Database> {
     connection: PoolConnection<DB>,
     since: Instant,
     used: Instant,
-    is_prepared: bool,
+    ready: Ready,
     /// Has it been used before?
     is_reused: bool,
+}
+
+/// What has been done on a connection before it executes prepared statements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ready {
+    Not,
+    Prepared,
+    /// They are prepared, and the [settings](super::store::Dialect::with_settings) are those of the whole session.
+    PreparedAndSet,
 }
 
 /// A connection in use. It is closed unless it is explicitly given back: a request that was dropped midway, or that
@@ -128,7 +137,7 @@ impl<DB: Database> Drop for Kept<DB> {
 impl<DB: Database> Open<DB> {
     fn new(connection: PoolConnection<DB>) -> Self {
         let now = Instant::now();
-        Self { connection, since: now, used: now, is_prepared: false, is_reused: false }
+        Self { connection, since: now, used: now, ready: Ready::Not, is_reused: false }
     }
 
     /// Closes it at once, without a goodbye to a server that may not respond.
@@ -142,9 +151,13 @@ impl<DB: Database> Link<DB> {
         &mut self.open.as_mut().expect("the connection is only taken out at the end").connection
     }
 
+    pub(crate) fn ready(&self) -> Ready {
+        self.open.as_ref().map_or(Ready::Not, |open| open.ready)
+    }
+
     /// Are the statements prepared on this connection?
     pub(crate) fn is_prepared(&self) -> bool {
-        self.open.as_ref().is_some_and(|open| open.is_prepared)
+        self.ready() != Ready::Not
     }
 
     /// Was the connection opened for this use? Many are closed again after one request.
@@ -152,9 +165,9 @@ impl<DB: Database> Link<DB> {
         self.open.as_ref().is_some_and(|open| !open.is_reused)
     }
 
-    pub(crate) fn set_prepared(&mut self) {
+    pub(crate) fn set_ready(&mut self, ready: Ready) {
         if let Some(open) = &mut self.open {
-            open.is_prepared = true;
+            open.ready = ready;
         }
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use sqlx::pool::PoolOptions;
 use sqlx::{Connection, Database, Pool};
 
-use super::kept::{Connections, Link};
+use super::kept::{Connections, Link, Ready};
 use super::prepared::{Call, Prepared};
 use super::{Reply, explain, is_broken, is_unsent};
 use crate::backoff::Backoff;
@@ -45,12 +45,27 @@ pub(crate) trait Dialect: Database {
     /// sender may be gone. Leaves no setting behind on the connection.
     fn bounded(statements: &str, limit: Duration) -> String;
 
-    /// The message that executes a prepared statement, or the whole statement if it `is_prepared` nowhere, and how many
-    /// results come before its own. The statement is bounded as by [`bounded`](Self::bounded). With `wait`, it waits no
-    /// longer than that for any row.
+    /// Options with which a connection has the settings for prepared statements from the beginning, if there are any.
+    /// A proxy may refuse or ignore them.
+    fn with_settings(
+        options: &<Self::Connection as Connection>::Options,
+    ) -> Option<<Self::Connection as Connection>::Options> {
+        let _ = options;
+        None
+    }
+
+    /// Does the answer to [`prepare`](Self::prepare) say that the connection has these settings?
+    fn has_settings(reply: &Reply<Self>) -> bool {
+        let _ = reply;
+        false
+    }
+
+    /// The message that executes a prepared statement, or the whole statement on a connection that is not ready for
+    /// that, and how many results come before its own. The statement is bounded as by [`bounded`](Self::bounded). With
+    /// `wait`, it waits no longer than that for any row.
     fn call(
         call: &Call<'_>,
-        is_prepared: bool,
+        ready: Ready,
         limit: Duration,
         wait: Option<Duration>,
     ) -> (String, usize);
@@ -265,10 +280,12 @@ impl<DB: Dialect> Store<DB> {
         if !in_one && !link.is_prepared() {
             let (prepare, before) = DB::prepare(&self.prepared, self.limit);
             let reply = DB::send(link.get(), prepare).await?;
-            complete(reply, before + self.prepared.len())?;
-            link.set_prepared();
+            let reply = complete(reply, before + self.prepared.len())?;
+            let is_set = DB::has_settings(&reply);
+            link.set_ready(if is_set { Ready::PreparedAndSet } else { Ready::Prepared });
         }
-        let (text, before) = DB::call(call, !in_one, self.limit, wait);
+        let ready = if in_one { Ready::Not } else { link.ready() };
+        let (text, before) = DB::call(call, ready, self.limit, wait);
         let mut reply = complete(DB::send(link.get(), text).await?, before + 1)?;
         reply.rows.drain(..before);
         Ok(reply)
@@ -319,8 +336,24 @@ pub(crate) async fn connect<DB: Dialect>(
     limit: Duration,
 ) -> Result<Pool<DB>, BackendError> {
     // One connection outside the pool first: a pool hides why it cannot connect.
-    let first = tokio::time::timeout(limit, DB::Connection::connect_with(&options)).await;
-    let first = first.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+    let connect = async |options: &_| {
+        let first = tokio::time::timeout(limit, DB::Connection::connect_with(options)).await;
+        first.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+    };
+    let (options, first) = match DB::with_settings(&options) {
+        None => {
+            let first = connect(&options).await;
+            (options, first)
+        }
+        Some(set) => match connect(&set).await {
+            // A proxy that refuses the settings, perhaps.
+            Err(error) if error.as_database_error().is_some() => {
+                let first = connect(&options).await;
+                (options, first)
+            }
+            first => (set, first),
+        },
+    };
     let unreachable = |error| {
         let what = format!("cannot connect to {} at {address}", DB::KIND);
         explain(&what, error, DB::is_transient).not_sent()
