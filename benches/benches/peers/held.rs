@@ -109,8 +109,17 @@ async fn measure(plan: Plan, order: Order, mut probe: impl FnMut() -> Reading + 
 /// The work of the process.
 pub async fn work(order: Order) {
     let registry = Arc::new(crate::dlock::registry(&order.url).await);
-    // Connections and buffers.
-    registry.lock("first").run(std::future::ready(())).await.expect("the lock");
+    // Connections and buffers: as many as the leases will need.
+    let warm = (0..TASKS).map(|task| {
+        let registry = Arc::clone(&registry);
+        tokio::spawn(async move {
+            for _ in 0..20 {
+                let lock = registry.lock(format!("warm:{task}"));
+                lock.run(std::future::ready(())).await.expect("the lock");
+            }
+        })
+    });
+    join_all(warm.collect::<Vec<_>>()).await.into_iter().for_each(|task| task.expect("no panic"));
     let (began, before) = (Instant::now(), usage::resident_bytes());
     let tasks = (0..TASKS).map(|task| {
         let registry = Arc::clone(&registry);

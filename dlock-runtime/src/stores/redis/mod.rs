@@ -54,13 +54,13 @@ use self::copies::Copies;
 use self::counters::Counters;
 use self::names::Names;
 use self::scripts::{Acquired, EnteredAnswer, InspectAnswer};
-use self::server::Lane;
+use self::server::{Lane, Server};
 use self::servers::Servers;
 use self::step::Step;
 use self::subscriptions::Subscriptions;
 use crate::backend::{
-    AsyncBackend, Attempt, Capabilities, Claim, Holder, LockState, Mode, Release, Released,
-    Renewal, SetAttempt, Watch, validity_of,
+    Answer, Answers, AsyncBackend, Attempt, Capabilities, Claim, Holder, LockState, Mode, Release,
+    Released, Renewal, SetAttempt, Watch, validity_of,
 };
 use crate::error::BackendError;
 use crate::key::LockKey;
@@ -185,6 +185,18 @@ impl Redis {
         (replicas > 0).then_some(Copies { replicas, has_written })
     }
 
+    /// Renews exclusive leases on one server. They are due together, so they need not be gathered.
+    async fn renew_together(
+        &self,
+        server: &Server,
+        claims: &[Claim],
+    ) -> Vec<Result<Renewal, BackendError>> {
+        let steps = claims.iter().map(|claim| scripts::renew(&self.names(&claim.key), claim));
+        let answers = server.send_all(Lane::Keep, steps.collect()).await;
+        let answers = claims.iter().zip(answers);
+        answers.map(|(claim, answer)| Ok(renewed(claim, requests::read(answer?.value)?))).collect()
+    }
+
     async fn state(&self, key: LockKey) -> Result<LockState, BackendError> {
         let names = self.names(&key);
         let answer: InspectAnswer = self.send(&names, scripts::inspect(&names), None).await?;
@@ -222,9 +234,18 @@ impl AsyncBackend for Redis {
             Mode::Shared | Mode::Permits(_) => scripts::stay(&names, claim),
         };
         let copies = self.copies(|value| *value == Value::Int(1));
-        match self.send(&names, step, copies).await? {
-            1_u8 => Ok(Renewal::Renewed { validity: validity_of(claim.ttl) }),
-            _ => Ok(Renewal::NotHeld),
+        Ok(renewed(claim, self.send(&names, step, copies).await?))
+    }
+
+    fn renew_many<'a>(&'a self, claims: &'a [Claim]) -> Answers<'a, Renewal> {
+        let are_exclusive = claims.iter().all(|claim| claim.mode == Mode::Exclusive);
+        match &self.0.servers {
+            Servers::One(server) if are_exclusive && self.0.replicas == 0 => {
+                Answers::from_future(self.renew_together(server, claims))
+            }
+            _ => {
+                Answers::each(claims, |claim| Answer::from_future(AsyncBackend::renew(self, claim)))
+            }
         }
     }
 
@@ -268,6 +289,14 @@ impl AsyncBackend for Redis {
     async fn force_release(&self, key: &LockKey) -> Result<bool, BackendError> {
         let names = self.names(key);
         self.send(&names, scripts::force_release(&names), None).await
+    }
+}
+
+/// The answer to a renewal.
+fn renewed(claim: &Claim, answer: u8) -> Renewal {
+    match answer {
+        1 => Renewal::Renewed { validity: validity_of(claim.ttl) },
+        _ => Renewal::NotHeld,
     }
 }
 

@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use redis::Client;
 
 use super::copies::{CopiedWrites, Copies};
@@ -19,7 +20,7 @@ use super::topology::{self, Topology};
 use crate::backend::MAX_LISTED;
 use crate::error::BackendError;
 use crate::key::LockKey;
-use crate::stores::shared::batcher::Batcher;
+use crate::stores::shared::batcher::{Batcher, Carrier as _};
 
 pub(in crate::stores) struct Server {
     acquires: Connection,
@@ -112,6 +113,17 @@ impl Server {
             None => self.connection(lane).batcher.send(step).await,
             Some(copies) => self.copied(lane).send(&step, false, copies).await,
         }
+    }
+
+    /// Sends these requests at once, without waiting for others. Answers each, in their order.
+    pub(super) async fn send_all(&self, lane: Lane, mut steps: Vec<Step>) -> Vec<Answer> {
+        let carrier = self.connection(lane).batcher.carrier();
+        let mut messages = vec![];
+        while !steps.is_empty() {
+            let rest = steps.split_off(steps.len().min(Requests::MOST));
+            messages.push(carrier.carry(std::mem::replace(&mut steps, rest)));
+        }
+        join_all(messages).await.into_iter().flatten().collect()
     }
 
     /// Sends a request that the server is asked to answer for a slot that is being moved to it.

@@ -1,7 +1,7 @@
 //! A lost lease is noticed, and the body is treated according to `on_lost`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -98,20 +98,23 @@ async fn a_release_reports_a_lost_lease(context: Context) -> Finding {
 }
 
 /// The holder cannot renew. The body of the next holder must start after the last poll of the first.
+///
+/// The system may stop a thread between the check of the lease and the poll behind it, which no check can prevent. So
+/// one late poll is no finding. The next one is: the check before it came after the other body began.
 async fn no_body_runs_beyond_its_validity(context: Context) -> Finding {
     let (registry, store) = context.intercepted().await?;
     let other = context.registry().await?;
     let key = context.key("k");
     let inside = Arc::new(AtomicBool::new(false));
-    let overlapped = Arc::new(AtomicBool::new(false));
+    let late_polls = Arc::new(AtomicUsize::new(0));
     store.fail(Call::Renew);
     let ttl = ttl(&context).await?;
     let first = {
-        let (inside, overlapped) = (Arc::clone(&inside), Arc::clone(&overlapped));
+        let (inside, late_polls) = (Arc::clone(&inside), Arc::clone(&late_polls));
         registry.lock(&key).ttl(ttl).run(async move {
             loop {
                 if inside.load(Ordering::SeqCst) {
-                    overlapped.store(true, Ordering::SeqCst);
+                    late_polls.fetch_add(1, Ordering::SeqCst);
                 }
                 tokio::task::yield_now().await;
                 tokio::time::sleep(Duration::from_millis(1)).await;
@@ -135,7 +138,8 @@ async fn no_body_runs_beyond_its_validity(context: Context) -> Finding {
         matches!(first, Err(LockError::Lost { completed: false, .. })),
         "a hold that could not be renewed ended with {first:?}"
     );
-    ensure!(!overlapped.load(Ordering::SeqCst), "two bodies ran at once");
+    let late_polls = late_polls.load(Ordering::SeqCst);
+    ensure!(late_polls < 2, "two bodies ran at once: the first was polled {late_polls} times");
     Ok(())
 }
 
