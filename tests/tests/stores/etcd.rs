@@ -1,5 +1,7 @@
 //! etcd on real servers.
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use dlock_runtime::backend::{Attempt, Backend, Claim, Etcd, Release, Released, Renewal};
@@ -28,6 +30,7 @@ pub(super) fn add(trials: &mut Trials) {
         claims_of_one_key_have_growing_tokens,
         a_revoked_hold_does_not_pass_on_its_lease,
         the_version_before_shares_the_queue,
+        nobody_enters_beside_another_while_the_network_fails,
         a_release_wakes_one_of_two_hundred_waiters,
         holders_and_waiters_survive_a_restart,
         a_dead_server_fails_callers_at_their_deadline_and_ends_the_hold,
@@ -388,6 +391,95 @@ async fn the_version_before_shares_the_queue() {
     assert!(!is_renewed(&store, &claim).await);
     assert_eq!(releases(&store, &claim).await, Released::Released);
     assert_eq!(left(&server), (0, 0));
+}
+
+/// Who is inside, and the last token that was.
+#[derive(Default)]
+struct Room {
+    occupied: AtomicBool,
+    last: Mutex<Option<FencingToken>>,
+    entered: AtomicUsize,
+}
+
+/// Leaves the room when it is dropped, whether or not the body was completed.
+struct Inside<'a>(&'a Room);
+
+impl Room {
+    fn enter(&self, token: FencingToken) -> Inside<'_> {
+        assert!(!self.occupied.swap(true, Ordering::SeqCst), "two are inside");
+        let last = self.last.lock().expect("no panic").replace(token);
+        assert!(last < Some(token), "{token:?} after {last:?}");
+        self.entered.fetch_add(1, Ordering::SeqCst);
+        Inside(self)
+    }
+}
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        self.0.occupied.store(false, Ordering::SeqCst);
+    }
+}
+
+/// Acquires are dropped, answers are lost, and connections break, while leases pass from hand to hand.
+async fn nobody_enters_beside_another_while_the_network_fails() {
+    const KEYS: usize = 3;
+    const TASKS: usize = 8;
+    let server = EtcdServer::start();
+    let rooms: Arc<[Room; KEYS]> = Arc::default();
+    let (mut proxies, mut tasks) = (vec![], vec![]);
+    let ended = Arc::new(AtomicBool::new(false));
+    for _ in 0..2 {
+        let proxy = Proxy::start(server.port()).await;
+        let registry = registry(&format!("etcd://127.0.0.1:{}", proxy.port())).await;
+        proxies.push(proxy);
+        for task in 0..TASKS {
+            let (registry, rooms, ended) =
+                (registry.clone(), Arc::clone(&rooms), Arc::clone(&ended));
+            tasks.push(tokio::spawn(async move {
+                for turn in 0.. {
+                    if ended.load(Ordering::SeqCst) {
+                        return;
+                    }
+                    let at = (turn + task) % KEYS;
+                    // Some only try, and some do not wait for the answer.
+                    let wait = Duration::from_millis([0, 5, 500][(turn / KEYS + task) % 3]);
+                    let lock =
+                        registry.lock(format!("k{at}")).ttl(LONG).wait(wait).fair(turn % 2 == 0);
+                    let acquire = tokio::time::timeout(Duration::from_millis(700), lock.acquire());
+                    if let Ok(Ok(guard)) = acquire.await {
+                        let inside = rooms[at].enter(guard.fencing_token());
+                        tokio::select! {
+                            () = sleep(Duration::from_millis(2)) => {}
+                            _ = guard.lost() => {}
+                        }
+                        drop(inside);
+                        let _ = guard.release().await;
+                    }
+                }
+            }));
+        }
+    }
+    for round in 0..12_usize {
+        sleep(Duration::from_millis(200)).await;
+        let proxy = &mut proxies[round % 2];
+        match round % 3 {
+            0 => proxy.stall_answers(),
+            1 => proxy.cut().await,
+            _ => proxy.stall(),
+        }
+        sleep(Duration::from_millis(if round % 4 == 3 { 1_200 } else { 150 })).await;
+        proxy.heal().await;
+    }
+    ended.store(true, Ordering::SeqCst);
+    for task in tasks {
+        task.await.expect("no panic");
+    }
+    for room in rooms.iter() {
+        let entered = room.entered.load(Ordering::SeqCst);
+        assert!(entered > 20, "{entered} have been inside");
+    }
+    // What was abandoned is undone long before its lease ends.
+    until("no key is left", || left(&server).0 == 0).await;
 }
 
 async fn a_release_wakes_one_of_two_hundred_waiters() {
