@@ -31,6 +31,7 @@ pub(super) fn add(trials: &mut Trials) {
         a_revoked_hold_does_not_pass_on_its_lease,
         the_version_before_shares_the_queue,
         nobody_enters_beside_another_while_the_network_fails,
+        renewals_share_reads_but_not_answers,
         a_release_wakes_one_of_two_hundred_waiters,
         holders_and_waiters_survive_a_restart,
         a_dead_server_fails_callers_at_their_deadline_and_ends_the_hold,
@@ -391,6 +392,42 @@ async fn the_version_before_shares_the_queue() {
     assert!(!is_renewed(&store, &claim).await);
     assert_eq!(releases(&store, &claim).await, Released::Released);
     assert_eq!(left(&server), (0, 0));
+}
+
+async fn renewals_share_reads_but_not_answers() {
+    const CLAIMS: usize = 64;
+    let server = EtcdServer::start();
+    let proxy = Proxy::start(server.port()).await;
+    let url = format!("etcd://127.0.0.1:{}", proxy.port());
+    let store = Etcd::connect(&url).await.expect("the server runs");
+    let claims: Vec<_> = (0..CLAIMS).map(|at| claim(&format!("k{at}"))).collect();
+    let granted = join_all(claims.iter().map(|claim| tries(&store, claim))).await;
+    assert!(granted.iter().all(Option::is_some), "{granted:?}");
+    let renew = || Backend::renew_many(&store, &claims).all(CLAIMS);
+    let before = requests(&server);
+    for answer in renew().await {
+        assert!(matches!(answer, Ok(Renewal::Renewed { .. })), "{answer:?}");
+    }
+    let sent = requests(&server) - before;
+    assert!(sent <= 64 + 24, "{sent} requests");
+    // One key is deleted, and the lease of another one is revoked.
+    assert!(Backend::force_release(&store, &claims[1].key).await.expect("an answer"));
+    let shown = server.ctl(&["get", "dlock/k2/", "--prefix", "--write-out", "json"]);
+    let (_, rest) = shown.split_once("\"lease\":").expect("it has a lease");
+    let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    let lease: i64 = digits.parse().expect("a number");
+    let _ = server.ctl(&["lease", "revoke", &format!("{lease:x}")]);
+    for (at, answer) in renew().await.into_iter().enumerate() {
+        let is_held = matches!(answer, Ok(Renewal::Renewed { .. }));
+        let is_lost = matches!(answer, Ok(Renewal::NotHeld));
+        assert!(if at == 1 || at == 2 { is_lost } else { is_held }, "{at}: {answer:?}");
+    }
+    // Without an answer, nothing is known.
+    proxy.stall_answers();
+    for answer in renew().await {
+        assert!(answer.is_err(), "{answer:?}");
+    }
+    proxy.resume();
 }
 
 /// Who is inside, and the last token that was.

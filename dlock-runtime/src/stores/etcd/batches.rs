@@ -1,4 +1,5 @@
-//! Puts and deletions of keys: those of independent callers that are ready at the same moment go out in one transaction.
+//! Puts, deletions and reads of keys: those of independent callers that are ready at the same moment go out in one
+//! transaction.
 //!
 //! A transaction of transactions is executed as a whole, or refused as a whole: the end of one lease refuses the keys of
 //! all. Nothing was executed then, and each caller's request is sent again by itself.
@@ -16,7 +17,7 @@ use etcd_client::{
 };
 use futures_util::future::{join, join_all};
 
-use super::calls::{Calls, OwnKey, one_of_queue};
+use super::calls::{Calls, OwnKey, Stored, one_of_queue, stored};
 use super::failure::{code, is_refusal, status};
 use crate::error::BackendError;
 use crate::stores::shared::batcher::Carrier;
@@ -68,6 +69,9 @@ pub(super) struct Exit {
     pub(super) own: String,
     pub(super) value: String,
 }
+
+/// Carries the names of keys to read.
+pub(super) struct Looks(pub(super) Arc<Calls>);
 
 /// Carries entries.
 pub(super) struct Entries(pub(super) Arc<Calls>);
@@ -173,6 +177,41 @@ impl Carrier for Exits {
     }
 }
 
+impl Carrier for Looks {
+    type Request = String;
+    type Answer = Result<Option<Stored>, BackendError>;
+
+    const MOST: usize = MOST;
+    const MOST_BYTES: usize = MOST_BYTES;
+    // A renewal does not wait long for others.
+    const ENOUGH: usize = 16;
+    const MOST_IN_FLIGHT: usize = 4;
+
+    fn limit(&self) -> Duration {
+        LIMIT
+    }
+
+    fn size(key: &String) -> usize {
+        key.len() + 32
+    }
+
+    async fn carry_one(&self, key: String) -> Self::Answer {
+        self.0.one(&key).await
+    }
+
+    async fn carry(&self, keys: Vec<String>) -> Vec<Self::Answer> {
+        match self.0.all_of(&keys).await {
+            Ok(Some(found)) => found.into_iter().map(Ok).collect(),
+            Ok(None) => join_all(keys.into_iter().map(|key| self.carry_one(key))).await,
+            Err(error) => keys.iter().map(|_| Err(error.clone())).collect(),
+        }
+    }
+
+    fn failed(error: BackendError) -> Self::Answer {
+        Err(error)
+    }
+}
+
 impl Entry {
     fn transaction(&self) -> Txn {
         let Self { queue, own, value, lease, when } = self;
@@ -241,25 +280,46 @@ impl Calls {
         &self,
         parts: impl Iterator<Item = Txn>,
     ) -> Result<Option<Vec<Part>>, BackendError> {
-        let parts: Vec<_> = parts.map(TxnOp::txn).collect();
-        let sent = parts.len();
-        let answer = match self.transact(Txn::new().and_then(parts)).await? {
+        let parts = parts.map(TxnOp::txn).collect();
+        self.execute(parts, |revision, answer| match answer {
+            TxnOpResponse::Txn(part) => Some(Part { revision, ..Part::of(&part) }),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Reads several keys. `None` if the servers refused it, perhaps because of one of them.
+    async fn all_of(&self, keys: &[String]) -> Result<Option<Vec<Option<Stored>>>, BackendError> {
+        let reads = keys.iter().map(|key| TxnOp::get(key.as_str(), None)).collect();
+        self.execute(reads, |_, answer| match answer {
+            TxnOpResponse::Get(mut found) => Some(found.take_kvs().into_iter().next().map(stored)),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Executes these operations as one transaction, and reads the answer to each, given the revision of the store
+    /// after all of them.
+    async fn execute<T>(
+        &self,
+        operations: Vec<TxnOp>,
+        read: impl Fn(i64, TxnOpResponse) -> Option<T>,
+    ) -> Result<Option<Vec<T>>, BackendError> {
+        let sent = operations.len();
+        let answer = match self.transact(Txn::new().and_then(operations)).await? {
             Ok(answer) => answer,
             Err(error) if is_refusal(&error) => return Ok(None),
             Err(error) => return Err(self.failed(error)),
         };
         let Part { answers, revision, .. } = Part::of(&answer);
-        let parts = answers.iter().filter_map(|answer| match answer {
-            TxnOpResponse::Txn(part) => Some(Part { revision, ..Part::of(part) }),
-            _ => None,
-        });
-        let parts: Vec<_> = parts.collect();
-        if parts.len() != sent {
+        let read: Vec<_> =
+            answers.into_iter().filter_map(|answer| read(revision, answer)).collect();
+        if read.len() != sent {
             let problem =
                 format!("etcd at {}: the answer to a transaction is incomplete", self.hosts);
             return Err(BackendError::transient(problem));
         }
-        Ok(Some(parts))
+        Ok(Some(read))
     }
 }
 

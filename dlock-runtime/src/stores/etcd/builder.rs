@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use etcd_client::{Client, ConnectOptions};
 
-use super::batches::{Entries, Exits};
+use super::batches::{Entries, Exits, Looks};
 use super::calls::Calls;
 use super::failure::explain;
 use super::leases::Leases;
@@ -128,6 +128,7 @@ impl EtcdBuilder {
         Ok(Etcd(Arc::new(Inner {
             entries: Batcher::new(Entries(Arc::clone(&calls))),
             exits: Batcher::new(Exits(Arc::clone(&calls))),
+            looks: Batcher::new(Looks(Arc::clone(&calls))),
             calls,
             prefix: self.prefix,
             stale_leader,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use etcd_client::{
-    Client, Compare, CompareOp, Error, Event, EventType, GetOptions, GetResponse,
+    Client, Compare, CompareOp, Error, Event, EventType, GetOptions, GetResponse, KeyValue,
     LeaseGrantOptions, PutOptions, ResponseHeader, SortOrder, SortTarget, Txn, TxnOp, TxnResponse,
     WatchFilterType, WatchOptions,
 };
@@ -309,13 +309,7 @@ impl Calls {
 
     async fn stored(&self, key: &str, which: GetOptions) -> Result<Vec<Stored>, BackendError> {
         let mut answer = self.get(key, Some(which)).await?;
-        let stored = answer.take_kvs().into_iter().map(|pair| Stored {
-            key: pair.key().to_vec(),
-            value: pair.value().to_vec(),
-            revision: pair.create_revision(),
-            lease: pair.lease(),
-        });
-        Ok(stored.collect())
+        Ok(answer.take_kvs().into_iter().map(stored).collect())
     }
 
     /// Deletes a key. The answer is false if it did not exist.
@@ -347,6 +341,12 @@ impl Calls {
         })
         .await
     }
+}
+
+pub(super) fn stored(pair: KeyValue) -> Stored {
+    let (revision, lease) = (pair.create_revision(), pair.lease());
+    let (key, value) = pair.into_key_value();
+    Stored { key, value, revision, lease }
 }
 
 /// All keys of a queue, in the order in which they were created.

@@ -25,7 +25,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::batches::{Entries, Exit, Exits, When};
+use self::batches::{Entries, Exit, Exits, Looks, When};
 pub use self::builder::EtcdBuilder;
 use self::calls::{Calls, Kept};
 use self::leases::{Leases, Returned};
@@ -55,6 +55,8 @@ struct Inner {
     entries: Batcher<Entries>,
     /// Deletions of keys. They do not wait for puts.
     exits: Batcher<Exits>,
+    /// Reads of keys.
+    looks: Batcher<Looks>,
     prefix: String,
     /// How long a deposed leader may go on renewing leases beside its successor.
     stale_leader: Duration,

@@ -237,7 +237,7 @@ impl Etcd {
 
     /// Whether the claim's key exists as the claim put it, under this lease.
     pub(super) async fn is_there(&self, names: &Names, lease: i64) -> Result<bool, BackendError> {
-        let stored = self.0.calls.one(&names.own).await?;
+        let stored = self.0.looks.send(names.own.clone()).await?;
         Ok(stored
             .is_some_and(|stored| stored.value == names.value.as_bytes() && stored.lease == lease))
     }
