@@ -2,7 +2,13 @@
 
 #[cfg(any(feature = "zookeeper", feature = "etcd"))]
 pub(crate) mod addresses;
-#[cfg(any(feature = "redis", feature = "postgres", feature = "mysql", feature = "zookeeper"))]
+#[cfg(any(
+    feature = "redis",
+    feature = "postgres",
+    feature = "mysql",
+    feature = "zookeeper",
+    feature = "etcd"
+))]
 pub(crate) mod batcher;
 #[cfg(any(feature = "redis", feature = "postgres", feature = "mysql"))]
 pub(crate) mod doubt;

@@ -5,15 +5,17 @@ use std::time::Duration;
 
 use etcd_client::{Client, ConnectOptions};
 
+use super::batches::{Entries, Exits, Looks};
 use super::calls::Calls;
 use super::failure::explain;
+use super::leases::Leases;
 use super::login::Login;
-use super::names::lease_ids;
+use super::names::random_lease;
 use super::{Etcd, Inner};
 use crate::backoff::Backoff;
 use crate::error::BackendError;
-use crate::owner::OwnerId;
 use crate::stores::shared::addresses::{NOT_CREDENTIALS, UrlParts, checked_hosts, decoded};
+use crate::stores::shared::batcher::Batcher;
 use crate::stores::shared::in_flight_limit::InFlightLimit;
 use crate::stores::shared::outage::Outage;
 use crate::stores::shared::tombstones::Tombstones;
@@ -122,8 +124,18 @@ impl EtcdBuilder {
         let stale_leader = self.election_timeout + self.election_timeout / 10;
         // At least half of a renewed lease must remain.
         let min_ttl = min_ttl.max(Duration::from_secs((stale_leader * 2).as_secs() + 1));
-        let tombstones = Tombstones::default();
-        Ok(Etcd(Arc::new(Inner { calls, prefix: self.prefix, stale_leader, min_ttl, tombstones })))
+        let calls = Arc::new(calls);
+        Ok(Etcd(Arc::new(Inner {
+            entries: Batcher::new(Entries(Arc::clone(&calls))),
+            exits: Batcher::new(Exits(Arc::clone(&calls))),
+            looks: Batcher::new(Looks(Arc::clone(&calls))),
+            calls,
+            prefix: self.prefix,
+            stale_leader,
+            min_ttl,
+            leases: Leases::default(),
+            tombstones: Tombstones::default(),
+        })))
     }
 }
 
@@ -162,7 +174,7 @@ async fn shortest_lease_within(calls: &Calls, limit: Duration) -> Result<Duratio
 
 /// The shortest lease that the servers grant. They raise shorter ones to it.
 async fn shortest_lease(calls: &Calls) -> Result<Duration, BackendError> {
-    let [lease, _] = lease_ids(&OwnerId::random());
+    let lease = random_lease();
     calls.grant(lease, 1).await?;
     let [granted, _] = calls.times(lease).await?;
     calls.revoke(lease).await?;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use etcd_client::{
     Client, Compare, CompareOp, Error, Event, EventType, GetOptions, GetResponse, KeyValue,
-    LeaseGrantOptions, PutOptions, ResponseHeader, SortOrder, SortTarget, Txn, TxnOp,
-    TxnOpResponse, TxnResponse, WatchFilterType, WatchOptions,
+    LeaseGrantOptions, PutOptions, ResponseHeader, SortOrder, SortTarget, Txn, TxnOp, TxnResponse,
+    WatchFilterType, WatchOptions,
 };
 
 use super::failure::{code, explain, is_of_transport, is_unknown_login, is_unreachable, status};
@@ -31,6 +31,7 @@ pub(super) struct Calls {
 }
 
 /// A claim's own key in its queue.
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct OwnKey {
     pub(super) revision: i64,
     pub(super) is_first: bool,
@@ -139,7 +140,7 @@ impl Calls {
         self.hosts.contains(',')
     }
 
-    fn failed(&self, error: Error) -> BackendError {
+    pub(super) fn failed(&self, error: Error) -> BackendError {
         explain(&self.hosts, "failed", &error).with_source(error)
     }
 
@@ -203,39 +204,6 @@ impl Calls {
         }
     }
 
-    /// Puts a key under its lease if it does not exist, and reads the first key of the queue.
-    pub(super) async fn put_in_queue(
-        &self,
-        own: &str,
-        value: &str,
-        lease: i64,
-        queue: &str,
-    ) -> Result<OwnKey, BackendError> {
-        let first = || TxnOp::get(queue, Some(one_of_queue(SortOrder::Ascend)));
-        let put = TxnOp::put(own, value, Some(PutOptions::new().with_lease(lease)));
-        let transaction = Txn::new()
-            .when([Compare::create_revision(own, CompareOp::Equal, 0)])
-            .and_then([put, first()])
-            .or_else([TxnOp::get(own, None), first()]);
-        let answer = match self.transact(transaction).await? {
-            // The lease ended before the key was put.
-            Err(error) if status(&error) == Some(code::NOT_FOUND) => return Err(self.lapsed()),
-            answer => answer.map_err(|error| self.failed(error))?,
-        };
-        let put_at = answer.header().map(ResponseHeader::revision);
-        let mut parts = answer.op_responses().into_iter();
-        let revision = match parts.next() {
-            Some(TxnOpResponse::Get(own)) => own.kvs().first().map(KeyValue::create_revision),
-            _ => put_at,
-        };
-        let head = match parts.next() {
-            Some(TxnOpResponse::Get(head)) => head.kvs().first().map(KeyValue::create_revision),
-            _ => None,
-        };
-        let revision = revision.ok_or_else(|| self.lapsed())?;
-        Ok(OwnKey { revision, is_first: head == Some(revision) })
-    }
-
     /// The key right before this revision, and the revision of the store at which it was read.
     pub(super) async fn predecessor(
         &self,
@@ -296,10 +264,9 @@ impl Calls {
         Err(BackendError::transient(format!("etcd at {} ended a watch", self.hosts)))
     }
 
-    /// The value of a key.
-    pub(super) async fn value(&self, key: &str) -> Result<Option<Vec<u8>>, BackendError> {
-        let answer = self.get(key, None).await?;
-        Ok(answer.kvs().first().map(|pair| pair.value().to_vec()))
+    /// One key.
+    pub(super) async fn one(&self, key: &str) -> Result<Option<Stored>, BackendError> {
+        Ok(self.stored(key, GetOptions::new()).await?.into_iter().next())
     }
 
     /// Deletes a key if it has this value.
@@ -342,13 +309,7 @@ impl Calls {
 
     async fn stored(&self, key: &str, which: GetOptions) -> Result<Vec<Stored>, BackendError> {
         let mut answer = self.get(key, Some(which)).await?;
-        let stored = answer.take_kvs().into_iter().map(|pair| Stored {
-            key: pair.key().to_vec(),
-            value: pair.value().to_vec(),
-            revision: pair.create_revision(),
-            lease: pair.lease(),
-        });
-        Ok(stored.collect())
+        Ok(answer.take_kvs().into_iter().map(stored).collect())
     }
 
     /// Deletes a key. The answer is false if it did not exist.
@@ -369,7 +330,10 @@ impl Calls {
         answer.await?.map_err(|error| self.failed(error))
     }
 
-    async fn transact(&self, transaction: Txn) -> Result<Result<TxnResponse, Error>, BackendError> {
+    pub(super) async fn transact(
+        &self,
+        transaction: Txn,
+    ) -> Result<Result<TxnResponse, Error>, BackendError> {
         self.ask(|| {
             let mut client = self.client.kv_client();
             let transaction = transaction.clone();
@@ -379,12 +343,18 @@ impl Calls {
     }
 }
 
+pub(super) fn stored(pair: KeyValue) -> Stored {
+    let (revision, lease) = (pair.create_revision(), pair.lease());
+    let (key, value) = pair.into_key_value();
+    Stored { key, value, revision, lease }
+}
+
 /// All keys of a queue, in the order in which they were created.
 fn whole_queue() -> GetOptions {
     GetOptions::new().with_prefix().with_sort(SortTarget::Create, SortOrder::Ascend)
 }
 
 /// The first key of a queue, or with the other order the last one.
-fn one_of_queue(order: SortOrder) -> GetOptions {
+pub(super) fn one_of_queue(order: SortOrder) -> GetOptions {
     GetOptions::new().with_prefix().with_sort(SortTarget::Create, order).with_limit(1)
 }

@@ -46,6 +46,12 @@ pub(super) fn is_unknown_login(error: &Error) -> bool {
             .any(|words| message(error).contains(words))
 }
 
+/// Whether the servers refused a transaction because of what is in it, and executed nothing.
+pub(super) fn is_refusal(error: &Error) -> bool {
+    status(error) == Some(code::NOT_FOUND)
+        || (matches!(error, Error::GRpcStatus(_)) && is_permanent(error))
+}
+
 /// Whether a retry cannot help.
 fn is_permanent(error: &Error) -> bool {
     match error {

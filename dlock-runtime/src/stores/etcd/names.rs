@@ -1,4 +1,4 @@
-//! The stored form: the keys of a queue, their values, and the ids of their leases.
+//! The stored form: the keys of a queue, their values, and the ids of leases.
 //!
 //! Other versions of this crate read it, so it must not change.
 
@@ -19,7 +19,6 @@ pub(super) struct Names {
     pub(super) queue: String,
     pub(super) own: String,
     pub(super) value: String,
-    pub(super) lease: i64,
 }
 
 /// What the value of a key says. Whatever cannot be read is `None`.
@@ -34,8 +33,7 @@ impl Names {
         let queue = queue(prefix, &claim.key);
         let own = format!("{queue}{}{}", mode_tag(claim.mode), claim.owner);
         let value = format!("{} {}", claim.owner, claim.client_info.to_text());
-        let [lease, _] = lease_ids(&claim.owner);
-        Self { queue, own, value, lease }
+        Self { queue, own, value }
     }
 
     /// The value after a revocation.
@@ -101,12 +99,16 @@ fn mode_of(name: &[u8]) -> Mode {
     mode_at_start(std::str::from_utf8(name).unwrap_or_default())
 }
 
-/// Two lease ids from an owner's random bits: one for its acquire, one for the rest of its `min_hold`.
-pub(super) fn lease_ids(owner: &OwnerId) -> [i64; 2] {
+/// The id of a lease that no other claim has or had.
+pub(super) fn random_lease() -> i64 {
+    // Lease ids are positive.
+    rand::random_range(1..=i64::MAX)
+}
+
+/// The id of the lease for the rest of a `min_hold`, from the owner's random bits: a repeated release finds it.
+pub(super) fn kept_lease(owner: &OwnerId) -> i64 {
     let bits = u128::from_be_bytes(*owner.as_bytes());
-    // Lease ids are positive, so one bit of each half is not used.
-    let id = |half: u128| i64::try_from((half & u128::from(u64::MAX)) >> 1).unwrap_or(1).max(1);
-    [id(bits >> 64), id(bits)]
+    i64::try_from((bits & u128::from(u64::MAX)) >> 1).unwrap_or(1).max(1)
 }
 
 #[cfg(test)]
@@ -161,10 +163,11 @@ mod tests {
     }
 
     #[test]
-    fn lease_ids_are_positive_and_come_from_the_owner() {
+    fn lease_ids_are_positive() {
         let owner = OwnerId::parse(OWNER).unwrap();
-        assert_eq!(lease_ids(&owner), [0x4000_0000_0000_0003, 4]);
-        assert_eq!(lease_ids(&OwnerId::from_bytes([0; 16])), [1, 1]);
-        assert_eq!(lease_ids(&OwnerId::from_bytes([0xff; 16])), [i64::MAX, i64::MAX]);
+        assert_eq!(kept_lease(&owner), 4);
+        assert_eq!(kept_lease(&OwnerId::from_bytes([0; 16])), 1);
+        assert_eq!(kept_lease(&OwnerId::from_bytes([0xff; 16])), i64::MAX);
+        assert!(random_lease() > 0 && random_lease() != random_lease());
     }
 }
