@@ -78,6 +78,7 @@ pub(super) fn add(trials: &mut Trials) {
         a_replica_that_may_not_write_is_transient,
         preparing_ends_on_the_server,
         a_key_that_was_held_before_is_acquired_by_a_simpler_statement,
+        idle_rows_are_deleted_in_pieces_and_around_locked_ones,
     );
     on_one!(first_missing(&["pgbouncer", "postgres"]), postgres:
         a_transaction_pooling_proxy_works,

@@ -32,6 +32,11 @@ pub(crate) fn read_key(text: &str) -> LockKey {
 
 /// A text literal that is independent of `standard_conforming_strings` and of the encoding.
 pub(crate) fn text(value: &str) -> String {
+    // Decoding costs the server more than the rest of a statement's arguments. These characters need none.
+    let is_plain = |byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'\'' | b'\\');
+    if value.bytes().all(is_plain) {
+        return format!("'{value}'::text");
+    }
     format!("convert_from(decode('{}','hex'),'UTF8')", hex(value.as_bytes()))
 }
 
@@ -162,6 +167,15 @@ mod tests {
         let (message, before) = sqlx::Postgres::prepare(&[statement], Duration::from_millis(1_500));
         assert!(message.contains("; SET LOCAL statement_timeout = 1500; PREPARE "), "{message}");
         assert_eq!(before, 2);
+    }
+
+    #[test]
+    fn a_literal_contains_no_character_with_a_meaning() {
+        assert_eq!(text("product:100"), "'product:100'::text");
+        for other in ["a'b", r"a\b", "a\nb", "ä", "a\u{7f}"] {
+            let decoded = format!("convert_from(decode('{}','hex'),'UTF8')", hex(other.as_bytes()));
+            assert_eq!(text(other), decoded);
+        }
     }
 
     #[test]

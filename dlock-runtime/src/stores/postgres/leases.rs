@@ -10,7 +10,7 @@ use sqlx::{Postgres, Row};
 use super::dialect::{read_key, stored};
 use super::plain::Plain;
 use super::recent_keys::RecentKeys;
-use super::statements::Statements;
+use super::statements::{PIECE, Statements};
 use crate::backend::{Claim, Release};
 use crate::client_info::ClientInfo;
 use crate::error::BackendError;
@@ -169,7 +169,15 @@ impl LeaseDialect for Statements {
     }
 
     async fn sweep(leases: &Leases<Self>) -> Result<(), BackendError> {
-        leases.store.run(Lane::Acquires, &leases.sql.delete_idle()).await.map(|_| ())
+        let Leases { store, sql, .. } = leases;
+        loop {
+            let reply = store.run(Lane::Acquires, &sql.delete_idle()).await?;
+            let deleted = reply.row().map(|row| read::<i64, _>(row, 0)).transpose()?;
+            if deleted.is_none_or(|deleted| deleted < PIECE) {
+                break;
+            }
+        }
+        store.run(Lane::Acquires, &sql.remember_idle()).await.map(|_| ())
     }
 }
 

@@ -173,27 +173,49 @@ impl Statements {
         )
     }
 
-    /// Deletes rows that have not been used for a while, in two calls some time apart: the first stores their largest
-    /// token in the row without a key, so that no later grant can have a smaller one.
+    /// Deletes some of the rows that have not been used for a while, if the row without a key has had their tokens for a
+    /// while. Returns how many. Waits for no row.
     pub(super) fn delete_idle(&self) -> String {
         let Self { table, .. } = self;
-        let idle = format!(
-            "lock_key <> '' AND expires_at < clock_timestamp() - {RETENTION} \
-             AND group_until < clock_timestamp() - {RETENTION} \
-             AND gone_since < clock_timestamp() - 2 * {TOMBSTONE}"
-        );
+        let idle = idle();
         let ready = format!(
             "(SELECT token FROM {table} WHERE lock_key = '' \
               AND expires_at < clock_timestamp() - {RETENTION})"
         );
         format!(
-            "DELETE FROM {table} WHERE {idle} AND token <= {ready}; \
-             UPDATE {table} SET expires_at = clock_timestamp(), \
+            "WITH deleted AS (\
+               DELETE FROM {table} WHERE ctid = ANY (ARRAY(\
+                 SELECT ctid FROM {table} WHERE {idle} AND token <= {ready} \
+                 LIMIT {PIECE} FOR UPDATE SKIP LOCKED)) \
+               AND {idle} RETURNING 1) \
+             SELECT count(*) FROM deleted"
+        )
+    }
+
+    /// Stores the largest token of the rows that have not been used for a while in the row without a key, so that no
+    /// later grant can have a smaller one.
+    pub(super) fn remember_idle(&self) -> String {
+        let Self { table, .. } = self;
+        let idle = idle();
+        format!(
+            "UPDATE {table} SET expires_at = clock_timestamp(), \
                token = greatest(token, (SELECT max(token) FROM {table} WHERE {idle})) \
              WHERE lock_key = '' AND expires_at < clock_timestamp() - {RETENTION} \
                AND EXISTS (SELECT FROM {table} WHERE {idle})"
         )
     }
+}
+
+/// The most rows that one statement deletes.
+pub(super) const PIECE: i64 = 10_000;
+
+/// Has the row not been used for a while?
+fn idle() -> String {
+    format!(
+        "lock_key <> '' AND expires_at < clock_timestamp() - {RETENTION} \
+         AND group_until < clock_timestamp() - {RETENTION} \
+         AND gone_since < clock_timestamp() - 2 * {TOMBSTONE}"
+    )
 }
 
 /// Do others share the key, or is there a queue?

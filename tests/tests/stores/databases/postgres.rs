@@ -230,6 +230,29 @@ pub async fn a_key_that_was_held_before_is_acquired_by_a_simpler_statement() {
     assert!(matches!(attempt, Attempt::Granted { .. }), "{attempt:?}");
 }
 
+pub async fn idle_rows_are_deleted_in_pieces_and_around_locked_ones() {
+    let server = Postgres::start();
+    let backend = server.backend().await;
+    let rows = "INSERT INTO dlock_leases (lock_key, token, expires_at) \
+                SELECT 'idle:' || n, n, now() - interval '5 minutes' FROM generate_series(1, 25000) n";
+    server.ask(rows).await;
+    backend.delete_idle_rows().await.expect("a sweep");
+    server.age().await;
+    // Someone is busy with one of them.
+    let mut other = PgConnection::connect(&server.0.url()).await.expect("the server runs");
+    let lock = "BEGIN; SELECT 1 FROM dlock_leases WHERE lock_key = 'idle:7' FOR UPDATE";
+    sqlx::raw_sql(lock).execute(&mut other).await.expect("the statements");
+    backend.delete_idle_rows().await.expect("it waits for no row");
+    let left = "SELECT count(*) FROM dlock_leases WHERE lock_key <> ''";
+    assert_eq!(server.ask(left).await, Some(1), "only the locked row is left");
+    let token = "SELECT token FROM dlock_leases WHERE lock_key = ''";
+    assert_eq!(server.ask(token).await, Some(25_000), "no later token is smaller");
+    sqlx::raw_sql("COMMIT").execute(&mut other).await.expect("the statement");
+    server.age().await;
+    backend.delete_idle_rows().await.expect("a sweep");
+    assert_eq!(server.ask(left).await, Some(0));
+}
+
 /// A proxy that assigns a server connection per transaction and keeps no session.
 struct PgBouncer {
     child: Child,
