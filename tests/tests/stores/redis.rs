@@ -62,6 +62,7 @@ pub(super) fn add(trials: &mut Trials) {
     add!(queues:
         a_look_from_behind_in_a_long_queue_writes_nothing,
         a_long_queue_is_served_in_order,
+        writers_behind_readers_look_as_often_as_before,
     );
     add!(deployments:
         the_version_before_and_this_one_never_both_hold,

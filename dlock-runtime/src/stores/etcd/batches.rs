@@ -68,6 +68,9 @@ pub(super) enum Entered {
 pub(super) struct Exit {
     pub(super) own: String,
     pub(super) value: String,
+    /// The lease under which it has to be, if it is known. A repeated claim may have put the key again under another
+    /// one when this is executed.
+    pub(super) lease: Option<i64>,
 }
 
 /// Carries the names of keys to read.
@@ -161,7 +164,8 @@ impl Carrier for Exits {
     }
 
     async fn carry_one(&self, exit: Exit) -> Self::Answer {
-        self.0.delete_own(&exit.own, &exit.value).await
+        let answer = self.0.transact(exit.transaction()).await?;
+        Ok(answer.map_err(|error| self.0.failed(error))?.succeeded())
     }
 
     async fn carry(&self, exits: Vec<Exit>) -> Vec<Self::Answer> {
@@ -188,7 +192,7 @@ impl Carrier for Looks {
     const MOST_IN_FLIGHT: usize = 4;
 
     fn limit(&self) -> Duration {
-        LIMIT
+        LIMIT / 5
     }
 
     fn size(key: &String) -> usize {
@@ -262,8 +266,11 @@ fn first_of(found: &GetResponse) -> Option<(i64, i64)> {
 
 impl Exit {
     fn transaction(&self) -> Txn {
-        let is_unchanged = Compare::value(self.own.as_str(), CompareOp::Equal, self.value.as_str());
-        Txn::new().when([is_unchanged]).and_then([TxnOp::delete(self.own.as_str(), None)])
+        let Self { own, value, lease } = self;
+        let has_value = Compare::value(own.as_str(), CompareOp::Equal, value.as_str());
+        let has_lease = lease.map(|lease| Compare::lease(own.as_str(), CompareOp::Equal, lease));
+        let is_unchanged: Vec<_> = [has_value].into_iter().chain(has_lease).collect();
+        Txn::new().when(is_unchanged).and_then([TxnOp::delete(own.as_str(), None)])
     }
 }
 

@@ -5,7 +5,8 @@
 //!
 //! A lease has one claim at a time, because everything under it ends with it:
 //!
-//! - It becomes idle only if no request that may put a key under it is unanswered.
+//! - It becomes idle only if no request that may put a key under it is unanswered, and only while it is fresh: a lease
+//!   that was granted a while ago, or kept alive since, would give its next claim less than a ttl.
 //! - It is revoked only by the claim that has it. From then on nobody puts a key under it, because the request may be
 //!   executed late.
 //!
@@ -25,8 +26,8 @@ use crate::owner::OwnerId;
 /// The most idle leases that are kept.
 const MOST_IDLE: usize = 256;
 
-/// Up to this part of its ttl, an idle lease is used as it is. Its age shortens the validity of the hold.
-const FRESH: u32 = 10;
+/// A lease is used again up to this part of its ttl. Its age shortens the validity of the hold.
+const FRESH: u32 = 20;
 
 /// How much longer than its ttl a lease that could not be revoked is remembered.
 const LATE: Duration = Duration::from_mins(1);
@@ -117,11 +118,7 @@ impl Leases {
         let is_granted = idle.is_some();
         let lease = idle.unwrap_or_else(|| Lease::new(seconds));
         table.insert(owner, InUse::new(lease, is_granted));
-        Some(match is_granted {
-            false => Start::Grant(lease),
-            true if lease.is_fresh() => Start::Nothing(lease),
-            true => Start::KeepAlive(lease),
-        })
+        Some(if is_granted { Start::Nothing(lease) } else { Start::Grant(lease) })
     }
 
     /// Replaces a claim's lease, which has ended, by one that has to be granted. `None` if the claim was released.
@@ -239,24 +236,24 @@ impl Table {
         self.in_use.insert(*owner, in_use);
     }
 
-    /// An idle lease with this ttl that lasts long enough to be kept alive, if there is one.
+    /// A fresh idle lease with this ttl, if there is one.
     fn take_idle(&mut self, seconds: i64) -> Option<Lease> {
         let at = self.idle.iter().rposition(|lease| lease.seconds == seconds)?;
         let lease = self.idle.remove(at);
-        if lease.is_lasting() {
+        if lease.is_fresh() {
             return Some(lease);
         }
         // Those below are older, as a rule.
-        self.idle.retain(Lease::is_lasting);
+        self.idle.retain(Lease::is_fresh);
         None
     }
 
     /// Whether this lease can be kept too.
     fn has_room(&mut self, lease: &Lease) -> bool {
         if self.idle.len() >= MOST_IDLE {
-            self.idle.retain(Lease::is_lasting);
+            self.idle.retain(Lease::is_fresh);
         }
-        self.idle.len() < MOST_IDLE && lease.is_lasting()
+        self.idle.len() < MOST_IDLE && lease.is_fresh()
     }
 }
 
@@ -274,10 +271,11 @@ impl InUse {
         self.doomed.get_or_insert_with(Instant::now);
     }
 
-    /// A lease that could not be revoked for so long has ended.
+    /// A lease that could not be revoked, or was not kept alive, for so long has ended.
     fn is_remembered(&self) -> bool {
         let ends = self.doomed.or(self.released);
-        ends.is_none_or(|since| since.elapsed() < self.lease.ttl() + LATE)
+        let idle = ends.map_or_else(|| self.lease.from.elapsed(), |since| since.elapsed());
+        idle < self.lease.ttl() + LATE
     }
 }
 
@@ -291,13 +289,9 @@ impl Lease {
         Duration::from_secs(seconds).min(Capabilities::LEASES.max_ttl)
     }
 
+    /// Whether nearly all of its ttl is left.
     fn is_fresh(&self) -> bool {
-        self.from.elapsed() <= self.ttl() / FRESH
-    }
-
-    /// Whether enough of it is left to keep it alive.
-    fn is_lasting(&self) -> bool {
-        self.from.elapsed() < self.ttl() / 2
+        !self.is_renewed && self.from.elapsed() <= self.ttl() / FRESH
     }
 }
 
@@ -395,25 +389,46 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_old_lease_is_kept_alive_first_and_an_older_one_is_not_used() {
+    async fn only_a_fresh_lease_is_used_again() {
         let leases = Leases::default();
         let ttl = Duration::from_secs(30);
-        for (age, is_used) in [(ttl / 10, true), (ttl / 9, true), (ttl / 2, false)] {
+        for (age, is_used) in [(ttl / 20, true), (ttl / 19, false), (ttl / 2, false)] {
             let one = owner();
             let lease = acquired(&leases, &one);
             assert_eq!(leases.take_back(&one), Returned::Idle);
             pass(age).await;
             let next = owner();
             match begin(&leases, &next) {
-                Start::Nothing(same) if age <= ttl / 10 => assert_eq!(same.id, lease.id),
-                Start::KeepAlive(same) if is_used => assert_eq!(same.id, lease.id),
+                Start::Nothing(same) if is_used => assert_eq!(same.id, lease.id),
                 Start::Grant(other) if !is_used => assert_ne!(other.id, lease.id),
                 other => panic!("after {age:?}: {other:?}"),
             }
-            // A lease that is not proved anew does not become idle again when it is old.
+            // Nor does it become idle again when it is old.
             pass(ttl).await;
             assert!(matches!(leases.take_back(&next), Returned::Revoke(_)));
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_that_was_kept_alive_is_not_used_again() {
+        let (leases, one) = (Leases::default(), owner());
+        let lease = acquired(&leases, &one);
+        leases.proved(&one, Lease { is_renewed: true, from: Moment::now(), ..lease });
+        assert_eq!(leases.take_back(&one), Returned::Revoke(lease.id));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_claim_that_is_never_released_is_forgotten() {
+        let leases = Leases::default();
+        for _ in 0..1_000 {
+            acquired(&leases, &owner());
+        }
+        pass(Duration::from_secs(30) + LATE).await;
+        for _ in 0..1_000 {
+            acquired(&leases, &owner());
+        }
+        let remembered = leases.table().in_use.len();
+        assert!(remembered < 1_200, "{remembered} are remembered");
     }
 
     #[tokio::test(start_paused = true)]

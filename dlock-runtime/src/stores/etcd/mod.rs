@@ -150,7 +150,12 @@ impl Etcd {
     /// Deletes the claim's key. Its lease is kept for another claim if it is known to be empty.
     async fn leave(&self, claim: &Claim, names: &Names) -> Result<bool, BackendError> {
         let (own, value) = (names.own.clone(), names.value.clone());
-        if self.0.exits.send(Exit { own, value }).await? {
+        let lease = self.0.leases.of(&claim.owner).map(|lease| lease.id);
+        let left = self.0.exits.send(Exit { own, value, lease }).await.inspect_err(|_| {
+            // It may be executed late. So this claim puts no other key under this lease.
+            self.0.leases.doom(&claim.owner);
+        });
+        if left? {
             // If this fails, the lease expires by itself.
             let _ = self.return_lease(&claim.owner).await;
             return Ok(true);
@@ -214,7 +219,8 @@ impl AsyncBackend for Etcd {
         let Place { own, valid, .. } = match self.join_queue(claim, &names, when).await? {
             Joined::In(place) => place,
             Joined::Out => {
-                self.return_lease(&claim.owner).await?;
+                // If this fails, the lease expires by itself.
+                let _ = self.return_lease(&claim.owner).await;
                 return Ok(Attempt::busy(None));
             }
             Joined::Released => return Ok(Attempt::busy(None)),

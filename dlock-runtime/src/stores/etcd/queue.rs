@@ -141,7 +141,10 @@ impl Etcd {
         ended: i64,
     ) -> Result<Option<Lease>, BackendError> {
         let leases = &self.0.leases;
-        leases.doom(&claim.owner);
+        if leases.doom(&claim.owner) != Some(ended) {
+            // The claim has another one by now, or none.
+            return Ok(None);
+        }
         // A server that has just become the leader may not know it yet. No request in flight may put the key under it.
         self.0.calls.revoke(ended).await?;
         match leases.replace(&claim.owner, ended) {

@@ -328,6 +328,7 @@ mod tests {
             sql.list(&claim.key),
             sql.make(&claim.key),
             sql.delete_idle(),
+            sql.remember_idle(),
         ];
         let statements: Vec<_> = plain.chain(others).collect();
         let key = text(&stored(&claim.key));

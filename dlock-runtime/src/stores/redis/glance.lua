@@ -10,7 +10,7 @@ local function glance(text, owner, now)
         return nil
     end
     local first_fair = string.find(text, '|w %x+ %w+ f %d')
-    if first_fair >= place then
+    if not first_fair or first_fair >= place then
         return nil
     end
     local at, ahead = 0, 0

@@ -196,9 +196,19 @@ impl<C: Carrier> Sender<C> {
             tokio::select! {
                 // Callers that have their answers run first: their next requests are part of the next batch.
                 Some(()) = in_flight.next() => tokio::task::yield_now().await,
-                () = self.inner.gathered.notified() => {}
+                () = self.inner.gathered.notified(), if self.is_current() => {
+                    // Another task has replaced this one meanwhile.
+                    if !self.is_current() {
+                        self.inner.gathered.notify_one();
+                    }
+                }
             }
         }
+    }
+
+    /// Is this the task that sends, or has another one replaced it?
+    fn is_current(&self) -> bool {
+        self.inner.state().sender.as_ref().is_some_and(|sender| sender.number == self.number)
     }
 
     async fn send(&self, requests: Vec<C::Request>, answers: Answers<C>) {

@@ -95,6 +95,9 @@ impl Carrier for Wire {
     const MOST: usize = 128;
     /// The servers reject requests above 1 MiB.
     const MOST_BYTES: usize = 128 * 1024;
+    /// A session executes its requests in order, so several may be on their way to a distant server.
+    const ENOUGH: usize = 16;
+    const MOST_IN_FLIGHT: usize = 4;
 
     fn limit(&self) -> Duration {
         LIMIT

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use dlock_runtime::Mode;
 use dlock_runtime::backend::{AsyncBackend, Attempt, Claim, Redis, Release};
 use dlock_tests::servers::RedisServer;
 
@@ -55,6 +56,21 @@ pub(super) async fn a_look_from_behind_in_a_long_queue_writes_nothing() {
         assert_eq!(executed.get(command), Some(&calls), "{command}");
     }
     assert_eq!(executed.get("set"), None, "a look from behind writes nothing");
+}
+
+pub(super) async fn writers_behind_readers_look_as_often_as_before() {
+    let server = RedisServer::start();
+    let redis = Redis::connect(&server.url()).await.expect("the server runs");
+    let reader = Claim { mode: Mode::Shared, ..fair() };
+    granted(&redis, &reader).await;
+    // They are not fair, and only in the queue so that later readers do not overtake them.
+    let writers: Vec<_> = (0..3).map(|_| Claim { fair: false, ..fair() }).collect();
+    for writer in writers.iter().chain(&writers) {
+        assert!(look(&redis, writer).await <= Duration::from_millis(200));
+    }
+    release(&redis, &reader).await;
+    // No order among them.
+    granted(&redis, &writers[2]).await;
 }
 
 pub(super) async fn a_long_queue_is_served_in_order() {
