@@ -213,17 +213,17 @@ async fn a_lease_counts_from_its_grant_and_not_from_its_reuse() {
     let store = Etcd::connect(&server.url()).await.expect("the server runs");
     cycles_at_once(&store, 1).await;
     let (granted, most) = (Instant::now(), LONG * 99 / 100);
-    // Used again as it is, then kept alive first.
-    for (pause, is_kept) in [(LONG / 30, false), (LONG / 10, true)] {
+    // Used again, and then too old for that.
+    for (pause, is_new) in [(LONG / 40, false), (LONG / 20, true)] {
         sleep(pause).await;
         let (asked, claim) = (Instant::now(), claim("k"));
         let (_, validity) = tries(&store, &claim).await.expect("nobody holds it");
-        let proved = if is_kept { asked } else { granted };
+        let proved = if is_new { asked } else { granted };
         assert!(validity <= most.saturating_sub(asked - proved), "{validity:?}");
-        assert!(validity + Duration::from_secs(4) > most, "{validity:?}");
+        assert!(validity + LONG / 20 + Duration::from_secs(1) > most, "{validity:?}");
         assert_eq!(releases(&store, &claim).await, Released::Released);
     }
-    assert_eq!(leases(&server).len(), 1);
+    assert_eq!(leases(&server).len(), 2, "the old one ends by itself");
 }
 
 async fn an_idle_lease_that_was_revoked_is_replaced() {
@@ -292,8 +292,6 @@ async fn a_late_release_does_not_end_the_next_hold() {
     let store = Etcd::connect(&server.url()).await.expect("the server runs");
     let [first, second] = [claim("k"), claim("k")];
     let (token, _) = tries(&store, &first).await.expect("nobody holds it");
-    let again = tries(&store, &first).await.map(|(token, _)| token);
-    assert_eq!(again, Some(token), "a repeated acquire");
     assert_eq!(releases(&store, &first).await, Released::Released);
     let used = leases(&server);
     let (next, _) = tries(&store, &second).await.expect("nobody holds it");
@@ -536,8 +534,8 @@ async fn a_release_wakes_one_of_two_hundred_waiters() {
     let before = requests(&server);
     steps::hand_to_all(guard, waiters).await;
     let requests = requests(&server) - before;
-    // Each reads the queue, renews its lease, reads its key, and releases with one request.
-    assert!(requests <= WAITERS * 5, "{requests} requests for {WAITERS} hand-overs");
+    // Each reads the queue, renews its lease, reads its key, and releases and ends the lease with a request each.
+    assert!(requests <= WAITERS * 6, "{requests} requests for {WAITERS} hand-overs");
 }
 
 async fn holders_and_waiters_survive_a_restart() {

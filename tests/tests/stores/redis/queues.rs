@@ -61,10 +61,12 @@ pub(super) async fn a_look_from_behind_in_a_long_queue_writes_nothing() {
 pub(super) async fn writers_behind_readers_look_as_often_as_before() {
     let server = RedisServer::start();
     let redis = Redis::connect(&server.url()).await.expect("the server runs");
-    let reader = Claim { mode: Mode::Shared, ..fair() };
+    let mut reader = fair();
+    reader.mode = Mode::Shared;
     granted(&redis, &reader).await;
     // They are not fair, and only in the queue so that later readers do not overtake them.
-    let writers: Vec<_> = (0..3).map(|_| Claim { fair: false, ..fair() }).collect();
+    let mut writers = [fair(), fair(), fair()];
+    writers.iter_mut().for_each(|writer| writer.fair = false);
     for writer in writers.iter().chain(&writers) {
         assert!(look(&redis, writer).await <= Duration::from_millis(200));
     }
