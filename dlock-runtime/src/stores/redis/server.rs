@@ -19,7 +19,7 @@ use super::topology::{self, Topology};
 use crate::backend::MAX_LISTED;
 use crate::error::BackendError;
 use crate::key::LockKey;
-use crate::stores::shared::batcher::Batcher;
+use crate::stores::shared::batcher::{Batcher, Carrier};
 
 pub(in crate::stores) struct Server {
     acquires: Connection,
@@ -112,6 +112,11 @@ impl Server {
             None => self.connection(lane).batcher.send(step).await,
             Some(copies) => self.copied(lane).send(&step, false, copies).await,
         }
+    }
+
+    /// Sends these requests together.
+    pub(in crate::stores) async fn send_all(&self, lane: Lane, steps: Vec<Step>) -> Vec<Answer> {
+        self.connection(lane).batcher.carrier().carry(steps).await
     }
 
     /// Sends a request that the server is asked to answer for a slot that is being moved to it.

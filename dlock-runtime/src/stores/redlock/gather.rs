@@ -1,14 +1,17 @@
 //! Asks several nodes at once. Deadlines, early exit, late answers and errors are handled here, and only here.
 
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
-use futures_util::stream::FuturesUnordered;
-use futures_util::{FutureExt, StreamExt, TryFutureExt};
-use tokio::time::{Instant, timeout_at};
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, join_all};
+use redis::{FromRedisValue, Value};
+use tokio::time::{Instant, sleep_until};
 
 use super::failures::Failures;
 use crate::error::BackendError;
+use crate::stores::redis::requests::read;
 
 /// The least time that the remaining nodes get once the outcome is decided. An answer tells what has to be
 /// undone on a node; silence leaves it open.
@@ -27,10 +30,20 @@ impl<T: Send + 'static> Ask<T> {
     ) -> Self {
         Self { node, answer: request.boxed() }
     }
+}
 
-    /// The same request with its answer converted.
-    pub(super) fn map<U>(self, convert: impl FnOnce(T) -> U + Send + 'static) -> Ask<U> {
-        Ask { node: self.node, answer: self.answer.map_ok(convert).boxed() }
+impl Answers<Value> {
+    /// Reads the answers of a script.
+    pub(super) fn read<T: FromRedisValue>(self) -> Answers<T> {
+        let heard = self.heard.into_iter();
+        let heard = heard.map(|(node, answer)| (node, answer.and_then(read))).collect();
+        Answers { heard, silent: self.silent }
+    }
+}
+
+impl<T> Default for Answers<T> {
+    fn default() -> Self {
+        Self { heard: vec![], silent: vec![] }
     }
 }
 
@@ -39,11 +52,40 @@ impl<T: Send + 'static> Ask<T> {
 pub(super) struct Answers<T> {
     /// One result for each node, in the order in which they arrived.
     heard: Vec<(usize, Result<T, BackendError>)>,
-    /// The nodes without a result.
+    /// The nodes without a result, once no more results are waited for.
     silent: Vec<usize>,
 }
 
 impl<T> Answers<T> {
+    pub(super) fn with_capacity(nodes: usize) -> Self {
+        Self { heard: Vec::with_capacity(nodes), silent: vec![] }
+    }
+
+    pub(super) fn add(&mut self, node: usize, answer: Result<T, BackendError>) {
+        self.heard.push((node, answer));
+    }
+
+    /// Notes the nodes that are not waited for any more.
+    pub(super) fn end(&mut self, silent: Vec<usize>) {
+        self.silent = silent;
+    }
+
+    /// The same failure of all nodes.
+    pub(super) fn failed(nodes: usize, error: &BackendError) -> Self {
+        let heard = (0..nodes).map(|node| (node, Err(error.clone()))).collect();
+        Self { heard, silent: vec![] }
+    }
+
+    /// The number of results, errors included.
+    pub(super) fn results(&self) -> usize {
+        self.heard.len()
+    }
+
+    /// The results, errors included, in the order in which they arrived.
+    pub(super) fn all(&self) -> impl Iterator<Item = (usize, Result<&T, &BackendError>)> {
+        self.heard.iter().map(|(node, answer)| (*node, answer.as_ref()))
+    }
+
     /// The number of nodes that have answered.
     pub(super) fn len(&self) -> usize {
         self.iter().count()
@@ -112,25 +154,36 @@ pub(super) fn every<T>(_: &Answers<T>) -> bool {
 ///
 /// Cancel safe: requests without an answer are dropped.
 pub(super) async fn gather<T: Send + 'static>(
-    asks: Vec<Ask<T>>,
+    mut asks: Vec<Ask<T>>,
     limit: Duration,
     mut is_enough: impl FnMut(&Answers<T>) -> bool,
 ) -> Answers<T> {
     let began = Instant::now();
-    let silent = asks.iter().map(|ask| ask.node).collect();
-    let mut answers = Answers { heard: Vec::with_capacity(asks.len()), silent };
-    let numbered = |Ask { node, answer }| async move { (node, answer.await) };
-    let mut asking: FuturesUnordered<_> = asks.into_iter().map(numbered).collect();
+    let mut answers = Answers { heard: Vec::with_capacity(asks.len()), silent: vec![] };
     let mut until = began + limit;
-    while let Ok(Some((node, answer))) = timeout_at(until, asking.next()).await {
-        answers.silent.retain(|other| *other != node);
-        answers.heard.push((node, answer));
-        if is_enough(&answers) {
-            until = until.min(Instant::now() + began.elapsed().max(GRACE));
+    let mut time_is_up = pin!(sleep_until(until));
+    std::future::poll_fn(|cx| {
+        // They are few, so each of them is polled when one of them wakes the task.
+        asks.retain_mut(|ask| {
+            let Poll::Ready(answer) = ask.answer.poll_unpin(cx) else { return true };
+            answers.heard.push((ask.node, answer));
+            if is_enough(&answers) {
+                until = until.min(Instant::now() + began.elapsed().max(GRACE));
+            }
+            false
+        });
+        if asks.is_empty() {
+            return Poll::Ready(());
         }
-    }
-    if !asking.is_empty() {
-        tokio::spawn(asking.for_each(|_| std::future::ready(())));
+        if until < time_is_up.deadline() {
+            time_is_up.as_mut().reset(until);
+        }
+        time_is_up.as_mut().poll(cx)
+    })
+    .await;
+    if !asks.is_empty() {
+        answers.silent = asks.iter().map(|ask| ask.node).collect();
+        tokio::spawn(join_all(asks.into_iter().map(|ask| ask.answer)));
     }
     answers
 }
@@ -139,6 +192,8 @@ pub(super) async fn gather<T: Send + 'static>(
 mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU32, Ordering};
+
+    use futures_util::TryFutureExt;
 
     use super::*;
 
@@ -203,7 +258,12 @@ mod tests {
         let done = Arc::new(AtomicU32::new(0));
         let asks = after(&[10, 50, 200]).into_iter().map(|ask| {
             let done = Arc::clone(&done);
-            ask.map(move |_| done.fetch_add(1, Ordering::SeqCst))
+            Ask::new(
+                ask.node,
+                ask.answer.inspect_ok(move |_| {
+                    done.fetch_add(1, Ordering::SeqCst);
+                }),
+            )
         });
         let answers = gather(asks.collect(), LIMIT, answered(1)).await;
         assert_eq!((answers.len(), done.load(Ordering::SeqCst)), (1, 1));
