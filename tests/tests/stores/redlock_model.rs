@@ -93,8 +93,8 @@ impl Scripts {
 /// A server and the scripts that run on it.
 struct Real {
     connection: Connection,
-    now: Scripts,
-    before: Scripts,
+    /// Those of each version.
+    scripts: [Scripts; 2],
     greet: Script,
     run: String,
 }
@@ -104,8 +104,7 @@ impl Real {
         let client = redis::Client::open(server.url()).expect("a URL");
         Self {
             connection: client.get_connection().expect("the server runs"),
-            now: Scripts::of(Version::Now),
-            before: Scripts::of(Version::Before),
+            scripts: [Version::Before, Version::Now].map(Scripts::of),
             greet: script!("redlock/greet.lua"),
             run: String::new(),
         }
@@ -129,17 +128,10 @@ impl Real {
         if asker.run == 1 { self.run.clone() } else { format!("other{}", asker.run) }
     }
 
-    fn scripts(&self, version: Version) -> &Scripts {
-        match version {
-            Version::Before => &self.before,
-            Version::Now => &self.now,
-        }
-    }
-
     fn acquire(&mut self, version: Version, asker: Asker, proposed: u64) -> Answer {
         let (run, gone) = (self.run_of(asker), format!("lock:gone:{}", asker.owner));
         let Asker { owner, round, .. } = asker;
-        let mut call = self.scripts(version).acquire.prepare_invoke();
+        let mut call = self.scripts[version as usize].acquire.prepare_invoke();
         call.key("mark").key("lock");
         match version {
             Version::Before => {
@@ -172,7 +164,7 @@ impl Real {
 
     fn raise(&mut self, version: Version, asker: Asker, token: u64) -> bool {
         let run = self.run_of(asker);
-        let mut call = self.scripts(version).raise.prepare_invoke();
+        let mut call = self.scripts[version as usize].raise.prepare_invoke();
         call.key("mark").key("lock").key("token").arg(run);
         tolerance(version, &mut call);
         call.arg(asker.owner).arg(asker.round).arg(token);
@@ -182,7 +174,7 @@ impl Real {
 
     fn renew(&mut self, version: Version, asker: Asker, token: u64) -> Renewed {
         let run = self.run_of(asker);
-        let mut call = self.scripts(version).renew.prepare_invoke();
+        let mut call = self.scripts[version as usize].renew.prepare_invoke();
         call.key("mark").key("lock").key("token").key(format!("lock:gone:{}", asker.owner));
         call.arg(run);
         tolerance(version, &mut call);
@@ -199,7 +191,7 @@ impl Real {
         let run = self.run_of(asker);
         let lasts = tombstone.map_or(0, |_| LONG / MILLISECOND);
         let how = if tombstone == Some(true) { "always" } else { "missing" };
-        let mut call = self.scripts(version).release.prepare_invoke();
+        let mut call = self.scripts[version as usize].release.prepare_invoke();
         call.key("mark").key("lock");
         match version {
             Version::Before => {

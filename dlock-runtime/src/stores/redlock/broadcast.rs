@@ -83,8 +83,8 @@ impl Carrier for Broadcast {
 
     const MOST: usize = 128;
     const MOST_BYTES: usize = 64 * 1024;
-    const ENOUGH: usize = 16;
-    const MOST_IN_FLIGHT: usize = 4;
+    const ENOUGH: usize = 32;
+    const MOST_IN_FLIGHT: usize = 2;
 
     fn limit(&self) -> Duration {
         PATIENCE * 10
