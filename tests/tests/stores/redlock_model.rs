@@ -128,38 +128,34 @@ impl Real {
         if asker.run == 1 { self.run.clone() } else { format!("other{}", asker.run) }
     }
 
-    fn acquire(&mut self, version: Version, asker: Asker, proposed: u64) -> Answer {
-        let (run, gone) = (self.run_of(asker), format!("lock:gone:{}", asker.owner));
-        let Asker { owner, round, .. } = asker;
+    /// Asks for the lock in one call, with a proposal for each.
+    fn acquire(&mut self, version: Version, asks: &[(Asker, u64)]) -> Vec<Answer> {
+        let run = self.run_of(asks[0].0);
         let mut call = self.scripts[version as usize].acquire.prepare_invoke();
-        call.key("mark").key("lock");
-        match version {
-            Version::Before => {
-                call.key("token").key(gone).arg(run).arg(owner).arg(LONG / MILLISECOND);
-                call.arg(round).arg(proposed).arg(TOLERANCE).arg(CLIENT_INFO);
-            }
-            Version::Now => {
-                call.key(gone).key("token").arg(run).arg(TOLERANCE);
-                call.arg(format!("{owner}:{proposed}:{round}:{CLIENT_INFO}"));
-                call.arg(proposed).arg(LONG / MILLISECOND);
+        call.key("mark");
+        for (Asker { owner, .. }, _) in asks {
+            let gone = format!("lock:gone:{owner}");
+            match version {
+                Version::Before => call.key("lock").key("token").key(gone),
+                Version::Now => call.key("lock").key(gone).key("token"),
+            };
+        }
+        call.arg(run);
+        tolerance(version, &mut call);
+        for (Asker { owner, round, .. }, proposed) in asks {
+            match version {
+                Version::Before => {
+                    call.arg(owner).arg(LONG / MILLISECOND).arg(round).arg(proposed);
+                    call.arg(TOLERANCE).arg(CLIENT_INFO);
+                }
+                Version::Now => {
+                    call.arg(format!("{owner}:{proposed}:{round}:{CLIENT_INFO}"));
+                    call.arg(proposed).arg(LONG / MILLISECOND);
+                }
             }
         }
-        let [answer]: [Value; 1] = call.invoke(&mut self.connection).expect("acquire");
-        if let Value::Int(token) = answer {
-            return Answer::Granted(token.unsigned_abs());
-        }
-        let (kind, number, owner): (u8, u64, String) =
-            redis::from_redis_value(answer).expect("an answer");
-        match kind {
-            0 => {
-                let owner = owner.parse().expect("an owner of this test");
-                Answer::Busy { owner, left: number * MILLISECOND }
-            }
-            1 => Answer::Granted(number),
-            2 => Answer::GivenUp,
-            3 => Answer::Quarantined(number * MILLISECOND),
-            _ => Answer::Unmarked,
-        }
+        let answers: Vec<Value> = call.invoke(&mut self.connection).expect("acquire");
+        answers.into_iter().map(acquired).collect()
     }
 
     fn raise(&mut self, version: Version, asker: Asker, token: u64) -> bool {
@@ -187,29 +183,54 @@ impl Real {
         }
     }
 
-    fn release(&mut self, version: Version, asker: Asker, tombstone: Option<bool>) -> bool {
-        let run = self.run_of(asker);
-        let lasts = tombstone.map_or(0, |_| LONG / MILLISECOND);
-        let how = if tombstone == Some(true) { "always" } else { "missing" };
+    /// Releases the lock in one call, with the tombstone of each.
+    fn release(&mut self, version: Version, asks: &[(Asker, Option<bool>)]) -> Vec<bool> {
+        let run = self.run_of(asks[0].0);
         let mut call = self.scripts[version as usize].release.prepare_invoke();
-        call.key("mark").key("lock");
-        match version {
-            Version::Before => {
-                call.key(format!("lock:gone:{}", asker.owner)).arg(run);
-                call.arg(asker.owner).arg(asker.round).arg(0).arg("").arg(lasts).arg(how);
-            }
-            Version::Now => {
-                call.arg(run).arg(TOLERANCE).arg(asker.owner).arg(asker.round);
-                call.arg(format!("0:{lasts}:{how}"));
+        call.key("mark");
+        for (Asker { owner, .. }, _) in asks {
+            call.key("lock");
+            if version == Version::Before {
+                call.key(format!("lock:gone:{owner}"));
             }
         }
-        call.invoke::<[u8; 1]>(&mut self.connection).expect("release") == [1]
+        call.arg(run);
+        tolerance(version, &mut call);
+        for (Asker { owner, round, .. }, tombstone) in asks {
+            let lasts = tombstone.map_or(0, |_| LONG / MILLISECOND);
+            let how = if *tombstone == Some(true) { "always" } else { "missing" };
+            call.arg(owner).arg(round);
+            match version {
+                Version::Before => call.arg(0).arg("").arg(lasts).arg(how),
+                Version::Now => call.arg(format!("0:{lasts}:{how}")),
+            };
+        }
+        let answers: Vec<u8> = call.invoke(&mut self.connection).expect("release");
+        answers.into_iter().map(|answer| answer == 1).collect()
     }
 
     fn say(&mut self, words: &[&str]) {
         let mut command = redis::cmd(words[0]);
         command.arg(&words[1..]);
         let () = command.query(&mut self.connection).expect("a command");
+    }
+}
+
+fn acquired(answer: Value) -> Answer {
+    if let Value::Int(token) = answer {
+        return Answer::Granted(token.unsigned_abs());
+    }
+    let (kind, number, owner): (u8, u64, String) =
+        redis::from_redis_value(answer).expect("an answer");
+    match kind {
+        0 => {
+            let owner = owner.parse().expect("an owner of this test");
+            Answer::Busy { owner, left: number * MILLISECOND }
+        }
+        1 => Answer::Granted(number),
+        2 => Answer::GivenUp,
+        3 => Answer::Quarantined(number * MILLISECOND),
+        _ => Answer::Unmarked,
     }
 }
 
@@ -234,6 +255,16 @@ fn same(model: Answer, real: Answer) -> bool {
     }
 }
 
+/// Those who ask in one call, among them this one. They have asked for the same run.
+fn several(rng: &mut StdRng, first: Asker) -> Vec<Asker> {
+    let mut all = vec![first];
+    while rng.random_bool(0.3) {
+        let (owner, round) = (rng.random_range(1..4), rng.random_range(1..6));
+        all.push(Asker { owner, round, ..first });
+    }
+    all
+}
+
 fn compare() {
     let server = RedisServer::start();
     for seed in 0..60 {
@@ -255,18 +286,29 @@ fn compare() {
             let answer = match rng.random_range(0..14) {
                 0..5 => {
                     let wild = rng.random_bool(0.2);
-                    let proposed = if wild { token + TOLERANCE + SLACK } else { token };
-                    let expected = model.acquire(asker, LONG, proposed, TOLERANCE);
-                    let answer = real.acquire(version, asker, proposed);
-                    assert!(same(expected, answer), "{expected:?} is not {answer:?}: {at}");
-                    if let (Answer::Granted(expected), Answer::Granted(token)) = (expected, answer)
-                        && expected != token
-                    {
-                        assert!(wild, "{expected} is not {token}: {at}");
+                    let asks = several(&mut rng, asker).into_iter().map(|asker| {
+                        let token = model.now + rng.random_range(0..TOLERANCE - SLACK);
+                        (asker, if wild { token + TOLERANCE + SLACK } else { token })
+                    });
+                    let asks: Vec<_> = asks.collect();
+                    let expected = asks
+                        .iter()
+                        .map(|(asker, proposed)| model.acquire(*asker, LONG, *proposed, TOLERANCE));
+                    let expected: Vec<_> = expected.collect();
+                    let answers = real.acquire(version, &asks);
+                    let are_same = expected.len() == answers.len()
+                        && expected.iter().zip(&answers).all(|(one, other)| same(*one, *other));
+                    assert!(are_same, "{expected:?} is not {answers:?}: {at}");
+                    let token = |answer: &Answer| match answer {
+                        Answer::Granted(token) => Some(*token),
+                        _ => None,
+                    };
+                    if expected.iter().map(token).ne(answers.iter().map(token)) {
+                        assert!(wild, "{expected:?} is not {answers:?}: {at}");
                         // From here on the tokens would differ by the time between the two.
                         break;
                     }
-                    format!("{version:?}: {asker:?} {answer:?}")
+                    format!("{version:?}: {asks:?} {answers:?}")
                 }
                 5 => {
                     let expected = model.raise(asker, token);
@@ -279,10 +321,16 @@ fn compare() {
                     format!("{version:?}: {asker:?} {expected:?}")
                 }
                 8..10 => {
-                    let tombstone = [None, Some(false), Some(true)][rng.random_range(0..3)];
-                    let expected = model.release(asker, tombstone.map(|always| (LONG, always)));
-                    assert_eq!(real.release(version, asker, tombstone), expected, "release: {at}");
-                    format!("{version:?}: {asker:?} released with {tombstone:?}: {expected}")
+                    let asks = several(&mut rng, asker).into_iter().map(|asker| {
+                        (asker, [None, Some(false), Some(true)][rng.random_range(0..3)])
+                    });
+                    let asks: Vec<_> = asks.collect();
+                    let expected = asks.iter().map(|(asker, tombstone)| {
+                        model.release(*asker, tombstone.map(|always| (LONG, always)))
+                    });
+                    let expected: Vec<_> = expected.collect();
+                    assert_eq!(real.release(version, &asks), expected, "release: {asks:?}, {at}");
+                    format!("{version:?}: released {asks:?}: {expected:?}")
                 }
                 10 => {
                     model.expire();

@@ -68,12 +68,19 @@ if verdict ~= true then
     return answers
 end
 
--- If the user may not call `MGET`, each lock is looked at on its own.
-local values = pcall('MGET', unpack(KEYS, 2))
+-- What cannot be read this way is looked at on its own: everything, if the user may not call `MGET` and `EXISTS`, and
+-- values of another kind, which `MGET` shows as if there were none.
+local values, unknown = pcall('MGET', unpack(KEYS, 2)), {}
+for at = 1, requests do
+    if not values[at * 3] then
+        unknown[#unknown + 1] = KEYS[at * 3 + 1]
+    end
+end
+local are_new = unknown[1] and pcall('EXISTS', unpack(unknown)) == 0
+
 for at = 1, requests do
     local key, arg = at * 3 - 1, at * 3
-    local held, gone, last = values[key - 1], values[key], values[key + 1]
-    -- `MGET` shows a value of another kind as if there were none.
+    local held, gone, last = values[key - 1], values[key], values[key + 1] or are_new and '0'
     local is_free = last and not held and not gone and not granted[KEYS[key]]
     answers[at] = is_free and grant(key, arg, tonumber(last)) or look(key, arg)
 end

@@ -7,8 +7,9 @@ use std::time::Duration;
 use redis::{FromRedisValue, Value};
 
 use super::Redlock;
-use super::broadcast::{Asked, Heard, Terms};
+use super::broadcast::Asked;
 use super::gather::{Answers, Ask, GRACE, gather};
+use super::gathering::{Heard, Terms};
 use super::round::{Round, Win};
 use super::scripts::{self, Acquired};
 use crate::backend::{Claim, Release};
@@ -45,44 +46,57 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// Asks every node for the lock.
+    /// Asks every node for the lock, until the round is decided.
     pub(super) async fn acquire(&self, proposed: FencingToken) -> Answers<Acquired> {
         let step = scripts::acquire(&self.names, self.claim, self.round, proposed);
         let is_granted = |answer: &Value| matches!(answer, Value::Int(_));
-        let terms = self.terms(is_granted);
-        self.ask_all(Lane::Acquire, step, Terms { may_fail: true, ..terms }).await
+        let terms = Terms { limit: self.limit, counts: is_granted, may_fail: true };
+        self.ask_all(Lane::Acquire, step, terms, None).await
     }
 
-    /// Asks every node to renew the lease.
+    /// Asks every node to renew the lease, until a majority has.
     pub(super) async fn renew(&self) -> Answers<u8> {
         let step = scripts::renew(&self.names, self.claim, self.round);
-        self.ask_all(Lane::Keep, step, self.terms(is_one)).await
+        self.ask_all(Lane::Keep, step, self.until_a_majority_has(), None).await
     }
 
-    /// Asks every node to release the lease.
+    /// Asks every node to release the lease, until a majority has.
+    ///
+    /// A node that does not answer it owes it: an earlier request, not executed yet, may still be on its way to that
+    /// node.
     pub(super) async fn release(&self, release: Release) -> Answers<u8> {
         let step = scripts::release(&self.names, self.claim, self.round, release);
-        let owed = Some(self.claim.ttl + OWED);
-        self.ask_all(Lane::Keep, step, Terms { owed, ..self.terms(is_one) }).await
+        let terms = self.until_a_majority_has();
+        self.ask_all(Lane::Keep, step, terms, Some(self.claim.ttl + OWED)).await
     }
 
-    fn terms(&self, counts: fn(&Value) -> bool) -> Terms {
-        Terms { limit: self.limit, counts, may_fail: false, owed: None }
+    fn until_a_majority_has(&self) -> Terms {
+        let has = |answer: &Value| *answer == Value::Int(1);
+        Terms { limit: self.limit, counts: has, may_fail: false }
     }
 
-    async fn ask_all<T: FromRedisValue>(&self, lane: Lane, step: Step, terms: Terms) -> Answers<T> {
+    /// Asks every node, together with other callers that are ready.
+    async fn ask_all<T: FromRedisValue>(
+        &self,
+        lane: Lane,
+        step: Step,
+        terms: Terms,
+        owed: Option<Duration>,
+    ) -> Answers<T> {
         let step = Arc::new(step);
-        let broadcast = self.redlock.broadcast(lane);
-        let error = match broadcast.send(Asked { step: Arc::clone(&step), terms }).await {
+        let asked = Asked { step: Arc::clone(&step), terms, owed };
+        let error = match self.redlock.broadcast(lane).send(asked).await {
             Heard::Answers(answers) => return answers.read(),
             Heard::Later(answers) => match answers.await {
                 Ok(answers) => return answers.read(),
-                Err(_) => BackendError::transient("redlock: the runtime has ended"),
+                Err(_) => {
+                    BackendError::transient("the task that waits for redlock's nodes has ended")
+                }
             },
             Heard::Failed(error) => error,
         };
         let nodes = &self.redlock.0.nodes;
-        if let Some(lasts) = terms.owed {
+        if let Some(lasts) = owed {
             nodes.iter().for_each(|node| node.owe(lasts, Arc::clone(&step)));
         }
         Answers::failed(nodes.len(), &error)
@@ -154,8 +168,4 @@ impl<'a> Call<'a> {
             "redlock: {unconfirmed} of the nodes that granted a failed attempt did not confirm in time that it was undone"
         )))
     }
-}
-
-fn is_one(answer: &Value) -> bool {
-    matches!(answer, Value::Int(1))
 }

@@ -1,4 +1,5 @@
-//! Asks several nodes at once. Deadlines, early exit, late answers and errors are handled here, and only here.
+//! Asks several nodes at once, for one caller. Deadlines, early exit, late answers and errors are handled here, and for
+//! callers whose requests go out together in `gathering.rs`.
 
 use std::pin::pin;
 use std::task::Poll;
@@ -57,10 +58,12 @@ pub(super) struct Answers<T> {
 }
 
 impl<T> Answers<T> {
-    pub(super) fn with_capacity(nodes: usize) -> Self {
+    /// The answers of so many nodes, before the first one.
+    pub(super) fn of(nodes: usize) -> Self {
         Self { heard: Vec::with_capacity(nodes), silent: vec![] }
     }
 
+    /// Adds a result.
     pub(super) fn add(&mut self, node: usize, answer: Result<T, BackendError>) {
         self.heard.push((node, answer));
     }
@@ -108,6 +111,11 @@ impl<T> Answers<T> {
 
     pub(super) fn into_errors(self) -> impl Iterator<Item = BackendError> {
         self.heard.into_iter().filter_map(|(_, answer)| answer.err())
+    }
+
+    #[cfg(test)]
+    pub(super) fn silent(&self) -> &[usize] {
+        &self.silent
     }
 
     /// Has this node answered?

@@ -28,6 +28,7 @@ mod call;
 mod enumeration;
 mod failures;
 mod gather;
+mod gathering;
 #[cfg(test)]
 mod model;
 mod node;
