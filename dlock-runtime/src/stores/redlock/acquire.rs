@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use super::Redlock;
+use super::answers::Answers;
 use super::call::Call;
-use super::gather::Answers;
 use super::round::{Reply, Round, Verdict};
 use super::scripts::Acquired;
 use crate::backend::{Attempt, Claim, validity_of};

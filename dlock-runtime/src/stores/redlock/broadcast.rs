@@ -54,10 +54,10 @@ impl Carrier for Broadcast {
     type Request = Asked;
     type Answer = Heard;
 
-    // As for a single server.
     const MOST: usize = 128;
     const MOST_BYTES: usize = 64 * 1024;
-    const ENOUGH: usize = 16;
+    // More than for a single server, because each message goes to all nodes.
+    const ENOUGH: usize = 24;
     const MOST_IN_FLIGHT: usize = 4;
 
     fn limit(&self) -> Duration {

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use redis::Client;
 
+use super::answers::Answers;
 use super::broadcast::Broadcast;
-use super::gather::{Answers, every, gather};
+use super::gather::{every, gather};
 use super::node::{Common, Node, NodeState};
 use super::scripts::Greeting;
 use super::{Inner, Redlock};

@@ -7,8 +7,9 @@ use std::time::Duration;
 use redis::{FromRedisValue, Value};
 
 use super::Redlock;
+use super::answers::Answers;
 use super::broadcast::Asked;
-use super::gather::{Answers, Ask, GRACE, gather};
+use super::gather::{Ask, GRACE, gather};
 use super::gathering::{Heard, Terms};
 use super::round::{Round, Win};
 use super::scripts::{self, Acquired};

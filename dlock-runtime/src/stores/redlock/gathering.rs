@@ -10,7 +10,8 @@ use redis::Value;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use super::gather::{Answers, GRACE};
+use super::answers::Answers;
+use super::gather::GRACE;
 use super::round::majority;
 use crate::error::BackendError;
 

@@ -15,12 +15,13 @@
 //!   towards no majority until every lease and token that it may have forgotten is over.
 //! - **Late requests.** The rounds of an acquire are numbered. A round that was abandoned cannot be granted later.
 //!
-//! Each operation on a node is a script, as on a [single server](crate::stores::redis), and requests that are ready
-//! while one is in flight go out together there as well.
+//! Each operation on a node is a script, as on a [single server](crate::stores::redis). Requests of independent callers
+//! that are ready while one is in flight go out together, and in the same order to all nodes.
 //!
 //! [*Distributed Locks with Redis*]: https://redis.io/docs/latest/develop/clients/patterns/distributed-locks/
 
 mod acquire;
+mod answers;
 mod broadcast;
 mod builder;
 mod call;
@@ -45,10 +46,11 @@ use std::time::Duration;
 
 use redis::FromRedisValue;
 
+use self::answers::Answers;
 use self::broadcast::Broadcast;
 pub use self::builder::RedlockBuilder;
 use self::call::Call;
-use self::gather::{Answers, Ask, answered, every, gather};
+use self::gather::{Ask, answered, every, gather};
 use self::node::Node;
 use self::round::majority;
 use self::watch::QuorumWatch;
