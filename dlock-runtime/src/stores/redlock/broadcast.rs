@@ -14,7 +14,7 @@ use crate::stores::redis::step::Step;
 use crate::stores::shared::batcher::Carrier;
 
 /// How long a message counts as in flight at most. After that, those of its callers that have no answer wait on their
-/// own, and the next message is sent: slow nodes delay nobody else.
+/// own, and the next message may be sent: slow nodes delay nobody else.
 const PATIENCE: Duration = Duration::from_millis(20);
 
 /// A request to every node.
