@@ -37,9 +37,8 @@ pub(super) fn add(trials: &mut Trials) {
         nothing_but_expiring_keys_and_the_mark_is_left_behind,
     });
     add!(trials: batches::{
-        a_node_executes_nine_commands_for_an_uncontended_cycle,
+        a_node_executes_ten_commands_for_an_uncontended_cycle,
         callers_that_are_ready_together_share_commands,
-        a_release_is_announced_only_if_somebody_waits,
         a_value_of_another_kind_fails_only_its_own_lock,
         claims_of_one_lock_that_go_out_together_are_granted_one_by_one,
         without_new_permissions_each_lock_is_looked_at_on_its_own,

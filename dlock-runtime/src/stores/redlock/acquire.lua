@@ -28,15 +28,6 @@ local function grant(key, arg, last)
     return call('SET', KEYS[key], record, 'PX', ARGV[arg + 2], 'NX') and token
 end
 
--- Marks in the record of a held lock that somebody waits, so that its release is announced: by a zero before its token.
--- If the mark cannot be stored, the waiter polls.
-local function announce_release(lock, held, left)
-    local _, last = string.find(held, '^~?%x+:')
-    if last and left > 0 and string.byte(held, last + 1) ~= 48 then
-        pcall('SET', lock, string.sub(held, 1, last) .. '0' .. string.sub(held, last + 1), 'PX', left)
-    end
-end
-
 -- For a lock about which something is stored.
 local function look(key, arg)
     local lock = KEYS[key]
@@ -48,10 +39,8 @@ local function look(key, arg)
     if held then
         local holder, token, held_round = string.match(held, '^([^:]*):(%d+):(%d+):')
         if holder ~= owner then
-            local left = call('PTTL', lock)
-            announce_release(lock, held, left)
             -- A value without an owner is in another form, and belongs to somebody else.
-            return {0, left, holder or '-'}
+            return {0, call('PTTL', lock), holder or '-'}
         end
         -- A late release of an earlier round must not end this one.
         round = digits_of(math.max(tonumber(held_round), tonumber(round)))

@@ -20,12 +20,10 @@ local function raise(key, arg)
         return 0
     end
     local left = redis.call('PTTL', lock)
-    -- A zero marks that somebody waits.
-    local waited = string.byte(token) == 48 and '0' or ''
     token = math.max(tonumber(token), tonumber(ARGV[arg + 2]))
     local last = math.max(tonumber(redis.call('GET', last_token) or '0'), token)
     remember_token(last_token, last, digits_of(last), now)
-    redis.call('SET', lock, table.concat({owner, waited .. digits_of(token), round, client_info}, ':'), 'PX', left)
+    redis.call('SET', lock, table.concat({owner, digits_of(token), round, client_info}, ':'), 'PX', left)
     return 1
 end
 

@@ -1,9 +1,9 @@
 -- Releases leases on a Redlock node, each on its own, if their owners hold them, revoked or not. With a rest, the lock
--- stays busy that long, without an owner: the rest of its `min_hold`. A release that somebody waits for is announced.
+-- stays busy that long, without an owner: the rest of its `min_hold`.
 -- KEYS: mark; the locks.
 -- ARGV: the run of the server that was asked, -; for each request: owner, round, `rest in ms:tombstone in ms:how`, where
--- `how` is 'missing' (leave the tombstone only if the owner is not found), 'always', or 'quiet' (always, and announce
--- nothing). A rest or a tombstone of 0 means none.
+-- `how` is 'missing' (leave the tombstone only if the owner is not found), 'always', or 'quiet' (always, and notify
+-- nobody). A rest or a tombstone of 0 means none.
 -- Answers for each request 1 released, 0 not held, 2 not held on a node that must not count, or the text of an error.
 local call, pcall, match = redis.call, redis.pcall, string.match
 local answers, released, is_released = {}, {}, {}
@@ -48,8 +48,7 @@ local function release(lock, held, owner, last_round)
         return stored.err or 1
     end
     released[#released + 1] = lock
-    -- Behind the colon: a zero marks that somebody waits.
-    if how ~= 'quiet' and string.byte(held, start + 1) == 48 then
+    if how ~= 'quiet' then
         -- If the user may not publish, the lease has ended all the same.
         pcall('PUBLISH', lock .. ':free', '')
     end
