@@ -157,10 +157,10 @@ pub(super) async fn claims_of_one_lock_that_go_out_together_are_granted_one_by_o
         let Some(claim) = granted.pop() else { continue };
         // Only one of these finds the lease, and none of them ends its rest.
         let rest = Release { keep_for: Some(Duration::from_millis(100)), late_acquire: false };
-        let releases = (0..4).map(|_| backend.release(claim, rest));
-        let answers = join_all(releases).await.into_iter();
-        let released = answers.filter(|answer| matches!(answer, Ok(Released::Released)));
-        assert_eq!(released.count(), 1);
+        let asked = (0..4).map(|_| backend.release(claim, rest));
+        let answers = join_all(asked).await.into_iter();
+        let found = answers.filter(|answer| matches!(answer, Ok(Released::Released)));
+        assert_eq!(found.count(), 1);
         let rival = backend.try_acquire(&Claim::new("k".into(), LONGEST)).await;
         assert!(matches!(rival, Ok(Attempt::Busy { .. })), "{rival:?}");
         sleep(Duration::from_millis(100)).await;
