@@ -1,5 +1,6 @@
 //! Redlock on five real servers.
 
+mod batches;
 mod connecting;
 mod faults;
 mod marks;
@@ -34,6 +35,13 @@ pub(super) fn add(trials: &mut Trials) {
         a_lock_that_a_node_lost_is_restored_at_the_next_renewal,
         a_force_released_lock_is_not_reacquired,
         nothing_but_expiring_keys_and_the_mark_is_left_behind,
+    });
+    add!(trials: batches::{
+        a_node_executes_ten_commands_for_an_uncontended_cycle,
+        callers_that_are_ready_together_share_commands,
+        a_value_of_another_kind_fails_only_its_own_lock,
+        claims_of_one_lock_that_go_out_together_are_granted_one_by_one,
+        without_new_permissions_each_lock_is_looked_at_on_its_own,
     });
     add!(trials: faults::{
         two_nodes_killed_stopped_or_emptied_at_any_moment,

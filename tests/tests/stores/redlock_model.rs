@@ -1,5 +1,5 @@
 //! The model of a Redlock node and the scripts on a real server give the same answers to the same random
-//! requests.
+//! requests, whether this version sends them or the one before.
 
 #[path = "../../../dlock-runtime/src/stores/redlock/model.rs"]
 #[allow(dead_code, reason = "the simulation uses the rest")]
@@ -10,7 +10,7 @@ use dlock_tests::trials::Trials;
 use model::{Answer, Asker, Node, Renewed};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use redis::{Connection, Script};
+use redis::{Connection, Script, ScriptInvocation, Value};
 
 const MILLISECOND: u64 = 1_000;
 const SECOND: u64 = 1_000 * MILLISECOND;
@@ -28,6 +28,12 @@ macro_rules! script {
     };
 }
 
+macro_rules! before {
+    ($($file:literal),+) => {
+        Script::new(concat!($(include_str!(concat!("redlock/before/", $file))),+))
+    };
+}
+
 pub(super) fn add(trials: &mut Trials) {
     trials.needs("redis-server", "the_model_and_the_scripts_agree", || async {
         let compared = tokio::task::spawn_blocking(compare);
@@ -35,13 +41,60 @@ pub(super) fn add(trials: &mut Trials) {
     });
 }
 
-/// A server and the scripts that run on it.
-struct Real {
-    connection: Connection,
+/// Whose scripts a client uses. Both may share the nodes while a new version is deployed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Version {
+    Before,
+    Now,
+}
+
+/// The scripts of a version.
+struct Scripts {
     acquire: Script,
     raise: Script,
     renew: Script,
     release: Script,
+}
+
+impl Scripts {
+    fn of(version: Version) -> Self {
+        match version {
+            Version::Before => Self {
+                acquire: before!("clock.lua", "mark.lua", "last_token.lua", "acquire.lua"),
+                raise: before!("clock.lua", "mark.lua", "last_token.lua", "raise.lua"),
+                renew: before!("clock.lua", "mark.lua", "last_token.lua", "renew.lua"),
+                release: before!("clock.lua", "mark.lua", "release.lua"),
+            },
+            Version::Now => Self {
+                acquire: script!(
+                    "redis/clock.lua",
+                    "redlock/mark.lua",
+                    "redlock/last_token.lua",
+                    "redlock/acquire.lua"
+                ),
+                raise: script!(
+                    "redis/clock.lua",
+                    "redlock/mark.lua",
+                    "redlock/last_token.lua",
+                    "redlock/raise.lua"
+                ),
+                renew: script!(
+                    "redis/clock.lua",
+                    "redlock/mark.lua",
+                    "redlock/last_token.lua",
+                    "redlock/renew.lua"
+                ),
+                release: script!("redis/clock.lua", "redlock/mark.lua", "redlock/release.lua"),
+            },
+        }
+    }
+}
+
+/// A server and the scripts that run on it.
+struct Real {
+    connection: Connection,
+    /// Those of each version.
+    scripts: [Scripts; 2],
     greet: Script,
     run: String,
 }
@@ -51,25 +104,7 @@ impl Real {
         let client = redis::Client::open(server.url()).expect("a URL");
         Self {
             connection: client.get_connection().expect("the server runs"),
-            acquire: script!(
-                "redis/clock.lua",
-                "redlock/mark.lua",
-                "redlock/last_token.lua",
-                "redlock/acquire.lua"
-            ),
-            raise: script!(
-                "redis/clock.lua",
-                "redlock/mark.lua",
-                "redlock/last_token.lua",
-                "redlock/raise.lua"
-            ),
-            renew: script!(
-                "redis/clock.lua",
-                "redlock/mark.lua",
-                "redlock/last_token.lua",
-                "redlock/renew.lua"
-            ),
-            release: script!("redis/clock.lua", "redlock/mark.lua", "redlock/release.lua"),
+            scripts: [Version::Before, Version::Now].map(Scripts::of),
             greet: script!("redlock/greet.lua"),
             run: String::new(),
         }
@@ -93,40 +128,53 @@ impl Real {
         if asker.run == 1 { self.run.clone() } else { format!("other{}", asker.run) }
     }
 
-    fn acquire(&mut self, asker: Asker, proposed: u64) -> Answer {
-        let run = self.run_of(asker);
-        let mut call = self.acquire.prepare_invoke();
-        call.key("mark").key("lock").key("token").key(format!("lock:gone:{}", asker.owner));
-        call.arg(run).arg(asker.owner).arg(LONG / MILLISECOND).arg(asker.round).arg(proposed);
-        call.arg(TOLERANCE).arg(CLIENT_INFO);
-        let [(kind, number, owner)]: [(u8, u64, String); 1] =
-            call.invoke(&mut self.connection).expect("acquire");
-        match kind {
-            0 => {
-                let owner = owner.parse().expect("an owner of this test");
-                Answer::Busy { owner, left: number * MILLISECOND }
-            }
-            1 => Answer::Granted(number),
-            2 => Answer::GivenUp,
-            3 => Answer::Quarantined(number * MILLISECOND),
-            _ => Answer::Unmarked,
+    /// Asks for the lock in one call, with a proposal for each.
+    fn acquire(&mut self, version: Version, asks: &[(Asker, u64)]) -> Vec<Answer> {
+        let run = self.run_of(asks[0].0);
+        let mut call = self.scripts[version as usize].acquire.prepare_invoke();
+        call.key("mark");
+        for (Asker { owner, .. }, _) in asks {
+            let gone = format!("lock:gone:{owner}");
+            match version {
+                Version::Before => call.key("lock").key("token").key(gone),
+                Version::Now => call.key("lock").key(gone).key("token"),
+            };
         }
+        call.arg(run);
+        tolerance(version, &mut call);
+        for (Asker { owner, round, .. }, proposed) in asks {
+            match version {
+                Version::Before => {
+                    call.arg(owner).arg(LONG / MILLISECOND).arg(round).arg(proposed);
+                    call.arg(TOLERANCE).arg(CLIENT_INFO);
+                }
+                Version::Now => {
+                    call.arg(format!("{owner}:{proposed}:{round}:{CLIENT_INFO}"));
+                    call.arg(proposed).arg(LONG / MILLISECOND);
+                }
+            }
+        }
+        let answers: Vec<Value> = call.invoke(&mut self.connection).expect("acquire");
+        answers.into_iter().map(acquired).collect()
     }
 
-    fn raise(&mut self, asker: Asker, token: u64) -> bool {
+    fn raise(&mut self, version: Version, asker: Asker, token: u64) -> bool {
         let run = self.run_of(asker);
-        let mut call = self.raise.prepare_invoke();
-        call.key("mark").key("lock").key("token");
-        call.arg(run).arg(asker.owner).arg(asker.round).arg(token);
+        let mut call = self.scripts[version as usize].raise.prepare_invoke();
+        call.key("mark").key("lock").key("token").arg(run);
+        tolerance(version, &mut call);
+        call.arg(asker.owner).arg(asker.round).arg(token);
         let [stored]: [bool; 1] = call.invoke(&mut self.connection).expect("raise");
         stored
     }
 
-    fn renew(&mut self, asker: Asker, token: u64) -> Renewed {
+    fn renew(&mut self, version: Version, asker: Asker, token: u64) -> Renewed {
         let run = self.run_of(asker);
-        let mut call = self.renew.prepare_invoke();
+        let mut call = self.scripts[version as usize].renew.prepare_invoke();
         call.key("mark").key("lock").key("token").key(format!("lock:gone:{}", asker.owner));
-        call.arg(run).arg(asker.owner).arg(LONG / MILLISECOND).arg(asker.round).arg(token);
+        call.arg(run);
+        tolerance(version, &mut call);
+        call.arg(asker.owner).arg(LONG / MILLISECOND).arg(asker.round).arg(token);
         call.arg(CLIENT_INFO);
         match call.invoke::<[u8; 1]>(&mut self.connection).expect("renew") {
             [0] => Renewed::NotHeld,
@@ -135,20 +183,61 @@ impl Real {
         }
     }
 
-    fn release(&mut self, asker: Asker, tombstone: Option<bool>) -> bool {
-        let run = self.run_of(asker);
-        let mut call = self.release.prepare_invoke();
-        call.key("mark").key("lock").key(format!("lock:gone:{}", asker.owner));
-        call.arg(run).arg(asker.owner).arg(asker.round).arg(0).arg("");
-        let always = if tombstone == Some(true) { "always" } else { "missing" };
-        call.arg(tombstone.map_or(0, |_| LONG / MILLISECOND)).arg(always);
-        call.invoke::<[u8; 1]>(&mut self.connection).expect("release") == [1]
+    /// Releases the lock in one call, with the tombstone of each.
+    fn release(&mut self, version: Version, asks: &[(Asker, Option<bool>)]) -> Vec<bool> {
+        let run = self.run_of(asks[0].0);
+        let mut call = self.scripts[version as usize].release.prepare_invoke();
+        call.key("mark");
+        for (Asker { owner, .. }, _) in asks {
+            call.key("lock");
+            if version == Version::Before {
+                call.key(format!("lock:gone:{owner}"));
+            }
+        }
+        call.arg(run);
+        tolerance(version, &mut call);
+        for (Asker { owner, round, .. }, tombstone) in asks {
+            let lasts = tombstone.map_or(0, |_| LONG / MILLISECOND);
+            let how = if *tombstone == Some(true) { "always" } else { "missing" };
+            call.arg(owner).arg(round);
+            match version {
+                Version::Before => call.arg(0).arg("").arg(lasts).arg(how),
+                Version::Now => call.arg(format!("0:{lasts}:{how}")),
+            };
+        }
+        let answers: Vec<u8> = call.invoke(&mut self.connection).expect("release");
+        answers.into_iter().map(|answer| answer == 1).collect()
     }
 
     fn say(&mut self, words: &[&str]) {
         let mut command = redis::cmd(words[0]);
         command.arg(&words[1..]);
         let () = command.query(&mut self.connection).expect("a command");
+    }
+}
+
+fn acquired(answer: Value) -> Answer {
+    if let Value::Int(token) = answer {
+        return Answer::Granted(token.unsigned_abs());
+    }
+    let (kind, number, owner): (u8, u64, String) =
+        redis::from_redis_value(answer).expect("an answer");
+    match kind {
+        0 => {
+            let owner = owner.parse().expect("an owner of this test");
+            Answer::Busy { owner, left: number * MILLISECOND }
+        }
+        1 => Answer::Granted(number),
+        2 => Answer::GivenUp,
+        3 => Answer::Quarantined(number * MILLISECOND),
+        _ => Answer::Unmarked,
+    }
+}
+
+/// Adds the argument that the version before did not have.
+fn tolerance(version: Version, call: &mut ScriptInvocation<'_>) {
+    if version == Version::Now {
+        call.arg(TOLERANCE);
     }
 }
 
@@ -164,6 +253,16 @@ fn same(model: Answer, real: Answer) -> bool {
         (Answer::Granted(token), Answer::Granted(other)) => near(token, other),
         (one, other) => one == other,
     }
+}
+
+/// Those who ask in one call, among them this one. They have asked for the same run.
+fn several(rng: &mut StdRng, first: Asker) -> Vec<Asker> {
+    let mut all = vec![first];
+    while rng.random_bool(0.3) {
+        let (owner, round) = (rng.random_range(1..4), rng.random_range(1..6));
+        all.push(Asker { owner, round, ..first });
+    }
+    all
 }
 
 fn compare() {
@@ -183,37 +282,55 @@ fn compare() {
             };
             model.now = real.clock();
             let token = model.now + rng.random_range(0..TOLERANCE - SLACK);
+            let version = if rng.random_bool(0.3) { Version::Before } else { Version::Now };
             let answer = match rng.random_range(0..14) {
                 0..5 => {
                     let wild = rng.random_bool(0.2);
-                    let proposed = if wild { token + TOLERANCE + SLACK } else { token };
-                    let expected = model.acquire(asker, LONG, proposed, TOLERANCE);
-                    let answer = real.acquire(asker, proposed);
-                    assert!(same(expected, answer), "{expected:?} is not {answer:?}: {at}");
-                    if let (Answer::Granted(expected), Answer::Granted(token)) = (expected, answer)
-                        && expected != token
-                    {
-                        assert!(wild, "{expected} is not {token}: {at}");
+                    let asks = several(&mut rng, asker).into_iter().map(|asker| {
+                        let token = model.now + rng.random_range(0..TOLERANCE - SLACK);
+                        (asker, if wild { token + TOLERANCE + SLACK } else { token })
+                    });
+                    let asks: Vec<_> = asks.collect();
+                    let expected = asks
+                        .iter()
+                        .map(|(asker, proposed)| model.acquire(*asker, LONG, *proposed, TOLERANCE));
+                    let expected: Vec<_> = expected.collect();
+                    let answers = real.acquire(version, &asks);
+                    let are_same = expected.len() == answers.len()
+                        && expected.iter().zip(&answers).all(|(one, other)| same(*one, *other));
+                    assert!(are_same, "{expected:?} is not {answers:?}: {at}");
+                    let token = |answer: &Answer| match answer {
+                        Answer::Granted(token) => Some(*token),
+                        _ => None,
+                    };
+                    if expected.iter().map(token).ne(answers.iter().map(token)) {
+                        assert!(wild, "{expected:?} is not {answers:?}: {at}");
                         // From here on the tokens would differ by the time between the two.
                         break;
                     }
-                    format!("{asker:?} {answer:?}")
+                    format!("{version:?}: {asks:?} {answers:?}")
                 }
                 5 => {
                     let expected = model.raise(asker, token);
-                    assert_eq!(real.raise(asker, token), expected, "raise: {at}");
-                    format!("{asker:?} raised: {expected}")
+                    assert_eq!(real.raise(version, asker, token), expected, "raise: {at}");
+                    format!("{version:?}: {asker:?} raised: {expected}")
                 }
                 6..8 => {
                     let expected = model.renew(asker, LONG, token);
-                    assert_eq!(real.renew(asker, token), expected, "renew: {at}");
-                    format!("{asker:?} {expected:?}")
+                    assert_eq!(real.renew(version, asker, token), expected, "renew: {at}");
+                    format!("{version:?}: {asker:?} {expected:?}")
                 }
                 8..10 => {
-                    let tombstone = [None, Some(false), Some(true)][rng.random_range(0..3)];
-                    let expected = model.release(asker, tombstone.map(|always| (LONG, always)));
-                    assert_eq!(real.release(asker, tombstone), expected, "release: {at}");
-                    format!("{asker:?} released with {tombstone:?}: {expected}")
+                    let asks = several(&mut rng, asker).into_iter().map(|asker| {
+                        (asker, [None, Some(false), Some(true)][rng.random_range(0..3)])
+                    });
+                    let asks: Vec<_> = asks.collect();
+                    let expected = asks.iter().map(|(asker, tombstone)| {
+                        model.release(*asker, tombstone.map(|always| (LONG, always)))
+                    });
+                    let expected: Vec<_> = expected.collect();
+                    assert_eq!(real.release(version, &asks), expected, "release: {asks:?}, {at}");
+                    format!("{version:?}: released {asks:?}: {expected:?}")
                 }
                 10 => {
                     model.expire();

@@ -107,6 +107,12 @@ impl Link {
         })
     }
 
+    /// Which connection is the current one. `None` if there is none.
+    pub(in crate::stores) fn generation(&self) -> Option<u64> {
+        let current = self.current();
+        current.connection.as_ref().map(|_| current.generation)
+    }
+
     fn connect(self: &Arc<Self>, pause: Option<Duration>) -> Connecting {
         let link = Arc::clone(self);
         let task = tokio::spawn(async move {

@@ -85,7 +85,7 @@ pub(super) fn acquire(names: &Names, claim: &Claim, counter: Arc<str>) -> Step {
 }
 
 /// Digits are ASCII.
-fn text(digits: &[u8; 32]) -> &str {
+pub(in crate::stores) fn text(digits: &[u8; 32]) -> &str {
     std::str::from_utf8(digits).unwrap_or_default()
 }
 

@@ -116,7 +116,11 @@ impl Server {
     }
 
     /// Sends these requests at once, without waiting for others. Answers each, in their order.
-    pub(super) async fn send_all(&self, lane: Lane, mut steps: Vec<Step>) -> Vec<Answer> {
+    pub(in crate::stores) async fn send_all(
+        &self,
+        lane: Lane,
+        mut steps: Vec<Step>,
+    ) -> Vec<Answer> {
         let carrier = self.connection(lane).batcher.carrier();
         let mut messages = vec![];
         while !steps.is_empty() {

@@ -36,8 +36,19 @@ pub(in crate::stores) enum Header {
     None,
     /// The counter of tokens. The arguments are those of `tokens.lua`, and are known when the call is sent.
     Tokens(Arc<str>),
-    /// The mark of a Redlock node, and the run of the server that was greeted.
-    Mark(Arc<str>, Arc<str>),
+    /// What the scripts of a Redlock node begin with.
+    Mark(Arc<Mark>),
+}
+
+/// The mark of a Redlock node, and what it is compared with.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::stores) struct Mark {
+    /// Where it is stored.
+    pub(in crate::stores) name: Arc<str>,
+    /// The run of the server that was greeted.
+    pub(in crate::stores) run: Arc<str>,
+    /// How far a proposed token may be from the server's clock, in microseconds.
+    pub(in crate::stores) tolerance: u64,
 }
 
 /// A request to execute a script.
@@ -81,7 +92,7 @@ impl Step {
     }
 
     /// Adds a key that consists of these parts.
-    pub(super) fn key_of(mut self, parts: &[&str]) -> Self {
+    pub(in crate::stores) fn key_of(mut self, parts: &[&str]) -> Self {
         debug_assert_eq!(self.keys, self.words.len(), "keys come before arguments");
         self.words.push(|text| parts.iter().for_each(|part| text.push_str(part)));
         self.keys += 1;
@@ -94,7 +105,7 @@ impl Step {
     }
 
     /// Adds an argument that `write` appends to the text.
-    pub(super) fn arg_with(mut self, write: impl FnOnce(&mut String)) -> Self {
+    pub(in crate::stores) fn arg_with(mut self, write: impl FnOnce(&mut String)) -> Self {
         self.words.push(write);
         self
     }
@@ -117,7 +128,7 @@ impl Step {
         self
     }
 
-    pub(super) fn size(&self) -> usize {
+    pub(in crate::stores) fn size(&self) -> usize {
         self.words.text.len()
     }
 
@@ -184,8 +195,11 @@ pub(super) fn command(steps: &[&Step], draws: Draws) -> Cmd {
     command.arg(keys + usize::from(first.header != Header::None));
     match &first.header {
         Header::None => {}
-        Header::Tokens(name) | Header::Mark(name, _) => {
+        Header::Tokens(name) => {
             command.arg(&**name);
+        }
+        Header::Mark(mark) => {
+            command.arg(&*mark.name);
         }
     }
     for key in steps.iter().flat_map(|step| step.words.iter().take(step.keys)) {
@@ -196,8 +210,8 @@ pub(super) fn command(steps: &[&Step], draws: Draws) -> Cmd {
         Header::Tokens(_) => {
             command.arg(draws.largest).arg(draws.reason.code());
         }
-        Header::Mark(_, run) => {
-            command.arg(&**run);
+        Header::Mark(mark) => {
+            command.arg(&*mark.run).arg(mark.tolerance);
         }
     }
     for arg in steps.iter().flat_map(|step| step.words.iter().skip(step.keys)) {

@@ -1,16 +1,14 @@
 //! Acquiring: one round asks all nodes, and rounds without a winner are repeated.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::Redlock;
+use super::answers::Answers;
 use super::call::Call;
-use super::gather::{Answers, gather};
 use super::round::{Reply, Round, Verdict};
-use super::scripts::{self, Acquired, AcquiredAnswer, Proposal};
+use super::scripts::Acquired;
 use crate::backend::{Attempt, Claim, validity_of};
 use crate::error::BackendError;
-use crate::stores::redis::server::Lane;
 use crate::token::FencingToken;
 
 /// The most rounds for a lock that no one owner holds on a majority, before it is reported as busy. Several
@@ -75,18 +73,12 @@ impl Redlock {
     }
 
     /// Proposes a token to all nodes, until the round is decided.
-    async fn propose(&self, call: &Arc<Call>) -> (Round, Answers<Acquired>) {
-        let proposal = Proposal { token: by_this_clock(), tolerance: self.0.common.tolerance };
-        let asks = call.each::<AcquiredAnswer>(Lane::Acquire, move |names, claim, member| {
-            scripts::acquire(names, claim, member, proposal)
-        });
-        let asks = asks.into_iter().map(|ask| ask.map(Acquired::from)).collect();
+    async fn propose(&self, call: &Call<'_>) -> (Round, Answers<Acquired>) {
         let mut round = Round::new(self.0.nodes.len());
-        let is_decided = |answers: &Answers<Acquired>| {
-            let newest = answers.newest();
-            newest.is_some_and(|(node, answer)| round.hear(node, self.reply(node, answer)))
-        };
-        let answers = gather(asks, call.limit(), is_decided).await;
+        let answers = call.acquire(by_this_clock()).await;
+        for (node, answer) in answers.all() {
+            round.hear(node, self.reply(node, answer));
+        }
         (round, answers)
     }
 

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use redis::Client;
 
-use super::gather::{Answers, every, gather};
+use super::answers::Answers;
+use super::broadcast::Broadcast;
+use super::gather::{every, gather};
 use super::node::{Common, Node, NodeState};
 use super::scripts::Greeting;
 use super::{Inner, Redlock};
@@ -13,6 +15,8 @@ use crate::backend::validity_of;
 use crate::error::BackendError;
 use crate::stores::redis::RedisBuilder;
 use crate::stores::redis::address::{self, Address};
+use crate::stores::redis::server::Lane;
+use crate::stores::shared::batcher::Batcher;
 use crate::stores::shared::tombstones::Tombstones;
 
 /// How long to wait for another process that declares the deployment new at the same moment.
@@ -146,9 +150,12 @@ impl RedlockBuilder {
         let common = Common::new(format!("{prefix}mark"), self.tolerance, self.quarantine());
         let common = Arc::new(common);
         let node = |server| Arc::new(Node::new(self.node.node(server), Arc::clone(&common)));
+        let nodes: Arc<[_]> = servers.into_iter().map(node).collect();
+        let broadcast = |lane| Batcher::new(Broadcast::new(Arc::clone(&nodes), lane));
         let inner = Inner {
-            nodes: servers.into_iter().map(node).collect(),
-            common: Arc::clone(&common),
+            acquires: broadcast(Lane::Acquire),
+            keeps: broadcast(Lane::Keep),
+            nodes,
             prefix,
             node_timeout: self.node_timeout,
             max_lease: self.max_lease,

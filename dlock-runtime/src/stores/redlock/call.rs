@@ -4,18 +4,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use redis::FromRedisValue;
+use redis::{FromRedisValue, Value};
 
 use super::Redlock;
-use super::gather::{Answers, Ask, GRACE, gather};
-use super::node::Node;
+use super::answers::Answers;
+use super::broadcast::Asked;
+use super::gather::{Ask, GRACE, gather};
+use super::gathering::{Heard, Terms};
 use super::round::{Round, Win};
-use super::scripts::{self, Member, Tombstone};
-use crate::backend::Claim;
+use super::scripts::{self, Acquired};
+use crate::backend::{Claim, Release};
 use crate::error::BackendError;
 use crate::stores::redis::names::Names;
 use crate::stores::redis::server::Lane;
 use crate::stores::redis::step::Step;
+use crate::token::FencingToken;
 
 /// How much longer than the ttl a node owes a release that it has not answered.
 const OWED: Duration = Duration::from_mins(1);
@@ -24,104 +27,111 @@ const OWED: Duration = Duration::from_mins(1);
 /// backends share one sequence, because any clone may retry an owner's claim.
 static ROUND: AtomicU64 = AtomicU64::new(1);
 
-/// A script as it is sent to one node.
-pub(super) trait NodeScript:
-    Fn(&Names, &Claim, Member<'_>) -> Step + Copy + Send + Sync + 'static
-{
-}
-
-impl<F> NodeScript for F where
-    F: Fn(&Names, &Claim, Member<'_>) -> Step + Copy + Send + Sync + 'static
-{
-}
-
 /// One round of a claim. Its requests carry the number of the round.
-pub(super) struct Call {
-    redlock: Redlock,
-    claim: Claim,
+pub(super) struct Call<'a> {
+    redlock: &'a Redlock,
+    claim: &'a Claim,
     names: Names,
     round: u64,
     limit: Duration,
 }
 
-impl Call {
-    pub(super) fn new(redlock: &Redlock, claim: &Claim) -> Arc<Self> {
-        Arc::new(Self {
-            redlock: redlock.clone(),
-            claim: claim.clone(),
+impl<'a> Call<'a> {
+    pub(super) fn new(redlock: &'a Redlock, claim: &'a Claim) -> Self {
+        Self {
+            redlock,
+            claim,
             names: redlock.names(&claim.key),
             round: ROUND.fetch_add(1, Ordering::Relaxed),
             limit: redlock.limit(claim.ttl),
-        })
+        }
     }
 
-    /// How long the nodes may take to answer.
-    pub(super) fn limit(&self) -> Duration {
-        self.limit
+    /// Asks every node for the lock, until the round is decided.
+    pub(super) async fn acquire(&self, proposed: FencingToken) -> Answers<Acquired> {
+        let step = scripts::acquire(&self.names, self.claim, self.round, proposed);
+        let is_granted = |answer: &Value| matches!(answer, Value::Int(_));
+        let terms = Terms { limit: self.limit, counts: is_granted, may_fail: true };
+        self.ask_all(Lane::Acquire, step, terms, None).await
     }
 
-    /// A request to every node.
-    pub(super) fn each<T: FromRedisValue + Send + 'static>(
-        self: &Arc<Self>,
+    /// Asks every node to renew the lease, until a majority has.
+    pub(super) async fn renew(&self) -> Answers<u8> {
+        let step = scripts::renew(&self.names, self.claim, self.round);
+        self.ask_all(Lane::Keep, step, self.until_a_majority_has(), None).await
+    }
+
+    /// Asks every node to release the lease, until a majority has.
+    ///
+    /// A node that does not answer it owes it: an earlier request, not executed yet, may still be on its way to that
+    /// node.
+    pub(super) async fn release(&self, release: Release) -> Answers<u8> {
+        let step = scripts::release(&self.names, self.claim, self.round, release);
+        let terms = self.until_a_majority_has();
+        self.ask_all(Lane::Keep, step, terms, Some(self.claim.ttl + OWED)).await
+    }
+
+    fn until_a_majority_has(&self) -> Terms {
+        let has = |answer: &Value| *answer == Value::Int(1);
+        Terms { limit: self.limit, counts: has, may_fail: false }
+    }
+
+    /// Asks every node, together with other callers that are ready.
+    async fn ask_all<T: FromRedisValue>(
+        &self,
         lane: Lane,
-        script: impl NodeScript,
-    ) -> Vec<Ask<T>> {
-        self.nodes().map(|node| self.ask(node, lane, script)).collect()
-    }
-
-    /// A request to every node that [ends a lease](Self::ask_to_end).
-    pub(super) fn each_to_end(self: &Arc<Self>, script: impl NodeScript) -> Vec<Ask<u8>> {
-        self.nodes().map(|node| self.ask_to_end(node, script)).collect()
+        step: Step,
+        terms: Terms,
+        owed: Option<Duration>,
+    ) -> Answers<T> {
+        let step = Arc::new(step);
+        let asked = Asked { step: Arc::clone(&step), terms, owed };
+        let error = match self.redlock.broadcast(lane).send(asked).await {
+            Heard::Answers(answers) => return answers.read(),
+            Heard::Later(answers) => match answers.await {
+                Ok(answers) => return answers.read(),
+                Err(_) => {
+                    BackendError::transient("the task that waits for redlock's nodes has ended")
+                }
+            },
+            Heard::Failed(error) => error,
+        };
+        let nodes = &self.redlock.0.nodes;
+        if let Some(lasts) = owed {
+            nodes.iter().for_each(|node| node.owe(lasts, Arc::clone(&step)));
+        }
+        Answers::failed(nodes.len(), &error)
     }
 
     fn ask<T: FromRedisValue + Send + 'static>(
-        self: &Arc<Self>,
-        node: usize,
+        &self,
+        number: usize,
         lane: Lane,
-        script: impl NodeScript,
+        step: &Step,
     ) -> Ask<T> {
-        let call = Arc::clone(self);
-        Ask::new(
-            node,
-            async move { call.node(node).run(lane, |run| call.invoke(script, run)).await },
-        )
+        let (node, step) = (Arc::clone(&self.redlock.0.nodes[number]), step.clone());
+        Ask::new(number, async move { node.run_marked(lane, step).await })
     }
 
     /// A request that ends a lease. A node that does not answer it owes it: an earlier request, not executed
     /// yet, may still be on its way to that node.
-    fn ask_to_end(self: &Arc<Self>, node: usize, script: impl NodeScript) -> Ask<u8> {
-        let call = Arc::clone(self);
-        Ask::new(node, async move {
-            let answer = call.node(node).run(Lane::Keep, |run| call.invoke(script, run)).await;
+    fn ask_to_end(&self, number: usize, step: &Arc<Step>) -> Ask<u8> {
+        let (node, step) = (Arc::clone(&self.redlock.0.nodes[number]), Arc::clone(step));
+        let lasts = self.claim.ttl + OWED;
+        Ask::new(number, async move {
+            let answer = node.run_marked(Lane::Keep, Step::clone(&step)).await;
             if answer.is_err() {
-                let lasts = call.claim.ttl + OWED;
-                let owed = Arc::clone(&call);
-                call.node(node).owe(lasts, move |run: &Arc<str>| owed.invoke(script, run));
+                node.owe(lasts, step);
             }
             answer
         })
     }
 
-    fn nodes(&self) -> std::ops::Range<usize> {
-        0..self.redlock.0.nodes.len()
-    }
-
-    fn node(&self, node: usize) -> &Node {
-        &self.redlock.0.nodes[node]
-    }
-
-    fn invoke(&self, script: impl NodeScript, run: &Arc<str>) -> Step {
-        let mark = &self.redlock.0.common.mark;
-        script(&self.names, &self.claim, Member { mark, run, round: self.round })
-    }
-
     /// Stores the token on the nodes that granted a smaller one.
-    pub(super) async fn write_back(self: &Arc<Self>, win: &mut Win) {
-        let token = win.token();
-        let raise = move |names: &Names, claim: &Claim, member: Member<'_>| {
-            scripts::raise(names, claim, token, member)
-        };
-        let asks = win.behind().iter().map(|node| self.ask(*node, Lane::Acquire, raise)).collect();
+    pub(super) async fn write_back(&self, win: &mut Win) {
+        let step = scripts::raise(&self.names, self.claim, self.round, win.token());
+        let behind = win.behind().iter();
+        let asks = behind.map(|node| self.ask(*node, Lane::Acquire, &step)).collect();
         let is_stored = |answers: &Answers<u8>| {
             let newest = answers.newest();
             newest.is_some_and(|(_, stored)| matches!(stored, Ok(1))) && win.wrote()
@@ -135,13 +145,15 @@ impl Call {
     ///
     /// # Errors
     /// A node that granted the lock has not confirmed in time. The caller has to release the claim then.
-    pub(super) async fn retract(self: &Arc<Self>, round: &Round) -> Result<(), BackendError> {
+    pub(super) async fn retract(&self, round: &Round) -> Result<(), BackendError> {
+        let retract = |has_granted| {
+            Arc::new(scripts::retract(&self.names, self.claim, self.round, has_granted))
+        };
+        let (from_granted, from_silent) = (retract(true), retract(false));
         let (mut granted, mut asks) = (vec![], vec![]);
         for (node, has_granted) in round.may_hold() {
-            let tombstone = if has_granted { Tombstone::Never } else { Tombstone::Always };
-            asks.push(self.ask_to_end(node, move |names, claim, member| {
-                scripts::retract(names, claim, tombstone, member)
-            }));
+            let step = if has_granted { &from_granted } else { &from_silent };
+            asks.push(self.ask_to_end(node, step));
             if has_granted {
                 granted.push(node);
             }

@@ -1,13 +1,15 @@
-//! Asks several nodes at once. Deadlines, early exit, late answers and errors are handled here, and only here.
+//! Asks several nodes at once, for one caller. Deadlines, early exit, late answers and errors are handled here, and for
+//! callers whose requests go out together in `gathering.rs`.
 
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
-use futures_util::stream::FuturesUnordered;
-use futures_util::{FutureExt, StreamExt, TryFutureExt};
-use tokio::time::{Instant, timeout_at};
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, join_all};
+use tokio::time::{Instant, sleep_until};
 
-use super::failures::Failures;
+use super::answers::Answers;
 use crate::error::BackendError;
 
 /// The least time that the remaining nodes get once the outcome is decided. An answer tells what has to be
@@ -26,68 +28,6 @@ impl<T: Send + 'static> Ask<T> {
         request: impl Future<Output = Result<T, BackendError>> + Send + 'static,
     ) -> Self {
         Self { node, answer: request.boxed() }
-    }
-
-    /// The same request with its answer converted.
-    pub(super) fn map<U>(self, convert: impl FnOnce(T) -> U + Send + 'static) -> Ask<U> {
-        Ask { node: self.node, answer: self.answer.map_ok(convert).boxed() }
-    }
-}
-
-/// What the nodes have answered. An error counts as no answer.
-#[derive(Debug)]
-pub(super) struct Answers<T> {
-    /// One result for each node, in the order in which they arrived.
-    heard: Vec<(usize, Result<T, BackendError>)>,
-    /// The nodes without a result.
-    silent: Vec<usize>,
-}
-
-impl<T> Answers<T> {
-    /// The number of nodes that have answered.
-    pub(super) fn len(&self) -> usize {
-        self.iter().count()
-    }
-
-    /// The number of answers of one kind.
-    pub(super) fn count(&self, is_counted: impl Fn(&T) -> bool) -> usize {
-        self.iter().filter(|(_, answer)| is_counted(answer)).count()
-    }
-
-    /// The answers, each with its node.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &T)> {
-        self.heard.iter().filter_map(|(node, answer)| Some((*node, answer.as_ref().ok()?)))
-    }
-
-    /// The errors, in the order in which they arrived.
-    pub(super) fn errors(&self) -> impl Iterator<Item = &BackendError> {
-        self.heard.iter().filter_map(|(_, answer)| answer.as_ref().err())
-    }
-
-    pub(super) fn into_errors(self) -> impl Iterator<Item = BackendError> {
-        self.heard.into_iter().filter_map(|(_, answer)| answer.err())
-    }
-
-    /// Has this node answered?
-    pub(super) fn has(&self, node: usize) -> bool {
-        self.iter().any(|(other, _)| other == node)
-    }
-
-    /// The result that arrived last; `None` before the first one.
-    pub(super) fn newest(&self) -> Option<(usize, Result<&T, &BackendError>)> {
-        self.heard.last().map(|(node, answer)| (*node, answer.as_ref()))
-    }
-
-    /// Splits the answers from the reasons why the other nodes gave none.
-    pub(super) fn into_parts(self) -> (Vec<T>, Failures) {
-        let (mut answers, mut errors) = (vec![], vec![]);
-        for (_, answer) in self.heard {
-            match answer {
-                Ok(answer) => answers.push(answer),
-                Err(error) => errors.push(error),
-            }
-        }
-        (answers, Failures::new(self.silent, errors))
     }
 }
 
@@ -112,25 +52,36 @@ pub(super) fn every<T>(_: &Answers<T>) -> bool {
 ///
 /// Cancel safe: requests without an answer are dropped.
 pub(super) async fn gather<T: Send + 'static>(
-    asks: Vec<Ask<T>>,
+    mut asks: Vec<Ask<T>>,
     limit: Duration,
     mut is_enough: impl FnMut(&Answers<T>) -> bool,
 ) -> Answers<T> {
     let began = Instant::now();
-    let silent = asks.iter().map(|ask| ask.node).collect();
-    let mut answers = Answers { heard: Vec::with_capacity(asks.len()), silent };
-    let numbered = |Ask { node, answer }| async move { (node, answer.await) };
-    let mut asking: FuturesUnordered<_> = asks.into_iter().map(numbered).collect();
+    let mut answers = Answers::of(asks.len());
     let mut until = began + limit;
-    while let Ok(Some((node, answer))) = timeout_at(until, asking.next()).await {
-        answers.silent.retain(|other| *other != node);
-        answers.heard.push((node, answer));
-        if is_enough(&answers) {
-            until = until.min(Instant::now() + began.elapsed().max(GRACE));
+    let mut time_is_up = pin!(sleep_until(until));
+    std::future::poll_fn(|cx| {
+        // They are few, so each of them is polled when one of them wakes the task.
+        asks.retain_mut(|ask| {
+            let Poll::Ready(answer) = ask.answer.poll_unpin(cx) else { return true };
+            answers.add(ask.node, answer);
+            if is_enough(&answers) {
+                until = until.min(Instant::now() + began.elapsed().max(GRACE));
+            }
+            false
+        });
+        if asks.is_empty() {
+            return Poll::Ready(());
         }
-    }
-    if !asking.is_empty() {
-        tokio::spawn(asking.for_each(|_| std::future::ready(())));
+        if until < time_is_up.deadline() {
+            time_is_up.as_mut().reset(until);
+        }
+        time_is_up.as_mut().poll(cx)
+    })
+    .await;
+    if !asks.is_empty() {
+        answers.end(asks.iter().map(|ask| ask.node).collect());
+        tokio::spawn(join_all(asks.into_iter().map(|ask| ask.answer)));
     }
     answers
 }
@@ -139,6 +90,8 @@ pub(super) async fn gather<T: Send + 'static>(
 mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU32, Ordering};
+
+    use futures_util::TryFutureExt;
 
     use super::*;
 
@@ -168,7 +121,7 @@ mod tests {
     async fn once_decided_the_others_get_as_much_time_again() {
         let answers = gather(after(&[30, 10, 15, 19]), LIMIT, answered(1)).await;
         assert_eq!(heard(&answers), [10, 15, 19]);
-        assert_eq!(answers.silent, [0]);
+        assert_eq!(answers.silent(), [0]);
         assert!(answers.has(3) && !answers.has(0));
     }
 
@@ -194,7 +147,7 @@ mod tests {
         let answers = gather(asks, LIMIT, answered(3)).await;
         assert!(began.elapsed() < LIMIT, "nobody is left to wait for");
         assert_eq!((answers.len(), answers.errors().count()), (2, 1));
-        assert!(answers.silent.is_empty());
+        assert!(answers.silent().is_empty());
         assert!(matches!(answers.newest(), Some((1, Ok(20)))));
     }
 
@@ -203,7 +156,12 @@ mod tests {
         let done = Arc::new(AtomicU32::new(0));
         let asks = after(&[10, 50, 200]).into_iter().map(|ask| {
             let done = Arc::clone(&done);
-            ask.map(move |_| done.fetch_add(1, Ordering::SeqCst))
+            Ask::new(
+                ask.node,
+                ask.answer.inspect_ok(move |_| {
+                    done.fetch_add(1, Ordering::SeqCst);
+                }),
+            )
         });
         let answers = gather(asks.collect(), LIMIT, answered(1)).await;
         assert_eq!((answers.len(), done.load(Ordering::SeqCst)), (1, 1));

@@ -15,18 +15,21 @@
 //!   towards no majority until every lease and token that it may have forgotten is over.
 //! - **Late requests.** The rounds of an acquire are numbered. A round that was abandoned cannot be granted later.
 //!
-//! Each operation on a node is a script, as on a [single server](crate::stores::redis), and requests that are ready
-//! while one is in flight go out together there as well.
+//! Each operation on a node is a script, as on a [single server](crate::stores::redis). Requests of independent callers
+//! that are ready while one is in flight go out together, and in the same order to all nodes.
 //!
 //! [*Distributed Locks with Redis*]: https://redis.io/docs/latest/develop/clients/patterns/distributed-locks/
 
 mod acquire;
+mod answers;
+mod broadcast;
 mod builder;
 mod call;
 #[cfg(test)]
 mod enumeration;
 mod failures;
 mod gather;
+mod gathering;
 #[cfg(test)]
 mod model;
 mod node;
@@ -43,10 +46,12 @@ use std::time::Duration;
 
 use redis::FromRedisValue;
 
+use self::answers::Answers;
+use self::broadcast::Broadcast;
 pub use self::builder::RedlockBuilder;
 use self::call::Call;
-use self::gather::{Answers, Ask, answered, every, gather};
-use self::node::{Common, Node};
+use self::gather::{Ask, answered, every, gather};
+use self::node::Node;
 use self::round::majority;
 use self::watch::QuorumWatch;
 use crate::backend::{
@@ -59,6 +64,7 @@ use crate::stores::redis::names::Names;
 use crate::stores::redis::scripts::{InspectAnswer, inspect, state};
 use crate::stores::redis::server::Lane;
 use crate::stores::redis::step::Step;
+use crate::stores::shared::batcher::Batcher;
 use crate::stores::shared::tombstones::Tombstones;
 
 /// How long a node may take to scan its keys.
@@ -74,8 +80,9 @@ const SCAN_LIMIT: Duration = Duration::from_secs(10);
 pub struct Redlock(Arc<Inner>);
 
 struct Inner {
-    nodes: Vec<Arc<Node>>,
-    common: Arc<Common>,
+    nodes: Arc<[Arc<Node>]>,
+    acquires: Batcher<Broadcast>,
+    keeps: Batcher<Broadcast>,
     prefix: String,
     node_timeout: Duration,
     max_lease: Duration,
@@ -111,6 +118,13 @@ impl Redlock {
         RedlockBuilder::new()
     }
 
+    fn broadcast(&self, lane: Lane) -> &Batcher<Broadcast> {
+        match lane {
+            Lane::Acquire => &self.0.acquires,
+            Lane::Keep => &self.0.keeps,
+        }
+    }
+
     fn majority(&self) -> usize {
         majority(self.0.nodes.len())
     }
@@ -141,7 +155,7 @@ impl Redlock {
     ) -> Vec<Ask<T>> {
         self.each(|node| {
             let script = script();
-            async move { node.run(Lane::Keep, |_| script).await }
+            async move { node.run(Lane::Keep, script).await }
         })
     }
 
@@ -192,12 +206,9 @@ impl AsyncBackend for Redlock {
 
     async fn renew(&self, claim: &Claim) -> Result<Renewal, BackendError> {
         let call = Call::new(self, claim);
-        let asks = call.each(Lane::Keep, scripts::renew);
-        let is_renewed =
-            |answers: &Answers<u8>| answers.count(|answer| *answer == 1) >= self.majority();
-        let answers = gather(asks, call.limit(), is_renewed).await;
+        let answers = call.renew().await;
         let not_held = answers.count(|answer| *answer == 0);
-        if is_renewed(&answers) {
+        if answers.count(|answer| *answer == 1) >= self.majority() {
             Ok(Renewal::Renewed { validity: validity_of(claim.ttl) })
         } else if self.0.nodes.len() - not_held < self.majority() {
             Ok(Renewal::NotHeld)
@@ -211,12 +222,7 @@ impl AsyncBackend for Redlock {
             self.0.tombstones.note(claim);
         }
         let call = Call::new(self, claim);
-        let asks = call.each_to_end(move |names, claim, member| {
-            scripts::release(names, claim, release, member)
-        });
-        let is_released =
-            |answers: &Answers<u8>| answers.count(|answer| *answer == 1) >= self.majority();
-        let answers = gather(asks, call.limit(), is_released).await;
+        let answers = call.release(release).await;
         let not_held = answers.count(|answer| *answer == 0);
         self.majority_of(answers)?;
         // Nodes that are silent, or may have forgotten the lock, may have been part of the majority that held it.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use redis::FromRedisValue;
+use redis::{FromRedisValue, Value};
 
 use super::scripts::{self, Greeting};
 use crate::error::BackendError;
@@ -14,7 +14,7 @@ use crate::stores::redis::link::Session;
 use crate::stores::redis::requests::read;
 use crate::stores::redis::server::{Lane, Server};
 use crate::stores::redis::servers::Servers;
-use crate::stores::redis::step::Step;
+use crate::stores::redis::step::{Header, Mark, Step};
 use crate::stores::redis::subscriptions::{ChannelWatch, Subscriptions};
 
 /// What the nodes have in common.
@@ -57,17 +57,14 @@ const MOST_OWED: usize = 1_024;
 /// A request that the node has not answered. It is sent again when the node can be reached.
 struct Owed {
     until: Instant,
-    call: OwedCall,
+    step: Arc<Step>,
 }
-
-/// Makes the request for a run of the server.
-type OwedCall = Box<dyn FnOnce(&Arc<str>) -> Step + Send>;
 
 /// Which run of the server a connection leads to. The connection ends when the server restarts.
 #[derive(Clone)]
 struct Greeted {
     generation: u64,
-    run: Arc<str>,
+    mark: Arc<Mark>,
 }
 
 /// How a node answers a greeting.
@@ -92,27 +89,80 @@ impl Node {
         self.server.address()
     }
 
-    /// Runs a script that receives the run of the server it is meant for.
-    pub(super) async fn run<T: FromRedisValue>(
+    /// Runs a script that begins with the mark.
+    pub(super) async fn run_marked<T: FromRedisValue>(
         &self,
         lane: Lane,
-        call: impl FnOnce(&Arc<str>) -> Step,
+        step: Step,
     ) -> Result<T, BackendError> {
         // The script itself is sent only after this has succeeded.
-        let (session, run) = self.greeted_session(lane).await.map_err(BackendError::not_sent)?;
-        let step = call(&run).only_over(session.generation);
+        let greeted = self.greeted_over(lane).await.map_err(BackendError::not_sent)?;
+        let step = step.header(Header::Mark(greeted.mark)).only_over(greeted.generation);
         read(self.server.send(lane, step, None).await?.value)
     }
 
-    /// A connection, and the run of the server that it leads to.
-    async fn greeted_session(&self, lane: Lane) -> Result<(Session, Arc<str>), BackendError> {
+    /// Runs scripts that begin with the mark, together. Owes those that it does not answer for the time beside each of
+    /// them.
+    pub(super) async fn run_all(
+        &self,
+        lane: Lane,
+        requests: &[(Arc<Step>, Option<Duration>)],
+    ) -> Vec<Result<Value, BackendError>> {
+        let answers = self.answers(lane, requests.iter().map(|(step, _)| step)).await;
+        for ((step, owed), answer) in requests.iter().zip(&answers) {
+            if let (Some(lasts), Err(_)) = (owed, answer) {
+                self.owe(*lasts, Arc::clone(step));
+            }
+        }
+        answers
+    }
+
+    async fn answers(
+        &self,
+        lane: Lane,
+        steps: impl ExactSizeIterator<Item = &Arc<Step>>,
+    ) -> Vec<Result<Value, BackendError>> {
+        let greeted = match self.greeted_over(lane).await {
+            Ok(greeted) => greeted,
+            // The scripts themselves are sent only after this has succeeded.
+            Err(error) => return steps.map(|_| Err(error.clone().not_sent())).collect(),
+        };
+        let steps = steps.map(|step| {
+            let step = Step::clone(step).header(Header::Mark(Arc::clone(&greeted.mark)));
+            step.only_over(greeted.generation)
+        });
+        let answers = self.server.send_all(lane, steps.collect()).await;
+        answers.into_iter().map(|answer| Ok(answer?.value)).collect()
+    }
+
+    /// Runs another script.
+    pub(super) async fn run<T: FromRedisValue>(
+        &self,
+        lane: Lane,
+        step: Step,
+    ) -> Result<T, BackendError> {
+        let greeted = self.greeted_over(lane).await.map_err(BackendError::not_sent)?;
+        let step = step.only_over(greeted.generation);
+        read(self.server.send(lane, step, None).await?.value)
+    }
+
+    /// The present connection, which leads to a run of the server that was greeted over it.
+    async fn greeted_over(&self, lane: Lane) -> Result<Greeted, BackendError> {
+        let present = self.server.lane(lane).generation();
+        let known = self.greeted()[index_of(lane)].clone();
+        match known.filter(|known| Some(known.generation) == present) {
+            Some(known) => Ok(known),
+            None => self.greet_over(lane).await,
+        }
+    }
+
+    async fn greet_over(&self, lane: Lane) -> Result<Greeted, BackendError> {
         let session = self.server.lane(lane).session().await?;
         let known = self.greeted()[index_of(lane)].clone();
-        let run = match known.filter(|known| known.generation == session.generation) {
-            Some(known) => known.run,
-            None => self.enter(lane, &session, Greeting::Enter).await?.0,
-        };
-        Ok((session, run))
+        match known.filter(|known| known.generation == session.generation) {
+            Some(known) => Ok(known),
+            None => Ok(self.enter(lane, &session, Greeting::Enter).await?.0),
+        }
     }
 
     /// Greets the node at the start.
@@ -123,10 +173,10 @@ impl Node {
         if greeting == Greeting::Look {
             return Ok(self.ask(Lane::Keep, &session, greeting).await?.1);
         }
-        let (run, state) = self.enter(Lane::Keep, &session, greeting).await?;
+        let (Greeted { mark, .. }, state) = self.enter(Lane::Keep, &session, greeting).await?;
         // This connection was made before the greeting. It leads to the run that was greeted, or nowhere.
         if let Ok(Session { generation, .. }) = acquires {
-            self.greeted()[index_of(Lane::Acquire)] = Some(Greeted { generation, run });
+            self.greeted()[index_of(Lane::Acquire)] = Some(Greeted { generation, mark });
         }
         Ok(state)
     }
@@ -141,13 +191,13 @@ impl Node {
         lane: Lane,
         session: &Session,
         greeting: Greeting,
-    ) -> Result<(Arc<str>, NodeState), BackendError> {
+    ) -> Result<(Greeted, NodeState), BackendError> {
         let (run, state) = self.ask(lane, session, greeting).await?;
-        let new = Greeted { generation: session.generation, run: Arc::clone(&run) };
+        let new = Greeted { generation: session.generation, mark: self.mark(run) };
         let (is_known, before) = {
             let mut greeted = self.greeted();
-            let is_known = greeted.iter().flatten().any(|known| known.run == run);
-            (is_known, greeted[index_of(lane)].replace(new))
+            let is_known = greeted.iter().flatten().any(|known| known.mark == new.mark);
+            (is_known, greeted[index_of(lane)].replace(new.clone()))
         };
         if let NodeState::Quarantined(left) = state
             && !is_known
@@ -162,25 +212,21 @@ impl Node {
         if lane == Lane::Keep {
             let owed = std::mem::take(&mut *self.owed());
             // Requests that an earlier run had not executed yet were lost with that run.
-            if before.is_some_and(|before| before.run == run) && !owed.is_empty() {
+            if before.is_some_and(|before| before.mark == new.mark) && !owed.is_empty() {
                 let server = Arc::clone(&self.server);
-                tokio::spawn(settle(server, session.clone(), Arc::clone(&run), owed));
+                tokio::spawn(settle(server, session.clone(), Arc::clone(&new.mark), owed));
             }
         }
-        Ok((run, state))
+        Ok((new, state))
     }
 
     /// Notes a request that was not answered. It is sent again over the next connection.
-    pub(super) fn owe(
-        &self,
-        lasts: Duration,
-        call: impl FnOnce(&Arc<str>) -> Step + Send + 'static,
-    ) {
+    pub(super) fn owe(&self, lasts: Duration, step: Arc<Step>) {
         let mut owed = self.owed();
         if owed.len() == MOST_OWED {
             owed.pop_front();
         }
-        owed.push_back(Owed { until: Instant::now() + lasts, call: Box::new(call) });
+        owed.push_back(Owed { until: Instant::now() + lasts, step });
     }
 
     fn owed(&self) -> MutexGuard<'_, VecDeque<Owed>> {
@@ -204,6 +250,12 @@ impl Node {
             left => NodeState::Quarantined(Duration::from_millis(left.unsigned_abs())),
         };
         Ok((run.into(), state))
+    }
+
+    fn mark(&self, run: Arc<str>) -> Arc<Mark> {
+        let Common { mark, tolerance, .. } = &*self.common;
+        let tolerance = u64::try_from(tolerance.as_micros()).unwrap_or(u64::MAX);
+        Arc::new(Mark { name: Arc::clone(mark), run, tolerance })
     }
 
     fn check_clock(&self, clock: Duration) {
@@ -249,10 +301,11 @@ const fn index_of(lane: Lane) -> usize {
 }
 
 /// Sends the owed requests, as long as the connection lasts.
-async fn settle(server: Arc<Server>, session: Session, run: Arc<str>, owed: VecDeque<Owed>) {
-    for Owed { until, call } in owed {
+async fn settle(server: Arc<Server>, session: Session, mark: Arc<Mark>, owed: VecDeque<Owed>) {
+    for Owed { until, step } in owed {
         if until > Instant::now() {
-            let sent = server.send_in(Lane::Keep, session.clone(), &call(&run)).await;
+            let step = Step::clone(&step).header(Header::Mark(Arc::clone(&mark)));
+            let sent = server.send_in(Lane::Keep, session.clone(), &step).await;
             if sent.is_err() {
                 return;
             }

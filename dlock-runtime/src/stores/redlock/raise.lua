@@ -1,7 +1,7 @@
 -- Stores tokens that another Redlock node has drawn, each if its owner holds the lease here as acquired by this
 -- round.
 -- KEYS: mark; for each request: lock, last token.
--- ARGV: the run of the server that was asked; for each request: owner, round, token.
+-- ARGV: the run of the server that was asked, -; for each request: owner, round, token.
 -- Answers for each request 1 stored, 0 not held or the node must not count, or the text of an error.
 local now = clock()
 local verdict = may_count(KEYS[1], ARGV[1], now)
@@ -22,13 +22,13 @@ local function raise(key, arg)
     local left = redis.call('PTTL', lock)
     token = math.max(tonumber(token), tonumber(ARGV[arg + 2]))
     local last = math.max(tonumber(redis.call('GET', last_token) or '0'), token)
-    remember_token(last_token, last, now)
-    redis.call('SET', lock, string.format('%s:%.0f:%s:%s', owner, token, round, client_info), 'PX', left)
+    remember_token(last_token, last, digits_of(last), now)
+    redis.call('SET', lock, table.concat({owner, digits_of(token), round, client_info}, ':'), 'PX', left)
     return 1
 end
 
 local answers = {}
 for at = 1, (#KEYS - 1) / 2 do
-    answers[at] = raise(at * 2, at * 3 - 1)
+    answers[at] = raise(at * 2, at * 3)
 end
 return answers

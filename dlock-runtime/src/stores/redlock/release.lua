@@ -1,47 +1,77 @@
 -- Releases leases on a Redlock node, each on its own, if their owners hold them, revoked or not. With a rest, the lock
 -- stays busy that long, without an owner: the rest of its `min_hold`.
--- KEYS: mark; for each request: lock, tombstone of its owner.
--- ARGV: the run of the server that was asked; for each request: owner, round, rest in ms (0: at once), channel ('':
--- notify nobody), tombstone in ms, when to leave it ('always', or 'missing': if the owner is not found).
+-- KEYS: mark; the locks.
+-- ARGV: the run of the server that was asked, -; for each request: owner, round, `rest in ms:tombstone in ms:how`, where
+-- `how` is 'missing' (leave the tombstone only if the owner is not found), 'always', or 'quiet' (always, and notify
+-- nobody). A rest or a tombstone of 0 means none.
 -- Answers for each request 1 released, 0 not held, 2 not held on a node that must not count, or the text of an error.
-local verdict = may_count(KEYS[1], ARGV[1], clock())
+local call, pcall, match = redis.call, redis.pcall, string.match
+local answers, released, is_released = {}, {}, {}
+local terms, rest, lasts, how
+local verdict
 
-local function release(key, arg)
-    local lock, gone = KEYS[key], KEYS[key + 1]
-    local wanted, last_round, rest = ARGV[arg], ARGV[arg + 1], ARGV[arg + 2]
-    local channel, lasts, when = ARGV[arg + 3], ARGV[arg + 4], ARGV[arg + 5]
-    local held = redis.pcall('GET', lock)
-    if type(held) == 'table' then
-        return held.err
+local function not_held()
+    verdict = verdict or may_count(KEYS[1], ARGV[1], clock())
+    return verdict == true and 0 or 2
+end
+
+-- An abandoned acquire of this owner may be executed after this, and must not be granted. Answers an error if there is
+-- one.
+local function leave_tombstone(gone, round)
+    if tonumber(call('GET', gone) or '-1') <= tonumber(round) then
+        local stored = pcall('SET', gone, round, 'PX', lasts)
+        return stored.err
     end
-    local owner, token, round, client_info
-    if held then
-        owner, token, round, client_info = string.match(held, '^~?([^:]*):(%d+):(%d+):(.*)$')
+end
+
+local function release(lock, held, owner, last_round)
+    local first = held and string.find(held, owner, 1, true)
+    local found, start
+    if first == 1 or first == 2 and string.byte(held) == 126 then
+        start = first + #owner
+        local round = match(held, '^:%d+:(%d+):', start)
+        found = round and tonumber(round) <= tonumber(last_round)
     end
-    local found = owner == wanted and tonumber(round) <= tonumber(last_round)
-    if tonumber(lasts) > 0 and (when == 'always' or not found) then
-        -- An abandoned acquire of this owner may be executed after this, and must not be granted.
-        if tonumber(redis.call('GET', gone) or '-1') <= tonumber(last_round) then
-            redis.call('SET', gone, last_round, 'PX', lasts)
+    if lasts ~= '0' and not (found and how == 'missing') then
+        local failed = leave_tombstone(lock .. ':gone:' .. owner, last_round)
+        if failed then
+            return failed
         end
     end
     if not found then
-        return verdict == true and 0 or 2
+        return not_held()
     end
+    is_released[lock] = true
     if rest ~= '0' then
-        redis.call('SET', lock, '-:' .. token .. ':0:' .. client_info, 'PX', rest)
-    else
-        redis.call('DEL', lock)
-        if channel ~= '' then
-            -- If the user may not publish, the lease has ended all the same.
-            redis.pcall('PUBLISH', channel, '')
-        end
+        local token, client_info = match(held, '^:(%d+):%d+:(.*)$', start)
+        local stored = pcall('SET', lock, '-:' .. token .. ':0:' .. client_info, 'PX', rest)
+        return stored.err or 1
+    end
+    released[#released + 1] = lock
+    if how ~= 'quiet' then
+        -- If the user may not publish, the lease has ended all the same.
+        pcall('PUBLISH', lock .. ':free', '')
     end
     return 1
 end
 
-local answers = {}
-for at = 1, (#KEYS - 1) / 2 do
-    answers[at] = release(at * 2, at * 6 - 4)
+-- If the user may not call `MGET`, each lock is read on its own.
+local values = pcall('MGET', unpack(KEYS, 2))
+for at = 1, #KEYS - 1 do
+    local lock, held, arg = KEYS[at + 1], values[at], at * 3
+    if is_released[lock] then
+        held = false
+    elseif not held then
+        -- `MGET` shows a value of another kind as if there were none.
+        held = pcall('GET', lock)
+    end
+    if ARGV[arg + 2] ~= terms then
+        terms = ARGV[arg + 2]
+        rest, lasts, how = match(terms, '^(%d+):(%d+):(%a+)$')
+    end
+    answers[at] = type(held) == 'table' and held.err or release(lock, held, ARGV[arg], ARGV[arg + 1])
+end
+if released[1] then
+    call('DEL', unpack(released))
 end
 return answers

@@ -1,7 +1,7 @@
 -- Renews leases on a Redlock node for a full ttl, each on its own, if their owners hold them. A node that has lost one
 -- acquires it again.
 -- KEYS: mark; for each request: lock, last token, tombstone of its owner.
--- ARGV: the run of the server that was asked; for each request: owner, ttl in ms, round, token (0: unknown, so the
+-- ARGV: the run of the server that was asked, -; for each request: owner, ttl in ms, round, token (0: unknown, so the
 -- lease is not acquired again), client info.
 -- Answers for each request 1 renewed, 0 not held, 2 renewed on a node that must not count, or the text of an error.
 local now = clock()
@@ -22,10 +22,10 @@ local function renew(key, arg)
         return 0
     else
         local token = math.max(tonumber(redis.call('GET', last_token) or '0'), tonumber(known))
-        remember_token(last_token, token, now)
+        remember_token(last_token, token, digits_of(token), now)
         -- The acquire that this replaces may still be in flight on another connection. If it is executed after
         -- the release, it must not be granted.
-        redis.call('SET', gone, string.format('%.0f', round - 1), 'PX', ttl + 60000)
+        redis.call('SET', gone, digits_of(round - 1), 'PX', ttl + 60000)
         redis.call('SET', lock, table.concat({owner, known, round, ARGV[arg + 4]}, ':'), 'PX', ttl)
     end
     return verdict == true and 1 or 2
@@ -33,6 +33,6 @@ end
 
 local answers = {}
 for at = 1, (#KEYS - 1) / 3 do
-    answers[at] = renew(at * 3 - 1, at * 5 - 3)
+    answers[at] = renew(at * 3 - 1, at * 5 - 2)
 end
 return answers

@@ -1,16 +1,16 @@
 //! The scripts of a node, one of several independent servers, and how to call them.
 
-use std::sync::Arc;
+use std::fmt::Write as _;
 use std::time::Duration;
 
-use redis::Script;
+use redis::{FromRedisValue, ParsingError, Script, Value};
 
 use crate::backend::{Claim, Release};
 use crate::lock_table::words;
 use crate::owner::OwnerId;
 use crate::stores::redis::names::Names;
-use crate::stores::redis::scripts::{TOMBSTONE, millis};
-use crate::stores::redis::step::{Header, Source, Step};
+use crate::stores::redis::scripts::{TOMBSTONE, millis, text};
+use crate::stores::redis::step::{Source, Step};
 use crate::token::FencingToken;
 
 /// Loads a script from its file, preceded by the files whose functions it uses.
@@ -31,40 +31,6 @@ static GREET: Source = script!(single: "greet.lua");
 static FORCE_RELEASE: Source = script!(single: "force_release.lua");
 static BAR: Source = script!(single: "bar.lua");
 
-/// A node in one round.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Member<'a> {
-    /// Where its mark is stored.
-    pub(super) mark: &'a Arc<str>,
-    /// The run of the server that was greeted.
-    pub(super) run: &'a Arc<str>,
-    /// Numbers the attempts of one process, so that a late request of an earlier one is recognized.
-    pub(super) round: u64,
-}
-
-impl Member<'_> {
-    fn header(self) -> Header {
-        Header::Mark(Arc::clone(self.mark), Arc::clone(self.run))
-    }
-}
-
-/// The token that a node is asked to grant.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Proposal {
-    pub(super) token: FencingToken,
-    /// How far the token may be from the node's own clock.
-    pub(super) tolerance: Duration,
-}
-
-/// When a release leaves a tombstone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Tombstone {
-    Never,
-    /// If the owner is not found: its acquire may arrive late.
-    IfMissing,
-    Always,
-}
-
 /// A node's answer to an acquire.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Acquired {
@@ -83,85 +49,84 @@ pub(super) enum Acquired {
     Unmarked,
 }
 
-/// The answer to an acquire on the wire.
-pub(super) type AcquiredAnswer = (u8, i64, String);
-
-impl From<AcquiredAnswer> for Acquired {
-    fn from((kind, number, owner): AcquiredAnswer) -> Self {
-        let left = u64::try_from(number).ok().map(Duration::from_millis);
-        match kind {
+impl FromRedisValue for Acquired {
+    fn from_redis_value(value: Value) -> Result<Self, ParsingError> {
+        if let Value::Int(token) = value {
+            return Ok(Self::Granted(FencingToken::new(token.unsigned_abs())));
+        }
+        let (kind, left, owner): (u8, i64, String) = FromRedisValue::from_redis_value(value)?;
+        let left = u64::try_from(left).ok().map(Duration::from_millis);
+        Ok(match kind {
             0 => Self::Busy { left, owner: words::read(&owner).map(|(owner, _)| owner) },
-            1 => Self::Granted(FencingToken::new(number.unsigned_abs())),
             3 => Self::Quarantined(left.unwrap_or_default()),
             4 => Self::Unmarked,
             _ => Self::GivenUp,
-        }
+        })
     }
 }
 
-/// Answers [`AcquiredAnswer`].
-pub(super) fn acquire(
-    names: &Names,
-    claim: &Claim,
-    member: Member<'_>,
-    proposal: Proposal,
-) -> Step {
-    let tolerance = u64::try_from(proposal.tolerance.as_micros()).unwrap_or(u64::MAX);
-    let step = Step::new(&ACQUIRE).header(member.header());
-    let step = step.key(&names.lock).key(&names.token()).key(&names.tombstone(&claim.owner));
-    let step = step.arg(&claim.owner.to_string()).number(millis(claim.ttl)).number(member.round);
-    step.number(proposal.token.get()).number(tolerance).arg(&claim.client_info.to_text())
+/// Answers [`Acquired`].
+pub(super) fn acquire(names: &Names, claim: &Claim, round: u64, proposed: FencingToken) -> Step {
+    let digits = claim.owner.digits();
+    let (owner, token) = (text(&digits), proposed.get());
+    Step::new(&ACQUIRE)
+        .key(&names.lock)
+        .key_of(&[&names.lock, ":gone:", owner])
+        .key_of(&[&names.lock, ":token"])
+        .arg_with(|record| {
+            // Writing into a `String` does not fail.
+            let _ = write!(record, "{owner}:{token}:{round}:");
+            claim.client_info.write_to(record);
+        })
+        .number(token)
+        .number(millis(claim.ttl))
 }
 
 /// Answers 1 renewed, 0 not held, 2 renewed on a node that must not count.
-pub(super) fn renew(names: &Names, claim: &Claim, member: Member<'_>) -> Step {
-    let token = claim.token.map_or(0, FencingToken::get);
-    let step = Step::new(&RENEW).header(member.header());
-    let step = step.key(&names.lock).key(&names.token()).key(&names.tombstone(&claim.owner));
-    let step = step.arg(&claim.owner.to_string()).number(millis(claim.ttl)).number(member.round);
-    step.number(token).arg(&claim.client_info.to_text())
+pub(super) fn renew(names: &Names, claim: &Claim, round: u64) -> Step {
+    let digits = claim.owner.digits();
+    let owner = text(&digits);
+    Step::new(&RENEW)
+        .key(&names.lock)
+        .key_of(&[&names.lock, ":token"])
+        .key_of(&[&names.lock, ":gone:", owner])
+        .arg(owner)
+        .number(millis(claim.ttl))
+        .number(round)
+        .number(claim.token.map_or(0, FencingToken::get))
+        .arg_with(|text| claim.client_info.write_to(text))
 }
 
 /// Answers 1 released, 0 not held, 2 not held on a node that must not count.
-pub(super) fn release(names: &Names, claim: &Claim, release: Release, member: Member<'_>) -> Step {
-    let tombstone = if release.late_acquire { Tombstone::Always } else { Tombstone::IfMissing };
-    let rest = release.keep_for.map_or(0, millis);
-    end(names, claim, rest, &names.channel(), tombstone, member)
+pub(super) fn release(names: &Names, claim: &Claim, round: u64, release: Release) -> Step {
+    let how = if release.late_acquire { "always" } else { "missing" };
+    end(names, claim, round, [release.keep_for.map_or(0, millis), tombstone(claim)], how)
 }
 
-/// Retracts the grant of a round that has failed. Notifies nobody: somebody else holds the lock, or will retry
-/// anyway.
-pub(super) fn retract(
-    names: &Names,
-    claim: &Claim,
-    tombstone: Tombstone,
-    member: Member<'_>,
-) -> Step {
-    end(names, claim, 0, "", tombstone, member)
+/// Retracts what a failed round may have been granted. If the node is not known to have granted it, the request may be
+/// executed after this. Notifies nobody: somebody else holds the lock, or will retry anyway.
+pub(super) fn retract(names: &Names, claim: &Claim, round: u64, has_granted: bool) -> Step {
+    end(names, claim, round, [0, if has_granted { 0 } else { tombstone(claim) }], "quiet")
 }
 
-fn end(
-    names: &Names,
-    claim: &Claim,
-    rest: u64,
-    channel: &str,
-    tombstone: Tombstone,
-    member: Member<'_>,
-) -> Step {
-    let step = Step::new(&RELEASE).header(member.header());
-    let step = step.key(&names.lock).key(&names.tombstone(&claim.owner));
-    let step = step.arg(&claim.owner.to_string()).number(member.round).number(rest).arg(channel);
-    match tombstone {
-        Tombstone::Never => step.number(0).arg("missing"),
-        Tombstone::IfMissing => step.number(millis(claim.ttl + TOMBSTONE)).arg("missing"),
-        Tombstone::Always => step.number(millis(claim.ttl + TOMBSTONE)).arg("always"),
-    }
+/// How long a tombstone is kept, in milliseconds.
+fn tombstone(claim: &Claim) -> u64 {
+    millis(claim.ttl + TOMBSTONE)
+}
+
+fn end(names: &Names, claim: &Claim, round: u64, [rest, tombstone]: [u64; 2], how: &str) -> Step {
+    Step::new(&RELEASE).key(&names.lock).arg(text(&claim.owner.digits())).number(round).arg_with(
+        |terms| {
+            // Writing into a `String` does not fail.
+            let _ = write!(terms, "{rest}:{tombstone}:{how}");
+        },
+    )
 }
 
 /// Answers 1 stored, 0 not.
-pub(super) fn raise(names: &Names, claim: &Claim, token: FencingToken, member: Member<'_>) -> Step {
-    let step = Step::new(&RAISE).header(member.header()).key(&names.lock).key(&names.token());
-    step.arg(&claim.owner.to_string()).number(member.round).number(token.get())
+pub(super) fn raise(names: &Names, claim: &Claim, round: u64, token: FencingToken) -> Step {
+    let step = Step::new(&RAISE).key(&names.lock).key_of(&[&names.lock, ":token"]);
+    step.arg(text(&claim.owner.digits())).number(round).number(token.get())
 }
 
 /// Larger than the round of any attempt: Lua represents all integers up to this one exactly.

@@ -61,8 +61,8 @@ pub(super) async fn a_node_that_evicts_is_refused() {
 }
 
 /// The permissions that the documentation of Redlock lists.
-const PERMISSIONS: &str = "~dlock:* &dlock:* -@all +evalsha +script|load +get +set +del +pexpire +pttl \
-                           +time +info +publish +subscribe +unsubscribe +ping";
+const PERMISSIONS: &str = "~dlock:* &dlock:* -@all +evalsha +script|load +get +mget +exists +set +del \
+                           +pexpire +pttl +time +info +publish +subscribe +unsubscribe +ping";
 
 pub(super) async fn the_documented_permissions_are_enough() {
     let guide = include_str!("../../../../dlock-runtime/src/stores/redlock/guide.md");
