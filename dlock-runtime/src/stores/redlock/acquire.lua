@@ -50,14 +50,15 @@ local function look(key, arg)
     local gone = pcall('GET', KEYS[key + 1])
     if type(gone) == 'table' then
         return gone.err
-    elseif gone and tonumber(gone) >= tonumber(round) then
+    elseif gone and (tonumber(gone) or -1) >= tonumber(round) then
         return {2, 0, ''}
     end
     local last = pcall('GET', KEYS[key + 2])
     if type(last) == 'table' then
         return last.err
     end
-    return grant(key, arg, tonumber(last or '0'))
+    last = tonumber(last or '0')
+    return last and grant(key, arg, last) or 'ERR the last token is not a number'
 end
 
 local verdict = may_count(KEYS[1], ARGV[1], now)
@@ -76,12 +77,13 @@ for at = 1, requests do
         unknown[#unknown + 1] = KEYS[at * 3 + 1]
     end
 end
-local are_new = unknown[1] and pcall('EXISTS', unpack(unknown)) == 0
+local are_new = not values.err and unknown[1] and pcall('EXISTS', unpack(unknown)) == 0
 
 for at = 1, requests do
     local key, arg = at * 3 - 1, at * 3
     local held, gone, last = values[key - 1], values[key], values[key + 1] or are_new and '0'
+    last = tonumber(last)
     local is_free = last and not held and not gone and not granted[KEYS[key]]
-    answers[at] = is_free and grant(key, arg, tonumber(last)) or look(key, arg)
+    answers[at] = is_free and grant(key, arg, last) or look(key, arg)
 end
 return answers

@@ -18,9 +18,11 @@ end
 -- An abandoned acquire of this owner may be executed after this, and must not be granted. Answers an error if there is
 -- one.
 local function leave_tombstone(gone, round)
-    if tonumber(call('GET', gone) or '-1') <= tonumber(round) then
-        local stored = pcall('SET', gone, round, 'PX', lasts)
-        return stored.err
+    local left = pcall('GET', gone)
+    if type(left) == 'table' then
+        return left.err
+    elseif (tonumber(left) or -1) <= tonumber(round) then
+        return pcall('SET', gone, round, 'PX', lasts).err
     end
 end
 
