@@ -12,9 +12,9 @@ const WAITERS: usize = 30;
 
 /// A waiter in the queue of the one key, or its holder.
 fn fair() -> Claim {
-    let mut claim = Claim::new("k".into(), Duration::from_secs(60));
+    let mut claim = Claim::new("k".into(), Duration::from_mins(1));
     claim.fair = true;
-    claim.wait_left = Duration::from_secs(60);
+    claim.wait_left = Duration::from_mins(1);
     claim
 }
 
@@ -66,7 +66,9 @@ pub(super) async fn writers_behind_readers_look_as_often_as_before() {
     granted(&redis, &reader).await;
     // They are not fair, and only in the queue so that later readers do not overtake them.
     let mut writers = [fair(), fair(), fair()];
-    writers.iter_mut().for_each(|writer| writer.fair = false);
+    for writer in &mut writers {
+        writer.fair = false;
+    }
     for writer in writers.iter().chain(&writers) {
         assert!(look(&redis, writer).await <= Duration::from_millis(200));
     }
