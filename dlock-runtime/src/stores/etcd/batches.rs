@@ -28,6 +28,10 @@ const MOST: usize = 64;
 /// The servers reject requests above 1.5 MiB.
 const MOST_BYTES: usize = 256 * 1024;
 
+/// Several batches may be on their way to distant servers, each with so many requests.
+const ENOUGH: usize = 16;
+const MOST_IN_FLIGHT: usize = 4;
+
 /// How long a batch may take before the next one no longer waits for it.
 const LIMIT: Duration = Duration::from_millis(500);
 
@@ -96,6 +100,8 @@ impl Carrier for Entries {
 
     const MOST: usize = MOST;
     const MOST_BYTES: usize = MOST_BYTES;
+    const ENOUGH: usize = ENOUGH;
+    const MOST_IN_FLIGHT: usize = MOST_IN_FLIGHT;
 
     fn limit(&self) -> Duration {
         LIMIT
@@ -154,6 +160,8 @@ impl Carrier for Exits {
 
     const MOST: usize = MOST;
     const MOST_BYTES: usize = MOST_BYTES;
+    const ENOUGH: usize = ENOUGH;
+    const MOST_IN_FLIGHT: usize = MOST_IN_FLIGHT;
 
     fn limit(&self) -> Duration {
         LIMIT
@@ -187,10 +195,10 @@ impl Carrier for Looks {
 
     const MOST: usize = MOST;
     const MOST_BYTES: usize = MOST_BYTES;
-    // A renewal does not wait long for others.
-    const ENOUGH: usize = 16;
-    const MOST_IN_FLIGHT: usize = 4;
+    const ENOUGH: usize = ENOUGH;
+    const MOST_IN_FLIGHT: usize = MOST_IN_FLIGHT;
 
+    /// A renewal does not wait long for others.
     fn limit(&self) -> Duration {
         LIMIT / 5
     }

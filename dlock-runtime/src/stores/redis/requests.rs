@@ -284,7 +284,7 @@ impl Carrier for Requests {
     const MOST: usize = 128;
     const MOST_BYTES: usize = 64 * 1024;
     const ENOUGH: usize = 16;
-    const MOST_IN_FLIGHT: usize = 2;
+    const MOST_IN_FLIGHT: usize = 4;
 
     fn limit(&self) -> Duration {
         let limits = self.link.limits();
