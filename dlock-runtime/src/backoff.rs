@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::chance;
+
 /// Yields pauses that double from `first` to `longest`, each shortened at random by up to half.
 #[derive(Debug)]
 pub(crate) struct Backoff {
@@ -15,7 +17,7 @@ impl Backoff {
     }
 
     pub(crate) fn pause(&mut self) -> Duration {
-        let pause = self.next.mul_f64(rand::random_range(0.5..=1.0));
+        let pause = self.next.mul_f64(chance::between(0.5, 1.0));
         self.next = (self.next * 2).min(self.longest);
         pause
     }

@@ -27,6 +27,11 @@ pub(crate) fn instant() -> Instant {
 
 /// The present moment, unless a test has paused tokio's clock.
 pub(crate) fn unless_paused() -> Option<Moment> {
+    #[cfg(feature = "sim")]
+    if crate::sim::clock::is_simulated() {
+        // Both clocks are simulated, so they run alike although tokio's is paused.
+        return Some(Moment::now());
+    }
     const LONG_ENOUGH: Duration = Duration::from_micros(10);
     let first = Moment::now();
     loop {
@@ -133,6 +138,10 @@ mod boot {
 
         pub(crate) fn now() -> Self {
             readings::count();
+            #[cfg(feature = "sim")]
+            if let Some(nanos) = crate::sim::clock::boot() {
+                return Self(nanos);
+            }
             source::remember_start();
             Self(source::boot())
         }
@@ -152,6 +161,10 @@ mod boot {
 
     /// Whether the machine has been suspended since this process first read the clock. May be true by mistake.
     pub(super) fn was_suspended() -> bool {
+        #[cfg(feature = "sim")]
+        if crate::sim::clock::is_simulated() {
+            return true;
+        }
         source::suspended_since_start() > super::CLOSE
     }
 }
@@ -237,6 +250,10 @@ mod time_of_day {
     static AHEAD: AtomicU64 = AtomicU64::new(0);
 
     pub(super) fn at(boot: u64) -> SystemTime {
+        #[cfg(feature = "sim")]
+        if let Some(time) = crate::sim::clock::time_of_day() {
+            return time;
+        }
         if boot.abs_diff(READ_AT.load(Ordering::Relaxed)) > REFRESH {
             readings::count();
             let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);

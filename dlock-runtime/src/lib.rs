@@ -8,6 +8,7 @@
 pub mod __private;
 pub mod backend;
 mod backoff;
+mod chance;
 mod client_info;
 mod clock;
 #[cfg(feature = "config")]
@@ -28,9 +29,12 @@ mod options;
 mod owner;
 mod registry;
 mod site;
+#[cfg(feature = "sim")]
+pub mod sim;
 mod stores;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod timer;
 mod token;
 pub mod transaction;
 

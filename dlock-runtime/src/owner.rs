@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::chance;
+
 /// The identity of one hold: 128 random bits, drawn anew for every acquire.
 ///
 /// Knowing it is required to renew or release the lease. It is displayed as 32 hexadecimal digits.
@@ -13,7 +15,7 @@ impl OwnerId {
     #[must_use]
     pub fn random() -> Self {
         // As one number, because an array would draw four bytes for each of its sixteen.
-        Self(rand::random::<u128>().to_be_bytes())
+        Self(chance::bits().to_be_bytes())
     }
 
     /// Creates an owner id from its sixteen bytes.

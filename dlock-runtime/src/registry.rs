@@ -67,15 +67,19 @@ impl Registry {
     /// # Errors
     /// [`LockError::NotInstalled`] if there is neither.
     pub fn current() -> Result<Self, LockError> {
-        SCOPED.try_with(Self::clone).or_else(|_| Self::global())
+        Self::current_or_installed().map(|current| (*current).clone())
     }
 
     /// Like [`current`](Self::current), without a clone of the installed one.
     pub(crate) fn current_or_installed() -> Result<Current, LockError> {
-        match SCOPED.try_with(Self::clone) {
-            Ok(scoped) => Ok(Current::Scoped(scoped)),
-            Err(_) => INSTALLED.get().map(Current::Installed).ok_or(LockError::NotInstalled),
+        if let Ok(scoped) = SCOPED.try_with(Self::clone) {
+            return Ok(Current::Scoped(scoped));
         }
+        #[cfg(feature = "sim")]
+        if let Some(registry) = crate::sim::registry() {
+            return Ok(Current::Scoped(registry));
+        }
+        INSTALLED.get().map(Current::Installed).ok_or(LockError::NotInstalled)
     }
 
     /// Runs a future in which annotated functions use this registry instead of the installed one.

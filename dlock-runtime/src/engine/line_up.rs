@@ -9,6 +9,7 @@ use super::local_queue::{Joined, Known, Turn};
 use super::request::Request;
 use crate::backend::Mode;
 use crate::error::{HeldBy, LockError};
+use crate::timer;
 
 /// The result of lining up.
 pub(super) enum Front {
@@ -88,7 +89,7 @@ async fn behind_until_known(
                 return Ok(Some(turn));
             }
             () = anew => {}
-            () = tokio::time::sleep_until(limit) => {}
+            () = timer::sleep_until(limit) => {}
         }
     }
 }

@@ -21,6 +21,7 @@ use crate::clock::Moment;
 use crate::error::{HeldBy, LockError, LostReason};
 use crate::guard::LockGuard;
 use crate::key::LockKey;
+use crate::timer;
 
 thread_local! {
     /// The innermost body that is being polled on this thread.
@@ -275,7 +276,7 @@ impl Nested {
         match self.limit {
             None => self.inside.ended().await,
             Some((since, limit)) => {
-                let ended = tokio::time::timeout_at(since.after(limit), self.inside.ended());
+                let ended = timer::timeout_at(since.after(limit), self.inside.ended());
                 ended.await.unwrap_or(Ending::HeldTooLong(limit))
             }
         }

@@ -19,6 +19,7 @@ use self::renewals::{Batches, renew};
 use self::wheel::Wheel;
 use super::hold::{Hold, InFlight, Step};
 use crate::clock::{self, Moment};
+use crate::timer;
 
 /// Holds that are due within this time of each other are checked together.
 const WINDOW: Duration = Duration::from_millis(50);
@@ -225,12 +226,13 @@ impl WatchdogTask {
             }
             let armed = self.0.arm();
             tokio::select! {
-                () = until(armed) => {}
-                () = self.0.wake.notified() => {}
+                biased;
                 Some(()) = renewals.next(), if !renewals.is_empty() => {
                     // Answers that are always ready would keep other tasks from running.
                     tokio::task::yield_now().await;
                 }
+                () = self.0.wake.notified() => {}
+                () = until(armed) => {}
             }
         }
     }
@@ -280,7 +282,7 @@ impl Drop for WatchdogTask {
 
 async fn until(instant: Option<Instant>) {
     match instant {
-        Some(instant) => tokio::time::sleep_until(instant).await,
+        Some(instant) => timer::sleep_until(instant).await,
         None => std::future::pending().await,
     }
 }

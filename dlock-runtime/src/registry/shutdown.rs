@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Registry;
+use crate::timer;
 
 impl Registry {
     /// Refuses new locks, and waits until all held locks are released.
@@ -18,7 +19,7 @@ impl Registry {
     /// New locks stay refused. Call it again to continue waiting.
     pub async fn shutdown(&self, limit: Duration) -> Result<(), ShutdownTimedOut> {
         self.0.shut_down();
-        let done = tokio::time::timeout(limit, self.0.idle()).await;
+        let done = timer::timeout(limit, self.0.idle()).await;
         done.map_err(|_| ShutdownTimedOut { left: self.0.unfinished() })
     }
 }

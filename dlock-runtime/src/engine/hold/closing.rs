@@ -8,6 +8,7 @@ use super::{Ending, Hold, Phase, State};
 use crate::backend::Release;
 use crate::clock::Moment;
 use crate::engine::local_queue::Turn;
+use crate::timer;
 
 /// A hold that is being released: no renewal starts any more.
 #[must_use = "dropping it passes on the turn in the local queue"]
@@ -81,7 +82,7 @@ impl Hold {
                 changed.await;
             }
         };
-        if tokio::time::timeout(limit, finished).await.is_err() {
+        if timer::timeout(limit, finished).await.is_err() {
             self.state().in_doubt = true;
         }
     }

@@ -34,6 +34,7 @@ impl Hold {
         let proving = self.watchdog.runtime.spawn(async move { hold.renew_now().await });
         // If that runtime is stalled, no renewal arrives and the hold ends with its validity.
         tokio::select! {
+            biased;
             _ = proving => {}
             _ = self.ended() => {}
         }

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::{Ending, Hold, Phase, Renewing, State};
 use crate::backend::Claim;
+use crate::chance;
 use crate::clock::Moment;
 use crate::error::LostReason;
 
@@ -144,7 +145,7 @@ impl Hold {
         let grown = (self.claim.ttl / 20).saturating_mul(1 << state.failures.min(8));
         let shortest = MIN_PAUSE.max(self.claim.ttl / MIN_PAUSE_DIVISOR);
         let pause = grown.min(left / PAUSE_DIVISOR).max(shortest);
-        pause.mul_f64(rand::random_range(0.75..=1.0))
+        pause.mul_f64(chance::between(0.75, 1.0))
     }
 }
 

@@ -1,0 +1,108 @@
+//! Hosts: what processes reach over the network. Each has a clock of its own and an operating system that may fail.
+
+use super::calls::{Broken, CallId, Request, WatchId};
+use super::instance::ProcessId;
+use super::local_clock::scaled;
+use super::world::{self, Event, World};
+use super::Nanos;
+
+pub(super) type HostId = usize;
+
+/// A host. Its state is in the requests, which share it.
+#[derive(Debug)]
+pub(super) struct Host {
+    pub(super) name: String,
+    /// Millionths by which its clock is faster than true time.
+    rate: i64,
+    /// How far its clock is ahead, less than nothing after it was set back.
+    ahead: i64,
+    /// Counts its restarts.
+    pub(super) epoch: u32,
+    /// Requests that arrive before this moment are executed at it.
+    pub(super) paused_until: Nanos,
+    /// Connections are refused before this moment.
+    pub(super) down_until: Nanos,
+}
+
+/// A request's visit to its host.
+pub(super) struct Visit {
+    /// The host's clock, in microseconds.
+    pub(super) now: u64,
+    pub(super) from: ProcessId,
+    /// How often the host has restarted.
+    pub(super) epoch: u32,
+    /// Who is to be told that something has changed.
+    pub(super) notices: Vec<(ProcessId, WatchId)>,
+}
+
+impl Host {
+    fn clock(&self, now: Nanos) -> u64 {
+        // So far from zero that it can be set back.
+        const FIRST: i64 = 1_800_000_000_000_000_000;
+        let elapsed = i64::try_from(scaled(now, self.rate)).unwrap_or(i64::MAX / 4);
+        (FIRST + elapsed + self.ahead).unsigned_abs() / 1_000
+    }
+
+    /// Sets its clock forward, or back.
+    pub(super) const fn step(&mut self, by: i64) {
+        self.ahead += by;
+    }
+}
+
+impl World {
+    pub(super) fn add_host(&mut self, name: String) -> HostId {
+        let rate = self.network.host_rate(self.faults.is_calm());
+        let (paused_until, down_until) = (0, 0);
+        self.hosts.push(Host { name, rate, ahead: 0, epoch: 0, paused_until, down_until });
+        self.hosts.len() - 1
+    }
+
+    /// The host's clock, in microseconds.
+    pub(super) fn host_clock(&self, id: HostId) -> u64 {
+        self.hosts[id].clock(self.now)
+    }
+
+    /// The host restarts. What it stored on disk is kept; connections and subscriptions are not.
+    pub(super) fn restart(&mut self, id: HostId, downtime: Nanos) {
+        let host = &mut self.hosts[id];
+        host.epoch += 1;
+        host.down_until = self.now + downtime;
+    }
+}
+
+/// A request reaches its host.
+pub(super) fn arrive(host: HostId, epoch: u32, from: ProcessId, call: CallId, request: Request) {
+    let visit = world::with(|world| {
+        let now = world.now;
+        let at = &world.hosts[host];
+        if at.epoch != epoch {
+            world.reply(host, from, call, Err(Broken::Lost));
+            return None;
+        }
+        if at.paused_until > now {
+            // Those that have waited go on in any order.
+            let at = at.paused_until + world.network.jitter();
+            let request = request.clone();
+            world.at(at, Event::Request { host, epoch, from, call, request });
+            return None;
+        }
+        Some(Visit { now: at.clock(now), from, epoch, notices: Vec::new() })
+    });
+    let Some(mut visit) = visit else { return };
+    // Outside of the world: the state of a host may be the user's own code.
+    let reply = (request.act)(&mut visit);
+    world::with(|world| {
+        world.trace.mix(request.digest ^ reply.digest);
+        let name = || world.hosts[host].name.clone();
+        let text = if world.trace.is_recording() {
+            format!("{} {} -> {}", name(), request.what, reply.text)
+        } else {
+            String::new()
+        };
+        world.note(Some(from), || text);
+        for (to, watch) in visit.notices {
+            world.notify(host, to, watch);
+        }
+        world.reply(host, from, call, Ok(reply));
+    });
+}

@@ -1,0 +1,191 @@
+//! Simulated stores: a host with the promises of one kind of store, and the client that each process has for it.
+
+mod leases;
+
+use std::any::Any;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::calls::{Broken, Call, Reply, Request};
+use super::host::{HostId, Visit};
+use super::instance::ProcessId;
+use super::world;
+use crate::error::BackendError;
+use crate::registry::Registry;
+use crate::timer;
+
+/// How long a client waits for the answer to a request, before it gives up or sends it again.
+const RESPONSE_TIMEOUT: Duration = Duration::from_millis(400);
+
+/// A simulated store of locks.
+///
+/// It keeps the promises that a real store of its kind keeps, and no more: its clock drifts and is set back, it restarts,
+/// and what it stores is reached over a network that loses and delays messages.
+#[derive(Clone)]
+pub struct Store {
+    server: Server,
+}
+
+#[derive(Clone)]
+enum Server {
+    Leases(Arc<leases::Leases>),
+}
+
+impl Store {
+    /// A store that grants leases by its own clock, as Redis, PostgreSQL, MySQL and SQLite do. It has every kind of lock
+    /// and notifies waiters.
+    ///
+    /// # Panics
+    /// Outside of a simulation.
+    #[must_use]
+    pub fn leases() -> Self {
+        Self { server: Server::Leases(Arc::new(leases::Leases::new())) }
+    }
+
+    /// Adds a client of this store to a registry.
+    fn register(
+        &self,
+        builder: crate::RegistryBuilder,
+        name: &str,
+    ) -> crate::RegistryBuilder {
+        match &self.server {
+            Server::Leases(server) => {
+                builder.backend(name, leases::LeasesClient::new(Arc::clone(server)))
+            }
+        }
+    }
+
+    /// What is left in the store, other than memories of what is over: for the checks at the end of a scenario.
+    ///
+    /// A list of keys that are held or waited for.
+    #[must_use]
+    pub fn occupied(&self) -> Vec<String> {
+        match &self.server {
+            Server::Leases(server) => server.occupied(),
+        }
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").finish_non_exhaustive()
+    }
+}
+
+/// Registers a store under this name in each process that starts from now on. The first one is their default.
+///
+/// Without any, each backend that an annotated function of this binary names is a [`Store::leases`].
+///
+/// # Panics
+/// Outside of a simulation.
+pub fn backend(name: impl Into<String>, store: &Store) {
+    world::with(|world| world.backends.push((name.into(), store.clone())));
+}
+
+/// A registry for a new process.
+pub(super) fn registry(id: ProcessId) -> Registry {
+    if world::with(|world| world.backends.is_empty()) {
+        for name in names() {
+            backend(name, &Store::leases());
+        }
+    }
+    let (backends, before) =
+        world::with(|world| (world.backends.clone(), world.current.replace(id)));
+    let default = backends[0].0.clone();
+    let builder = Registry::builder().default_backend(default);
+    let builder = backends
+        .iter()
+        .fold(builder, |builder, (name, store)| store.register(builder, name));
+    let registry = builder.build();
+    world::with(|world| world.current = before);
+    registry.unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The backends that annotated functions name.
+fn names() -> Vec<String> {
+    let sites = Registry::sites();
+    let mut names: Vec<_> =
+        sites.iter().filter_map(|site| site.backend_name().map(str::to_owned)).collect();
+    names.sort();
+    names.dedup();
+    if names.is_empty() {
+        names.push("default".to_owned());
+    }
+    names
+}
+
+/// The client's side of a connection to one host.
+#[derive(Debug)]
+struct Connection {
+    host: HostId,
+}
+
+/// A request, in terms of the network.
+#[derive(Clone, Copy, Debug)]
+struct What {
+    name: &'static str,
+    /// What the hash of the trace covers of it.
+    digest: u64,
+    /// Whether a second execution changes nothing, and answers the same.
+    may_repeat: bool,
+}
+
+/// An answer.
+struct Answered<R> {
+    value: R,
+    /// Another copy of the request may still be executed.
+    in_doubt: bool,
+}
+
+impl Connection {
+    /// Sends a request. If `may_repeat` allows it, half of the clients send it again when the connection breaks or is
+    /// silent, as those of real stores do.
+    async fn ask<S: Send + 'static, R: fmt::Debug + Send + 'static>(
+        &self,
+        what: What,
+        state: &Arc<Mutex<S>>,
+        act: impl Fn(&mut S, &mut Visit) -> R + Send + Sync + 'static,
+    ) -> Result<Answered<R>, BackendError> {
+        let state = Arc::clone(state);
+        let request = Request {
+            what: what.name,
+            digest: what.digest,
+            act: Arc::new(move |visit| {
+                let value = act(&mut state.lock().unwrap_or_else(PoisonError::into_inner), visit);
+                reply(value)
+            }),
+        };
+        let repeats = what.may_repeat && crate::chance::between(0.0, 1.0) < 0.5;
+        let mut maybe_sent = false;
+        for is_last in [!repeats, true] {
+            let call = Call::new(self.host, request.clone());
+            let broken = match timer::timeout(RESPONSE_TIMEOUT, call).await {
+                Ok(Ok(reply)) => return Ok(Answered { value: taken(reply), in_doubt: maybe_sent }),
+                Ok(Err(broken)) => broken,
+                Err(_silent) => Broken::Lost,
+            };
+            maybe_sent |= broken == Broken::Lost;
+            if is_last {
+                break;
+            }
+        }
+        let error = format!("the simulated store did not answer to {}", what.name);
+        let error = BackendError::transient(error);
+        Err(if maybe_sent { error } else { error.not_sent() })
+    }
+}
+
+fn reply<R: fmt::Debug + Send + 'static>(value: R) -> Reply {
+    // The hash covers what people would see, without formatting it for each of a million schedules.
+    let text = if world::try_with(|world| world.trace.is_recording()).unwrap_or(false) {
+        format!("{value:?}")
+    } else {
+        String::new()
+    };
+    Reply { value: Box::new(value) as Box<dyn Any + Send>, digest: 0, text }
+}
+
+fn taken<R: 'static>(reply: Reply) -> R {
+    *reply.value.downcast().expect("each request has its own type of answer")
+}

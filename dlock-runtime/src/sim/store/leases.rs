@@ -1,0 +1,282 @@
+//! A store of leases: one host that grants them by its own clock, and remembers abandoned owners.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{Connection, What, world};
+use crate::backend::{
+    AsyncBackend, Answer, Attempt, Capabilities, Claim, Holder, LockState, Release, Released,
+    Renewal, SetAttempt, Watch, validity_of,
+};
+use crate::error::BackendError;
+use crate::key::LockKey;
+use crate::lock_table::record::{Decision, Part, Record, SetDecision, acquire_set};
+use crate::owner::OwnerId;
+use crate::sim::calls::Notices;
+use crate::sim::host::{HostId, Visit};
+use crate::sim::instance::ProcessId;
+use crate::token::FencingToken;
+
+/// The host and what it stores.
+pub(super) struct Leases {
+    host: HostId,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    records: BTreeMap<LockKey, Record>,
+    last_token: u64,
+    /// Owners whose acquire was abandoned: a late acquire of theirs is not granted.
+    abandoned: HashSet<OwnerId>,
+    /// Who is told of changes, in the present run of the host.
+    watches: Vec<(LockKey, ProcessId, usize)>,
+    epoch: u32,
+}
+
+impl Leases {
+    pub(super) fn new() -> Self {
+        let host = world::with(|world| world.add_host("store".to_owned()));
+        Self { host, state: Arc::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn occupied(&self) -> Vec<String> {
+        let now = world::with(|world| world.host_clock(self.host));
+        let mut state = self.state();
+        let each = state.records.iter_mut();
+        let used = each.filter_map(|(key, record)| {
+            record.expire(now);
+            (!record.is_empty()).then(|| format!("{key}: {record:?}"))
+        });
+        used.collect()
+    }
+}
+
+impl State {
+    /// Subscriptions end with the host's run.
+    fn enter(&mut self, visit: &Visit) {
+        if self.epoch != visit.epoch {
+            self.epoch = visit.epoch;
+            self.watches.clear();
+        }
+    }
+
+    fn next_token(last: u64, visit: &Visit) -> u64 {
+        (last + 1).max(visit.now)
+    }
+
+    fn try_acquire(&mut self, claim: &Claim, visit: &Visit) -> Attempt {
+        self.enter(visit);
+        if self.abandoned.contains(&claim.owner) {
+            return Attempt::busy(None);
+        }
+        let record = self.records.entry(claim.key.clone()).or_default();
+        let last_token = &mut self.last_token;
+        let decision = record.acquire(claim, visit.now, || {
+            *last_token = Self::next_token(*last_token, visit);
+            *last_token
+        });
+        let attempt = match decision {
+            Decision::Granted(token) => {
+                Attempt::granted(FencingToken::new(token), validity_of(claim.ttl))
+            }
+            Decision::Busy { retry_in, queued: true } => Attempt::queued(retry_in),
+            Decision::Busy { retry_in, queued: false } => Attempt::busy(retry_in),
+        };
+        attempt.with_other_permits(record.other_permits(claim))
+    }
+
+    fn try_acquire_set(&mut self, claims: &[Claim], visit: &Visit) -> SetAttempt {
+        self.enter(visit);
+        let is_abandoned = |claim: &Claim| self.abandoned.contains(&claim.owner);
+        if let Some(at) = claims.iter().position(is_abandoned) {
+            return SetAttempt::busy(at, None, false);
+        }
+        let take = |claim: &Claim| self.records.remove(&claim.key).unwrap_or_default();
+        let mut records: Vec<Record> = claims.iter().map(take).collect();
+        let first = Self::next_token(self.last_token, visit);
+        let parts = records.iter_mut().zip(first..);
+        let parts =
+            parts.map(|(entry, next_token)| Part { entry, now: visit.now, next_token });
+        let decision = acquire_set(&mut parts.collect::<Vec<_>>(), claims);
+        if let SetDecision::Granted(tokens) = &decision {
+            self.last_token = tokens.iter().copied().fold(self.last_token, u64::max);
+        }
+        for (record, claim) in records.into_iter().zip(claims) {
+            self.records.insert(claim.key.clone(), record);
+        }
+        let ttl = claims.iter().map(|claim| claim.ttl).min().unwrap_or_default();
+        SetAttempt::of(decision, validity_of(ttl))
+    }
+
+    fn renew(&mut self, claim: &Claim, visit: &Visit) -> Renewal {
+        self.enter(visit);
+        let record = self.records.get_mut(&claim.key);
+        if record.is_some_and(|record| record.renew(claim, visit.now)) {
+            Renewal::Renewed { validity: validity_of(claim.ttl) }
+        } else {
+            Renewal::NotHeld
+        }
+    }
+
+    fn release(&mut self, claim: &Claim, release: Release, visit: &mut Visit) -> Released {
+        self.enter(visit);
+        if release.late_acquire {
+            self.abandoned.insert(claim.owner);
+        }
+        let Some(record) = self.records.get_mut(&claim.key) else { return Released::NotHeld };
+        let released = record.release(claim, release, visit.now);
+        self.changed(&claim.key, visit);
+        released
+    }
+
+    /// Notifies those who watch a key.
+    fn changed(&mut self, key: &LockKey, visit: &mut Visit) {
+        if self.records.get(key).is_some_and(Record::is_empty) {
+            self.records.remove(key);
+        }
+        let watching = self.watches.iter().filter(|(watched, ..)| watched == key);
+        visit.notices.extend(watching.map(|(_, process, watch)| (*process, *watch)));
+    }
+
+    fn states(&mut self, prefix: &str, visit: &Visit) -> Vec<LockState> {
+        self.enter(visit);
+        let found = self.records.iter_mut().filter(|(key, _)| key.as_str().starts_with(prefix));
+        let states = found.map(|(key, record)| record.state(key.clone(), visit.now));
+        states.filter(|state| !state.is_idle()).collect()
+    }
+
+    fn revoke(&mut self, key: &LockKey, visit: &Visit) -> bool {
+        self.enter(visit);
+        self.records.get_mut(key).is_some_and(|record| record.revoke(visit.now))
+    }
+
+    fn force_release(&mut self, key: &LockKey, visit: &mut Visit) -> bool {
+        self.enter(visit);
+        let Some(record) = self.records.get_mut(key) else { return false };
+        record.expire(visit.now);
+        let held = !record.granted.is_empty();
+        record.granted.clear();
+        self.changed(key, visit);
+        held
+    }
+}
+
+/// A process's client.
+pub(super) struct LeasesClient {
+    server: Arc<Leases>,
+    connection: Connection,
+}
+
+impl LeasesClient {
+    pub(super) fn new(server: Arc<Leases>) -> Self {
+        let connection = Connection { host: server.host };
+        Self { server, connection }
+    }
+
+    async fn ask<R: std::fmt::Debug + Send + 'static>(
+        &self,
+        name: &'static str,
+        digest: u64,
+        act: impl Fn(&mut State, &mut Visit) -> R + Send + Sync + 'static,
+    ) -> Result<R, BackendError> {
+        let what = What { name, digest, may_repeat: false };
+        let answer = self.connection.ask(what, &self.server.state, act).await;
+        answer.map(|answer| answer.value)
+    }
+}
+
+/// What the hash of the trace covers of a claim.
+fn digest(claim: &Claim) -> u64 {
+    let [low, ..] = claim.owner.as_bytes().as_chunks::<8>().0 else { return 0 };
+    u64::from_le_bytes(*low)
+}
+
+impl AsyncBackend for LeasesClient {
+    fn kind(&self) -> &'static str {
+        "simulated"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::LEASES.with_every_kind().with_atomic_sets(true)
+    }
+
+    async fn try_acquire(&self, claim: &Claim) -> Result<Attempt, BackendError> {
+        let asked = claim.clone();
+        let act = move |state: &mut State, visit: &mut Visit| state.try_acquire(&asked, visit);
+        let state = &self.server.state;
+        let what = What { name: "acquire", digest: digest(claim), may_repeat: true };
+        let answer = self.connection.ask(what, state, act).await?;
+        Ok(answer.value.with_in_doubt(answer.in_doubt))
+    }
+
+    async fn try_acquire_set(&self, claims: &[Claim]) -> Result<SetAttempt, BackendError> {
+        let asked = claims.to_vec();
+        let act = move |state: &mut State, visit: &mut Visit| state.try_acquire_set(&asked, visit);
+        let state = &self.server.state;
+        let what = What { name: "acquire set", digest: digest(&claims[0]), may_repeat: true };
+        let answer = self.connection.ask(what, state, act).await?;
+        Ok(answer.value.with_in_doubt(answer.in_doubt))
+    }
+
+    async fn renew(&self, claim: &Claim) -> Result<Renewal, BackendError> {
+        let asked = claim.clone();
+        self.ask("renew", digest(claim), move |state, visit| state.renew(&asked, visit)).await
+    }
+
+    async fn release(&self, claim: &Claim, release: Release) -> Result<Released, BackendError> {
+        let asked = claim.clone();
+        let act =
+            move |state: &mut State, visit: &mut Visit| state.release(&asked, release, visit);
+        self.ask("release", digest(claim), act).await
+    }
+
+    async fn watch(&self, key: &LockKey) -> Result<Box<dyn Watch>, BackendError> {
+        let notices = Notices::new();
+        let (key, watch) = (key.clone(), notices.id());
+        self.ask("watch", watch as u64, move |state, visit| {
+            state.enter(visit);
+            state.watches.push((key.clone(), visit.from, watch));
+        })
+        .await?;
+        Ok(Box::new(LeasesWatch(notices)))
+    }
+
+    async fn inspect(&self, key: &LockKey) -> Result<Option<Holder>, BackendError> {
+        let key = key.clone();
+        self.ask("inspect", 0, move |state, visit| {
+            let record = state.records.get_mut(&key)?;
+            record.expire(visit.now);
+            Some(record.granted.first()?.holder(visit.now))
+        })
+        .await
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<LockState>, BackendError> {
+        let prefix = prefix.to_owned();
+        self.ask("list", 0, move |state, visit| state.states(&prefix, visit)).await
+    }
+
+    async fn revoke(&self, key: &LockKey) -> Result<bool, BackendError> {
+        let key = key.clone();
+        self.ask("revoke", 0, move |state, visit| state.revoke(&key, visit)).await
+    }
+
+    async fn force_release(&self, key: &LockKey) -> Result<bool, BackendError> {
+        let key = key.clone();
+        self.ask("force-release", 0, move |state, visit| state.force_release(&key, visit)).await
+    }
+}
+
+/// Ended by being dropped: what the host sends after that reaches nobody.
+struct LeasesWatch(Notices);
+
+impl Watch for LeasesWatch {
+    fn changed(&mut self) -> Answer<'_, ()> {
+        Answer::from_future(self.0.next())
+    }
+}

@@ -1,0 +1,144 @@
+//! Annotated functions as a service has them, one for each kind of lock and for each option that changes the protocol.
+
+use std::time::Duration;
+
+use dlock_runtime::{LockError, LockGuard, LockSet, distributed_lock, sim};
+
+use crate::ledger::{Kind, Ledger};
+
+/// What a body does.
+#[derive(Clone, Debug)]
+pub struct Work {
+    pub who: String,
+    pub ledger: Ledger,
+    /// How often it waits for something short.
+    pub steps: usize,
+    /// How long it waits for something long, in the middle.
+    pub pause: Duration,
+}
+
+impl Work {
+    /// Runs as a body. Each time it is polled, it shows in the ledger.
+    async fn run(&self, kind: Kind, guards: &[LockGuard]) {
+        let visits: Vec<_> =
+            guards.iter().map(|guard| self.ledger.enter(&self.who, kind, guard)).collect();
+        // A body that goes on after a loss, because its `on_lost` asks for that, claims nothing any more.
+        let touch = || {
+            for (visit, guard) in visits.iter().zip(guards) {
+                if guard.is_held() {
+                    visit.touch();
+                }
+            }
+        };
+        for step in 0..self.steps {
+            sim::step().await;
+            touch();
+            if step == self.steps / 2 && !self.pause.is_zero() {
+                sim::sleep(self.pause).await;
+                touch();
+            }
+        }
+    }
+
+    async fn run_alone(&self, kind: Kind, guard: &LockGuard) {
+        self.run(kind, std::slice::from_ref(guard)).await;
+    }
+}
+
+#[distributed_lock(key = "item:<item>", ttl = "300ms", wait = "2s", guard = lock)]
+pub async fn exclusive(item: usize, work: &Work) -> Result<(), LockError> {
+    work.run_alone(Kind::Exclusive, lock).await;
+    Ok(())
+}
+
+#[distributed_lock(key = "item:<item>", ttl = "100ms", wait = "500ms", renew = false, guard = lock)]
+pub async fn without_renewal(item: usize, work: &Work) -> Result<(), LockError> {
+    work.run_alone(Kind::Exclusive, lock).await;
+    Ok(())
+}
+
+#[distributed_lock(key = "item:<item>", ttl = "1s", wait = "0s", on_busy = "skip", guard = lock)]
+pub async fn skipping(item: usize, work: &Work) -> Result<(), LockError> {
+    work.run_alone(Kind::Exclusive, lock).await;
+    Ok(())
+}
+
+#[distributed_lock(key = "item:<item>", ttl = "300ms", wait = "3s", fair = true, guard = lock)]
+pub async fn fair(item: usize, work: &Work) -> Result<(), LockError> {
+    work.run_alone(Kind::Exclusive, lock).await;
+    Ok(())
+}
+
+#[distributed_lock(key = "item:<item>", ttl = "300ms", wait = "2s", mode = "shared", guard = lock)]
+pub async fn shared(item: usize, work: &Work) -> Result<(), LockError> {
+    work.run_alone(Kind::Shared, lock).await;
+    Ok(())
+}
+
+#[distributed_lock(key = "pool:<item>", ttl = "300ms", wait = "2s", permits = 2, guard = lock)]
+pub async fn permits(item: usize, work: &Work) -> Result<(), LockError> {
+    work.run_alone(Kind::Permits(2), lock).await;
+    Ok(())
+}
+
+#[distributed_lock(
+    keys = ["item:<from>", "item:<to>"], ttl = "300ms", wait = "2s", guard = locks
+)]
+pub async fn set(from: usize, to: usize, work: &Work) -> Result<(), LockError> {
+    work.run(Kind::Exclusive, of(locks)).await;
+    Ok(())
+}
+
+fn of(locks: &LockSet) -> &[LockGuard] {
+    locks.holds()
+}
+
+#[distributed_lock(
+    key = "item:<item>", ttl = "200ms", wait = "2s", max_hold = "250ms", guard = lock
+)]
+pub async fn at_most(item: usize, work: &Work) -> Result<(), LockError> {
+    work.run_alone(Kind::Exclusive, lock).await;
+    Ok(())
+}
+
+#[distributed_lock(
+    key = "item:<item>", ttl = "1s", wait = "2s", min_hold = "300ms", guard = lock
+)]
+pub async fn at_least(item: usize, work: &Work) -> Result<(), LockError> {
+    work.run_alone(Kind::Exclusive, lock).await;
+    Ok(())
+}
+
+#[distributed_lock(
+    key = "item:<item>", ttl = "150ms", wait = "2s", on_lost = "finish", guard = lock
+)]
+pub async fn finishing(item: usize, work: &Work) -> Result<(), LockError> {
+    work.run_alone(Kind::Exclusive, lock).await;
+    Ok(())
+}
+
+/// The nested call enters under the hold of the outer one, and shows under the same token.
+#[distributed_lock(key = "item:<item>", ttl = "200ms", wait = "2s", guard = lock)]
+pub async fn nested(item: usize, work: &Work) -> Result<(), LockError> {
+    let visit = work.ledger.enter(&work.who, Kind::Exclusive, lock);
+    sim::step().await;
+    visit.touch();
+    nested_inside(item, work, &visit).await?;
+    visit.touch();
+    Ok(())
+}
+
+#[distributed_lock(key = "item:<item>", ttl = "200ms")]
+async fn nested_inside(
+    item: usize,
+    work: &Work,
+    visit: &crate::ledger::Visit,
+) -> Result<(), LockError> {
+    for _ in 0..work.steps {
+        sim::step().await;
+        visit.touch();
+    }
+    sim::sleep(work.pause).await;
+    visit.touch();
+    Ok(())
+}

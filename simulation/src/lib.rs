@@ -1,0 +1,5 @@
+//! dlock under simulation: random programs on simulated stores, and the promises that they must not break.
+
+pub mod functions;
+pub mod ledger;
+pub mod programs;
