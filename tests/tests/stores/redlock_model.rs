@@ -35,9 +35,12 @@ macro_rules! before {
 }
 
 pub(super) fn add(trials: &mut Trials) {
-    trials.needs("redis-server", "the_model_and_the_scripts_agree", || async {
-        let compared = tokio::task::spawn_blocking(compare);
-        compared.await.expect("they agree");
+    trials.needs("redis-server", "the_model_and_the_scripts_agree", || agree(&[]));
+    trials.needs("redis-server", "they_agree_without_permission_for_mget", || agree(&["-mget"]));
+    trials
+        .needs("redis-server", "they_agree_without_permission_for_exists", || agree(&["-exists"]));
+    trials.needs("redis-server", "they_agree_without_permission_for_both", || {
+        agree(&["-mget", "-exists"])
     });
 }
 
@@ -265,8 +268,17 @@ fn several(rng: &mut StdRng, first: Asker) -> Vec<Asker> {
     all
 }
 
-fn compare() {
+async fn agree(denied: &'static [&'static str]) {
+    let compared = tokio::task::spawn_blocking(|| compare(denied));
+    compared.await.expect("they agree");
+}
+
+/// Compares them on a server whose user may not execute some commands.
+fn compare(denied: &[&str]) {
     let server = RedisServer::start();
+    for denied in denied {
+        assert!(server.cli(&["ACL", "SETUSER", "default", denied]).starts_with("OK"));
+    }
     for seed in 0..60 {
         let mut rng = StdRng::seed_from_u64(seed);
         let mut real = Real::new(&server);
