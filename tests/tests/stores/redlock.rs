@@ -40,6 +40,7 @@ pub(super) fn add(trials: &mut Trials) {
         a_node_executes_ten_commands_for_an_uncontended_cycle,
         callers_that_are_ready_together_share_commands,
         a_value_of_another_kind_fails_only_its_own_lock,
+        a_value_of_another_kind_fails_only_its_own_renewal,
         claims_of_one_lock_that_go_out_together_are_granted_one_by_one,
         without_new_permissions_each_lock_is_looked_at_on_its_own,
     });

@@ -1,5 +1,5 @@
 //! The model of a Redlock node and the scripts on a real server give the same answers to the same random
-//! requests, whether this version sends them or the one before.
+//! requests, whether this version sends them or the one before. What one request cannot read fails no other one.
 
 #[path = "../../../dlock-runtime/src/stores/redlock/model.rs"]
 #[allow(dead_code, reason = "the simulation uses the rest")]
@@ -35,9 +35,16 @@ macro_rules! before {
 }
 
 pub(super) fn add(trials: &mut Trials) {
-    trials.needs("redis-server", "the_model_and_the_scripts_agree", || async {
-        let compared = tokio::task::spawn_blocking(compare);
-        compared.await.expect("they agree");
+    trials.needs("redis-server", "the_model_and_the_scripts_agree", || agree(&[]));
+    trials.needs("redis-server", "they_agree_without_permission_for_mget", || agree(&["-mget"]));
+    trials
+        .needs("redis-server", "they_agree_without_permission_for_exists", || agree(&["-exists"]));
+    trials.needs("redis-server", "they_agree_without_permission_for_both", || {
+        agree(&["-mget", "-exists"])
+    });
+    trials.needs("redis-server", "what_cannot_be_read_fails_only_its_own_request", || async {
+        let asked = tokio::task::spawn_blocking(unreadable_values);
+        asked.await.expect("no panic");
     });
 }
 
@@ -265,8 +272,17 @@ fn several(rng: &mut StdRng, first: Asker) -> Vec<Asker> {
     all
 }
 
-fn compare() {
+async fn agree(denied: &'static [&'static str]) {
+    let compared = tokio::task::spawn_blocking(|| compare(denied));
+    compared.await.expect("they agree");
+}
+
+/// Compares them on a server whose user may not execute some commands.
+fn compare(denied: &[&str]) {
     let server = RedisServer::start();
+    for denied in denied {
+        assert!(server.cli(&["ACL", "SETUSER", "default", denied]).starts_with("OK"));
+    }
     for seed in 0..60 {
         let mut rng = StdRng::seed_from_u64(seed);
         let mut real = Real::new(&server);
@@ -351,5 +367,51 @@ fn compare() {
             };
             answers.push(answer);
         }
+    }
+}
+
+/// One call raises the tokens of several locks, and another one renews them once the node has lost them. Some of the
+/// values that it reads are of another kind, or no numbers.
+fn unreadable_values() {
+    const LOCKS: [&str; 5] = ["known", "list", "word", "gone", "new"];
+    let server = RedisServer::start();
+    let mut real = Real::new(&server);
+    real.greet(MILLISECOND, true);
+    for lock in LOCKS {
+        real.say(&["SET", lock, "1:7:5:test", "PX", "60000"]);
+    }
+    real.say(&["SET", "known:token", "7"]);
+    real.say(&["LPUSH", "list:token", "not of a lock"]);
+    real.say(&["SET", "word:token", "not a number"]);
+    real.say(&["LPUSH", "gone:gone:1", "not of a lock"]);
+    let scripts = Scripts::of(Version::Now);
+    let mut raise = scripts.raise.prepare_invoke();
+    let mut renew = scripts.renew.prepare_invoke();
+    for call in [&mut raise, &mut renew] {
+        call.key("mark").arg(&real.run).arg(TOLERANCE);
+    }
+    for lock in LOCKS {
+        let token = format!("{lock}:token");
+        raise.key(lock).key(&token).arg(1).arg(5).arg(8);
+        renew.key(lock).key(&token).key(format!("{lock}:gone:1"));
+        renew.arg(1).arg(60_000).arg(6).arg(8).arg("test");
+    }
+    let mut answers = |call: ScriptInvocation<'_>| -> [String; 5] {
+        call.invoke(&mut real.connection).expect("an answer to each")
+    };
+    let [known, list, word, gone, new] = answers(raise);
+    assert_eq!([known, gone, new], ["1"; 3]);
+    assert!(list.starts_with("WRONGTYPE"), "{list}");
+    assert!(word.contains("not a number"), "{word}");
+    let _ = server.cli(&[&["DEL"], &LOCKS[..]].concat());
+    let [known, list, word, gone, new] = answers(renew);
+    assert_eq!([known, new], ["1"; 2]);
+    for text in [list, gone] {
+        assert!(text.starts_with("WRONGTYPE"), "{text}");
+    }
+    assert!(word.contains("not a number"), "{word}");
+    for (lock, is_held) in LOCKS.into_iter().zip([true, false, false, false, true]) {
+        let expected = if is_held { "1:8:6:test" } else { "" };
+        assert_eq!(server.cli(&["GET", lock]).trim(), expected, "{lock}");
     }
 }

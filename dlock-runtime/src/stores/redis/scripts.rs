@@ -1,4 +1,4 @@
-//! The scripts and how to call them. A Redlock node has scripts of its own, see `node_scripts.rs`.
+//! The scripts and how to call them. A Redlock node has scripts of its own, in `stores/redlock`.
 
 use std::sync::Arc;
 use std::time::Duration;

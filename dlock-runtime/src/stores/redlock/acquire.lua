@@ -53,12 +53,8 @@ local function look(key, arg)
     elseif gone and (tonumber(gone) or -1) >= tonumber(round) then
         return {2, 0, ''}
     end
-    local last = pcall('GET', KEYS[key + 2])
-    if type(last) == 'table' then
-        return last.err
-    end
-    last = tonumber(last or '0')
-    return last and grant(key, arg, last) or 'ERR the last token is not a number'
+    local last, failed = read_token(KEYS[key + 2])
+    return last and grant(key, arg, last) or failed
 end
 
 local verdict = may_count(KEYS[1], ARGV[1], now)

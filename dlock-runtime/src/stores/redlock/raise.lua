@@ -19,9 +19,13 @@ local function raise(key, arg)
     if owner ~= ARGV[arg] or round ~= ARGV[arg + 1] or verdict ~= true then
         return 0
     end
+    local last, failed = read_token(last_token)
+    if not last then
+        return failed
+    end
     local left = redis.call('PTTL', lock)
     token = math.max(tonumber(token), tonumber(ARGV[arg + 2]))
-    local last = math.max(tonumber(redis.call('GET', last_token) or '0'), token)
+    last = math.max(last, token)
     remember_token(last_token, last, digits_of(last), now)
     redis.call('SET', lock, table.concat({owner, digits_of(token), round, client_info}, ':'), 'PX', left)
     return 1

@@ -18,10 +18,18 @@ local function renew(key, arg)
         redis.call('PEXPIRE', lock, ttl)
     elseif held or known == '0' then
         return 0
-    elseif tonumber(redis.call('GET', gone) or '-1') >= tonumber(round) then
-        return 0
     else
-        local token = math.max(tonumber(redis.call('GET', last_token) or '0'), tonumber(known))
+        local left = redis.pcall('GET', gone)
+        if type(left) == 'table' then
+            return left.err
+        elseif (tonumber(left) or -1) >= tonumber(round) then
+            return 0
+        end
+        local last, failed = read_token(last_token)
+        if not last then
+            return failed
+        end
+        local token = math.max(last, tonumber(known))
         remember_token(last_token, token, digits_of(token), now)
         -- The acquire that this replaces may still be in flight on another connection. If it is executed after
         -- the release, it must not be granted.

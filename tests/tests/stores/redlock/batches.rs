@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use dlock_runtime::backend::{Attempt, Backend, Claim, Release, Released};
+use dlock_runtime::backend::{Attempt, Backend, Claim, Release, Released, Renewal};
 use dlock_runtime::{LockError, Registry};
 use dlock_tests::servers::{RedisNodes, RedisServer};
 use futures_util::future::join_all;
@@ -136,6 +136,46 @@ pub(super) async fn a_value_of_another_kind_fails_only_its_own_lock() {
     }
     for server in &nodes.servers[..3] {
         for name in ["dlock:{k7}", "dlock:{k8}:token"] {
+            assert_eq!(server.cli(&["TYPE", name]).trim(), "list", "{name} was overwritten");
+        }
+    }
+}
+
+/// Three of five nodes have lost the locks, so a renewal reads the tombstones and the last tokens.
+pub(super) async fn a_value_of_another_kind_fails_only_its_own_renewal() {
+    const CLAIMS: usize = 32;
+    let nodes = RedisNodes::start();
+    let backend = backend(&nodes).await;
+    let mut claims: Vec<_> =
+        (0..CLAIMS).map(|number| Claim::new(format!("k{number}").into(), LONGEST)).collect();
+    for claim in &mut claims {
+        let answer = backend.try_acquire(claim).await;
+        let Ok(Attempt::Granted { token, .. }) = answer else { panic!("{answer:?}") };
+        claim.token = Some(token);
+    }
+    let of_another_kind =
+        [format!("dlock:{{k7}}:gone:{}", claims[7].owner), "dlock:{k8}:token".to_owned()];
+    let locks: Vec<_> = (0..CLAIMS).map(|number| format!("dlock:{{k{number}}}")).collect();
+    let lost: Vec<_> = ["DEL"].into_iter().chain(locks.iter().map(String::as_str)).collect();
+    for _ in 0..5 {
+        for server in &nodes.servers[..3] {
+            let _ = server.cli(&lost);
+            for name in &of_another_kind {
+                let _ = server.cli(&["DEL", name]);
+                let _ = server.cli(&["LPUSH", name, "not of a lock"]);
+            }
+        }
+        for (number, answer) in backend.renew_many(&claims).all(CLAIMS).await.iter().enumerate() {
+            if [7, 8].contains(&number) {
+                let error = answer.as_ref().expect_err("it has a value of another kind");
+                assert!(error.to_string().contains("WRONGTYPE"), "{number}: {error}");
+            } else {
+                assert!(matches!(answer, Ok(Renewal::Renewed { .. })), "{number}: {answer:?}");
+            }
+        }
+    }
+    for server in &nodes.servers[..3] {
+        for name in &of_another_kind {
             assert_eq!(server.cli(&["TYPE", name]).trim(), "list", "{name} was overwritten");
         }
     }
