@@ -22,7 +22,7 @@ pub async fn on_leases() {
 async fn on_store(store: Store) {
     sim::backend("default", &store);
     let ledger = Ledger::default();
-    let processes: Vec<_> = (0..5 + sim::random(3)).map(|number| start(number, &ledger)).collect();
+    let processes: Vec<_> = (0..5 + sim::random(3)).map(|number| start(number, &ledger, &store)).collect();
     for process in processes {
         // A killed process has no result.
         if let Ok(failed) = process.await {
@@ -36,15 +36,18 @@ async fn on_store(store: Store) {
     assert!(left.is_empty(), "left behind in the store: {left:?}");
 }
 
-fn start(number: usize, ledger: &Ledger) -> Process<Option<String>> {
-    let ledger = ledger.clone();
-    sim::process(format!("p{number}"), move || run(number, ledger))
+fn start(number: usize, ledger: &Ledger, store: &Store) -> Process<Option<String>> {
+    let (ledger, store) = (ledger.clone(), store.clone());
+    sim::process(format!("p{number}"), move || run(number, ledger, store))
 }
 
 /// One process: a few tasks that call functions, then an orderly shutdown.
-async fn run(number: usize, ledger: Ledger) -> Option<String> {
+async fn run(number: usize, ledger: Ledger, store: Store) -> Option<String> {
     let tasks: Vec<_> = (0..=sim::random(2))
-        .map(|task| tokio::spawn(calls(format!("p{number}.{task}"), ledger.clone())))
+        .map(|task| {
+            let (who, ledger, store) = (format!("p{number}.{task}"), ledger.clone(), store.clone());
+            tokio::spawn(async move { calls(who, ledger, &store).await })
+        })
         .collect();
     for task in tasks {
         if let Ok(Err(problem)) = task.await {
@@ -56,7 +59,7 @@ async fn run(number: usize, ledger: Ledger) -> Option<String> {
     registry.shutdown(Duration::from_secs(100)).await.err().map(|error| format!("p{number}: {error}"))
 }
 
-async fn calls(who: String, ledger: Ledger) -> Result<(), String> {
+async fn calls(who: String, ledger: Ledger, store: &Store) -> Result<(), String> {
     let mut rounds = 0;
     while sim::steps() < STEPS || rounds == 0 {
         rounds += 1;
@@ -74,7 +77,8 @@ async fn calls(who: String, ledger: Ledger) -> Result<(), String> {
             give_up_after(patience, called).await;
             continue;
         }
-        check_result(&who, called.await)?;
+        let began = sim::now();
+        check_result(&who, called.await, began, store)?;
         if sim::random(3) == 0 {
             sim::sleep(Duration::from_millis(sim::random(200) as u64)).await;
         }
@@ -107,8 +111,16 @@ async fn call(choice: usize, work: &Work) -> Result<(), LockError> {
     }
 }
 
-fn check_result(who: &str, result: Result<(), LockError>) -> Result<(), String> {
+fn check_result(
+    who: &str,
+    result: Result<(), LockError>,
+    began: Duration,
+    store: &Store,
+) -> Result<(), String> {
     match result {
+        Err(LockError::Busy { key, .. }) if !store.was_occupied(key.clone(), began) => {
+            Err(format!("{who}: {key} is said to be busy, but nobody had it since {began:?}"))
+        }
         Ok(())
         | Err(
             LockError::Busy { .. }

@@ -172,6 +172,11 @@ impl Hold {
             place: AtomicU32::new(NO_PLACE),
             changed: Notify::new(),
         });
+        #[cfg(feature = "sim")]
+        crate::sim::note_with(|| {
+            let Claim { key, ttl, .. } = &hold.claim;
+            format!("acquires {key} for {ttl:?}, token {}", hold.token)
+        });
         hold.watchdog.add(&hold, due);
         hold
     }

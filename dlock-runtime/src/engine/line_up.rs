@@ -65,12 +65,13 @@ async fn behind_until_known(
 ) -> Result<Option<Turn>, LockError> {
     let index = request.backend.index;
     let until = Instant::now() + MIN_ANSWER_TIME;
+    let began = deadline.began().instant();
     loop {
         let anew = engine.queues.answer_noted(index, &request.key);
         let anew = anew.notified();
         let now = Instant::now();
         let too_long_ago = now.checked_sub(MIN_ANSWER_TIME).unwrap_or(now);
-        let limit = match engine.queues.known(index, &request.key, too_long_ago) {
+        let limit = match engine.queues.known(index, &request.key, began, too_long_ago) {
             Known::Busy => return Err(deadline.busy(request, HeldBy::ThisProcess)),
             Known::Failed(error) => return Err(request.failed(error)),
             Known::Asked(since) => until.min(since + MIN_ANSWER_TIME),

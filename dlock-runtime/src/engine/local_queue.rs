@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
+use crate::clock;
 use crate::error::BackendError;
 use crate::key::{KeyMap, LockKey};
 
@@ -40,8 +41,8 @@ impl Queues {
 struct Queue {
     /// Boxed, because most queues never have any.
     waiters: Option<Box<Waiters>>,
-    /// The last answer that a task at the front got from the store: busy, or an error.
-    heard: Option<Result<(), BackendError>>,
+    /// The last answer that a task at the front got from the store.
+    heard: Option<Heard>,
     /// The unanswered request of the task at the front, if any.
     asking: Option<Asking>,
     /// Created by a waiter whose time is up before the store has answered.
@@ -54,6 +55,22 @@ struct Waiters {
     line: VecDeque<oneshot::Sender<Turn>>,
     /// The length at which cancelled waiters are swept, so that the queue stays within twice the live ones.
     sweep_at: usize,
+}
+
+/// An answer of the store to a task at the front.
+#[derive(Debug)]
+struct Heard {
+    /// That the key is held, by this task or by another holder, or an error.
+    answer: Result<(), BackendError>,
+    /// `None` if nobody was waiting then. Those who wait now have begun later.
+    at: Option<Instant>,
+}
+
+impl Heard {
+    /// Whether it says something about the time since that moment.
+    fn is_since(&self, began: Instant) -> bool {
+        self.at.is_some_and(|at| at >= began)
+    }
 }
 
 /// An unanswered request of the task at the front.
@@ -123,12 +140,13 @@ impl LocalQueues {
         self.lock().get(backend, key).is_some()
     }
 
-    /// Returns why the waiters have to wait. A request that was sent before `too_long_ago` and is still unanswered
-    /// counts as a failure.
+    /// Returns why a waiter that began at `began` has to wait. A request that was sent before `too_long_ago` and is still
+    /// unanswered counts as a failure.
     pub(crate) fn known(
         &self,
         backend: BackendIndex,
         key: &LockKey,
+        began: Instant,
         too_long_ago: Instant,
     ) -> Known {
         let mut queues = self.lock();
@@ -137,8 +155,14 @@ impl LocalQueues {
             (_, Some(Asking { since, in_turn: false })) if since <= too_long_ago => {
                 Known::Asked(since)
             }
-            (Some(Ok(())), _) => Known::Busy,
-            (Some(Err(error)), _) => Known::Failed(error.clone()),
+            // The key was held before the waiter began, and may have been free ever since.
+            (Some(heard), Some(Asking { since, in_turn: false }))
+                if heard.answer.is_ok() && !heard.is_since(began) =>
+            {
+                Known::Asked(since)
+            }
+            (Some(Heard { answer: Ok(()), .. }), _) => Known::Busy,
+            (Some(Heard { answer: Err(error), .. }), _) => Known::Failed(error.clone()),
             (None, Some(Asking { since, in_turn: false })) => Known::Asked(since),
             (None, _) => Known::Nothing,
         }
@@ -199,10 +223,11 @@ impl Turn {
     }
 
     /// Records the answer of the store, and notifies the waiters.
-    pub(crate) fn note_answer(&self, heard: Result<(), BackendError>) {
+    pub(crate) fn note_answer(&self, answer: Result<(), BackendError>) {
         let notify = self.note(|queue| {
             queue.asking = None;
-            queue.heard = Some(heard);
+            let at = queue.waiters.is_some().then(clock::instant);
+            queue.heard = Some(Heard { answer, at });
             queue.answer_noted.clone()
         });
         if let Some(notify) = notify.flatten() {

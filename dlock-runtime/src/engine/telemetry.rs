@@ -143,6 +143,8 @@ pub(crate) fn released(labels: Labels<'_>, token: FencingToken, held: impl FnOnc
 
 /// Reports that a lease ended before its holder released it.
 pub(crate) fn lost(labels: Labels<'_>, token: FencingToken, held: Duration, loss: LostReason) {
+    #[cfg(feature = "sim")]
+    crate::sim::note_with(|| format!("loses {}, token {token}: {loss}", labels.key));
     tracing::warn!(
         target: "dlock",
         template = labels.template,

@@ -28,6 +28,8 @@ pub(super) struct Host {
 pub(super) struct Visit {
     /// The host's clock, in microseconds.
     pub(super) now: u64,
+    /// True time, which no store can read: for the checks of scenarios.
+    pub(super) true_time: Nanos,
     pub(super) from: ProcessId,
     /// How often the host has restarted.
     pub(super) epoch: u32,
@@ -86,7 +88,7 @@ pub(super) fn arrive(host: HostId, epoch: u32, from: ProcessId, call: CallId, re
             world.at(at, Event::Request { host, epoch, from, call, request });
             return None;
         }
-        Some(Visit { now: at.clock(now), from, epoch, notices: Vec::new() })
+        Some(Visit { now: at.clock(now), true_time: now, from, epoch, notices: Vec::new() })
     });
     let Some(mut visit) = visit else { return };
     // Outside of the world: the state of a host may be the user's own code.

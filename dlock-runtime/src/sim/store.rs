@@ -10,8 +10,9 @@ use std::time::Duration;
 use super::calls::{Broken, Call, Reply, Request};
 use super::host::{HostId, Visit};
 use super::instance::ProcessId;
-use super::world;
+use super::{nanos, world};
 use crate::error::BackendError;
+use crate::key::LockKey;
 use crate::registry::Registry;
 use crate::timer;
 
@@ -53,6 +54,16 @@ impl Store {
             Server::Leases(server) => {
                 builder.backend(name, leases::LeasesClient::new(Arc::clone(server)))
             }
+        }
+    }
+
+    /// Whether anybody held the key, or another process waited for it, at this simulated time or later. If not, a call that
+    /// began then must not be told that the key is busy.
+    #[must_use]
+    pub fn was_occupied(&self, key: impl Into<LockKey>, since: Duration) -> bool {
+        let process = world::with(|world| world.current);
+        match &self.server {
+            Server::Leases(server) => server.was_occupied(&key.into(), nanos(since), process),
         }
     }
 

@@ -1,6 +1,6 @@
 //! A store of leases: one host that grants them by its own clock, and remembers abandoned owners.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Connection, What, world};
@@ -12,6 +12,7 @@ use crate::error::BackendError;
 use crate::key::LockKey;
 use crate::lock_table::record::{Decision, Part, Record, SetDecision, acquire_set};
 use crate::owner::OwnerId;
+use crate::sim::Nanos;
 use crate::sim::calls::Notices;
 use crate::sim::host::{HostId, Visit};
 use crate::sim::instance::ProcessId;
@@ -32,6 +33,16 @@ struct State {
     /// Who is told of changes, in the present run of the host.
     watches: Vec<(LockKey, ProcessId, usize)>,
     epoch: u32,
+    /// Which process asked for an owner first.
+    asked_by: HashMap<OwnerId, ProcessId>,
+    /// Until when, in true time, somebody other than each process had the key or went first, and until when anybody had it.
+    occupied: BTreeMap<LockKey, Occupied>,
+}
+
+#[derive(Default)]
+struct Occupied {
+    held_until: Nanos,
+    waited_until: BTreeMap<ProcessId, Nanos>,
 }
 
 impl Leases {
@@ -42,6 +53,16 @@ impl Leases {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the key was held by anybody, or waited for by another process than this one, at or after a moment.
+    pub(super) fn was_occupied(&self, key: &LockKey, since: Nanos, process: Option<ProcessId>) -> bool {
+        let state = self.state();
+        state.occupied.get(key).is_some_and(|occupied| {
+            let mut others =
+                occupied.waited_until.iter().filter(|(other, _)| Some(**other) != process);
+            occupied.held_until >= since || others.any(|(_, until)| *until >= since)
+        })
     }
 
     pub(super) fn occupied(&self) -> Vec<String> {
@@ -57,6 +78,21 @@ impl Leases {
 }
 
 impl State {
+    /// Notes who has a key, or waits for it, after a request.
+    fn note_occupied(&mut self, key: &LockKey, visit: &Visit) {
+        let Some(record) = self.records.get(key) else { return };
+        let in_true_time = |end: u64| visit.true_time + end.saturating_sub(visit.now) * 1_000;
+        let occupied = self.occupied.entry(key.clone()).or_default();
+        let held = record.granted.iter().map(|grant| in_true_time(grant.ends)).max();
+        // Freed just now, if it was held until later.
+        occupied.held_until = held.unwrap_or(occupied.held_until.min(visit.true_time));
+        for waiter in &record.queue {
+            if let Some(process) = self.asked_by.get(&waiter.owner) {
+                occupied.waited_until.insert(*process, in_true_time(waiter.gives_up));
+            }
+        }
+    }
+
     /// Subscriptions end with the host's run.
     fn enter(&mut self, visit: &Visit) {
         if self.epoch != visit.epoch {
@@ -80,6 +116,7 @@ impl State {
             *last_token = Self::next_token(*last_token, visit);
             *last_token
         });
+        self.asked_by.entry(claim.owner).or_insert(visit.from);
         let attempt = match decision {
             Decision::Granted(token) => {
                 Attempt::granted(FencingToken::new(token), validity_of(claim.ttl))
@@ -87,7 +124,9 @@ impl State {
             Decision::Busy { retry_in, queued: true } => Attempt::queued(retry_in),
             Decision::Busy { retry_in, queued: false } => Attempt::busy(retry_in),
         };
-        attempt.with_other_permits(record.other_permits(claim))
+        let other_permits = record.other_permits(claim);
+        self.note_occupied(&claim.key, visit);
+        attempt.with_other_permits(other_permits)
     }
 
     fn try_acquire_set(&mut self, claims: &[Claim], visit: &Visit) -> SetAttempt {
@@ -108,6 +147,8 @@ impl State {
         }
         for (record, claim) in records.into_iter().zip(claims) {
             self.records.insert(claim.key.clone(), record);
+            self.asked_by.entry(claim.owner).or_insert(visit.from);
+            self.note_occupied(&claim.key, visit);
         }
         let ttl = claims.iter().map(|claim| claim.ttl).min().unwrap_or_default();
         SetAttempt::of(decision, validity_of(ttl))
@@ -116,7 +157,9 @@ impl State {
     fn renew(&mut self, claim: &Claim, visit: &Visit) -> Renewal {
         self.enter(visit);
         let record = self.records.get_mut(&claim.key);
-        if record.is_some_and(|record| record.renew(claim, visit.now)) {
+        let is_renewed = record.is_some_and(|record| record.renew(claim, visit.now));
+        self.note_occupied(&claim.key, visit);
+        if is_renewed {
             Renewal::Renewed { validity: validity_of(claim.ttl) }
         } else {
             Renewal::NotHeld
@@ -136,6 +179,7 @@ impl State {
 
     /// Notifies those who watch a key.
     fn changed(&mut self, key: &LockKey, visit: &mut Visit) {
+        self.note_occupied(key, visit);
         if self.records.get(key).is_some_and(Record::is_empty) {
             self.records.remove(key);
         }
