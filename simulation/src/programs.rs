@@ -22,7 +22,9 @@ pub async fn on_leases() {
 async fn on_store(store: Store) {
     sim::backend("default", &store);
     let ledger = Ledger::default();
-    let processes: Vec<_> = (0..5 + sim::random(3)).map(|number| start(number, &ledger, &store)).collect();
+    // With few, everybody waits for everybody. With many, a key that is free must be free.
+    let items = [1, 2, 4, 12][sim::random(4)];
+    let processes: Vec<_> = (0..5 + sim::random(3)).map(|number| start(number, &ledger, &store, items)).collect();
     for process in processes {
         // A killed process has no result.
         if let Ok(failed) = process.await {
@@ -36,17 +38,17 @@ async fn on_store(store: Store) {
     assert!(left.is_empty(), "left behind in the store: {left:?}");
 }
 
-fn start(number: usize, ledger: &Ledger, store: &Store) -> Process<Option<String>> {
+fn start(number: usize, ledger: &Ledger, store: &Store, items: usize) -> Process<Option<String>> {
     let (ledger, store) = (ledger.clone(), store.clone());
-    sim::process(format!("p{number}"), move || run(number, ledger, store))
+    sim::process(format!("p{number}"), move || run(number, ledger, store, items))
 }
 
 /// One process: a few tasks that call functions, then an orderly shutdown.
-async fn run(number: usize, ledger: Ledger, store: Store) -> Option<String> {
+async fn run(number: usize, ledger: Ledger, store: Store, items: usize) -> Option<String> {
     let tasks: Vec<_> = (0..=sim::random(2))
         .map(|task| {
             let (who, ledger, store) = (format!("p{number}.{task}"), ledger.clone(), store.clone());
-            tokio::spawn(async move { calls(who, ledger, &store).await })
+            tokio::spawn(async move { calls(who, ledger, &store, items).await })
         })
         .collect();
     for task in tasks {
@@ -59,7 +61,12 @@ async fn run(number: usize, ledger: Ledger, store: Store) -> Option<String> {
     registry.shutdown(Duration::from_secs(100)).await.err().map(|error| format!("p{number}: {error}"))
 }
 
-async fn calls(who: String, ledger: Ledger, store: &Store) -> Result<(), String> {
+async fn calls(
+    who: String,
+    ledger: Ledger,
+    store: &Store,
+    items: usize,
+) -> Result<(), String> {
     let mut rounds = 0;
     while sim::steps() < STEPS || rounds == 0 {
         rounds += 1;
@@ -69,7 +76,7 @@ async fn calls(who: String, ledger: Ledger, store: &Store) -> Result<(), String>
             steps: sim::random(4),
             pause: Duration::from_millis([0, 0, 20, 350][sim::random(4)]),
         };
-        let called = call(sim::random(14), &work);
+        let called = call(sim::random(15), items, &work);
         // Some callers give up.
         if sim::random(6) == 0 {
             let patience = Duration::from_millis([1, 30, 400][sim::random(3)]);
@@ -94,19 +101,21 @@ async fn give_up_after(patience: Duration, called: impl Future + Unpin) {
     }
 }
 
-async fn call(choice: usize, work: &Work) -> Result<(), LockError> {
-    let item = sim::random(2);
+async fn call(choice: usize, items: usize, work: &Work) -> Result<(), LockError> {
+    let item = sim::random(items);
+    let other = (item + 1 + sim::random(items)) % (items + 1);
     match choice {
         0 => functions::without_renewal(item, work).await,
         1 => functions::skipping(item, work).await,
         2 => functions::fair(item, work).await,
         3 | 4 => functions::shared(item, work).await,
         5 => functions::permits(item, work).await,
-        6 | 7 => functions::set(0, 1, work).await,
+        6 | 7 => functions::set(item, other, work).await,
         8 => functions::at_most(item, work).await,
         9 => functions::at_least(item, work).await,
         10 => functions::finishing(item, work).await,
         11 => functions::nested(item, work).await,
+        12 => functions::escaping(item, work).await,
         _ => functions::exclusive(item, work).await,
     }
 }
