@@ -57,13 +57,12 @@ impl Store {
         }
     }
 
-    /// Whether anybody held the key, or another process waited for it, at this simulated time or later. If not, a call that
-    /// began then must not be told that the key is busy.
+    /// Whether anybody held the key, or waited for it, at this simulated time or later. If not, a call that began then must
+    /// not be told that the key is busy.
     #[must_use]
     pub fn was_occupied(&self, key: impl Into<LockKey>, since: Duration) -> bool {
-        let process = world::with(|world| world.current);
         match &self.server {
-            Server::Leases(server) => server.was_occupied(&key.into(), nanos(since), process),
+            Server::Leases(server) => server.was_occupied(&key.into(), nanos(since)),
         }
     }
 

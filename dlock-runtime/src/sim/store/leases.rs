@@ -1,6 +1,6 @@
 //! A store of leases: one host that grants them by its own clock, and remembers abandoned owners.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Connection, What, world};
@@ -33,16 +33,8 @@ struct State {
     /// Who is told of changes, in the present run of the host.
     watches: Vec<(LockKey, ProcessId, usize)>,
     epoch: u32,
-    /// Which process asked for an owner first.
-    asked_by: HashMap<OwnerId, ProcessId>,
-    /// Until when, in true time, somebody other than each process had the key or went first, and until when anybody had it.
-    occupied: BTreeMap<LockKey, Occupied>,
-}
-
-#[derive(Default)]
-struct Occupied {
-    held_until: Nanos,
-    waited_until: BTreeMap<ProcessId, Nanos>,
+    /// Until when, in true time, somebody held the key or waited for it.
+    occupied: BTreeMap<LockKey, Nanos>,
 }
 
 impl Leases {
@@ -55,14 +47,9 @@ impl Leases {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the key was held by anybody, or waited for by another process than this one, at or after a moment.
-    pub(super) fn was_occupied(&self, key: &LockKey, since: Nanos, process: Option<ProcessId>) -> bool {
-        let state = self.state();
-        state.occupied.get(key).is_some_and(|occupied| {
-            let mut others =
-                occupied.waited_until.iter().filter(|(other, _)| Some(**other) != process);
-            occupied.held_until >= since || others.any(|(_, until)| *until >= since)
-        })
+    /// Whether the key was held or waited for at or after a moment.
+    pub(super) fn was_occupied(&self, key: &LockKey, since: Nanos) -> bool {
+        self.state().occupied.get(key).is_some_and(|until| *until >= since)
     }
 
     pub(super) fn occupied(&self) -> Vec<String> {
@@ -82,15 +69,11 @@ impl State {
     fn note_occupied(&mut self, key: &LockKey, visit: &Visit) {
         let Some(record) = self.records.get(key) else { return };
         let in_true_time = |end: u64| visit.true_time + end.saturating_sub(visit.now) * 1_000;
+        let held = record.granted.iter().map(|grant| grant.ends);
+        let ends = held.chain(record.queue.iter().map(|waiter| waiter.gives_up)).max();
         let occupied = self.occupied.entry(key.clone()).or_default();
-        let held = record.granted.iter().map(|grant| in_true_time(grant.ends)).max();
-        // Freed just now, if it was held until later.
-        occupied.held_until = held.unwrap_or(occupied.held_until.min(visit.true_time));
-        for waiter in &record.queue {
-            if let Some(process) = self.asked_by.get(&waiter.owner) {
-                occupied.waited_until.insert(*process, in_true_time(waiter.gives_up));
-            }
-        }
+        // Freed just now, if it was occupied until later.
+        *occupied = ends.map_or((*occupied).min(visit.true_time), in_true_time);
     }
 
     /// Subscriptions end with the host's run.
@@ -116,7 +99,6 @@ impl State {
             *last_token = Self::next_token(*last_token, visit);
             *last_token
         });
-        self.asked_by.entry(claim.owner).or_insert(visit.from);
         let attempt = match decision {
             Decision::Granted(token) => {
                 Attempt::granted(FencingToken::new(token), validity_of(claim.ttl))
@@ -147,7 +129,6 @@ impl State {
         }
         for (record, claim) in records.into_iter().zip(claims) {
             self.records.insert(claim.key.clone(), record);
-            self.asked_by.entry(claim.owner).or_insert(visit.from);
             self.note_occupied(&claim.key, visit);
         }
         let ttl = claims.iter().map(|claim| claim.ttl).min().unwrap_or_default();
