@@ -66,6 +66,12 @@ pub async fn skipping(item: usize, work: &Work) -> Result<(), LockError> {
     Ok(())
 }
 
+#[distributed_lock(key = "item:<item>", ttl = "300ms", wait = "0s", guard = lock)]
+pub async fn trying(item: usize, work: &Work) -> Result<(), LockError> {
+    work.run_alone(Kind::Exclusive, lock).await;
+    Ok(())
+}
+
 #[distributed_lock(key = "item:<item>", ttl = "300ms", wait = "3s", fair = true, guard = lock)]
 pub async fn fair(item: usize, work: &Work) -> Result<(), LockError> {
     work.run_alone(Kind::Exclusive, lock).await;
@@ -85,7 +91,7 @@ pub async fn permits(item: usize, work: &Work) -> Result<(), LockError> {
 }
 
 #[distributed_lock(
-    keys = ["item:<from>", "item:<to>"], ttl = "300ms", wait = "2s", guard = locks
+    keys = ["item:<from>", "item:<to>"], ttl = "300ms", wait = "6s", guard = locks
 )]
 pub async fn set(from: usize, to: usize, work: &Work) -> Result<(), LockError> {
     work.run(Kind::Exclusive, of(locks)).await;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dlock_runtime::sim::{self, Process, Store};
-use dlock_runtime::{LockError, Registry};
+use dlock_runtime::{HeldBy, LockError, Registry};
 
 use crate::functions::{self, Work};
 use crate::ledger::Ledger;
@@ -24,12 +24,19 @@ async fn on_store(store: Store) {
     let ledger = Ledger::default();
     // With few, everybody waits for everybody. With many, a key that is free must be free.
     let items = [1, 2, 4, 12][sim::random(4)];
-    let processes: Vec<_> = (0..5 + sim::random(3)).map(|number| start(number, &ledger, &store, items)).collect();
+    let processes: Vec<_> =
+        (0..5 + sim::random(3)).map(|number| start(number, &ledger, &store, items)).collect();
+    let mut killed = 0;
     for process in processes {
-        // A killed process has no result.
-        if let Ok(failed) = process.await {
-            assert!(failed.is_none(), "{}", failed.unwrap_or_default());
+        match process.await {
+            Ok(failed) => assert!(failed.is_none(), "{}", failed.unwrap_or_default()),
+            Err(_killed) => killed += 1,
         }
+    }
+    if killed == 0 {
+        // Each process has been told that all its requests are undone.
+        let waiters = store.waiters();
+        assert!(waiters.is_empty(), "in the store's queues after every shutdown: {waiters:?}");
     }
     sim::calm();
     sim::sleep(AFTERMATH).await;
@@ -58,15 +65,14 @@ async fn run(number: usize, ledger: Ledger, store: Store, items: usize) -> Optio
     }
     let registry = Registry::current().expect("each process has a registry");
     // A shutdown within a minute fails only if something is stuck: no fault lasts that long.
-    registry.shutdown(Duration::from_secs(100)).await.err().map(|error| format!("p{number}: {error}"))
+    registry
+        .shutdown(Duration::from_secs(100))
+        .await
+        .err()
+        .map(|error| format!("p{number}: {error}"))
 }
 
-async fn calls(
-    who: String,
-    ledger: Ledger,
-    store: &Store,
-    items: usize,
-) -> Result<(), String> {
+async fn calls(who: String, ledger: Ledger, store: &Store, items: usize) -> Result<(), String> {
     let mut rounds = 0;
     while sim::steps() < STEPS || rounds == 0 {
         rounds += 1;
@@ -76,7 +82,7 @@ async fn calls(
             steps: sim::random(4),
             pause: Duration::from_millis([0, 0, 20, 350][sim::random(4)]),
         };
-        let called = call(sim::random(15), items, &work);
+        let called = call(sim::random(17), items, &work);
         // Some callers give up.
         if sim::random(6) == 0 {
             let patience = Duration::from_millis([1, 30, 400][sim::random(3)]);
@@ -85,7 +91,11 @@ async fn calls(
             continue;
         }
         let began = sim::now();
-        check_result(&who, called.await, began, store)?;
+        let result = called.await;
+        if let Err(error) = &result {
+            sim::note(format!("{who} is told: {error}"));
+        }
+        check_result(&who, result, began, store)?;
         if sim::random(3) == 0 {
             sim::sleep(Duration::from_millis(sim::random(200) as u64)).await;
         }
@@ -116,8 +126,17 @@ async fn call(choice: usize, items: usize, work: &Work) -> Result<(), LockError>
         10 => functions::finishing(item, work).await,
         11 => functions::nested(item, work).await,
         12 => functions::escaping(item, work).await,
+        13 | 14 => functions::trying(item, work).await,
         _ => functions::exclusive(item, work).await,
     }
+}
+
+/// How long ago a task may have learned from the store that a key is busy, if it tells others of its process.
+const HEARSAY: Duration = Duration::from_secs(2);
+
+/// From when on a key must have been occupied for a call to be told that it is busy.
+fn evidence_from(began: Duration, holder: HeldBy) -> Duration {
+    if holder == HeldBy::ThisProcess { began.saturating_sub(HEARSAY) } else { began }
 }
 
 fn check_result(
@@ -127,7 +146,9 @@ fn check_result(
     store: &Store,
 ) -> Result<(), String> {
     match result {
-        Err(LockError::Busy { key, .. }) if !store.was_occupied(key.clone(), began) => {
+        Err(LockError::Busy { key, holder, .. })
+            if !store.was_occupied(key.clone(), evidence_from(began, holder)) =>
+        {
             Err(format!("{who}: {key} is said to be busy, but nobody had it since {began:?}"))
         }
         Ok(())

@@ -158,8 +158,7 @@ impl Explorer {
             found: Mutex::default(),
         };
         let summaries: Vec<Summary> = std::thread::scope(|scope| {
-            let threads: Vec<_> =
-                (0..self.threads).map(|_| scope.spawn(|| search.run())).collect();
+            let threads: Vec<_> = (0..self.threads).map(|_| scope.spawn(|| search.run())).collect();
             threads.into_iter().map(|thread| thread.join().expect("does not panic")).collect()
         });
         let mut summary = summaries.iter().fold(Summary::default(), Summary::plus);
@@ -209,13 +208,8 @@ impl Search<'_> {
     fn run(&self) -> Summary {
         let mut summary = Summary::default();
         while let Some(seed) = self.next_seed() {
-            let ended = schedule::run(
-                seed,
-                &self.explorer.settings,
-                Allowed::All,
-                false,
-                self.scenario,
-            );
+            let ended =
+                schedule::run(seed, &self.explorer.settings, Allowed::All, false, self.scenario);
             summary.add(&ended);
             if ended.violation.is_some() {
                 self.found(seed, ended);

@@ -1,10 +1,10 @@
 //! Hosts: what processes reach over the network. Each has a clock of its own and an operating system that may fail.
 
+use super::Nanos;
 use super::calls::{Broken, CallId, Request, WatchId};
 use super::instance::ProcessId;
 use super::local_clock::scaled;
 use super::world::{self, Event, World};
-use super::Nanos;
 
 pub(super) type HostId = usize;
 
@@ -97,7 +97,7 @@ pub(super) fn arrive(host: HostId, epoch: u32, from: ProcessId, call: CallId, re
         world.trace.mix(request.digest ^ reply.digest);
         let name = || world.hosts[host].name.clone();
         let text = if world.trace.is_recording() {
-            format!("{} {} -> {}", name(), request.what, reply.text)
+            format!("{} {} {:x} -> {}", name(), request.what, request.digest & 0xffff, reply.text)
         } else {
             String::new()
         };

@@ -89,9 +89,8 @@ impl World {
     /// The processes that a fault may hit. The scenario itself is none of them.
     pub(super) fn vulnerable(&self) -> Vec<ProcessId> {
         let each = self.processes.iter().enumerate().skip(1);
-        let alive = each.filter(|(_, process)| {
-            process.status == Status::Running && !process.is_finished()
-        });
+        let alive =
+            each.filter(|(_, process)| process.status == Status::Running && !process.is_finished());
         alive.map(|(id, _)| id).collect()
     }
 

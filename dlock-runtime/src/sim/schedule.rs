@@ -197,7 +197,8 @@ fn look_for_timers() {
             found |= look(id, limit);
         }
         // Nothing until then. Where nothing is going to happen at all, a timer may still be further away.
-        if found || next.is_some_and(|next| next <= limit) || limit > nanos(Duration::from_hours(1)) {
+        if found || next.is_some_and(|next| next <= limit) || limit > nanos(Duration::from_hours(1))
+        {
             return;
         }
         world::with(|world| world.now = limit);

@@ -61,6 +61,9 @@ impl Hold {
         } else {
             self.settled(&Moment::now(), close)
         };
+        if let Some(turn) = &closing.turn {
+            turn.note_release();
+        }
         // Nested calls that are still polled, views of the guard, and extensions. All of them refer to the hold.
         if Arc::strong_count(self) > 1 {
             self.notify();

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Connection, What, world};
 use crate::backend::{
-    AsyncBackend, Answer, Attempt, Capabilities, Claim, Holder, LockState, Release, Released,
+    Answer, AsyncBackend, Attempt, Capabilities, Claim, Holder, LockState, Release, Released,
     Renewal, SetAttempt, Watch, validity_of,
 };
 use crate::error::BackendError;
@@ -50,6 +50,16 @@ impl Leases {
     /// Whether the key was held or waited for at or after a moment.
     pub(super) fn was_occupied(&self, key: &LockKey, since: Nanos) -> bool {
         self.state().occupied.get(key).is_some_and(|until| *until >= since)
+    }
+
+    pub(super) fn waiters(&self) -> Vec<String> {
+        let now = world::with(|world| world.host_clock(self.host));
+        let state = self.state();
+        let waiting = state.records.iter().flat_map(|(key, record)| {
+            let waiting = record.queue.iter().filter(|waiter| waiter.gives_up > now);
+            waiting.map(move |waiter| format!("{key}: {waiter:?}"))
+        });
+        waiting.collect()
     }
 
     pub(super) fn occupied(&self) -> Vec<String> {
@@ -121,8 +131,7 @@ impl State {
         let mut records: Vec<Record> = claims.iter().map(take).collect();
         let first = Self::next_token(self.last_token, visit);
         let parts = records.iter_mut().zip(first..);
-        let parts =
-            parts.map(|(entry, next_token)| Part { entry, now: visit.now, next_token });
+        let parts = parts.map(|(entry, next_token)| Part { entry, now: visit.now, next_token });
         let decision = acquire_set(&mut parts.collect::<Vec<_>>(), claims);
         if let SetDecision::Granted(tokens) = &decision {
             self.last_token = tokens.iter().copied().fold(self.last_token, u64::max);
@@ -255,9 +264,9 @@ impl AsyncBackend for LeasesClient {
 
     async fn release(&self, claim: &Claim, release: Release) -> Result<Released, BackendError> {
         let asked = claim.clone();
-        let act =
-            move |state: &mut State, visit: &mut Visit| state.release(&asked, release, visit);
-        self.ask("release", digest(claim), act).await
+        let act = move |state: &mut State, visit: &mut Visit| state.release(&asked, release, visit);
+        let name = if release.late_acquire { "release late" } else { "release" };
+        self.ask(name, digest(claim), act).await
     }
 
     async fn watch(&self, key: &LockKey) -> Result<Box<dyn Watch>, BackendError> {
