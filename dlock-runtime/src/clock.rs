@@ -105,7 +105,7 @@ impl Moment {
     }
 
     /// How much earlier the other moment was. May be too short, never too long.
-    #[cfg(any(feature = "zookeeper", feature = "etcd"))]
+    #[cfg(any(feature = "zookeeper", feature = "etcd", feature = "sim"))]
     pub(crate) fn since(&self, earlier: &Self) -> Duration {
         self.instant.saturating_duration_since(earlier.instant)
     }

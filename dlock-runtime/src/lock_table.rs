@@ -5,7 +5,7 @@
 
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 pub(crate) mod codec;
-#[cfg(any(feature = "zookeeper", feature = "etcd"))]
+#[cfg(any(feature = "zookeeper", feature = "etcd", feature = "sim"))]
 pub(crate) mod queue;
 pub(crate) mod record;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]

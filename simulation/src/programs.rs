@@ -14,15 +14,59 @@ const STEPS: u64 = 220;
 /// How long after the last fault everything must be free again: longer than any ttl, and than any wait in a queue.
 const AFTERMATH: Duration = Duration::from_secs(15);
 
-/// The whole scenario, on a store of leases.
-pub async fn on_leases() {
-    on_store(Store::leases()).await;
+/// What a process may call, the common ones more than once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Function {
+    WithoutRenewal,
+    Skipping,
+    Fair,
+    Shared,
+    Permits,
+    Set,
+    AtMost,
+    AtLeast,
+    Finishing,
+    Nested,
+    Exclusive,
 }
 
-async fn on_store(store: Store) {
+use Function::{
+    AtLeast, AtMost, Exclusive, Fair, Finishing, Nested, Permits, Set, Shared, Skipping,
+    WithoutRenewal,
+};
+
+const EVERY: &[Function] = &[
+    WithoutRenewal,
+    Skipping,
+    Fair,
+    Shared,
+    Shared,
+    Permits,
+    Set,
+    Set,
+    AtMost,
+    AtLeast,
+    Finishing,
+    Nested,
+    Exclusive,
+    Exclusive,
+];
+
+/// The whole scenario, on a store of leases.
+pub async fn on_leases() {
+    on_store(Store::leases(), EVERY).await;
+}
+
+/// The whole scenario, on a store that queues its waiters.
+pub async fn on_queue() {
+    on_store(Store::queue(), EVERY).await;
+}
+
+async fn on_store(store: Store, functions: &'static [Function]) {
     sim::backend("default", &store);
     let ledger = Ledger::default();
-    let processes: Vec<_> = (0..5 + sim::random(3)).map(|number| start(number, &ledger, &store)).collect();
+    let processes: Vec<_> =
+        (0..5 + sim::random(3)).map(|number| start(number, &ledger, &store, functions)).collect();
     for process in processes {
         // A killed process has no result.
         if let Ok(failed) = process.await {
@@ -36,17 +80,27 @@ async fn on_store(store: Store) {
     assert!(left.is_empty(), "left behind in the store: {left:?}");
 }
 
-fn start(number: usize, ledger: &Ledger, store: &Store) -> Process<Option<String>> {
+fn start(
+    number: usize,
+    ledger: &Ledger,
+    store: &Store,
+    functions: &'static [Function],
+) -> Process<Option<String>> {
     let (ledger, store) = (ledger.clone(), store.clone());
-    sim::process(format!("p{number}"), move || run(number, ledger, store))
+    sim::process(format!("p{number}"), move || run(number, ledger, store, functions))
 }
 
 /// One process: a few tasks that call functions, then an orderly shutdown.
-async fn run(number: usize, ledger: Ledger, store: Store) -> Option<String> {
+async fn run(
+    number: usize,
+    ledger: Ledger,
+    store: Store,
+    functions: &'static [Function],
+) -> Option<String> {
     let tasks: Vec<_> = (0..=sim::random(2))
         .map(|task| {
             let (who, ledger, store) = (format!("p{number}.{task}"), ledger.clone(), store.clone());
-            tokio::spawn(async move { calls(who, ledger, &store).await })
+            tokio::spawn(async move { calls(who, ledger, &store, functions).await })
         })
         .collect();
     for task in tasks {
@@ -56,10 +110,19 @@ async fn run(number: usize, ledger: Ledger, store: Store) -> Option<String> {
     }
     let registry = Registry::current().expect("each process has a registry");
     // A shutdown within a minute fails only if something is stuck: no fault lasts that long.
-    registry.shutdown(Duration::from_secs(100)).await.err().map(|error| format!("p{number}: {error}"))
+    registry
+        .shutdown(Duration::from_secs(100))
+        .await
+        .err()
+        .map(|error| format!("p{number}: {error}"))
 }
 
-async fn calls(who: String, ledger: Ledger, store: &Store) -> Result<(), String> {
+async fn calls(
+    who: String,
+    ledger: Ledger,
+    store: &Store,
+    functions: &[Function],
+) -> Result<(), String> {
     let mut rounds = 0;
     while sim::steps() < STEPS || rounds == 0 {
         rounds += 1;
@@ -69,7 +132,7 @@ async fn calls(who: String, ledger: Ledger, store: &Store) -> Result<(), String>
             steps: sim::random(4),
             pause: Duration::from_millis([0, 0, 20, 350][sim::random(4)]),
         };
-        let called = call(sim::random(14), &work);
+        let called = call(functions[sim::random(functions.len())], &work);
         // Some callers give up.
         if sim::random(6) == 0 {
             let patience = Duration::from_millis([1, 30, 400][sim::random(3)]);
@@ -94,20 +157,20 @@ async fn give_up_after(patience: Duration, called: impl Future + Unpin) {
     }
 }
 
-async fn call(choice: usize, work: &Work) -> Result<(), LockError> {
+async fn call(function: Function, work: &Work) -> Result<(), LockError> {
     let item = sim::random(2);
-    match choice {
-        0 => functions::without_renewal(item, work).await,
-        1 => functions::skipping(item, work).await,
-        2 => functions::fair(item, work).await,
-        3 | 4 => functions::shared(item, work).await,
-        5 => functions::permits(item, work).await,
-        6 | 7 => functions::set(0, 1, work).await,
-        8 => functions::at_most(item, work).await,
-        9 => functions::at_least(item, work).await,
-        10 => functions::finishing(item, work).await,
-        11 => functions::nested(item, work).await,
-        _ => functions::exclusive(item, work).await,
+    match function {
+        WithoutRenewal => functions::without_renewal(item, work).await,
+        Skipping => functions::skipping(item, work).await,
+        Fair => functions::fair(item, work).await,
+        Shared => functions::shared(item, work).await,
+        Permits => functions::permits(item, work).await,
+        Set => functions::set(0, 1, work).await,
+        AtMost => functions::at_most(item, work).await,
+        AtLeast => functions::at_least(item, work).await,
+        Finishing => functions::finishing(item, work).await,
+        Nested => functions::nested(item, work).await,
+        Exclusive => functions::exclusive(item, work).await,
     }
 }
 

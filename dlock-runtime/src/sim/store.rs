@@ -1,6 +1,8 @@
 //! Simulated stores: a host with the promises of one kind of store, and the client that each process has for it.
 
 mod leases;
+mod occupancy;
+mod queue;
 
 use std::any::Any;
 use std::fmt;
@@ -11,6 +13,7 @@ use super::calls::{Broken, Call, Reply, Request};
 use super::host::{HostId, Visit};
 use super::instance::ProcessId;
 use super::{nanos, world};
+use crate::backend::Claim;
 use crate::error::BackendError;
 use crate::key::LockKey;
 use crate::registry::Registry;
@@ -31,6 +34,7 @@ pub struct Store {
 #[derive(Clone)]
 enum Server {
     Leases(Arc<leases::Leases>),
+    Queue(Arc<queue::Queue>),
 }
 
 impl Store {
@@ -44,6 +48,16 @@ impl Store {
         Self { server: Server::Leases(Arc::new(leases::Leases::new())) }
     }
 
+    /// A store that queues waiters itself, as etcd does. It has every kind of lock, and keeps a released key for the rest
+    /// of a `min_hold`.
+    ///
+    /// # Panics
+    /// Outside of a simulation.
+    #[must_use]
+    pub fn queue() -> Self {
+        Self { server: Server::Queue(Arc::new(queue::Queue::new())) }
+    }
+
     /// Adds a client of this store to a registry.
     fn register(
         &self,
@@ -53,6 +67,9 @@ impl Store {
         match &self.server {
             Server::Leases(server) => {
                 builder.backend(name, leases::LeasesClient::new(Arc::clone(server)))
+            }
+            Server::Queue(server) => {
+                builder.backend(name, queue::QueueClient::new(Arc::clone(server)))
             }
         }
     }
@@ -64,6 +81,7 @@ impl Store {
         let process = world::with(|world| world.current);
         match &self.server {
             Server::Leases(server) => server.was_occupied(&key.into(), nanos(since), process),
+            Server::Queue(server) => server.was_occupied(&key.into(), nanos(since)),
         }
     }
 
@@ -74,6 +92,7 @@ impl Store {
     pub fn occupied(&self) -> Vec<String> {
         match &self.server {
             Server::Leases(server) => server.occupied(),
+            Server::Queue(server) => server.occupied(),
         }
     }
 }
@@ -185,6 +204,12 @@ impl Connection {
         let error = BackendError::transient(error);
         Err(if maybe_sent { error } else { error.not_sent() })
     }
+}
+
+/// What the hash of the trace covers of a claim.
+fn digest(claim: &Claim) -> u64 {
+    let [low, ..] = claim.owner.as_bytes().as_chunks::<8>().0 else { return 0 };
+    u64::from_le_bytes(*low)
 }
 
 fn reply<R: fmt::Debug + Send + 'static>(value: R) -> Reply {

@@ -10,6 +10,8 @@ pub(crate) mod addresses;
     feature = "etcd"
 ))]
 pub(crate) mod batcher;
+#[cfg(any(feature = "etcd", feature = "sim"))]
+pub(crate) mod claim_leases;
 #[cfg(any(feature = "redis", feature = "postgres", feature = "mysql"))]
 pub(crate) mod doubt;
 #[cfg(any(feature = "zookeeper", feature = "etcd"))]
