@@ -111,7 +111,7 @@ impl Moment {
     }
 
     /// A later moment, for tests that step through time.
-    #[cfg(all(test, feature = "zookeeper"))]
+    #[cfg(all(test, any(feature = "zookeeper", feature = "sim")))]
     pub(crate) fn plus(&self, later: Duration) -> Self {
         Self { instant: self.instant + later, boot: self.boot.plus(later) }
     }

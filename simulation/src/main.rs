@@ -13,6 +13,7 @@ type Scenario = (&'static str, fn() -> Pin<Box<dyn Future<Output = ()> + Send>>)
 const SCENARIOS: &[Scenario] = &[
     ("leases", || Box::pin(programs::on_leases())),
     ("queue", || Box::pin(programs::on_queue())),
+    ("session", || Box::pin(programs::on_sessions())),
 ];
 
 /// What the command line asks for.

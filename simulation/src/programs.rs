@@ -52,6 +52,37 @@ const EVERY: &[Function] = &[
     Exclusive,
 ];
 
+/// Without a `min_hold`.
+const OF_SESSIONS: &[Function] = &[
+    WithoutRenewal,
+    Skipping,
+    Fair,
+    Shared,
+    Shared,
+    Permits,
+    Set,
+    Set,
+    AtMost,
+    Finishing,
+    Nested,
+    Exclusive,
+    Exclusive,
+];
+
+/// One holder at a time, waiters in no order, and no `min_hold`.
+const OF_A_MAJORITY: &[Function] = &[
+    WithoutRenewal,
+    Skipping,
+    Set,
+    Set,
+    AtMost,
+    Finishing,
+    Nested,
+    Exclusive,
+    Exclusive,
+    Exclusive,
+];
+
 /// The whole scenario, on a store of leases.
 pub async fn on_leases() {
     on_store(Store::leases(), EVERY).await;
@@ -60,6 +91,11 @@ pub async fn on_leases() {
 /// The whole scenario, on a store that queues its waiters.
 pub async fn on_queue() {
     on_store(Store::queue(), EVERY).await;
+}
+
+/// The whole scenario, on a store of sessions.
+pub async fn on_sessions() {
+    on_store(Store::session(), OF_SESSIONS).await;
 }
 
 async fn on_store(store: Store, functions: &'static [Function]) {

@@ -3,6 +3,7 @@
 mod leases;
 mod occupancy;
 mod queue;
+mod session;
 
 use std::any::Any;
 use std::fmt;
@@ -35,6 +36,7 @@ pub struct Store {
 enum Server {
     Leases(Arc<leases::Leases>),
     Queue(Arc<queue::Queue>),
+    Session(Arc<session::Sessions>),
 }
 
 impl Store {
@@ -58,6 +60,15 @@ impl Store {
         Self { server: Server::Queue(Arc::new(queue::Queue::new())) }
     }
 
+    /// A store whose locks last as long as the session of their process, as in ZooKeeper. It has every kind of lock.
+    ///
+    /// # Panics
+    /// Outside of a simulation.
+    #[must_use]
+    pub fn session() -> Self {
+        Self { server: Server::Session(Arc::new(session::Sessions::new())) }
+    }
+
     /// Adds a client of this store to a registry.
     fn register(
         &self,
@@ -71,6 +82,9 @@ impl Store {
             Server::Queue(server) => {
                 builder.backend(name, queue::QueueClient::new(Arc::clone(server)))
             }
+            Server::Session(server) => {
+                builder.backend(name, session::SessionClient::new(Arc::clone(server)))
+            }
         }
     }
 
@@ -82,6 +96,7 @@ impl Store {
         match &self.server {
             Server::Leases(server) => server.was_occupied(&key.into(), nanos(since), process),
             Server::Queue(server) => server.was_occupied(&key.into(), nanos(since)),
+            Server::Session(server) => server.was_occupied(&key.into(), nanos(since)),
         }
     }
 
@@ -93,6 +108,7 @@ impl Store {
         match &self.server {
             Server::Leases(server) => server.occupied(),
             Server::Queue(server) => server.occupied(),
+            Server::Session(server) => server.occupied(),
         }
     }
 }

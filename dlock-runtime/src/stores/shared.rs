@@ -20,6 +20,8 @@ pub(crate) mod in_flight_limit;
 pub(crate) mod node_queue;
 #[cfg(any(feature = "zookeeper", feature = "etcd"))]
 pub(crate) mod outage;
+#[cfg(any(feature = "zookeeper", feature = "sim"))]
+pub(crate) mod proofs;
 #[cfg(any(feature = "zookeeper", feature = "etcd"))]
 pub(crate) mod queue_codec;
 #[cfg(any(feature = "zookeeper", feature = "etcd"))]
