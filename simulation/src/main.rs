@@ -14,6 +14,7 @@ const SCENARIOS: &[Scenario] = &[
     ("leases", || Box::pin(programs::on_leases())),
     ("queue", || Box::pin(programs::on_queue())),
     ("session", || Box::pin(programs::on_sessions())),
+    ("majority", || Box::pin(programs::on_majority())),
 ];
 
 /// What the command line asks for.

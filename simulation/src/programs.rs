@@ -98,6 +98,11 @@ pub async fn on_sessions() {
     on_store(Store::session(), OF_SESSIONS).await;
 }
 
+/// The whole scenario, on a majority of three or five nodes.
+pub async fn on_majority() {
+    on_store(Store::majority([3, 5][sim::random(2)]), OF_A_MAJORITY).await;
+}
+
 async fn on_store(store: Store, functions: &'static [Function]) {
     sim::backend("default", &store);
     let ledger = Ledger::default();

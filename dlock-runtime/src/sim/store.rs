@@ -1,6 +1,7 @@
 //! Simulated stores: a host with the promises of one kind of store, and the client that each process has for it.
 
 mod leases;
+mod majority;
 mod occupancy;
 mod queue;
 mod session;
@@ -35,6 +36,7 @@ pub struct Store {
 #[derive(Clone)]
 enum Server {
     Leases(Arc<leases::Leases>),
+    Majority(Arc<majority::Majority>),
     Queue(Arc<queue::Queue>),
     Session(Arc<session::Sessions>),
 }
@@ -69,6 +71,19 @@ impl Store {
         Self { server: Server::Session(Arc::new(session::Sessions::new())) }
     }
 
+    /// So many independent nodes, of which a majority grants leases, as in Redlock. It has exclusive locks, without a
+    /// `min_hold`.
+    ///
+    /// Each node is a host of its own, which may restart with its data or without.
+    ///
+    /// # Panics
+    /// Outside of a simulation, or if there are fewer than three nodes.
+    #[must_use]
+    pub fn majority(nodes: usize) -> Self {
+        assert!(nodes >= 3, "a majority that survives the loss of a node needs three");
+        Self { server: Server::Majority(Arc::new(majority::Majority::new(nodes))) }
+    }
+
     /// Adds a client of this store to a registry.
     fn register(
         &self,
@@ -79,6 +94,9 @@ impl Store {
             Server::Leases(server) => {
                 builder.backend(name, leases::LeasesClient::new(Arc::clone(server)))
             }
+            Server::Majority(server) => builder
+                .backend(name, majority::MajorityClient::new(Arc::clone(server)))
+                .default_ttl(majority::MAX_LEASE),
             Server::Queue(server) => {
                 builder.backend(name, queue::QueueClient::new(Arc::clone(server)))
             }
@@ -95,6 +113,7 @@ impl Store {
         let process = world::with(|world| world.current);
         match &self.server {
             Server::Leases(server) => server.was_occupied(&key.into(), nanos(since), process),
+            Server::Majority(server) => server.was_occupied(&key.into(), nanos(since)),
             Server::Queue(server) => server.was_occupied(&key.into(), nanos(since)),
             Server::Session(server) => server.was_occupied(&key.into(), nanos(since)),
         }
@@ -107,6 +126,7 @@ impl Store {
     pub fn occupied(&self) -> Vec<String> {
         match &self.server {
             Server::Leases(server) => server.occupied(),
+            Server::Majority(server) => server.occupied(),
             Server::Queue(server) => server.occupied(),
             Server::Session(server) => server.occupied(),
         }
