@@ -24,6 +24,10 @@ const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 /// may execute it when it resumes.
 const PAUSED_SERVER_MARGIN: Duration = Duration::from_mins(1);
 
+/// How long a release is repeated on a backend with sessions, where nothing ends by itself while the session lasts: a
+/// session may outlive an outage of any length, and with it whatever was not released.
+const SESSION_OUTAGE: Duration = Duration::from_hours(1);
+
 /// Releases the lease, and waits up to [`RELEASE_TIMEOUT`] for the answer.
 ///
 /// # Errors
@@ -170,9 +174,11 @@ impl<'a> ReleaseTask<'a> {
     /// How long to retry. A lease ends by itself. A queue position does not, and a late acquire has to be refused
     /// whenever the store executes it.
     fn limit(&self) -> Duration {
+        let ttl = self.claim.ttl;
         match self.how {
-            How::Hold(_) if !self.release().late_acquire => self.claim.ttl,
-            How::Hold(_) | How::Acquire { .. } => self.claim.ttl + PAUSED_SERVER_MARGIN,
+            _ if self.backend.capabilities.session => ttl.max(SESSION_OUTAGE),
+            How::Hold(_) if !self.release().late_acquire => ttl,
+            How::Hold(_) | How::Acquire { .. } => ttl + PAUSED_SERVER_MARGIN,
         }
     }
 

@@ -16,6 +16,8 @@ pub(super) struct Host {
     rate: i64,
     /// How far its clock is ahead, less than nothing after it was set back.
     ahead: i64,
+    /// The least that `ahead` may be.
+    pub(super) furthest_back: i64,
     /// Counts its restarts.
     pub(super) epoch: u32,
     /// Requests that arrive before this moment are executed at it.
@@ -28,6 +30,8 @@ pub(super) struct Host {
 pub(super) struct Visit {
     /// The host's clock, in microseconds.
     pub(super) now: u64,
+    /// Its clock that nobody sets, in microseconds.
+    pub(super) steady: u64,
     /// True time, which no store can read: for the checks of scenarios.
     pub(super) true_time: Nanos,
     pub(super) from: ProcessId,
@@ -45,24 +49,41 @@ impl Host {
         (FIRST + elapsed + self.ahead).unsigned_abs() / 1_000
     }
 
-    /// Sets its clock forward, or back. In all it is never far from true time, so that a lease ends in time.
+    fn steady(&self, now: Nanos) -> u64 {
+        scaled(now, self.rate) / 1_000
+    }
+
+    /// Sets its clock forward, or back, but never further back than its operators allow.
     pub(super) fn step(&mut self, by: i64) {
-        const FURTHEST: i64 = 8_000_000_000;
-        self.ahead = (self.ahead + by).clamp(-FURTHEST, FURTHEST);
+        self.ahead = (self.ahead + by).max(self.furthest_back);
     }
 }
 
 impl World {
     pub(super) fn add_host(&mut self, name: String) -> HostId {
         let rate = self.network.host_rate(self.faults.is_calm());
-        let (paused_until, down_until) = (0, 0);
-        self.hosts.push(Host { name, rate, ahead: 0, epoch: 0, paused_until, down_until });
+        // So that every lease ends in time.
+        let furthest_back = -8_000_000_000;
+        self.hosts.push(Host {
+            name,
+            rate,
+            ahead: 0,
+            furthest_back,
+            epoch: 0,
+            paused_until: 0,
+            down_until: 0,
+        });
         self.hosts.len() - 1
     }
 
     /// The host's clock, in microseconds.
     pub(super) fn host_clock(&self, id: HostId) -> u64 {
         self.hosts[id].clock(self.now)
+    }
+
+    /// The host's clock that nobody sets, in microseconds.
+    pub(super) fn host_steady(&self, id: HostId) -> u64 {
+        self.hosts[id].steady(self.now)
     }
 
     /// The host restarts. What it stored on disk is kept; connections and subscriptions are not.
@@ -89,7 +110,8 @@ pub(super) fn arrive(host: HostId, epoch: u32, from: ProcessId, call: CallId, re
             world.at(at, Event::Request { host, epoch, from, call, request });
             return None;
         }
-        Some(Visit { now: at.clock(now), true_time: now, from, epoch, notices: Vec::new() })
+        let (steady, notices) = (at.steady(now), Vec::new());
+        Some(Visit { now: at.clock(now), steady, true_time: now, from, epoch, notices })
     });
     let Some(mut visit) = visit else { return };
     // Outside of the world: the state of a host may be the user's own code.

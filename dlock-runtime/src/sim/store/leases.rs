@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Connection, What, world};
+use super::{Connection, What, digest, world};
 use crate::backend::{
     Answer, AsyncBackend, Attempt, Capabilities, Claim, Holder, LockState, Release, Released,
     Renewal, SetAttempt, Watch, validity_of,
@@ -222,12 +222,6 @@ impl LeasesClient {
         let answer = self.connection.ask(what, &self.server.state, act).await;
         answer.map(|answer| answer.value)
     }
-}
-
-/// What the hash of the trace covers of a claim.
-fn digest(claim: &Claim) -> u64 {
-    let [low, ..] = claim.owner.as_bytes().as_chunks::<8>().0 else { return 0 };
-    u64::from_le_bytes(*low)
 }
 
 impl AsyncBackend for LeasesClient {
