@@ -25,6 +25,8 @@ pub(super) struct Instance {
     /// `None` after the end.
     pub(super) machine: Option<Rc<Machine>>,
     pub(super) clock: LocalClock,
+    /// Its clock has been advanced, and nothing of it has run since.
+    pub(super) may_have_fired: bool,
     pub(super) chance: Chance,
     pub(super) registry: Option<Registry>,
     /// The main future. `None` once it is known to have ended.
@@ -77,6 +79,7 @@ impl World {
             status: Status::Running,
             machine: None,
             clock: LocalClock::new(self.now, rate),
+            may_have_fired: false,
             chance,
             registry: None,
             main: None,

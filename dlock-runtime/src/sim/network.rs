@@ -72,8 +72,7 @@ impl World {
             self.after(latency, Event::Reply { to: from, call, reply: Err(Broken::Refused) });
             return call;
         }
-        let what = request.what;
-        if let Some(delay) = self.passes(from, host, what) {
+        if let Some(delay) = self.passes(from, host, &request.what) {
             let epoch = self.hosts[host].epoch;
             self.after(latency + delay, Event::Request { host, epoch, from, call, request });
         }
@@ -112,7 +111,7 @@ impl World {
     }
 
     /// Decides what happens to a message between these two. `None`: it is lost. Otherwise how late it is.
-    fn passes(&mut self, process: ProcessId, host: HostId, what: &'static str) -> Option<Nanos> {
+    fn passes(&mut self, process: ProcessId, host: HostId, what: &str) -> Option<Nanos> {
         if self.network.is_cut(process, host, self.now) {
             self.note(Some(process), || format!("{what} is lost in a partition"));
             return None;

@@ -206,6 +206,9 @@ fn look_for_timers() {
 
 /// Lets a machine's clock advance to its next timer before `limit`. Schedules that, if there is one.
 fn look(id: ProcessId, limit: Nanos) -> bool {
+    if world::with(|world| world.run_what_may_have_fired(id, limit)) {
+        return true;
+    }
     let ahead = world::with(|world| {
         let process = &world.processes[id];
         let is_running = process.status == Status::Running;
@@ -215,15 +218,11 @@ fn look(id: ProcessId, limit: Nanos) -> bool {
     let Some((machine, ahead)) = ahead.filter(|(_, ahead)| *ahead > 0) else { return false };
     let by = machine.advance_to_timer(ahead);
     world::with(|world| {
-        let clock = &mut world.processes[id].clock;
-        clock.has_advanced(by);
-        if by >= ahead {
-            return false;
-        }
-        let local = clock.advanced();
-        let at = clock.true_time_of(local);
-        world.at(at, Event::Timer { process: id, timer: None, local });
-        true
+        let process = &mut world.processes[id];
+        process.clock.has_advanced(by);
+        // Another timer may have fired at the very millisecond at which the look ended.
+        process.may_have_fired = true;
+        by < ahead && world.run_what_may_have_fired(id, limit)
     })
 }
 

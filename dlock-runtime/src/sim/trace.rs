@@ -58,6 +58,25 @@ impl Trace {
     }
 }
 
+/// A hash of how a value is printed.
+pub(super) fn digest(value: &impl fmt::Debug) -> u64 {
+    struct Digest(u64);
+
+    impl fmt::Write for Digest {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            // FNV-1a.
+            let mix = |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+            self.0 = text.bytes().fold(self.0, mix);
+            Ok(())
+        }
+    }
+
+    let mut digest = Digest(0xcbf2_9ce4_8422_2325);
+    // A value that cannot be printed is hashed as far as it goes.
+    let _ = write!(digest, "{value:?}");
+    digest.0
+}
+
 /// What each process did, and which faults there were.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Timeline(Vec<Note>);
