@@ -25,8 +25,7 @@ pub(super) struct Instance {
     /// `None` after the end.
     pub(super) machine: Option<Rc<Machine>>,
     pub(super) clock: LocalClock,
-    /// Its clock has been advanced, and nothing of it has run since.
-    pub(super) may_have_fired: bool,
+    pub(super) looked: Looked,
     pub(super) chance: Chance,
     pub(super) registry: Option<Registry>,
     /// The main future. `None` once it is known to have ended.
@@ -42,6 +41,16 @@ pub(super) enum Status {
     Running,
     Paused { suspended_since: Option<Nanos> },
     Dead,
+}
+
+/// Whether the clock of a process has been moved on, in search of its next timer, since it ran last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Looked {
+    Not,
+    /// A timer may have fired.
+    MayHaveFired,
+    /// The run that follows is scheduled.
+    IsScheduled,
 }
 
 impl Instance {
@@ -79,7 +88,7 @@ impl World {
             status: Status::Running,
             machine: None,
             clock: LocalClock::new(self.now, rate),
-            may_have_fired: false,
+            looked: Looked::Not,
             chance,
             registry: None,
             main: None,

@@ -6,7 +6,7 @@ use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use super::faults::{Allowed, Ask, FaultOptions, Faults};
-use super::instance::{ProcessId, Status};
+use super::instance::{Looked, ProcessId, Status};
 use super::trace::{Timeline, Trace};
 use super::world::{self, Event, World};
 use super::{Nanos, host, nanos, process};
@@ -211,8 +211,9 @@ fn look(id: ProcessId, limit: Nanos) -> bool {
     }
     let ahead = world::with(|world| {
         let process = &world.processes[id];
-        let is_running = process.status == Status::Running;
-        let machine = process.machine.clone().filter(|_| is_running)?;
+        // What has fired must run before anything else does, by an event.
+        let may_look = process.status == Status::Running && process.looked == Looked::Not;
+        let machine = process.machine.clone().filter(|_| may_look)?;
         Some((machine, process.clock.behind(limit)))
     });
     let Some((machine, ahead)) = ahead.filter(|(_, ahead)| *ahead > 0) else { return false };
@@ -221,7 +222,7 @@ fn look(id: ProcessId, limit: Nanos) -> bool {
         let process = &mut world.processes[id];
         process.clock.has_advanced(by);
         // Another timer may have fired at the very millisecond at which the look ended.
-        process.may_have_fired = true;
+        process.looked = Looked::MayHaveFired;
         by < ahead && world.run_what_may_have_fired(id, limit)
     })
 }

@@ -14,7 +14,7 @@ use super::faults::Faults;
 use super::host::{Host, HostId};
 use super::machine::Machine;
 use super::network::Network;
-use super::instance::{Instance, ProcessId, Status};
+use super::instance::{Instance, Looked, ProcessId, Status};
 use super::store::Store;
 use super::trace::Trace;
 use crate::registry::Registry;
@@ -208,7 +208,7 @@ impl World {
             return None;
         }
         let advance = process.clock.advance_to(now);
-        process.may_have_fired = false;
+        process.looked = Looked::Not;
         let machine = Rc::clone(process.machine.as_ref()?);
         self.current = Some(id);
         Some((machine, advance))
@@ -260,14 +260,15 @@ impl World {
         is_early
     }
 
-    /// Schedules a run of a process whose timers may have fired. Returns whether it did, which is at `limit` at the latest.
+    /// Schedules a run of a process whose timers may have fired, if that is at `limit` at the latest. Returns whether it
+    /// did.
     pub(super) fn run_what_may_have_fired(&mut self, id: ProcessId, limit: Nanos) -> bool {
         let process = &mut self.processes[id];
         let local = process.clock.advanced();
         let at = process.clock.true_time_of(local);
-        let is_due = process.may_have_fired && at <= limit;
+        let is_due = process.looked == Looked::MayHaveFired && at <= limit;
         if is_due {
-            process.may_have_fired = false;
+            process.looked = Looked::IsScheduled;
             self.at(at, Event::Timer { process: id, timer: None, local });
         }
         is_due

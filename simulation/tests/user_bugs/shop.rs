@@ -32,6 +32,12 @@ impl Product {
         self.sold += 1;
     }
 
+    /// Takes one back that was sold.
+    pub const fn take_back(&mut self, left: u32) {
+        self.left = left;
+        self.sold -= 1;
+    }
+
     /// Refuses an older token than the newest.
     pub fn fence(&mut self, token: FencingToken) -> Result<(), Stale> {
         if self.newest > Some(token) {
@@ -49,13 +55,29 @@ pub fn open() -> Database {
     Remote::new("database", Product::with(5))
 }
 
-/// Runs this on several servers, and waits for those that are not killed.
-pub async fn on_servers<Fut>(count: usize, serve: impl Fn(usize) -> Fut) -> Vec<Fut::Output>
+/// Reads how many are left, and presents a token.
+pub async fn read(database: &Database, token: FencingToken) -> Result<u32, Failed> {
+    let read = move |product: &mut Product| product.fence(token).map(|()| product.left);
+    Ok(database.call(format!("read the stock with token {token}"), read).await??)
+}
+
+/// Sells one, and presents a token.
+pub async fn sell(database: &Database, left: u32, token: FencingToken) -> Result<(), Failed> {
+    let sell = move |product: &mut Product| product.fence(token).map(|()| product.sell(left));
+    Ok(database.call(format!("write the stock with token {token}"), sell).await??)
+}
+
+/// Starts servers that use a database, and waits for what they do. One that is killed has no result.
+pub async fn on_servers<T, Fut>(
+    count: usize,
+    database: &Remote<T>,
+    serve: impl Fn(Remote<T>, usize) -> Fut,
+) -> Vec<Fut::Output>
 where
     Fut: Future<Output: Send> + Send + 'static,
 {
     let start = |number| {
-        let serving = serve(number);
+        let serving = serve(database.clone(), number);
         sim::process(format!("server {number}"), move || serving)
     };
     let servers: Vec<Process<_>> = (0..count).map(start).collect();

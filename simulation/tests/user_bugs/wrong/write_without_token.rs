@@ -1,4 +1,4 @@
-//! The lock is right, but the database accepts the write of a holder whose lease has ended.
+//! The database accepts the write of a holder whose lease has ended.
 
 use dlock_runtime::distributed_lock;
 
@@ -15,10 +15,6 @@ async fn purchase(database: &Database) -> Result<(), Failed> {
 
 pub async fn scenario() {
     let database = shop::open();
-    shop::on_servers(3, |_| {
-        let database = database.clone();
-        async move { purchase(&database).await.ok() }
-    })
-    .await;
+    shop::on_servers(3, &database, |database, _| async move { purchase(&database).await.ok() }).await;
     shop::check(&database);
 }
