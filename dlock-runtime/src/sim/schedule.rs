@@ -41,7 +41,7 @@ pub(super) struct Ended {
 }
 
 /// How far ahead of the other events a process's own timers are looked for. A process may run late by as much.
-const LOOK_AHEAD: Nanos = 5_000_000;
+const LOOK_AHEAD: Nanos = 20_000_000;
 
 thread_local! {
     static IS_RUNNING: Cell<bool> = const { Cell::new(false) };
@@ -194,7 +194,8 @@ fn look_for_timers() {
         let limit = next.map_or(most, |next| next.min(most));
         let mut found = false;
         for id in 0..count {
-            found |= look(id, limit);
+            let next = world::with(World::next_at);
+            found |= look(id, next.map_or(limit, |next| next.min(limit)));
         }
         // Nothing until then. Where nothing is going to happen at all, a timer may still be further away.
         if found || next.is_some_and(|next| next <= limit) || limit > nanos(Duration::from_hours(1)) {

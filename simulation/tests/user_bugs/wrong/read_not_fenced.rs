@@ -2,24 +2,30 @@
 //! holder.
 
 use dlock_runtime::distributed_lock;
+use dlock_runtime::sim::Remote;
 
-use crate::user_bugs::shop::{self, Database, Failed};
+use crate::user_bugs::shop::{self, Database, Failed, Product};
+
+type Provider = Remote<u32>;
 
 #[distributed_lock(key = "product:7", ttl = "1s", wait = "3s", backend = "redis", guard = lock)]
-async fn purchase(database: &Database) -> Result<(), Failed> {
+async fn purchase(database: &Database, provider: &Provider) -> Result<(), Failed> {
     let token = lock.fencing_token();
     let left = database.call("read the stock", |product| product.left).await?;
-    if left > 0 {
-        let write = move |product: &mut shop::Product| {
-            product.fence(token).map(|()| product.sell(left - 1))
-        };
-        database.call(format!("write the stock with token {token}"), write).await??;
-    }
+    provider.call("charge 20", |charged| *charged += 20).await?;
+    let write =
+        move |product: &mut Product| product.fence(token).map(|()| product.sell(left - 1));
+    database.call(format!("write the stock with token {token}"), write).await??;
     Ok(())
 }
 
 pub async fn scenario() {
     let database = shop::open();
-    shop::on_servers(3, &database, |database, _| async move { purchase(&database).await.ok() }).await;
+    let provider = Remote::new("payment provider", 0);
+    shop::on_servers(3, &database, |database, _| {
+        let provider = provider.clone();
+        async move { purchase(&database, &provider).await.ok() }
+    })
+    .await;
     shop::check(&database);
 }
