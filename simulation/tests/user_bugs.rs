@@ -93,7 +93,7 @@ fn print(name: &str, failure: &Failure, took: Duration) {
     assert!(!failure.diverged, "{name} is different when it is replayed:\n{failure}");
     let message = message.lines().next().unwrap_or_default();
     println!("{name:<32} {schedules:>6} schedules {took:>8.1?}, {faults} faults, seed {seed}: {message}");
-    if std::env::var_os("SHOW").is_some() { println!("{failure}"); }
+    if std::env::var_os("SHOW").is_some() { println!("{failure}\n"); }
 }
 
 #[test]

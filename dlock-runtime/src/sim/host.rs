@@ -1,8 +1,9 @@
 //! Hosts: what processes reach over the network. Each has a clock of its own and an operating system that may fail.
 
 use super::calls::{Broken, CallId, Request, WatchId};
-use super::instance::ProcessId;
+use super::instance::{ProcessId, Status};
 use super::local_clock::scaled;
+use super::timeline::Kind;
 use super::world::{self, Event, World};
 use super::Nanos;
 
@@ -12,6 +13,8 @@ pub(super) type HostId = usize;
 #[derive(Debug)]
 pub(super) struct Host {
     pub(super) name: String,
+    /// It is the scenario's own, and no store of locks.
+    pub(super) is_remote: bool,
     /// Millionths by which its clock is faster than true time.
     rate: i64,
     /// How far its clock is ahead, less than nothing after it was set back.
@@ -55,13 +58,34 @@ impl World {
     pub(super) fn add_host(&mut self, name: String) -> HostId {
         let rate = self.network.host_rate(self.faults.is_calm());
         let (paused_until, down_until) = (0, 0);
-        self.hosts.push(Host { name, rate, ahead: 0, epoch: 0, paused_until, down_until });
+        self.hosts.push(Host {
+            name,
+            is_remote: false,
+            rate,
+            ahead: 0,
+            epoch: 0,
+            paused_until,
+            down_until,
+        });
         self.hosts.len() - 1
     }
 
     /// The host's clock, in microseconds.
     pub(super) fn host_clock(&self, id: HostId) -> u64 {
         self.hosts[id].clock(self.now)
+    }
+
+    /// A line for a request that was executed.
+    fn note_executed(&mut self, id: HostId, from: ProcessId, call: CallId, what: &str, answer: &str) {
+        let host = &self.hosts[id];
+        let kind = if host.is_remote { Kind::Other } else { Kind::Protocol };
+        let for_whom = match self.processes[from].status {
+            Status::Dead => ", for a process that was killed",
+            _ if !self.calls.is_awaited(call) => ", for a caller that has given up",
+            _ => "",
+        };
+        let text = format!("{}: {what} -> {answer}{for_whom}", host.name);
+        self.note_as(kind, Some(from), || text);
     }
 
     /// The host restarts. What it stored on disk is kept; connections and subscriptions are not.
@@ -78,7 +102,7 @@ pub(super) fn arrive(host: HostId, epoch: u32, from: ProcessId, call: CallId, re
         let now = world.now;
         let at = &world.hosts[host];
         if at.epoch != epoch {
-            world.reply(host, from, call, Err(Broken::Lost));
+            world.reply(host, from, call, Err(Broken::Lost), &request.what);
             return None;
         }
         if at.paused_until > now {
@@ -95,16 +119,12 @@ pub(super) fn arrive(host: HostId, epoch: u32, from: ProcessId, call: CallId, re
     let reply = (request.act)(&mut visit);
     world::with(|world| {
         world.trace.mix(request.digest ^ reply.digest);
-        let name = || world.hosts[host].name.clone();
-        let text = if world.trace.is_recording() {
-            format!("{} {} -> {}", name(), request.what, reply.text)
-        } else {
-            String::new()
-        };
-        world.note(Some(from), || text);
+        if world.trace.is_recording() {
+            world.note_executed(host, from, call, &request.what, &reply.text);
+        }
         for (to, watch) in visit.notices {
             world.notify(host, to, watch);
         }
-        world.reply(host, from, call, Ok(reply));
+        world.reply(host, from, call, Ok(reply), &request.what);
     });
 }

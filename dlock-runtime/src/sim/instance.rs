@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::chance::Chance;
 use super::local_clock::LocalClock;
 use super::machine::Machine;
+use super::timeline::Kind;
 use super::world::{Event, World};
 use super::{Nanos, nanos};
 use crate::registry::Registry;
@@ -125,7 +126,7 @@ impl World {
             return;
         }
         let how = if is_suspended { "suspended" } else { "paused" };
-        self.note(Some(id), || format!("{how} for {:?}", Duration::from_nanos(length)));
+        self.note_as(Kind::Paused, Some(id), || format!("{how} for {:.1?}", Duration::from_nanos(length)));
         let suspended_since = is_suspended.then_some(self.now);
         self.processes[id].status = Status::Paused { suspended_since };
         self.after(length, Event::Resume { process: id });
@@ -141,7 +142,7 @@ impl World {
         }
         process.status = Status::Running;
         let held = std::mem::take(&mut process.held);
-        self.note(Some(id), || "resumed".to_owned());
+        self.note_as(Kind::Resumed, Some(id), || "resumed".to_owned());
         held
     }
 }

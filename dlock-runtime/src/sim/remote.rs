@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::calls::{Call, Reply, Request};
 use super::host::HostId;
-use super::{trace, world};
-use crate::sim;
+use super::trace;
+use super::world::{self, World};
 use crate::timer;
 
 /// How long a caller waits for an answer.
@@ -60,7 +60,11 @@ impl<T: Send + 'static> Remote<T> {
     /// # Panics
     /// Outside of a simulation.
     pub fn new(name: impl Into<String>, state: T) -> Self {
-        let host = world::with(|world| world.add_host(name.into()));
+        let host = world::with(|world| {
+            let host = world.add_host(name.into());
+            world.hosts[host].is_remote = true;
+            host
+        });
         Self { host, state: Arc::new(Mutex::new(state)) }
     }
 
@@ -81,7 +85,7 @@ impl<T: Send + 'static> Remote<T> {
         let request = self.request(what.into(), act);
         let answer = timer::timeout(LIMIT, Call::new(self.host, request)).await;
         let Ok(Ok(reply)) = answer else {
-            sim::note_with(|| "gets no answer".to_owned());
+            world::with(|world| world.note_unanswered(self.host));
             return Err(Unanswered);
         };
         reply.value.downcast::<Option<R>>().ok().and_then(|value| *value).ok_or(Unanswered)
@@ -108,6 +112,15 @@ impl<T: Send + 'static> Remote<T> {
     /// Looks at the state without any network, for the checks of a scenario.
     pub fn peek<R>(&self, look: impl FnOnce(&mut T) -> R) -> R {
         look(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl World {
+    fn note_unanswered(&mut self, host: HostId) {
+        if self.trace.is_recording() {
+            let text = format!("{}: no answer", self.hosts[host].name);
+            self.note(self.current, || text);
+        }
     }
 }
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use super::faults::{Allowed, Ask, FaultOptions, Faults};
 use super::instance::{Looked, ProcessId, Status};
-use super::trace::{Timeline, Trace};
+use super::timeline::Timeline;
+use super::trace::Trace;
 use super::world::{self, Event, World};
 use super::{Nanos, host, nanos, process};
 
@@ -42,6 +43,9 @@ pub(super) struct Ended {
 
 /// How far ahead of the other events a process's own timers are looked for. A process may run late by as much.
 const LOOK_AHEAD: Nanos = 20_000_000;
+
+/// What comes between the message of a panic and where it was.
+pub(super) const PLACE: &str = ", at ";
 
 thread_local! {
     static IS_RUNNING: Cell<bool> = const { Cell::new(false) };
@@ -238,7 +242,7 @@ fn catch_panics() {
                 return others(panic);
             }
             let message = panic.payload_as_str().unwrap_or("a panic without a message");
-            let at = panic.location().map(|at| format!(", at {}:{}", at.file(), at.line()));
+            let at = panic.location().map(|at| format!("{PLACE}{}:{}", at.file(), at.line()));
             let message = format!("{message}{}", at.unwrap_or_default());
             PANIC.with_borrow_mut(|first| first.get_or_insert(message).len());
         }));

@@ -16,6 +16,7 @@ use super::machine::Machine;
 use super::network::Network;
 use super::instance::{Instance, Looked, ProcessId, Status};
 use super::store::Store;
+use super::timeline::{Kind, Note};
 use super::trace::Trace;
 use crate::registry::Registry;
 
@@ -280,9 +281,18 @@ impl World {
 
     /// Adds a line to the timeline, if it is recorded.
     pub(super) fn note(&mut self, process: Option<ProcessId>, text: impl FnOnce() -> String) {
+        self.note_as(Kind::Other, process, text);
+    }
+
+    pub(super) fn note_as(
+        &mut self,
+        kind: Kind,
+        process: Option<ProcessId>,
+        text: impl FnOnce() -> String,
+    ) {
         if self.trace.is_recording() {
-            let name = process.map(|id| self.processes[id].name.clone());
-            self.trace.note(self.now, name, text());
+            let process = process.map(|id| self.processes[id].name.clone());
+            self.trace.note(Note { at: self.now, process, kind, text: text() });
         }
     }
 }
