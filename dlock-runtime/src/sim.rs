@@ -17,6 +17,7 @@ mod remote;
 mod schedule;
 mod shrink;
 mod store;
+mod timeline;
 pub(crate) mod timer;
 mod trace;
 mod world;
@@ -28,9 +29,13 @@ pub use faults::FaultOptions;
 pub use process::{Killed, Process, process, service};
 pub use remote::{Remote, Unanswered};
 pub use store::{Store, backend};
-pub use trace::Timeline;
+pub use timeline::Timeline;
 
+use crate::error::LostReason;
+use crate::key::LockKey;
 use crate::registry::Registry;
+use crate::token::FencingToken;
+use timeline::Kind;
 
 /// Simulated time, in nanoseconds.
 type Nanos = u64;
@@ -44,9 +49,38 @@ pub(crate) fn registry() -> Option<Registry> {
     world::try_with(world::World::registry).flatten()
 }
 
-/// Adds a line to the timeline of the simulated process that runs on this thread.
-pub(crate) fn note_with(text: impl FnOnce() -> String) {
-    world::try_with(|world| world.note(world.current, text));
+/// Notes that the simulated process that runs on this thread has acquired a lock.
+pub(crate) fn note_acquired(key: &LockKey, token: FencingToken, ttl: Duration) {
+    note_as(|| {
+        let kind = Kind::Acquires { key: key.to_string(), token: token.get() };
+        (kind, format!("acquires {key} for {ttl:?}, token {token}"))
+    });
+}
+
+/// Notes that it has not acquired a lock.
+pub(crate) fn note_refused(key: &LockKey, outcome: &str) {
+    note_as(|| (Kind::Other, format!("does not acquire {key}: {outcome}")));
+}
+
+/// Notes that it has released a lock, or lost it.
+pub(crate) fn note_left(key: &LockKey, token: FencingToken, lost: Option<LostReason>) {
+    note_as(|| {
+        let kind = Kind::Leaves { key: key.to_string(), token: token.get() };
+        let text = match lost {
+            Some(reason) => format!("loses {key}, token {token}: {reason}"),
+            None => format!("releases {key}, token {token}"),
+        };
+        (kind, text)
+    });
+}
+
+fn note_as(note: impl FnOnce() -> (Kind, String)) {
+    world::try_with(|world| {
+        if world.trace.is_recording() {
+            let (kind, text) = note();
+            world.note_as(kind, world.current, || text);
+        }
+    });
 }
 
 /// Waits for this long, by the clock of the process.

@@ -173,10 +173,7 @@ impl Hold {
             changed: Notify::new(),
         });
         #[cfg(feature = "sim")]
-        crate::sim::note_with(|| {
-            let Claim { key, ttl, .. } = &hold.claim;
-            format!("acquires {key} for {ttl:?}, token {}", hold.token)
-        });
+        crate::sim::note_acquired(&hold.claim.key, hold.token, hold.claim.ttl);
         hold.watchdog.add(&hold, due);
         hold
     }

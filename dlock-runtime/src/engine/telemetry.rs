@@ -75,13 +75,17 @@ impl<'a> Waiting<'a> {
     }
 
     pub(crate) fn end(self, entered: Result<FencingToken, &LockError>) {
-        let Some(waited) = self.began.map(|began| began.elapsed()) else { return };
         let outcome = match entered {
             Ok(_) => "acquired",
             Err(LockError::Busy { .. }) => "busy",
             Err(LockError::Lost { .. }) => "lost",
             Err(_) => "failed",
         };
+        #[cfg(feature = "sim")]
+        if entered.is_err() {
+            crate::sim::note_refused(self.labels.key, outcome);
+        }
+        let Some(waited) = self.began.map(|began| began.elapsed()) else { return };
         let token = entered.ok().map(FencingToken::get);
         if !self.span.is_disabled() {
             self.span.record("waited", tracing::field::debug(waited));
@@ -125,6 +129,8 @@ pub(crate) fn held(span: &Span, held: impl FnOnce() -> Duration, outcome: &'stat
 
 /// Reports that a lease was released, or has ended while its release was retried.
 pub(crate) fn released(labels: Labels<'_>, token: FencingToken, held: impl FnOnce() -> Duration) {
+    #[cfg(feature = "sim")]
+    crate::sim::note_left(labels.key, token, None);
     if !cfg!(feature = "metrics") && !tracing::enabled!(target: "dlock", tracing::Level::DEBUG) {
         return;
     }
@@ -144,7 +150,7 @@ pub(crate) fn released(labels: Labels<'_>, token: FencingToken, held: impl FnOnc
 /// Reports that a lease ended before its holder released it.
 pub(crate) fn lost(labels: Labels<'_>, token: FencingToken, held: Duration, loss: LostReason) {
     #[cfg(feature = "sim")]
-    crate::sim::note_with(|| format!("loses {}, token {token}: {loss}", labels.key));
+    crate::sim::note_left(labels.key, token, Some(loss));
     tracing::warn!(
         target: "dlock",
         template = labels.template,

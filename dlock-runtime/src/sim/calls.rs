@@ -1,6 +1,7 @@
 //! Requests from processes to hosts, and the notices that hosts send of their own accord.
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -14,7 +15,7 @@ pub(super) type WatchId = usize;
 /// What a host does when the request reaches it. It may be executed more than once, if the network repeats it.
 #[derive(Clone)]
 pub(super) struct Request {
-    pub(super) what: &'static str,
+    pub(super) what: Cow<'static, str>,
     /// Goes into the hash of the trace.
     pub(super) digest: u64,
     pub(super) act: Arc<dyn Fn(&mut Visit) -> Reply + Send + Sync>,

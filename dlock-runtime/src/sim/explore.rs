@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::faults::{Allowed, FaultOptions};
 use super::schedule::{self, Ended, Scenario, Settings};
 use super::shrink::shrink;
-use super::trace::Timeline;
+use super::timeline::Timeline;
 
 /// The seed to replay, instead of all others.
 const SEED: &str = "DLOCK_SIM_SEED";
@@ -117,7 +117,8 @@ impl Explorer {
 
     /// Runs the schedules.
     ///
-    /// With the environment variable `DLOCK_SIM_SEED`, it replays that seed instead, and prints the timeline.
+    /// With the environment variable `DLOCK_SIM_SEED`, it replays that seed instead, with all of its faults, and prints the
+    /// timeline with every message.
     ///
     /// # Panics
     /// If a schedule fails, with its report.
@@ -129,7 +130,7 @@ impl Explorer {
     {
         if let Some(seed) = std::env::var(SEED).ok().and_then(|seed| seed.parse().ok()) {
             let (timeline, violation) = self.replay(seed, scenario);
-            println!("seed {seed}:\n{timeline}");
+            println!("seed {seed}:\n{timeline:#}");
             assert!(violation.is_none(), "seed {seed}: {}", violation.unwrap_or_default());
             return Summary { schedules: 1, ..Summary::default() };
         }
@@ -208,15 +209,31 @@ impl Search<'_> {
     fn run(&self) -> Summary {
         let mut summary = Summary::default();
         while let Some(seed) = self.next_seed() {
-            let ended =
-                schedule::run(seed, &self.explorer.settings, Allowed::All, false, self.scenario);
+            let mut ended = self.run_one(seed);
             summary.add(&ended);
+            if ended.violation.is_none() && self.is_checked(seed) {
+                let again = self.run_one(seed);
+                let differs = again.hash != ended.hash || again.violation.is_some();
+                ended.violation =
+                    differs.then(|| "two runs of this seed are not the same".to_owned());
+            }
             if ended.violation.is_some() {
                 self.found(seed, ended);
                 break;
             }
         }
         summary
+    }
+
+    fn run_one(&self, seed: u64) -> Ended {
+        schedule::run(seed, &self.explorer.settings, Allowed::All, false, self.scenario)
+    }
+
+    /// Whether this schedule is run twice: some of them, so that a scenario which is not deterministic is found before it
+    /// fails.
+    fn is_checked(&self, seed: u64) -> bool {
+        let number = seed - self.explorer.seeds.start;
+        number.is_multiple_of(64) || number.is_power_of_two()
     }
 
     fn next_seed(&self) -> Option<u64> {
@@ -271,19 +288,32 @@ impl fmt::Display for Summary {
     }
 }
 
+/// What went wrong, and a timeline: with `{:#}`, with the messages between processes and stores of locks.
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { seed, message, timeline, faults, schedules, diverged } = self;
         writeln!(f, "schedule {seed} fails: {message}\n")?;
-        writeln!(f, "{timeline}")?;
-        let plural = if *faults == 1 { "" } else { "s" };
-        writeln!(f, "It takes {faults} fault{plural}; {schedules} schedules were run.")?;
+        writeln!(
+            f,
+            "    seconds  (│ runs, █ holds a lock, ┆ is paused; #1, #2, … are fencing tokens)\n"
+        )?;
+        if f.alternate() {
+            writeln!(f, "{timeline:#}")?;
+        } else {
+            writeln!(f, "{timeline}")?;
+        }
+        match faults {
+            0 => write!(f, "It takes no fault, only this order of events. ")?,
+            1 => write!(f, "It takes 1 fault. ")?,
+            faults => write!(f, "It takes {faults} faults. ")?,
+        }
+        writeln!(f, "{schedules} schedules were run.")?;
         if *diverged {
             writeln!(
                 f,
                 "The replay was different: the scenario depends on something that the seed does not decide, such as a `HashMap`'s order, `tokio::select!` without `biased`, or the real clock."
             )?;
         }
-        write!(f, "Replay it with {SEED}={seed}.")
+        write!(f, "Replay it, with every message, by {SEED}={seed}.")
     }
 }

@@ -305,15 +305,15 @@ impl World {
             Kind::KillProcess => return Ask::Kill(process),
             Kind::PauseHost => {
                 self.hosts[host].paused_until = until;
-                self.note(None, || format!("{name} is paused for {lasting:?}"));
+                self.note(None, || format!("{name} is paused for {lasting:.1?}"));
             }
             Kind::RestartHost => {
                 self.restart(host, length / 4);
-                self.note(None, || format!("{name} restarts, in {:?}", lasting / 4));
+                self.note(None, || format!("{name} restarts, and is down for {:.1?}", lasting / 4));
             }
             Kind::Partition => {
                 self.network.cut(process, host, until);
-                self.note(Some(process), || format!("cut off from {name} for {lasting:?}"));
+                self.note(Some(process), || format!("cut off from {name} for {lasting:.1?}"));
             }
             Kind::SetClock => self.set_clock(host, length),
         }
@@ -331,7 +331,7 @@ impl World {
         self.hosts[host].step(direction * i64::try_from(by).unwrap_or(0));
         let how = if direction > 0 { "forward" } else { "back" };
         self.note(None, || {
-            format!("{name}'s clock is set {how} by {:?}", Duration::from_nanos(by))
+            format!("{name}'s clock is set {how} by {:.1?}", Duration::from_nanos(by))
         });
     }
 }

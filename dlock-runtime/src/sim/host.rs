@@ -2,8 +2,9 @@
 
 use super::Nanos;
 use super::calls::{Broken, CallId, Request, WatchId};
-use super::instance::ProcessId;
+use super::instance::{ProcessId, Status};
 use super::local_clock::scaled;
+use super::timeline::Kind;
 use super::world::{self, Event, World};
 
 pub(super) type HostId = usize;
@@ -12,6 +13,8 @@ pub(super) type HostId = usize;
 #[derive(Debug)]
 pub(super) struct Host {
     pub(super) name: String,
+    /// It is the scenario's own, and no store of locks.
+    pub(super) is_remote: bool,
     /// Millionths by which its clock is faster than true time.
     rate: i64,
     /// How far its clock is ahead, less than nothing after it was set back.
@@ -66,6 +69,7 @@ impl World {
         let furthest_back = -8_000_000_000;
         self.hosts.push(Host {
             name,
+            is_remote: false,
             rate,
             ahead: 0,
             furthest_back,
@@ -86,6 +90,33 @@ impl World {
         self.hosts[id].steady(self.now)
     }
 
+    /// A line for a request that was executed.
+    fn note_executed(
+        &mut self,
+        id: HostId,
+        from: ProcessId,
+        call: CallId,
+        request: &Request,
+        answer: &str,
+    ) {
+        let host = &self.hosts[id];
+        let for_whom = match self.processes[from].status {
+            Status::Dead => ", for a process that was killed",
+            _ if !self.calls.is_awaited(call) => ", for a caller that has given up",
+            _ => "",
+        };
+        let (name, what) = (&host.name, &request.what);
+        if host.is_remote {
+            let text = format!("{name}: {what} -> {answer}{for_whom}");
+            self.note_as(Kind::Other, Some(from), || text);
+        } else {
+            // With a part of the owner id, by which requests of one claim are recognised.
+            let owner = request.digest & 0xffff;
+            let text = format!("{name}: {what} {owner:04x} -> {answer}{for_whom}");
+            self.note_as(Kind::Protocol, Some(from), || text);
+        }
+    }
+
     /// The host restarts. What it stored on disk is kept; connections and subscriptions are not.
     pub(super) fn restart(&mut self, id: HostId, downtime: Nanos) {
         let host = &mut self.hosts[id];
@@ -100,7 +131,7 @@ pub(super) fn arrive(host: HostId, epoch: u32, from: ProcessId, call: CallId, re
         let now = world.now;
         let at = &world.hosts[host];
         if at.epoch != epoch {
-            world.reply(host, from, call, Err(Broken::Lost));
+            world.reply(host, from, call, Err(Broken::Lost), &request.what);
             return None;
         }
         if at.paused_until > now {
@@ -118,16 +149,12 @@ pub(super) fn arrive(host: HostId, epoch: u32, from: ProcessId, call: CallId, re
     let reply = (request.act)(&mut visit);
     world::with(|world| {
         world.trace.mix(request.digest ^ reply.digest);
-        let name = || world.hosts[host].name.clone();
-        let text = if world.trace.is_recording() {
-            format!("{} {} {:x} -> {}", name(), request.what, request.digest & 0xffff, reply.text)
-        } else {
-            String::new()
-        };
-        world.note(Some(from), || text);
+        if world.trace.is_recording() {
+            world.note_executed(host, from, call, &request, &reply.text);
+        }
         for (to, watch) in visit.notices {
             world.notify(host, to, watch);
         }
-        world.reply(host, from, call, Ok(reply));
+        world.reply(host, from, call, Ok(reply), &request.what);
     });
 }

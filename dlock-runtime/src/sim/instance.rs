@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::chance::Chance;
 use super::local_clock::LocalClock;
 use super::machine::Machine;
+use super::timeline::Kind;
 use super::world::{Event, World};
 use super::{Nanos, nanos};
 use crate::registry::Registry;
@@ -25,6 +26,7 @@ pub(super) struct Instance {
     /// `None` after the end.
     pub(super) machine: Option<Rc<Machine>>,
     pub(super) clock: LocalClock,
+    pub(super) looked: Looked,
     pub(super) chance: Chance,
     pub(super) registry: Option<Registry>,
     /// The main future. `None` once it is known to have ended.
@@ -40,6 +42,16 @@ pub(super) enum Status {
     Running,
     Paused { suspended_since: Option<Nanos> },
     Dead,
+}
+
+/// Whether the clock of a process has been moved on, in search of its next timer, since it ran last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Looked {
+    Not,
+    /// A timer may have fired.
+    MayHaveFired,
+    /// The run that follows is scheduled.
+    IsScheduled,
 }
 
 impl Instance {
@@ -77,6 +89,7 @@ impl World {
             status: Status::Running,
             machine: None,
             clock: LocalClock::new(self.now, rate),
+            looked: Looked::Not,
             chance,
             registry: None,
             main: None,
@@ -112,7 +125,9 @@ impl World {
             return;
         }
         let how = if is_suspended { "suspended" } else { "paused" };
-        self.note(Some(id), || format!("{how} for {:?}", Duration::from_nanos(length)));
+        self.note_as(Kind::Paused, Some(id), || {
+            format!("{how} for {:.1?}", Duration::from_nanos(length))
+        });
         let suspended_since = is_suspended.then_some(self.now);
         self.processes[id].status = Status::Paused { suspended_since };
         self.after(length, Event::Resume { process: id });
@@ -128,7 +143,7 @@ impl World {
         }
         process.status = Status::Running;
         let held = std::mem::take(&mut process.held);
-        self.note(Some(id), || "resumed".to_owned());
+        self.note_as(Kind::Resumed, Some(id), || "resumed".to_owned());
         held
     }
 }

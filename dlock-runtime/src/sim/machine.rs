@@ -14,8 +14,8 @@ thread_local! {
     /// The future that drives the runtime on this thread. It is woken when the runtime has nothing left to do.
     static DRIVER: RefCell<Option<Waker>> = const { RefCell::new(None) };
     static AT_REST: Cell<bool> = const { Cell::new(false) };
-    /// The future that waits until the runtime has moved its clock on.
-    static LOOKER: RefCell<Option<Waker>> = const { RefCell::new(None) };
+    /// The future that waits until the runtime has moved its clock on from this moment.
+    static LOOKER: RefCell<Option<(Waker, Instant)>> = const { RefCell::new(None) };
 }
 
 /// A runtime with a clock that only the simulation moves.
@@ -63,21 +63,14 @@ impl Machine {
         DRIVER.take();
     }
 
-    /// Advances the clock by at most `limit`, but no further than to the next timer. Returns by how much.
+    /// Advances the clock to its next timer, or past `limit` to the next whole millisecond. Returns by how much.
     ///
     /// Finds timers that the simulation does not know of. Runs no task.
     pub(super) fn advance_to_timer(&self, limit: Nanos) -> Nanos {
-        // The runtime does not move its clock on if something has woken it since it parked last.
-        const TRIES: usize = 3;
         self.runtime.block_on(async {
             let before = Instant::now();
-            for _ in 0..TRIES {
-                let until = pin!(tokio::time::sleep(Duration::from_nanos(limit)));
-                Look { until, parked: false }.await;
-                if before.elapsed() > Duration::ZERO {
-                    break;
-                }
-            }
+            let until = pin!(tokio::time::sleep(Duration::from_nanos(limit)));
+            Look { until, before }.await;
             LOOKER.take();
             super::nanos(before.elapsed())
         })
@@ -90,9 +83,13 @@ fn wake_driver() {
     DRIVER.with_borrow(|driver| driver.iter().for_each(Waker::wake_by_ref));
 }
 
-/// Tokio calls this after it has moved its paused clock on.
+/// Tokio calls this after it has parked. It does not move its paused clock on if something had woken it before, and
+/// then parks again.
 fn wake_looker() {
-    LOOKER.with_borrow(|looker| looker.iter().for_each(Waker::wake_by_ref));
+    LOOKER.with_borrow(|looker| {
+        let moved = looker.iter().filter(|(_, before)| Instant::now() > *before);
+        moved.for_each(|(looker, _)| looker.wake_by_ref());
+    });
 }
 
 /// Resolves when every task has come to rest. Woken before the runtime parks, it keeps the clock from moving on.
@@ -119,18 +116,17 @@ impl Future for Run {
 /// Resolves after the runtime has moved its clock on by itself, once.
 struct Look<'a> {
     until: Pin<&'a mut Sleep>,
-    parked: bool,
+    before: Instant,
 }
 
 impl Future for Look<'_> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        if self.parked {
+        if Instant::now() > self.before {
             return Poll::Ready(());
         }
-        self.parked = true;
-        LOOKER.set(Some(cx.waker().clone()));
+        LOOKER.set(Some((cx.waker().clone(), self.before)));
         self.until.as_mut().poll(cx)
     }
 }

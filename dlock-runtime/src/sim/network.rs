@@ -1,6 +1,7 @@
 //! The network between processes and hosts: latencies, and messages that are late, lost or cut off.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use super::Nanos;
@@ -72,8 +73,7 @@ impl World {
             self.after(latency, Event::Reply { to: from, call, reply: Err(Broken::Refused) });
             return call;
         }
-        let what = request.what;
-        if let Some(delay) = self.passes(from, host, what) {
+        if let Some(delay) = self.passes(from, host, Message::Request(&request.what)) {
             let epoch = self.hosts[host].epoch;
             self.after(latency + delay, Event::Request { host, epoch, from, call, request });
         }
@@ -95,9 +95,10 @@ impl World {
         to: ProcessId,
         call: CallId,
         reply: Result<Reply, Broken>,
+        what: &str,
     ) {
         let latency = self.network.latency();
-        let delay = self.passes(to, host, "a reply");
+        let delay = self.passes(to, host, Message::Reply(what));
         if let Some(delay) = delay.filter(|_| self.calls.is_awaited(call)) {
             self.after(latency + delay, Event::Reply { to, call, reply });
         }
@@ -106,26 +107,57 @@ impl World {
     /// Sends a notice.
     pub(super) fn notify(&mut self, host: HostId, to: ProcessId, watch: WatchId) {
         let latency = self.network.latency();
-        if let Some(delay) = self.passes(to, host, "a notice") {
+        if let Some(delay) = self.passes(to, host, Message::Notice) {
             self.after(latency + delay, Event::Notice { to, watch });
         }
     }
 
     /// Decides what happens to a message between these two. `None`: it is lost. Otherwise how late it is.
-    fn passes(&mut self, process: ProcessId, host: HostId, what: &'static str) -> Option<Nanos> {
+    fn passes(&mut self, process: ProcessId, host: HostId, message: Message<'_>) -> Option<Nanos> {
         if self.network.is_cut(process, host, self.now) {
-            self.note(Some(process), || format!("{what} is lost in a partition"));
+            self.note_message(process, host, message, || "is lost in a partition".to_owned());
             return None;
         }
         if self.faults.loses_message() {
-            self.note(Some(process), || format!("{what} is lost"));
+            self.note_message(process, host, message, || "is lost".to_owned());
             return None;
         }
         let delay = self.faults.delays_message();
         if delay > 0 {
             let late = Duration::from_nanos(delay);
-            self.note(Some(process), || format!("{what} is {late:?} late"));
+            self.note_message(process, host, message, || format!("is {late:.1?} late"));
         }
         Some(delay)
+    }
+
+    fn note_message(
+        &mut self,
+        process: ProcessId,
+        host: HostId,
+        message: Message<'_>,
+        fate: impl FnOnce() -> String,
+    ) {
+        if self.trace.is_recording() {
+            let text = format!("{}: {message} {}", self.hosts[host].name, fate());
+            self.note(Some(process), || text);
+        }
+    }
+}
+
+/// What is sent.
+#[derive(Clone, Copy)]
+enum Message<'a> {
+    Request(&'a str),
+    Reply(&'a str),
+    Notice,
+}
+
+impl fmt::Display for Message<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Request(what) => write!(f, "{what}"),
+            Self::Reply(what) => write!(f, "the answer to {what}"),
+            Self::Notice => write!(f, "the notice that a lock may be free"),
+        }
     }
 }

@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 
 use super::instance::{ProcessId, Status};
 use super::machine::Machine;
+use super::timeline::Kind;
 use super::world::{self, Event};
 use super::{nanos, store};
 
@@ -95,7 +96,7 @@ where
         process.main = Some(handle.abort_handle());
         process.machine = Some(Rc::new(machine));
         process.registry = registry;
-        world.note(Some(id), || "starts".to_owned());
+        world.note_as(Kind::Starts, Some(id), || "starts".to_owned());
     });
     (id, handle)
 }
@@ -107,7 +108,7 @@ pub(super) fn kill_now(id: ProcessId) {
         if world.processes[id].status == Status::Dead {
             return None;
         }
-        world.note(Some(id), || "killed".to_owned());
+        world.note_as(Kind::Killed, Some(id), || "killed".to_owned());
         let again = world.processes[id].again.is_some();
         if again {
             let downtime = world.faults.downtime();

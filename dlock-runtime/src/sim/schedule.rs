@@ -6,8 +6,9 @@ use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use super::faults::{Allowed, Ask, FaultOptions, Faults};
-use super::instance::{ProcessId, Status};
-use super::trace::{Timeline, Trace};
+use super::instance::{Looked, ProcessId, Status};
+use super::timeline::Timeline;
+use super::trace::Trace;
 use super::world::{self, Event, World};
 use super::{Nanos, host, nanos, process};
 
@@ -41,7 +42,10 @@ pub(super) struct Ended {
 }
 
 /// How far ahead of the other events a process's own timers are looked for. A process may run late by as much.
-const LOOK_AHEAD: Nanos = 5_000_000;
+const LOOK_AHEAD: Nanos = 20_000_000;
+
+/// What comes between the message of a panic and where it was.
+pub(super) const PLACE: &str = ", at ";
 
 thread_local! {
     static IS_RUNNING: Cell<bool> = const { Cell::new(false) };
@@ -194,7 +198,8 @@ fn look_for_timers() {
         let limit = next.map_or(most, |next| next.min(most));
         let mut found = false;
         for id in 0..count {
-            found |= look(id, limit);
+            let next = world::with(World::next_at);
+            found |= look(id, next.map_or(limit, |next| next.min(limit)));
         }
         // Nothing until then. Where nothing is going to happen at all, a timer may still be further away.
         if found || next.is_some_and(|next| next <= limit) || limit > nanos(Duration::from_hours(1))
@@ -207,24 +212,24 @@ fn look_for_timers() {
 
 /// Lets a machine's clock advance to its next timer before `limit`. Schedules that, if there is one.
 fn look(id: ProcessId, limit: Nanos) -> bool {
+    if world::with(|world| world.run_what_may_have_fired(id, limit)) {
+        return true;
+    }
     let ahead = world::with(|world| {
         let process = &world.processes[id];
-        let is_running = process.status == Status::Running;
-        let machine = process.machine.clone().filter(|_| is_running)?;
+        // What has fired must run before anything else does, by an event.
+        let may_look = process.status == Status::Running && process.looked == Looked::Not;
+        let machine = process.machine.clone().filter(|_| may_look)?;
         Some((machine, process.clock.behind(limit)))
     });
     let Some((machine, ahead)) = ahead.filter(|(_, ahead)| *ahead > 0) else { return false };
     let by = machine.advance_to_timer(ahead);
     world::with(|world| {
-        let clock = &mut world.processes[id].clock;
-        clock.has_advanced(by);
-        if by >= ahead {
-            return false;
-        }
-        let local = clock.advanced();
-        let at = clock.true_time_of(local);
-        world.at(at, Event::Timer { process: id, timer: None, local });
-        true
+        let process = &mut world.processes[id];
+        process.clock.has_advanced(by);
+        // Another timer may have fired at the very millisecond at which the look ended.
+        process.looked = Looked::MayHaveFired;
+        by < ahead && world.run_what_may_have_fired(id, limit)
     })
 }
 
@@ -238,7 +243,7 @@ fn catch_panics() {
                 return others(panic);
             }
             let message = panic.payload_as_str().unwrap_or("a panic without a message");
-            let at = panic.location().map(|at| format!(", at {}:{}", at.file(), at.line()));
+            let at = panic.location().map(|at| format!("{PLACE}{}:{}", at.file(), at.line()));
             let message = format!("{message}{}", at.unwrap_or_default());
             PANIC.with_borrow_mut(|first| first.get_or_insert(message).len());
         }));

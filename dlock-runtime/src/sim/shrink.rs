@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::explore::Failure;
 use super::faults::Allowed;
-use super::schedule::{self, Ended, Scenario, Settings};
+use super::schedule::{self, Ended, PLACE, Scenario, Settings};
 
 /// How many schedules are run to find out which faults matter.
 const TRIES: usize = 400;
@@ -20,15 +20,24 @@ pub(super) fn shrink(
     let replay = run(Allowed::All, false);
     let diverged = replay.hash != failed.hash || replay.violation != failed.violation;
     let few = fewest(failed.faults.clone(), |these| {
-        run(Allowed::Only(these.clone()), false).violation.is_some()
+        is_same(&run(Allowed::Only(these.clone()), false).violation, &failed.violation)
     });
     let faults = few.len();
     let mut shown = run(Allowed::Only(few), true);
-    if shown.violation.is_none() {
+    if !is_same(&shown.violation, &failed.violation) {
         shown = run(Allowed::All, true);
     }
     let message = shown.violation.or_else(|| failed.violation.clone()).unwrap_or_default();
     Failure { seed, message, timeline: shown.timeline, faults, schedules: 0, diverged }
+}
+
+/// Whether two schedules fail at the same place of the program.
+fn is_same(one: &Option<String>, other: &Option<String>) -> bool {
+    let place = |violation: &Option<String>| {
+        let place = violation.as_deref()?.rsplit_once(PLACE).map(|(_, place)| place.to_owned());
+        Some(place.unwrap_or_default())
+    };
+    one.is_some() && place(one) == place(other)
 }
 
 /// Leaves out parts, large ones first, as long as the rest fails. This is delta debugging (Zeller and Hildebrandt,

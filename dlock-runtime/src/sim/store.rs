@@ -218,7 +218,7 @@ impl Connection {
     ) -> Result<Answered<R>, BackendError> {
         let state = Arc::clone(state);
         let request = Request {
-            what: what.name,
+            what: what.name.into(),
             digest: what.digest,
             act: Arc::new(move |visit| {
                 let value = act(&mut state.lock().unwrap_or_else(PoisonError::into_inner), visit);

@@ -12,10 +12,11 @@ use super::calls::{Broken, CallId, Calls, Reply, Request, WatchId};
 use super::chance::Chance;
 use super::faults::Faults;
 use super::host::{Host, HostId};
-use super::instance::{Instance, ProcessId, Status};
+use super::instance::{Instance, Looked, ProcessId, Status};
 use super::machine::Machine;
 use super::network::Network;
 use super::store::Store;
+use super::timeline::{Kind, Note};
 use super::trace::Trace;
 use crate::registry::Registry;
 
@@ -201,7 +202,9 @@ impl World {
         let at = self.next_at()?;
         let Reverse(next) = self.events.pop()?;
         self.now = at;
-        self.steps += 1;
+        // A timer of tokio's that was looked for may turn out to be none.
+        let is_step = !matches!(next.event, Event::Timer { timer: None, .. });
+        self.steps += u64::from(is_step);
         Some(next.event)
     }
 
@@ -230,6 +233,7 @@ impl World {
             return None;
         }
         let advance = process.clock.advance_to(now);
+        process.looked = Looked::Not;
         let machine = Rc::clone(process.machine.as_ref()?);
         self.current = Some(id);
         Some((machine, advance))
@@ -286,15 +290,38 @@ impl World {
         is_early
     }
 
+    /// Schedules a run of a process whose timers may have fired, if that is at `limit` at the latest. Returns whether it
+    /// did.
+    pub(super) fn run_what_may_have_fired(&mut self, id: ProcessId, limit: Nanos) -> bool {
+        let process = &mut self.processes[id];
+        let local = process.clock.advanced();
+        let at = process.clock.true_time_of(local);
+        let is_due = process.looked == Looked::MayHaveFired && at <= limit;
+        if is_due {
+            process.looked = Looked::IsScheduled;
+            self.at(at, Event::Timer { process: id, timer: None, local });
+        }
+        is_due
+    }
+
     pub(super) fn withdraw_timer(&mut self, timer: u32) {
         self.timers[timer as usize] = false;
     }
 
     /// Adds a line to the timeline, if it is recorded.
     pub(super) fn note(&mut self, process: Option<ProcessId>, text: impl FnOnce() -> String) {
+        self.note_as(Kind::Other, process, text);
+    }
+
+    pub(super) fn note_as(
+        &mut self,
+        kind: Kind,
+        process: Option<ProcessId>,
+        text: impl FnOnce() -> String,
+    ) {
         if self.trace.is_recording() {
-            let name = process.map(|id| self.processes[id].name.clone());
-            self.trace.note(self.now, name, text());
+            let process = process.map(|id| self.processes[id].name.clone());
+            self.trace.note(Note { at: self.now, process, kind, text: text() });
         }
     }
 }

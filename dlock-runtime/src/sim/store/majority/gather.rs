@@ -72,7 +72,7 @@ impl MajorityClient {
             let value = act(&mut state.lock().unwrap_or_else(PoisonError::into_inner), visit);
             reply(value)
         };
-        let request = Request { what: what.name, digest: what.digest, act: Arc::new(act) };
+        let request = Request { what: what.name.into(), digest: what.digest, act: Arc::new(act) };
         match Call::new(host.id, request).await {
             Ok(reply) => Ok(taken(reply)),
             Err(broken) => {

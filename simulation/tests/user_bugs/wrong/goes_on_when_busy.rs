@@ -1,0 +1,31 @@
+//! When the lock is busy, an error path goes on without it.
+
+use dlock_runtime::distributed_lock;
+
+use crate::user_bugs::shop::{self, Database, Failed};
+
+#[distributed_lock(key = "product:7", ttl = "1s", wait = "100ms", backend = "redis")]
+async fn purchase_locked(database: &Database) -> Result<(), Failed> {
+    take_one(database).await
+}
+
+async fn purchase(database: &Database) -> Result<(), Failed> {
+    if purchase_locked(database).await.is_err() {
+        // The customer should not wait.
+        take_one(database).await?;
+    }
+    Ok(())
+}
+
+async fn take_one(database: &Database) -> Result<(), Failed> {
+    let left = database.call("read the stock", |product| product.left).await?;
+    database.call("write the stock", move |product| product.sell(left - 1)).await?;
+    Ok(())
+}
+
+pub async fn scenario() {
+    let database = shop::open();
+    shop::on_servers(3, &database, |database, _| async move { purchase(&database).await.ok() })
+        .await;
+    shop::check(&database);
+}

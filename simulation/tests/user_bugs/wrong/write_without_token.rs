@@ -1,0 +1,21 @@
+//! The database accepts the write of a holder whose lease has ended.
+
+use dlock_runtime::distributed_lock;
+
+use crate::user_bugs::shop::{self, Database, Failed};
+
+#[distributed_lock(key = "product:7", ttl = "1s", wait = "3s", backend = "redis")]
+async fn purchase(database: &Database) -> Result<(), Failed> {
+    let left = database.call("read the stock", |product| product.left).await?;
+    if left > 0 {
+        database.call("write the stock", move |product| product.sell(left - 1)).await?;
+    }
+    Ok(())
+}
+
+pub async fn scenario() {
+    let database = shop::open();
+    shop::on_servers(3, &database, |database, _| async move { purchase(&database).await.ok() })
+        .await;
+    shop::check(&database);
+}
