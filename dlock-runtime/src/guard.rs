@@ -10,6 +10,7 @@ use crate::backend::Mode;
 use crate::engine::{Ending, Hold, Inside, Nested, release, release_later};
 use crate::error::LockError;
 use crate::key::LockKey;
+use crate::timer;
 use crate::token::FencingToken;
 
 /// A held lock.
@@ -110,7 +111,7 @@ impl LockGuard {
                 // A millisecond later, because a timer may fire slightly too early.
                 Some(at) => {
                     let at = at + Duration::from_millis(1);
-                    let _ = tokio::time::timeout_at(at, changed).await;
+                    let _ = timer::timeout_at(at, changed).await;
                 }
                 None => changed.await,
             }

@@ -29,8 +29,10 @@ mod owner;
 mod registry;
 mod site;
 mod stores;
+mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod timer;
 mod token;
 pub mod transaction;
 

@@ -10,6 +10,7 @@ use crate::backend::Answer;
 use crate::clock::{self, Moment};
 use crate::error::{BackendError, HeldBy, LockError};
 use crate::options::Wait;
+use crate::timer;
 
 /// The least time that a request has to be answered, however short the `wait`. A `wait` limits the waiting for a
 /// holder: with `wait = "0s"`, the answer to the only attempt must still arrive.
@@ -72,7 +73,7 @@ impl Deadline {
     /// Awaits the future until the deadline. `None`: the deadline passed first.
     pub(super) async fn bound<T>(&self, future: impl Future<Output = T>) -> Option<T> {
         match self.instant() {
-            Some(instant) => tokio::time::timeout_at(instant, future).await.ok(),
+            Some(instant) => timer::timeout_at(instant, future).await.ok(),
             None => Some(future.await),
         }
     }
@@ -85,7 +86,7 @@ impl Deadline {
     ) -> Result<T, BackendError> {
         let limit = if answer.is_ready() { None } else { self.answer_by() };
         let Some(limit) = limit else { return answer.await };
-        tokio::time::timeout_at(limit, answer).await.unwrap_or_else(|_| Err(unanswered(backend)))
+        timer::timeout_at(limit, answer).await.unwrap_or_else(|_| Err(unanswered(backend)))
     }
 
     pub(super) fn busy(&self, request: &Request<'_>, holder: HeldBy) -> LockError {

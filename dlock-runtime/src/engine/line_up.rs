@@ -1,6 +1,5 @@
 //! Waiting in the local queue of a key: of the tasks of one process, only the front asks the store.
 
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::Engine;
@@ -9,6 +8,8 @@ use super::local_queue::{Joined, Known, Turn};
 use super::request::Request;
 use crate::backend::Mode;
 use crate::error::{HeldBy, LockError};
+use crate::sync::oneshot;
+use crate::timer;
 
 /// The result of lining up.
 pub(super) enum Front {
@@ -88,7 +89,7 @@ async fn behind_until_known(
                 return Ok(Some(turn));
             }
             () = anew => {}
-            () = tokio::time::sleep_until(limit) => {}
+            () = timer::sleep_until(limit) => {}
         }
     }
 }

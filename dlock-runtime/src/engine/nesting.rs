@@ -6,7 +6,6 @@
 
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -21,6 +20,8 @@ use crate::clock::Moment;
 use crate::error::{HeldBy, LockError, LostReason};
 use crate::guard::LockGuard;
 use crate::key::LockKey;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::timer;
 
 thread_local! {
     /// The innermost body that is being polled on this thread.
@@ -275,7 +276,7 @@ impl Nested {
         match self.limit {
             None => self.inside.ended().await,
             Some((since, limit)) => {
-                let ended = tokio::time::timeout_at(since.after(limit), self.inside.ended());
+                let ended = timer::timeout_at(since.after(limit), self.inside.ended());
                 ended.await.unwrap_or(Ending::HeldTooLong(limit))
             }
         }

@@ -15,6 +15,7 @@ use super::{Engine, NamedBackend};
 use crate::backend::{Backend, Claim, Release, Released};
 use crate::backoff::Backoff;
 use crate::error::{BackendError, LockError, LostReason};
+use crate::timer;
 
 /// How long a caller waits for its release before it continues in the background.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -155,7 +156,7 @@ impl<'a> ReleaseTask<'a> {
             return answer.await;
         }
         let answer = AssertUnwindSafe(answer).catch_unwind();
-        match tokio::time::timeout(wait_left, answer).await {
+        match timer::timeout(wait_left, answer).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_panic)) => Err(self.failed("panicked in")),
             Err(_) => Err(self.failed("did not answer in time to")),
@@ -183,7 +184,7 @@ impl<'a> ReleaseTask<'a> {
             return Some((released, false));
         }
         while Instant::now() < until {
-            tokio::time::sleep(pauses.pause()).await;
+            timer::sleep(pauses.pause()).await;
             if let Ok(released) = self.try_once(self.release(), wait_left).await {
                 return Some((released, true));
             }

@@ -10,6 +10,7 @@ use super::request::Request;
 use super::telemetry;
 use crate::backend::{Backend, Watch};
 use crate::backoff::Backoff;
+use crate::timer;
 
 /// The longest pause between two attempts of a waiter that is notified, in case a notification gets lost.
 const SAFETY_NET: Duration = Duration::from_secs(1);
@@ -64,7 +65,7 @@ impl Waiting {
     }
 
     pub(super) async fn back_off(&mut self, deadline: &Deadline) {
-        deadline.bound(tokio::time::sleep(self.failures.pause())).await;
+        deadline.bound(timer::sleep(self.failures.pause())).await;
     }
 
     /// How long to sleep if nothing changes: until the present lease expires, or until the next poll, whichever
@@ -89,7 +90,7 @@ async fn watch_key(
     let watching = request.backend.store.watch(&request.key);
     let watching = async {
         match limit {
-            Some(limit) => tokio::time::timeout(limit, watching).await.ok(),
+            Some(limit) => timer::timeout(limit, watching).await.ok(),
             None => Some(watching.await),
         }
     };
@@ -105,10 +106,10 @@ async fn watch_key(
 /// Resolves at a change, or after `pause` without one.
 async fn changed_within(watch: Option<&mut Box<dyn Watch>>, pause: Duration) {
     let Some(watch) = watch else {
-        return tokio::time::sleep(pause).await;
+        return timer::sleep(pause).await;
     };
     let mut changed = watch.changed();
-    let mut sleep = pin!(tokio::time::sleep(pause));
+    let mut sleep = pin!(timer::sleep(pause));
     std::future::poll_fn(|cx| {
         if Pin::new(&mut changed).poll(cx).is_ready() {
             return Poll::Ready(());

@@ -1,13 +1,14 @@
 //! The end of a hold by its release.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::{Ending, Hold, Phase, State};
 use crate::backend::Release;
 use crate::clock::Moment;
 use crate::engine::local_queue::Turn;
+use crate::sync::atomic::Ordering;
+use crate::timer;
 
 /// A hold that is being released: no renewal starts any more.
 #[must_use = "dropping it passes on the turn in the local queue"]
@@ -81,7 +82,7 @@ impl Hold {
                 changed.await;
             }
         };
-        if tokio::time::timeout(limit, finished).await.is_err() {
+        if timer::timeout(limit, finished).await.is_err() {
             self.state().in_doubt = true;
         }
     }

@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
 use super::Watchdog;
 use crate::backend::{Answers, Backend as _, Claim, MAX_BATCH, Renewal};
@@ -15,6 +15,7 @@ use crate::engine::NamedBackend;
 use crate::engine::hold::{InFlight, Renewed};
 use crate::engine::telemetry;
 use crate::error::BackendError;
+use crate::timer::{Sleep, sleep_until};
 
 /// Renewals to send, by backend.
 #[derive(Default)]
