@@ -17,7 +17,7 @@ use crate::options::LockOptions;
 mod acquire;
 mod deadline;
 pub(crate) mod hold;
-pub(crate) mod line_up;
+mod line_up;
 pub(crate) mod local_queue;
 mod nesting;
 mod open_holds;

@@ -236,12 +236,13 @@ impl WatchdogTask {
             }
             let armed = self.0.arm();
             tokio::select! {
-                () = until(armed) => {}
-                () = self.0.wake.notified() => {}
+                biased;
                 Some(()) = renewals.next(), if !renewals.is_empty() => {
                     // Answers that are always ready would keep other tasks from running.
                     tokio::task::yield_now().await;
                 }
+                () = self.0.wake.notified() => {}
+                () = until(armed) => {}
             }
         }
     }

@@ -1,1 +1,121 @@
-//! The checks.
+//! The checks, one file for each part of the engine, and what they begin with.
+
+mod closing;
+mod hold;
+mod local_queue;
+mod nesting;
+mod open_holds;
+mod watchdog;
+
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use tokio::runtime::{Handle, Runtime};
+
+use crate::backend::{Claim, Memory};
+use crate::clock::{self, Moment};
+use crate::engine::hold::{Granted, Hold};
+use crate::engine::local_queue::Turn;
+use crate::engine::watchdog::Watchdog;
+use crate::engine::{Engine, NamedBackend, Request};
+use crate::key::LockKey;
+use crate::options::LockOptions;
+use crate::token::FencingToken;
+
+/// A check and its name, which is a sentence that is true when the check passes.
+pub type Check = (&'static str, fn());
+
+/// All checks.
+#[must_use]
+pub fn all() -> Vec<Check> {
+    let files = [
+        open_holds::CHECKS,
+        local_queue::CHECKS,
+        hold::CHECKS,
+        closing::CHECKS,
+        watchdog::CHECKS,
+        nesting::CHECKS,
+    ];
+    files.concat()
+}
+
+macro_rules! checks {
+    ($($check:ident),* $(,)?) => {
+        pub(super) const CHECKS: &[super::Check] = &[$((stringify!($check), $check)),*];
+    };
+}
+use checks;
+
+/// Runs `run` in every order of its threads' steps.
+fn explore(run: impl Fn() + Send + Sync + 'static) {
+    // Whoever acquires looks for the runtime.
+    let _entered = RUNTIME.enter();
+    let model = loom::model::Builder::new();
+    let (began, runs) =
+        (std::time::Instant::now(), Arc::new(std::sync::atomic::AtomicUsize::new(0)));
+    let counted = Arc::clone(&runs);
+    model.check(move || {
+        counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        clock::reset();
+        run();
+    });
+    eprintln!("{} runs {:?}", runs.load(std::sync::atomic::Ordering::Relaxed), began.elapsed());
+}
+
+/// No model spawns anything, but the engine wants to know the runtime.
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
+    tokio::runtime::Builder::new_current_thread().build().expect("it needs no driver")
+});
+
+/// An engine, and a watchdog that does nothing until its task runs.
+struct World {
+    engine: Arc<Engine>,
+    watchdog: Arc<Watchdog>,
+}
+
+const KEY: &str = "key";
+
+/// Long enough to be out of the way.
+const TTL: Duration = Duration::from_hours(1);
+
+/// The age at which a renewal is due.
+const RENEWAL_IS_DUE: Duration = Duration::from_mins(30);
+
+impl World {
+    fn new() -> Self {
+        let backend = NamedBackend::new("memory", 0, Box::new(Memory::new()));
+        let runtime: &Handle = RUNTIME.handle();
+        Self {
+            engine: Arc::new(Engine::new(vec![Arc::new(backend)], TTL)),
+            watchdog: Arc::new(Watchdog::new(runtime)),
+        }
+    }
+
+    fn request(&self, options: &LockOptions) -> Request<'_> {
+        let key = LockKey::from(KEY);
+        Request::new(&self.engine, key, KEY, KEY.into(), options, Some("memory"))
+            .expect("the memory store supports it")
+    }
+
+    /// A hold that was granted now.
+    fn hold(&self, options: &LockOptions, turn: Option<Turn>) -> Arc<Hold> {
+        let (request, since) = (self.request(options), Moment::now());
+        let granted = Granted {
+            claim: Claim::new(request.key.clone(), TTL),
+            token: FencingToken::new(1),
+            since,
+            validity: TTL,
+            in_doubt: false,
+            turn,
+        };
+        Hold::begin(&self.engine, &request, granted, Arc::clone(&self.watchdog))
+    }
+
+    /// The front of the local queue of the key, which nobody has.
+    fn front(&self) -> Turn {
+        self.engine.queues.try_enter(0, &LockKey::from(KEY)).expect("nobody has it")
+    }
+}
+
+/// A hold that nobody renews.
+const UNRENEWED: LockOptions = LockOptions { renew: false, ..LockOptions::DEFAULT };

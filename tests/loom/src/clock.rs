@@ -11,24 +11,20 @@ use crate::timer;
 /// The same in every run, because a run has to be repeatable.
 static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-/// A hold that began at the origin is not yet at the end of time.
-const FIRST: Duration = Duration::from_hours(1);
-
 thread_local! {
     /// Since the origin. All threads of a model run on one thread.
-    static NOW: Cell<Duration> = const { Cell::new(FIRST) };
+    static NOW: Cell<Duration> = const { Cell::new(Duration::ZERO) };
 }
 
 /// Begins a new run.
 pub(crate) fn reset() {
-    NOW.set(FIRST);
+    NOW.set(Duration::ZERO);
     timer::reset();
 }
 
 /// Lets time pass, and wakes those who slept until then.
 pub(crate) fn advance(by: Duration) {
-    NOW.set(NOW.get() + by);
-    timer::wake_due();
+    timer::advance(|| NOW.set(NOW.get() + by));
 }
 
 pub(crate) fn instant() -> Instant {

@@ -1,30 +1,42 @@
 //! Timers that fire when a check has moved the clock far enough, with the interface of tokio's.
 //!
-//! No step of another thread comes between looking at the clock and going to sleep. This is tokio's promise, so it is
+//! No step of another thread comes between looking at the clock and going to sleep: that is tokio's promise, so it is
 //! not what is checked.
 
 use std::cell::RefCell;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use loom::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::clock;
 
+/// Those who sleep, and until when. A mutex of the model's, so that going to sleep and waking are tried in both orders.
+type Sleepers = Mutex<Vec<(Instant, Waker)>>;
+
 thread_local! {
-    static SLEEPERS: RefCell<Vec<(Instant, Waker)>> = const { RefCell::new(vec![]) };
+    static SLEEPERS: RefCell<Option<Arc<Sleepers>>> = const { RefCell::new(None) };
+}
+
+fn sleepers() -> Arc<Sleepers> {
+    SLEEPERS.with_borrow(|sleepers| sleepers.clone()).expect("the model has begun")
 }
 
 pub(crate) fn reset() {
-    drop(SLEEPERS.take());
+    SLEEPERS.set(Some(Arc::default()));
 }
 
-pub(crate) fn wake_due() {
+/// Moves the clock, and wakes those whose time has come.
+pub(crate) fn advance(move_clock: impl FnOnce()) {
+    let sleepers = sleepers();
+    let mut sleepers = sleepers.lock().unwrap();
+    move_clock();
     let now = clock::instant();
-    let due: Vec<_> =
-        SLEEPERS.with_borrow_mut(|sleepers| sleepers.extract_if(.., |(until, _)| *until <= now).collect());
-    // Other threads may run, and sleep, while one is woken.
+    let due: Vec<_> = sleepers.extract_if(.., |(until, _)| *until <= now).collect();
+    drop(sleepers);
     for (_, waker) in due {
         waker.wake();
     }
@@ -37,10 +49,12 @@ impl Future for Sleep {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let sleepers = sleepers();
+        let mut sleepers = sleepers.lock().unwrap();
         if clock::instant() >= self.0 {
             return Poll::Ready(());
         }
-        SLEEPERS.with_borrow_mut(|sleepers| sleepers.push((self.0, cx.waker().clone())));
+        sleepers.push((self.0, cx.waker().clone()));
         Poll::Pending
     }
 }

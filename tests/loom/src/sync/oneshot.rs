@@ -25,8 +25,7 @@ pub(crate) struct Receiver<T>(Arc<Mutex<Slot<T>>>);
 pub(crate) struct RecvError;
 
 pub(crate) fn channel<T>() -> (Sender<T>, Receiver<T>) {
-    let slot =
-        Slot { value: None, waker: None, is_sender_gone: false, is_receiver_gone: false };
+    let slot = Slot { value: None, waker: None, is_sender_gone: false, is_receiver_gone: false };
     let slot = Arc::new(Mutex::new(slot));
     (Sender(Arc::clone(&slot)), Receiver(slot))
 }

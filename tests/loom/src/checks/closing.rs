@@ -1,0 +1,96 @@
+//! A release and the renewals: from the moment that a hold was closed, no renewal starts.
+
+use std::sync::Arc;
+
+use loom::cell::UnsafeCell;
+use loom::thread;
+
+use super::{RENEWAL_IS_DUE, TTL, UNRENEWED, World, checks, explore};
+use crate::clock::{self, Moment};
+use crate::engine::Ending;
+use crate::engine::hold::{Hold, InFlight, Renewed, Step};
+use crate::error::LostReason;
+use crate::options::LockOptions;
+use crate::sync::block_on;
+
+checks![
+    no_renewal_is_on_its_way_beside_a_release,
+    a_release_knows_of_a_renewal_that_got_no_answer,
+    those_who_refer_to_a_closed_hold_learn_of_it,
+];
+
+/// What the store sees of one lease.
+type Wire = UnsafeCell<()>;
+
+fn no_renewal_is_on_its_way_beside_a_release() {
+    explore(|| {
+        let (hold, wire) = due();
+        let watches = {
+            let (hold, wire) = (Arc::clone(&hold), Arc::clone(&wire));
+            thread::spawn(move || {
+                renew_if_due(&hold, &wire);
+                clock::advance(RENEWAL_IS_DUE);
+                renew_if_due(&hold, &wire);
+            })
+        };
+        release(&hold, &wire);
+        watches.join().unwrap();
+        assert!(!hold.release_now().late_acquire);
+    });
+}
+
+fn renew_if_due(hold: &Arc<Hold>, wire: &Wire) {
+    let sent = Moment::now();
+    if let Step::Renew = hold.step(&sent) {
+        let renewal = InFlight::new(Arc::clone(hold));
+        wire.with_mut(|_| {});
+        renewal.settle(sent, Renewed::For(TTL), &Moment::now());
+    }
+}
+
+fn release(hold: &Arc<Hold>, wire: &Wire) {
+    if hold.close().is_renewing {
+        // The clock stands still: only the end of the renewal ends this.
+        block_on(hold.renewal_finished(TTL * 100));
+    }
+    wire.with_mut(|_| {});
+}
+
+fn a_release_knows_of_a_renewal_that_got_no_answer() {
+    explore(|| {
+        let (hold, _) = due();
+        assert!(matches!(hold.step(&Moment::now()), Step::Renew));
+        let renewal = InFlight::new(Arc::clone(&hold));
+        let runtime_ends = thread::spawn(move || drop(renewal));
+        let closing = hold.close();
+        let how = if closing.is_renewing {
+            block_on(hold.renewal_finished(TTL));
+            hold.release_now()
+        } else {
+            hold.release_at_once(&closing)
+        };
+        assert!(how.late_acquire);
+        runtime_ends.join().unwrap();
+    });
+}
+
+fn those_who_refer_to_a_closed_hold_learn_of_it() {
+    explore(|| {
+        let hold = World::new().hold(&UNRENEWED, None);
+        let view = Arc::clone(&hold);
+        let looks = thread::spawn(move || {
+            assert_eq!(block_on(view.ended()), Ending::Lost(LostReason::OuterClosed));
+            assert!(view.check().is_err());
+        });
+        drop(hold.close());
+        assert!(hold.check().is_err());
+        looks.join().unwrap();
+    });
+}
+
+/// A hold whose renewal is due.
+fn due() -> (Arc<Hold>, Arc<Wire>) {
+    let hold = World::new().hold(&LockOptions::DEFAULT, None);
+    clock::advance(RENEWAL_IS_DUE);
+    (hold, Arc::new(UnsafeCell::new(())))
+}
