@@ -1,6 +1,7 @@
 //! The checks, one file for each part of the engine, and what they begin with.
 
 mod closing;
+mod exclusive;
 mod hold;
 mod local_queue;
 mod nesting;
@@ -12,7 +13,7 @@ use std::time::Duration;
 
 use tokio::runtime::{Handle, Runtime};
 
-use crate::backend::{Claim, Memory};
+use crate::backend::{Backend, Claim, Memory};
 use crate::clock::{self, Moment};
 use crate::engine::hold::{Granted, Hold};
 use crate::engine::local_queue::Turn;
@@ -48,18 +49,23 @@ use checks;
 
 /// Runs `run` in every order of its threads' steps.
 fn explore(run: impl Fn() + Send + Sync + 'static) {
+    explore_within(None, run);
+}
+
+/// The same for checks with too many orders, in all those in which threads are interrupted at most this often.
+fn explore_some(interruptions: usize, run: impl Fn() + Send + Sync + 'static) {
+    explore_within(Some(interruptions), run);
+}
+
+fn explore_within(interruptions: Option<usize>, run: impl Fn() + Send + Sync + 'static) {
     // Whoever acquires looks for the runtime.
     let _entered = RUNTIME.enter();
-    let model = loom::model::Builder::new();
-    let (began, runs) =
-        (std::time::Instant::now(), Arc::new(std::sync::atomic::AtomicUsize::new(0)));
-    let counted = Arc::clone(&runs);
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = interruptions;
     model.check(move || {
-        counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         clock::reset();
         run();
     });
-    eprintln!("{} runs {:?}", runs.load(std::sync::atomic::Ordering::Relaxed), began.elapsed());
 }
 
 /// No model spawns anything, but the engine wants to know the runtime.
@@ -74,6 +80,7 @@ struct World {
 }
 
 const KEY: &str = "key";
+const STORE: &str = "store";
 
 /// Long enough to be out of the way.
 const TTL: Duration = Duration::from_hours(1);
@@ -83,7 +90,11 @@ const RENEWAL_IS_DUE: Duration = Duration::from_mins(30);
 
 impl World {
     fn new() -> Self {
-        let backend = NamedBackend::new("memory", 0, Box::new(Memory::new()));
+        Self::with(Memory::new())
+    }
+
+    fn with(store: impl Backend) -> Self {
+        let backend = NamedBackend::new(STORE, 0, Box::new(store));
         let runtime: &Handle = RUNTIME.handle();
         Self {
             engine: Arc::new(Engine::new(vec![Arc::new(backend)], TTL)),
@@ -93,8 +104,8 @@ impl World {
 
     fn request(&self, options: &LockOptions) -> Request<'_> {
         let key = LockKey::from(KEY);
-        Request::new(&self.engine, key, KEY, KEY.into(), options, Some("memory"))
-            .expect("the memory store supports it")
+        Request::new(&self.engine, key, KEY, KEY.into(), options, Some(STORE))
+            .expect("the store supports it")
     }
 
     /// A hold that was granted now.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use loom::cell::UnsafeCell;
 use loom::thread;
 
+use super::exclusive::Exclusive;
 use super::{RENEWAL_IS_DUE, TTL, UNRENEWED, World, checks, explore};
 use crate::clock::{self, Moment};
 use crate::engine::Ending;
@@ -17,6 +18,8 @@ checks![
     no_renewal_is_on_its_way_beside_a_release,
     a_release_knows_of_a_renewal_that_got_no_answer,
     those_who_refer_to_a_closed_hold_learn_of_it,
+    an_extension_renews_after_the_renewal_in_flight,
+    an_extension_ends_with_its_hold,
 ];
 
 /// What the store sees of one lease.
@@ -86,6 +89,42 @@ fn those_who_refer_to_a_closed_hold_learn_of_it() {
         assert!(hold.check().is_err());
         looks.join().unwrap();
     });
+}
+
+fn an_extension_renews_after_the_renewal_in_flight() {
+    explore(|| {
+        let store = Exclusive::default();
+        let (hold, renewal) = renewing(store.clone());
+        let answers = thread::spawn(move || {
+            renewal.settle(Moment::now(), Renewed::For(TTL), &Moment::now());
+        });
+        block_on(hold.renew_now());
+        assert_eq!(store.renewals(), 1);
+        answers.join().unwrap();
+    });
+}
+
+fn an_extension_ends_with_its_hold() {
+    explore(|| {
+        let store = Exclusive::default();
+        let (hold, renewal) = renewing(store.clone());
+        let extends = {
+            let hold = Arc::clone(&hold);
+            thread::spawn(move || block_on(hold.renew_now()))
+        };
+        drop(hold.close());
+        renewal.settle(Moment::now(), Renewed::For(TTL), &Moment::now());
+        extends.join().unwrap();
+        assert_eq!(store.renewals(), 0);
+    });
+}
+
+/// A hold with a renewal in flight.
+fn renewing(store: Exclusive) -> (Arc<Hold>, InFlight) {
+    let hold = World::with(store).hold(&LockOptions::DEFAULT, None);
+    clock::advance(RENEWAL_IS_DUE);
+    assert!(matches!(hold.step(&Moment::now()), Step::Renew));
+    (Arc::clone(&hold), InFlight::new(hold))
 }
 
 /// A hold whose renewal is due.

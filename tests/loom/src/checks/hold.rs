@@ -19,7 +19,7 @@ checks![
     no_check_is_fine_after_the_notice_of_an_end,
     no_check_is_fine_once_the_next_task_has_its_turn,
     an_answer_that_is_late_does_not_revive_a_hold,
-    a_renewal_that_was_refused_ends_the_hold_for_all,
+    a_renewal_that_is_refused_wakes_the_body,
 ];
 
 fn an_end_wakes_the_body() {
@@ -74,20 +74,15 @@ fn an_answer_that_is_late_does_not_revive_a_hold() {
     });
 }
 
-fn a_renewal_that_was_refused_ends_the_hold_for_all() {
+fn a_renewal_that_is_refused_wakes_the_body() {
     explore(|| {
         let (hold, renewal, sent) = renewing();
-        let notice = hold.changed();
         let answers = thread::spawn(move || {
             renewal.settle(sent, Renewed::NotHeld, &Moment::now());
         });
-        let body = on_a_thread(&hold, |hold| {
-            assert_eq!(block_on(hold.ended()), Ending::Lost(LostReason::NotHeld));
-        });
-        block_on(notice);
+        assert_eq!(block_on(hold.ended()), Ending::Lost(LostReason::NotHeld));
         assert!(hold.check().is_err());
         answers.join().unwrap();
-        body.join().unwrap();
     });
 }
 

@@ -54,6 +54,7 @@ fn a_turn_passes_a_waiter_that_leaves() {
         };
         alone.with_mut(|_| {});
         drop(front);
+        come_and_go(engine, &alone, true);
         leaves.join().unwrap();
         waits.join().unwrap();
         assert!(!is_occupied(engine));

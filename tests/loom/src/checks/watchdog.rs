@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use loom::thread;
 
-use super::{KEY, UNRENEWED, World, checks, explore};
+use super::exclusive::Exclusive;
+use super::{KEY, RENEWAL_IS_DUE, UNRENEWED, World, checks, explore, explore_some};
 use crate::clock;
-use crate::engine::Ending;
 use crate::engine::hold::Hold;
 use crate::engine::local_queue::{Joined, Turn};
 use crate::engine::watchdog::Watchdog;
+use crate::engine::{Ending, release};
 use crate::error::LostReason;
 use crate::key::LockKey;
 use crate::options::LockOptions;
@@ -23,10 +24,16 @@ checks![
     a_hold_is_attended_to_whenever_it_comes,
     a_hold_that_is_due_before_the_others_is_attended_to_in_time,
     a_hold_in_the_place_of_another_is_attended_to_in_time,
+    a_place_in_the_schedule_is_given_up_once,
     a_hold_does_not_outlive_its_watchdog,
+    a_hold_does_not_begin_under_a_watchdog_that_is_gone,
+    no_renewal_is_sent_beside_a_release,
 ];
 
 const SOON: Duration = Duration::from_secs(10);
+
+/// More take minutes.
+const INTERRUPTIONS: usize = 6;
 
 fn a_hold_is_attended_to_whenever_it_comes() {
     explore(|| {
@@ -40,7 +47,7 @@ fn a_hold_is_attended_to_whenever_it_comes() {
 }
 
 fn a_hold_that_is_due_before_the_others_is_attended_to_in_time() {
-    explore(|| {
+    explore_some(INTERRUPTIONS, || {
         let world = World::new();
         let later = world.hold(&limited(SOON * 2), None);
         let running = Running::start(&world.watchdog);
@@ -55,7 +62,7 @@ fn a_hold_that_is_due_before_the_others_is_attended_to_in_time() {
 /// While the watchdog looks at a hold that is almost due, that one is released, and the next one gets its place in the
 /// schedule.
 fn a_hold_in_the_place_of_another_is_attended_to_in_time() {
-    explore(|| {
+    explore_some(INTERRUPTIONS, || {
         let world = World::new();
         let released = world.hold(&limited(Duration::from_millis(40)), None);
         let running = Running::start(&world.watchdog);
@@ -68,17 +75,60 @@ fn a_hold_in_the_place_of_another_is_attended_to_in_time() {
     });
 }
 
+/// While the watchdog finds that a hold is over, that one is released too. Of the next two holds, none may get the
+/// other's place.
+fn a_place_in_the_schedule_is_given_up_once() {
+    explore_some(INTERRUPTIONS, || {
+        let world = World::new();
+        let over = world.hold(&limited(SOON), None);
+        clock::advance(SOON);
+        let running = Running::start(&world.watchdog);
+        drop(over.close());
+        let (_hold, ended) = until(&world, SOON);
+        let later = world.hold(&limited(SOON * 2), None);
+        clock::advance(SOON);
+        drop(block_on(ended).unwrap());
+        drop(later);
+        running.stop();
+    });
+}
+
 fn a_hold_does_not_outlive_its_watchdog() {
     explore(|| {
         let world = World::new();
-        let before = world.hold(&UNRENEWED, None);
-        let task = Box::pin(world.watchdog.task());
-        let runtime_ends = thread::spawn(move || drop(task));
-        let meanwhile = world.hold(&UNRENEWED, None);
-        for hold in [before, meanwhile] {
-            assert_eq!(block_on(hold.ended()), Ending::Lost(LostReason::Unattended));
-        }
+        let hold = world.hold(&UNRENEWED, None);
+        let runtime_ends = drop_task(&world);
+        assert_eq!(block_on(hold.ended()), Ending::Lost(LostReason::Unattended));
         runtime_ends.join().unwrap();
+    });
+}
+
+fn a_hold_does_not_begin_under_a_watchdog_that_is_gone() {
+    explore(|| {
+        let world = World::new();
+        let runtime_ends = drop_task(&world);
+        let hold = world.hold(&UNRENEWED, None);
+        assert_eq!(block_on(hold.ended()), Ending::Lost(LostReason::Unattended));
+        runtime_ends.join().unwrap();
+    });
+}
+
+/// Drops the watchdog's task on a thread, as a runtime does that shuts down.
+fn drop_task(world: &World) -> thread::JoinHandle<()> {
+    let task = Box::pin(world.watchdog.task());
+    thread::spawn(move || drop(task))
+}
+
+fn no_renewal_is_sent_beside_a_release() {
+    explore_some(INTERRUPTIONS, || {
+        let store = Exclusive::default();
+        let world = World::with(store.clone());
+        let hold = world.hold(&LockOptions::DEFAULT, None);
+        clock::advance(RENEWAL_IS_DUE);
+        let running = Running::start(&world.watchdog);
+        block_on(release(&hold)).unwrap();
+        running.stop();
+        assert!(!store.was_violated());
     });
 }
 
