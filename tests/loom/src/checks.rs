@@ -1,5 +1,6 @@
 //! The checks, one file for each part of the engine, and what they begin with.
 
+mod alone;
 mod closing;
 mod exclusive;
 mod hold;

@@ -41,7 +41,7 @@ impl AtomicBool {
     /// Whoever has a reference of its own to the value has seen every change of it. Loom does not know the `Arc` that
     /// ensures this, so the latest value is read in a way that never returns an older one.
     pub(crate) fn get_mut(&mut self) -> impl Deref<Target = bool> {
-        Box::new(self.0.fetch_or(false, atomic::Ordering::AcqRel))
+        Box::new(self.0.fetch_or(false, atomic::Ordering::Relaxed))
     }
 }
 

@@ -22,7 +22,7 @@ thread_local! {
 }
 
 fn sleepers() -> Arc<Sleepers> {
-    SLEEPERS.with_borrow(|sleepers| sleepers.clone()).expect("the model has begun")
+    SLEEPERS.with_borrow(Option::clone).expect("the model has begun")
 }
 
 pub(crate) fn reset() {

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use loom::cell::UnsafeCell;
 use loom::thread;
 
+use super::alone::Alone;
 use super::exclusive::Exclusive;
 use super::{RENEWAL_IS_DUE, TTL, UNRENEWED, World, checks, explore};
 use crate::clock::{self, Moment};
@@ -22,14 +22,11 @@ checks![
     an_extension_ends_with_its_hold,
 ];
 
-/// What the store sees of one lease.
-type Wire = UnsafeCell<()>;
-
 fn no_renewal_is_on_its_way_beside_a_release() {
     explore(|| {
         let (hold, wire) = due();
         let watches = {
-            let (hold, wire) = (Arc::clone(&hold), Arc::clone(&wire));
+            let (hold, wire) = (Arc::clone(&hold), wire.clone());
             thread::spawn(move || {
                 renew_if_due(&hold, &wire);
                 clock::advance(RENEWAL_IS_DUE);
@@ -42,21 +39,21 @@ fn no_renewal_is_on_its_way_beside_a_release() {
     });
 }
 
-fn renew_if_due(hold: &Arc<Hold>, wire: &Wire) {
+fn renew_if_due(hold: &Arc<Hold>, wire: &Alone) {
     let sent = Moment::now();
     if let Step::Renew = hold.step(&sent) {
         let renewal = InFlight::new(Arc::clone(hold));
-        wire.with_mut(|_| {});
+        wire.touch();
         renewal.settle(sent, Renewed::For(TTL), &Moment::now());
     }
 }
 
-fn release(hold: &Arc<Hold>, wire: &Wire) {
+fn release(hold: &Arc<Hold>, wire: &Alone) {
     if hold.close().is_renewing {
         // The clock stands still: only the end of the renewal ends this.
         block_on(hold.renewal_finished(TTL * 100));
     }
-    wire.with_mut(|_| {});
+    wire.touch();
 }
 
 fn a_release_knows_of_a_renewal_that_got_no_answer() {
@@ -127,9 +124,9 @@ fn renewing(store: Exclusive) -> (Arc<Hold>, InFlight) {
     (Arc::clone(&hold), InFlight::new(hold))
 }
 
-/// A hold whose renewal is due.
-fn due() -> (Arc<Hold>, Arc<Wire>) {
+/// A hold whose renewal is due, and the way to the store, on which there is one request at a time.
+fn due() -> (Arc<Hold>, Alone) {
     let hold = World::new().hold(&LockOptions::DEFAULT, None);
     clock::advance(RENEWAL_IS_DUE);
-    (hold, Arc::new(UnsafeCell::new(())))
+    (hold, Alone::new())
 }

@@ -1,7 +1,6 @@
 //! A store that notes whether a renewal reached it beside a release, or after it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -57,7 +56,7 @@ impl AsyncBackend for Exclusive {
     async fn renew(&self, _: &Claim) -> Result<Renewal, BackendError> {
         self.0.renewals.fetch_add(1, Ordering::Relaxed);
         self.execute(false);
-        Ok(Renewal::Renewed { validity: TTL - Duration::from_secs(1) })
+        Ok(Renewal::Renewed { validity: TTL })
     }
 
     async fn release(&self, _: &Claim, _: Release) -> Result<Released, BackendError> {

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use loom::cell::UnsafeCell;
 use loom::thread;
 
+use super::alone::Alone;
 use super::{KEY, World, checks, explore};
 use crate::clock;
 use crate::engine::local_queue::{Joined, Turn};
@@ -41,18 +41,18 @@ fn a_turn_passes_a_waiter_that_leaves() {
     explore(|| {
         let world = World::new();
         let engine = &world.engine;
-        let alone = Arc::new(UnsafeCell::new(()));
-        let (front, leaver, last) = (world.front(), behind(engine), behind(engine));
-        let leaves = thread::spawn(move || drop(leaver));
+        let alone = Alone::new();
+        let (front, left, last) = (world.front(), behind(engine), behind(engine));
+        let leaves = thread::spawn(move || drop(left));
         let waits = {
-            let alone = Arc::clone(&alone);
+            let alone = alone.clone();
             thread::spawn(move || {
                 let turn = block_on(last).unwrap();
-                alone.with_mut(|_| {});
+                alone.touch();
                 drop(turn);
             })
         };
-        alone.with_mut(|_| {});
+        alone.touch();
         drop(front);
         come_and_go(engine, &alone, true);
         leaves.join().unwrap();
@@ -64,9 +64,9 @@ fn a_turn_passes_a_waiter_that_leaves() {
 fn tasks_that_come_and_go_are_at_the_front_one_at_a_time() {
     explore(|| {
         let engine = World::new().engine;
-        let alone = Arc::new(UnsafeCell::new(()));
+        let alone = Alone::new();
         let others = [false, true].map(|waits| {
-            let (engine, alone) = (Arc::clone(&engine), Arc::clone(&alone));
+            let (engine, alone) = (Arc::clone(&engine), alone.clone());
             thread::spawn(move || come_and_go(&engine, &alone, waits))
         });
         come_and_go(&engine, &alone, true);
@@ -78,13 +78,13 @@ fn tasks_that_come_and_go_are_at_the_front_one_at_a_time() {
 }
 
 /// Enters the queue, and leaves it again: after its turn, or at once if it would have to wait and does not.
-fn come_and_go(engine: &Engine, alone: &UnsafeCell<()>, waits: bool) {
+fn come_and_go(engine: &Engine, alone: &Alone, waits: bool) {
     let turn = match join(engine) {
         Joined::Front(turn) => turn,
         Joined::Behind(turn) if waits => block_on(turn).unwrap(),
         Joined::Behind(_) => return,
     };
-    alone.with_mut(|_| {});
+    alone.touch();
     drop(turn);
 }
 

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use loom::cell::UnsafeCell;
 use loom::thread;
 
+use super::alone::Alone;
 use super::{World, checks, explore};
 use crate::engine::hold::Hold;
 use crate::sync::block_on;
@@ -18,19 +18,17 @@ checks![
 fn a_shutdown_misses_no_removal_and_sees_what_was_done_before_it() {
     explore(|| {
         let engine = World::new().engine;
-        let done: Arc<[_; 2]> = Arc::new([UnsafeCell::new(()), UnsafeCell::new(())]);
-        for at in 0..2 {
+        let done = [Alone::new(), Alone::new()];
+        for done in done.clone() {
             engine.open_holds.add();
-            let (engine, done) = (Arc::clone(&engine), Arc::clone(&done));
+            let engine = Arc::clone(&engine);
             thread::spawn(move || {
-                done[at].with_mut(|_| {});
+                done.touch();
                 engine.open_holds.remove();
             });
         }
         block_on(engine.open_holds.none_left());
-        for done in &*done {
-            done.with(|_| {});
-        }
+        done.iter().for_each(Alone::touch);
         assert_eq!(engine.open_holds.len(), 0);
     });
 }

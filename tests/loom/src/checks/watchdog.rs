@@ -33,7 +33,7 @@ checks![
 const SOON: Duration = Duration::from_secs(10);
 
 /// More take minutes.
-const INTERRUPTIONS: usize = 6;
+const INTERRUPTIONS: usize = 5;
 
 fn a_hold_is_attended_to_whenever_it_comes() {
     explore(|| {
@@ -78,7 +78,7 @@ fn a_hold_in_the_place_of_another_is_attended_to_in_time() {
 /// While the watchdog finds that a hold is over, that one is released too. Of the next two holds, none may get the
 /// other's place.
 fn a_place_in_the_schedule_is_given_up_once() {
-    explore_some(INTERRUPTIONS, || {
+    explore_some(INTERRUPTIONS - 2, || {
         let world = World::new();
         let over = world.hold(&limited(SOON), None);
         clock::advance(SOON);
