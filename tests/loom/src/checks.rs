@@ -1,6 +1,7 @@
 //! The checks, one file for each part of the engine, and what they begin with.
 
 mod alone;
+mod calls;
 mod closing;
 mod exclusive;
 mod hold;
@@ -37,6 +38,7 @@ pub fn all() -> Vec<Check> {
         closing::CHECKS,
         watchdog::CHECKS,
         nesting::CHECKS,
+        calls::CHECKS,
     ];
     files.concat()
 }
@@ -75,6 +77,7 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
 });
 
 /// An engine, and a watchdog that does nothing until its task runs.
+#[derive(Clone)]
 struct World {
     engine: Arc<Engine>,
     watchdog: Arc<Watchdog>,

@@ -14,6 +14,7 @@
 //! | `closing.rs` | No renewal starts once a hold is closed, and a release waits for the one in flight. An extension waits for it too. |
 //! | `watchdog.rs` | A hold is attended to when it is due, whenever it came. It does not outlive its watchdog. |
 //! | `nesting.rs` | A nested call learns that the body which it entered under has ended. |
+//! | `calls.rs` | Whole calls hold a key of the memory store one at a time. They leave no hold and no queue behind, even if one is cancelled. |
 //!
 //! **Bounds.** Two or three threads and one key. Most checks try all orders; those that use `explore_some` try the ones
 //! in which threads are interrupted at most as often as it says.
@@ -21,8 +22,9 @@
 //! **What is not checked.** `Arc` is the standard library's, and moving the clock is a step of its own only for those
 //! who sleep, so loom does not try orders that differ in nothing but their reference counts or readings of the clock.
 //! `Semaphore`, `TaskTracker` and `CancellationToken` are tokio's, and each call of one is a single step; the notifications
-//! and channels here do what tokio documents, but tokio's own code is not checked. Neither are stores, the acquire loop, the
-//! choice of a runtime's watchdog, and what loom cannot express: a load that returns a value which is only stored later.
+//! and channels here do what tokio documents, but tokio's own code is not checked. Neither are stores, failures
+//! and doubts of an acquire, releases in the background, two runtimes, and what loom cannot express: a load that returns
+//! a value which is only stored later.
 #![expect(unexpected_cfgs, reason = "the features of dlock-runtime are off here")]
 
 pub mod checks;
