@@ -3,14 +3,14 @@
 
 use std::collections::VecDeque;
 use std::collections::hash_map::Entry::{Occupied, Vacant};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
-use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use crate::clock;
 use crate::error::BackendError;
 use crate::key::{KeyMap, LockKey};
+use crate::sync::{Mutex, MutexGuard, Notify, oneshot};
 
 /// The index of a backend in the registry.
 pub(crate) type BackendIndex = usize;

@@ -1,13 +1,13 @@
 //! The end of a hold by its release.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::{Ending, Hold, Phase, State};
 use crate::backend::Release;
 use crate::clock::Moment;
 use crate::engine::local_queue::Turn;
+use crate::sync::atomic::Ordering;
 use crate::timer;
 
 /// A hold that is being released: no renewal starts any more.
