@@ -165,7 +165,11 @@ fn own(process: &Process, base: Number, token: impl Fn(Token) -> u8) -> [u8; 6] 
     let flags = u8::from(has_signed) | u8::from(process.is_paused) << 1;
     let phase = match process.phase {
         Phase::Idle => [0, 0, 0, 0],
-        Phase::Waiting { first } => [1, (first + 1).saturating_sub(base).max(1), 0, 0],
+        Phase::Waiting { first, confirming } => {
+            let first = (first + 1).saturating_sub(base).max(1);
+            let (of, age) = confirming.map_or((u8::MAX, 0), |(of, age)| (token(of), age));
+            [1, first, of, age]
+        }
         Phase::Holding { token: mine, proof, renewal } => {
             let renewal = match renewal {
                 Renewal::NotSent => 100,
@@ -242,7 +246,8 @@ fn offered(state: &State, id: Id) -> impl Iterator<Item = Token> {
 fn tokens(state: &State) -> Vec<Token> {
     let phases = state.processes.iter().filter_map(|process| match process.phase {
         Phase::Holding { token, .. } | Phase::Releasing { token, .. } => Some(token),
-        Phase::Idle | Phase::Waiting { .. } => None,
+        Phase::Waiting { confirming, .. } => confirming.map(|(token, _)| token),
+        Phase::Idle => None,
     });
     let lease = state.server.lease.iter().map(|lease| lease.token);
     let mut tokens: Vec<_> =

@@ -21,7 +21,8 @@ pub enum Message {
     /// I do not wait any more; this was my last number.
     Leave { from: Process, number: Number },
     Renew { from: Process, token: Token },
-    Release { from: Process, token: Token },
+    /// The lease is over, and so is every wait up to this number.
+    Release { from: Process, token: Token, number: Number },
     /// Published: the lease is yours. The last sign that the server executed had this number, so long ago.
     Grant { to: Process, token: Token, number: Number, age: Ticks, lease: Ticks },
     /// The reply to a sign: the lease is yours, and has so long left.
@@ -73,6 +74,7 @@ impl Message {
             Self::Enqueue { number, .. }
             | Self::Sign { number, .. }
             | Self::Leave { number, .. }
+            | Self::Release { number, .. }
             | Self::Grant { number, .. }
             | Self::Owner { number, .. }
             | Self::Unknown { number, .. } => Some(number),
@@ -116,7 +118,9 @@ impl fmt::Display for Message {
             Self::Sign { from, number } => write!(f, "P{from}: sign({number})"),
             Self::Leave { from, number } => write!(f, "P{from}: leave({number})"),
             Self::Renew { from, token } => write!(f, "P{from}: renew(token {token})"),
-            Self::Release { from, token } => write!(f, "P{from}: release(token {token})"),
+            Self::Release { from, token, number } => {
+                write!(f, "P{from}: release(token {token}), gone since {number}")
+            }
             Self::Grant { to, token, number, age, lease } => write!(
                 f,
                 "to P{to}: grant(token {token}, sign {number}, age {age}, lease {lease})"

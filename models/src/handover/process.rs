@@ -17,9 +17,10 @@ pub enum Renewal {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     Idle,
-    /// In a wait, whose first sign had this number.
-    Waiting { first: Number },
-    /// It has accepted a grant. The body runs while there is proof, and has not started if there never was any.
+    /// In a wait, whose first sign had this number. A grant whose proof was over when it arrived is renewed before the
+    /// body starts: its token, and how long ago the renewal was sent.
+    Waiting { first: Number, confirming: Option<(Token, Ticks)> },
+    /// It has accepted a grant. The body runs while there is proof.
     Holding { token: Token, proof: Ticks, renewal: Renewal },
     /// The body has ended. `was_freed`: the server has executed the release, whether or not the process knows.
     Releasing { token: Token, has_retried: bool, has_asked: bool, was_freed: bool },
@@ -91,7 +92,7 @@ impl Process {
 
     pub(super) fn wait(&mut self, me: Id) -> Sent {
         self.waits -= 1;
-        self.phase = Phase::Waiting { first: self.next };
+        self.phase = Phase::Waiting { first: self.next, confirming: None };
         self.enqueue(me)
     }
 
@@ -113,9 +114,15 @@ impl Process {
         number
     }
 
+    /// A lease whose renewal is under way is released by its token: once renewed, it is not handed on by a leave.
     pub(super) fn cancel(&mut self, me: Id) -> Sent {
+        let mut sent = vec![Message::Leave { from: me, number: self.next - 1 }];
+        if let Phase::Waiting { confirming: Some((token, _)), .. } = self.phase {
+            self.spent = self.spent.max(token);
+            sent.push(self.release_of(me, token));
+        }
         self.phase = Phase::Idle;
-        vec![Message::Leave { from: me, number: self.next - 1 }]
+        sent
     }
 
     pub(super) fn renew(&mut self, me: Id) -> Sent {
@@ -132,7 +139,16 @@ impl Process {
             Phase::Idle | Phase::Waiting { .. } => return vec![],
         };
         self.phase = Phase::Releasing { token, has_retried, has_asked: true, was_freed };
-        vec![Message::Release { from: me, token }]
+        vec![self.release_of(me, token)]
+    }
+
+    /// What a release says of the waits that are over: all of them but the one of the moment.
+    fn release_of(&self, me: Id, token: Token) -> Message {
+        let number = match self.phase {
+            Phase::Waiting { first, .. } => first - 1,
+            _ => self.next - 1,
+        };
+        Message::Release { from: me, token, number }
     }
 
     /// Looks at the clock: a hold without proof has ended.
@@ -162,6 +178,7 @@ impl Process {
                     *age = (*age + 1).min(TTL);
                 }
             }
+            Phase::Waiting { confirming: Some((_, age)), .. } => *age = (*age + 1).min(TTL),
             // It gives up: the lease ends by itself.
             Phase::Releasing { has_retried: true, .. } if !self.is_paused => {
                 self.phase = Phase::Idle;
@@ -204,16 +221,28 @@ impl Process {
     }
 
     fn may_accept(&self, rules: Rules, token: Token, number: Number) -> bool {
-        let Phase::Waiting { first } = self.phase else { return false };
+        let Phase::Waiting { first, .. } = self.phase else { return false };
         let is_new = token > self.spent || !rules.keep(Rule::TokenOnce);
         is_new && (number >= first || !rules.keep(Rule::EchoOfThisWait))
     }
 
-    /// A hold whose proof is over before it begins is renewed before the body starts.
+    /// A grant whose proof is over is renewed before the body starts, and the wait goes on meanwhile.
     fn accept(&mut self, me: Id, token: Token, proof: Ticks) -> Sent {
+        if proof > 0 {
+            self.hold(token, proof, Renewal::NotSent);
+            return vec![];
+        }
+        let Phase::Waiting { confirming, .. } = &mut self.phase else { return vec![] };
+        if confirming.is_some_and(|(newest, _)| newest >= token) {
+            return vec![];
+        }
+        *confirming = Some((token, 0));
+        vec![Message::Renew { from: me, token }]
+    }
+
+    fn hold(&mut self, token: Token, proof: Ticks, renewal: Renewal) {
         self.spent = self.spent.max(token);
-        self.phase = Phase::Holding { token, proof, renewal: Renewal::NotSent };
-        if proof == 0 { self.renew(me) } else { vec![] }
+        self.phase = Phase::Holding { token, proof, renewal };
     }
 
     fn proof_of(&self, rules: Rules, grant: Message) -> Ticks {
@@ -252,16 +281,24 @@ impl Process {
         if rules.keep(Rule::GivenBackIsSpent) {
             self.spent = self.spent.max(token);
         }
-        vec![Message::Release { from: me, token }]
+        vec![self.release_of(me, token)]
     }
 
     fn hear_renewed(&mut self, renewed: Token) {
-        if let Phase::Holding { token, proof, renewal } = &mut self.phase
-            && *token == renewed
-            && let Renewal::SentAgo(age) = *renewal
-        {
-            *proof = (*proof).max(TTL - age);
-            *renewal = Renewal::Done;
+        match &mut self.phase {
+            Phase::Waiting { confirming: Some((token, age)), .. } if *token == renewed => {
+                let proof = TTL - *age;
+                if proof > 0 {
+                    self.hold(renewed, proof, Renewal::Done);
+                }
+            }
+            Phase::Holding { token, proof, renewal } if *token == renewed => {
+                if let Renewal::SentAgo(age) = *renewal {
+                    *proof = (*proof).max(TTL - age);
+                    *renewal = Renewal::Done;
+                }
+            }
+            _ => {}
         }
     }
 }

@@ -110,7 +110,7 @@ fn situations() -> Vec<Property<Handover>> {
             })
         }),
         Property::sometimes("a late release of an earlier lease", |_, state: &State| {
-            is_late(state, |message| matches!(message, Message::Release { from, token }
+            is_late(state, |message| matches!(message, Message::Release { from, token, .. }
                 if state.server.lease.is_some_and(|it| it.owner == *from && it.token > *token)))
         }),
     ]

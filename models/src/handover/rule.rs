@@ -53,8 +53,8 @@ pub enum Rule {
     GivenBackIsSpent,
     /// Beyond H9: the server tells how the last lease *of each process* ended, not only how the previous one did.
     EndOfEachProcess,
-    /// Beyond H6: a grant leaves the note, too.
-    GrantLeavesNote,
+    /// Beyond H5 and H6: a release is also a leave, up to a number that it carries.
+    ReleaseIsALeave,
 }
 
 /// The rules that are kept.

@@ -69,7 +69,12 @@ impl Server {
             }
             Message::Leave { from, number } => self.leave(rules, from, number),
             Message::Renew { from, token } => self.renew(rules, from, token),
-            Message::Release { from, token } => self.release(rules, from, token),
+            Message::Release { from, token, number } => {
+                if rules.keep(Rule::ReleaseIsALeave) {
+                    self.is_gone(rules, from, number);
+                }
+                self.release(rules, from, token)
+            }
             _ => vec![],
         }
     }
@@ -144,27 +149,26 @@ impl Server {
             is_renewed: false,
             unanswered: 0,
         });
-        if rules.keep(Rule::GrantLeavesNote) {
-            self.leave_note(to, number);
-        }
         if is_reply {
             return Message::Owner { to, token, number, left };
         }
         Message::Grant { to, token, number, age: age(rules, head), lease: left }
     }
 
-    fn leave_note(&mut self, process: Process, number: Number) {
+    /// Removes the positions of this process up to this number, and refuses what comes late.
+    fn is_gone(&mut self, rules: Rules, process: Process, number: Number) {
+        let is_gone = |position: &Position| {
+            position.process == process && is_covered(rules, position.number, number)
+        };
+        self.queue.retain(|position| !is_gone(position));
         let note = &mut self.gone[usize::from(process)];
         *note = Note { number: note.number.max(number), left: DEADLINE };
     }
 
     fn leave(&mut self, rules: Rules, from: Process, number: Number) -> Sent {
-        let is_covered = |other| other <= number || !rules.keep(Rule::LeaveUpToItsNumber);
-        self.queue
-            .retain(|position| position.process != from || !is_covered(position.number));
-        self.leave_note(from, number);
+        self.is_gone(rules, from, number);
         let is_unwanted = |lease: &Lease| {
-            lease.owner == from && !lease.is_renewed && is_covered(lease.number)
+            lease.owner == from && !lease.is_renewed && is_covered(rules, lease.number, number)
         };
         if rules.keep(Rule::LeaveHandsOn) && self.lease.as_ref().is_some_and(is_unwanted) {
             return self.hand_over(rules);
@@ -239,6 +243,11 @@ impl Server {
             position.is_of_this_run = false;
         }
     }
+}
+
+/// Does a leave up to `last` end what has this number?
+fn is_covered(rules: Rules, number: Number, last: Number) -> bool {
+    number <= last || !rules.keep(Rule::LeaveUpToItsNumber)
 }
 
 /// The age that a grant states. Across a restart the clock may have been set, so that any age could come out: here the
