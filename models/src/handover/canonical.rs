@@ -83,7 +83,9 @@ impl<'a> View<'a> {
                 self.token(lease.token),
                 lease.left,
                 self.number(lease.owner, lease.number),
-                u8::from(lease.is_published) | u8::from(lease.is_renewed) << 1,
+                u8::from(lease.is_published)
+                    | u8::from(lease.is_renewed) << 1
+                    | u8::from(lease.is_to_stale) << 2,
                 lease.unanswered,
             ]);
         }

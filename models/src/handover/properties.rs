@@ -61,7 +61,10 @@ fn promises() -> Vec<Property<Handover>> {
             queue.iter().all(|position| !wants_nothing(state, position.process, 0))
         }),
         Property::always(UNANSWERED_ENDS, |_, state: &State| {
-            state.server.lease.is_none_or(|lease| lease.unanswered <= PROVISIONAL)
+            state.server.lease.is_none_or(|lease| lease.unanswered < PROVISIONAL)
+        }),
+        Property::always(NOT_STALE, |_, state: &State| {
+            state.server.lease.is_none_or(|lease| !lease.is_to_stale)
         }),
         Property::always(NOT_VACANT, |model, state: &State| state.vacant <= model.most_vacant()),
     ]

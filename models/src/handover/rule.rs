@@ -57,6 +57,37 @@ pub enum Rule {
     ReleaseIsALeave,
 }
 
+impl Rule {
+    /// All of them.
+    pub const ALL: [Self; 25] = [
+        Self::ProofFromEchoedSign,
+        Self::ProofFromSending,
+        Self::ReplyFromSending,
+        Self::AgeWithinOneRun,
+        Self::ProvisionalGrant,
+        Self::NothingShortens,
+        Self::SignsGrant,
+        Self::StaleHeadsAreDropped,
+        Self::LeaveUpToItsNumber,
+        Self::LeaveHandsOn,
+        Self::UnwantedIsReleased,
+        Self::OnlyEnqueueCreates,
+        Self::EnqueueDeadline,
+        Self::GoneNote,
+        Self::UnknownEnqueuesAnew,
+        Self::SignAdopts,
+        Self::TokenOnce,
+        Self::EchoOfThisWait,
+        Self::ReleaseComparesToken,
+        Self::ReleaseComparesOwner,
+        Self::RenewComparesToken,
+        Self::EndIsRecorded,
+        Self::GivenBackIsSpent,
+        Self::EndOfEachProcess,
+        Self::ReleaseIsALeave,
+    ];
+}
+
 /// The rules that are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules(u32);

@@ -16,6 +16,8 @@ pub struct Lease {
     pub is_renewed: bool,
     /// How long a published grant has gone unanswered.
     pub unanswered: Ticks,
+    /// Had its process not signed for long?
+    pub is_to_stale: bool,
 }
 
 /// A position in the queue.
@@ -148,6 +150,7 @@ impl Server {
             is_published: !is_reply,
             is_renewed: false,
             unanswered: 0,
+            is_to_stale: head.age > STALE,
         });
         if is_reply {
             return Message::Owner { to, token, number, left };
@@ -230,7 +233,8 @@ impl Server {
         let Some(lease) = &mut self.lease else { return };
         lease.left = lease.left.saturating_sub(1);
         if lease.is_published && !lease.is_renewed {
-            lease.unanswered += 1;
+            // One more than it should be is as bad as two.
+            lease.unanswered = (lease.unanswered + 1).min(PROVISIONAL);
         }
         if lease.left == 0 {
             self.end_lease(rules, false);

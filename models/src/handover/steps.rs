@@ -42,8 +42,8 @@ impl Model for Handover {
     }
 
     fn actions(&self, state: &State, steps: &mut Vec<Step>) {
-        // What a flaw leads to is of no interest.
-        if state.flaw.is_some() {
+        // What a broken promise leads to is of no interest, and a process that waits for ever counts for ever.
+        if state.flaw.is_some() || state.vacant > self.most_vacant() {
             return;
         }
         if let Some(message) = state.prompt.first() {
