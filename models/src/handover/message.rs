@@ -15,24 +15,65 @@ pub type Ticks = u8;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Message {
     /// Queue me, unless this comes too late.
-    Enqueue { from: Process, number: Number, deadline: Ticks },
+    Enqueue {
+        from: Process,
+        number: Number,
+        deadline: Ticks,
+    },
     /// I am alive and waiting.
-    Sign { from: Process, number: Number },
+    Sign {
+        from: Process,
+        number: Number,
+    },
     /// I do not wait any more; this was my last number.
-    Leave { from: Process, number: Number },
-    Renew { from: Process, token: Token },
+    Leave {
+        from: Process,
+        number: Number,
+    },
+    Renew {
+        from: Process,
+        token: Token,
+    },
     /// The lease is over, and so is every wait up to this number.
-    Release { from: Process, token: Token, number: Number },
+    Release {
+        from: Process,
+        token: Token,
+        number: Number,
+    },
     /// Published: the lease is yours. The last sign that the server executed had this number, so long ago.
-    Grant { to: Process, token: Token, number: Number, age: Ticks, lease: Ticks },
+    Grant {
+        to: Process,
+        token: Token,
+        number: Number,
+        age: Ticks,
+        lease: Ticks,
+    },
     /// The reply to a sign: the lease is yours, and has so long left.
-    Owner { to: Process, token: Token, number: Number, left: Ticks },
+    Owner {
+        to: Process,
+        token: Token,
+        number: Number,
+        left: Ticks,
+    },
     /// The reply to a sign: you have no position.
-    Unknown { to: Process, number: Number },
-    Renewed { to: Process, token: Token },
-    Released { to: Process, token: Token },
+    Unknown {
+        to: Process,
+        number: Number,
+    },
+    Renewed {
+        to: Process,
+        token: Token,
+    },
+    Released {
+        to: Process,
+        token: Token,
+    },
     /// The reply to a release, with whether an earlier release had ended the lease.
-    NotHeld { to: Process, token: Token, was_released: bool },
+    NotHeld {
+        to: Process,
+        token: Token,
+        was_released: bool,
+    },
 }
 
 impl Message {
@@ -121,10 +162,9 @@ impl fmt::Display for Message {
             Self::Release { from, token, number } => {
                 write!(f, "P{from}: release(token {token}), gone since {number}")
             }
-            Self::Grant { to, token, number, age, lease } => write!(
-                f,
-                "to P{to}: grant(token {token}, sign {number}, age {age}, lease {lease})"
-            ),
+            Self::Grant { to, token, number, age, lease } => {
+                write!(f, "to P{to}: grant(token {token}, sign {number}, age {age}, lease {lease})")
+            }
             Self::Owner { to, token, number, left } => {
                 write!(f, "to P{to}: reply to sign {number}: owner(token {token}, {left} left)")
             }

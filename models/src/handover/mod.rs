@@ -5,13 +5,13 @@
 mod canonical;
 mod message;
 mod process;
-mod properties;
+pub mod properties;
 mod rule;
 mod server;
 mod state;
 mod steps;
 
-use self::message::{Message, Process as Id, Ticks};
+use self::message::Ticks;
 pub use self::rule::{Rule, Rules};
 pub use self::state::State;
 pub use self::steps::Step;
@@ -48,6 +48,14 @@ pub struct Bounds {
 pub struct Handover {
     pub rules: Rules,
     pub bounds: Bounds,
+}
+
+impl Bounds {
+    /// So many waits of each process, and nothing that goes wrong.
+    #[must_use]
+    pub const fn of(waits: [u8; PROCESSES]) -> Self {
+        Self { waits, late: 0, cancels: 0, crashes: 0, pauses: 0, restarts: 0 }
+    }
 }
 
 impl Handover {

@@ -19,11 +19,23 @@ pub enum Phase {
     Idle,
     /// In a wait, whose first sign had this number. A grant whose proof was over when it arrived is renewed before the
     /// body starts: its token, and how long ago the renewal was sent.
-    Waiting { first: Number, confirming: Option<(Token, Ticks)> },
+    Waiting {
+        first: Number,
+        confirming: Option<(Token, Ticks)>,
+    },
     /// It has accepted a grant. The body runs while there is proof.
-    Holding { token: Token, proof: Ticks, renewal: Renewal },
+    Holding {
+        token: Token,
+        proof: Ticks,
+        renewal: Renewal,
+    },
     /// The body has ended. `was_freed`: the server has executed the release, whether or not the process knows.
-    Releasing { token: Token, has_retried: bool, has_asked: bool, was_freed: bool },
+    Releasing {
+        token: Token,
+        has_retried: bool,
+        has_asked: bool,
+        was_freed: bool,
+    },
 }
 
 /// A process.

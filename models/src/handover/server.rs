@@ -181,8 +181,7 @@ impl Server {
 
     fn renew(&mut self, rules: Rules, from: Process, token: Token) -> Sent {
         let is_same = |lease: &&mut Lease| {
-            lease.owner == from
-                && (lease.token == token || !rules.keep(Rule::RenewComparesToken))
+            lease.owner == from && (lease.token == token || !rules.keep(Rule::RenewComparesToken))
         };
         let Some(lease) = self.lease.as_mut().filter(is_same) else { return vec![] };
         lease.is_renewed = true;

@@ -5,7 +5,7 @@ use std::fmt;
 use stateright::{Model, Property};
 
 use super::message::{Message, Process as Id};
-use super::process::Phase;
+use super::process::{Phase, Process, Renewal};
 use super::properties::properties;
 use super::state::{Flaw, State};
 use super::{Handover, PROCESSES};
@@ -56,12 +56,13 @@ impl Model for Handover {
         state.numbered().for_each(|(id, _)| of_process(state, id, steps));
         let mut late = state.late.clone();
         late.dedup();
-        let can_hear = |message: &Message| message.is_request() || state.process(*message).is_awake();
+        let can_hear =
+            |message: &Message| message.is_request() || state.process(*message).is_awake();
         steps.extend(late.into_iter().filter(can_hear).map(Step::ArriveLate));
         if state.left.restarts > 0 {
             steps.push(Step::Restart);
         }
-        if state.processes.iter().all(super::process::Process::lets_time_pass) {
+        if state.processes.iter().all(Process::lets_time_pass) {
             steps.push(Step::Tick);
         }
     }
@@ -73,7 +74,7 @@ impl Model for Handover {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        properties()
+        properties(&self.bounds)
     }
 }
 
@@ -99,7 +100,7 @@ fn of_process(state: &State, id: Id, steps: &mut Vec<Step>) {
             }
         }
         Phase::Holding { renewal, .. } => {
-            if renewal == super::process::Renewal::NotSent {
+            if renewal == Renewal::NotSent {
                 steps.push(Step::Renew(id));
             }
             steps.push(Step::Release(id));
