@@ -1,0 +1,138 @@
+//! What of a state can make a difference, as bytes: two states with the same bytes have the same future.
+//!
+//! - Nodes are alike: they are sorted by what they store and what the clients know of them.
+//! - Tokens follow the time: they count from a few ticks ago, and the time itself is left out.
+//! - What nothing can look at any more is left out: tombstones that refuse nothing that is on its way, the run of a
+//!   server that no request names.
+
+use super::client::{Client, Phase, Renewal, Reply};
+use super::message::{Client as Id, Content, Message, Token};
+use super::node::Node;
+use super::state::{Flaw, State};
+use super::{CLIENTS, NODES, PER_TICK};
+
+/// How many ticks ago the oldest tokens were drawn that can still make a difference: longer than a lease and its
+/// renewal.
+const OLDEST: Token = 6;
+
+/// The bytes.
+pub(super) fn canonical(state: &State) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(160);
+    for id in 0..CLIENTS {
+        bytes.extend(of_client(state, id));
+    }
+    let mut columns: Vec<_> = (0..NODES).map(|node| column(state, node)).collect();
+    columns.sort_unstable();
+    columns.iter().for_each(|column| bytes.extend(column));
+    let left = &state.left;
+    let flaw = state.flaw.map_or(0, |flaw| 1 + u8::from(flaw == Flaw::GrantedLate));
+    let now = if state.is_timeless { state.now } else { 0 };
+    bytes.extend([now, token(state, state.top), flaw]);
+    bytes.extend([left.late, left.crashes, left.restarts, left.early_ends]);
+    bytes
+}
+
+/// A token, relative to the time.
+fn token(state: &State, token: Token) -> u8 {
+    if state.is_timeless {
+        return token;
+    }
+    (token + OLDEST * PER_TICK).saturating_sub(state.now * PER_TICK)
+}
+
+/// A node, and what the clients know of it or have under way to it.
+fn column(state: &State, at: usize) -> Vec<u8> {
+    let node = &state.nodes[at];
+    let mut bytes = Vec::with_capacity(48);
+    if let Some(lock) = node.lock {
+        bytes.extend([1 + lock.owner, lock.round, token(state, lock.token), lock.left]);
+    }
+    bytes.extend([u8::MAX, token(state, node.last), node.quarantine]);
+    let mut late: Vec<_> = state.late.iter().filter(|it| usize::from(it.node) == at).collect();
+    for (id, client) in (0..).zip(&state.clients) {
+        bytes.extend(tombstone(node, id, &late));
+        bytes.extend(known(state, client, at));
+    }
+    late.sort_unstable();
+    bytes.extend(late.into_iter().flat_map(|message| of_message(state, node, *message)));
+    bytes.push(u8::MAX);
+    bytes
+}
+
+/// The tombstone of this owner, and whether it was told to leave one, if one of these messages may run into it.
+fn tombstone(node: &Node, id: Id, late: &[&Message]) -> [u8; 2] {
+    let rounds = late.iter().filter(|message| {
+        let is_refused = matches!(message.content, Content::Acquire { .. } | Content::Renew { .. });
+        is_refused && message.client == id
+    });
+    let Some(first) = rounds.map(|message| message.round).min() else { return [0, 0] };
+    let seen = |up_to: u8| if up_to >= first { up_to } else { 0 };
+    [seen(node.gone[usize::from(id)]), seen(node.released[usize::from(id)])]
+}
+
+fn of_client(state: &State, id: usize) -> [u8; 7] {
+    let client = &state.clients[id];
+    let is_used = |owner: Id| usize::from(owner) == id;
+    let round = state.late.iter().any(|message| is_used(message.client))
+        || state.nodes.iter().filter_map(|node| node.lock).any(|lock| is_used(lock.owner));
+    let round = if round { client.round } else { 0 };
+    if client.is_crashed {
+        return [0, 0, 9, 0, 0, 0, 0];
+    }
+    let [kind, one, two, three] = match client.phase {
+        Phase::Idle => [0; 4],
+        Phase::Asking { since, top, .. } => [1, since, token(state, top), 0],
+        Phase::Writing { since, top, token: mine, .. } => {
+            [2, since, token(state, top), token(state, mine)]
+        }
+        Phase::Holding { token: mine, proof, renewal } => {
+            let renewal = match renewal {
+                Renewal::NotSent => 100,
+                Renewal::Sent { ago, .. } => ago,
+                Renewal::Done => 101,
+            };
+            [3, token(state, mine), proof, renewal]
+        }
+    };
+    [client.rounds_left, round, kind, one, two, three, 0]
+}
+
+/// What this client knows of a node.
+fn known(state: &State, client: &Client, node: usize) -> [u8; 3] {
+    if client.is_crashed {
+        return [0; 3];
+    }
+    let is_outdated = client.greeted[node] != state.nodes[node].run;
+    let reply = |reply| match reply {
+        Reply::NotAsked => 0,
+        Reply::Silent => 1,
+        Reply::Refused => 2,
+        Reply::Granted(answered) => 3 + token(state, answered),
+    };
+    match &client.phase {
+        Phase::Asking { replies, .. } => [reply(replies[node]), 0, u8::from(is_outdated)],
+        Phase::Writing { replies, stored, .. } => {
+            [reply(replies[node]), u8::from(stored[node]), 0]
+        }
+        Phase::Holding { renewal: Renewal::Sent { renewed, .. }, .. } => {
+            [u8::from(renewed[node]), 0, 0]
+        }
+        Phase::Idle | Phase::Holding { .. } => [0; 3],
+    }
+}
+
+fn of_message(state: &State, node: &Node, message: Message) -> [u8; 5] {
+    let (kind, one, two) = match message.content {
+        Content::Acquire { proposal, run } => {
+            (0, token(state, proposal), u8::from(run == node.run))
+        }
+        Content::Raise { token: mine, run } => (1, token(state, mine), u8::from(run == node.run)),
+        Content::Renew { token: mine } => (2, token(state, mine), 0),
+        Content::Release { always } => (3, u8::from(always), 0),
+        Content::Granted { token: mine } => (4, token(state, mine), 0),
+        Content::Refused => (5, 0, 0),
+        Content::Raised => (6, 0, 0),
+        Content::Renewed => (7, 0, 0),
+    };
+    [message.client, message.round, kind, one, two]
+}
