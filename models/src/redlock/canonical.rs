@@ -6,7 +6,7 @@
 //!   server that no request names.
 
 use super::client::{Client, Phase, Renewal, Reply};
-use super::message::{Client as Id, Content, Message, Token};
+use super::message::{Client as Id, Content, Message, Round, Token};
 use super::node::Node;
 use super::state::{Flaw, State};
 use super::{CLIENTS, NODES, PER_TICK};
@@ -45,12 +45,13 @@ fn column(state: &State, at: usize) -> Vec<u8> {
     let node = &state.nodes[at];
     let mut bytes = Vec::with_capacity(48);
     if let Some(lock) = node.lock {
-        bytes.extend([1 + lock.owner, lock.round, token(state, lock.token), lock.left]);
+        let lock_round = round(state, lock.owner, lock.round);
+        bytes.extend([1 + lock.owner, lock_round, token(state, lock.token), lock.left]);
     }
     bytes.extend([u8::MAX, token(state, node.last), node.quarantine]);
     let mut late: Vec<_> = state.late.iter().filter(|it| usize::from(it.node) == at).collect();
     for (id, client) in (0..).zip(&state.clients) {
-        bytes.extend(tombstone(node, id, &late));
+        bytes.extend(tombstone(state, node, id, &late));
         bytes.extend(known(state, client, at));
     }
     late.sort_unstable();
@@ -60,22 +61,29 @@ fn column(state: &State, at: usize) -> Vec<u8> {
 }
 
 /// The tombstone of this owner, and whether it was told to leave one, if one of these messages may run into it.
-fn tombstone(node: &Node, id: Id, late: &[&Message]) -> [u8; 2] {
+fn tombstone(state: &State, node: &Node, id: Id, late: &[&Message]) -> [u8; 2] {
     let rounds = late.iter().filter(|message| {
         let is_refused = matches!(message.content, Content::Acquire { .. } | Content::Renew { .. });
         is_refused && message.client == id
     });
     let Some(first) = rounds.map(|message| message.round).min() else { return [0, 0] };
-    let seen = |up_to: u8| if up_to >= first { up_to } else { 0 };
+    let seen = |up_to| if up_to >= first { round(state, id, up_to) } else { 0 };
     [seen(node.gone[usize::from(id)]), seen(node.released[usize::from(id)])]
+}
+
+/// The number of a round of this client, from the smallest one that is still in use.
+fn round(state: &State, id: Id, round: Round) -> u8 {
+    let late = state.late.iter().filter(|message| message.client == id);
+    let locks = state.nodes.iter().filter_map(|node| node.lock);
+    let locks = locks.filter(|lock| lock.owner == id).map(|lock| lock.round);
+    let first = late.map(|message| message.round).chain(locks).min();
+    let first = first.unwrap_or(u8::MAX).min(state.clients[usize::from(id)].round);
+    (round + 1).saturating_sub(first)
 }
 
 fn of_client(state: &State, id: usize) -> [u8; 7] {
     let client = &state.clients[id];
-    let is_used = |owner: Id| usize::from(owner) == id;
-    let round = state.late.iter().any(|message| is_used(message.client))
-        || state.nodes.iter().filter_map(|node| node.lock).any(|lock| is_used(lock.owner));
-    let round = if round { client.round } else { 0 };
+    let round = round(state, u8::try_from(id).unwrap_or(u8::MAX), client.round);
     if client.is_crashed {
         return [0, 0, 9, 0, 0, 0, 0];
     }
@@ -111,9 +119,7 @@ fn known(state: &State, client: &Client, node: usize) -> [u8; 3] {
     };
     match &client.phase {
         Phase::Asking { replies, .. } => [reply(replies[node]), 0, u8::from(is_outdated)],
-        Phase::Writing { replies, stored, .. } => {
-            [reply(replies[node]), u8::from(stored[node]), 0]
-        }
+        Phase::Writing { replies, stored, .. } => [reply(replies[node]), u8::from(stored[node]), 0],
         Phase::Holding { renewal: Renewal::Sent { renewed, .. }, .. } => {
             [u8::from(renewed[node]), 0, 0]
         }
@@ -134,5 +140,5 @@ fn of_message(state: &State, node: &Node, message: Message) -> [u8; 5] {
         Content::Raised => (6, 0, 0),
         Content::Renewed => (7, 0, 0),
     };
-    [message.client, message.round, kind, one, two]
+    [message.client, round(state, message.client, message.round), kind, one, two]
 }

@@ -25,10 +25,24 @@ pub enum Renewal {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     Idle,
-    Asking { since: Ticks, top: Token, replies: [Reply; NODES] },
+    Asking {
+        since: Ticks,
+        top: Token,
+        replies: [Reply; NODES],
+    },
     /// It stores its token on the nodes that have a smaller one.
-    Writing { since: Ticks, top: Token, token: Token, replies: [Reply; NODES], stored: [bool; NODES] },
-    Holding { token: Token, proof: Ticks, renewal: Renewal },
+    Writing {
+        since: Ticks,
+        top: Token,
+        token: Token,
+        replies: [Reply; NODES],
+        stored: [bool; NODES],
+    },
+    Holding {
+        token: Token,
+        proof: Ticks,
+        renewal: Renewal,
+    },
 }
 
 /// A client.

@@ -16,14 +16,26 @@ pub type Ticks = u8;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Content {
     /// May I have the lock? I propose this token. `run`: of the server that I have greeted.
-    Acquire { proposal: Token, run: u8 },
+    Acquire {
+        proposal: Token,
+        run: u8,
+    },
     /// Store this token.
-    Raise { token: Token, run: u8 },
+    Raise {
+        token: Token,
+        run: u8,
+    },
     /// Renew, or restore, the lock with this token.
-    Renew { token: Token },
+    Renew {
+        token: Token,
+    },
     /// End the lock. `always`: leave a tombstone even if the owner is found.
-    Release { always: bool },
-    Granted { token: Token },
+    Release {
+        always: bool,
+    },
+    Granted {
+        token: Token,
+    },
     /// Somebody else has it, or the node must not count.
     Refused,
     Raised,

@@ -33,8 +33,6 @@ const PER_TICK: Token = 8;
 pub struct Bounds {
     /// How many rounds each client's claim has.
     pub rounds: [u8; CLIENTS],
-    /// How long it lasts.
-    pub ticks: Ticks,
     /// Messages that are late or lost.
     pub late: u8,
     /// Clients that die.
@@ -49,7 +47,7 @@ impl Bounds {
     /// So many rounds of each client, and nothing that goes wrong.
     #[must_use]
     pub const fn of(rounds: [u8; CLIENTS]) -> Self {
-        Self { rounds, ticks: 6, late: 0, crashes: 0, restarts: 0, early_ends: 0 }
+        Self { rounds, late: 0, crashes: 0, restarts: 0, early_ends: 0 }
     }
 }
 
@@ -71,5 +69,10 @@ impl Redlock {
     #[must_use]
     pub const fn without(self, rule: Rule) -> Self {
         Self { rules: self.rules.without(rule), ..self }
+    }
+
+    /// How far the clock may go. No state is as late as that, unless tokens have nothing to do with the time.
+    const fn ticks(&self) -> Ticks {
+        if self.rules.keep(Rule::TokenIsTime) { 16 } else { QUARANTINE + TTL }
     }
 }

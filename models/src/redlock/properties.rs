@@ -14,6 +14,9 @@ pub const TOKENS_GROW: &str = "tokens grow";
 /// A node that has executed a release grants no acquire that comes after it.
 pub const LATE_REFUSED: &str = "a late acquire is refused";
 
+/// No state was left out because the clock had come to its end.
+pub const NOT_CUT: &str = "no schedule is cut off";
+
 /// The promises, and those situations that can be reached within these bounds.
 pub(super) fn properties(bounds: &Bounds) -> Vec<Property<Redlock>> {
     let mut all = promises(bounds);
@@ -27,10 +30,11 @@ fn promises(bounds: &Bounds) -> Vec<Property<Redlock>> {
         Property::always(TOKENS_GROW, |_, state: &State| {
             !matches!(state.flaw, Some(Flaw::SmallToken(_)))
         }),
-        Property::always(LATE_REFUSED, |_, state: &State| {
-            state.flaw != Some(Flaw::GrantedLate)
-        }),
+        Property::always(LATE_REFUSED, |_, state: &State| state.flaw != Some(Flaw::GrantedLate)),
     ];
+    all.push(Property::always(NOT_CUT, |model: &Redlock, state: &State| {
+        state.is_timeless || state.now < model.ticks()
+    }));
     if bounds.early_ends == 0 {
         all.push(Property::always(ONE_PROOF, |_, state: &State| {
             state.clients.iter().filter(|client| client.proof() > 0).count() <= 1

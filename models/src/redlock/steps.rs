@@ -62,7 +62,7 @@ impl Model for Redlock {
             let is_asking = matches!(client.phase, Phase::Asking { .. });
             is_asking && !client.can_decide() && !client.is_crashed
         };
-        if !state.clients.iter().any(is_sending) && state.now < self.bounds.ticks {
+        if !state.clients.iter().any(is_sending) && state.now < self.ticks() {
             steps.push(Step::Tick);
         }
     }
@@ -211,11 +211,8 @@ impl State {
             return;
         }
         self.left.late -= 1;
-        let late = if fate == Fate::LateRequest {
-            Some(message)
-        } else {
-            self.execute(model, message)
-        };
+        let late =
+            if fate == Fate::LateRequest { Some(message) } else { self.execute(model, message) };
         late.into_iter().for_each(|late| self.keep_late(late));
     }
 
