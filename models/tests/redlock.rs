@@ -4,8 +4,8 @@ use dlock_models::redlock::{Bounds, Redlock, Rule};
 
 fn bounds(line: &str) -> Bounds {
     let v: Vec<u8> = line.split(',').map(|x| x.trim().parse().unwrap()).collect();
-    let [r0, r1, r2, late, crashes, restarts, early_ends] = v.try_into().unwrap();
-    Bounds { rounds: [r0, r1, r2], late, crashes, restarts, early_ends }
+    let [r0, r1, r2, late, crashes, restarts] = v.try_into().unwrap();
+    Bounds { rounds: [r0, r1, r2], late, crashes, restarts }
 }
 
 #[test]

@@ -7,7 +7,7 @@
 
 use super::client::{Client, Phase, Renewal, Reply};
 use super::message::{Client as Id, Content, Message, Round, Token};
-use super::node::Node;
+use super::node::{Late, Node};
 use super::state::{Flaw, State};
 use super::{CLIENTS, NODES, PER_TICK};
 
@@ -25,10 +25,15 @@ pub(super) fn canonical(state: &State) -> Vec<u8> {
     columns.sort_unstable();
     columns.iter().for_each(|column| bytes.extend(column));
     let left = &state.left;
-    let flaw = state.flaw.map_or(0, |flaw| 1 + u8::from(flaw == Flaw::GrantedLate));
+    let flaw = match state.flaw {
+        None => 0,
+        Some(Flaw::SmallToken(_)) => 1,
+        Some(Flaw::Late(Late::Granted)) => 2,
+        Some(Flaw::Late(Late::Restored)) => 3,
+    };
     let now = if state.is_timeless { state.now } else { 0 };
     bytes.extend([now, token(state, state.top), flaw]);
-    bytes.extend([left.late, left.crashes, left.restarts, left.early_ends]);
+    bytes.extend([left.late, left.crashes, left.restarts]);
     bytes
 }
 
@@ -85,19 +90,17 @@ fn of_client(state: &State, id: usize) -> [u8; 7] {
     let client = &state.clients[id];
     let round = round(state, u8::try_from(id).unwrap_or(u8::MAX), client.round);
     if client.is_crashed {
-        return [0, 0, 9, 0, 0, 0, 0];
+        return [0, 0, 9, u8::from(client.has_held), 0, 0, 0];
     }
     let [kind, one, two, three] = match client.phase {
         Phase::Idle => [0; 4],
-        Phase::Asking { since, top, .. } => [1, since, token(state, top), 0],
-        Phase::Writing { since, top, token: mine, .. } => {
-            [2, since, token(state, top), token(state, mine)]
-        }
+        Phase::Asking { since, .. } => [1, since, 0, 0],
+        Phase::Writing { since, token: mine, .. } => [2, since, token(state, mine), 0],
         Phase::Holding { token: mine, proof, renewal } => {
             let renewal = match renewal {
                 Renewal::NotSent => 100,
                 Renewal::Sent { ago, .. } => ago,
-                Renewal::Done => 101,
+                Renewal::Done { .. } => 101,
             };
             [3, token(state, mine), proof, renewal]
         }
@@ -123,6 +126,9 @@ fn known(state: &State, client: &Client, node: usize) -> [u8; 3] {
         Phase::Holding { renewal: Renewal::Sent { renewed, .. }, .. } => {
             [u8::from(renewed[node]), 0, 0]
         }
+        Phase::Holding { renewal: Renewal::Done { renewed }, .. } => {
+            [u8::from(renewed[node]), 0, 0]
+        }
         Phase::Idle | Phase::Holding { .. } => [0; 3],
     }
 }
@@ -133,7 +139,7 @@ fn of_message(state: &State, node: &Node, message: Message) -> [u8; 5] {
             (0, token(state, proposal), u8::from(run == node.run))
         }
         Content::Raise { token: mine, run } => (1, token(state, mine), u8::from(run == node.run)),
-        Content::Renew { token: mine } => (2, token(state, mine), 0),
+        Content::Renew { token: mine, run } => (2, token(state, mine), u8::from(run == node.run)),
         Content::Release { always } => (3, u8::from(always), 0),
         Content::Granted { token: mine } => (4, token(state, mine), 0),
         Content::Refused => (5, 0, 0),

@@ -18,22 +18,20 @@ pub enum Reply {
 pub enum Renewal {
     NotSent,
     Sent { ago: Ticks, renewed: [bool; NODES] },
-    Done,
+    Done { renewed: [bool; NODES] },
 }
 
-/// What a client is doing. `since`: how long ago its round began; `top`: the largest token that counted before that.
+/// What a client is doing. `since`: how long ago its round began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     Idle,
     Asking {
         since: Ticks,
-        top: Token,
         replies: [Reply; NODES],
     },
     /// It stores its token on the nodes that have a smaller one.
     Writing {
         since: Ticks,
-        top: Token,
         token: Token,
         replies: [Reply; NODES],
         stored: [bool; NODES],
@@ -85,11 +83,11 @@ impl Client {
         }
     }
 
-    pub(super) fn begin(&mut self, top: Token, runs: [u8; NODES]) {
+    pub(super) fn begin(&mut self, runs: [u8; NODES]) {
         self.rounds_left -= 1;
         self.round += 1;
         self.greeted = runs;
-        self.phase = Phase::Asking { since: 0, top, replies: [Reply::NotAsked; NODES] };
+        self.phase = Phase::Asking { since: 0, replies: [Reply::NotAsked; NODES] };
     }
 
     pub(super) fn message(&self, me: Id, node: usize, content: Content) -> Message {
@@ -115,7 +113,7 @@ impl Client {
 
     /// Ends the round as won, if it is. What has to be sent then.
     pub(super) fn decide(&mut self, rules: Rules, me: Id) -> Option<Vec<Message>> {
-        let Phase::Asking { since, top, replies } = self.phase else { return None };
+        let Phase::Asking { since, replies } = self.phase else { return None };
         let granted = replies.iter().filter_map(|reply| match reply {
             Reply::Granted(token) => Some(*token),
             _ => None,
@@ -127,7 +125,7 @@ impl Client {
         }
         let token = granted.max()?;
         let stored = replies.map(|reply| reply == Reply::Granted(token));
-        self.phase = Phase::Writing { since, top, token, replies, stored };
+        self.phase = Phase::Writing { since, token, replies, stored };
         let is_behind = |reply: Reply| match reply {
             Reply::Granted(answered) => answered < token,
             Reply::Silent => !rules.keep(Rule::OnlyHeard),
@@ -138,9 +136,9 @@ impl Client {
         Some(behind.map(|node| self.message(me, node, raise(node))).collect())
     }
 
-    /// The token and the largest one before this round, once a majority has stored the token.
-    pub(super) fn count(&mut self, rules: Rules) -> Option<(Token, Token)> {
-        let Phase::Writing { since, top, token, stored, .. } = self.phase else { return None };
+    /// The token, once a majority has stored it.
+    pub(super) fn count(&mut self, rules: Rules) -> Option<Token> {
+        let Phase::Writing { since, token, stored, .. } = self.phase else { return None };
         let has_stored = stored.iter().filter(|stored| **stored).count();
         let needs = if rules.keep(Rule::MajorityOfAll) { majority(NODES) } else { 1 };
         if has_stored < needs && rules.keep(Rule::WriteBack) {
@@ -150,7 +148,7 @@ impl Client {
         let proof = TTL.checked_sub(since).filter(|proof| *proof > 0)?;
         self.phase = Phase::Holding { token, proof, renewal: Renewal::NotSent };
         self.has_held = true;
-        Some((token, top))
+        Some(token)
     }
 
     /// Undoes a round that was not won.
@@ -169,21 +167,32 @@ impl Client {
         undone.map(|(node, content)| self.message(me, node, content)).collect()
     }
 
-    pub(super) fn renew(&mut self, me: Id) -> Vec<Message> {
+    pub(super) fn renew(&mut self, me: Id, runs: [u8; NODES]) -> Vec<Message> {
         let Phase::Holding { token, renewal, .. } = &mut self.phase else { return vec![] };
         *renewal = Renewal::Sent { ago: 0, renewed: [false; NODES] };
         let token = *token;
         self.round += 1;
-        (0..NODES).map(|node| self.message(me, node, Content::Renew { token })).collect()
+        self.greeted = runs;
+        let renew = |node: usize| Content::Renew { token, run: runs[node] };
+        (0..NODES).map(|node| self.message(me, node, renew(node))).collect()
     }
 
     /// The claim is over.
-    pub(super) fn release(&mut self, me: Id) -> Vec<Message> {
+    pub(super) fn release(&mut self, rules: Rules, me: Id) -> Vec<Message> {
+        let is_renewed = match self.phase {
+            Phase::Holding { renewal: Renewal::Sent { renewed, .. }, .. }
+            | Phase::Holding { renewal: Renewal::Done { renewed }, .. }
+                if rules.keep(Rule::TombstoneForRenewal) =>
+            {
+                renewed
+            }
+            _ => [true; NODES],
+        };
         self.phase = Phase::Idle;
         self.rounds_left = 0;
         self.round += 1;
-        let content = Content::Release { always: false };
-        (0..NODES).map(|node| self.message(me, node, content)).collect()
+        let release = |node: usize| Content::Release { always: !is_renewed[node] };
+        (0..NODES).map(|node| self.message(me, node, release(node))).collect()
     }
 
     pub(super) fn hear(&mut self, rules: Rules, message: Message) {
@@ -200,13 +209,16 @@ impl Client {
                 let was_heard = matches!(replies[node], Reply::Granted(_));
                 stored[node] |= was_heard || !rules.keep(Rule::OnlyHeard);
             }
+            (Phase::Holding { renewal: Renewal::Done { renewed }, .. }, Content::Renewed) => {
+                renewed[node] = true;
+            }
             (Phase::Holding { proof, renewal, .. }, Content::Renewed) => {
                 let Renewal::Sent { ago, renewed } = renewal else { return };
                 renewed[node] = true;
                 let has_renewed = renewed.iter().filter(|renewed| **renewed).count();
                 if has_renewed >= majority(NODES) && *proof > 0 {
                     *proof = (*proof).max(TTL - *ago);
-                    *renewal = Renewal::Done;
+                    *renewal = Renewal::Done { renewed: *renewed };
                 }
             }
             _ => {}

@@ -28,6 +28,7 @@ pub enum Content {
     /// Renew, or restore, the lock with this token.
     Renew {
         token: Token,
+        run: u8,
     },
     /// End the lock. `always`: leave a tombstone even if the owner is found.
     Release {

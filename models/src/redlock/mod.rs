@@ -39,15 +39,13 @@ pub struct Bounds {
     pub crashes: u8,
     /// Nodes that restart without their data.
     pub restarts: u8,
-    /// Leases of a node that end before their time, as if its clock had stepped.
-    pub early_ends: u8,
 }
 
 impl Bounds {
     /// So many rounds of each client, and nothing that goes wrong.
     #[must_use]
     pub const fn of(rounds: [u8; CLIENTS]) -> Self {
-        Self { rounds, late: 0, crashes: 0, restarts: 0, early_ends: 0 }
+        Self { rounds, late: 0, crashes: 0, restarts: 0 }
     }
 }
 

@@ -27,9 +27,12 @@ pub struct Node {
     pub released: [Round; CLIENTS],
 }
 
-/// An acquire was granted although its release had been executed before.
+/// A request acquired or restored a lock although its release had been executed before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GrantedLate;
+pub enum Late {
+    Granted,
+    Restored,
+}
 
 impl Node {
     fn may_count(&self, rules: Rules, run: u8) -> bool {
@@ -43,7 +46,7 @@ impl Node {
         rules: Rules,
         request: Message,
         now: Ticks,
-    ) -> Result<Option<Message>, GrantedLate> {
+    ) -> Result<Option<Message>, Late> {
         let answer = match request.content {
             Content::Acquire { proposal, run } => {
                 Some(self.acquire(rules, request, proposal, run, now)?)
@@ -51,8 +54,8 @@ impl Node {
             Content::Raise { token, run } => {
                 self.raise(rules, request, token, run).then_some(Content::Raised)
             }
-            Content::Renew { token } => {
-                self.renew(rules, request, token).then_some(Content::Renewed)
+            Content::Renew { token, run } => {
+                self.renew(rules, request, token, run)?.then_some(Content::Renewed)
             }
             Content::Release { always } => {
                 self.release(rules, request, always);
@@ -71,7 +74,7 @@ impl Node {
         proposal: Token,
         run: u8,
         now: Ticks,
-    ) -> Result<Content, GrantedLate> {
+    ) -> Result<Content, Late> {
         let Message { client, round, .. } = request;
         if !self.may_count(rules, run) {
             return Ok(Content::Refused);
@@ -88,7 +91,7 @@ impl Node {
             return Ok(Content::Refused);
         }
         if self.released[usize::from(client)] >= round {
-            return Err(GrantedLate);
+            return Err(Late::Granted);
         }
         let token = self.next_token(rules, proposal, now);
         self.last = token;
@@ -127,13 +130,21 @@ impl Node {
     }
 
     /// `renew.lua`
-    fn renew(&mut self, rules: Rules, request: Message, token: Token) -> bool {
+    fn renew(
+        &mut self,
+        rules: Rules,
+        request: Message,
+        token: Token,
+        run: u8,
+    ) -> Result<bool, Late> {
         let Message { client, round, .. } = request;
         let gone = self.gone[usize::from(client)];
         match &mut self.lock {
             Some(lock) if lock.owner == client => lock.left = TTL,
-            Some(_) => return false,
-            None if gone >= round && rules.keep(Rule::RenewalHeedsTombstone) => return false,
+            Some(_) => return Ok(false),
+            None if self.run != run && rules.keep(Rule::RunIsNamed) => return Ok(false),
+            None if gone >= round && rules.keep(Rule::RenewalHeedsTombstone) => return Ok(false),
+            None if self.released[usize::from(client)] >= round => return Err(Late::Restored),
             None => {
                 self.last = self.last.max(token);
                 if rules.keep(Rule::RenewalTombstone) {
@@ -142,7 +153,7 @@ impl Node {
                 self.lock = Some(Lock { owner: client, round, token, left: TTL });
             }
         }
-        self.quarantine == 0 || !rules.keep(Rule::QuarantinedRenewal)
+        Ok(self.quarantine == 0 || !rules.keep(Rule::QuarantinedRenewal))
     }
 
     /// `release.lua`

@@ -4,42 +4,48 @@ use stateright::Property;
 
 use super::client::{Phase, Reply};
 use super::message::Content;
+use super::node::Late;
 use super::state::{Flaw, State};
 use super::{Bounds, Redlock};
 
-/// At most one client can prove its hold, as long as leases do not end before their time.
+/// At most one client can prove its hold.
 pub const ONE_PROOF: &str = "no two valid holds";
 /// Holds count with larger and larger tokens.
 pub const TOKENS_GROW: &str = "tokens grow";
 /// A node that has executed a release grants no acquire that comes after it.
 pub const LATE_REFUSED: &str = "a late acquire is refused";
 
+/// A node that has executed a release restores no lock for a renewal that comes after it.
+pub const NOT_RESTORED: &str = "a late renewal restores nothing";
 /// No state was left out because the clock had come to its end.
 pub const NOT_CUT: &str = "no schedule is cut off";
 
 /// The promises, and those situations that can be reached within these bounds.
 pub(super) fn properties(bounds: &Bounds) -> Vec<Property<Redlock>> {
-    let mut all = promises(bounds);
+    let mut all = promises();
     let situations = situations(bounds).into_iter().filter(|(is_possible, ..)| *is_possible);
     all.extend(situations.map(|(_, name, check)| Property::sometimes(name, check)));
     all
 }
 
-fn promises(bounds: &Bounds) -> Vec<Property<Redlock>> {
+fn promises() -> Vec<Property<Redlock>> {
     let mut all = vec![
         Property::always(TOKENS_GROW, |_, state: &State| {
             !matches!(state.flaw, Some(Flaw::SmallToken(_)))
         }),
-        Property::always(LATE_REFUSED, |_, state: &State| state.flaw != Some(Flaw::GrantedLate)),
+        Property::always(LATE_REFUSED, |_, state: &State| {
+            state.flaw != Some(Flaw::Late(Late::Granted))
+        }),
+        Property::always(NOT_RESTORED, |_, state: &State| {
+            state.flaw != Some(Flaw::Late(Late::Restored))
+        }),
     ];
     all.push(Property::always(NOT_CUT, |model: &Redlock, state: &State| {
         state.is_timeless || state.now < model.ticks()
     }));
-    if bounds.early_ends == 0 {
-        all.push(Property::always(ONE_PROOF, |_, state: &State| {
-            state.clients.iter().filter(|client| client.proof() > 0).count() <= 1
-        }));
-    }
+    all.push(Property::always(ONE_PROOF, |_, state: &State| {
+        state.clients.iter().filter(|client| client.proof() > 0).count() <= 1
+    }));
     all
 }
 

@@ -25,7 +25,7 @@ pub enum Rule {
     Quarantine,
     /// A renewal on a node that must not count is no vote.
     QuarantinedRenewal,
-    /// An acquire and a raise name the run of the server that was greeted.
+    /// A request names the run of the server that was greeted, and acquires or restores nothing on another one.
     RunIsNamed,
     /// A release leaves a tombstone where it does not find its owner.
     Tombstone,
@@ -37,11 +37,13 @@ pub enum Rule {
     ReleaseComparesRound,
     /// A renewal does not restore a lock that its owner has released.
     RenewalHeedsTombstone,
+    /// A release leaves a tombstone on nodes that have not answered the renewal before it, also if it finds its owner.
+    TombstoneForRenewal,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::MajorityOfAll,
         Self::ProofFromSending,
         Self::WriteBack,
@@ -59,6 +61,7 @@ impl Rule {
         Self::RenewalTombstone,
         Self::ReleaseComparesRound,
         Self::RenewalHeedsTombstone,
+        Self::TombstoneForRenewal,
     ];
 }
 

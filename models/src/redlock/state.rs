@@ -6,7 +6,7 @@ use std::hash::{Hash, Hasher};
 use super::canonical::canonical;
 use super::client::Client;
 use super::message::{Content, Message, Ticks, Token};
-use super::node::Node;
+use super::node::{Late, Node};
 use super::{Bounds, CLIENTS, NODES, SKEWS};
 
 /// What should not have happened.
@@ -14,8 +14,8 @@ use super::{Bounds, CLIENTS, NODES, SKEWS};
 pub enum Flaw {
     /// A hold counts whose token is not larger than that of an earlier one.
     SmallToken(Token),
-    /// A node granted an acquire after it had executed the release.
-    GrantedLate,
+    /// A node granted an acquire, or restored a lock, after it had executed the release.
+    Late(Late),
 }
 
 /// A state.

@@ -6,7 +6,7 @@ use stateright::{Model, Property};
 
 use super::client::{Client, Phase, Renewal, Reply};
 use super::message::{Client as Id, Fate, Message};
-use super::node::{GrantedLate, Node};
+use super::node::Node;
 use super::properties::properties;
 use super::rule::Rule;
 use super::state::{Flaw, State};
@@ -30,7 +30,6 @@ pub enum Step {
     Release(Id, Fates),
     Crash(Id),
     Restart(usize),
-    EndEarly(usize),
     ArriveLate(Message),
     Tick,
 }
@@ -51,9 +50,6 @@ impl Model for Redlock {
         for node in 0..NODES {
             if state.left.restarts > 0 {
                 steps.push(Step::Restart(node));
-            }
-            if state.left.early_ends > 0 && state.nodes[node].lock.is_some() {
-                steps.push(Step::EndEarly(node));
             }
         }
         steps.extend(state.late.iter().copied().map(Step::ArriveLate));
@@ -142,8 +138,8 @@ impl State {
     fn take(&mut self, model: Redlock, step: Step) {
         match step {
             Step::Begin(id) => {
-                let (top, runs) = (self.top, self.runs());
-                self.clients[usize::from(id)].begin(top, runs);
+                let runs = self.runs();
+                self.clients[usize::from(id)].begin(runs);
             }
             Step::Ask(id, node, fate) => {
                 let message = self.clients[usize::from(id)].ask(id, node, self.now);
@@ -155,11 +151,12 @@ impl State {
                 self.send_all(model, sent, fates);
             }
             Step::Renew(id, fates) => {
-                let sent = self.clients[usize::from(id)].renew(id);
+                let runs = self.runs();
+                let sent = self.clients[usize::from(id)].renew(id, runs);
                 self.send_all(model, sent, fates);
             }
             Step::Release(id, fates) => {
-                let sent = self.clients[usize::from(id)].release(id);
+                let sent = self.clients[usize::from(id)].release(model.rules, id);
                 self.send_all(model, sent, fates);
             }
             Step::Crash(id) => {
@@ -170,10 +167,6 @@ impl State {
             Step::Restart(node) => {
                 self.left.restarts -= 1;
                 self.nodes[node].restart();
-            }
-            Step::EndEarly(node) => {
-                self.left.early_ends -= 1;
-                self.nodes[node].lock = None;
             }
             Step::ArriveLate(message) => {
                 let at = self.late.iter().position(|other| *other == message);
@@ -220,8 +213,8 @@ impl State {
         let node = &mut self.nodes[usize::from(request.node)];
         match node.execute(model.rules, request, self.now) {
             Ok(answer) => answer,
-            Err(GrantedLate) => {
-                self.flaw = Some(Flaw::GrantedLate);
+            Err(late) => {
+                self.flaw = Some(Flaw::Late(late));
                 None
             }
         }
@@ -240,13 +233,11 @@ impl State {
         }
     }
 
-    /// Notes a hold that has come to count. If leases may end early, what counted while it was won may come before or
-    /// after it.
+    /// Notes a hold that has come to count.
     fn count(&mut self, model: Redlock, id: Id) {
         let counted = self.clients[usize::from(id)].count(model.rules);
-        let Some((token, top)) = counted else { return };
-        let smaller_ones = if model.bounds.early_ends > 0 { top } else { self.top };
-        if token <= smaller_ones {
+        let Some(token) = counted else { return };
+        if token <= self.top {
             self.flaw = Some(Flaw::SmallToken(token));
         }
         self.top = self.top.max(token);
@@ -264,7 +255,6 @@ impl fmt::Display for Step {
             Self::Release(id, fates) => write!(f, "C{id} releases {fates:?}"),
             Self::Crash(id) => write!(f, "C{id} crashes"),
             Self::Restart(node) => write!(f, "N{node} restarts, without its data"),
-            Self::EndEarly(node) => write!(f, "the lock on N{node} ends before its time"),
             Self::ArriveLate(message) => write!(f, "late: {message}"),
             Self::Tick => write!(f, "-- a tick"),
         }
