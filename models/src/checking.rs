@@ -94,7 +94,9 @@ where
     };
     for property in model.properties() {
         match (&property.expectation, discoveries.get(property.name)) {
-            (Expectation::Sometimes, None) => explored.unreached.push(property.name),
+            (Expectation::Sometimes, None) if is_exhaustive => {
+                explored.unreached.push(property.name)
+            }
             (Expectation::Always, Some(path)) => {
                 explored.broken.push(counterexample(property.name, path.clone().into_vec()));
             }
