@@ -195,3 +195,13 @@ fn with_a_token_that_was_given_back_a_loss_goes_unnoticed() {
 fn without_a_leave_in_the_release_a_position_stays() {
     breaks(Rule::ReleaseIsALeave, Bounds { late: 1, ..ONE_TWICE }, NO_GHOST_POSITION);
 }
+
+#[test]
+fn without_the_leave_of_a_direct_grant_it_stays() {
+    breaks(Rule::LeaveEndsDirectGrant, Bounds { late: 1, cancels: 1, ..ONE_EACH }, NO_GHOST_HOLD);
+}
+
+#[test]
+fn without_the_release_of_a_grant_that_is_being_renewed_it_stays() {
+    breaks(Rule::RenewingIsReleased, Bounds { late: 2, cancels: 1, ..ONE_EACH }, NO_GHOST_HOLD);
+}

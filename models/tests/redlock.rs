@@ -48,7 +48,7 @@ fn a_node_that_forgets() {
 
 #[test]
 fn three_clients_with_a_crash() {
-    holds(Bounds { late: 1, crashes: 1, ..THREE });
+    holds(Bounds { crashes: 1, ..THREE });
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn with_validity_from_the_receipt_two_hold() {
 
 #[test]
 fn without_the_write_back_a_token_is_smaller() {
-    breaks(Rule::WriteBack, Bounds { late: 2, ..THREE }, TOKENS_GROW);
+    breaks(Rule::WriteBack, Bounds { late: 1, ..THREE }, TOKENS_GROW);
 }
 
 #[test]

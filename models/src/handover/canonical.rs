@@ -11,15 +11,25 @@ use super::process::{Phase, Process, Renewal};
 use super::server::{Ended, Note};
 use super::state::{Flaw, State};
 
-/// The bytes.
+/// The bytes. Of processes that look alike from outside, each order is tried.
 pub(super) fn canonical(state: &State) -> Vec<u8> {
-    let mut view = View::new(state);
-    view.processes();
-    view.server();
-    view.messages(&state.prompt, true);
-    view.messages(&state.late, false);
-    view.rest();
-    view.bytes
+    let base = bases(state);
+    let keys: [_; PROCESSES] = std::array::from_fn(|at| key(state, at, base[at]));
+    let is_sorted = |order: &[Id; PROCESSES]| order.is_sorted_by_key(|id| keys[usize::from(*id)]);
+    let orders = ORDERS.into_iter().filter(is_sorted);
+    orders.map(|order| View::new(state, order, base).bytes()).min().unwrap_or_default()
+}
+
+/// Every order of the processes.
+const ORDERS: [[Id; PROCESSES]; 6] =
+    [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
+
+/// For each process the smallest number in use.
+fn bases(state: &State) -> [Number; PROCESSES] {
+    let base = |(id, process): (Id, &Process)| numbers(state, id).min().unwrap_or(process.next);
+    let mut bases = [0; PROCESSES];
+    bases.iter_mut().zip(state.numbered().map(base)).for_each(|(to, base)| *to = base);
+    bases
 }
 
 /// One way to number processes, signs and tokens.
@@ -35,14 +45,17 @@ struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    fn new(state: &'a State) -> Self {
-        let mut base = [0; PROCESSES];
-        for (id, process) in state.numbered() {
-            base[usize::from(id)] = numbers(state, id).min().unwrap_or(process.next);
-        }
-        let mut order = [0, 1, 2];
-        order.sort_by_key(|id| key(state, *id, base[usize::from(*id)]));
+    fn new(state: &'a State, order: [Id; PROCESSES], base: [Number; PROCESSES]) -> Self {
         Self { state, order, base, tokens: tokens(state), bytes: Vec::with_capacity(128) }
+    }
+
+    fn bytes(mut self) -> Vec<u8> {
+        self.processes();
+        self.server();
+        self.messages(&self.state.prompt, true);
+        self.messages(&self.state.late, false);
+        self.rest();
+        self.bytes
     }
 
     fn name(&self, id: Id) -> u8 {
@@ -189,13 +202,13 @@ fn own(process: &Process, base: Number, token: impl Fn(Token) -> u8) -> [u8; 6] 
     [process.waits | flags << 4, kind, one, two, three, process.next - base]
 }
 
-/// What processes are sorted by. Those with the same key may come in either order.
-fn key(state: &State, id: Id, base: Number) -> ([u8; 6], usize, bool, usize) {
-    let is_of = |process| process == id;
+/// What processes are sorted by.
+fn key(state: &State, at: usize, base: Number) -> ([u8; 6], usize, bool, usize) {
+    let is_of = |process: Id| usize::from(process) == at;
     let position = state.server.queue.iter().position(|position| is_of(position.process));
     let is_owner = state.server.lease.is_some_and(|lease| is_of(lease.owner));
-    let process = &state.processes[usize::from(id)];
-    (own(process, base, |_| 0), position.unwrap_or(PROCESSES), is_owner, state.late_of(id))
+    let sent = messages(state).filter(|message| is_of(message.process())).count();
+    (own(&state.processes[at], base, |_| 0), position.unwrap_or(PROCESSES), is_owner, sent)
 }
 
 fn messages(state: &State) -> impl Iterator<Item = Message> {

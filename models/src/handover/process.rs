@@ -127,9 +127,11 @@ impl Process {
     }
 
     /// A lease whose renewal is under way is released by its token: once renewed, it is not handed on by a leave.
-    pub(super) fn cancel(&mut self, me: Id) -> Sent {
+    pub(super) fn cancel(&mut self, rules: Rules, me: Id) -> Sent {
         let mut sent = vec![Message::Leave { from: me, number: self.next - 1 }];
-        if let Phase::Waiting { confirming: Some((token, _)), .. } = self.phase {
+        if let Phase::Waiting { confirming: Some((token, _)), .. } = self.phase
+            && rules.keep(Rule::RenewingIsReleased)
+        {
             self.spent = self.spent.max(token);
             sent.push(self.release_of(me, token));
         }

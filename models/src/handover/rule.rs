@@ -49,6 +49,10 @@ pub enum Rule {
     RenewComparesToken,
     /// H9: the server tells how an earlier lease ended.
     EndIsRecorded,
+    /// Beyond H2: a wait that is given up while its grant is being renewed releases that grant by its token.
+    RenewingIsReleased,
+    /// Beyond H5: a leave hands on what a direct reply granted, too, until it is renewed.
+    LeaveEndsDirectGrant,
     /// Beyond H8: a token that was given back is not accepted later either.
     GivenBackIsSpent,
     /// Beyond H9: the server tells how the last lease *of each process* ended, not only how the previous one did.
@@ -59,7 +63,7 @@ pub enum Rule {
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 27] = [
         Self::ProofFromEchoedSign,
         Self::ProofFromSending,
         Self::ReplyFromSending,
@@ -82,6 +86,8 @@ impl Rule {
         Self::ReleaseComparesOwner,
         Self::RenewComparesToken,
         Self::EndIsRecorded,
+        Self::RenewingIsReleased,
+        Self::LeaveEndsDirectGrant,
         Self::GivenBackIsSpent,
         Self::EndOfEachProcess,
         Self::ReleaseIsALeave,

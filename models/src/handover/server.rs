@@ -171,7 +171,9 @@ impl Server {
     fn leave(&mut self, rules: Rules, from: Process, number: Number) -> Sent {
         self.is_gone(rules, from, number);
         let is_unwanted = |lease: &Lease| {
-            lease.owner == from && !lease.is_renewed && is_covered(rules, lease.number, number)
+            let is_provisional = lease.is_published || rules.keep(Rule::LeaveEndsDirectGrant);
+            let is_open = is_provisional && !lease.is_renewed;
+            lease.owner == from && is_open && is_covered(rules, lease.number, number)
         };
         if rules.keep(Rule::LeaveHandsOn) && self.lease.as_ref().is_some_and(is_unwanted) {
             return self.hand_over(rules);

@@ -146,11 +146,11 @@ impl State {
                 self.left.restarts -= 1;
                 self.server.restart();
             }
-            _ => self.act(step),
+            _ => self.act(model, step),
         }
     }
 
-    fn act(&mut self, step: Step) {
+    fn act(&mut self, model: Handover, step: Step) {
         let left = &mut self.left;
         let (id, budget) = match step {
             Step::Cancel(id) => (id, Some(&mut left.cancels)),
@@ -170,7 +170,7 @@ impl State {
         let sent = match step {
             Step::Wait(_) => process.wait(id),
             Step::Sign(_) => process.sign(id),
-            Step::Cancel(_) => process.cancel(id),
+            Step::Cancel(_) => process.cancel(model.rules, id),
             Step::Renew(_) => process.renew(id),
             Step::Release(_) => process.release(id),
             Step::Resume(_) => process.resume(id),
