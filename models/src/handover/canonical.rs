@@ -1,7 +1,7 @@
 //! What of a state can make a difference, as bytes: two states with the same bytes have the same future.
 //!
-//! - Processes are alike: they are put in an order that depends on what they do, not on their numbers.
-//! - Numbers and tokens are only compared with each other, so they count from the smallest that is still in use.
+//! - Processes are alike: of all orders of them, the one with the smallest bytes stands for all.
+//! - Numbers and tokens are only compared with each other, so each is replaced by its rank among those in use.
 //! - What nothing can look at any more is left out: signs that no message can echo, notes that refuse nothing that is
 //!   on its way, the end of a lease that nobody will ask about.
 
@@ -11,51 +11,60 @@ use super::process::{Phase, Process, Renewal};
 use super::server::{Ended, Note};
 use super::state::{Flaw, State};
 
-/// The bytes. Of processes that look alike from outside, each order is tried.
+/// The bytes.
 pub(super) fn canonical(state: &State) -> Vec<u8> {
-    let base = bases(state);
-    let keys: [_; PROCESSES] = std::array::from_fn(|at| key(state, at, base[at]));
+    let numbers: [_; PROCESSES] = std::array::from_fn(|at| numbers(state, at));
+    let tokens = tokens(state);
+    let keys: [_; PROCESSES] = std::array::from_fn(|at| key(state, at));
     let is_sorted = |order: &[Id; PROCESSES]| order.is_sorted_by_key(|id| keys[usize::from(*id)]);
     let orders = ORDERS.into_iter().filter(is_sorted);
-    orders.map(|order| View::new(state, order, base).bytes()).min().unwrap_or_default()
+    let view = |order| View { state, order, numbers: &numbers, tokens: &tokens };
+    orders.map(|order| view(order).bytes()).min().unwrap_or_default()
 }
 
 /// Every order of the processes.
 const ORDERS: [[Id; PROCESSES]; 6] =
     [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
 
-/// For each process the smallest number in use.
-fn bases(state: &State) -> [Number; PROCESSES] {
-    let base = |(id, process): (Id, &Process)| numbers(state, id).min().unwrap_or(process.next);
-    let mut bases = [0; PROCESSES];
-    bases.iter_mut().zip(state.numbered().map(base)).for_each(|(to, base)| *to = base);
-    bases
+/// What processes are sorted by before orders are tried: anything that does not depend on their names.
+fn key(state: &State, at: usize) -> (u8, [u8; 6], usize, bool, usize) {
+    let is_of = |process: Id| usize::from(process) == at;
+    let position = state.server.queue.iter().position(|position| is_of(position.process));
+    let is_owner = state.server.lease.is_some_and(|lease| is_of(lease.owner));
+    let sent = messages(state).filter(|message| is_of(message.process())).count();
+    let process = &state.processes[at];
+    let own = own(process, |_| 0, |_| 0);
+    (process.waits, own, position.unwrap_or(PROCESSES), is_owner, sent)
 }
 
-/// One way to number processes, signs and tokens.
+fn rank<T: PartialOrd>(value: T, in_use: &[T]) -> u8 {
+    u8::try_from(in_use.partition_point(|other| *other < value)).unwrap_or(u8::MAX)
+}
+
+/// A state, with the processes in some order.
 struct View<'a> {
     state: &'a State,
-    /// The processes in their new order.
     order: [Id; PROCESSES],
-    /// For each process the smallest number in use.
-    base: [Number; PROCESSES],
-    /// The tokens in use, in order.
-    tokens: Vec<Token>,
-    bytes: Vec<u8>,
+    /// The numbers of each process that something may still compare.
+    numbers: &'a [Vec<Number>; PROCESSES],
+    /// The tokens that something names.
+    tokens: &'a [Token],
 }
 
-impl<'a> View<'a> {
-    fn new(state: &'a State, order: [Id; PROCESSES], base: [Number; PROCESSES]) -> Self {
-        Self { state, order, base, tokens: tokens(state), bytes: Vec::with_capacity(128) }
-    }
-
-    fn bytes(mut self) -> Vec<u8> {
-        self.processes();
-        self.server();
-        self.messages(&self.state.prompt, true);
-        self.messages(&self.state.late, false);
-        self.rest();
-        self.bytes
+impl View<'_> {
+    fn bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(128);
+        self.order.iter().for_each(|id| self.process(*id, &mut bytes));
+        self.server(&mut bytes);
+        let mut late: Vec<_> = self.state.late.iter().map(|it| self.message(*it)).collect();
+        late.sort_unstable();
+        let prompt = self.state.prompt.iter().map(|it| self.message(*it));
+        bytes.extend(prompt.flatten());
+        bytes.push(u8::MAX);
+        bytes.extend(late.into_iter().flatten());
+        bytes.push(u8::MAX);
+        self.rest(&mut bytes);
+        bytes
     }
 
     fn name(&self, id: Id) -> u8 {
@@ -64,99 +73,87 @@ impl<'a> View<'a> {
     }
 
     fn number(&self, id: Id, number: Number) -> u8 {
-        (number + 1).saturating_sub(self.base[usize::from(id)])
+        rank(number, &self.numbers[usize::from(id)])
     }
 
-    /// Tokens that nothing names any more come out as the next larger one that something does.
     fn token(&self, token: Token) -> u8 {
-        let rank = self.tokens.partition_point(|other| *other < token);
-        u8::try_from(rank).unwrap_or(u8::MAX)
+        rank(token, self.tokens)
     }
 
-    fn processes(&mut self) {
-        for id in self.order {
-            let process = &self.state.processes[usize::from(id)];
-            let base = self.base[usize::from(id)];
-            self.bytes.extend(own(process, base, |token| self.token(token)));
-            if process.is_crashed {
-                continue;
-            }
-            let can_echo = process.sent.iter().filter(|(number, _)| *number >= base);
-            self.bytes.extend(can_echo.flat_map(|(number, age)| [*number + 1 - base, *age]));
-            let spent = offered(self.state, id).filter(|token| *token <= process.spent).max();
-            self.bytes.extend([u8::MAX, spent.map_or(0, |token| 1 + self.token(token))]);
+    fn process(&self, id: Id, bytes: &mut Vec<u8>) {
+        let process = &self.state.processes[usize::from(id)];
+        bytes.extend(own(process, |number| self.number(id, number), |token| self.token(token)));
+        if process.is_crashed {
+            return;
         }
+        let age = |number: Option<Number>| {
+            let sign = process.sent.iter().find(|(sent, _)| Some(*sent) == number);
+            sign.map_or(u8::MAX, |(_, age)| *age)
+        };
+        bytes.extend(self.numbers[usize::from(id)].iter().map(|number| age(Some(*number))));
+        let newest = process.sent.last().filter(|_| process.is_waiting());
+        let spent = offered(self.state, id).filter(|token| *token <= process.spent).max();
+        let spent = spent.map_or(0, |token| 1 + self.token(token));
+        bytes.extend([process.waits, age(newest.map(|(number, _)| *number)), spent, u8::MAX]);
     }
 
-    fn server(&mut self) {
+    fn server(&self, bytes: &mut Vec<u8>) {
         let server = &self.state.server;
         if let Some(lease) = server.lease {
-            self.bytes.extend([
-                self.name(lease.owner),
-                self.token(lease.token),
-                lease.left,
-                self.number(lease.owner, lease.number),
-                u8::from(lease.is_published)
-                    | u8::from(lease.is_renewed) << 1
-                    | u8::from(lease.is_to_stale) << 2,
-                lease.unanswered,
-            ]);
+            let is = u8::from(lease.is_published)
+                | u8::from(lease.is_renewed) << 1
+                | u8::from(lease.is_to_stale) << 2;
+            let number = self.number(lease.owner, lease.number);
+            bytes.extend([self.name(lease.owner), self.token(lease.token), lease.left]);
+            bytes.extend([number, is, lease.unanswered]);
         }
-        self.bytes.push(u8::MAX);
+        bytes.push(u8::MAX);
         for position in &server.queue {
-            self.bytes.extend([
-                self.name(position.process),
-                self.number(position.process, position.number),
-                position.age,
-                u8::from(position.is_of_this_run),
-            ]);
+            let number = self.number(position.process, position.number);
+            bytes.extend([self.name(position.process), number, position.age]);
+            bytes.push(u8::from(position.is_of_this_run));
         }
-        self.bytes.push(u8::MAX);
+        bytes.push(u8::MAX);
         for id in self.order {
             let Note { number, left } = note(self.state, id);
-            self.bytes.extend([self.number(id, number) * u8::from(left > 0), left]);
+            bytes.extend([self.number(id, number + 1), left]);
         }
         let ended = server.ended.iter().filter(|ended| can_ask(self.state, ended));
-        let mut ended: Vec<_> = ended
-            .map(|ended| {
-                [self.name(ended.process), self.token(ended.token), u8::from(ended.was_released)]
-            })
-            .collect();
+        let told =
+            |it: &Ended| [self.name(it.process), self.token(it.token), u8::from(it.was_released)];
+        let mut ended: Vec<_> = ended.map(told).collect();
         ended.sort_unstable();
-        self.bytes.extend(ended.into_iter().flatten());
-        self.bytes.push(u8::MAX);
-    }
-
-    fn messages(&mut self, messages: &[Message], in_order: bool) {
-        let mut all: Vec<_> = messages.iter().map(|message| self.message(*message)).collect();
-        if !in_order {
-            all.sort_unstable();
-        }
-        self.bytes.extend(all.into_iter().flatten());
-        self.bytes.push(u8::MAX);
+        bytes.extend(ended.into_iter().flatten());
+        bytes.push(u8::MAX);
     }
 
     fn message(&self, message: Message) -> [u8; 6] {
-        let (kind, one, two) = match message {
-            Message::Enqueue { deadline, .. } => (0, deadline, 0),
-            Message::Sign { .. } => (1, 0, 0),
-            Message::Leave { .. } => (2, 0, 0),
-            Message::Renew { .. } => (3, 0, 0),
-            Message::Release { .. } => (4, 0, 0),
-            Message::Grant { age, lease, .. } => (5, age, lease),
-            Message::Owner { left, .. } => (6, left, 0),
-            Message::Unknown { .. } => (7, 0, 0),
-            Message::Renewed { .. } => (8, 0, 0),
-            Message::Released { .. } => (9, 0, 0),
-            Message::NotHeld { was_released, .. } => (10, u8::from(was_released), 0),
-        };
         let id = message.process();
-        let number = message.number().map_or(0, |number| self.number(id, number));
         let token = message.token().map_or(0, |token| self.token(token));
+        // What a message ends or refuses is what is smaller than the next number.
+        let up_to = |number| self.number(id, number + 1);
+        let at = |number| self.number(id, number);
+        let process = self.state.process(message);
+        let is_newest = |number| u8::from(process.is_waiting() && number + 1 == process.next);
+        let [kind, number, one, two] = match message {
+            Message::Enqueue { deadline, number, .. } => {
+                [0, at(number), deadline, is_newest(number)]
+            }
+            Message::Sign { number, .. } => [1, at(number), is_newest(number), 0],
+            Message::Leave { number, .. } => [2, up_to(number), 0, 0],
+            Message::Renew { .. } => [3, 0, 0, 0],
+            Message::Release { number, .. } => [4, up_to(number), 0, 0],
+            Message::Grant { number, age, lease, .. } => [5, at(number), age, lease],
+            Message::Owner { number, left, .. } => [6, at(number), left, 0],
+            Message::Unknown { number, .. } => [7, is_newest(number), 0, 0],
+            Message::Renewed { .. } => [8, 0, 0, 0],
+            Message::Released { .. } => [9, 0, 0, 0],
+            Message::NotHeld { was_released, .. } => [10, 0, u8::from(was_released), 0],
+        };
         [kind, self.name(id), number, token, one, two]
     }
 
-    fn rest(&mut self) {
+    fn rest(&self, bytes: &mut Vec<u8>) {
         let left = &self.state.left;
         let flaw = match self.state.flaw {
             None => 0,
@@ -166,13 +163,13 @@ impl<'a> View<'a> {
         };
         let can_start = (0..).take(PROCESSES).flat_map(|id| offered(self.state, id));
         let top = can_start.filter(|token| *token <= self.state.top).max();
-        self.bytes.extend([left.late, left.cancels, left.crashes, left.pauses, left.restarts]);
-        self.bytes.extend([self.state.vacant, flaw, top.map_or(0, |top| 1 + self.token(top))]);
+        bytes.extend([left.late, left.cancels, left.crashes, left.pauses, left.restarts]);
+        bytes.extend([self.state.vacant, flaw, top.map_or(0, |top| 1 + self.token(top))]);
     }
 }
 
 /// What a process is, without what others know of it.
-fn own(process: &Process, base: Number, token: impl Fn(Token) -> u8) -> [u8; 6] {
+fn own(process: &Process, number: impl Fn(Number) -> u8, token: impl Fn(Token) -> u8) -> [u8; 6] {
     if process.is_crashed {
         return [u8::MAX; 6];
     }
@@ -181,9 +178,8 @@ fn own(process: &Process, base: Number, token: impl Fn(Token) -> u8) -> [u8; 6] 
     let phase = match process.phase {
         Phase::Idle => [0, 0, 0, 0],
         Phase::Waiting { first, confirming } => {
-            let first = (first + 1).saturating_sub(base).max(1);
             let (of, age) = confirming.map_or((u8::MAX, 0), |(of, age)| (token(of), age));
-            [1, first, of, age]
+            [1, number(first), of, age]
         }
         Phase::Holding { token: mine, proof, renewal } => {
             let renewal = match renewal {
@@ -199,30 +195,32 @@ fn own(process: &Process, base: Number, token: impl Fn(Token) -> u8) -> [u8; 6] 
         }
     };
     let [kind, one, two, three] = phase;
-    [process.waits | flags << 4, kind, one, two, three, process.next - base]
-}
-
-/// What processes are sorted by.
-fn key(state: &State, at: usize, base: Number) -> ([u8; 6], usize, bool, usize) {
-    let is_of = |process: Id| usize::from(process) == at;
-    let position = state.server.queue.iter().position(|position| is_of(position.process));
-    let is_owner = state.server.lease.is_some_and(|lease| is_of(lease.owner));
-    let sent = messages(state).filter(|message| is_of(message.process())).count();
-    (own(&state.processes[at], base, |_| 0), position.unwrap_or(PROCESSES), is_owner, sent)
+    [flags, kind, one, two, three, 0]
 }
 
 fn messages(state: &State) -> impl Iterator<Item = Message> {
     state.prompt.iter().chain(&state.late).copied()
 }
 
-/// The numbers of this process that something may still compare.
-fn numbers(state: &State, id: Id) -> impl Iterator<Item = Number> {
-    let sent = messages(state).filter(move |message| message.process() == id);
-    let positions = state.server.queue.iter().filter(move |position| position.process == id);
-    let lease = state.server.lease.iter().filter(move |lease| lease.owner == id);
-    sent.filter_map(Message::number)
+/// The numbers of this process that something may still compare, in order.
+fn numbers(state: &State, at: usize) -> Vec<Number> {
+    let is_of = |process: Id| usize::from(process) == at;
+    let signs = messages(state).filter_map(|message| match message {
+        Message::Enqueue { number, .. }
+        | Message::Sign { number, .. }
+        | Message::Grant { number, .. }
+        | Message::Owner { number, .. } => Some(number).filter(|_| is_of(message.process())),
+        _ => None,
+    });
+    let positions = state.server.queue.iter().filter(|position| is_of(position.process));
+    let lease = state.server.lease.iter().filter(|lease| is_of(lease.owner));
+    let mut numbers: Vec<_> = signs
         .chain(positions.map(|position| position.number))
         .chain(lease.map(|lease| lease.number))
+        .collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    numbers
 }
 
 /// The note about this process, if it may refuse something.
@@ -257,7 +255,7 @@ fn offered(state: &State, id: Id) -> impl Iterator<Item = Token> {
     lease.map(|lease| lease.token).chain(grants.filter_map(Message::token))
 }
 
-/// The tokens that something names.
+/// The tokens that something names, in order.
 fn tokens(state: &State) -> Vec<Token> {
     let phases = state.processes.iter().filter_map(|process| match process.phase {
         Phase::Holding { token, .. } | Phase::Releasing { token, .. } => Some(token),

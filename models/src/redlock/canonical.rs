@@ -1,7 +1,8 @@
 //! What of a state can make a difference, as bytes: two states with the same bytes have the same future.
 //!
 //! - Nodes are alike: they are sorted by what they store and what the clients know of them.
-//! - Tokens follow the time: they count from a few ticks ago, and the time itself is left out.
+//! - Tokens follow the time: they count from a few ticks ago, older ones by their rank, and the time itself is left
+//!   out.
 //! - What nothing can look at any more is left out: tombstones that refuse nothing that is on its way, the run of a
 //!   server that no request names.
 
@@ -14,6 +15,9 @@ use super::{CLIENTS, NODES, PER_TICK};
 /// How many ticks ago the oldest tokens were drawn that can still make a difference: longer than a lease and its
 /// renewal.
 const OLDEST: Token = 6;
+
+/// More than there can be tokens in use that are older.
+const RANKS: u8 = 32;
 
 /// The bytes.
 pub(super) fn canonical(state: &State) -> Vec<u8> {
@@ -37,12 +41,39 @@ pub(super) fn canonical(state: &State) -> Vec<u8> {
     bytes
 }
 
-/// A token, relative to the time.
+/// A token: of the last few ticks relative to the time, an older one by its rank among those in use.
 fn token(state: &State, token: Token) -> u8 {
     if state.is_timeless {
         return token;
     }
-    (token + OLDEST * PER_TICK).saturating_sub(state.now * PER_TICK)
+    match (token + OLDEST * PER_TICK).checked_sub(state.now * PER_TICK) {
+        Some(recent) => RANKS + recent,
+        None => old_tokens(state, token),
+    }
+}
+
+/// How many tokens that something names are smaller.
+fn old_tokens(state: &State, token: Token) -> u8 {
+    let locks = state.nodes.iter().filter_map(|node| Some(node.lock?.token));
+    let late = state.late.iter().filter_map(|message| match message.content {
+        Content::Raise { token, .. }
+        | Content::Renew { token, .. }
+        | Content::Granted { token } => Some(token),
+        _ => None,
+    });
+    let alive = state.clients.iter().filter(|client| !client.is_crashed);
+    let known = alive.flat_map(|client| client.phase.tokens());
+    let smaller = locks.chain(late).chain(known).filter(|other| *other < token);
+    let mut smaller: Vec<_> = smaller.collect();
+    smaller.sort_unstable();
+    smaller.dedup();
+    u8::try_from(smaller.len()).unwrap_or(u8::MAX)
+}
+
+/// A token that only matters while it is larger than new ones.
+fn recent(state: &State, of: Token) -> u8 {
+    let token = token(state, of);
+    if token < RANKS && !state.is_timeless { 0 } else { token }
 }
 
 /// A node, and what the clients know of it or have under way to it.
@@ -53,7 +84,7 @@ fn column(state: &State, at: usize) -> Vec<u8> {
         let lock_round = round(state, lock.owner, lock.round);
         bytes.extend([1 + lock.owner, lock_round, token(state, lock.token), lock.left]);
     }
-    bytes.extend([u8::MAX, token(state, node.last), node.quarantine]);
+    bytes.extend([u8::MAX, recent(state, node.last), node.quarantine]);
     let mut late: Vec<_> = state.late.iter().filter(|it| usize::from(it.node) == at).collect();
     for (id, client) in (0..).zip(&state.clients) {
         bytes.extend(tombstone(state, node, id, &late));
@@ -136,7 +167,7 @@ fn known(state: &State, client: &Client, node: usize) -> [u8; 3] {
 fn of_message(state: &State, node: &Node, message: Message) -> [u8; 5] {
     let (kind, one, two) = match message.content {
         Content::Acquire { proposal, run } => {
-            (0, token(state, proposal), u8::from(run == node.run))
+            (0, recent(state, proposal), u8::from(run == node.run))
         }
         Content::Raise { token: mine, run } => (1, token(state, mine), u8::from(run == node.run)),
         Content::Renew { token: mine, run } => (2, token(state, mine), u8::from(run == node.run)),

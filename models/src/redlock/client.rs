@@ -43,6 +43,23 @@ pub enum Phase {
     },
 }
 
+impl Phase {
+    /// The tokens that it knows.
+    pub(super) fn tokens(&self) -> impl Iterator<Item = Token> {
+        let (own, replies) = match *self {
+            Self::Idle => (None, None),
+            Self::Asking { replies, .. } => (None, Some(replies)),
+            Self::Writing { token, replies, .. } => (Some(token), Some(replies)),
+            Self::Holding { token, .. } => (Some(token), None),
+        };
+        let granted = replies.into_iter().flatten().filter_map(|reply| match reply {
+            Reply::Granted(token) => Some(token),
+            _ => None,
+        });
+        own.into_iter().chain(granted)
+    }
+}
+
 /// A client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Client {
