@@ -37,18 +37,45 @@ where
     (seen.len(), futures.len())
 }
 
-#[test]
-fn of_the_hand_over() {
-    let bounds = handover::Bounds { late: 1, cancels: 1, ..handover::Bounds::of([1, 1, 0]) };
+fn of_the_hand_over(bounds: handover::Bounds) {
     let (states, merged) = merged(&Handover::new(bounds), |_| true);
     println!("{states} states of the hand-over count as {merged}");
     assert!(merged < states);
 }
 
-#[test]
-fn of_redlock() {
-    let bounds = redlock::Bounds { crashes: 1, ..redlock::Bounds::of([1, 1, 0]) };
-    let (states, merged) = merged(&Redlock::new(bounds), |state| state.now < 10);
+fn of_redlock(bounds: redlock::Bounds) {
+    let (states, merged) = merged(&Redlock::new(bounds), |state| state.now < 14);
     println!("{states} states of Redlock count as {merged}");
     assert!(merged < states);
+}
+
+#[test]
+fn of_a_process_that_waits_twice() {
+    let waits = handover::Bounds::of([2, 1, 0]);
+    of_the_hand_over(handover::Bounds { cancels: 1, pauses: 1, ..waits });
+}
+
+#[test]
+fn of_processes_that_fail() {
+    let waits = handover::Bounds::of([1, 1, 0]);
+    of_the_hand_over(handover::Bounds { late: 1, cancels: 1, crashes: 1, restarts: 1, ..waits });
+}
+
+#[test]
+fn of_clients_that_crash() {
+    of_redlock(redlock::Bounds { crashes: 1, ..redlock::Bounds::of([1, 1, 0]) });
+}
+
+#[test]
+fn of_nodes_that_forget() {
+    of_redlock(redlock::Bounds { restarts: 1, ..redlock::Bounds::of([1, 1, 0]) });
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn of_larger_bounds() {
+    of_redlock(redlock::Bounds { late: 1, ..redlock::Bounds::of([1, 1, 0]) });
+    of_redlock(redlock::Bounds { crashes: 1, ..redlock::Bounds::of([2, 1, 0]) });
+    let waits = handover::Bounds::of([2, 1, 0]);
+    of_the_hand_over(handover::Bounds { late: 1, cancels: 1, ..waits });
 }

@@ -34,7 +34,8 @@ fn key(state: &State, at: usize) -> (u8, [u8; 6], usize, bool, usize) {
     let sent = messages(state).filter(|message| is_of(message.process())).count();
     let process = &state.processes[at];
     let own = own(process, |_| 0, |_| 0);
-    (process.waits, own, position.unwrap_or(PROCESSES), is_owner, sent)
+    let waits = if process.is_crashed { 0 } else { process.waits };
+    (waits, own, position.unwrap_or(PROCESSES), is_owner, sent)
 }
 
 fn rank<T: PartialOrd>(value: T, in_use: &[T]) -> u8 {
@@ -257,7 +258,8 @@ fn offered(state: &State, id: Id) -> impl Iterator<Item = Token> {
 
 /// The tokens that something names, in order.
 fn tokens(state: &State) -> Vec<Token> {
-    let phases = state.processes.iter().filter_map(|process| match process.phase {
+    let alive = state.processes.iter().filter(|process| !process.is_crashed);
+    let phases = alive.filter_map(|process| match process.phase {
         Phase::Holding { token, .. } | Phase::Releasing { token, .. } => Some(token),
         Phase::Waiting { confirming, .. } => confirming.map(|(token, _)| token),
         Phase::Idle => None,

@@ -10,11 +10,7 @@ use super::client::{Client, Phase, Renewal, Reply};
 use super::message::{Client as Id, Content, Message, Round, Token};
 use super::node::{Late, Node};
 use super::state::{Flaw, State};
-use super::{CLIENTS, NODES, PER_TICK};
-
-/// How many ticks ago the oldest tokens were drawn that can still make a difference: longer than a lease and its
-/// renewal.
-const OLDEST: Token = 6;
+use super::{CLIENTS, NODES, OLDEST, PER_TICK};
 
 /// More than there can be tokens in use that are older.
 const RANKS: u8 = 32;

@@ -26,7 +26,11 @@ const QUARANTINE: Ticks = 3;
 /// How far each client's clock is ahead: the second one's within the tolerance, the last one's beyond it.
 const SKEWS: [Ticks; CLIENTS] = [0, 1, 6];
 /// More tokens than can be drawn in a tick.
-const PER_TICK: Token = 8;
+const PER_TICK: Token = 6;
+/// How many ticks ago the oldest tokens were drawn that new ones are compared with: longer than a lease and its renewal.
+const OLDEST: Ticks = 6;
+/// The time at the beginning: no token at all is older than any.
+const BEGINNING: Ticks = OLDEST + 1;
 
 /// What may happen in a schedule, and how often.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +75,6 @@ impl Redlock {
 
     /// How far the clock may go. No state is as late as that, unless tokens have nothing to do with the time.
     const fn ticks(&self) -> Ticks {
-        if self.rules.keep(Rule::TokenIsTime) { 16 } else { QUARANTINE + TTL }
+        if self.rules.keep(Rule::TokenIsTime) { 23 } else { BEGINNING + QUARANTINE + TTL }
     }
 }

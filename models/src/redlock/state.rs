@@ -7,7 +7,7 @@ use super::canonical::canonical;
 use super::client::Client;
 use super::message::{Content, Message, Ticks, Token};
 use super::node::{Late, Node};
-use super::{Bounds, CLIENTS, NODES, SKEWS};
+use super::{BEGINNING, Bounds, CLIENTS, NODES, SKEWS};
 
 /// What should not have happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +42,7 @@ impl State {
             nodes: [Node::default(); NODES],
             clients: std::array::from_fn(client),
             late: vec![],
-            now: 0,
+            now: BEGINNING,
             left: bounds,
             top: 0,
             flaw: None,
