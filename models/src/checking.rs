@@ -54,7 +54,7 @@ impl fmt::Display for Explored {
 ///
 /// # Panics
 /// The checker gave up before it had seen every state.
-pub fn explore<M>(model: M) -> Explored
+pub fn explore<M>(model: &M) -> Explored
 where
     M: Model + Clone + Send + Sync + 'static,
     M::State: Clone + fmt::Display + fmt::Debug + std::hash::Hash + PartialEq + Send + Sync,
@@ -65,7 +65,7 @@ where
 }
 
 /// Explores schedules, shortest first, until this promise is broken.
-pub fn explore_until_broken<M>(model: M, property: &'static str) -> Explored
+pub fn explore_until_broken<M>(model: &M, property: &'static str) -> Explored
 where
     M: Model + Clone + Send + Sync + 'static,
     M::State: Clone + fmt::Display + fmt::Debug + std::hash::Hash + PartialEq + Send + Sync,
@@ -74,7 +74,7 @@ where
     run(model, HasDiscoveries::AllOf([property].into_iter().collect()), false)
 }
 
-fn run<M>(model: M, until: HasDiscoveries, is_exhaustive: bool) -> Explored
+fn run<M>(model: &M, until: HasDiscoveries, is_exhaustive: bool) -> Explored
 where
     M: Model + Clone + Send + Sync + 'static,
     M::State: Clone + fmt::Display + fmt::Debug + std::hash::Hash + PartialEq + Send + Sync,
@@ -95,7 +95,7 @@ where
     for property in model.properties() {
         match (&property.expectation, discoveries.get(property.name)) {
             (Expectation::Sometimes, None) if is_exhaustive => {
-                explored.unreached.push(property.name)
+                explored.unreached.push(property.name);
             }
             (Expectation::Always, Some(path)) => {
                 explored.broken.push(counterexample(property.name, path.clone().into_vec()));

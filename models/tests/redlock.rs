@@ -10,7 +10,7 @@ const THREE: Bounds = Bounds::of([1, 1, 1]);
 
 /// Explores everything within these bounds: no promise is broken, and each situation is reached.
 fn holds(bounds: Bounds) {
-    let explored = explore(Redlock::new(bounds));
+    let explored = explore(&Redlock::new(bounds));
     println!("{bounds:?}: {explored}");
     assert!(explored.broken.is_empty(), "broken within {bounds:?}");
     assert!(explored.unreached.is_empty(), "the bounds are too small: {bounds:?}");
@@ -18,7 +18,7 @@ fn holds(bounds: Bounds) {
 
 /// Without the rule, some schedule breaks this promise.
 fn breaks(rule: Rule, bounds: Bounds, property: &'static str) {
-    let explored = explore_until_broken(Redlock::new(bounds).without(rule), property);
+    let explored = explore_until_broken(&Redlock::new(bounds).without(rule), property);
     println!("without {rule:?}: {explored}");
     let is_broken = explored.broken.iter().any(|broken| broken.property == property);
     assert!(is_broken, "nothing breaks \"{property}\" without {rule:?}");
@@ -26,7 +26,7 @@ fn breaks(rule: Rule, bounds: Bounds, property: &'static str) {
 
 /// Without the rule, nothing is broken all the same: it is for something that the model leaves out.
 fn is_not_needed(rule: Rule, bounds: Bounds) {
-    let explored = explore(Redlock::new(bounds).without(rule));
+    let explored = explore(&Redlock::new(bounds).without(rule));
     println!("without {rule:?}: {explored}");
     assert!(explored.broken.is_empty(), "{rule:?} is needed");
 }

@@ -38,7 +38,7 @@ fn key(state: &State, at: usize) -> (u8, [u8; 6], usize, bool, usize) {
     (waits, own, position.unwrap_or(PROCESSES), is_owner, sent)
 }
 
-fn rank<T: PartialOrd>(value: T, in_use: &[T]) -> u8 {
+fn rank(value: u8, in_use: &[u8]) -> u8 {
     u8::try_from(in_use.partition_point(|other| *other < value)).unwrap_or(u8::MAX)
 }
 
@@ -119,7 +119,7 @@ impl View<'_> {
             let Note { number, left } = note(self.state, id);
             bytes.extend([self.number(id, number + 1), left]);
         }
-        let ended = server.ended.iter().filter(|ended| can_ask(self.state, ended));
+        let ended = server.ended.iter().filter(|ended| can_ask(self.state, **ended));
         let told =
             |it: &Ended| [self.name(it.process), self.token(it.token), u8::from(it.was_released)];
         let mut ended: Vec<_> = ended.map(told).collect();
@@ -235,7 +235,7 @@ fn note(state: &State, id: Id) -> Note {
 }
 
 /// May this process still ask how its lease ended?
-fn can_ask(state: &State, ended: &Ended) -> bool {
+fn can_ask(state: &State, ended: Ended) -> bool {
     let names_it = |message: Message| {
         message.process() == ended.process && message.token() == Some(ended.token)
     };

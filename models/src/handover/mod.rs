@@ -38,15 +38,20 @@ pub struct Bounds {
     pub late: u8,
     /// Waits that are given up.
     pub cancels: u8,
+    /// Processes that die.
     pub crashes: u8,
+    /// Processes that are stopped, and may go on.
     pub pauses: u8,
+    /// Other runs of the server, with its data.
     pub restarts: u8,
 }
 
 /// The model.
 #[derive(Clone, Copy, Debug)]
 pub struct Handover {
+    /// The rules that are kept.
     pub rules: Rules,
+    /// What may happen.
     pub bounds: Bounds,
 }
 

@@ -34,7 +34,7 @@ impl Handover {
 }
 
 /// The promises, and those situations that can be reached within these bounds.
-pub(super) fn properties(bounds: &Bounds) -> Vec<Property<Handover>> {
+pub(super) fn properties(bounds: Bounds) -> Vec<Property<Handover>> {
     let mut all = promises();
     all.extend(always_reached());
     all.extend(if bounds.late > 0 { with_late_messages(bounds) } else { vec![] });
@@ -107,22 +107,22 @@ fn always_reached() -> Vec<Property<Handover>> {
     ])
 }
 
-fn is_late(state: &State, is_it: impl Fn(&Message) -> bool) -> bool {
-    state.late.iter().any(is_it)
+fn is_late(state: &State, is_it: impl Fn(Message) -> bool) -> bool {
+    state.late.iter().any(|message| is_it(*message))
 }
 
 /// Is there a late message about the token of the lease of the moment, or about an earlier one?
-fn late_token(state: &State, is_it: impl Fn(&Message) -> bool, is_current: bool) -> bool {
+fn late_token(state: &State, is_it: impl Fn(Message) -> bool, is_current: bool) -> bool {
     let Some(lease) = state.server.lease else { return false };
     let is_so = |token| if is_current { token == lease.token } else { token < lease.token };
     is_late(state, |message| is_it(message) && message.token().is_some_and(is_so))
 }
 
-const fn is_grant(message: &Message) -> bool {
+const fn is_grant(message: Message) -> bool {
     matches!(message, Message::Grant { .. })
 }
 
-fn with_late_messages(bounds: &Bounds) -> Vec<Property<Handover>> {
+fn with_late_messages(bounds: Bounds) -> Vec<Property<Handover>> {
     let again = bounds.waits[0] > 1;
     let cancels = bounds.cancels > 0;
     reached(vec![
@@ -135,7 +135,7 @@ fn with_late_messages(bounds: &Bounds) -> Vec<Property<Handover>> {
                 let is_older = |from, number| {
                     state.server.queue.iter().any(|it| it.process == from && it.number >= number)
                 };
-                matches!(message, Message::Sign { from, number } if is_older(*from, *number))
+                matches!(message, Message::Sign { from, number } if is_older(from, number))
             })
         }),
         (true, "a grant without proof is renewed before the body", |_, state| {
@@ -151,7 +151,7 @@ fn with_late_messages(bounds: &Bounds) -> Vec<Property<Handover>> {
         (again, "a release is late, and its process owns another lease", |_, state| {
             is_late(state, |message| {
                 matches!(message, Message::Release { from, token, .. }
-                    if state.server.lease.is_some_and(|it| it.owner == *from && it.token > *token))
+                    if state.server.lease.is_some_and(|it| it.owner == from && it.token > token))
             })
         }),
         (again, "an owner has sent the release of its lease, and waits anew", |_, state| {
@@ -164,18 +164,18 @@ fn with_late_messages(bounds: &Bounds) -> Vec<Property<Handover>> {
         (again && cancels, "a leave is late, and its process owns a grant again", |_, state| {
             is_late(state, |message| {
                 matches!(message, Message::Leave { from, number } if state.server.lease
-                    .is_some_and(|it| it.owner == *from && it.number > *number && !it.is_renewed))
+                    .is_some_and(|it| it.owner == from && it.number > number && !it.is_renewed))
             })
         }),
         (cancels, "a grant comes to a process that has given up", |_, state| {
             is_late(state, |message| {
-                is_grant(message) && state.process(*message).phase == Phase::Idle
+                is_grant(message) && state.process(message).phase == Phase::Idle
             })
         }),
     ])
 }
 
-fn with_faults(bounds: &Bounds) -> Vec<Property<Handover>> {
+fn with_faults(bounds: Bounds) -> Vec<Property<Handover>> {
     let three = bounds.waits[2] > 0;
     reached(vec![
         (three, "two processes wait while a third one holds", |_, state| {

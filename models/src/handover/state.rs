@@ -23,7 +23,9 @@ pub enum Flaw {
 /// A state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {
+    /// What the server stores.
     pub server: Server,
+    /// The processes, by number.
     pub processes: [Process; PROCESSES],
     /// Messages that arrive before anything else happens, in this order.
     pub prompt: Vec<Message>,
@@ -35,6 +37,7 @@ pub struct State {
     pub vacant: u8,
     /// The largest token with which a body has started.
     pub top: Token,
+    /// Nothing happens after it.
     pub flaw: Option<Flaw>,
 }
 

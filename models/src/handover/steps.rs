@@ -13,15 +13,25 @@ use super::{Handover, PROCESSES};
 /// A step of a schedule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
+    /// A process begins to wait.
     Wait(Id),
+    /// A waiting process signs.
     Sign(Id),
+    /// A process gives up its wait.
     Cancel(Id),
+    /// A holder renews.
     Renew(Id),
+    /// A body ends, or the release of its lease is sent again.
     Release(Id),
+    /// A process is stopped.
     Pause(Id),
+    /// It goes on.
     Resume(Id),
+    /// A process dies.
     Crash(Id),
+    /// The server restarts, with its data.
     Restart,
+    /// Time passes.
     Tick,
     /// The message that was just sent arrives.
     Arrive(Message),
@@ -74,7 +84,7 @@ impl Model for Handover {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        properties(&self.bounds)
+        properties(self.bounds)
     }
 }
 
@@ -206,7 +216,9 @@ impl State {
     fn arrive(&mut self, model: Handover, message: Message) {
         if message.is_request() {
             let sent = self.server.execute(model.rules, message);
-            sent.iter().for_each(|reply| self.note_release(*reply));
+            for reply in &sent {
+                self.note_release(*reply);
+            }
             self.send(sent);
             return;
         }

@@ -23,7 +23,7 @@ pub(super) fn canonical(state: &State) -> Vec<u8> {
     }
     let mut columns: Vec<_> = (0..NODES).map(|node| column(state, node)).collect();
     columns.sort_unstable();
-    columns.iter().for_each(|column| bytes.extend(column));
+    bytes.extend(columns.into_iter().flatten());
     let left = &state.left;
     let flaw = match state.flaw {
         None => 0,
@@ -150,12 +150,10 @@ fn known(state: &State, client: &Client, node: usize) -> [u8; 3] {
     match &client.phase {
         Phase::Asking { replies, .. } => [reply(replies[node]), 0, u8::from(is_outdated)],
         Phase::Writing { replies, stored, .. } => [reply(replies[node]), u8::from(stored[node]), 0],
-        Phase::Holding { renewal: Renewal::Sent { renewed, .. }, .. } => {
-            [u8::from(renewed[node]), 0, 0]
-        }
-        Phase::Holding { renewal: Renewal::Done { renewed }, .. } => {
-            [u8::from(renewed[node]), 0, 0]
-        }
+        Phase::Holding {
+            renewal: Renewal::Sent { renewed, .. } | Renewal::Done { renewed },
+            ..
+        } => [u8::from(renewed[node]), 0, 0],
         Phase::Idle | Phase::Holding { .. } => [0; 3],
     }
 }

@@ -170,9 +170,8 @@ impl Client {
 
     /// Undoes a round that was not won.
     pub(super) fn retract(&mut self, me: Id) -> Vec<Message> {
-        let replies = match self.phase {
-            Phase::Asking { replies, .. } | Phase::Writing { replies, .. } => replies,
-            _ => return vec![],
+        let (Phase::Asking { replies, .. } | Phase::Writing { replies, .. }) = self.phase else {
+            return vec![];
         };
         self.phase = Phase::Idle;
         let undo = |node: usize| match replies[node] {

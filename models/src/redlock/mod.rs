@@ -56,7 +56,9 @@ impl Bounds {
 /// The model.
 #[derive(Clone, Copy, Debug)]
 pub struct Redlock {
+    /// The rules that are kept.
     pub rules: Rules,
+    /// What may happen.
     pub bounds: Bounds,
 }
 

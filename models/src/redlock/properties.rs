@@ -21,7 +21,7 @@ pub const NOT_RESTORED: &str = "a late renewal restores nothing";
 pub const NOT_CUT: &str = "no schedule is cut off";
 
 /// The promises, and those situations that can be reached within these bounds.
-pub(super) fn properties(bounds: &Bounds) -> Vec<Property<Redlock>> {
+pub(super) fn properties(bounds: Bounds) -> Vec<Property<Redlock>> {
     let mut all = promises();
     let situations = situations(bounds).into_iter().filter(|(is_possible, ..)| *is_possible);
     all.extend(situations.map(|(_, name, check)| Property::sometimes(name, check)));
@@ -59,7 +59,7 @@ fn is_late(state: &State, is_it: impl Fn(&Content) -> bool) -> bool {
     state.late.iter().any(|message| is_it(&message.content))
 }
 
-fn situations(bounds: &Bounds) -> Vec<(bool, &'static str, Check)> {
+fn situations(bounds: Bounds) -> Vec<(bool, &'static str, Check)> {
     let late = bounds.late > 0;
     vec![
         (true, "two clients have held, one after the other", |_, state| have_held(state) > 1),

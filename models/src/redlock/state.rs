@@ -21,15 +21,19 @@ pub enum Flaw {
 /// A state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {
+    /// The nodes, by number.
     pub nodes: [Node; NODES],
+    /// The clients, by number.
     pub clients: [Client; CLIENTS],
     /// Messages that arrive at any time, in any order, or never.
     pub late: Vec<Message>,
+    /// The time.
     pub now: Ticks,
     /// The faults that may still happen.
     pub left: Bounds,
     /// The largest token of a hold that counted.
     pub top: Token,
+    /// Nothing happens after it.
     pub flaw: Option<Flaw>,
     /// Tokens have nothing to do with the time, so that states of different times differ.
     pub is_timeless: bool,

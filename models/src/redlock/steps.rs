@@ -26,11 +26,17 @@ pub enum Step {
     Decide(Id, Fates),
     /// It has waited for long enough, and undoes the round.
     GiveUp(Id, Fates),
+    /// A holder renews.
     Renew(Id, Fates),
+    /// The claim ends, held or lost.
     Release(Id, Fates),
+    /// A client dies.
     Crash(Id),
+    /// A node restarts, without its data.
     Restart(usize),
+    /// A late message arrives.
     ArriveLate(Message),
+    /// Time passes.
     Tick,
 }
 
@@ -70,7 +76,7 @@ impl Model for Redlock {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        properties(&self.bounds)
+        properties(self.bounds)
     }
 }
 
@@ -200,13 +206,17 @@ impl State {
     fn send(&mut self, model: Redlock, message: Message, fate: Fate) {
         if fate == Fate::Prompt {
             let answer = self.execute(model, message);
-            answer.into_iter().for_each(|answer| self.arrive(model, answer));
+            if let Some(answer) = answer {
+                self.arrive(model, answer);
+            }
             return;
         }
         self.left.late -= 1;
         let late =
             if fate == Fate::LateRequest { Some(message) } else { self.execute(model, message) };
-        late.into_iter().for_each(|late| self.keep_late(late));
+        if let Some(late) = late {
+            self.keep_late(late);
+        }
     }
 
     fn execute(&mut self, model: Redlock, request: Message) -> Option<Message> {
@@ -223,7 +233,9 @@ impl State {
     fn arrive(&mut self, model: Redlock, message: Message) {
         if message.is_request() {
             let answer = self.execute(model, message);
-            answer.into_iter().for_each(|answer| self.arrive(model, answer));
+            if let Some(answer) = answer {
+                self.arrive(model, answer);
+            }
             return;
         }
         let client = &mut self.clients[usize::from(message.client)];
