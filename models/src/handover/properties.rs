@@ -154,13 +154,17 @@ fn with_late_messages(bounds: Bounds) -> Vec<Property<Handover>> {
                     if state.server.lease.is_some_and(|it| it.owner == from && it.token > token))
             })
         }),
-        (again, "an owner has sent the release of its lease, and waits anew", |_, state| {
-            let is_owner = state.server.lease.is_some_and(|lease| {
-                let owner = &state.processes[usize::from(lease.owner)];
-                owner.is_waiting() && owner.spent == lease.token
-            });
-            is_owner && late_token(state, |it| matches!(it, Message::Release { .. }), true)
-        }),
+        (
+            again && bounds.late > 1,
+            "an owner has sent the release of its lease, and waits anew",
+            |_, state| {
+                let is_owner = state.server.lease.is_some_and(|lease| {
+                    let owner = &state.processes[usize::from(lease.owner)];
+                    owner.is_waiting() && owner.spent == lease.token
+                });
+                is_owner && late_token(state, |it| matches!(it, Message::Release { .. }), true)
+            },
+        ),
         (again && cancels, "a leave is late, and its process owns a grant again", |_, state| {
             is_late(state, |message| {
                 matches!(message, Message::Leave { from, number } if state.server.lease

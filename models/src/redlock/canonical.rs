@@ -39,13 +39,12 @@ pub(super) fn canonical(state: &State) -> Vec<u8> {
 
 /// A token: of the last few ticks relative to the time, an older one by its rank among those in use.
 fn token(state: &State, token: Token) -> u8 {
-    if state.is_timeless {
-        return token;
-    }
-    match (token + OLDEST * PER_TICK).checked_sub(state.now * PER_TICK) {
-        Some(recent) => RANKS + recent,
-        None => old_tokens(state, token),
-    }
+    let oldest = Token::from(state.now.saturating_sub(OLDEST)) * PER_TICK;
+    let recent = if state.is_timeless { Some(token) } else { token.checked_sub(oldest) };
+    recent.map_or_else(
+        || old_tokens(state, token),
+        |recent| RANKS + u8::try_from(recent).unwrap_or(u8::MAX - RANKS),
+    )
 }
 
 /// How many tokens that something names are smaller.
@@ -69,7 +68,7 @@ fn old_tokens(state: &State, token: Token) -> u8 {
 /// A token that only matters while it is larger than new ones.
 fn recent(state: &State, of: Token) -> u8 {
     let token = token(state, of);
-    if token < RANKS && !state.is_timeless { 0 } else { token }
+    if token < RANKS { 0 } else { token }
 }
 
 /// A node, and what the clients know of it or have under way to it.

@@ -116,7 +116,7 @@ impl Client {
         if let Phase::Asking { replies, .. } = &mut self.phase {
             replies[node] = Reply::Silent;
         }
-        let proposal = (now + self.ahead) * PER_TICK;
+        let proposal = Token::from(now + self.ahead) * PER_TICK;
         self.message(me, node, Content::Acquire { proposal, run: self.greeted[node] })
     }
 

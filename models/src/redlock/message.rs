@@ -7,7 +7,7 @@ pub type Client = u8;
 /// The number of a round of a claim, or of a later request of it.
 pub type Round = u8;
 /// A fencing token.
-pub type Token = u8;
+pub type Token = u16;
 /// A number of ticks.
 pub type Ticks = u8;
 

@@ -77,6 +77,6 @@ impl Redlock {
 
     /// How far the clock may go. No state is as late as that, unless tokens have nothing to do with the time.
     const fn ticks(&self) -> Ticks {
-        if self.rules.keep(Rule::TokenIsTime) { 23 } else { BEGINNING + QUARANTINE + TTL }
+        if self.rules.keep(Rule::TokenIsTime) { 60 } else { BEGINNING + QUARANTINE + TTL }
     }
 }

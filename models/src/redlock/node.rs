@@ -104,8 +104,8 @@ impl Node {
         if !rules.keep(Rule::TokenIsTime) {
             return last;
         }
-        let time = now * PER_TICK;
-        let is_near = proposal.abs_diff(time) <= TOLERANCE * PER_TICK;
+        let time = Token::from(now) * PER_TICK;
+        let is_near = proposal.abs_diff(time) <= Token::from(TOLERANCE) * PER_TICK;
         last.max(if is_near || !rules.keep(Rule::Tolerance) { proposal } else { time })
     }
 
