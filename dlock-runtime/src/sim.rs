@@ -3,7 +3,7 @@
 //! Feature `sim`, for tests.
 
 mod calls;
-mod chance;
+pub(crate) mod chance;
 pub(crate) mod clock;
 mod explore;
 mod faults;

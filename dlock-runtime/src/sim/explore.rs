@@ -162,7 +162,7 @@ impl Explorer {
         };
         let summaries: Vec<Summary> = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..self.threads).map(|_| scope.spawn(|| search.run())).collect();
-            threads.into_iter().map(|thread| thread.join().expect("does not panic")).collect()
+            threads.into_iter().map(joined).collect()
         });
         let mut summary = summaries.iter().fold(Summary::default(), Summary::plus);
         summary.took = began.elapsed();
@@ -277,6 +277,11 @@ impl Summary {
         self.hash = self.hash.wrapping_add(other.hash);
         self
     }
+}
+
+/// What a thread returns. A panic of the explorer itself goes on.
+fn joined<T>(thread: std::thread::ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// The smaller number of the two that are not zero: where nothing ran, there is none.

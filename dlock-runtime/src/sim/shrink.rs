@@ -20,11 +20,14 @@ pub(super) fn shrink(
     let replay = run(Allowed::All, false);
     let diverged = replay.hash != failed.hash || replay.violation != failed.violation;
     let few = fewest(failed.faults.clone(), |these| {
-        is_same(&run(Allowed::Only(these.clone()), false).violation, &failed.violation)
+        is_same(
+            run(Allowed::Only(these.clone()), false).violation.as_deref(),
+            failed.violation.as_deref(),
+        )
     });
     let faults = few.len();
     let mut shown = run(Allowed::Only(few), true);
-    if !is_same(&shown.violation, &failed.violation) {
+    if !is_same(shown.violation.as_deref(), failed.violation.as_deref()) {
         shown = run(Allowed::All, true);
     }
     let message = shown.violation.or_else(|| failed.violation.clone()).unwrap_or_default();
@@ -32,9 +35,9 @@ pub(super) fn shrink(
 }
 
 /// Whether two schedules fail at the same place of the program.
-fn is_same(one: &Option<String>, other: &Option<String>) -> bool {
-    let place = |violation: &Option<String>| {
-        let place = violation.as_deref()?.rsplit_once(PLACE).map(|(_, place)| place.to_owned());
+fn is_same(one: Option<&str>, other: Option<&str>) -> bool {
+    let place = |violation: Option<&str>| {
+        let place = violation?.rsplit_once(PLACE).map(|(_, place)| place.to_owned());
         Some(place.unwrap_or_default())
     };
     one.is_some() && place(one) == place(other)
