@@ -140,17 +140,15 @@ impl QueueClient {
             let _ = self.return_lease(claim).await;
             return Ok(true);
         }
-        let leave = self
-            .ask("leave revoked", claim, |state, claim, visit| state.leave_revoked(claim, visit));
-        let was_revoked = leave.await?;
+        let was_revoked = self.ask("leave revoked", claim, State::leave_revoked).await?;
         let _ = self.end_lease(claim).await;
         Ok(was_revoked)
     }
 
     async fn delete(&self, claim: &Claim, lease: Option<i64>) -> Result<bool, BackendError> {
-        let leave =
-            self.ask("leave", claim, move |state, claim, visit| state.leave(claim, lease, visit));
-        leave.await
+        let act =
+            move |state: &mut State, claim: &Claim, visit: &mut _| state.leave(claim, lease, visit);
+        self.ask("leave", claim, act).await
     }
 
     /// Undoes an acquire that may still be executed.
