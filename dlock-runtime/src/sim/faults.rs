@@ -293,6 +293,13 @@ impl World {
         }
         let process = processes[usize::try_from(one).unwrap_or(0) % processes.len()];
         let host = usize::try_from(other).unwrap_or(0) % self.hosts.len();
+        let is_common = (other >> 32).is_multiple_of(4);
+        if is_common && matches!(kind, Kind::PauseHost | Kind::Partition) {
+            for host in self.group_of(host) {
+                self.apply(kind, process, host, length);
+            }
+            return Ask::Nothing;
+        }
         self.apply(kind, process, host, length)
     }
 
