@@ -28,9 +28,9 @@ mod nearest;
 mod options;
 mod owner;
 mod registry;
-mod site;
 #[cfg(feature = "sim")]
 pub mod sim;
+mod site;
 mod stores;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -130,6 +130,11 @@ fn check_permits(key: &str, holds: &[Seen]) {
                 && one.first < other.last.max(other.first + Duration::from_nanos(1))
         });
         let there: Vec<_> = there.map(ToString::to_string).collect();
-        assert!(there.len() <= limit, "{} holds of {key} at once: {}", there.len(), there.join(", "));
+        assert!(
+            there.len() <= limit,
+            "{} holds of {key} at once: {}",
+            there.len(),
+            there.join(", ")
+        );
     }
 }

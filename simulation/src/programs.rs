@@ -22,7 +22,8 @@ pub async fn on_leases() {
 async fn on_store(store: Store) {
     sim::backend("default", &store);
     let ledger = Ledger::default();
-    let processes: Vec<_> = (0..5 + sim::random(3)).map(|number| start(number, &ledger, &store)).collect();
+    let processes: Vec<_> =
+        (0..5 + sim::random(3)).map(|number| start(number, &ledger, &store)).collect();
     for process in processes {
         // A killed process has no result.
         if let Ok(failed) = process.await {
@@ -56,7 +57,11 @@ async fn run(number: usize, ledger: Ledger, store: Store) -> Option<String> {
     }
     let registry = Registry::current().expect("each process has a registry");
     // A shutdown within a minute fails only if something is stuck: no fault lasts that long.
-    registry.shutdown(Duration::from_secs(100)).await.err().map(|error| format!("p{number}: {error}"))
+    registry
+        .shutdown(Duration::from_secs(100))
+        .await
+        .err()
+        .map(|error| format!("p{number}: {error}"))
 }
 
 async fn calls(who: String, ledger: Ledger, store: &Store) -> Result<(), String> {

@@ -81,7 +81,10 @@ fn a_sleep_of_tokio_in_a_body_takes_its_time() {
             assert!((SECOND..SECOND + LATE).contains(&took), "took {took:?}");
         }
         let took = sim::now() - began;
-        assert!((SECOND * 2..SECOND * 2 + LATE * 2).contains(&took), "one after the other: {took:?}");
+        assert!(
+            (SECOND * 2..SECOND * 2 + LATE * 2).contains(&took),
+            "one after the other: {took:?}"
+        );
     });
 }
 

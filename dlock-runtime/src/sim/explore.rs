@@ -159,8 +159,7 @@ impl Explorer {
             found: Mutex::default(),
         };
         let summaries: Vec<Summary> = std::thread::scope(|scope| {
-            let threads: Vec<_> =
-                (0..self.threads).map(|_| scope.spawn(|| search.run())).collect();
+            let threads: Vec<_> = (0..self.threads).map(|_| scope.spawn(|| search.run())).collect();
             threads.into_iter().map(|thread| thread.join().expect("does not panic")).collect()
         });
         let mut summary = summaries.iter().fold(Summary::default(), Summary::plus);
@@ -215,7 +214,8 @@ impl Search<'_> {
             if ended.violation.is_none() && self.is_checked(seed) {
                 let again = self.run_one(seed);
                 let differs = again.hash != ended.hash || again.violation.is_some();
-                ended.violation = differs.then(|| "two runs of this seed are not the same".to_owned());
+                ended.violation =
+                    differs.then(|| "two runs of this seed are not the same".to_owned());
             }
             if ended.violation.is_some() {
                 self.found(seed, ended);
@@ -293,7 +293,10 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { seed, message, timeline, faults, schedules, diverged } = self;
         writeln!(f, "schedule {seed} fails: {message}\n")?;
-        writeln!(f, "    seconds  (│ runs, █ holds a lock, ┆ is paused; #1, #2, … are fencing tokens)\n")?;
+        writeln!(
+            f,
+            "    seconds  (│ runs, █ holds a lock, ┆ is paused; #1, #2, … are fencing tokens)\n"
+        )?;
         if f.alternate() {
             writeln!(f, "{timeline:#}")?;
         } else {

@@ -155,7 +155,8 @@ impl Faults {
         let late = chance.pick(&[0.0, 0.0, 0.01, 0.1]);
         let latest = Duration::from_millis(chance.pick(&[50, 400, 3_000]));
         let pace = chance.pick(&[None, Some(150), Some(600), Some(600), Some(3_000)]);
-        let of_class = |allowed: bool, kinds: &'static [Kind]| kinds.iter().filter(move |_| allowed);
+        let of_class =
+            |allowed: bool, kinds: &'static [Kind]| kinds.iter().filter(move |_| allowed);
         let kinds = of_class(
             options.pauses,
             &[Kind::PauseProcess, Kind::PauseProcess, Kind::SuspendProcess, Kind::PauseHost],
@@ -329,6 +330,8 @@ impl World {
         };
         self.hosts[host].step(direction * i64::try_from(by).unwrap_or(0));
         let how = if direction > 0 { "forward" } else { "back" };
-        self.note(None, || format!("{name}'s clock is set {how} by {:.1?}", Duration::from_nanos(by)));
+        self.note(None, || {
+            format!("{name}'s clock is set {how} by {:.1?}", Duration::from_nanos(by))
+        });
     }
 }

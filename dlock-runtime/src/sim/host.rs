@@ -1,11 +1,11 @@
 //! Hosts: what processes reach over the network. Each has a clock of its own and an operating system that may fail.
 
+use super::Nanos;
 use super::calls::{Broken, CallId, Request, WatchId};
 use super::instance::{ProcessId, Status};
 use super::local_clock::scaled;
 use super::timeline::Kind;
 use super::world::{self, Event, World};
-use super::Nanos;
 
 pub(super) type HostId = usize;
 
@@ -76,7 +76,14 @@ impl World {
     }
 
     /// A line for a request that was executed.
-    fn note_executed(&mut self, id: HostId, from: ProcessId, call: CallId, what: &str, answer: &str) {
+    fn note_executed(
+        &mut self,
+        id: HostId,
+        from: ProcessId,
+        call: CallId,
+        what: &str,
+        answer: &str,
+    ) {
         let host = &self.hosts[id];
         let kind = if host.is_remote { Kind::Other } else { Kind::Protocol };
         let for_whom = match self.processes[from].status {

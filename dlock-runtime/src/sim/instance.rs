@@ -102,9 +102,8 @@ impl World {
     /// The processes that a fault may hit. The scenario itself is none of them.
     pub(super) fn vulnerable(&self) -> Vec<ProcessId> {
         let each = self.processes.iter().enumerate().skip(1);
-        let alive = each.filter(|(_, process)| {
-            process.status == Status::Running && !process.is_finished()
-        });
+        let alive =
+            each.filter(|(_, process)| process.status == Status::Running && !process.is_finished());
         alive.map(|(id, _)| id).collect()
     }
 
@@ -126,7 +125,9 @@ impl World {
             return;
         }
         let how = if is_suspended { "suspended" } else { "paused" };
-        self.note_as(Kind::Paused, Some(id), || format!("{how} for {:.1?}", Duration::from_nanos(length)));
+        self.note_as(Kind::Paused, Some(id), || {
+            format!("{how} for {:.1?}", Duration::from_nanos(length))
+        });
         let suspended_since = is_suspended.then_some(self.now);
         self.processes[id].status = Status::Paused { suspended_since };
         self.after(length, Event::Resume { process: id });

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::explore::Failure;
 use super::faults::Allowed;
-use super::schedule::{self, PLACE, Ended, Scenario, Settings};
+use super::schedule::{self, Ended, PLACE, Scenario, Settings};
 
 /// How many schedules are run to find out which faults matter.
 const TRIES: usize = 400;

@@ -45,11 +45,7 @@ impl Store {
     }
 
     /// Adds a client of this store to a registry.
-    fn register(
-        &self,
-        builder: crate::RegistryBuilder,
-        name: &str,
-    ) -> crate::RegistryBuilder {
+    fn register(&self, builder: crate::RegistryBuilder, name: &str) -> crate::RegistryBuilder {
         match &self.server {
             Server::Leases(server) => {
                 builder.backend(name, leases::LeasesClient::new(Arc::clone(server)))
@@ -105,9 +101,8 @@ pub(super) fn registry(id: ProcessId) -> Registry {
         world::with(|world| (world.backends.clone(), world.current.replace(id)));
     let default = backends[0].0.clone();
     let builder = Registry::builder().default_backend(default);
-    let builder = backends
-        .iter()
-        .fold(builder, |builder, (name, store)| store.register(builder, name));
+    let builder =
+        backends.iter().fold(builder, |builder, (name, store)| store.register(builder, name));
     let registry = builder.build();
     world::with(|world| world.current = before);
     registry.unwrap_or_else(|error| panic!("{error}"))

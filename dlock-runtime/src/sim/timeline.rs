@@ -22,9 +22,15 @@ pub(super) enum Kind {
     Killed,
     Paused,
     Resumed,
-    Acquires { key: String, token: u64 },
+    Acquires {
+        key: String,
+        token: u64,
+    },
     /// It has released the lock, or lost it.
-    Leaves { key: String, token: u64 },
+    Leaves {
+        key: String,
+        token: u64,
+    },
     /// How a lock works: a message between a process and a store of locks.
     Protocol,
     Other,
@@ -66,7 +72,9 @@ impl Timeline {
                 names.push(name);
             }
         }
-        names.sort_by_key(|name| self.0.iter().position(|note| note.process.as_deref() == Some(*name)));
+        names.sort_by_key(|name| {
+            self.0.iter().position(|note| note.process.as_deref() == Some(*name))
+        });
         names
     }
 

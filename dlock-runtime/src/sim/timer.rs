@@ -60,10 +60,7 @@ pub(crate) async fn timeout_at<F: Future>(
     tokio::time::timeout_at(deadline, future).await
 }
 
-pub(crate) async fn timeout<F: Future>(
-    limit: Duration,
-    future: F,
-) -> Result<F::Output, Elapsed> {
+pub(crate) async fn timeout<F: Future>(limit: Duration, future: F) -> Result<F::Output, Elapsed> {
     let timeout = tokio::time::timeout(limit, future);
     let _note = Instant::now().checked_add(limit).map(Note::of);
     timeout.await

@@ -56,7 +56,8 @@ pub(super) fn digest(value: &impl fmt::Debug) -> u64 {
     impl fmt::Write for Digest {
         fn write_str(&mut self, text: &str) -> fmt::Result {
             // FNV-1a.
-            let mix = |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+            let mix =
+                |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
             self.0 = text.bytes().fold(self.0, mix);
             Ok(())
         }

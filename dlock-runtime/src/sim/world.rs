@@ -12,9 +12,9 @@ use super::calls::{Broken, CallId, Calls, Reply, Request, WatchId};
 use super::chance::Chance;
 use super::faults::Faults;
 use super::host::{Host, HostId};
+use super::instance::{Instance, Looked, ProcessId, Status};
 use super::machine::Machine;
 use super::network::Network;
-use super::instance::{Instance, Looked, ProcessId, Status};
 use super::store::Store;
 use super::timeline::{Kind, Note};
 use super::trace::Trace;
@@ -61,15 +61,41 @@ pub(super) fn uninstall() -> Option<World> {
 
 /// What is going to happen.
 pub(super) enum Event {
-    Request { host: HostId, epoch: u32, from: ProcessId, call: CallId, request: Request },
-    Reply { to: ProcessId, call: CallId, reply: Result<Reply, Broken> },
-    Notice { to: ProcessId, watch: WatchId },
+    Request {
+        host: HostId,
+        epoch: u32,
+        from: ProcessId,
+        call: CallId,
+        request: Request,
+    },
+    Reply {
+        to: ProcessId,
+        call: CallId,
+        reply: Result<Reply, Broken>,
+    },
+    Notice {
+        to: ProcessId,
+        watch: WatchId,
+    },
     /// A timer of the process fires, when the process's own clock shows `local`, unless it was withdrawn.
-    Timer { process: ProcessId, timer: Option<u32>, local: Nanos },
-    Pause { process: ProcessId, length: Nanos },
-    Resume { process: ProcessId },
-    Kill { process: ProcessId },
-    Restart { process: ProcessId },
+    Timer {
+        process: ProcessId,
+        timer: Option<u32>,
+        local: Nanos,
+    },
+    Pause {
+        process: ProcessId,
+        length: Nanos,
+    },
+    Resume {
+        process: ProcessId,
+    },
+    Kill {
+        process: ProcessId,
+    },
+    Restart {
+        process: ProcessId,
+    },
     /// The next fault that the seed has in store.
     Fault,
     /// No more faults.
@@ -188,16 +214,14 @@ impl World {
             process.status == Status::Running
                 && process.machine.as_ref().is_some_and(|machine| machine.is_woken())
         };
-        let mut ready =
-            self.processes.iter().enumerate().filter(|(_, process)| is_ready(process));
+        let mut ready = self.processes.iter().enumerate().filter(|(_, process)| is_ready(process));
         let (first, _) = ready.next()?;
         let others = ready.count();
         if others == 0 {
             return Some(first);
         }
         let choice = self.order.below(others + 1);
-        let mut ready =
-            self.processes.iter().enumerate().filter(|(_, process)| is_ready(process));
+        let mut ready = self.processes.iter().enumerate().filter(|(_, process)| is_ready(process));
         ready.nth(choice).map(|(id, _)| id)
     }
 
@@ -252,7 +276,12 @@ impl World {
     }
 
     /// Schedules a timer again if the process was suspended meanwhile. Returns whether it was.
-    pub(super) fn postpone(&mut self, process: ProcessId, timer: Option<u32>, local: Nanos) -> bool {
+    pub(super) fn postpone(
+        &mut self,
+        process: ProcessId,
+        timer: Option<u32>,
+        local: Nanos,
+    ) -> bool {
         let at = self.processes[process].clock.true_time_of(local);
         let is_early = at > self.now;
         if is_early {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Connection, What, world};
 use crate::backend::{
-    AsyncBackend, Answer, Attempt, Capabilities, Claim, Holder, LockState, Release, Released,
+    Answer, AsyncBackend, Attempt, Capabilities, Claim, Holder, LockState, Release, Released,
     Renewal, SetAttempt, Watch, validity_of,
 };
 use crate::error::BackendError;
@@ -56,7 +56,12 @@ impl Leases {
     }
 
     /// Whether the key was held by anybody, or waited for by another process than this one, at or after a moment.
-    pub(super) fn was_occupied(&self, key: &LockKey, since: Nanos, process: Option<ProcessId>) -> bool {
+    pub(super) fn was_occupied(
+        &self,
+        key: &LockKey,
+        since: Nanos,
+        process: Option<ProcessId>,
+    ) -> bool {
         let state = self.state();
         state.occupied.get(key).is_some_and(|occupied| {
             let mut others =
@@ -139,8 +144,7 @@ impl State {
         let mut records: Vec<Record> = claims.iter().map(take).collect();
         let first = Self::next_token(self.last_token, visit);
         let parts = records.iter_mut().zip(first..);
-        let parts =
-            parts.map(|(entry, next_token)| Part { entry, now: visit.now, next_token });
+        let parts = parts.map(|(entry, next_token)| Part { entry, now: visit.now, next_token });
         let decision = acquire_set(&mut parts.collect::<Vec<_>>(), claims);
         if let SetDecision::Granted(tokens) = &decision {
             self.last_token = tokens.iter().copied().fold(self.last_token, u64::max);
@@ -274,8 +278,7 @@ impl AsyncBackend for LeasesClient {
 
     async fn release(&self, claim: &Claim, release: Release) -> Result<Released, BackendError> {
         let asked = claim.clone();
-        let act =
-            move |state: &mut State, visit: &mut Visit| state.release(&asked, release, visit);
+        let act = move |state: &mut State, visit: &mut Visit| state.release(&asked, release, visit);
         self.ask("release", digest(claim), act).await
     }
 

@@ -31,7 +31,8 @@ type Bank = Remote<[Account; 3]>;
     guard = locks
 )]
 async fn transfer(bank: &Bank, from: usize, to: usize) -> Result<(), Failed> {
-    let token = |at: usize| locks.get(&format!("account:{at}").into()).map(|hold| hold.fencing_token());
+    let token =
+        |at: usize| locks.get(&format!("account:{at}").into()).map(|hold| hold.fencing_token());
     let (Some(one), Some(other)) = (token(from), token(to)) else { return Ok(()) };
     let read = move |accounts: &mut [Account; 3]| {
         Ok::<_, Stale>((accounts[from].fence(one)?, accounts[to].fence(other)?))

@@ -24,9 +24,11 @@ impl Archive {
 #[distributed_lock(key = "invoices", ttl = "1s", wait = "3s", backend = "redis", guard = lock)]
 async fn write(archive: &Remote<Archive>) -> Result<(), Failed> {
     let token = lock.fencing_token();
-    let last = move |archive: &mut Archive| archive.fence(token).map(|numbers| numbers.last().copied());
+    let last =
+        move |archive: &mut Archive| archive.fence(token).map(|numbers| numbers.last().copied());
     let number = archive.call("the last number", last).await??.unwrap_or(0) + 1;
-    let write = move |archive: &mut Archive| archive.fence(token).map(|numbers| numbers.push(number));
+    let write =
+        move |archive: &mut Archive| archive.fence(token).map(|numbers| numbers.push(number));
     archive.call(format!("write invoice {number}"), write).await??;
     Ok(())
 }

@@ -16,6 +16,7 @@ async fn purchase(database: &Database) -> Result<(), Failed> {
 
 pub async fn scenario() {
     let database = shop::open();
-    shop::on_servers(3, &database, |database, _| async move { purchase(&database).await.ok() }).await;
+    shop::on_servers(3, &database, |database, _| async move { purchase(&database).await.ok() })
+        .await;
     shop::check(&database);
 }

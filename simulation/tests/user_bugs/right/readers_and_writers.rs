@@ -49,7 +49,8 @@ async fn write(document: &Remote<Document>, version: u32) -> Result<(), Failed> 
 )]
 async fn read(document: &Remote<Document>) -> Result<(u32, u32), Failed> {
     let token = lock.fencing_token();
-    let (title, _) = document.call("read the title", move |document| document.read(token)).await??;
+    let (title, _) =
+        document.call("read the title", move |document| document.read(token)).await??;
     let (_, text) = document.call("read the text", move |document| document.read(token)).await??;
     Ok((title, text))
 }

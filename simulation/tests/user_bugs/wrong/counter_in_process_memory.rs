@@ -37,6 +37,9 @@ pub async fn scenario() {
     .await;
     archive.peek(|numbers| {
         numbers.sort_unstable();
-        assert!(numbers.is_sorted_by(|one, next| one < next), "numbers are used twice: {numbers:?}");
+        assert!(
+            numbers.is_sorted_by(|one, next| one < next),
+            "numbers are used twice: {numbers:?}"
+        );
     });
 }

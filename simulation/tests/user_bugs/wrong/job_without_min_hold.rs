@@ -8,7 +8,11 @@ use dlock_runtime::sim::{self, Remote};
 use crate::user_bugs::shop::{self, Failed};
 
 #[distributed_lock(
-    key = "newsletter", ttl = "10s", wait = "0s", on_busy = "skip", backend = "redis"
+    key = "newsletter",
+    ttl = "10s",
+    wait = "0s",
+    on_busy = "skip",
+    backend = "redis"
 )]
 async fn newsletter(mails: &Remote<u32>) -> Result<(), Failed> {
     mails.call("send the newsletter", |sent| *sent += 1).await?;

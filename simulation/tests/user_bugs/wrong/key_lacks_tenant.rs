@@ -6,7 +6,11 @@ use dlock_runtime::sim::Remote;
 use crate::user_bugs::shop::{self, Failed};
 
 #[distributed_lock(
-    key = "monthly report", ttl = "1s", wait = "0s", on_busy = "skip", backend = "redis"
+    key = "monthly report",
+    ttl = "1s",
+    wait = "0s",
+    on_busy = "skip",
+    backend = "redis"
 )]
 async fn report(tenant: &'static str, reports: &Remote<Vec<&'static str>>) -> Result<(), Failed> {
     reports.call(format!("store the report of {tenant}"), |reports| reports.push(tenant)).await?;

@@ -13,7 +13,8 @@ async fn purchase(database: &Database, id: u64) -> Result<(), Failed> {
 
 #[distributed_lock(key = "products:<id>", ttl = "1s", wait = "2s", backend = "redis")]
 async fn take_back(database: &Database, id: u64) -> Result<(), Failed> {
-    let (left, sold) = database.call("read the stock", |product| (product.left, product.sold)).await?;
+    let (left, sold) =
+        database.call("read the stock", |product| (product.left, product.sold)).await?;
     if sold > 0 {
         database.call("take one back", move |product| product.take_back(left + 1)).await?;
     }

@@ -13,8 +13,7 @@ async fn purchase(database: &Database, provider: &Provider) -> Result<(), Failed
     let token = lock.fencing_token();
     let left = database.call("read the stock", |product| product.left).await?;
     provider.call("charge 20", |charged| *charged += 20).await?;
-    let write =
-        move |product: &mut Product| product.fence(token).map(|()| product.sell(left - 1));
+    let write = move |product: &mut Product| product.fence(token).map(|()| product.sell(left - 1));
     database.call(format!("write the stock with token {token}"), write).await??;
     Ok(())
 }

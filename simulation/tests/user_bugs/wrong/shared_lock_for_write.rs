@@ -4,9 +4,7 @@ use dlock_runtime::distributed_lock;
 
 use crate::user_bugs::shop::{self, Database, Failed};
 
-#[distributed_lock(
-    key = "product:7", ttl = "1s", wait = "2s", mode = "shared", backend = "redis"
-)]
+#[distributed_lock(key = "product:7", ttl = "1s", wait = "2s", mode = "shared", backend = "redis")]
 async fn purchase(database: &Database) -> Result<(), Failed> {
     let left = database.call("read the stock", |product| product.left).await?;
     database.call("write the stock", move |product| product.sell(left - 1)).await?;
@@ -15,6 +13,7 @@ async fn purchase(database: &Database) -> Result<(), Failed> {
 
 pub async fn scenario() {
     let database = shop::open();
-    shop::on_servers(3, &database, |database, _| async move { purchase(&database).await.ok() }).await;
+    shop::on_servers(3, &database, |database, _| async move { purchase(&database).await.ok() })
+        .await;
     shop::check(&database);
 }

@@ -6,7 +6,11 @@ use dlock_runtime::sim::Remote;
 use crate::user_bugs::shop::{self, Failed};
 
 #[distributed_lock(
-    key = "account:1", ttl = "1s", wait = "100ms", on_busy = "skip", backend = "redis"
+    key = "account:1",
+    ttl = "1s",
+    wait = "100ms",
+    on_busy = "skip",
+    backend = "redis"
 )]
 async fn deposit(account: &Remote<usize>) -> Result<(), Failed> {
     account.call("deposit 1", |balance| *balance += 1).await?;

@@ -20,6 +20,7 @@ async fn take_one(database: &Database, left: u32) -> Result<(), Failed> {
 
 pub async fn scenario() {
     let database = shop::open();
-    shop::on_servers(3, &database, |database, _| async move { purchase(&database).await.ok() }).await;
+    shop::on_servers(3, &database, |database, _| async move { purchase(&database).await.ok() })
+        .await;
     shop::check(&database);
 }

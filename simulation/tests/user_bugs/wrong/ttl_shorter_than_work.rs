@@ -6,9 +6,7 @@ use dlock_runtime::distributed_lock;
 
 use crate::user_bugs::shop::{self, Database, Failed};
 
-#[distributed_lock(
-    key = "product:7", ttl = "300ms", renew = false, wait = "3s", backend = "redis"
-)]
+#[distributed_lock(key = "product:7", ttl = "300ms", renew = false, wait = "3s", backend = "redis")]
 async fn purchase(database: &Database) -> Result<(), Failed> {
     let left = database.call("read the stock", |product| product.left).await?;
     // Prints the label.
