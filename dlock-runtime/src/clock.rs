@@ -105,13 +105,13 @@ impl Moment {
     }
 
     /// How much earlier the other moment was. May be too short, never too long.
-    #[cfg(any(feature = "zookeeper", feature = "etcd"))]
+    #[cfg(any(feature = "zookeeper", feature = "etcd", feature = "sim"))]
     pub(crate) fn since(&self, earlier: &Self) -> Duration {
         self.instant.saturating_duration_since(earlier.instant)
     }
 
     /// A later moment, for tests that step through time.
-    #[cfg(all(test, feature = "zookeeper"))]
+    #[cfg(all(test, any(feature = "zookeeper", feature = "sim")))]
     pub(crate) fn plus(&self, later: Duration) -> Self {
         Self { instant: self.instant + later, boot: self.boot.plus(later) }
     }

@@ -16,9 +16,9 @@ use crate::options::LockOptions;
 
 mod acquire;
 mod deadline;
-mod hold;
+pub(crate) mod hold;
 mod line_up;
-mod local_queue;
+pub(crate) mod local_queue;
 mod nesting;
 mod open_holds;
 mod release;
@@ -30,7 +30,7 @@ pub(crate) mod telemetry;
 mod tests;
 mod waiting;
 mod wanted;
-mod watchdog;
+pub(crate) mod watchdog;
 
 pub(crate) use hold::{Ending, Hold};
 use local_queue::LocalQueues;

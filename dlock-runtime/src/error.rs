@@ -278,7 +278,13 @@ impl BackendError {
     }
 
     /// Declares that an earlier copy of the request may have been executed.
-    #[cfg(any(feature = "redis", feature = "postgres", feature = "mysql", feature = "etcd"))]
+    #[cfg(any(
+        feature = "redis",
+        feature = "postgres",
+        feature = "mysql",
+        feature = "etcd",
+        feature = "sim"
+    ))]
     pub(crate) fn maybe_sent(mut self) -> Self {
         Arc::make_mut(&mut self.0).sent = true;
         self

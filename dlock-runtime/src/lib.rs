@@ -32,6 +32,7 @@ mod registry;
 pub mod sim;
 mod site;
 mod stores;
+mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod timer;

@@ -1,10 +1,13 @@
 //! Annotated functions as a service has them, one for each kind of lock and for each option that changes the protocol.
 
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use dlock_runtime::{LockError, LockGuard, LockSet, distributed_lock, sim};
 
-use crate::ledger::{Kind, Ledger};
+use crate::ledger::{Kind, Ledger, Visit};
 
 /// What a body does.
 #[derive(Clone, Debug)]
@@ -63,6 +66,12 @@ pub async fn skipping(item: usize, work: &Work) -> Result<(), LockError> {
     Ok(())
 }
 
+#[distributed_lock(key = "item:<item>", ttl = "300ms", wait = "0s", guard = lock)]
+pub async fn trying(item: usize, work: &Work) -> Result<(), LockError> {
+    work.run_alone(Kind::Exclusive, lock).await;
+    Ok(())
+}
+
 #[distributed_lock(key = "item:<item>", ttl = "300ms", wait = "3s", fair = true, guard = lock)]
 pub async fn fair(item: usize, work: &Work) -> Result<(), LockError> {
     work.run_alone(Kind::Exclusive, lock).await;
@@ -82,7 +91,7 @@ pub async fn permits(item: usize, work: &Work) -> Result<(), LockError> {
 }
 
 #[distributed_lock(
-    keys = ["item:<from>", "item:<to>"], ttl = "300ms", wait = "2s", guard = locks
+    keys = ["item:<from>", "item:<to>"], ttl = "300ms", wait = "6s", guard = locks
 )]
 pub async fn set(from: usize, to: usize, work: &Work) -> Result<(), LockError> {
     work.run(Kind::Exclusive, of(locks)).await;
@@ -123,17 +132,11 @@ pub async fn nested(item: usize, work: &Work) -> Result<(), LockError> {
     let visit = work.ledger.enter(&work.who, Kind::Exclusive, lock);
     sim::step().await;
     visit.touch();
-    nested_inside(item, work, &visit).await?;
-    visit.touch();
-    Ok(())
+    nested_inside(item, work.clone(), Arc::new(visit)).await
 }
 
 #[distributed_lock(key = "item:<item>", ttl = "200ms")]
-async fn nested_inside(
-    item: usize,
-    work: &Work,
-    visit: &crate::ledger::Visit,
-) -> Result<(), LockError> {
+async fn nested_inside(item: usize, work: Work, visit: Arc<Visit>) -> Result<(), LockError> {
     for _ in 0..work.steps {
         sim::step().await;
         visit.touch();
@@ -141,4 +144,34 @@ async fn nested_inside(
     sim::sleep(work.pause).await;
     visit.touch();
     Ok(())
+}
+
+/// A nested call that is carried out of the body around it, and awaited after that body has ended.
+///
+/// # Errors
+/// [`LockError::Lost`], unless the nested call has ended in the meantime.
+pub async fn escaping(item: usize, work: &Work) -> Result<(), LockError> {
+    let escaped = carried_out(item, work).await?;
+    escaped.await
+}
+
+type Nested = Pin<Box<dyn Future<Output = Result<(), LockError>> + Send>>;
+
+#[distributed_lock(key = "item:<item>", ttl = "200ms", wait = "2s", guard = lock)]
+async fn carried_out(item: usize, work: &Work) -> Result<Nested, LockError> {
+    let visit = Arc::new(work.ledger.enter(&work.who, Kind::Exclusive, lock));
+    let mut nested: Nested = Box::pin(nested_inside(item, work.clone(), visit));
+    // Polled once, so that it has entered.
+    let mut once = Some(());
+    std::future::poll_fn(|cx| match once.take() {
+        Some(()) => {
+            let done = nested.as_mut().poll(cx).is_ready();
+            cx.waker().wake_by_ref();
+            if done { Poll::Ready(true) } else { Poll::Pending }
+        }
+        None => Poll::Ready(false),
+    })
+    .await
+    .then(|| nested = Box::pin(std::future::ready(Ok(()))));
+    Ok(nested)
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dlock_runtime::sim::{self, Process, Store};
-use dlock_runtime::{LockError, Registry};
+use dlock_runtime::{HeldBy, LockError, Registry};
 
 use crate::functions::{self, Work};
 use crate::ledger::Ledger;
@@ -14,21 +14,121 @@ const STEPS: u64 = 220;
 /// How long after the last fault everything must be free again: longer than any ttl, and than any wait in a queue.
 const AFTERMATH: Duration = Duration::from_secs(15);
 
-/// The whole scenario, on a store of leases.
-pub async fn on_leases() {
-    on_store(Store::leases()).await;
+/// What a process may call, the common ones more than once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Function {
+    WithoutRenewal,
+    Skipping,
+    Trying,
+    Fair,
+    Shared,
+    Permits,
+    Set,
+    AtMost,
+    AtLeast,
+    Finishing,
+    Nested,
+    Escaping,
+    Exclusive,
 }
 
-async fn on_store(store: Store) {
+use Function::{
+    AtLeast, AtMost, Escaping, Exclusive, Fair, Finishing, Nested, Permits, Set, Shared, Skipping,
+    Trying, WithoutRenewal,
+};
+
+const EVERY: &[Function] = &[
+    WithoutRenewal,
+    Skipping,
+    Trying,
+    Fair,
+    Shared,
+    Shared,
+    Permits,
+    Set,
+    Set,
+    AtMost,
+    AtLeast,
+    Finishing,
+    Nested,
+    Escaping,
+    Exclusive,
+    Exclusive,
+];
+
+/// Without a `min_hold`.
+const OF_SESSIONS: &[Function] = &[
+    WithoutRenewal,
+    Skipping,
+    Trying,
+    Fair,
+    Shared,
+    Shared,
+    Permits,
+    Set,
+    Set,
+    AtMost,
+    Finishing,
+    Nested,
+    Escaping,
+    Exclusive,
+    Exclusive,
+];
+
+/// One holder at a time, waiters in no order, and no `min_hold`.
+const OF_A_MAJORITY: &[Function] = &[
+    WithoutRenewal,
+    Skipping,
+    Trying,
+    Set,
+    Set,
+    AtMost,
+    Finishing,
+    Nested,
+    Escaping,
+    Exclusive,
+    Exclusive,
+    Exclusive,
+];
+
+/// The whole scenario, on a store of leases.
+pub async fn on_leases() {
+    on_store(Store::leases(), EVERY).await;
+}
+
+/// The whole scenario, on a store that queues its waiters.
+pub async fn on_queue() {
+    on_store(Store::queue(), EVERY).await;
+}
+
+/// The whole scenario, on a store of sessions.
+pub async fn on_sessions() {
+    on_store(Store::session(), OF_SESSIONS).await;
+}
+
+/// The whole scenario, on a majority of three or five nodes.
+pub async fn on_majority() {
+    on_store(Store::majority([3, 5][sim::random(2)]), OF_A_MAJORITY).await;
+}
+
+async fn on_store(store: Store, functions: &'static [Function]) {
     sim::backend("default", &store);
     let ledger = Ledger::default();
+    // With few, everybody waits for everybody. With many, a key that is free must be free.
+    let mix = Mix { functions, items: [1, 2, 4, 12][sim::random(4)] };
     let processes: Vec<_> =
-        (0..5 + sim::random(3)).map(|number| start(number, &ledger, &store)).collect();
+        (0..5 + sim::random(3)).map(|number| start(number, &ledger, &store, mix)).collect();
+    let mut killed = 0;
     for process in processes {
-        // A killed process has no result.
-        if let Ok(failed) = process.await {
-            assert!(failed.is_none(), "{}", failed.unwrap_or_default());
+        match process.await {
+            Ok(failed) => assert!(failed.is_none(), "{}", failed.unwrap_or_default()),
+            Err(_killed) => killed += 1,
         }
+    }
+    if killed == 0 {
+        // Each process has been told that all its requests are undone.
+        let waiters = store.waiters();
+        assert!(waiters.is_empty(), "in the store's queues after every shutdown: {waiters:?}");
     }
     sim::calm();
     sim::sleep(AFTERMATH).await;
@@ -37,17 +137,24 @@ async fn on_store(store: Store) {
     assert!(left.is_empty(), "left behind in the store: {left:?}");
 }
 
-fn start(number: usize, ledger: &Ledger, store: &Store) -> Process<Option<String>> {
+/// What the processes of a schedule call.
+#[derive(Clone, Copy, Debug)]
+struct Mix {
+    functions: &'static [Function],
+    items: usize,
+}
+
+fn start(number: usize, ledger: &Ledger, store: &Store, mix: Mix) -> Process<Option<String>> {
     let (ledger, store) = (ledger.clone(), store.clone());
-    sim::process(format!("p{number}"), move || run(number, ledger, store))
+    sim::process(format!("p{number}"), move || run(number, ledger, store, mix))
 }
 
 /// One process: a few tasks that call functions, then an orderly shutdown.
-async fn run(number: usize, ledger: Ledger, store: Store) -> Option<String> {
+async fn run(number: usize, ledger: Ledger, store: Store, mix: Mix) -> Option<String> {
     let tasks: Vec<_> = (0..=sim::random(2))
         .map(|task| {
             let (who, ledger, store) = (format!("p{number}.{task}"), ledger.clone(), store.clone());
-            tokio::spawn(async move { calls(who, ledger, &store).await })
+            tokio::spawn(async move { calls(who, ledger, &store, mix).await })
         })
         .collect();
     for task in tasks {
@@ -64,7 +171,7 @@ async fn run(number: usize, ledger: Ledger, store: Store) -> Option<String> {
         .map(|error| format!("p{number}: {error}"))
 }
 
-async fn calls(who: String, ledger: Ledger, store: &Store) -> Result<(), String> {
+async fn calls(who: String, ledger: Ledger, store: &Store, mix: Mix) -> Result<(), String> {
     let mut rounds = 0;
     while sim::steps() < STEPS || rounds == 0 {
         rounds += 1;
@@ -74,7 +181,7 @@ async fn calls(who: String, ledger: Ledger, store: &Store) -> Result<(), String>
             steps: sim::random(4),
             pause: Duration::from_millis([0, 0, 20, 350][sim::random(4)]),
         };
-        let called = call(sim::random(14), &work);
+        let called = call(mix.functions[sim::random(mix.functions.len())], mix.items, &work);
         // Some callers give up.
         if sim::random(6) == 0 {
             let patience = Duration::from_millis([1, 30, 400][sim::random(3)]);
@@ -83,7 +190,11 @@ async fn calls(who: String, ledger: Ledger, store: &Store) -> Result<(), String>
             continue;
         }
         let began = sim::now();
-        check_result(&who, called.await, began, store)?;
+        let result = called.await;
+        if let Err(error) = &result {
+            sim::note(format!("{who} is told: {error}"));
+        }
+        check_result(&who, result, began, store)?;
         if sim::random(3) == 0 {
             sim::sleep(Duration::from_millis(sim::random(200) as u64)).await;
         }
@@ -99,21 +210,32 @@ async fn give_up_after(patience: Duration, called: impl Future + Unpin) {
     }
 }
 
-async fn call(choice: usize, work: &Work) -> Result<(), LockError> {
-    let item = sim::random(2);
-    match choice {
-        0 => functions::without_renewal(item, work).await,
-        1 => functions::skipping(item, work).await,
-        2 => functions::fair(item, work).await,
-        3 | 4 => functions::shared(item, work).await,
-        5 => functions::permits(item, work).await,
-        6 | 7 => functions::set(0, 1, work).await,
-        8 => functions::at_most(item, work).await,
-        9 => functions::at_least(item, work).await,
-        10 => functions::finishing(item, work).await,
-        11 => functions::nested(item, work).await,
-        _ => functions::exclusive(item, work).await,
+async fn call(function: Function, items: usize, work: &Work) -> Result<(), LockError> {
+    let item = sim::random(items);
+    let other = (item + 1 + sim::random(items)) % (items + 1);
+    match function {
+        WithoutRenewal => functions::without_renewal(item, work).await,
+        Skipping => functions::skipping(item, work).await,
+        Trying => functions::trying(item, work).await,
+        Fair => functions::fair(item, work).await,
+        Shared => functions::shared(item, work).await,
+        Permits => functions::permits(item, work).await,
+        Set => functions::set(item, other, work).await,
+        AtMost => functions::at_most(item, work).await,
+        AtLeast => functions::at_least(item, work).await,
+        Finishing => functions::finishing(item, work).await,
+        Nested => functions::nested(item, work).await,
+        Escaping => functions::escaping(item, work).await,
+        Exclusive => functions::exclusive(item, work).await,
     }
+}
+
+/// How long ago a task may have learned from the store that a key is busy, if it tells others of its process.
+const HEARSAY: Duration = Duration::from_secs(2);
+
+/// From when on a key must have been occupied for a call to be told that it is busy.
+fn evidence_from(began: Duration, holder: HeldBy) -> Duration {
+    if holder == HeldBy::ThisProcess { began.saturating_sub(HEARSAY) } else { began }
 }
 
 fn check_result(
@@ -123,7 +245,9 @@ fn check_result(
     store: &Store,
 ) -> Result<(), String> {
     match result {
-        Err(LockError::Busy { key, .. }) if !store.was_occupied(key.clone(), began) => {
+        Err(LockError::Busy { key, holder, .. })
+            if !store.was_occupied(key.clone(), evidence_from(began, holder)) =>
+        {
             Err(format!("{who}: {key} is said to be busy, but nobody had it since {began:?}"))
         }
         Ok(())

@@ -79,7 +79,7 @@ struct Acquire<'a, W: Wanted> {
     /// An earlier request may still be executed: it failed without saying whether it was executed, or it was sent
     /// twice.
     in_doubt: bool,
-    /// A claim waits in the store's queue.
+    /// A claim may have a position in the store's queue.
     queued: bool,
 }
 
@@ -245,7 +245,8 @@ impl<'a, W: Wanted> Acquire<'a, W> {
         let (answer, other_permits) = match answer.map(Into::into) {
             Ok(Reply { outcome, in_doubt, other_permits }) => {
                 self.in_doubt |= in_doubt;
-                self.queued = outcome.is_queued();
+                // Of a set, an answer concerns the key that is busy now. Another one may have a queue position since before.
+                self.queued |= outcome.is_queued();
                 (Ok(outcome), other_permits)
             }
             Err(error) => {
@@ -300,6 +301,7 @@ impl<'a, W: Wanted> Acquire<'a, W> {
 
     /// Gives up the present claims and continues with new owners. What the old owners may hold is released.
     fn start_over(&mut self) {
+        self.queued = false;
         let stale = self.claims.replace(self.wanted.claims(&Moment::now()));
         self.in_doubt = false;
         for (claim, request) in stale.into_iter().flatten().zip(self.wanted.requests()) {

@@ -5,12 +5,9 @@ mod extension;
 mod renewal;
 mod terms;
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
-use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 
 use super::local_queue::Turn;
@@ -22,6 +19,8 @@ use super::{Engine, NamedBackend};
 use crate::backend::Claim;
 use crate::clock::{BootTime, Moment};
 use crate::error::{LockError, LostReason};
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::sync::{Mutex, MutexGuard, Notified, Notify};
 use crate::token::FencingToken;
 
 pub(crate) use self::closing::Closing;

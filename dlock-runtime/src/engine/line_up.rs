@@ -1,14 +1,13 @@
 //! Waiting in the local queue of a key: of the tasks of one process, only the front asks the store.
 
-use tokio::sync::oneshot;
-use tokio::time::Instant;
-
 use super::Engine;
 use super::deadline::{Deadline, MIN_ANSWER_TIME, unanswered};
 use super::local_queue::{Joined, Known, Turn};
 use super::request::Request;
 use crate::backend::Mode;
+use crate::clock;
 use crate::error::{HeldBy, LockError};
+use crate::sync::oneshot;
 use crate::timer;
 
 /// The result of lining up.
@@ -64,12 +63,12 @@ async fn behind_until_known(
     mut turn: oneshot::Receiver<Turn>,
 ) -> Result<Option<Turn>, LockError> {
     let index = request.backend.index;
-    let until = Instant::now() + MIN_ANSWER_TIME;
+    let until = clock::instant() + MIN_ANSWER_TIME;
     let began = deadline.began().instant();
     loop {
         let anew = engine.queues.answer_noted(index, &request.key);
         let anew = anew.notified();
-        let now = Instant::now();
+        let now = clock::instant();
         let too_long_ago = now.checked_sub(MIN_ANSWER_TIME).unwrap_or(now);
         let limit = match engine.queues.known(index, &request.key, began, too_long_ago) {
             Known::Busy => return Err(deadline.busy(request, HeldBy::ThisProcess)),

@@ -3,14 +3,14 @@
 
 use std::collections::VecDeque;
 use std::collections::hash_map::Entry::{Occupied, Vacant};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
-use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use crate::clock;
 use crate::error::BackendError;
 use crate::key::{KeyMap, LockKey};
+use crate::sync::{Mutex, MutexGuard, Notify, oneshot};
 
 /// The index of a backend in the registry.
 pub(crate) type BackendIndex = usize;
@@ -62,8 +62,10 @@ struct Waiters {
 struct Heard {
     /// That the key is held, by this task or by another holder, or an error.
     answer: Result<(), BackendError>,
-    /// `None` if nobody was waiting then. Those who wait now have begun later.
+    /// When it was certainly true: a moment before the request was sent. `None` if that is not known.
     at: Option<Instant>,
+    /// The task that got it is still at the front.
+    is_current: bool,
 }
 
 impl Heard {
@@ -155,16 +157,12 @@ impl LocalQueues {
             (_, Some(Asking { since, in_turn: false })) if since <= too_long_ago => {
                 Known::Asked(since)
             }
-            // The key was held before the waiter began, and may have been free ever since.
-            (Some(heard), Some(Asking { since, in_turn: false }))
-                if heard.answer.is_ok() && !heard.is_since(began) =>
-            {
-                Known::Asked(since)
-            }
-            (Some(Heard { answer: Ok(()), .. }), _) => Known::Busy,
             (Some(Heard { answer: Err(error), .. }), _) => Known::Failed(error.clone()),
-            (None, Some(Asking { since, in_turn: false })) => Known::Asked(since),
-            (None, _) => Known::Nothing,
+            (Some(heard), _) if heard.is_since(began) => Known::Busy,
+            (Some(heard), None) if heard.is_current => Known::Busy,
+            // What was heard is older than the waiter: the key may have been free ever since.
+            (_, Some(Asking { since, in_turn: false })) => Known::Asked(since),
+            (_, _) => Known::Nothing,
         }
     }
 
@@ -197,7 +195,12 @@ impl Queue {
         self.waiters.get_or_insert_default().push()
     }
 
-    fn pop(&mut self) -> Option<oneshot::Sender<Turn>> {
+    /// The next waiter. It has asked nothing yet.
+    fn pass_on(&mut self) -> Option<oneshot::Sender<Turn>> {
+        self.asking = None;
+        if let Some(heard) = &mut self.heard {
+            heard.is_current = false;
+        }
         self.waiters.as_mut()?.line.pop_front()
     }
 }
@@ -225,14 +228,23 @@ impl Turn {
     /// Records the answer of the store, and notifies the waiters.
     pub(crate) fn note_answer(&self, answer: Result<(), BackendError>) {
         let notify = self.note(|queue| {
-            queue.asking = None;
-            let at = queue.waiters.is_some().then(clock::instant);
-            queue.heard = Some(Heard { answer, at });
+            let at = queue.asking.take().map(|asking| asking.since);
+            queue.heard = Some(Heard { answer, at, is_current: true });
             queue.answer_noted.clone()
         });
         if let Some(notify) = notify.flatten() {
             notify.notify_waiters();
         }
+    }
+
+    /// Records that the key was held until now, and is being released.
+    pub(crate) fn note_release(&self) {
+        self.note(|queue| {
+            if let Some(heard) = queue.heard.as_mut().filter(|_| queue.waiters.is_some()) {
+                heard.at = Some(clock::instant());
+                heard.is_current = false;
+            }
+        });
     }
 
     fn note<R>(&self, note: impl FnOnce(&mut Queue) -> R) -> Option<R> {
@@ -247,10 +259,7 @@ impl Drop for Turn {
         loop {
             let mut queues = self.queues.lock();
             let queues_of_backend = queues.of(backend);
-            let next = queues_of_backend.get_mut(&key).and_then(|queue| {
-                queue.asking = None;
-                queue.pop()
-            });
+            let next = queues_of_backend.get_mut(&key).and_then(Queue::pass_on);
             let Some(next) = next else {
                 queues_of_backend.remove(&key);
                 return;

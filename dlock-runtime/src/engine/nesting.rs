@@ -6,7 +6,6 @@
 
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -21,6 +20,7 @@ use crate::clock::Moment;
 use crate::error::{HeldBy, LockError, LostReason};
 use crate::guard::LockGuard;
 use crate::key::LockKey;
+use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::timer;
 
 thread_local! {

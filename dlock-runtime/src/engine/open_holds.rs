@@ -1,40 +1,39 @@
 //! Counts the holds of an engine, so that a shutdown can wait for them.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-
-use tokio::sync::Notify;
+use crate::sync::Notify;
+use crate::sync::atomic::{AtomicUsize, Ordering};
 
 /// The number of holds that have not been released.
 #[derive(Debug, Default)]
 pub(crate) struct OpenHolds {
+    /// With `AWAITED` added once somebody has waited. In one atomic: either the last removal sees that it is awaited, or
+    /// the waiter sees that none is left.
     open: AtomicUsize,
-    is_awaited: AtomicBool,
     none_left: Notify,
 }
 
+const AWAITED: usize = 1 << (usize::BITS - 1);
+
 impl OpenHolds {
     pub(crate) fn add(&self) {
-        self.open.fetch_add(1, Ordering::SeqCst);
+        self.open.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn remove(&self) {
-        let left = self.open.fetch_sub(1, Ordering::SeqCst) - 1;
-        // Either this sees that somebody waits, or the waiter sees that none is left.
-        if left == 0 && self.is_awaited.load(Ordering::SeqCst) {
+        if self.open.fetch_sub(1, Ordering::AcqRel) == AWAITED + 1 {
             self.none_left.notify_waiters();
         }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.open.load(Ordering::SeqCst)
+        self.open.load(Ordering::Acquire) & !AWAITED
     }
 
     /// Resolves when there is none. Cancel safe.
     pub(crate) async fn none_left(&self) {
-        self.is_awaited.store(true, Ordering::SeqCst);
         loop {
             let none_left = self.none_left.notified();
-            if self.len() == 0 {
+            if self.open.fetch_or(AWAITED, Ordering::AcqRel) & !AWAITED == 0 {
                 return;
             }
             none_left.await;

@@ -20,9 +20,13 @@ use crate::timer;
 /// How long a caller waits for its release before it continues in the background.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How much longer than a ttl an abandoned acquire is undone, because a server that was paused may
-/// execute the old acquire when it resumes.
+/// How much longer than a ttl a claim is released whose acquire may still be executed, because a server that was paused
+/// may execute it when it resumes.
 const PAUSED_SERVER_MARGIN: Duration = Duration::from_mins(1);
+
+/// How long a release is repeated on a backend with sessions, where nothing ends by itself while the session lasts: a
+/// session may outlive an outage of any length, and with it whatever was not released.
+const SESSION_OUTAGE: Duration = Duration::from_hours(1);
 
 /// Releases the lease, and waits up to [`RELEASE_TIMEOUT`] for the answer.
 ///
@@ -167,15 +171,22 @@ impl<'a> ReleaseTask<'a> {
         BackendError::transient(format!("backend `{}` {how} a release", self.backend.name))
     }
 
-    /// Retries until the backend answers or `limit` has passed. The returned flag is true if the answer
+    /// How long to retry. A lease ends by itself. A queue position does not, and a late acquire has to be refused
+    /// whenever the store executes it.
+    fn limit(&self) -> Duration {
+        let ttl = self.claim.ttl;
+        match self.how {
+            _ if self.backend.capabilities.session => ttl.max(SESSION_OUTAGE),
+            How::Hold(_) if !self.release().late_acquire => ttl,
+            How::Hold(_) | How::Acquire { .. } => ttl + PAUSED_SERVER_MARGIN,
+        }
+    }
+
+    /// Retries until the backend answers or the [`limit`](Self::limit) has passed. The returned flag is true if the answer
     /// came after a failed attempt. The turn in the local queue is passed on after the first attempt in
     /// any case, because the backend decides who is next.
-    async fn until_answered(
-        &self,
-        limit: Duration,
-        turn: Option<Turn>,
-    ) -> Option<(Released, bool)> {
-        let until = Instant::now() + limit;
+    async fn until_answered(&self, turn: Option<Turn>) -> Option<(Released, bool)> {
+        let began = Instant::now();
         let wait_left = RELEASE_TIMEOUT.min(self.claim.ttl);
         let mut pauses = Backoff::new(Duration::from_millis(20), Duration::from_millis(500));
         let first = self.try_once(self.release(), wait_left).await;
@@ -183,7 +194,8 @@ impl<'a> ReleaseTask<'a> {
         if let Ok(released) = first {
             return Some((released, false));
         }
-        while Instant::now() < until {
+        // A renewal that was in flight may put the claim in doubt meanwhile.
+        while began.elapsed() < self.limit() {
             timer::sleep(pauses.pause()).await;
             if let Ok(released) = self.try_once(self.release(), wait_left).await {
                 return Some((released, true));
@@ -204,7 +216,7 @@ fn spawn(hold: Arc<Hold>, turn: Option<Turn>, tried: bool) {
             if is_renewing {
                 hold.renewal_finished(RELEASE_TIMEOUT / 2).await;
             }
-            let answer = ReleaseTask::of(&hold).until_answered(hold.claim.ttl, turn).await;
+            let answer = ReleaseTask::of(&hold).until_answered(turn).await;
             match answer {
                 Some((Released::NotHeld, repeated)) if !(tried || repeated || ended_before) => {
                     telemetry::lost(hold.labels(), hold.token, hold.age(), LostReason::NotHeld);
@@ -240,7 +252,7 @@ pub(super) fn abandon_later(
         async move {
             let how = How::Acquire { late_acquire };
             let task = ReleaseTask { backend: &backend, claim: &claim, how };
-            let answer = task.until_answered(claim.ttl + PAUSED_SERVER_MARGIN, turn).await;
+            let answer = task.until_answered(turn).await;
             if answer.is_none() {
                 telemetry::abandon_given_up(
                     backend.labels("", &claim.key),

@@ -4,14 +4,12 @@
 mod renewals;
 mod wheel;
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
@@ -19,6 +17,8 @@ use self::renewals::{Batches, renew};
 use self::wheel::Wheel;
 use super::hold::{Hold, InFlight, Step};
 use crate::clock::{self, Moment};
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Mutex, MutexGuard, Notify};
 use crate::timer;
 
 /// Holds that are due within this time of each other are checked together.
@@ -93,6 +93,14 @@ struct Schedule {
 
 impl Watchdog {
     fn start(runtime: &Handle) -> Arc<Self> {
+        let watchdog = Arc::new(Self::new(runtime));
+        let task = runtime.spawn(watchdog.task());
+        watchdog.schedule().task = Some(task.abort_handle());
+        watchdog
+    }
+
+    /// A watchdog whose [`task`](Self::task) has not started.
+    pub(crate) fn new(runtime: &Handle) -> Self {
         let schedule = Schedule {
             due: Wheel::new(clock::instant()),
             armed: None,
@@ -101,15 +109,17 @@ impl Watchdog {
             dead: false,
             running: clock::unless_paused(),
         };
-        let watchdog = Arc::new(Self {
+        Self {
             runtime: runtime.clone(),
             schedule: Mutex::new(schedule),
             wake: Notify::new(),
             dead: AtomicBool::new(false),
-        });
-        let task = runtime.spawn(WatchdogTask(Arc::clone(&watchdog)).run());
-        watchdog.schedule().task = Some(task.abort_handle());
-        watchdog
+        }
+    }
+
+    /// Attends to the holds until it is dropped.
+    pub(crate) fn task(self: &Arc<Self>) -> impl Future<Output = ()> + Send + use<> {
+        WatchdogTask(Arc::clone(self)).run()
     }
 
     fn schedule(&self) -> MutexGuard<'_, Schedule> {

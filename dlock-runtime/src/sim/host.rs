@@ -19,6 +19,8 @@ pub(super) struct Host {
     rate: i64,
     /// How far its clock is ahead, less than nothing after it was set back.
     ahead: i64,
+    /// The least that `ahead` may be.
+    pub(super) furthest_back: i64,
     /// Counts its restarts.
     pub(super) epoch: u32,
     /// Requests that arrive before this moment are executed at it.
@@ -31,6 +33,8 @@ pub(super) struct Host {
 pub(super) struct Visit {
     /// The host's clock, in microseconds.
     pub(super) now: u64,
+    /// Its clock that nobody sets, in microseconds.
+    pub(super) steady: u64,
     /// True time, which no store can read: for the checks of scenarios.
     pub(super) true_time: Nanos,
     pub(super) from: ProcessId,
@@ -48,24 +52,30 @@ impl Host {
         (FIRST + elapsed + self.ahead).unsigned_abs() / 1_000
     }
 
-    /// Sets its clock forward, or back.
-    pub(super) const fn step(&mut self, by: i64) {
-        self.ahead += by;
+    fn steady(&self, now: Nanos) -> u64 {
+        scaled(now, self.rate) / 1_000
+    }
+
+    /// Sets its clock forward, or back, but never further back than its operators allow.
+    pub(super) fn step(&mut self, by: i64) {
+        self.ahead = (self.ahead + by).max(self.furthest_back);
     }
 }
 
 impl World {
     pub(super) fn add_host(&mut self, name: String) -> HostId {
         let rate = self.network.host_rate(self.faults.is_calm());
-        let (paused_until, down_until) = (0, 0);
+        // So that every lease ends in time.
+        let furthest_back = -8_000_000_000;
         self.hosts.push(Host {
             name,
             is_remote: false,
             rate,
             ahead: 0,
+            furthest_back,
             epoch: 0,
-            paused_until,
-            down_until,
+            paused_until: 0,
+            down_until: 0,
         });
         self.hosts.len() - 1
     }
@@ -75,24 +85,36 @@ impl World {
         self.hosts[id].clock(self.now)
     }
 
+    /// The host's clock that nobody sets, in microseconds.
+    pub(super) fn host_steady(&self, id: HostId) -> u64 {
+        self.hosts[id].steady(self.now)
+    }
+
     /// A line for a request that was executed.
     fn note_executed(
         &mut self,
         id: HostId,
         from: ProcessId,
         call: CallId,
-        what: &str,
+        request: &Request,
         answer: &str,
     ) {
         let host = &self.hosts[id];
-        let kind = if host.is_remote { Kind::Other } else { Kind::Protocol };
         let for_whom = match self.processes[from].status {
             Status::Dead => ", for a process that was killed",
             _ if !self.calls.is_awaited(call) => ", for a caller that has given up",
             _ => "",
         };
-        let text = format!("{}: {what} -> {answer}{for_whom}", host.name);
-        self.note_as(kind, Some(from), || text);
+        let (name, what) = (&host.name, &request.what);
+        if host.is_remote {
+            let text = format!("{name}: {what} -> {answer}{for_whom}");
+            self.note_as(Kind::Other, Some(from), || text);
+        } else {
+            // With a part of the owner id, by which requests of one claim are recognised.
+            let owner = request.digest & 0xffff;
+            let text = format!("{name}: {what} {owner:04x} -> {answer}{for_whom}");
+            self.note_as(Kind::Protocol, Some(from), || text);
+        }
     }
 
     /// The host restarts. What it stored on disk is kept; connections and subscriptions are not.
@@ -119,7 +141,8 @@ pub(super) fn arrive(host: HostId, epoch: u32, from: ProcessId, call: CallId, re
             world.at(at, Event::Request { host, epoch, from, call, request });
             return None;
         }
-        Some(Visit { now: at.clock(now), true_time: now, from, epoch, notices: Vec::new() })
+        let (steady, notices) = (at.steady(now), Vec::new());
+        Some(Visit { now: at.clock(now), steady, true_time: now, from, epoch, notices })
     });
     let Some(mut visit) = visit else { return };
     // Outside of the world: the state of a host may be the user's own code.
@@ -127,7 +150,7 @@ pub(super) fn arrive(host: HostId, epoch: u32, from: ProcessId, call: CallId, re
     world::with(|world| {
         world.trace.mix(request.digest ^ reply.digest);
         if world.trace.is_recording() {
-            world.note_executed(host, from, call, &request.what, &reply.text);
+            world.note_executed(host, from, call, &request, &reply.text);
         }
         for (to, watch) in visit.notices {
             world.notify(host, to, watch);

@@ -1,6 +1,10 @@
 //! Simulated stores: a host with the promises of one kind of store, and the client that each process has for it.
 
 mod leases;
+mod majority;
+mod occupancy;
+mod queue;
+mod session;
 
 use std::any::Any;
 use std::fmt;
@@ -11,6 +15,7 @@ use super::calls::{Broken, Call, Reply, Request};
 use super::host::{HostId, Visit};
 use super::instance::ProcessId;
 use super::{nanos, world};
+use crate::backend::Claim;
 use crate::error::BackendError;
 use crate::key::LockKey;
 use crate::registry::Registry;
@@ -31,6 +36,9 @@ pub struct Store {
 #[derive(Clone)]
 enum Server {
     Leases(Arc<leases::Leases>),
+    Majority(Arc<majority::Majority>),
+    Queue(Arc<queue::Queue>),
+    Session(Arc<session::Sessions>),
 }
 
 impl Store {
@@ -44,22 +52,74 @@ impl Store {
         Self { server: Server::Leases(Arc::new(leases::Leases::new())) }
     }
 
+    /// A store that queues waiters itself, as etcd does. It has every kind of lock, and keeps a released key for the rest
+    /// of a `min_hold`.
+    ///
+    /// # Panics
+    /// Outside of a simulation.
+    #[must_use]
+    pub fn queue() -> Self {
+        Self { server: Server::Queue(Arc::new(queue::Queue::new())) }
+    }
+
+    /// A store whose locks last as long as the session of their process, as in ZooKeeper. It has every kind of lock.
+    ///
+    /// # Panics
+    /// Outside of a simulation.
+    #[must_use]
+    pub fn session() -> Self {
+        Self { server: Server::Session(Arc::new(session::Sessions::new())) }
+    }
+
+    /// So many independent nodes, of which a majority grants leases, as in Redlock. It has exclusive locks, without a
+    /// `min_hold`.
+    ///
+    /// Each node is a host of its own, which may restart with its data or without.
+    ///
+    /// # Panics
+    /// Outside of a simulation, or if there are fewer than three nodes.
+    #[must_use]
+    pub fn majority(nodes: usize) -> Self {
+        assert!(nodes >= 3, "a majority that survives the loss of a node needs three");
+        Self { server: Server::Majority(Arc::new(majority::Majority::new(nodes))) }
+    }
+
     /// Adds a client of this store to a registry.
     fn register(&self, builder: crate::RegistryBuilder, name: &str) -> crate::RegistryBuilder {
         match &self.server {
             Server::Leases(server) => {
                 builder.backend(name, leases::LeasesClient::new(Arc::clone(server)))
             }
+            Server::Majority(server) => builder
+                .backend(name, majority::MajorityClient::new(Arc::clone(server)))
+                .default_ttl(majority::MAX_LEASE),
+            Server::Queue(server) => {
+                builder.backend(name, queue::QueueClient::new(Arc::clone(server)))
+            }
+            Server::Session(server) => {
+                builder.backend(name, session::SessionClient::new(Arc::clone(server)))
+            }
         }
     }
 
-    /// Whether anybody held the key, or another process waited for it, at this simulated time or later. If not, a call that
-    /// began then must not be told that the key is busy.
+    /// Whether anybody held the key, or waited for it, at this simulated time or later. If not, a call that began then must
+    /// not be told that the key is busy.
     #[must_use]
     pub fn was_occupied(&self, key: impl Into<LockKey>, since: Duration) -> bool {
-        let process = world::with(|world| world.current);
         match &self.server {
-            Server::Leases(server) => server.was_occupied(&key.into(), nanos(since), process),
+            Server::Leases(server) => server.was_occupied(&key.into(), nanos(since)),
+            Server::Majority(server) => server.was_occupied(&key.into(), nanos(since)),
+            Server::Queue(server) => server.was_occupied(&key.into(), nanos(since)),
+            Server::Session(server) => server.was_occupied(&key.into(), nanos(since)),
+        }
+    }
+
+    /// Who waits in the store's queues, as text: for the checks of scenarios.
+    #[must_use]
+    pub fn waiters(&self) -> Vec<String> {
+        match &self.server {
+            Server::Leases(server) => server.waiters(),
+            Server::Queue(_) | Server::Session(_) | Server::Majority(_) => Vec::new(),
         }
     }
 
@@ -70,6 +130,9 @@ impl Store {
     pub fn occupied(&self) -> Vec<String> {
         match &self.server {
             Server::Leases(server) => server.occupied(),
+            Server::Majority(server) => server.occupied(),
+            Server::Queue(server) => server.occupied(),
+            Server::Session(server) => server.occupied(),
         }
     }
 }
@@ -180,6 +243,12 @@ impl Connection {
         let error = BackendError::transient(error);
         Err(if maybe_sent { error } else { error.not_sent() })
     }
+}
+
+/// What the hash of the trace covers of a claim.
+fn digest(claim: &Claim) -> u64 {
+    let [low, ..] = claim.owner.as_bytes().as_chunks::<8>().0 else { return 0 };
+    u64::from_le_bytes(*low)
 }
 
 fn reply<R: fmt::Debug + Send + 'static>(value: R) -> Reply {

@@ -10,6 +10,8 @@ pub(crate) mod addresses;
     feature = "etcd"
 ))]
 pub(crate) mod batcher;
+#[cfg(any(feature = "etcd", feature = "sim"))]
+pub(crate) mod claim_leases;
 #[cfg(any(feature = "redis", feature = "postgres", feature = "mysql"))]
 pub(crate) mod doubt;
 #[cfg(any(feature = "zookeeper", feature = "etcd"))]
@@ -18,6 +20,8 @@ pub(crate) mod in_flight_limit;
 pub(crate) mod node_queue;
 #[cfg(any(feature = "zookeeper", feature = "etcd"))]
 pub(crate) mod outage;
+#[cfg(any(feature = "zookeeper", feature = "sim"))]
+pub(crate) mod proofs;
 #[cfg(any(feature = "zookeeper", feature = "etcd"))]
 pub(crate) mod queue_codec;
 #[cfg(any(feature = "zookeeper", feature = "etcd"))]

@@ -1,7 +1,7 @@
 //! The model of a Redlock node and the scripts on a real server give the same answers to the same random
 //! requests, whether this version sends them or the one before. What one request cannot read fails no other one.
 
-#[path = "../../../dlock-runtime/src/stores/redlock/model.rs"]
+#[path = "../../../dlock-runtime/src/lock_table/majority/model.rs"]
 #[allow(dead_code, reason = "the simulation uses the rest")]
 mod model;
 

@@ -1,13 +1,13 @@
 //! The end of a hold by its release.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::{Ending, Hold, Phase, State};
 use crate::backend::Release;
 use crate::clock::Moment;
 use crate::engine::local_queue::Turn;
+use crate::sync::atomic::Ordering;
 use crate::timer;
 
 /// A hold that is being released: no renewal starts any more.
@@ -61,6 +61,9 @@ impl Hold {
         } else {
             self.settled(&Moment::now(), close)
         };
+        if let Some(turn) = &closing.turn {
+            turn.note_release();
+        }
         // Nested calls that are still polled, views of the guard, and extensions. All of them refer to the hold.
         if Arc::strong_count(self) > 1 {
             self.notify();

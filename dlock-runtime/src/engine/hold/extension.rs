@@ -41,7 +41,8 @@ impl Hold {
         check()
     }
 
-    async fn renew_now(self: Arc<Self>) {
+    /// Renews the lease, after the renewal in flight if there is one.
+    pub(crate) async fn renew_now(self: Arc<Self>) {
         loop {
             let changed = self.changed();
             let free = self.settled(&Moment::now(), |state| {

@@ -1,9 +1,9 @@
 //! A store of leases: one host that grants them by its own clock, and remembers abandoned owners.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Connection, What, world};
+use super::{Connection, What, digest, world};
 use crate::backend::{
     Answer, AsyncBackend, Attempt, Capabilities, Claim, Holder, LockState, Release, Released,
     Renewal, SetAttempt, Watch, validity_of,
@@ -33,16 +33,8 @@ struct State {
     /// Who is told of changes, in the present run of the host.
     watches: Vec<(LockKey, ProcessId, usize)>,
     epoch: u32,
-    /// Which process asked for an owner first.
-    asked_by: HashMap<OwnerId, ProcessId>,
-    /// Until when, in true time, somebody other than each process had the key or went first, and until when anybody had it.
-    occupied: BTreeMap<LockKey, Occupied>,
-}
-
-#[derive(Default)]
-struct Occupied {
-    held_until: Nanos,
-    waited_until: BTreeMap<ProcessId, Nanos>,
+    /// Until when, in true time, somebody held the key or waited for it.
+    occupied: BTreeMap<LockKey, Nanos>,
 }
 
 impl Leases {
@@ -55,19 +47,19 @@ impl Leases {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the key was held by anybody, or waited for by another process than this one, at or after a moment.
-    pub(super) fn was_occupied(
-        &self,
-        key: &LockKey,
-        since: Nanos,
-        process: Option<ProcessId>,
-    ) -> bool {
+    /// Whether the key was held or waited for at or after a moment.
+    pub(super) fn was_occupied(&self, key: &LockKey, since: Nanos) -> bool {
+        self.state().occupied.get(key).is_some_and(|until| *until >= since)
+    }
+
+    pub(super) fn waiters(&self) -> Vec<String> {
+        let now = world::with(|world| world.host_clock(self.host));
         let state = self.state();
-        state.occupied.get(key).is_some_and(|occupied| {
-            let mut others =
-                occupied.waited_until.iter().filter(|(other, _)| Some(**other) != process);
-            occupied.held_until >= since || others.any(|(_, until)| *until >= since)
-        })
+        let waiting = state.records.iter().flat_map(|(key, record)| {
+            let waiting = record.queue.iter().filter(|waiter| waiter.gives_up > now);
+            waiting.map(move |waiter| format!("{key}: {waiter:?}"))
+        });
+        waiting.collect()
     }
 
     pub(super) fn occupied(&self) -> Vec<String> {
@@ -87,15 +79,11 @@ impl State {
     fn note_occupied(&mut self, key: &LockKey, visit: &Visit) {
         let Some(record) = self.records.get(key) else { return };
         let in_true_time = |end: u64| visit.true_time + end.saturating_sub(visit.now) * 1_000;
+        let held = record.granted.iter().map(|grant| grant.ends);
+        let ends = held.chain(record.queue.iter().map(|waiter| waiter.gives_up)).max();
         let occupied = self.occupied.entry(key.clone()).or_default();
-        let held = record.granted.iter().map(|grant| in_true_time(grant.ends)).max();
-        // Freed just now, if it was held until later.
-        occupied.held_until = held.unwrap_or(occupied.held_until.min(visit.true_time));
-        for waiter in &record.queue {
-            if let Some(process) = self.asked_by.get(&waiter.owner) {
-                occupied.waited_until.insert(*process, in_true_time(waiter.gives_up));
-            }
-        }
+        // Freed just now, if it was occupied until later.
+        *occupied = ends.map_or((*occupied).min(visit.true_time), in_true_time);
     }
 
     /// Subscriptions end with the host's run.
@@ -121,7 +109,6 @@ impl State {
             *last_token = Self::next_token(*last_token, visit);
             *last_token
         });
-        self.asked_by.entry(claim.owner).or_insert(visit.from);
         let attempt = match decision {
             Decision::Granted(token) => {
                 Attempt::granted(FencingToken::new(token), validity_of(claim.ttl))
@@ -151,7 +138,6 @@ impl State {
         }
         for (record, claim) in records.into_iter().zip(claims) {
             self.records.insert(claim.key.clone(), record);
-            self.asked_by.entry(claim.owner).or_insert(visit.from);
             self.note_occupied(&claim.key, visit);
         }
         let ttl = claims.iter().map(|claim| claim.ttl).min().unwrap_or_default();
@@ -238,12 +224,6 @@ impl LeasesClient {
     }
 }
 
-/// What the hash of the trace covers of a claim.
-fn digest(claim: &Claim) -> u64 {
-    let [low, ..] = claim.owner.as_bytes().as_chunks::<8>().0 else { return 0 };
-    u64::from_le_bytes(*low)
-}
-
 impl AsyncBackend for LeasesClient {
     fn kind(&self) -> &'static str {
         "simulated"
@@ -279,7 +259,8 @@ impl AsyncBackend for LeasesClient {
     async fn release(&self, claim: &Claim, release: Release) -> Result<Released, BackendError> {
         let asked = claim.clone();
         let act = move |state: &mut State, visit: &mut Visit| state.release(&asked, release, visit);
-        self.ask("release", digest(claim), act).await
+        let name = if release.late_acquire { "release late" } else { "release" };
+        self.ask(name, digest(claim), act).await
     }
 
     async fn watch(&self, key: &LockKey) -> Result<Box<dyn Watch>, BackendError> {

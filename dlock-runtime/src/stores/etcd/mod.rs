@@ -15,7 +15,6 @@ mod batches;
 mod builder;
 mod calls;
 mod failure;
-mod leases;
 mod login;
 mod names;
 mod operators;
@@ -28,7 +27,6 @@ use std::time::Duration;
 use self::batches::{Entries, Exit, Exits, Looks, When};
 pub use self::builder::EtcdBuilder;
 use self::calls::{Calls, Kept};
-use self::leases::{Leases, Returned};
 use self::names::{Names, kept_lease, kept_value};
 use self::queue::{Ahead, Joined, Place, granted, whole_seconds};
 use crate::backend::{
@@ -40,6 +38,7 @@ use crate::error::BackendError;
 use crate::key::LockKey;
 use crate::owner::OwnerId;
 use crate::stores::shared::batcher::Batcher;
+use crate::stores::shared::claim_leases::{Leases, Returned};
 use crate::stores::shared::in_flight_limit::Admission;
 use crate::stores::shared::tombstones::Tombstones;
 

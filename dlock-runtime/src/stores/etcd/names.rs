@@ -99,12 +99,6 @@ fn mode_of(name: &[u8]) -> Mode {
     mode_at_start(std::str::from_utf8(name).unwrap_or_default())
 }
 
-/// The id of a lease that no other claim has or had.
-pub(super) fn random_lease() -> i64 {
-    // Lease ids are positive.
-    rand::random_range(1..=i64::MAX)
-}
-
 /// The id of the lease for the rest of a `min_hold`, from the owner's random bits: a repeated release finds it.
 pub(super) fn kept_lease(owner: &OwnerId) -> i64 {
     let bits = u128::from_be_bytes(*owner.as_bytes());
@@ -163,11 +157,10 @@ mod tests {
     }
 
     #[test]
-    fn lease_ids_are_positive() {
+    fn the_lease_of_a_min_hold_is_positive() {
         let owner = OwnerId::parse(OWNER).unwrap();
         assert_eq!(kept_lease(&owner), 4);
         assert_eq!(kept_lease(&OwnerId::from_bytes([0; 16])), 1);
         assert_eq!(kept_lease(&OwnerId::from_bytes([0xff; 16])), i64::MAX);
-        assert!(random_lease() > 0 && random_lease() != random_lease());
     }
 }

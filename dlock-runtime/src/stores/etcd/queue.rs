@@ -6,12 +6,12 @@ use std::time::Duration;
 use super::Etcd;
 use super::batches::{Entered, Entry, When};
 use super::calls::{Awaited, Kept, OwnKey};
-use super::leases::{Lease, Start};
 use super::names::Names;
 use crate::backend::{Attempt, Claim, Mode, validity_of};
 use crate::clock::Moment;
 use crate::error::BackendError;
 use crate::lock_table::queue::Position;
+use crate::stores::shared::claim_leases::{Lease, Start};
 use crate::stores::shared::node_queue::QueueView;
 use crate::token::FencingToken;
 
@@ -121,8 +121,8 @@ impl Etcd {
     /// released.
     async fn lease(&self, claim: &Claim) -> Result<Option<Lease>, BackendError> {
         let is_abandoned = || self.0.tombstones.has(claim);
-        let seconds = whole_seconds(claim.ttl);
-        match self.0.leases.begin(&claim.owner, seconds, is_abandoned) {
+        let ttl = Duration::from_secs(whole_seconds(claim.ttl).unsigned_abs());
+        match self.0.leases.begin(&claim.owner, ttl, is_abandoned) {
             None => Ok(None),
             Some(Start::Nothing(lease)) => Ok(Some(lease)),
             Some(Start::Grant(lease)) => self.grant(claim, lease).await.map(Some),
@@ -155,7 +155,7 @@ impl Etcd {
 
     async fn grant(&self, claim: &Claim, lease: Lease) -> Result<Lease, BackendError> {
         let lease = Lease { from: Moment::now(), ..lease };
-        if !self.0.calls.grant(lease.id, lease.seconds).await? {
+        if !self.0.calls.grant(lease.id, whole_seconds(lease.ttl)).await? {
             return Err(self.0.calls.lapsed());
         }
         self.0.leases.proved(&claim.owner, lease);

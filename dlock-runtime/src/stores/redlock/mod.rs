@@ -30,10 +30,7 @@ mod enumeration;
 mod failures;
 mod gather;
 mod gathering;
-#[cfg(test)]
-mod model;
 mod node;
-mod round;
 mod scripts;
 #[cfg(test)]
 mod simulation;
@@ -52,7 +49,6 @@ pub use self::builder::RedlockBuilder;
 use self::call::Call;
 use self::gather::{Ask, answered, every, gather};
 use self::node::Node;
-use self::round::majority;
 use self::watch::QuorumWatch;
 use crate::backend::{
     AsyncBackend, Attempt, Capabilities, Claim, Holder, LockState, MAX_LISTED, Release, Released,
@@ -60,6 +56,9 @@ use crate::backend::{
 };
 use crate::error::BackendError;
 use crate::key::LockKey;
+#[cfg(test)]
+use crate::lock_table::majority::model;
+use crate::lock_table::majority::round::{self, majority};
 use crate::stores::redis::names::Names;
 use crate::stores::redis::scripts::{InspectAnswer, inspect, state};
 use crate::stores::redis::server::Lane;

@@ -12,8 +12,8 @@
 //! the lock, and every other node watches the last one before it that blocks it. The fencing token is the transaction that
 //! created the node (`czxid`): a node that is later in the queue has a larger one.
 //!
-//! A node lasts as long as the session of its process. This process's own clock decides how long that provably is: see the
-//! module `proofs`.
+//! A node lasts as long as the session of its process. This process's own clock decides how long that provably is: see
+//! `stores/shared/proofs.rs`.
 //!
 //! [*Recipes: Locks*]: https://zookeeper.apache.org/doc/current/recipes.html#sc_recipes_Locks
 
@@ -23,7 +23,6 @@ mod checks;
 mod claims;
 mod folders;
 mod operators;
-mod proofs;
 mod queue;
 mod reconnecting;
 mod session;

@@ -9,10 +9,10 @@ use zookeeper_client::{Acls, Client, Error, SessionState};
 use super::batches::Wire;
 use super::checks::Checks;
 use super::folders::Folders;
-use super::proofs::Proofs;
 use crate::clock::Moment;
 use crate::error::BackendError;
 use crate::stores::shared::batcher::Batcher;
+use crate::stores::shared::proofs::Proofs;
 
 /// How long the first connect retries while no server answers. When many processes connect at once, some of them wait
 /// for their server longer than the client does, whose limit is two fifths of the session timeout.

@@ -1,4 +1,4 @@
-//! How long a session provably lasts, by this process's own clock.
+//! How long a session of ZooKeeper provably lasts, by this process's own clock.
 //!
 //! Only the leader ends sessions: it ends a session that it has not heard of for the session's timeout. A client talks to
 //! a follower, which answers reads and pings by itself, even when it is cut off from the leader. When the leader asks,
@@ -49,7 +49,7 @@ struct Slice {
 
 /// What is known about one session.
 #[derive(Debug)]
-pub(super) struct Proofs {
+pub(crate) struct Proofs {
     timeout: Duration,
     /// What no write has proved yet, in the order of the answers.
     slices: VecDeque<Slice>,
@@ -63,7 +63,7 @@ const MOST: usize = 64;
 
 impl Proofs {
     /// For a new session that was requested at this moment, and that the leader has created.
-    pub(super) fn new(timeout: Duration, asked_for: Moment) -> Self {
+    pub(crate) fn new(timeout: Duration, asked_for: Moment) -> Self {
         Self { timeout, slices: VecDeque::with_capacity(MOST + 1), known: asked_for }
     }
 
@@ -74,17 +74,17 @@ impl Proofs {
     }
 
     /// How often the session must be used, so that a write proves about half of its timeout.
-    pub(super) fn beat(timeout: Duration) -> Duration {
+    pub(crate) fn beat(timeout: Duration) -> Duration {
         timeout / 6
     }
 
     /// A request that was sent at this moment has been answered now, possibly by a follower.
-    pub(super) fn touched(&mut self, sent: Moment) {
+    pub(crate) fn touched(&mut self, sent: Moment) {
         self.answered(sent, Moment::now());
     }
 
     /// A write that was sent at this moment has been committed.
-    pub(super) fn wrote(&mut self, sent: Moment) {
+    pub(crate) fn wrote(&mut self, sent: Moment) {
         self.committed(sent);
         self.touched(sent);
     }
@@ -117,7 +117,7 @@ impl Proofs {
     }
 
     /// How long the session provably lasts from now.
-    pub(super) fn remaining(&self) -> Duration {
+    pub(crate) fn remaining(&self) -> Duration {
         validity_of(self.timeout).saturating_sub(self.known.elapsed())
     }
 }

@@ -1,5 +1,5 @@
-//! A node in memory: what the scripts do, without a server. The simulation uses it, and a test compares
-//! it with the scripts on a real server.
+//! A node in memory: what the scripts of Redlock do, without a server. Simulations use it, and a test compares it with the
+//! scripts on a real server.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ const TOMBSTONE: u64 = 60_000_000;
 
 /// What a node answers to an acquire. Times are microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(crate) enum Answer {
     Granted(u64),
     Busy { owner: u64, left: u64 },
     GivenUp,
@@ -21,18 +21,26 @@ pub(super) enum Answer {
 
 /// How a node answers a renewal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Renewed {
+pub(crate) enum Renewed {
     NotHeld,
     Counts,
     Uncounted,
 }
 
+/// What a node shows of the lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shown {
+    pub(crate) owner: u64,
+    pub(crate) token: u64,
+    pub(crate) left: u64,
+}
+
 /// Who asks: an owner in one of its rounds, and the run of the server that it has greeted.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Asker {
-    pub(super) owner: u64,
-    pub(super) round: u64,
-    pub(super) run: u64,
+pub(crate) struct Asker {
+    pub(crate) owner: u64,
+    pub(crate) round: u64,
+    pub(crate) run: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -63,16 +71,16 @@ struct Stored {
 
 /// A node.
 #[derive(Clone, Debug)]
-pub(super) struct Node {
+pub(crate) struct Node {
     /// Its clock, in microseconds.
-    pub(super) now: u64,
+    pub(crate) now: u64,
     /// The run of the server.
-    pub(super) run: u64,
+    pub(crate) run: u64,
     stored: Stored,
 }
 
 impl Node {
-    pub(super) fn new(now: u64, run: u64) -> Self {
+    pub(crate) fn new(now: u64, run: u64) -> Self {
         Self { now, run, stored: Stored::default() }
     }
 
@@ -81,8 +89,19 @@ impl Node {
     }
 
     /// The owner of the lock.
-    pub(super) fn holder(&self) -> Option<u64> {
-        self.lock().map(|lock| lock.owner)
+    pub(crate) fn holder(&self) -> Option<u64> {
+        self.shown().map(|shown| shown.owner)
+    }
+
+    /// `inspect.lua`.
+    pub(crate) fn shown(&self) -> Option<Shown> {
+        let Lock { owner, token, until, .. } = self.lock()?;
+        Some(Shown { owner, token, left: until - self.now })
+    }
+
+    /// Whether the node counts towards a majority for a client that has greeted this run.
+    pub(crate) fn counts(&self, run: u64) -> bool {
+        self.may_count(run).is_ok()
     }
 
     fn last(&self) -> u64 {
@@ -107,7 +126,7 @@ impl Node {
     }
 
     /// `greet.lua`, as `enter` or, with `found`, as the declaration that all nodes are new.
-    pub(super) fn greet(&mut self, quarantine: u64, found: bool) {
+    pub(crate) fn greet(&mut self, quarantine: u64, found: bool) {
         let mark = match self.stored.mark {
             Some(mark) if mark.run == self.run => {
                 let more = quarantine.saturating_sub(mark.longest);
@@ -125,7 +144,7 @@ impl Node {
     }
 
     /// `acquire.lua`.
-    pub(super) fn acquire(
+    pub(crate) fn acquire(
         &mut self,
         asker: Asker,
         ttl: u64,
@@ -156,7 +175,7 @@ impl Node {
     }
 
     /// `raise.lua`.
-    pub(super) fn raise(&mut self, asker: Asker, token: u64) -> bool {
+    pub(crate) fn raise(&mut self, asker: Asker, token: u64) -> bool {
         let is_same = |lock: &Lock| (lock.owner, lock.round) == (asker.owner, asker.round);
         let Some(lock) = self.lock().filter(is_same) else { return false };
         if self.may_count(asker.run).is_err() {
@@ -169,7 +188,7 @@ impl Node {
     }
 
     /// `renew.lua`.
-    pub(super) fn renew(&mut self, asker: Asker, ttl: u64, token: u64) -> Renewed {
+    pub(crate) fn renew(&mut self, asker: Asker, ttl: u64, token: u64) -> Renewed {
         let until = self.now + ttl;
         match self.lock() {
             Some(lock) if lock.owner == asker.owner => {
@@ -189,7 +208,7 @@ impl Node {
 
     /// `release.lua`, without `min_hold`. `tombstone`: how long it is kept, and whether it is left even if the owner
     /// is found.
-    pub(super) fn release(&mut self, asker: Asker, tombstone: Option<(u64, bool)>) -> bool {
+    pub(crate) fn release(&mut self, asker: Asker, tombstone: Option<(u64, bool)>) -> bool {
         let is_ours = |lock: &Lock| lock.owner == asker.owner && lock.round <= asker.round;
         let found = self.lock().is_some_and(|lock| is_ours(&lock));
         if let Some((stays, always)) = tombstone
@@ -208,17 +227,18 @@ impl Node {
     }
 
     /// Ends the lease now.
-    pub(super) fn expire(&mut self) {
+    #[cfg_attr(not(test), allow(dead_code, reason = "a simulation of its own uses it"))]
+    pub(crate) fn expire(&mut self) {
         self.stored.lock = None;
     }
 
     /// `FLUSHALL`.
-    pub(super) fn empty(&mut self) {
+    pub(crate) fn empty(&mut self) {
         self.stored = Stored::default();
     }
 
     /// Starts another run, with the data of an earlier state or with none.
-    pub(super) fn restart(&mut self, run: u64, earlier: Option<&Node>) {
+    pub(crate) fn restart(&mut self, run: u64, earlier: Option<&Node>) {
         self.stored = earlier.map(|node| node.stored.clone()).unwrap_or_default();
         self.run = run;
     }

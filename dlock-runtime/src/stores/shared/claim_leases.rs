@@ -1,4 +1,5 @@
-//! The leases of this process: the one that each claim uses, and those that are idle.
+//! The leases of this process in a store where everything under a lease ends with it, such as etcd: the one that each
+//! claim uses, and those that are idle.
 //!
 //! To grant a lease and to revoke it costs the servers two writes, as many as to put a key and to delete it. So a lease
 //! without a key is kept for the next claim with the same ttl. Nobody keeps an idle lease alive, so it ends by itself.
@@ -18,8 +19,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::names::random_lease;
 use crate::backend::Capabilities;
+use crate::chance;
 use crate::clock::Moment;
 use crate::owner::OwnerId;
 
@@ -34,19 +35,19 @@ const LATE: Duration = Duration::from_mins(1);
 
 /// A lease on the servers.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Lease {
-    pub(super) id: i64,
+pub(crate) struct Lease {
+    pub(crate) id: i64,
     /// The ttl with which it is granted.
-    pub(super) seconds: i64,
+    pub(crate) ttl: Duration,
     /// A moment before the request that last granted it or kept it alive.
-    pub(super) from: Moment,
+    pub(crate) from: Moment,
     /// Whether it has been kept alive since it was granted.
-    pub(super) is_renewed: bool,
+    pub(crate) is_renewed: bool,
 }
 
 /// What a claim has to do before it puts its key under its lease.
 #[derive(Debug)]
-pub(super) enum Start {
+pub(crate) enum Start {
     Grant(Lease),
     KeepAlive(Lease),
     /// Revoke it, and [take another one](Leases::replace).
@@ -56,7 +57,7 @@ pub(super) enum Start {
 
 /// What becomes of a lease whose claim needs it no longer.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Returned {
+pub(crate) enum Returned {
     /// The claim has no lease, or no longer has it.
     Not,
     Idle,
@@ -66,7 +67,7 @@ pub(super) enum Returned {
 
 /// All leases of this process.
 #[derive(Debug, Default)]
-pub(super) struct Leases(Mutex<Table>);
+pub(crate) struct Leases(Mutex<Table>);
 
 #[derive(Debug, Default)]
 struct Table {
@@ -96,10 +97,10 @@ impl Leases {
     const SMALLEST: usize = 64;
 
     /// Begins an acquire. `None` if the claim was released.
-    pub(super) fn begin(
+    pub(crate) fn begin(
         &self,
         owner: &OwnerId,
-        seconds: i64,
+        ttl: Duration,
         is_abandoned: impl FnOnce() -> bool,
     ) -> Option<Start> {
         let mut table = self.table();
@@ -114,23 +115,23 @@ impl Leases {
                 InUse { lease, .. } => Some(Start::KeepAlive(*lease)),
             };
         }
-        let idle = table.take_idle(seconds);
+        let idle = table.take_idle(ttl);
         let is_granted = idle.is_some();
-        let lease = idle.unwrap_or_else(|| Lease::new(seconds));
+        let lease = idle.unwrap_or_else(|| Lease::new(ttl));
         table.insert(owner, InUse::new(lease, is_granted));
         Some(if is_granted { Start::Nothing(lease) } else { Start::Grant(lease) })
     }
 
     /// Replaces a claim's lease, which has ended, by one that has to be granted. `None` if the claim was released.
-    pub(super) fn replace(&self, owner: &OwnerId, ended: i64) -> Option<Lease> {
+    pub(crate) fn replace(&self, owner: &OwnerId, ended: i64) -> Option<Lease> {
         let mut table = self.table();
         let in_use = table.open(owner, ended)?;
-        *in_use = InUse::new(Lease::new(in_use.lease.seconds), false);
+        *in_use = InUse::new(Lease::new(in_use.lease.ttl), false);
         Some(in_use.lease)
     }
 
     /// Notes that the servers granted a claim's lease or kept it alive, after this moment.
-    pub(super) fn proved(&self, owner: &OwnerId, proved: Lease) {
+    pub(crate) fn proved(&self, owner: &OwnerId, proved: Lease) {
         let mut table = self.table();
         if let Some(in_use) = table.in_use.get_mut(owner)
             && in_use.lease.id == proved.id
@@ -142,7 +143,7 @@ impl Leases {
 
     /// Notes that a request to put the claim's key is about to be sent. False if the claim was released: then it must
     /// not be.
-    pub(super) fn puts(&self, owner: &OwnerId, lease: i64) -> bool {
+    pub(crate) fn puts(&self, owner: &OwnerId, lease: i64) -> bool {
         let mut table = self.table();
         let in_use = table.open(owner, lease).filter(|in_use| in_use.doomed.is_none());
         in_use.map(|in_use| in_use.unanswered += 1).is_some()
@@ -150,21 +151,21 @@ impl Leases {
 
     /// Notes that such a request has been executed or refused, and whether the key is there. False if the claim was
     /// released meanwhile.
-    pub(super) fn put(&self, owner: &OwnerId, lease: i64, has_key: bool) -> bool {
+    pub(crate) fn put(&self, owner: &OwnerId, lease: i64, has_key: bool) -> bool {
         let mut table = self.table();
         let in_use = table.open(owner, lease).filter(|in_use| in_use.doomed.is_none());
         in_use.map(|in_use| in_use.answered(has_key)).is_some()
     }
 
     /// Begins a release.
-    pub(super) fn release(&self, owner: &OwnerId) {
+    pub(crate) fn release(&self, owner: &OwnerId) {
         if let Some(in_use) = self.table().in_use.get_mut(owner) {
             in_use.released.get_or_insert_with(Instant::now);
         }
     }
 
     /// Takes back a claim's lease, under which it has no key.
-    pub(super) fn take_back(&self, owner: &OwnerId) -> Returned {
+    pub(crate) fn take_back(&self, owner: &OwnerId) -> Returned {
         let mut table = self.table();
         let Some(in_use) = table.in_use.get_mut(owner) else { return Returned::Not };
         let lease = in_use.lease;
@@ -179,7 +180,7 @@ impl Leases {
     }
 
     /// Takes back a claim's lease after a request that was not sent. False if an earlier one has to be undone.
-    pub(super) fn take_back_unsent(&self, owner: &OwnerId) -> bool {
+    pub(crate) fn take_back_unsent(&self, owner: &OwnerId) -> bool {
         let mut table = self.table();
         let Some(in_use) = table.in_use.get(owner) else { return true };
         if in_use.has_key || in_use.unanswered > 0 || in_use.doomed.is_some() {
@@ -195,7 +196,7 @@ impl Leases {
     }
 
     /// The claim's lease, which is about to be revoked.
-    pub(super) fn doom(&self, owner: &OwnerId) -> Option<i64> {
+    pub(crate) fn doom(&self, owner: &OwnerId) -> Option<i64> {
         let mut table = self.table();
         let in_use = table.in_use.get_mut(owner)?;
         in_use.doom();
@@ -203,7 +204,7 @@ impl Leases {
     }
 
     /// Forgets a claim's lease, which has been revoked.
-    pub(super) fn forget(&self, owner: &OwnerId, revoked: i64) {
+    pub(crate) fn forget(&self, owner: &OwnerId, revoked: i64) {
         let mut table = self.table();
         if table.in_use.get(owner).is_some_and(|in_use| in_use.lease.id == revoked) {
             table.in_use.remove(owner);
@@ -211,7 +212,7 @@ impl Leases {
     }
 
     /// The lease of a claim.
-    pub(super) fn of(&self, owner: &OwnerId) -> Option<Lease> {
+    pub(crate) fn of(&self, owner: &OwnerId) -> Option<Lease> {
         self.table().in_use.get(owner).map(|in_use| in_use.lease)
     }
 
@@ -237,8 +238,8 @@ impl Table {
     }
 
     /// A fresh idle lease with this ttl, if there is one.
-    fn take_idle(&mut self, seconds: i64) -> Option<Lease> {
-        let at = self.idle.iter().rposition(|lease| lease.seconds == seconds)?;
+    fn take_idle(&mut self, ttl: Duration) -> Option<Lease> {
+        let at = self.idle.iter().rposition(|lease| lease.ttl == ttl)?;
         let lease = self.idle.remove(at);
         if lease.is_fresh() {
             return Some(lease);
@@ -275,31 +276,37 @@ impl InUse {
     fn is_remembered(&self) -> bool {
         let ends = self.doomed.or(self.released);
         let idle = ends.map_or_else(|| self.lease.from.elapsed(), |since| since.elapsed());
-        idle < self.lease.ttl() + LATE
+        idle < self.lease.lasts() + LATE
     }
 }
 
 impl Lease {
-    fn new(seconds: i64) -> Self {
-        Self { id: random_lease(), seconds, from: Moment::now(), is_renewed: false }
+    fn new(ttl: Duration) -> Self {
+        Self { id: random_lease(), ttl, from: Moment::now(), is_renewed: false }
     }
 
-    fn ttl(&self) -> Duration {
-        let seconds = u64::try_from(self.seconds).unwrap_or(0);
-        Duration::from_secs(seconds).min(Capabilities::LEASES.max_ttl)
+    /// The longest that it lasts without being kept alive.
+    fn lasts(&self) -> Duration {
+        self.ttl.min(Capabilities::LEASES.max_ttl)
     }
 
     /// Whether nearly all of its ttl is left.
     fn is_fresh(&self) -> bool {
-        !self.is_renewed && self.from.elapsed() <= self.ttl() / FRESH
+        !self.is_renewed && self.from.elapsed() <= self.lasts() / FRESH
     }
+}
+
+/// The id of a lease that no other claim has or had.
+pub(crate) fn random_lease() -> i64 {
+    // Lease ids are positive. The low bits of a random number are as random as all of them.
+    i64::try_from(chance::bits() & (u128::from(u64::MAX) >> 1)).unwrap_or(1).max(1)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const TTL: i64 = 30;
+    const TTL: Duration = Duration::from_secs(30);
 
     fn owner() -> OwnerId {
         OwnerId::random()
@@ -327,6 +334,11 @@ mod tests {
         tokio::time::advance(time).await;
     }
 
+    #[test]
+    fn lease_ids_are_positive() {
+        assert!(random_lease() > 0 && random_lease() != random_lease());
+    }
+
     #[tokio::test(start_paused = true)]
     async fn the_lease_of_a_clean_cycle_is_used_again_by_one_claim() {
         let (leases, [one, two, three]) = (Leases::default(), [owner(), owner(), owner()]);
@@ -344,7 +356,7 @@ mod tests {
         let (leases, one) = (Leases::default(), owner());
         acquired(&leases, &one);
         assert_eq!(leases.take_back(&one), Returned::Idle);
-        assert!(matches!(leases.begin(&owner(), TTL + 1, || false), Some(Start::Grant(_))));
+        assert!(matches!(leases.begin(&owner(), TTL * 2, || false), Some(Start::Grant(_))));
     }
 
     #[tokio::test(start_paused = true)]

@@ -11,13 +11,13 @@ use crate::owner::OwnerId;
 use crate::token::FencingToken;
 
 /// The smallest number of nodes that is more than half of all nodes.
-pub(super) const fn majority(nodes: usize) -> usize {
+pub(crate) const fn majority(nodes: usize) -> usize {
     nodes / 2 + 1
 }
 
 /// What is known of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Reply {
+pub(crate) enum Reply {
     /// It has not answered: it may have granted the lock, and may still grant it.
     Silent,
     /// It has not granted the lock and will not: the request was not sent, was given up, or the node must not count.
@@ -31,14 +31,14 @@ pub(super) enum Reply {
 
 /// What the nodes have answered.
 #[derive(Debug)]
-pub(super) struct Round {
+pub(crate) struct Round {
     replies: Vec<Reply>,
     heard: usize,
 }
 
 /// What follows from the answers.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(crate) enum Verdict {
     Won(Win),
     /// One owner is seen on a majority.
     Busy {
@@ -54,7 +54,7 @@ pub(super) enum Verdict {
 
 /// A majority has granted the lock. The hold counts once the token [is stored](Self::is_stored).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Win {
+pub(crate) struct Win {
     token: FencingToken,
     majority: usize,
     stored: usize,
@@ -62,7 +62,7 @@ pub(super) struct Win {
 }
 
 impl Round {
-    pub(super) fn new(nodes: usize) -> Self {
+    pub(crate) fn new(nodes: usize) -> Self {
         Self { replies: vec![Reply::Silent; nodes], heard: 0 }
     }
 
@@ -72,7 +72,7 @@ impl Round {
 
     /// Notes the answer of a node, once for each node. True when the remaining nodes cannot change
     /// whether the round is won.
-    pub(super) fn hear(&mut self, node: usize, reply: Reply) -> bool {
+    pub(crate) fn hear(&mut self, node: usize, reply: Reply) -> bool {
         self.replies[node] = reply;
         self.heard += 1;
         let granted = self.granted().count();
@@ -80,7 +80,7 @@ impl Round {
     }
 
     /// The nodes that may have granted the lock, each with whether it is known to have done so.
-    pub(super) fn may_hold(&self) -> impl Iterator<Item = (usize, bool)> {
+    pub(crate) fn may_hold(&self) -> impl Iterator<Item = (usize, bool)> {
         self.replies.iter().enumerate().filter_map(|(node, reply)| match reply {
             Reply::Granted(_) => Some((node, true)),
             Reply::Silent => Some((node, false)),
@@ -103,7 +103,7 @@ impl Round {
     }
 
     /// What follows from the answers so far. Later answers do not count.
-    pub(super) fn verdict(&self) -> Verdict {
+    pub(crate) fn verdict(&self) -> Verdict {
         let granted = self.granted().count();
         if granted >= self.majority() {
             return Verdict::Won(self.win());
@@ -142,23 +142,23 @@ impl Round {
 }
 
 impl Win {
-    pub(super) fn token(&self) -> FencingToken {
+    pub(crate) fn token(&self) -> FencingToken {
         self.token
     }
 
     /// The granting nodes that have a smaller token and have to store this one.
-    pub(super) fn behind(&self) -> &[usize] {
+    pub(crate) fn behind(&self) -> &[usize] {
         &self.behind
     }
 
     /// Notes that one of the nodes [behind](Self::behind) has stored the token. True when the hold counts.
-    pub(super) fn wrote(&mut self) -> bool {
+    pub(crate) fn wrote(&mut self) -> bool {
         self.stored += 1;
         self.is_stored()
     }
 
     /// Has a majority of all nodes stored the token?
-    pub(super) fn is_stored(&self) -> bool {
+    pub(crate) fn is_stored(&self) -> bool {
         self.stored >= self.majority
     }
 }
