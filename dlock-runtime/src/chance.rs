@@ -3,7 +3,7 @@
 /// 128 random bits.
 pub(crate) fn bits() -> u128 {
     #[cfg(feature = "sim")]
-    if let Some(bits) = crate::sim::clock::draw(|chance| chance.bits()) {
+    if let Some(bits) = crate::sim::clock::draw(crate::sim::chance::Chance::bits) {
         return bits;
     }
     rand::random()

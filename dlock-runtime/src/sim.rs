@@ -1,9 +1,9 @@
 //! Deterministic simulation: a thousand nights of faults in a minute, and each of them again whenever you like.
 //!
-//! Feature `sim`, for tests.
+//! Feature `sim`, for tests. The guide [Simulation](crate::guide::simulation) is the place to begin.
 
 mod calls;
-mod chance;
+pub(crate) mod chance;
 pub(crate) mod clock;
 mod explore;
 mod faults;

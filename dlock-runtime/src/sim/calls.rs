@@ -64,13 +64,11 @@ impl<T> Slot<T> {
     }
 
     fn poll(&mut self, cx: &Context<'_>) -> Poll<T> {
-        match self.value.take() {
-            Some(value) => Poll::Ready(value),
-            None => {
-                self.waker = Some(cx.waker().clone());
-                Poll::Pending
-            }
+        if let Some(value) = self.value.take() {
+            return Poll::Ready(value);
         }
+        self.waker = Some(cx.waker().clone());
+        Poll::Pending
     }
 }
 

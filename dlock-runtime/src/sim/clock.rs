@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 use super::chance::Chance;
 use super::world;
 
-/// When the time of day of every simulation begins: a moment that a reader recognises.
-const FIRST_DAY: Duration = Duration::from_secs(1_800_000_000);
+/// When the time of day of every simulation begins: a round number of seconds, 1 800 000 000.
+const FIRST_DAY: Duration = Duration::from_hours(500_000);
 
 /// Whether a simulated process is running on this thread.
 pub(crate) fn is_simulated() -> bool {
@@ -15,7 +15,7 @@ pub(crate) fn is_simulated() -> bool {
 
 /// The clock that counts suspends, in nanoseconds.
 pub(crate) fn boot() -> Option<u64> {
-    world::try_with(|world| world.boot_clock()).flatten()
+    world::try_with(world::World::boot_clock).flatten()
 }
 
 pub(crate) fn time_of_day() -> Option<SystemTime> {

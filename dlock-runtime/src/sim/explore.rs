@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
 use super::faults::{Allowed, FaultOptions};
@@ -160,7 +161,7 @@ impl Explorer {
         };
         let summaries: Vec<Summary> = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..self.threads).map(|_| scope.spawn(|| search.run())).collect();
-            threads.into_iter().map(|thread| thread.join().expect("does not panic")).collect()
+            threads.into_iter().map(joined).collect()
         });
         let mut summary = summaries.iter().fold(Summary::default(), Summary::plus);
         summary.took = began.elapsed();
@@ -185,6 +186,11 @@ impl Explorer {
         let ended = schedule::run(seed, &self.settings, Allowed::All, true, &boxed(scenario));
         (ended.timeline, ended.violation)
     }
+}
+
+/// A search does not panic, since each schedule catches its own.
+fn joined(search: ScopedJoinHandle<'_, Summary>) -> Summary {
+    search.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 fn boxed<F, Fut>(scenario: F) -> Scenario

@@ -23,6 +23,7 @@ const FORWARD: Duration = Duration::from_micros(500);
 /// Each schedule uses some of them, with a frequency of its own: a fault that always happens hides bugs that need a
 /// rare one.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "a switch for each kind of fault")]
 pub struct FaultOptions {
     pub(super) lost_messages: bool,
     pub(super) late_messages: bool,
@@ -323,7 +324,7 @@ impl World {
     fn set_clock(&mut self, host: usize, length: Nanos) {
         let name = self.hosts[host].name.clone();
         // An even number of nanoseconds: forward. Otherwise back.
-        let (by, direction) = if length % 2 == 0 {
+        let (by, direction) = if length.is_multiple_of(2) {
             (length % nanos(FORWARD), 1)
         } else {
             (length % nanos(BACKWARD), -1)

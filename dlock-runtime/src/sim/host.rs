@@ -126,7 +126,7 @@ impl World {
 }
 
 /// A request reaches its host.
-pub(super) fn arrive(host: HostId, epoch: u32, from: ProcessId, call: CallId, request: Request) {
+pub(super) fn arrive(host: HostId, epoch: u32, from: ProcessId, call: CallId, request: &Request) {
     let visit = world::with(|world| {
         let now = world.now;
         let at = &world.hosts[host];
@@ -150,7 +150,7 @@ pub(super) fn arrive(host: HostId, epoch: u32, from: ProcessId, call: CallId, re
     world::with(|world| {
         world.trace.mix(request.digest ^ reply.digest);
         if world.trace.is_recording() {
-            world.note_executed(host, from, call, &request, &reply.text);
+            world.note_executed(host, from, call, request, &reply.text);
         }
         for (to, watch) in visit.notices {
             world.notify(host, to, watch);

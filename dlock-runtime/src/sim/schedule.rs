@@ -124,7 +124,7 @@ fn happen(event: Event) {
     match event {
         Event::Request { host, epoch, from, call, request } => {
             mark(1, from);
-            host::arrive(host, epoch, from, call, request);
+            host::arrive(host, epoch, from, call, &request);
         }
         Event::Reply { to, call, reply } => {
             mark(2, to);

@@ -48,8 +48,8 @@ pub(crate) fn sleep_until(deadline: Instant) -> Sleep {
 
 pub(crate) fn sleep(duration: Duration) -> Sleep {
     let sleep = Box::pin(tokio::time::sleep(duration));
-    let _note = Note::of(sleep.deadline());
-    Sleep { sleep, _note }
+    let note = Note::of(sleep.deadline());
+    Sleep { sleep, _note: note }
 }
 
 pub(crate) async fn timeout_at<F: Future>(
