@@ -129,6 +129,13 @@ pub mod row_locks {}
 #[doc = include_str!("guide/reentrancy.md")]
 pub mod reentrancy {}
 
+#[cfg_attr(feature = "sim", doc = include_str!("guide/simulation.md"))]
+#[cfg_attr(
+    not(feature = "sim"),
+    doc = "Deterministic simulation of your own service. Needs the feature `sim`."
+)]
+pub mod simulation {}
+
 #[doc = include_str!("guide/testing.md")]
 pub mod testing {}
 

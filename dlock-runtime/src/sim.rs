@@ -1,6 +1,6 @@
 //! Deterministic simulation: a thousand nights of faults in a minute, and each of them again whenever you like.
 //!
-//! Feature `sim`, for tests.
+//! Feature `sim`, for tests. The guide [Simulation](crate::guide::simulation) is the place to begin.
 
 mod calls;
 pub(crate) mod chance;

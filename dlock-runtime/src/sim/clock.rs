@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use super::chance::Chance;
 use super::world::{self, World};
 
-/// When the time of day of every simulation begins: a moment that a reader recognises.
+/// When the time of day of every simulation begins: a round number of seconds, 1 800 000 000.
 const FIRST_DAY: Duration = Duration::from_hours(500_000);
 
 /// Whether a simulated process is running on this thread.

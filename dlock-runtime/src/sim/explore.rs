@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
 use super::faults::{Allowed, FaultOptions};
@@ -187,6 +188,11 @@ impl Explorer {
         let ended = schedule::run(seed, &self.settings, Allowed::All, true, &boxed(scenario));
         (ended.timeline, ended.violation)
     }
+}
+
+/// A search does not panic, since each schedule catches its own.
+fn joined(search: ScopedJoinHandle<'_, Summary>) -> Summary {
+    search.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 fn boxed<F, Fut>(scenario: F) -> Scenario

@@ -57,6 +57,11 @@ impl Machine {
         self.metrics.global_queue_depth() > 0
     }
 
+    /// Whether it has a task that a timer could wake.
+    pub(super) fn has_tasks(&self) -> bool {
+        self.metrics.num_alive_tasks() > 0
+    }
+
     /// Advances the clock, and runs every task until none can go on.
     pub(super) fn run(&self, advance: Nanos) {
         self.runtime.block_on(Run { advance: Some(Duration::from_nanos(advance)) });

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
@@ -41,8 +42,9 @@ pub(super) struct Ended {
     pub(super) timeline: Timeline,
 }
 
-/// How far ahead of the other events a process's own timers are looked for. A process may run late by as much.
-const LOOK_AHEAD: Nanos = 20_000_000;
+/// How far ahead of the other events a process's own timers are looked for, at first and, as long as nothing happens, at
+/// most. A process may run late by as much.
+const LOOK_AHEAD: Range<Nanos> = 20_000_000..80_000_000;
 
 /// What comes between the message of a panic and where it was.
 pub(super) const PLACE: &str = ", at ";
@@ -191,10 +193,12 @@ fn mark(kind: u64, process: ProcessId) {
 
 /// Finds timers of tokio that fire before the next event, and schedules them.
 fn look_for_timers() {
+    let mut ahead = LOOK_AHEAD.start;
     loop {
         let (now, next, count) =
             world::with(|world| (world.now, world.next_at(), world.processes.len()));
-        let most = now + LOOK_AHEAD;
+        let most = now + ahead;
+        ahead = (ahead * 2).min(LOOK_AHEAD.end);
         let limit = next.map_or(most, |next| next.min(most));
         let mut found = false;
         for id in 0..count {
@@ -219,7 +223,7 @@ fn look(id: ProcessId, limit: Nanos) -> bool {
         let process = &world.processes[id];
         // What has fired must run before anything else does, by an event.
         let may_look = process.status == Status::Running && process.looked == Looked::Not;
-        let machine = process.machine.clone().filter(|_| may_look)?;
+        let machine = process.machine.clone().filter(|machine| may_look && machine.has_tasks())?;
         Some((machine, process.clock.behind(limit)))
     });
     let Some((machine, ahead)) = ahead.filter(|(_, ahead)| *ahead > 0) else { return false };

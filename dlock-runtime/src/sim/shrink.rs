@@ -20,10 +20,8 @@ pub(super) fn shrink(
     let replay = run(Allowed::All, false);
     let diverged = replay.hash != failed.hash || replay.violation != failed.violation;
     let few = fewest(failed.faults.clone(), |these| {
-        is_same(
-            run(Allowed::Only(these.clone()), false).violation.as_deref(),
-            failed.violation.as_deref(),
-        )
+        let ended = run(Allowed::Only(these.clone()), false);
+        is_same(ended.violation.as_deref(), failed.violation.as_deref())
     });
     let faults = few.len();
     let mut shown = run(Allowed::Only(few), true);
@@ -36,11 +34,12 @@ pub(super) fn shrink(
 
 /// Whether two schedules fail at the same place of the program.
 fn is_same(one: Option<&str>, other: Option<&str>) -> bool {
-    let place = |violation: Option<&str>| {
-        let place = violation?.rsplit_once(PLACE).map(|(_, place)| place.to_owned());
-        Some(place.unwrap_or_default())
-    };
-    one.is_some() && place(one) == place(other)
+    one.is_some() && one.map(place) == other.map(place)
+}
+
+/// Where the violation was a panic. Empty for other violations.
+fn place(violation: &str) -> &str {
+    violation.rsplit_once(PLACE).map_or("", |(_, place)| place)
 }
 
 /// Leaves out parts, large ones first, as long as the rest fails. This is delta debugging (Zeller and Hildebrandt,

@@ -1,6 +1,7 @@
 //! What several programs share: a shop's database, with one product in it.
 
 use std::error::Error;
+use std::time::Duration;
 
 use dlock_runtime::FencingToken;
 use dlock_runtime::sim::{self, Process, Remote};
@@ -85,6 +86,9 @@ where
     for server in servers {
         results.extend(server.await);
     }
+    // What is still on its way arrives.
+    sim::calm();
+    sim::sleep(Duration::from_secs(3)).await;
     results
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dlock_runtime::distributed_lock;
+use dlock_runtime::{distributed_lock, sim};
 
 use crate::user_bugs::shop::{self, Database, Failed};
 
@@ -18,7 +18,7 @@ async fn purchase(database: &Database) -> Result<(), Failed> {
     let token = lock.fencing_token();
     let left = shop::read(database, token).await?;
     // Prints the label.
-    tokio::time::sleep(Duration::from_millis(400)).await;
+    sim::sleep(Duration::from_millis(400)).await;
     shop::sell(database, left - 1, token).await
 }
 

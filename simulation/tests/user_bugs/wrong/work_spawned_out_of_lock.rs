@@ -18,7 +18,5 @@ pub async fn scenario() {
     let database = shop::open();
     shop::on_servers(3, &database, |database, _| async move { purchase(&database).await.ok() })
         .await;
-    // What was spawned ends.
-    dlock_runtime::sim::sleep(std::time::Duration::from_secs(10)).await;
     shop::check(&database);
 }
