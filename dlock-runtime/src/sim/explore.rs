@@ -285,11 +285,6 @@ impl Summary {
     }
 }
 
-/// What a thread returns. A panic of the explorer itself goes on.
-fn joined<T>(thread: std::thread::ScopedJoinHandle<'_, T>) -> T {
-    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-}
-
 /// The smaller number of the two that are not zero: where nothing ran, there is none.
 fn fewer(one: u64, other: u64) -> u64 {
     if one == 0 || other == 0 { one.max(other) } else { one.min(other) }
