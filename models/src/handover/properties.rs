@@ -198,7 +198,7 @@ fn with_faults(bounds: Bounds) -> Vec<Property<Handover>> {
             let holds = state.processes.iter().any(|process| process.proof() > 0);
             holds && state.processes.iter().any(is_stopped)
         }),
-        (bounds.restarts > 0, "a grant echoes a sign of an earlier run", |model, state| {
+        (bounds.restarts > 0, "somebody waits whose sign is of an earlier run", |model, state| {
             let is_of_earlier_run = state.server.queue.iter().any(|it| !it.is_of_this_run);
             model.bounds.restarts > state.left.restarts && is_of_earlier_run
         }),

@@ -1,6 +1,43 @@
-//! Fenced Redlock.
+//! Fenced Redlock: leases and fencing tokens on a majority of nodes.
 //!
-//! TODO
+//! # What is modelled
+//!
+//! Three nodes and up to three clients that want one key. `node.rs` is what the scripts of the store do, `client.rs` what
+//! its rounds do: a client asks all nodes, decides, writes its token back where it is smaller, holds, renews at most once,
+//! and releases; or it undoes its round and may try again. [`Rule`] lists what each of them takes care of.
+//!
+//! These faults happen, each so often as [`Bounds`] say: a request or an answer is late (it arrives at any later time, in
+//! any order, or never), a client dies, a node restarts and has forgotten everything. Nothing forces a client to go on, so
+//! that each may be paused at any time, for any time.
+//!
+//! # What is abstracted
+//!
+//! - *Time* is ticks: two for a lease, three for the quarantine (a lease, and three times the tolerance of one tick).
+//!   Clocks run alike, but the proposals of the second client are ahead by the tolerance, and those of the last one by
+//!   more. A token is the time with room for a few tokens in each tick.
+//! - A claim has one owner id, and each client has one claim. Tombstones stay until their node forgets them.
+//! - Late requests survive the restart of their node, which is more than a connection would let them.
+//! - The answers to a release, revocation, `min_hold` and listing are left out.
+//! - *Leases that end early*, because a node's clock steps, are left out. Then several clients may hold at once and only
+//!   the order of their tokens is promised. Three rules are for that order, and the tests say so. The random simulation
+//!   in the store's own tests has such schedules.
+//!
+//! # What is promised
+//!
+//! The promises are the constants of [`properties`]. Other properties are situations that have to be reached, so that
+//! the bounds are not too small to mean anything. A hold counts once a majority has stored its token; then the token has
+//! to be larger than that of every hold that counted before.
+//!
+//! # Bounds
+//!
+//! Tests explore *every* schedule within their bounds. Time is not bounded: states are the same if they have the same
+//! future (see `canonical.rs`, and `tests/merging.rs`, which checks it).
+//!
+//! # Reading a counterexample
+//!
+//! Each step is what a client does, with what becomes of its message to each node (`Prompt`: executed and answered at
+//! once), or a fault, a tick, or the arrival of a late message. Below the steps is the state that they lead to.
+
 mod canonical;
 mod client;
 mod message;
