@@ -34,6 +34,7 @@ pub(super) fn add(trials: &mut Trials) {
         processes_hand_over_by_messages,
         a_lock_that_a_node_lost_is_restored_at_the_next_renewal,
         a_force_released_lock_is_not_reacquired,
+        a_late_renewal_does_not_restore_a_released_lock,
         nothing_but_expiring_keys_and_the_mark_is_left_behind,
     });
     add!(trials: batches::{

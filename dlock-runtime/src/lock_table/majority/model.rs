@@ -227,10 +227,7 @@ impl Node {
     }
 
     /// Ends the lease now.
-    #[cfg_attr(
-        not(all(test, feature = "redis")),
-        allow(dead_code, reason = "a simulation of its own uses it")
-    )]
+    #[allow(dead_code, reason = "only the simulation of Redlock uses it")]
     pub(crate) fn expire(&mut self) {
         self.stored.lock = None;
     }

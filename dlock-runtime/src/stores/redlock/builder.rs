@@ -160,6 +160,7 @@ impl RedlockBuilder {
             node_timeout: self.node_timeout,
             max_lease: self.max_lease,
             tombstones: Tombstones::default(),
+            late_renewals: Tombstones::default(),
         };
         let redlock = Redlock(Arc::new(inner));
         redlock.enter(self.bootstrap, self.node.limits().connect).await?;

@@ -86,6 +86,9 @@ struct Inner {
     node_timeout: Duration,
     max_lease: Duration,
     tombstones: Tombstones,
+    /// Claims of which a node has not answered a renewal. It may execute the renewal after the release, and a renewal
+    /// restores a lock that a node does not have.
+    late_renewals: Tombstones,
 }
 
 impl Redlock {
@@ -206,6 +209,9 @@ impl AsyncBackend for Redlock {
     async fn renew(&self, claim: &Claim) -> Result<Renewal, BackendError> {
         let call = Call::new(self, claim);
         let answers = call.renew().await;
+        if answers.len() < self.0.nodes.len() {
+            self.0.late_renewals.note(claim);
+        }
         let not_held = answers.count(|answer| *answer == 0);
         if answers.count(|answer| *answer == 1) >= self.majority() {
             Ok(Renewal::Renewed { validity: validity_of(claim.ttl) })
@@ -220,6 +226,8 @@ impl AsyncBackend for Redlock {
         if release.late_acquire {
             self.0.tombstones.note(claim);
         }
+        let late_acquire = release.late_acquire || self.0.late_renewals.has(claim);
+        let release = Release { late_acquire, ..release };
         let call = Call::new(self, claim);
         let answers = call.release(release).await;
         let not_held = answers.count(|answer| *answer == 0);

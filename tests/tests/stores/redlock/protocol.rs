@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use dlock_runtime::backend::{Attempt, Backend, Claim, Release, Released, Renewal};
 use dlock_runtime::{LockError, Registry};
 use dlock_tests::servers::{RedisNodes, RedisServer};
 use tokio::time::sleep;
 
-use super::{acquire, backend, registry, registry_over, scripts_run, steps};
+use super::{LONGEST, acquire, backend, registry, registry_over, scripts_run, steps};
 
 /// Runs ten cycles and returns how many scripts each node has run, waiting for up to 10 s until a node
 /// reaches its expected count.
@@ -154,5 +155,30 @@ pub(super) async fn nothing_but_expiring_keys_and_the_mark_is_left_behind() {
             let left: i64 = server.cli(&["TTL", key]).trim().parse().expect("a number");
             assert!((1..=3_600).contains(&left), "{key} expires in {left} s");
         }
+    }
+}
+
+/// A node that did not answer a renewal may execute it after the release, and would restore the lock.
+pub(super) async fn a_late_renewal_does_not_restore_a_released_lock() {
+    let mut nodes = RedisNodes::start();
+    let backend = backend(&nodes).await;
+    let claim = Claim::new("k".into(), LONGEST);
+    let acquired = Backend::try_acquire(&backend, &claim).await.expect("the nodes run");
+    assert!(matches!(acquired, Attempt::Granted { .. }), "{acquired:?}");
+    nodes.servers[0].pause();
+    let renewed = Backend::renew(&backend, &claim).await.expect("a majority runs");
+    assert!(matches!(renewed, Renewal::Renewed { .. }), "{renewed:?}");
+    let released = Backend::release(&backend, &claim, Release::default()).await;
+    assert_eq!(released.expect("a majority runs"), Released::Released);
+    nodes.servers[0].resume();
+    // The node that was silent executes the release too, which it owes or has received.
+    let tombstone = format!("dlock:{{k}}:gone:{}", claim.owner);
+    for server in &nodes.servers {
+        let began = Instant::now();
+        while server.cli(&["EXISTS", &tombstone]).trim() != "1" {
+            assert!(began.elapsed() < Duration::from_secs(10), "no tombstone");
+            sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(server.cli(&["EXISTS", "dlock:{k}"]).trim(), "0", "still held");
     }
 }
