@@ -130,7 +130,10 @@ pub mod row_locks {}
 pub mod reentrancy {}
 
 #[cfg_attr(feature = "sim", doc = include_str!("guide/simulation.md"))]
-#[cfg_attr(not(feature = "sim"), doc = "Deterministic simulation of your own service. Needs the feature `sim`.")]
+#[cfg_attr(
+    not(feature = "sim"),
+    doc = "Deterministic simulation of your own service. Needs the feature `sim`."
+)]
 pub mod simulation {}
 
 #[doc = include_str!("guide/testing.md")]
