@@ -27,12 +27,12 @@ pub(crate) fn instant() -> Instant {
 
 /// The present moment, unless a test has paused tokio's clock.
 pub(crate) fn unless_paused() -> Option<Moment> {
+    const LONG_ENOUGH: Duration = Duration::from_micros(10);
     #[cfg(feature = "sim")]
     if crate::sim::clock::is_simulated() {
         // Both clocks are simulated, so they run alike although tokio's is paused.
         return Some(Moment::now());
     }
-    const LONG_ENOUGH: Duration = Duration::from_micros(10);
     let first = Moment::now();
     loop {
         let now = Moment::now();

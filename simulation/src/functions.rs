@@ -12,7 +12,9 @@ use crate::ledger::{Kind, Ledger, Visit};
 /// What a body does.
 #[derive(Clone, Debug)]
 pub struct Work {
+    /// The caller, as the ledger names it.
     pub who: String,
+    /// Where it shows.
     pub ledger: Ledger,
     /// How often it waits for something short.
     pub steps: usize,
@@ -48,48 +50,80 @@ impl Work {
     }
 }
 
+/// The usual lock.
+///
+/// # Errors
+/// Those of the lock.
 #[distributed_lock(key = "item:<item>", ttl = "300ms", wait = "2s", guard = lock)]
 pub async fn exclusive(item: usize, work: &Work) -> Result<(), LockError> {
     work.run_alone(Kind::Exclusive, lock).await;
     Ok(())
 }
 
+/// A lease that is never renewed.
+///
+/// # Errors
+/// Those of the lock.
 #[distributed_lock(key = "item:<item>", ttl = "100ms", wait = "500ms", renew = false, guard = lock)]
 pub async fn without_renewal(item: usize, work: &Work) -> Result<(), LockError> {
     work.run_alone(Kind::Exclusive, lock).await;
     Ok(())
 }
 
+/// A busy lock is no error: the body is skipped.
+///
+/// # Errors
+/// Those of the lock.
 #[distributed_lock(key = "item:<item>", ttl = "1s", wait = "0s", on_busy = "skip", guard = lock)]
 pub async fn skipping(item: usize, work: &Work) -> Result<(), LockError> {
     work.run_alone(Kind::Exclusive, lock).await;
     Ok(())
 }
 
+/// Waits for nobody.
+///
+/// # Errors
+/// Those of the lock.
 #[distributed_lock(key = "item:<item>", ttl = "300ms", wait = "0s", guard = lock)]
 pub async fn trying(item: usize, work: &Work) -> Result<(), LockError> {
     work.run_alone(Kind::Exclusive, lock).await;
     Ok(())
 }
 
+/// First come, first served.
+///
+/// # Errors
+/// Those of the lock.
 #[distributed_lock(key = "item:<item>", ttl = "300ms", wait = "3s", fair = true, guard = lock)]
 pub async fn fair(item: usize, work: &Work) -> Result<(), LockError> {
     work.run_alone(Kind::Exclusive, lock).await;
     Ok(())
 }
 
+/// A reader.
+///
+/// # Errors
+/// Those of the lock.
 #[distributed_lock(key = "item:<item>", ttl = "300ms", wait = "2s", mode = "shared", guard = lock)]
 pub async fn shared(item: usize, work: &Work) -> Result<(), LockError> {
     work.run_alone(Kind::Shared, lock).await;
     Ok(())
 }
 
+/// One of two holders.
+///
+/// # Errors
+/// Those of the lock.
 #[distributed_lock(key = "pool:<item>", ttl = "300ms", wait = "2s", permits = 2, guard = lock)]
 pub async fn permits(item: usize, work: &Work) -> Result<(), LockError> {
     work.run_alone(Kind::Permits(2), lock).await;
     Ok(())
 }
 
+/// Two keys at once.
+///
+/// # Errors
+/// Those of the lock.
 #[distributed_lock(
     keys = ["item:<from>", "item:<to>"], ttl = "300ms", wait = "6s", guard = locks
 )]
@@ -102,6 +136,10 @@ fn of(locks: &LockSet) -> &[LockGuard] {
     locks.holds()
 }
 
+/// Ends after its `max_hold`.
+///
+/// # Errors
+/// Those of the lock.
 #[distributed_lock(
     key = "item:<item>", ttl = "200ms", wait = "2s", max_hold = "250ms", guard = lock
 )]
@@ -110,6 +148,10 @@ pub async fn at_most(item: usize, work: &Work) -> Result<(), LockError> {
     Ok(())
 }
 
+/// Keeps the key for its `min_hold`.
+///
+/// # Errors
+/// Those of the lock.
 #[distributed_lock(
     key = "item:<item>", ttl = "1s", wait = "2s", min_hold = "300ms", guard = lock
 )]
@@ -118,6 +160,10 @@ pub async fn at_least(item: usize, work: &Work) -> Result<(), LockError> {
     Ok(())
 }
 
+/// Goes on after a loss.
+///
+/// # Errors
+/// Those of the lock.
 #[distributed_lock(
     key = "item:<item>", ttl = "150ms", wait = "2s", on_lost = "finish", guard = lock
 )]
@@ -127,6 +173,9 @@ pub async fn finishing(item: usize, work: &Work) -> Result<(), LockError> {
 }
 
 /// The nested call enters under the hold of the outer one, and shows under the same token.
+///
+/// # Errors
+/// Those of the lock.
 #[distributed_lock(key = "item:<item>", ttl = "200ms", wait = "2s", guard = lock)]
 pub async fn nested(item: usize, work: &Work) -> Result<(), LockError> {
     let visit = work.ledger.enter(&work.who, Kind::Exclusive, lock);

@@ -43,6 +43,7 @@ pub struct Visit {
 
 impl Ledger {
     /// Notes that a body has begun.
+    #[must_use]
     pub fn enter(&self, who: &str, kind: Kind, guard: &LockGuard) -> Visit {
         let now = sim::now();
         let (key, token) = (guard.key().as_str().to_owned(), guard.fencing_token().get());

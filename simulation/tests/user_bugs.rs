@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use dlock_runtime::sim::{Explorer, Failure, FaultOptions, Summary};
 
 /// For all programs that are wrong, together.
-const BUDGET: Duration = Duration::from_secs(60);
+const BUDGET: Duration = Duration::from_mins(1);
 
 /// How many schedules a program that is right has to pass.
 const SCHEDULES: u64 = 2_000;

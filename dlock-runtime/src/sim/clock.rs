@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::chance::Chance;
-use super::world;
+use super::world::{self, World};
 
 /// When the time of day of every simulation begins: a round number of seconds, 1 800 000 000.
 const FIRST_DAY: Duration = Duration::from_hours(500_000);
@@ -15,7 +15,7 @@ pub(crate) fn is_simulated() -> bool {
 
 /// The clock that counts suspends, in nanoseconds.
 pub(crate) fn boot() -> Option<u64> {
-    world::try_with(world::World::boot_clock).flatten()
+    world::try_with(World::boot_clock).flatten()
 }
 
 pub(crate) fn time_of_day() -> Option<SystemTime> {

@@ -23,7 +23,7 @@ const FORWARD: Duration = Duration::from_micros(500);
 /// Each schedule uses some of them, with a frequency of its own: a fault that always happens hides bugs that need a
 /// rare one.
 #[derive(Clone, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "a switch for each kind of fault")]
+#[expect(clippy::struct_excessive_bools, reason = "each is an independent fault")]
 pub struct FaultOptions {
     pub(super) lost_messages: bool,
     pub(super) late_messages: bool,
@@ -293,6 +293,13 @@ impl World {
         }
         let process = processes[usize::try_from(one).unwrap_or(0) % processes.len()];
         let host = usize::try_from(other).unwrap_or(0) % self.hosts.len();
+        let is_common = (other >> 32).is_multiple_of(4);
+        if is_common && matches!(kind, Kind::PauseHost | Kind::Partition) {
+            for host in self.group_of(host) {
+                self.apply(kind, process, host, length);
+            }
+            return Ask::Nothing;
+        }
         self.apply(kind, process, host, length)
     }
 

@@ -23,6 +23,10 @@ pub(super) struct Host {
     pub(super) furthest_back: i64,
     /// Counts its restarts.
     pub(super) epoch: u32,
+    /// When it restarted last.
+    restarted: Nanos,
+    /// The hosts of one group share a network and a power supply, which may fail all of them at once.
+    pub(super) group: Option<usize>,
     /// Requests that arrive before this moment are executed at it.
     pub(super) paused_until: Nanos,
     /// Connections are refused before this moment.
@@ -38,8 +42,9 @@ pub(super) struct Visit {
     /// True time, which no store can read: for the checks of scenarios.
     pub(super) true_time: Nanos,
     pub(super) from: ProcessId,
-    /// How often the host has restarted.
+    /// How often the host has restarted, and when it did so last, by its steady clock.
     pub(super) epoch: u32,
+    pub(super) restarted: u64,
     /// Who is to be told that something has changed.
     pub(super) notices: Vec<(ProcessId, WatchId)>,
 }
@@ -74,6 +79,8 @@ impl World {
             ahead: 0,
             furthest_back,
             epoch: 0,
+            restarted: 0,
+            group: None,
             paused_until: 0,
             down_until: 0,
         });
@@ -117,10 +124,23 @@ impl World {
         }
     }
 
+    /// When the host restarted last, by its clock that nobody sets and in microseconds.
+    pub(super) fn host_restarted(&self, id: HostId) -> u64 {
+        self.hosts[id].steady(self.hosts[id].restarted)
+    }
+
+    /// All hosts that fail together with this one.
+    pub(super) fn group_of(&self, id: HostId) -> Vec<HostId> {
+        let Some(group) = self.hosts[id].group else { return vec![id] };
+        let same = |other: &HostId| self.hosts[*other].group == Some(group);
+        (0..self.hosts.len()).filter(same).collect()
+    }
+
     /// The host restarts. What it stored on disk is kept; connections and subscriptions are not.
     pub(super) fn restart(&mut self, id: HostId, downtime: Nanos) {
         let host = &mut self.hosts[id];
         host.epoch += 1;
+        host.restarted = self.now;
         host.down_until = self.now + downtime;
     }
 }
@@ -141,8 +161,15 @@ pub(super) fn arrive(host: HostId, epoch: u32, from: ProcessId, call: CallId, re
             world.at(at, Event::Request { host, epoch, from, call, request });
             return None;
         }
-        let (steady, notices) = (at.steady(now), Vec::new());
-        Some(Visit { now: at.clock(now), steady, true_time: now, from, epoch, notices })
+        Some(Visit {
+            now: at.clock(now),
+            steady: at.steady(now),
+            true_time: now,
+            from,
+            epoch,
+            restarted: at.steady(at.restarted),
+            notices: Vec::new(),
+        })
     });
     let Some(mut visit) = visit else { return };
     // Outside of the world: the state of a host may be the user's own code.

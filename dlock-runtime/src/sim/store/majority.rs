@@ -67,7 +67,9 @@ struct State {
 
 impl Majority {
     pub(super) fn new(nodes: usize) -> Self {
-        Self { nodes: (0..nodes).map(Host::new).collect() }
+        // The number of the first host, which no other group has.
+        let group = world::with(|world| world.hosts.len());
+        Self { nodes: (0..nodes).map(|number| Host::new(group, number)).collect() }
     }
 
     /// Whether a call that began at this moment could have found the key busy.
@@ -81,10 +83,11 @@ impl Majority {
 }
 
 impl Host {
-    fn new(number: usize) -> Self {
+    fn new(group: usize, number: usize) -> Self {
         let luck = u64::try_from(crate::sim::random(usize::MAX)).unwrap_or(0);
         let (id, now) = world::with(|world| {
             let id = world.add_host(format!("node {number}"));
+            world.hosts[id].group = Some(group);
             world.hosts[id].furthest_back = -i64::try_from(nanos(SET_BACK)).unwrap_or(0);
             (id, world.host_clock(id))
         });

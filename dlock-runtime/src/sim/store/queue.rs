@@ -4,6 +4,7 @@
 //! Leases end by the clock of the host that nobody sets. A restart keeps them.
 
 mod client;
+mod joining;
 mod requests;
 
 use std::collections::BTreeMap;

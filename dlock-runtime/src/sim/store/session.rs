@@ -117,9 +117,11 @@ impl Sessions {
 
     /// The state at this moment.
     fn state(&self) -> MutexGuard<'_, State> {
-        let (now, true_time) = world::with(|world| (world.host_steady(self.host), world.now));
+        let (now, restarted, true_time) = world::with(|world| {
+            (world.host_steady(self.host), world.host_restarted(self.host), world.now)
+        });
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.advance(now, true_time);
+        state.advance(now, restarted, true_time);
         state
     }
 
@@ -138,24 +140,30 @@ impl Sessions {
 impl State {
     /// Begins a visit.
     fn enter(&mut self, visit: &mut Visit) {
-        for (key, gone) in self.advance(visit.steady, visit.true_time) {
+        for (key, gone) in self.advance(visit.steady, visit.restarted, visit.true_time) {
             self.notify(&key, gone, visit);
         }
         if self.epoch != visit.epoch {
             self.epoch = visit.epoch;
             self.watches.clear();
-            self.sessions.values_mut().for_each(|session| session.used = None);
         }
     }
 
     /// What has happened until this moment: reports of the follower, and the ends of sessions. Returns the entries that
     /// are gone.
-    fn advance(&mut self, now: Micros, true_time: Nanos) -> Vec<(LockKey, Zxid)> {
+    fn advance(
+        &mut self,
+        now: Micros,
+        restarted: Micros,
+        true_time: Nanos,
+    ) -> Vec<(LockKey, Zxid)> {
         let (timeout, period) = (self.timeout, self.timeout / REPORTS);
         for session in self.sessions.values_mut() {
             let Some(used) = session.used else { continue };
             let reported = (used / period + 1) * period;
-            if reported <= now {
+            if used <= restarted && restarted < reported {
+                session.used = None;
+            } else if reported <= now {
                 session.used = None;
                 if reported < session.ends {
                     session.ends = session.ends.max(used + timeout);

@@ -1,7 +1,7 @@
 //! A transfer acquires the locks of both accounts together, and presents a token to each account.
 
 use dlock_runtime::sim::{self, Remote};
-use dlock_runtime::{FencingToken, distributed_lock};
+use dlock_runtime::{FencingToken, LockGuard, distributed_lock};
 
 use crate::user_bugs::shop::{self, Failed, Stale};
 
@@ -32,7 +32,7 @@ type Bank = Remote<[Account; 3]>;
 )]
 async fn transfer(bank: &Bank, from: usize, to: usize) -> Result<(), Failed> {
     let token =
-        |at: usize| locks.get(&format!("account:{at}").into()).map(|hold| hold.fencing_token());
+        |at: usize| locks.get(&format!("account:{at}").into()).map(LockGuard::fencing_token);
     let (Some(one), Some(other)) = (token(from), token(to)) else { return Ok(()) };
     let read = move |accounts: &mut [Account; 3]| {
         Ok::<_, Stale>((accounts[from].fence(one)?, accounts[to].fence(other)?))

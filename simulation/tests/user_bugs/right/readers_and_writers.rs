@@ -59,7 +59,8 @@ pub async fn scenario() {
     let document = Remote::new("file store", Document::default());
     shop::on_servers(4, &document, |document, number| async move {
         if number % 2 == 0 {
-            write(&document, 1 + number as u32).await.ok();
+            let version = u32::try_from(number).expect("a few servers") + 1;
+            write(&document, version).await.ok();
         } else if let Ok((title, text)) = read(&document).await {
             assert_eq!(title, text, "a reader saw half a write");
         }

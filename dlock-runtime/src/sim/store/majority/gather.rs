@@ -47,15 +47,14 @@ impl MajorityClient {
         act: impl Fn(&mut State, u64, &mut Visit) -> T + Send + Sync + 'static,
     ) -> Result<T, BackendError> {
         let greeted = self.greeted()[node];
-        let run = match greeted {
-            Some(run) => run,
-            None => {
-                let greeting = What { name: "greet", ..what };
-                let greet = self.call(node, greeting, |state, visit| state.greet(visit));
-                let run = greet.await.map_err(BackendError::not_sent)?;
-                self.greeted()[node] = Some(run);
-                run
-            }
+        let run = if let Some(run) = greeted {
+            run
+        } else {
+            let greeting = What { name: "greet", ..what };
+            let greet = self.call(node, greeting, |state, visit| state.greet(visit));
+            let run = greet.await.map_err(BackendError::not_sent)?;
+            self.greeted()[node] = Some(run);
+            run
         };
         self.call(node, what, move |state, visit| act(state, run, visit)).await
     }

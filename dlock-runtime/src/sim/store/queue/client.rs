@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::requests::{Ahead, Entered, Own, When};
+use super::joining::{Joined, Place, lapsed};
+use super::requests::{Ahead, Own, When};
 use super::{Queue, State};
 use crate::backend::{
     AsyncBackend, Attempt, Capabilities, Claim, Holder, LockState, Mode, Release, Released,
@@ -16,7 +17,7 @@ use crate::owner::OwnerId;
 use crate::sim::calls::Notices;
 use crate::sim::host::Visit;
 use crate::sim::store::{Connection, What, digest};
-use crate::stores::shared::claim_leases::{Lease, Leases, Returned, Start};
+use crate::stores::shared::claim_leases::{Lease, Leases, Returned};
 use crate::stores::shared::tombstones::Tombstones;
 use crate::timer;
 use crate::token::FencingToken;
@@ -25,24 +26,8 @@ use crate::token::FencingToken;
 pub(in crate::sim::store) struct QueueClient {
     server: Arc<Queue>,
     connection: Connection,
-    leases: Leases,
-    tombstones: Tombstones,
-}
-
-/// A claim's entry, and its lease.
-#[derive(Clone, Copy)]
-struct Place {
-    own: Own,
-    lease: Lease,
-}
-
-/// The outcome of an entry into the queue.
-enum Joined {
-    In(Place),
-    /// Others are there, and the claim came only to see.
-    Out,
-    /// The claim was released.
-    Released,
+    pub(super) leases: Leases,
+    pub(super) tombstones: Tombstones,
 }
 
 impl QueueClient {
@@ -51,7 +36,7 @@ impl QueueClient {
         Self { server, connection, leases: Leases::default(), tombstones: Tombstones::default() }
     }
 
-    async fn ask<R: std::fmt::Debug + Send + 'static>(
+    pub(super) async fn ask<R: std::fmt::Debug + Send + 'static>(
         &self,
         name: &'static str,
         claim: &Claim,
@@ -73,118 +58,6 @@ impl QueueClient {
         let what = What { name, digest: 0, may_repeat: false };
         let answer = self.connection.ask(what, &self.server.state, act).await;
         answer.map(|answer| answer.value)
-    }
-
-    /// Puts the claim's entry into the queue, under a lease. A repeated claim finds the lease and the entry that it has.
-    async fn join_queue(&self, claim: &Claim, when: When) -> Result<Joined, BackendError> {
-        self.try_to_join(claim, when).await.map_err(|error| {
-            // No release follows a request that was not sent.
-            let is_undone =
-                !error.may_have_been_sent() && self.leases.take_back_unsent(&claim.owner);
-            if is_undone { error } else { error.maybe_sent() }
-        })
-    }
-
-    async fn try_to_join(&self, claim: &Claim, when: When) -> Result<Joined, BackendError> {
-        let Some(mut lease) = self.lease(claim).await? else { return Ok(Joined::Released) };
-        let mut entered = self.enter(claim, lease.id, when).await?;
-        if entered == Some(Entered::NoLease) {
-            let Some(another) = self.another_lease(claim, lease.id).await? else {
-                return Ok(Joined::Released);
-            };
-            lease = another;
-            entered = self.enter(claim, lease.id, when).await?;
-        }
-        match entered {
-            Some(Entered::In(own)) => Ok(Joined::In(Place { own, lease })),
-            Some(Entered::Out) => Ok(Joined::Out),
-            Some(Entered::NoLease | Entered::Otherwise) => Err(lapsed()),
-            None => Ok(Joined::Released),
-        }
-    }
-
-    /// Sends the put of the claim's entry. `None` if the claim was released.
-    async fn enter(
-        &self,
-        claim: &Claim,
-        lease: i64,
-        when: When,
-    ) -> Result<Option<Entered>, BackendError> {
-        if !self.leases.puts(&claim.owner, lease) {
-            return Ok(None);
-        }
-        let put =
-            self.ask("put", claim, move |state, claim, visit| state.put(claim, lease, when, visit));
-        let entered = put.await;
-        // Without an answer, the entry may still be put at any time.
-        if entered.as_ref().is_err_and(BackendError::may_have_been_sent) {
-            return entered.map(Some);
-        }
-        let is_there = matches!(entered, Ok(Entered::In(_) | Entered::Otherwise));
-        let is_wanted = self.leases.put(&claim.owner, lease, is_there);
-        Ok(Some(entered?).filter(|_| is_wanted))
-    }
-
-    /// A lease for the claim that lasts. `None` if the claim was released.
-    async fn lease(&self, claim: &Claim) -> Result<Option<Lease>, BackendError> {
-        let is_abandoned = || self.tombstones.has(claim);
-        match self.leases.begin(&claim.owner, claim.ttl, is_abandoned) {
-            None => Ok(None),
-            Some(Start::Nothing(lease)) => Ok(Some(lease)),
-            Some(Start::Grant(lease)) => self.grant(claim, lease).await.map(Some),
-            Some(Start::Replace(lease)) => self.another_lease(claim, lease.id).await,
-            Some(Start::KeepAlive(lease)) => match self.kept_alive(claim, lease).await? {
-                Some(lease) => Ok(Some(lease)),
-                None => self.another_lease(claim, lease.id).await,
-            },
-        }
-    }
-
-    /// Replaces the claim's lease, which has ended or is about to. `None` if the claim was released.
-    async fn another_lease(
-        &self,
-        claim: &Claim,
-        ended: i64,
-    ) -> Result<Option<Lease>, BackendError> {
-        if self.leases.doom(&claim.owner) != Some(ended) {
-            // The claim has another one by now, or none.
-            return Ok(None);
-        }
-        self.revoke_lease(claim, ended).await?;
-        match self.leases.replace(&claim.owner, ended) {
-            Some(lease) => self.grant(claim, lease).await.map(Some),
-            None => Ok(None),
-        }
-    }
-
-    async fn grant(&self, claim: &Claim, lease: Lease) -> Result<Lease, BackendError> {
-        let lease = Lease { from: Moment::now(), ..lease };
-        if !self.grant_for(claim, lease.id, lease.ttl).await? {
-            return Err(lapsed());
-        }
-        self.leases.proved(&claim.owner, lease);
-        Ok(lease)
-    }
-
-    async fn grant_for(&self, claim: &Claim, id: i64, ttl: Duration) -> Result<bool, BackendError> {
-        self.ask("grant", claim, move |state, _, visit| state.grant(id, ttl, visit)).await
-    }
-
-    async fn revoke_lease(&self, claim: &Claim, id: i64) -> Result<(), BackendError> {
-        self.ask("end lease", claim, move |state, _, visit| state.revoke_lease(id, visit)).await
-    }
-
-    /// Keeps a lease alive. `None` if it has ended.
-    async fn kept_alive(&self, claim: &Claim, lease: Lease) -> Result<Option<Lease>, BackendError> {
-        let lease = Lease { from: Moment::now(), is_renewed: true, ..lease };
-        let id = lease.id;
-        let keep =
-            self.ask("keep alive", claim, move |state, _, visit| state.keep_alive(id, visit));
-        if !keep.await? {
-            return Ok(None);
-        }
-        self.leases.proved(&claim.owner, lease);
-        Ok(Some(lease))
     }
 
     /// Renews the lease of a waiter.
@@ -267,17 +140,13 @@ impl QueueClient {
             let _ = self.return_lease(claim).await;
             return Ok(true);
         }
-        let leave = self
-            .ask("leave revoked", claim, |state, claim, visit| state.leave_revoked(claim, visit));
-        let was_revoked = leave.await?;
+        let was_revoked = self.ask("leave revoked", claim, State::leave_revoked).await?;
         let _ = self.end_lease(claim).await;
         Ok(was_revoked)
     }
 
     async fn delete(&self, claim: &Claim, lease: Option<i64>) -> Result<bool, BackendError> {
-        let leave =
-            self.ask("leave", claim, move |state, claim, visit| state.leave(claim, lease, visit));
-        leave.await
+        self.ask("leave", claim, move |state, claim, visit| state.leave(claim, lease, visit)).await
     }
 
     /// Undoes an acquire that may still be executed.
@@ -322,10 +191,6 @@ fn granted(claim: &Claim, place: Place, asked: Moment) -> Attempt {
 fn kept_lease(owner: &OwnerId) -> i64 {
     let bits = u128::from_be_bytes(*owner.as_bytes());
     i64::try_from((bits & u128::from(u64::MAX)) >> 1).unwrap_or(1).max(1)
-}
-
-fn lapsed() -> BackendError {
-    BackendError::transient("the claim's lease in the simulated store has ended")
 }
 
 /// An error of a claim whose entry is in the queue, and has to be removed.

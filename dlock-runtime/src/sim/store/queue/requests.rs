@@ -206,7 +206,9 @@ impl State {
     pub(super) fn force_release(&mut self, key: &LockKey, visit: &mut Visit) -> bool {
         self.enter(visit);
         let holding = self.holding(key);
-        holding.iter().for_each(|revision| self.delete(key, *revision, visit));
+        for revision in &holding {
+            self.delete(key, *revision, visit);
+        }
         !holding.is_empty()
     }
 

@@ -93,7 +93,7 @@ impl Inner {
             return Ok(session);
         }
         let asked = Moment::now();
-        let connect = self.ask("connect", 0, |state, visit| state.connect(visit));
+        let connect = self.ask("connect", 0, State::connect);
         // Nobody knows a session whose creation was not answered.
         let id = connect.await.map_err(BackendError::not_sent)?;
         let session = Arc::new(Proved::new(id, self.server.timeout, asked));

@@ -143,7 +143,9 @@ impl State {
         let queue = self.queues.get(key).into_iter().flatten();
         let own: Vec<_> =
             queue.filter(|entry| entry.owner == owner).map(|entry| entry.zxid).collect();
-        own.iter().for_each(|zxid| self.delete(key, *zxid, visit));
+        for zxid in &own {
+            self.delete(key, *zxid, visit);
+        }
         Ok(!own.is_empty())
     }
 
@@ -188,7 +190,9 @@ impl State {
     pub(super) fn force_release(&mut self, key: &LockKey, visit: &mut Visit) -> bool {
         self.enter(visit);
         let holding = self.holding(key);
-        holding.iter().for_each(|zxid| self.delete(key, *zxid, visit));
+        for zxid in &holding {
+            self.delete(key, *zxid, visit);
+        }
         !holding.is_empty()
     }
 }

@@ -1,0 +1,50 @@
+//! dlock keeps its promises in random schedules, and each schedule is the same whenever it is run.
+
+use std::ops::Range;
+
+use dlock_runtime::sim::Explorer;
+use dlock_simulation::programs;
+
+/// How many schedules of each kind of store every test run tries.
+const SCHEDULES: u64 = 5_000;
+
+fn explorer(seeds: Range<u64>) -> Explorer {
+    Explorer::new(seeds).without_tokio_timers()
+}
+
+/// Runs the schedules of one program. Each has at least 200 steps, and five processes or more.
+macro_rules! promises_hold {
+    ($($name:ident: $program:path;)+) => {
+        $(
+            #[test]
+            fn $name() {
+                let summary = explorer(0..SCHEDULES).run($program);
+                println!("{summary}");
+                assert!(summary.fewest_steps >= 200, "{summary:?}");
+            }
+        )+
+    };
+}
+
+promises_hold! {
+    promises_hold_on_leases: programs::on_leases;
+    promises_hold_in_a_queue: programs::on_queue;
+    promises_hold_on_sessions: programs::on_sessions;
+    promises_hold_on_a_majority: programs::on_majority;
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace_a_thousand_times() {
+    let hash = |seed| explorer(seed..seed + 1).threads(1).run(programs::on_leases).hash;
+    let first = hash(7);
+    for _ in 0..1_000 {
+        assert_eq!(hash(7), first);
+    }
+    assert_ne!(hash(8), first);
+}
+
+#[test]
+fn the_number_of_threads_changes_nothing() {
+    let hash = |threads| explorer(0..200).threads(threads).run(programs::on_majority).hash;
+    assert_eq!(hash(1), hash(4));
+}
