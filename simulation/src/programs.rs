@@ -116,13 +116,17 @@ async fn on_store(store: Store, functions: &'static [Function]) {
     let ledger = Ledger::default();
     // With few, everybody waits for everybody. With many, a key that is free must be free.
     let mix = Mix { functions, items: [1, 2, 4, 12][sim::random(4)] };
-    let processes: Vec<_> =
-        (0..5 + sim::random(3)).map(|number| start(number, &ledger, &store, mix)).collect();
-    let mut killed = 0;
-    for process in processes {
-        match process.await {
-            Ok(failed) => assert!(failed.is_none(), "{}", failed.unwrap_or_default()),
-            Err(_killed) => killed += 1,
+    let (mut started, mut killed) = (0, 0);
+    // Once more if all were killed early.
+    while sim::steps() < STEPS {
+        let number = started..started + 5 + sim::random(3);
+        started = number.end;
+        let processes: Vec<_> = number.map(|number| start(number, &ledger, &store, mix)).collect();
+        for process in processes {
+            match process.await {
+                Ok(failed) => assert!(failed.is_none(), "{}", failed.unwrap_or_default()),
+                Err(_killed) => killed += 1,
+            }
         }
     }
     if killed == 0 {
