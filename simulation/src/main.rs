@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::process::ExitCode;
 
 use dlock_runtime::sim::Explorer;
+use dlock_simulation::late_renewals::late_renewals;
 use dlock_simulation::programs;
 use lexopt::prelude::{Long, ValueExt};
 
@@ -15,6 +16,7 @@ const SCENARIOS: &[Scenario] = &[
     ("queue", || Box::pin(programs::on_queue())),
     ("session", || Box::pin(programs::on_sessions())),
     ("majority", || Box::pin(programs::on_majority())),
+    ("late-renewals", || Box::pin(late_renewals())),
 ];
 
 /// What the command line asks for.

@@ -3,10 +3,11 @@
 use std::ops::Range;
 
 use dlock_runtime::sim::Explorer;
+use dlock_simulation::late_renewals::late_renewals;
 use dlock_simulation::programs;
 
-/// How many schedules of each kind of store every test run tries.
-const SCHEDULES: u64 = 5_000;
+/// How many schedules of each program every test run tries, 20,000 in all.
+const SCHEDULES: u64 = 4_000;
 
 fn explorer(seeds: Range<u64>) -> Explorer {
     Explorer::new(seeds).without_tokio_timers()
@@ -31,6 +32,7 @@ promises_hold! {
     promises_hold_in_a_queue: programs::on_queue;
     promises_hold_on_sessions: programs::on_sessions;
     promises_hold_on_a_majority: programs::on_majority;
+    late_renewals_revive_nothing: late_renewals;
 }
 
 #[test]

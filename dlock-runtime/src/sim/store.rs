@@ -52,6 +52,16 @@ impl Store {
         Self { server: Server::Leases(Arc::new(leases::Leases::new())) }
     }
 
+    /// Like [`leases`](Self::leases), but a renewal restores a lease of which the store has nothing, as nodes of Redlock do:
+    /// it may arrive when the lease has expired, and others have held the key since.
+    ///
+    /// # Panics
+    /// Outside of a simulation.
+    #[must_use]
+    pub fn restoring_leases() -> Self {
+        Self { server: Server::Leases(Arc::new(leases::Leases::restoring())) }
+    }
+
     /// A store that queues waiters itself, as etcd does. It has every kind of lock, and keeps a released key for the rest
     /// of a `min_hold`.
     ///

@@ -35,12 +35,21 @@ struct State {
     epoch: u32,
     /// Until when, in true time, somebody held the key or waited for it.
     occupied: BTreeMap<LockKey, Nanos>,
+    /// Whether a renewal restores a lease of which nothing is stored.
+    restores: bool,
 }
 
 impl Leases {
     pub(super) fn new() -> Self {
         let host = world::with(|world| world.add_host("store".to_owned()));
         Self { host, state: Arc::default() }
+    }
+
+    /// A renewal restores a lease of which it finds nothing, if nobody else has the key.
+    pub(super) fn restoring() -> Self {
+        let leases = Self::new();
+        leases.state().restores = true;
+        leases
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -147,12 +156,26 @@ impl State {
     fn renew(&mut self, claim: &Claim, visit: &Visit) -> Renewal {
         self.enter(visit);
         let record = self.records.get_mut(&claim.key);
-        let is_renewed = record.is_some_and(|record| record.renew(claim, visit.now));
+        let is_renewed = record.is_some_and(|record| record.renew(claim, visit.now))
+            || self.restores && self.restore(claim, visit);
         self.note_occupied(&claim.key, visit);
         if is_renewed {
             Renewal::Renewed { validity: validity_of(claim.ttl) }
         } else {
             Renewal::NotHeld
+        }
+    }
+
+    /// Grants a claim anew, with the token that it has, unless somebody else has the key or waits for it.
+    fn restore(&mut self, claim: &Claim, visit: &Visit) -> bool {
+        let Some(token) = claim.token.filter(|_| !self.abandoned.contains(&claim.owner)) else {
+            return false;
+        };
+        let record = self.records.entry(claim.key.clone()).or_default();
+        record.expire(visit.now);
+        record.is_empty() && {
+            let restored = record.acquire(claim, visit.now, || token.get());
+            matches!(restored, Decision::Granted(_))
         }
     }
 
