@@ -17,7 +17,7 @@ pub async fn late_renewals() {
     let ledger = Ledger::default();
     while sim::steps() < STEPS {
         let processes: Vec<_> = (0..5).map(|number| start(number, &ledger)).collect();
-        for _ in 0..20 {
+        for _ in 0..60 {
             sim::sleep(up_to(120)).await;
             processes[sim::random(processes.len())].pause(up_to(350));
         }
@@ -46,6 +46,8 @@ fn start(number: usize, ledger: &Ledger) -> Process<()> {
                 pause: Duration::from_millis([0, 0, 400][sim::random(3)]),
             };
             functions::exclusive(0, &work).await.ok();
+            // A lease is restored only if nobody waits for the key.
+            sim::sleep(up_to(1_500)).await;
         }
     })
 }
