@@ -17,6 +17,8 @@ pub(super) struct Network {
     chance: Chance,
     /// The usual latency of a message is up to twice this.
     latency: Duration,
+    /// By how much renewals may be later than other requests.
+    slow_renewals: Duration,
     /// Until when a process and a host cannot reach each other.
     partitions: BTreeMap<(ProcessId, HostId), Nanos>,
 }
@@ -28,7 +30,7 @@ impl Network {
         let mut chance = Chance::new(seed, 2);
         let latency = MICROSECOND * chance.pick(&[50, 200, 1_000, 5_000]);
         let latency = if is_calm { MICROSECOND * 200 } else { latency };
-        Self { chance, latency, partitions: BTreeMap::new() }
+        Self { chance, latency, slow_renewals: Duration::ZERO, partitions: BTreeMap::new() }
     }
 
     /// A latency as it is without faults. Messages overtake each other.
@@ -43,6 +45,16 @@ impl Network {
     pub(super) fn host_rate(&mut self, is_calm: bool) -> i64 {
         let rate = self.chance.pick(super::faults::DRIFTS);
         if is_calm { 0 } else { rate }
+    }
+
+    pub(super) const fn slow_down_renewals(&mut self, most: Duration) {
+        self.slow_renewals = most;
+    }
+
+    /// How much longer than others this request is under way.
+    fn slowness(&mut self, what: &str) -> Nanos {
+        let is_slow = what == "renew" && !self.slow_renewals.is_zero();
+        if is_slow { self.chance.up_to(self.slow_renewals) } else { 0 }
     }
 
     pub(super) fn cut(&mut self, process: ProcessId, host: HostId, until: Nanos) {
@@ -68,7 +80,7 @@ impl World {
             return call;
         }
         self.trace.mix(request.digest);
-        let latency = self.network.latency();
+        let latency = self.network.latency() + self.network.slowness(&request.what);
         if self.hosts[host].down_until > self.now {
             self.after(latency, Event::Reply { to: from, call, reply: Err(Broken::Refused) });
             return call;

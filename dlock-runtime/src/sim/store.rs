@@ -53,7 +53,7 @@ impl Store {
     }
 
     /// Like [`leases`](Self::leases), but a renewal restores a lease of which the store has nothing, as nodes of Redlock do:
-    /// it may arrive when the lease has expired, and others have held the key since.
+    /// it may arrive when the lease has expired, and others have held the key since. Renewals are slow here.
     ///
     /// # Panics
     /// Outside of a simulation.

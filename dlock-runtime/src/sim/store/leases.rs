@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::{Connection, What, digest, world};
 use crate::backend::{
@@ -45,10 +46,14 @@ impl Leases {
         Self { host, state: Arc::default() }
     }
 
-    /// A renewal restores a lease of which it finds nothing, if nobody else has the key.
+    /// A renewal restores a lease of which it finds nothing, if nobody else has the key. Renewals are slow, so that this
+    /// happens.
     pub(super) fn restoring() -> Self {
+        // About as long as a short ttl.
+        const SLOW: Duration = Duration::from_millis(350);
         let leases = Self::new();
         leases.state().restores = true;
+        world::with(|world| world.network.slow_down_renewals(SLOW));
         leases
     }
 
