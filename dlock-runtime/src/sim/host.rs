@@ -1,5 +1,7 @@
 //! Hosts: what processes reach over the network. Each has a clock of its own and an operating system that may fail.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use super::Nanos;
 use super::calls::{Broken, CallId, Request, WatchId};
 use super::instance::{ProcessId, Status};
@@ -173,7 +175,9 @@ pub(super) fn arrive(host: HostId, epoch: u32, from: ProcessId, call: CallId, re
     });
     let Some(mut visit) = visit else { return };
     // Outside of the world: the state of a host may be the user's own code.
-    let reply = (request.act)(&mut visit);
+    // A panic is a violation, which was noted when it began.
+    let act = AssertUnwindSafe(|| (request.act)(&mut visit));
+    let Ok(reply) = catch_unwind(act) else { return };
     world::with(|world| {
         world.trace.mix(request.digest ^ reply.digest);
         if world.trace.is_recording() {
