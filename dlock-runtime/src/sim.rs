@@ -113,6 +113,17 @@ pub fn now() -> Duration {
     Duration::from_nanos(world::with(|world| world.now))
 }
 
+/// When this process was paused last, and when it went on, in simulated time: both zero if it never was. What it knew
+/// before is as old as that. Pauses less than two seconds apart count as one.
+///
+/// # Panics
+/// Outside of a simulation.
+#[must_use]
+pub fn last_pause() -> (Duration, Duration) {
+    let (began, ended) = world::with(world::World::last_pause);
+    (Duration::from_nanos(began), Duration::from_nanos(ended))
+}
+
 /// The number of events in the schedule so far: messages, timers and faults.
 ///
 /// # Panics

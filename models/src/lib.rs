@@ -13,3 +13,4 @@
 pub mod checking;
 pub mod handover;
 pub mod redlock;
+pub mod rules;

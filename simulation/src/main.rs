@@ -5,10 +5,12 @@ use std::process::ExitCode;
 
 use dlock_runtime::sim::Explorer;
 use dlock_simulation::late_renewals::late_renewals;
+use dlock_simulation::lost_holds::lost_holds;
 use dlock_simulation::programs;
+use dlock_simulation::waiting_sets::waiting_sets;
 use lexopt::prelude::{Long, ValueExt};
 
-/// A scenario, and the store on which it runs.
+/// A scenario, by the name of its store or of what it tries.
 type Scenario = (&'static str, fn() -> Pin<Box<dyn Future<Output = ()> + Send>>);
 
 const SCENARIOS: &[Scenario] = &[
@@ -17,6 +19,8 @@ const SCENARIOS: &[Scenario] = &[
     ("session", || Box::pin(programs::on_sessions())),
     ("majority", || Box::pin(programs::on_majority())),
     ("late-renewals", || Box::pin(late_renewals())),
+    ("lost-holds", || Box::pin(lost_holds())),
+    ("waiting-sets", || Box::pin(waiting_sets())),
 ];
 
 /// What the command line asks for.
@@ -79,7 +83,7 @@ impl Arguments {
                 true
             }
             Err(failure) => {
-                println!("{name}: {failure}");
+                println!("{name}: {failure:#}");
                 false
             }
         }

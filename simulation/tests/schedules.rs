@@ -4,10 +4,12 @@ use std::ops::Range;
 
 use dlock_runtime::sim::Explorer;
 use dlock_simulation::late_renewals::late_renewals;
+use dlock_simulation::lost_holds::lost_holds;
 use dlock_simulation::programs;
+use dlock_simulation::waiting_sets::waiting_sets;
 
 /// How many schedules of each program every test run tries, 20,000 in all.
-const SCHEDULES: u64 = 4_000;
+const SCHEDULES: u64 = 3_000;
 
 fn explorer(seeds: Range<u64>) -> Explorer {
     Explorer::new(seeds).without_tokio_timers()
@@ -33,6 +35,8 @@ promises_hold! {
     promises_hold_on_sessions: programs::on_sessions;
     promises_hold_on_a_majority: programs::on_majority;
     late_renewals_revive_nothing: late_renewals;
+    a_lost_hold_leaves_nothing_behind: lost_holds;
+    a_set_that_waits_keeps_no_free_key: waiting_sets;
 }
 
 #[test]

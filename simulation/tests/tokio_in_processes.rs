@@ -103,6 +103,19 @@ fn a_timeout_of_tokio_ends_a_wait() {
     });
 }
 
+#[test]
+fn a_panic_on_a_host_is_a_violation() {
+    let scenario = || async {
+        let database = Remote::new("database", 1);
+        let server = sim::process("server", move || async move {
+            database.call("check the stock", |stock: &mut i32| assert_eq!(*stock, 2)).await.ok();
+        });
+        server.await.ok();
+    };
+    let failure = Explorer::new(0..10).try_run(scenario).expect_err("the assertion fails");
+    assert!(failure.message.contains("left: 1"), "{failure}");
+}
+
 /// How much simulated time has passed.
 fn since(began: Duration) -> Duration {
     sim::now().saturating_sub(began)

@@ -9,7 +9,7 @@ use super::Engine;
 use super::deadline::{Deadline, unanswered};
 use super::hold::{self, Hold};
 use super::line_up::{Front, line_up, wait_in_line};
-use super::local_queue::Turn;
+use super::local_queue::{News, Turn};
 use super::release::{Abandoned, abandon_later};
 use super::request::Request;
 use super::telemetry;
@@ -265,8 +265,9 @@ impl<'a, W: Wanted> Acquire<'a, W> {
         let Some((front, turn)) = &self.front else { return };
         match answer {
             Ok(Outcome::Busy { at, .. }) if at != front => {}
-            Ok(_) => turn.note_answer(Ok(())),
-            Err(error) => turn.note_answer(Err(error.clone())),
+            Ok(Outcome::Busy { .. }) => turn.note_answer(News::Busy),
+            Ok(Outcome::Granted { .. }) => turn.note_answer(News::Held),
+            Err(error) => turn.note_answer(News::Failed(error.clone())),
         }
     }
 
@@ -337,7 +338,7 @@ impl<'a, W: Wanted> Acquire<'a, W> {
             return None;
         }
         let turn = self.engine.queues.try_enter(request.backend.index, &request.key)?;
-        turn.note_answer(Ok(()));
+        turn.note_answer(News::Held);
         Some(turn)
     }
 }

@@ -69,8 +69,7 @@ async fn behind_until_known(
         let anew = engine.queues.answer_noted(index, &request.key);
         let anew = anew.notified();
         let now = clock::instant();
-        let too_long_ago = now.checked_sub(MIN_ANSWER_TIME).unwrap_or(now);
-        let limit = match engine.queues.known(index, &request.key, began, too_long_ago) {
+        let limit = match engine.queues.known(index, &request.key, began, now) {
             Known::Busy => return Err(deadline.busy(request, HeldBy::ThisProcess)),
             Known::Failed(error) => return Err(request.failed(error)),
             Known::Asked(since) => until.min(since + MIN_ANSWER_TIME),

@@ -4,9 +4,11 @@
 use std::collections::VecDeque;
 use std::collections::hash_map::Entry::{Occupied, Vacant};
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::deadline::MIN_ANSWER_TIME;
 use crate::clock;
 use crate::error::BackendError;
 use crate::key::{KeyMap, LockKey};
@@ -57,11 +59,21 @@ struct Waiters {
     sweep_at: usize,
 }
 
+/// What a task at the front knows of the key.
+#[derive(Clone, Debug)]
+pub(crate) enum News {
+    /// The task holds it.
+    Held,
+    /// Somebody else held it, or went first, when the store answered.
+    Busy,
+    /// The store failed.
+    Failed(BackendError),
+}
+
 /// An answer of the store to a task at the front.
 #[derive(Debug)]
 struct Heard {
-    /// That the key is held, by this task or by another holder, or an error.
-    answer: Result<(), BackendError>,
+    news: News,
     /// When it was certainly true: a moment before the request was sent. `None` if that is not known.
     at: Option<Instant>,
     /// The task that got it is still at the front.
@@ -73,7 +85,21 @@ impl Heard {
     fn is_since(&self, began: Instant) -> bool {
         self.at.is_some_and(|at| at >= began)
     }
+
+    /// Whether the key is held at this moment, as far as this process can know. The task at the front asks again well
+    /// within [`HEARSAY`], unless the process is paused.
+    fn is_held(&self, now: Instant) -> bool {
+        self.is_current
+            && match self.news {
+                News::Held => true,
+                News::Busy => now.checked_sub(HEARSAY).is_none_or(|oldest| self.is_since(oldest)),
+                News::Failed(_) => false,
+            }
+    }
 }
+
+/// How long a waiter may be told what the task at the front was told.
+const HEARSAY: Duration = Duration::from_secs(2);
 
 /// An unanswered request of the task at the front.
 #[derive(Clone, Copy, Debug)]
@@ -142,24 +168,23 @@ impl LocalQueues {
         self.lock().get(backend, key).is_some()
     }
 
-    /// Returns why a waiter that began at `began` has to wait. A request that was sent before `too_long_ago` and is still
-    /// unanswered counts as a failure.
+    /// Returns why a waiter that began at `began` has to wait now.
     pub(crate) fn known(
         &self,
         backend: BackendIndex,
         key: &LockKey,
         began: Instant,
-        too_long_ago: Instant,
+        now: Instant,
     ) -> Known {
         let mut queues = self.lock();
         let Some(queue) = queues.get(backend, key) else { return Known::Nothing };
         match (&queue.heard, queue.asking) {
-            (_, Some(Asking { since, in_turn: false })) if since <= too_long_ago => {
+            (_, Some(Asking { since, in_turn: false })) if now >= since + MIN_ANSWER_TIME => {
                 Known::Asked(since)
             }
-            (Some(Heard { answer: Err(error), .. }), _) => Known::Failed(error.clone()),
+            (Some(Heard { news: News::Failed(error), .. }), _) => Known::Failed(error.clone()),
             (Some(heard), _) if heard.is_since(began) => Known::Busy,
-            (Some(heard), None) if heard.is_current => Known::Busy,
+            (Some(heard), None) if heard.is_held(now) => Known::Busy,
             // What was heard is older than the waiter: the key may have been free ever since.
             (_, Some(Asking { since, in_turn: false })) => Known::Asked(since),
             (_, _) => Known::Nothing,
@@ -226,10 +251,12 @@ impl Turn {
     }
 
     /// Records the answer of the store, and notifies the waiters.
-    pub(crate) fn note_answer(&self, answer: Result<(), BackendError>) {
+    pub(crate) fn note_answer(&self, news: News) {
         let notify = self.note(|queue| {
-            let at = queue.asking.take().map(|asking| asking.since);
-            queue.heard = Some(Heard { answer, at, is_current: true });
+            let asked = queue.asking.take().map(|asking| asking.since);
+            // A holder that was granted the key at once needs no clock: it holds the key until it says otherwise.
+            let at = asked.or_else(|| matches!(news, News::Busy).then(clock::instant));
+            queue.heard = Some(Heard { news, at, is_current: true });
             queue.answer_noted.clone()
         });
         if let Some(notify) = notify.flatten() {
@@ -240,8 +267,9 @@ impl Turn {
     /// Records that the key was held until now, and is being released.
     pub(crate) fn note_release(&self) {
         self.note(|queue| {
-            if let Some(heard) = queue.heard.as_mut().filter(|_| queue.waiters.is_some()) {
-                heard.at = Some(clock::instant());
+            if let Some(heard) = &mut queue.heard {
+                // Those who come later begin later, so they need no moment.
+                heard.at = queue.waiters.is_some().then(clock::instant);
                 heard.is_current = false;
             }
         });
@@ -299,6 +327,51 @@ mod tests {
         drop(second);
         drop(third.await.unwrap());
         assert_eq!(queues.len(), 0);
+    }
+
+    /// What a waiter that began at `began` is told, `later` than that.
+    fn told(queues: &LocalQueues, began: Instant, later: Duration) -> &'static str {
+        match queues.known(0, &LockKey::from("k"), began, began + later) {
+            Known::Busy => "busy",
+            Known::Failed(_) => "failed",
+            Known::Asked(_) => "asked",
+            Known::Nothing => "nothing",
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn busy_needs_an_answer_from_the_time_of_the_waiter() {
+        let queues = Arc::new(LocalQueues::default());
+        let front = queues.try_enter(0, &LockKey::from("k")).unwrap();
+        let asked = clock::instant();
+        front.note_request(asked, false);
+        assert_eq!(told(&queues, asked, Duration::ZERO), "asked");
+        front.note_answer(News::Busy);
+        // The front waits for a change, and asks again before this is too old.
+        assert_eq!(told(&queues, asked + HEARSAY / 2, Duration::ZERO), "busy");
+        assert_eq!(told(&queues, asked + HEARSAY * 2, Duration::ZERO), "nothing");
+        // It asks again: who began before the last answer has been told, who began after it has not.
+        front.note_request(asked + HEARSAY, false);
+        assert_eq!(told(&queues, asked, HEARSAY), "busy");
+        assert_eq!(told(&queues, asked + HEARSAY / 2, HEARSAY / 2), "asked");
+        front.note_answer(News::Failed(BackendError::transient("down")));
+        assert_eq!(told(&queues, asked + HEARSAY, Duration::ZERO), "failed");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_holder_makes_the_key_busy_until_it_releases_it() {
+        let queues = Arc::new(LocalQueues::default());
+        let key = LockKey::from("k");
+        let front = queues.try_enter(0, &key).unwrap();
+        front.note_answer(News::Held);
+        let began = clock::instant();
+        assert_eq!(told(&queues, began, HEARSAY * 2), "busy");
+        let next = behind(queues.enter(0, &key));
+        front.note_release();
+        assert_eq!(told(&queues, began, Duration::ZERO), "busy", "held until now");
+        assert_eq!(told(&queues, began + HEARSAY, Duration::ZERO), "nothing");
+        drop(front);
+        drop(next.await.unwrap());
     }
 
     #[tokio::test]

@@ -312,8 +312,7 @@ impl World {
             Kind::SuspendProcess => self.pause(process, length, true),
             Kind::KillProcess => return Ask::Kill(process),
             Kind::PauseHost => {
-                self.hosts[host].paused_until = until;
-                self.note(None, || format!("{name} is paused for {lasting:.1?}"));
+                self.pause_host(host, length);
             }
             Kind::RestartHost => {
                 self.restart(host, length / 4);

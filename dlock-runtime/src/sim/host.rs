@@ -1,6 +1,7 @@
 //! Hosts: what processes reach over the network. Each has a clock of its own and an operating system that may fail.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use super::Nanos;
 use super::calls::{Broken, CallId, Request, WatchId};
@@ -136,6 +137,14 @@ impl World {
         let Some(group) = self.hosts[id].group else { return vec![id] };
         let same = |other: &HostId| self.hosts[*other].group == Some(group);
         (0..self.hosts.len()).filter(same).collect()
+    }
+
+    /// Requests that arrive within this time wait for its end.
+    pub(super) fn pause_host(&mut self, id: HostId, length: Nanos) {
+        let host = &mut self.hosts[id];
+        host.paused_until = host.paused_until.max(self.now + length);
+        let name = host.name.clone();
+        self.note(None, || format!("{name} is paused for {:.1?}", Duration::from_nanos(length)));
     }
 
     /// The host restarts. What it stored on disk is kept; connections and subscriptions are not.

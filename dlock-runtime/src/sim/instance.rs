@@ -33,6 +33,8 @@ pub(super) struct Instance {
     pub(super) main: Option<AbortHandle>,
     /// Events that arrive while it is paused.
     held: Vec<Event>,
+    /// When it was paused last, and when it went on.
+    pub(super) last_pause: (Nanos, Nanos),
     /// Starts it again after it was killed.
     pub(super) again: Option<Restart>,
 }
@@ -65,6 +67,14 @@ impl Instance {
         (local < Nanos::MAX / 4).then_some(local)
     }
 
+    fn note_pause(&mut self, now: Nanos) {
+        const SOON: Nanos = 2_000_000_000;
+        // It hardly learns anything between two pauses that follow each other.
+        if now.saturating_sub(self.last_pause.1) >= SOON {
+            self.last_pause.0 = now;
+        }
+    }
+
     /// Ends it. The machine has to be dropped outside of the world.
     pub(super) fn stop(&mut self) -> Option<Rc<Machine>> {
         self.status = Status::Dead;
@@ -94,6 +104,7 @@ impl World {
             registry: None,
             main: None,
             held: Vec::new(),
+            last_pause: (0, 0),
             again: None,
         });
         id
@@ -129,6 +140,7 @@ impl World {
             format!("{how} for {:.1?}", Duration::from_nanos(length))
         });
         let suspended_since = is_suspended.then_some(self.now);
+        self.processes[id].note_pause(self.now);
         self.processes[id].status = Status::Paused { suspended_since };
         self.after(length, Event::Resume { process: id });
     }
@@ -142,6 +154,7 @@ impl World {
             process.clock.resume(since, now);
         }
         process.status = Status::Running;
+        process.last_pause.1 = now;
         let held = std::mem::take(&mut process.held);
         self.note_as(Kind::Resumed, Some(id), || "resumed".to_owned());
         held

@@ -112,6 +112,22 @@ impl Store {
         }
     }
 
+    /// Pauses the store for this long: requests wait until it goes on. Of a majority, all nodes are paused.
+    pub fn pause(&self, length: Duration) {
+        for host in self.hosts() {
+            world::with(|world| world.pause_host(host, nanos(length)));
+        }
+    }
+
+    fn hosts(&self) -> Vec<HostId> {
+        match &self.server {
+            Server::Leases(server) => vec![server.host()],
+            Server::Queue(server) => vec![server.host()],
+            Server::Session(server) => vec![server.host()],
+            Server::Majority(server) => server.hosts(),
+        }
+    }
+
     /// Whether anybody held the key, or waited for it, at this simulated time or later. If not, a call that began then must
     /// not be told that the key is busy.
     #[must_use]

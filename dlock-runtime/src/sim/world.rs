@@ -260,6 +260,10 @@ impl World {
         self.current().map(|process| &mut process.chance)
     }
 
+    pub(super) fn last_pause(&mut self) -> (Nanos, Nanos) {
+        self.current().map(|process| process.last_pause).unwrap_or_default()
+    }
+
     pub(super) fn registry(&mut self) -> Option<Registry> {
         self.current()?.registry.clone()
     }

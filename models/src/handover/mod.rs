@@ -117,7 +117,7 @@ impl Handover {
 
     /// The same without this rule.
     #[must_use]
-    pub const fn without(self, rule: Rule) -> Self {
+    pub fn without(self, rule: Rule) -> Self {
         Self { rules: self.rules.without(rule), ..self }
     }
 }

@@ -95,22 +95,10 @@ impl Rule {
 }
 
 /// The rules that are kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rules(u32);
+pub type Rules = crate::rules::Rules<Rule>;
 
-impl Rules {
-    /// All of them.
-    pub const ALL: Self = Self(u32::MAX);
-
-    /// All of these but one.
-    #[must_use]
-    pub const fn without(self, rule: Rule) -> Self {
-        Self(self.0 & !(1 << rule as u32))
-    }
-
-    /// Is this one kept?
-    #[must_use]
-    pub const fn keep(self, rule: Rule) -> bool {
-        self.0 & (1 << rule as u32) != 0
+impl From<Rule> for u32 {
+    fn from(rule: Rule) -> Self {
+        rule as Self
     }
 }

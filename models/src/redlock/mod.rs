@@ -108,12 +108,12 @@ impl Redlock {
 
     /// The same without this rule.
     #[must_use]
-    pub const fn without(self, rule: Rule) -> Self {
+    pub fn without(self, rule: Rule) -> Self {
         Self { rules: self.rules.without(rule), ..self }
     }
 
     /// How far the clock may go. No state is as late as that, unless tokens have nothing to do with the time.
-    const fn ticks(&self) -> Ticks {
+    fn ticks(&self) -> Ticks {
         if self.rules.keep(Rule::TokenIsTime) { 60 } else { BEGINNING + QUARANTINE + TTL }
     }
 }

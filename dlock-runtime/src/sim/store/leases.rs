@@ -46,6 +46,10 @@ impl Leases {
         Self { host, state: Arc::default() }
     }
 
+    pub(super) const fn host(&self) -> HostId {
+        self.host
+    }
+
     /// A renewal restores a lease of which it finds nothing, if nobody else has the key. Renewals are slow, so that this
     /// happens.
     pub(super) fn restoring() -> Self {

@@ -72,6 +72,10 @@ impl Majority {
         Self { nodes: (0..nodes).map(|number| Host::new(group, number)).collect() }
     }
 
+    pub(super) fn hosts(&self) -> Vec<HostId> {
+        self.nodes.iter().map(|node| node.id).collect()
+    }
+
     /// Whether a call that began at this moment could have found the key busy.
     pub(super) fn was_occupied(&self, key: &LockKey, since: Nanos) -> bool {
         self.nodes.iter().any(|node| node.state().occupancy.was(key, since))

@@ -83,6 +83,10 @@ impl Queue {
         Self { host, state: Arc::default() }
     }
 
+    pub(super) const fn host(&self) -> HostId {
+        self.host
+    }
+
     /// The state at this moment.
     fn state(&self) -> MutexGuard<'_, State> {
         let (now, true_time) = world::with(|world| (world.host_steady(self.host), world.now));

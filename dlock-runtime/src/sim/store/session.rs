@@ -2,7 +2,8 @@
 //!
 //! The host is a follower. It answers pings and reads by itself, and tells the leader later which sessions were in use.
 //! The leader, which never fails here, ends a session that it has not heard of for the session's timeout. What the
-//! follower has not told the leader when it restarts is forgotten.
+//! follower has not told the leader when it restarts is forgotten. A process then connects anew, and the follower has the
+//! leader confirm its session, which is a sign of life that the leader hears at once.
 //!
 //! The requests of a session are executed in the order in which they were sent, as those of one connection are. One that
 //! a later one has overtaken belongs to a connection that is over, and is not executed.
@@ -76,6 +77,8 @@ struct Session {
     used: Option<Micros>,
     /// The number of the last request that was executed.
     last: u64,
+    /// The run of the follower to which its process is connected.
+    epoch: u32,
 }
 
 /// A holder or a waiter.
@@ -113,6 +116,10 @@ impl Sessions {
             occupancy: Occupancy::default(),
         };
         Self { host, timeout, state: Arc::new(Mutex::new(state)) }
+    }
+
+    pub(super) const fn host(&self) -> HostId {
+        self.host
     }
 
     /// The state at this moment.

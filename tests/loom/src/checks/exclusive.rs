@@ -65,26 +65,30 @@ impl AsyncBackend for Exclusive {
     }
 
     async fn try_acquire(&self, _: &Claim) -> Result<Attempt, BackendError> {
-        unimplemented!()
+        Err(unused())
     }
 
     async fn watch(&self, _: &LockKey) -> Result<Box<dyn Watch>, BackendError> {
-        unimplemented!()
+        Err(unused())
     }
 
     async fn inspect(&self, _: &LockKey) -> Result<Option<Holder>, BackendError> {
-        unimplemented!()
+        Err(unused())
     }
 
     async fn list(&self, _: &str) -> Result<Vec<LockState>, BackendError> {
-        unimplemented!()
+        Err(unused())
     }
 
     async fn revoke(&self, _: &LockKey) -> Result<bool, BackendError> {
-        unimplemented!()
+        Err(unused())
     }
 
     async fn force_release(&self, _: &LockKey) -> Result<bool, BackendError> {
-        unimplemented!()
+        Err(unused())
     }
+}
+
+fn unused() -> BackendError {
+    BackendError::permanent("this check only renews and releases")
 }

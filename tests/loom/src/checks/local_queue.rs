@@ -8,7 +8,7 @@ use loom::thread;
 use super::alone::Alone;
 use super::{KEY, World, checks, explore};
 use crate::clock;
-use crate::engine::local_queue::{Joined, Turn};
+use crate::engine::local_queue::{Joined, News, Turn};
 use crate::engine::{CallKind, Engine, enter};
 use crate::error::{BackendError, HeldBy, LockError};
 use crate::key::LockKey;
@@ -90,26 +90,26 @@ fn come_and_go(engine: &Engine, alone: &Alone, waits: bool) {
 
 fn an_answer_reaches_those_whose_time_is_up() {
     explore(|| {
-        let error = told(Ok(()));
+        let error = told(News::Busy);
         assert!(matches!(error, LockError::Busy { holder: HeldBy::ThisProcess, .. }), "{error}");
     });
 }
 
 fn a_failure_reaches_those_whose_time_is_up() {
     explore(|| {
-        let error = told(Err(BackendError::transient("down")));
+        let error = told(News::Failed(BackendError::transient("down")));
         assert!(matches!(error, LockError::Backend { .. }), "{error}");
     });
 }
 
 /// What a call that does not wait is told while the task before it gets this answer of the store. The front does not
 /// become free, so only the answer can end the call.
-fn told(answer: Result<(), BackendError>) -> LockError {
+fn told(news: News) -> LockError {
     let world = World::new();
     let front = world.front();
     let asks = thread::spawn(move || {
         front.note_request(clock::instant(), false);
-        front.note_answer(answer);
+        front.note_answer(news);
         front
     });
     let options = LockOptions { wait: Some(Wait::UpTo(Duration::ZERO)), ..LockOptions::DEFAULT };

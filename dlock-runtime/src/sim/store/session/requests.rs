@@ -38,7 +38,7 @@ impl State {
         self.enter(visit);
         self.zxid += 1;
         let ends = visit.steady + self.timeout;
-        self.sessions.insert(self.zxid, Session { ends, used: None, last: 0 });
+        self.sessions.insert(self.zxid, Session { ends, used: None, last: 0, epoch: visit.epoch });
         self.zxid
     }
 
@@ -51,6 +51,11 @@ impl State {
         }
         session.last = stamp.number;
         session.used = Some(visit.steady);
+        if session.epoch != visit.epoch {
+            // The process connects to the new run of the follower, which asks the leader.
+            session.epoch = visit.epoch;
+            session.ends = session.ends.max(visit.steady + self.timeout);
+        }
         Ok(())
     }
 
