@@ -21,6 +21,6 @@ seeds! {
     a_set_forgets_its_queue_position: programs::on_leases, 314;
     a_lost_hold_in_doubt_is_released_too_briefly: lost_holds, 4_849;
     a_release_ends_before_the_session: programs::on_sessions, 19;
-    a_late_renewal_revives_a_proof: late_renewals, 5_659;
+    a_late_renewal_revives_a_proof: late_renewals, 699;
     a_follower_forgets_the_sessions_that_connect_to_it: programs::on_sessions, 179_020;
 }

@@ -104,6 +104,25 @@ fn a_timeout_of_tokio_ends_a_wait() {
 }
 
 #[test]
+fn a_process_that_resumes_sees_messages_before_its_timers() {
+    let scenario = || async {
+        let database = Remote::new("database", 1);
+        let server = sim::process("server", move || async move {
+            tokio::select! {
+                biased;
+                answer = database.call("check the stock", |stock: &mut i32| *stock) => answer.ok(),
+                () = sim::sleep(Duration::from_micros(20)) => None,
+            }
+        });
+        sim::sleep(Duration::from_micros(10)).await;
+        // Both the timer and the answer come during the pause.
+        server.pause(Duration::from_secs(1));
+        assert_eq!(server.await.unwrap(), Some(1));
+    };
+    Explorer::new(0..20).without_tokio_timers().faults(FaultOptions::none()).run(scenario);
+}
+
+#[test]
 fn a_panic_on_a_host_is_a_violation() {
     let scenario = || async {
         let database = Remote::new("database", 1);

@@ -322,13 +322,16 @@ impl fmt::Display for Failure {
             1 => write!(f, "It takes 1 fault. ")?,
             faults => write!(f, "It takes {faults} faults. ")?,
         }
-        writeln!(f, "{schedules} schedules were run.")?;
+        match schedules {
+            1 => writeln!(f, "1 schedule was run.")?,
+            schedules => writeln!(f, "{schedules} schedules were run.")?,
+        }
         if *diverged {
             writeln!(
                 f,
                 "The replay was different: the scenario depends on something that the seed does not decide, such as a `HashMap`'s order, `tokio::select!` without `biased`, or the real clock."
             )?;
         }
-        write!(f, "Replay it, with every message, by {SEED}={seed}.")
+        write!(f, "Replay it, with all its faults and every message, by {SEED}={seed}.")
     }
 }

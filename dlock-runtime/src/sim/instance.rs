@@ -145,7 +145,8 @@ impl World {
         self.after(length, Event::Resume { process: id });
     }
 
-    /// Resumes a paused process. Returns what has arrived for it meanwhile.
+    /// Resumes a paused process. Returns what has arrived for it meanwhile: the messages first, because a runtime that
+    /// resumes has seen all of them before a task of it runs, and only then learns how late it is.
     pub(super) fn resume(&mut self, id: ProcessId) -> Vec<Event> {
         let now = self.now;
         let process = &mut self.processes[id];
@@ -155,7 +156,8 @@ impl World {
         }
         process.status = Status::Running;
         process.last_pause.1 = now;
-        let held = std::mem::take(&mut process.held);
+        let mut held = std::mem::take(&mut process.held);
+        held.sort_by_key(|event| matches!(event, Event::Timer { .. }));
         self.note_as(Kind::Resumed, Some(id), || "resumed".to_owned());
         held
     }
