@@ -73,11 +73,21 @@ pub(crate) enum News {
 /// An answer of the store to a task at the front.
 #[derive(Debug)]
 struct Heard {
-    news: News,
+    failure: Option<BackendError>,
     /// When it was certainly true: a moment before the request was sent. `None` if that is not known.
     at: Option<Instant>,
-    /// The task that got it is still at the front.
-    is_current: bool,
+    front: Front,
+}
+
+/// How the task that got an answer is doing now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Front {
+    /// It holds the key.
+    Holds,
+    /// It asks again from time to time.
+    Asks,
+    /// It is no longer at the front, or is releasing the key.
+    Left,
 }
 
 impl Heard {
@@ -89,12 +99,12 @@ impl Heard {
     /// Whether the key is held at this moment, as far as this process can know. The task at the front asks again well
     /// within [`HEARSAY`], unless the process is paused.
     fn is_held(&self, now: Instant) -> bool {
-        self.is_current
-            && match self.news {
-                News::Held => true,
-                News::Busy => now.checked_sub(HEARSAY).is_none_or(|oldest| self.is_since(oldest)),
-                News::Failed(_) => false,
-            }
+        let is_recent = || now.checked_sub(HEARSAY).is_none_or(|oldest| self.is_since(oldest));
+        match self.front {
+            Front::Holds => true,
+            Front::Asks => self.failure.is_none() && is_recent(),
+            Front::Left => false,
+        }
     }
 }
 
@@ -182,7 +192,7 @@ impl LocalQueues {
             (_, Some(Asking { since, in_turn: false })) if now >= since + MIN_ANSWER_TIME => {
                 Known::Asked(since)
             }
-            (Some(Heard { news: News::Failed(error), .. }), _) => Known::Failed(error.clone()),
+            (Some(Heard { failure: Some(error), .. }), _) => Known::Failed(error.clone()),
             (Some(heard), _) if heard.is_since(began) => Known::Busy,
             (Some(heard), None) if heard.is_held(now) => Known::Busy,
             // What was heard is older than the waiter: the key may have been free ever since.
@@ -224,7 +234,7 @@ impl Queue {
     fn pass_on(&mut self) -> Option<oneshot::Sender<Turn>> {
         self.asking = None;
         if let Some(heard) = &mut self.heard {
-            heard.is_current = false;
+            heard.front = Front::Left;
         }
         self.waiters.as_mut()?.line.pop_front()
     }
@@ -256,7 +266,12 @@ impl Turn {
             let asked = queue.asking.take().map(|asking| asking.since);
             // A holder that was granted the key at once needs no clock: it holds the key until it says otherwise.
             let at = asked.or_else(|| matches!(news, News::Busy).then(clock::instant));
-            queue.heard = Some(Heard { news, at, is_current: true });
+            let front = if matches!(news, News::Held) { Front::Holds } else { Front::Asks };
+            let failure = match news {
+                News::Failed(error) => Some(error),
+                News::Held | News::Busy => None,
+            };
+            queue.heard = Some(Heard { failure, at, front });
             queue.answer_noted.clone()
         });
         if let Some(notify) = notify.flatten() {
@@ -270,7 +285,7 @@ impl Turn {
             if let Some(heard) = &mut queue.heard {
                 // Those who come later begin later, so they need no moment.
                 heard.at = queue.waiters.is_some().then(clock::instant);
-                heard.is_current = false;
+                heard.front = Front::Left;
             }
         });
     }
