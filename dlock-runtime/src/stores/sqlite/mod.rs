@@ -17,10 +17,11 @@
 mod open;
 mod rows;
 mod watch;
+mod written;
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use sqlx::Row;
@@ -28,7 +29,8 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use tokio::sync::Mutex;
 
 use self::open::{Refused, explain, is_contention, open, options, other_version};
-use self::watch::FileWatch;
+use self::watch::{FileWatch, Pauses};
+use self::written::Written;
 use crate::backend::{
     AsyncBackend, Attempt, Capabilities, Claim, Holder, LockState, MAX_LISTED, Mode, Release,
     Released, Renewal, SetAttempt, Watch, validity_of,
@@ -60,6 +62,8 @@ struct Inner {
     reader: Mutex<SqliteConnection>,
     swept: AtomicI64,
     tombstones: Tombstones,
+    /// Begun by the first waiter. `None` where the system does not notify of writes.
+    written: OnceLock<Option<Written>>,
 }
 
 impl Sqlite {
@@ -84,6 +88,7 @@ impl Sqlite {
                         reader: Mutex::new(reader),
                         swept: AtomicI64::new(0),
                         tombstones: Tombstones::default(),
+                        written: OnceLock::new(),
                     })));
                 }
                 // Switching a new file to WAL fails at once while another process does the same.
@@ -129,6 +134,25 @@ impl Sqlite {
             .await?;
         }
         Ok(())
+    }
+
+    async fn file_watch(&self, key: &LockKey) -> Result<FileWatch, BackendError> {
+        let written = self.0.written.get_or_init(|| Written::new(&self.0.path));
+        let pauses = Pauses::new(written.is_some());
+        let version = self.version().await?;
+        let seen = self.holders(key).await?;
+        Ok(FileWatch { sqlite: self.clone(), key: key.clone(), version, seen, pauses })
+    }
+
+    /// Resolves when some process writes to the file after this call, if the system notifies of that.
+    fn next_write(&self) -> impl Future<Output = ()> {
+        let written = self.0.written.get().and_then(Option::as_ref).map(Written::next);
+        async move {
+            match written {
+                Some(written) => written.await,
+                None => std::future::pending().await,
+            }
+        }
     }
 
     /// A number that changes whenever a connection other than the reader commits.
@@ -265,9 +289,7 @@ impl AsyncBackend for Sqlite {
     }
 
     async fn watch(&self, key: &LockKey) -> Result<Box<dyn Watch>, BackendError> {
-        let version = self.version().await?;
-        let seen = self.holders(key).await?;
-        Ok(Box::new(FileWatch { sqlite: self.clone(), key: key.clone(), version, seen }))
+        Ok(Box::new(self.file_watch(key).await?))
     }
 
     async fn inspect(&self, key: &LockKey) -> Result<Option<Holder>, BackendError> {
