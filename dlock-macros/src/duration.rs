@@ -43,6 +43,14 @@ impl Bounds {
         most_shown: "365days",
         most_reason: "leave the option out if there shall be no such bound",
     };
+    /// How long a lease may be passed on.
+    pub(crate) const HANDOVER: Self = Self {
+        zero: false,
+        least: MILLISECOND,
+        most: Duration::from_mins(1),
+        most_shown: "1m",
+        most_reason: "tasks of other processes wait for that long",
+    };
 
     /// Parses a duration. The error says what to write instead.
     pub(crate) fn parse(self, text: &str) -> Result<Duration, String> {

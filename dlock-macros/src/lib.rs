@@ -45,6 +45,7 @@ use proc_macro::TokenStream;
 /// | `mode = "exclusive"` | `"shared"`: a reader, which excludes only writers. Readers that arrive later do not pass a waiting writer | `"exclusive"` |
 /// | `permits = 5` | at most this many holders at once: a semaphore, with a lease and a token for each holder | `1` |
 /// | `fair = true` | first come, first served, across the tasks of all processes | `false` |
+/// | `handover = "64 in 10ms"` | how often, and for how long, this process may pass the lock from task to task before the store decides who is next; `"off"` sends every release to the store. See `Handover` | the registry's, `"64 in 10ms"` |
 /// | `renew = true` | renew the lease while the body runs; with `false` the body must end within one `ttl` | `true` |
 /// | `max_hold = "1m"` | an upper bound for the body, even with renewal | none |
 /// | `min_hold = "30s"` | keep the lease at least this long: for scheduled jobs on machines whose clocks differ | none |

@@ -34,6 +34,7 @@ pub(crate) struct Options {
     pub(crate) mode: Option<Mode>,
     pub(crate) permits: Option<NonZeroU32>,
     pub(crate) fair: Option<bool>,
+    pub(crate) handover: Option<Handover>,
     pub(crate) guard: Option<Ident>,
     /// The argument whose transaction holds the row lock.
     pub(crate) transaction: Option<Ident>,
@@ -66,6 +67,13 @@ pub(crate) enum Key {
 pub(crate) enum Wait {
     UpTo(Duration),
     Forever,
+}
+
+/// How far a lease may be passed on; not at all with zero passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Handover {
+    pub(crate) passes: u32,
+    pub(crate) within: Duration,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -211,6 +219,19 @@ mod tests {
     #[test]
     fn a_duplicate_is_found() {
         assert!(mistakes(quote!(key = "a", ttl = "5s", ttl = "6s")).contains("twice"));
+    }
+
+    #[test]
+    fn a_limit_for_passes_is_read() {
+        let read = |arguments| {
+            let mut errors = Errors::default();
+            let options = parse(arguments, &mut errors);
+            assert!(errors.is_empty());
+            options.handover.map(|Handover { passes, within }| (passes, within.as_millis()))
+        };
+        assert_eq!(read(quote!(key = "a", handover = "64 in 10ms")), Some((64, 10)));
+        assert_eq!(read(quote!(key = "a", handover = "1 in 1s")), Some((1, 1_000)));
+        assert_eq!(read(quote!(key = "a", handover = "off")), Some((0, 0)));
     }
 
     #[test]

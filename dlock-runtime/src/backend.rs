@@ -47,7 +47,7 @@ pub const MAX_BATCH: usize = 256;
 ///   excludes is granted the key. The lease lasts at least one ttl from the moment the request is
 ///   executed.
 /// - **Idempotence.** A repeated request for the same [`Claim`] while it holds the key is granted again,
-///   with the same token and a full ttl, so a request whose reply was lost may be sent again. A repeated
+///   with the same token (of a [block](Claim::token_block) the last one) and a full ttl, so a request whose reply was lost may be sent again. A repeated
 ///   release finds nothing held and changes nothing; the engine does not report that as a loss.
 /// - **Only the owner** renews and releases; the check and the change are one atomic step.
 /// - **Tokens** are drawn after the lock is won. Of two holds that exclude each other, the later one has

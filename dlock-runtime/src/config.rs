@@ -54,6 +54,7 @@ use futures_util::future::try_join_all;
 
 pub use self::error::ConfigError;
 pub use self::source::Source;
+use crate::options::Handover;
 use crate::registry::{Registry, RegistryBuilder};
 
 /// The configuration of a [`Registry`], as part of a service's configuration.
@@ -69,6 +70,9 @@ pub struct Config {
     pub default_backend: Option<String>,
     /// See [`RegistryBuilder::default_ttl`]. Written as a duration with a unit, such as `"30s"`.
     pub default_ttl: Option<Duration>,
+    /// See [`RegistryBuilder::default_handover`]. Written as `"off"`, or as a number of passes and a duration, such as
+    /// `"64 in 10ms"`.
+    pub default_handover: Option<Handover>,
     /// See [`RegistryBuilder::allow_unregistered`].
     pub allow_unregistered: Vec<String>,
 }
@@ -83,6 +87,7 @@ impl Config {
         self.backends.extend(other.backends);
         self.default_backend = other.default_backend.or(self.default_backend);
         self.default_ttl = other.default_ttl.or(self.default_ttl);
+        self.default_handover = other.default_handover.or(self.default_handover);
         self.allow_unregistered.extend(other.allow_unregistered);
         self
     }
@@ -112,6 +117,9 @@ impl Config {
         }
         if let Some(ttl) = self.default_ttl {
             builder = builder.default_ttl(ttl);
+        }
+        if let Some(handover) = self.default_handover {
+            builder = builder.default_handover(handover);
         }
         Ok(self.allow_unregistered.iter().fold(builder, RegistryBuilder::allow_unregistered))
     }

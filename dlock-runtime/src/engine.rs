@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 use crate::backend::{Backend, Capabilities};
 use crate::error::LockError;
 use crate::key::LockKey;
-use crate::options::LockOptions;
+use crate::options::{Handover, LockOptions};
 
 mod acquire;
 mod deadline;
@@ -21,6 +21,7 @@ mod line_up;
 pub(crate) mod local_queue;
 mod nesting;
 mod open_holds;
+pub(crate) mod passing;
 mod release;
 mod request;
 mod run_guarded;
@@ -48,6 +49,7 @@ pub(crate) struct Engine {
     /// The index of the backend of locks that name none.
     pub(crate) default_backend: Option<usize>,
     pub(crate) default_ttl: Duration,
+    pub(crate) default_handover: Handover,
     pub(crate) queues: Arc<LocalQueues>,
     pub(crate) watchdogs: Watchdogs,
     /// The holds that have not been released.
@@ -101,6 +103,7 @@ impl Engine {
             backends,
             default_backend: None,
             default_ttl,
+            default_handover: Handover::DEFAULT,
             queues: Arc::new(LocalQueues::default()),
             watchdogs: Watchdogs::default(),
             open_holds: OpenHolds::default(),

@@ -49,7 +49,7 @@ pub use guard::{LockGuard, LockSet};
 pub use key::{LockKey, MAX_KEY_BYTES};
 pub use lock::Lock;
 pub use mode::Mode;
-pub use options::{OnLost, Wait};
+pub use options::{Handover, OnLost, Wait};
 pub use owner::OwnerId;
 pub use registry::{
     BuildError, InstallError, Registry, RegistryBuilder, ShutdownTimedOut, SiteProblem,

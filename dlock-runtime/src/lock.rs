@@ -11,7 +11,7 @@ use crate::engine::{CallKind, Request, enter, enter_set, run_guarded};
 use crate::error::{BackendError, LockError};
 use crate::guard::{LockGuard, LockSet};
 use crate::key::LockKey;
-use crate::options::{LockOptions, OnLost, Wait};
+use crate::options::{Handover, LockOptions, OnLost, Wait};
 use crate::registry::Registry;
 
 /// A lock, or several locks together, not yet acquired; created by [`Registry::lock`] and
@@ -129,6 +129,16 @@ impl<K> Lock<K> {
     /// queue as data, by its session timeout on ZooKeeper, and by its own ttl on etcd.
     pub fn fair(mut self, fair: bool) -> Self {
         self.options.fair = fair;
+        self
+    }
+
+    /// Sets how far this process may pass the lease from task to task before the store decides who is next; the
+    /// registry's default if not set.
+    ///
+    /// A lock that is shared, [`fair`](Self::fair), in a set, or has a [`min_hold`](Self::min_hold) never passes its
+    /// lease. With [`Handover::OFF`] the call neither passes a lease nor is passed one.
+    pub fn handover(mut self, handover: Handover) -> Self {
+        self.options.handover = Some(handover);
         self
     }
 

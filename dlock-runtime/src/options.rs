@@ -36,6 +36,62 @@ pub enum OnLost {
     Keep,
 }
 
+/// How far a process may pass a lease from one of its tasks to the next before the store decides who is next.
+///
+/// When a task releases a lock for which another task of the same process waits, the process may keep the lease and pass
+/// it on in memory. Each task has a fencing token of its own. A lease is passed a limited number of times within a
+/// limited time from its grant (and at most a quarter of its ttl), and is then released for everybody.
+///
+/// The lease of a task is never passed on if the lock is shared, `fair`, one of several `keys`, or has a `min_hold`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Handover {
+    passes: u32,
+    within: Duration,
+}
+
+impl Handover {
+    /// Every release goes to the store.
+    pub const OFF: Self = Self { passes: 0, within: Duration::ZERO };
+
+    /// At most 64 times within 10 ms.
+    pub const DEFAULT: Self = Self::up_to(64, Duration::from_millis(10));
+
+    /// The maximum number of passes.
+    pub const MAX_PASSES: u32 = 1_023;
+
+    /// Creates a limit: so many passes within this time. A larger number than [`MAX_PASSES`](Self::MAX_PASSES) counts
+    /// as that.
+    #[must_use]
+    pub const fn up_to(passes: u32, within: Duration) -> Self {
+        let passes = if passes > Self::MAX_PASSES { Self::MAX_PASSES } else { passes };
+        Self { passes, within }
+    }
+
+    /// Returns how often a lease is passed at most.
+    #[must_use]
+    pub const fn passes(&self) -> u32 {
+        self.passes
+    }
+
+    /// Returns the time from its grant in which a lease is passed.
+    #[must_use]
+    pub const fn within(&self) -> Duration {
+        self.within
+    }
+
+    /// Returns whether leases are passed at all.
+    #[must_use]
+    pub const fn is_off(&self) -> bool {
+        self.passes == 0 || self.within.is_zero()
+    }
+}
+
+impl Default for Handover {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
 /// The options of one lock site or one manual call. `None` means the registry's default.
 #[doc(hidden)]
 #[allow(missing_docs, reason = "each is documented where users set it")]
@@ -51,6 +107,7 @@ pub struct LockOptions {
     pub reentrant: bool,
     pub mode: Mode,
     pub fair: bool,
+    pub handover: Option<Handover>,
 }
 
 impl LockOptions {
@@ -65,5 +122,6 @@ impl LockOptions {
         reentrant: true,
         mode: Mode::Exclusive,
         fair: false,
+        handover: None,
     };
 }

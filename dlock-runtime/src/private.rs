@@ -14,7 +14,7 @@ use crate::error::LockError;
 pub use crate::guard::{LockGuard, LockSet};
 pub use crate::key::{KeyValue, KeyWriter, LockKey};
 use crate::lock::enter_all;
-pub use crate::options::{LockOptions, OnLost, Wait};
+pub use crate::options::{Handover, LockOptions, OnLost, Wait};
 use crate::registry::Registry;
 pub use crate::site::Site;
 use crate::transaction::{DEFAULT_WAIT, RowLockOptions, lock_valid};

@@ -7,7 +7,7 @@ use quote::{ToTokens, quote_spanned};
 use syn::spanned::Spanned;
 
 use super::arguments::Argument;
-use super::{Keys, Mode, OnBusy, OnLost, Options, Wait, key, keys, value};
+use super::{Handover, Keys, Mode, OnBusy, OnLost, Options, Wait, key, keys, value};
 use crate::diagnostic::Errors;
 
 /// One option of the attribute.
@@ -36,7 +36,7 @@ const PLAIN: OptionRow = OptionRow {
 };
 
 /// In the order of the documentation.
-pub(crate) const OPTIONS: [OptionRow; 19] = [
+pub(crate) const OPTIONS: [OptionRow; 20] = [
     OptionRow {
         name: "key",
         example: "\"product:<id>\"",
@@ -127,6 +127,19 @@ pub(crate) const OPTIONS: [OptionRow; 19] = [
             Ok(())
         },
         field: Some(("fair", |options, _| Some(options.fair?.to_token_stream()))),
+    },
+    OptionRow {
+        name: "handover",
+        example: "\"64 in 10ms\"",
+        not_in_transaction: Some("the database decides who has the row next"),
+        set: |options, argument, _| {
+            options.handover = Some(value::handover(argument)?);
+            Ok(())
+        },
+        field: Some(("handover", |options, runtime| {
+            Some(some(&handover(options.handover?, runtime)))
+        })),
+        ..PLAIN
     },
     OptionRow {
         name: "renew",
@@ -279,6 +292,14 @@ fn some(value: &impl ToTokens) -> TokenStream {
 fn duration(duration: Duration, runtime: &TokenStream) -> TokenStream {
     let (seconds, nanoseconds) = (duration.as_secs(), duration.subsec_nanos());
     quote_spanned!(mixed()=> #runtime::Duration::new(#seconds, #nanoseconds))
+}
+
+fn handover(Handover { passes, within }: Handover, runtime: &TokenStream) -> TokenStream {
+    if passes == 0 {
+        return quote_spanned!(mixed()=> #runtime::Handover::OFF);
+    }
+    let within = duration(within, runtime);
+    quote_spanned!(mixed()=> #runtime::Handover::up_to(#passes, #within))
 }
 
 fn wait(wait: Wait, runtime: &TokenStream) -> TokenStream {

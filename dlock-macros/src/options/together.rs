@@ -13,6 +13,7 @@ pub(super) fn check(options: &Options, arguments: &Arguments, errors: &mut Error
     check_keys(options, arguments, errors);
     check_kind(options, arguments, errors);
     check_times(options, arguments, errors);
+    check_handover(options, arguments, errors);
     if written(arguments, "transaction").is_some() {
         row_lock::check(arguments, errors);
     }
@@ -69,6 +70,28 @@ fn check_kind(options: &Options, arguments: &Arguments, errors: &mut Errors) {
             "`fair` is the order of those who wait, and with `wait = \"0s\"` nobody does: leave out `fair`, or give `wait` some time",
         );
     }
+}
+
+/// Only the lease of a plain exclusive lock is passed on.
+fn check_handover(options: &Options, arguments: &Arguments, errors: &mut Errors) {
+    let (Some(_), Some(handover)) = (options.handover, written(arguments, "handover")) else {
+        return;
+    };
+    let cause = if matches!(options.keys, Some(Keys::All(_))) {
+        "several `keys` are released together"
+    } else if matches!(options.mode, Some(Mode::Shared)) || options.permits.is_some() {
+        "others may hold the lock at the same time"
+    } else if options.fair == Some(true) {
+        "with `fair` the store decides who is next"
+    } else if options.min_hold.is_some() {
+        "`min_hold` keeps the lock from the next task too"
+    } else {
+        return;
+    };
+    let message = format!(
+        "`handover` passes an exclusive lock from one task to the next, and {cause}: leave out `handover`"
+    );
+    errors.push(handover.name.span(), message);
 }
 
 fn check_times(options: &Options, arguments: &Arguments, errors: &mut Errors) {

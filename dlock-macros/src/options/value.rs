@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use syn::{Expr, ExprLit, ExprPath, Ident, Lit, LitBool, LitStr};
 
-use super::Wait;
 use super::arguments::Argument;
+use super::{Handover, Wait};
 use crate::diagnostic::nearest;
 use crate::duration::Bounds;
 
@@ -76,6 +76,42 @@ pub(super) fn boolean(argument: &Argument) -> syn::Result<bool> {
     let quotes = if text(value).is_some() { ", without quotes" } else { "" };
     let write = format!("write `{name} = true` or `{name} = false`{quotes}");
     Err(error(value, format!("`{name}` is a switch: {write}")))
+}
+
+/// The runtime's `Handover::MAX_PASSES`.
+const MAX_PASSES: u32 = 1_023;
+
+pub(super) fn handover(argument: &Argument) -> syn::Result<Handover> {
+    let literal = string(
+        &argument.value,
+        "`handover` says how often, and for how long, this process may pass the lock from task to task",
+        "\"64 in 10ms\"",
+    )?;
+    let written = literal.value();
+    if written.trim() == "off" {
+        return Ok(Handover { passes: 0, within: Duration::ZERO });
+    }
+    let problem = |problem: String| error(&literal, format!("`handover`: {problem}"));
+    let Some((passes, within)) = written.split_once(" in ") else {
+        return Err(problem(format!(
+            "\"{written}\" is no limit: write a number of passes and a time, such as \"64 in 10ms\", or \"off\""
+        )));
+    };
+    let (passes, within) = (passes.trim(), within.trim());
+    let passes = match passes.parse() {
+        Ok(0) => return Err(problem("\"0\" passes are none: write \"off\"".to_owned())),
+        Ok(passes @ ..=MAX_PASSES) => passes,
+        Ok(_) => {
+            return Err(problem(format!("\"{passes}\" passes are too many: at most {MAX_PASSES}")));
+        }
+        Err(_) => {
+            return Err(problem(format!(
+                "\"{passes}\" is no number of passes: write \"64 in 10ms\", or \"off\""
+            )));
+        }
+    };
+    let within = Bounds::HANDOVER.parse(within).map_err(problem)?;
+    Ok(Handover { passes, within })
 }
 
 pub(super) fn permits(argument: &Argument) -> syn::Result<NonZeroU32> {

@@ -3,6 +3,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use super::Claim;
 use crate::lock_table::record;
 use crate::token::FencingToken;
 
@@ -13,8 +14,10 @@ pub enum Attempt {
     /// The claim holds the key.
     #[non_exhaustive]
     Granted {
-        /// Larger than the token of every earlier hold that this one excludes.
+        /// Larger than the token of every earlier hold that this one excludes. Of a block, the first.
         token: FencingToken,
+        /// See [`with_token_block`](Attempt::with_token_block).
+        token_block: u32,
         /// How long the lease is certain to last, counted from *before* the request was made: the ttl
         /// less an allowance for clock drift.
         validity: Duration,
@@ -43,7 +46,28 @@ impl Attempt {
     /// Creates a grant.
     #[must_use]
     pub const fn granted(token: FencingToken, validity: Duration) -> Self {
-        Self::Granted { token, validity, other_permits: None, in_doubt: false }
+        Self::Granted { token, token_block: 1, validity, other_permits: None, in_doubt: false }
+    }
+
+    /// Sets how many consecutive tokens are reserved for the lease, from `token` on. At most as many as the claim
+    /// [asked for](Claim::token_block).
+    ///
+    /// The store must have recorded the end of the block before it answers: from then on, whatever becomes of the
+    /// lease, each grant that it excludes has a larger token than the last one of the block. Once an earlier request
+    /// of a claim may have been executed, the engine asks for one token only, and a repeated request of that kind
+    /// gets the last token of the block.
+    #[must_use]
+    pub const fn with_token_block(mut self, tokens: u32) -> Self {
+        if let Self::Granted { token_block, .. } = &mut self {
+            *token_block = tokens;
+        }
+        self
+    }
+
+    /// A grant of the block of tokens that ends with this one, and is as long as the claim asks for.
+    pub(crate) fn granted_up_to(last: u64, claim: &Claim, validity: Duration) -> Self {
+        let first = last.saturating_sub(u64::from(claim.token_block) - 1);
+        Self::granted(FencingToken::new(first), validity).with_token_block(claim.token_block)
     }
 
     /// Creates a refusal.
@@ -111,7 +135,7 @@ impl SetAttempt {
         match self {
             Self::Granted { tokens, validity, other_permits, in_doubt } => {
                 let token = tokens.first().copied().unwrap_or(FencingToken::new(0));
-                Attempt::Granted { token, validity, other_permits, in_doubt }
+                Attempt::Granted { token, token_block: 1, validity, other_permits, in_doubt }
             }
             Self::Busy { expires_in, queued, other_permits, in_doubt, .. } => {
                 Attempt::Busy { expires_in, queued, other_permits, in_doubt }

@@ -18,8 +18,12 @@ pub struct Claim {
     pub owner: OwnerId,
     /// The length of the lease, from each grant or renewal.
     pub ttl: Duration,
-    /// The fencing token, once the claim has been granted.
+    /// The fencing token, once the claim has been granted; of a [block](Self::token_block), the largest.
     pub token: Option<FencingToken>,
+    /// How many consecutive tokens the caller can use, for holds that follow each other under one lease; at least
+    /// one. A store may reserve fewer. The number may differ between the requests of one claim, and is one as soon as
+    /// an earlier request may have been executed.
+    pub token_block: u32,
     /// Which others may hold the key at the same time.
     pub mode: Mode,
     /// Whether it is served first come, first served, and so takes a position in the store's queue.
@@ -44,6 +48,7 @@ impl Claim {
             owner: OwnerId::random(),
             ttl,
             token: None,
+            token_block: 1,
             mode: Mode::Exclusive,
             fair: false,
             wait_left: Duration::ZERO,
@@ -82,6 +87,13 @@ impl Claim {
     #[must_use]
     pub fn with_client_info(mut self, client_info: ClientInfo) -> Self {
         self.client_info = client_info;
+        self
+    }
+
+    /// Sets how many consecutive tokens the caller can use. Zero counts as one.
+    #[must_use]
+    pub const fn with_token_block(mut self, tokens: u32) -> Self {
+        self.token_block = if tokens == 0 { 1 } else { tokens };
         self
     }
 

@@ -10,6 +10,7 @@ use serde::de::{Error, MapAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::{Config, Source};
+use crate::options::Handover;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -18,6 +19,7 @@ struct Fields {
     backends: Table<BTreeMap<String, Source>>,
     default_backend: Option<String>,
     default_ttl: Option<Ttl>,
+    default_handover: Option<Limit>,
     #[serde(default)]
     allow_unregistered: List,
 }
@@ -25,6 +27,16 @@ struct Fields {
 #[derive(Deserialize)]
 #[serde(try_from = "Text")]
 struct Ttl(Duration);
+
+#[derive(Deserialize)]
+#[serde(try_from = "LimitText")]
+struct Limit(Handover);
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected \"off\", or a limit such as \"64 in 10ms\"")]
+enum LimitText {
+    Text(String),
+}
 
 #[derive(Deserialize)]
 #[serde(untagged, expecting = "expected a duration with its unit, such as \"30s\"")]
@@ -53,6 +65,7 @@ impl<'de> Deserialize<'de> for Config {
             backends: fields.backends.0,
             default_backend: fields.default_backend,
             default_ttl: fields.default_ttl.map(|Ttl(ttl)| ttl),
+            default_handover: fields.default_handover.map(|Limit(limit)| limit),
             allow_unregistered: match fields.allow_unregistered {
                 List::None => vec![],
                 List::Names(names) => names,
@@ -102,6 +115,35 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let problem =
         |error| format!("not a duration ({error}); write a number and a unit, such as \"30s\"");
     humantime::parse_duration(text.trim()).map_err(problem)
+}
+
+impl TryFrom<LimitText> for Limit {
+    type Error = String;
+
+    fn try_from(LimitText::Text(text): LimitText) -> Result<Self, String> {
+        handover(&text).map(Self)
+    }
+}
+
+/// Parses what the attribute's `handover` accepts.
+pub(super) fn handover(text: &str) -> Result<Handover, String> {
+    const EXPECTED: &str =
+        "write \"off\", or a number of passes and a duration, such as \"64 in 10ms\"";
+    if text.trim() == "off" {
+        return Ok(Handover::OFF);
+    }
+    let (passes, within) =
+        text.split_once(" in ").ok_or_else(|| format!("not a limit; {EXPECTED}"))?;
+    let passes = passes.trim().parse().ok();
+    let passes = passes.filter(|passes| (1..=Handover::MAX_PASSES).contains(passes));
+    let passes = passes.ok_or_else(|| {
+        format!("not a number of passes from 1 to {}; {EXPECTED}", Handover::MAX_PASSES)
+    })?;
+    let within = duration(within)?;
+    if within.is_zero() {
+        return Err("a limit of no time; write \"off\" to pass no lease".to_owned());
+    }
+    Ok(Handover::up_to(passes, within))
 }
 
 /// Names are repeated in errors and logs, and a URL must not be.

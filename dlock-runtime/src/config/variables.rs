@@ -1,13 +1,14 @@
 //! A configuration in environment variables.
 
-use super::fields::{check_name, duration};
+use super::fields::{check_name, duration, handover};
 use super::{Config, ConfigError, Source};
 use crate::nearest::nearest;
 
 const PREFIX: &str = "DLOCK_";
 
 /// What may follow the prefix, besides `BACKEND_` and a name.
-const OPTIONS: &[&str] = &["DEFAULT_BACKEND", "DEFAULT_TTL", "ALLOW_UNREGISTERED"];
+const OPTIONS: &[&str] =
+    &["DEFAULT_BACKEND", "DEFAULT_TTL", "DEFAULT_HANDOVER", "ALLOW_UNREGISTERED"];
 
 impl Config {
     /// Reads the environment of this process.
@@ -17,6 +18,7 @@ impl Config {
     /// | `DLOCK_BACKEND_<NAME>` | the URL of the backend `<name>`, in lower case |
     /// | `DLOCK_DEFAULT_BACKEND` | [`default_backend`](Self::default_backend) |
     /// | `DLOCK_DEFAULT_TTL` | [`default_ttl`](Self::default_ttl), such as `30s` |
+    /// | `DLOCK_DEFAULT_HANDOVER` | [`default_handover`](Self::default_handover), such as `64 in 10ms`, or `off` |
     /// | `DLOCK_ALLOW_UNREGISTERED` | [`allow_unregistered`](Self::allow_unregistered), names separated by commas |
     ///
     /// Any other variable that begins with `DLOCK_` is ignored with a warning, unless its name looks like a
@@ -60,6 +62,9 @@ impl Config {
                 self.default_backend = Some(value);
             }
             Some("DEFAULT_TTL") => self.default_ttl = Some(duration(&value).map_err(is)?),
+            Some("DEFAULT_HANDOVER") => {
+                self.default_handover = Some(handover(&value).map_err(is)?);
+            }
             Some("ALLOW_UNREGISTERED") => {
                 check_name(&value).map_err(is)?;
                 let names = value.split(',').map(str::trim).filter(|name| !name.is_empty());

@@ -9,12 +9,13 @@ use super::Engine;
 use super::deadline::{Deadline, unanswered};
 use super::hold::{self, Hold};
 use super::line_up::{Front, line_up, wait_in_line};
-use super::local_queue::{News, Turn};
+use super::local_queue::{News, Next, Turn};
+use super::passing::Allowance;
 use super::release::{Abandoned, abandon_later};
 use super::request::Request;
 use super::telemetry;
 use super::waiting::Waiting;
-use super::wanted::{KeySet, OneKey, Outcome, Reply, Wanted};
+use super::wanted::{KeySet, OneKey, Outcome, Reply, Tokens, Wanted};
 use crate::backend::Mode;
 use crate::clock::{BootTime, Moment};
 use crate::error::{BackendError, HeldBy, LockError};
@@ -30,16 +31,27 @@ pub(super) async fn acquire(
     let runtime = Handle::try_current().map_err(|_| LockError::NoRuntime)?;
     let deadline = Deadline::new(request.wait);
     // Counted from the beginning of the call, the validity is only shorter. After a wait it would be too short.
-    let (front, now) = match line_up(engine, request, &deadline) {
-        Front::Reached(front) => (front, deadline.began()),
-        Front::Behind(turn) => {
-            // Boxed, like all that only a contended call needs: the future of a call that waits for nobody stays small.
-            let waiting = Box::pin(wait_in_line(engine, request, &deadline, turn));
-            (waiting.await?, Moment::now())
-        }
-    };
+    let (front, now, is_contended) =
+        match line_up(engine, request, &deadline, request.accepts(&runtime)) {
+            Front::Reached(front) => (front, deadline.began(), false),
+            Front::Behind(next) => {
+                // Boxed, like all that only a contended call needs: the future of a call that waits for nobody stays
+                // small.
+                let waiting = Box::pin(wait_in_line(engine, request, &deadline, next));
+                let front = match waiting.await? {
+                    Some(Next::Lease(lease)) => match lease.begin(engine, request, &runtime) {
+                        Ok(hold) => return Ok(hold),
+                        Err(turn) => turn,
+                    },
+                    Some(Next::Turn(turn)) => Some(turn),
+                    None => None,
+                };
+                (front, Moment::now(), true)
+            }
+        };
     let front = front.map(|turn| (0, turn));
     let mut acquire = Acquire::new(engine, OneKey(request), runtime, front, &now);
+    acquire.is_contended = is_contended;
     let granted = acquire.until_granted(&deadline, now).await?;
     let mut hold = None;
     acquire.into_holds(granted, |granted| hold = Some(granted));
@@ -81,6 +93,8 @@ struct Acquire<'a, W: Wanted> {
     in_doubt: bool,
     /// A claim may have a position in the store's queue.
     queued: bool,
+    /// The task had to wait already, so that others may wait behind it.
+    is_contended: bool,
 }
 
 /// What became of the last request. Before the first one, nothing has to be undone either.
@@ -95,9 +109,9 @@ enum LastRequest {
 
 /// A grant that was still valid when it arrived.
 #[derive(Clone, Copy)]
-struct Granted<Tokens> {
+struct Granted<T> {
     since: Moment,
-    tokens: Tokens,
+    tokens: T,
     validity: Duration,
 }
 
@@ -121,6 +135,7 @@ impl<'a, W: Wanted> Acquire<'a, W> {
             last: LastRequest::Answered,
             in_doubt: false,
             queued: false,
+            is_contended: false,
         }
     }
 
@@ -205,8 +220,15 @@ impl<'a, W: Wanted> Acquire<'a, W> {
         // Where it was granted, there is no other attempt.
         let Some(claims) = &mut self.claims else { return Err(unanswered(backend)) };
         let (wait_left, now) = (deadline.left_at(&since), since.time_of_day());
+        let waiters = match &self.front {
+            // An earlier request may have been executed, and have reserved another block.
+            Some((_, turn)) if self.is_contended && !self.in_doubt => turn.waiters(),
+            _ => 0,
+        };
+        let token_block = self.wanted.token_block(waiters);
         for claim in claims.as_mut() {
             claim.wait_left = wait_left;
+            claim.token_block = token_block;
             // A store with a queue of its own finds the claim there by its client info too, which must not change.
             if !self.wanted.has_queue() {
                 claim.client_info.restart(now);
@@ -242,6 +264,7 @@ impl<'a, W: Wanted> Acquire<'a, W> {
 
     /// Notes whether the request may still be executed, and passes the answer on to the tasks behind this one.
     fn take_note(&mut self, answer: Result<W::Attempt, BackendError>) -> Answer<W> {
+        self.is_contended = true;
         let (answer, other_permits) = match answer.map(Into::into) {
             Ok(Reply { outcome, in_doubt, other_permits }) => {
                 self.in_doubt |= in_doubt;
@@ -292,9 +315,12 @@ impl<'a, W: Wanted> Acquire<'a, W> {
         let request = &self.wanted.requests()[at];
         let index = request.backend.index;
         let waits = !request.options.fair && self.engine.queues.is_occupied(index, &request.key);
-        let front = match line_up(self.engine, request, deadline) {
+        let front = match line_up(self.engine, request, deadline, None) {
             Front::Reached(front) => front,
-            Front::Behind(turn) => wait_in_line(self.engine, request, deadline, turn).await?,
+            Front::Behind(next) => {
+                let next = wait_in_line(self.engine, request, deadline, next).await?;
+                next.and_then(Next::into_turn)
+            }
         };
         self.front = front.map(|turn| (at, turn));
         Ok(waits)
@@ -320,13 +346,27 @@ impl<'a, W: Wanted> Acquire<'a, W> {
         let requests = self.wanted.requests();
         let watchdog = self.engine.watchdogs.of(&self.runtime);
         let claims = self.claims.take().into_iter().flatten();
-        for (at, ((request, claim), token)) in requests.iter().zip(claims).zip(tokens).enumerate() {
+        for (at, ((request, mut claim), granted)) in
+            requests.iter().zip(claims).zip(tokens).enumerate()
+        {
+            let Tokens { first, block } = granted;
+            claim.token = Some(granted.last());
             let turn = front.take_if(|(front, _)| *front == at).map(|(_, turn)| turn);
             let turn = turn.or_else(|| self.turn_beside(request));
             // An exclusive holder keeps the turn until it releases the key. Where the key is shared, the next
             // task may ask at once.
             let turn = turn.filter(|_| request.options.mode == Mode::Exclusive);
-            let granted = hold::Granted { claim, token, since, validity, in_doubt, turn };
+            let allowance = if in_doubt { None } else { Allowance::new(request, block) };
+            let granted = hold::Granted {
+                claim,
+                token: first,
+                since,
+                proved: since,
+                validity,
+                in_doubt,
+                allowance,
+                turn,
+            };
             each(Hold::begin(self.engine, request, granted, Arc::clone(&watchdog)));
         }
     }

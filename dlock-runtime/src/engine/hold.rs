@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::local_queue::Turn;
+use super::passing::{Allowance, Passable};
 use super::release::{Abandoned, abandon_later};
 use super::request::Request;
 use super::telemetry::{self, Labels};
@@ -27,12 +28,14 @@ pub(crate) use self::closing::Closing;
 pub(crate) use self::renewal::{InFlight, Renewed, Step};
 use self::terms::Terms;
 
-/// One lease that this process holds or has held.
+/// One caller's turn under a lease that this process holds or has held.
 #[derive(Debug)]
 pub(crate) struct Hold {
     pub(crate) engine: Arc<Engine>,
     backend_index: usize,
+    /// Of the lease. Its token is the largest one of the lease's block.
     pub(crate) claim: Claim,
+    /// Of this hold.
     pub(crate) token: FencingToken,
     /// The low-cardinality name for traces and metrics.
     pub(crate) template: &'static str,
@@ -72,6 +75,8 @@ struct State {
     keep_until_age: Duration,
     /// The age until which the owner has extended the hold.
     extended_to_age: Duration,
+    /// Whether the lease may be passed on to the next task of the local queue. Boxed, because most leases are not.
+    allowance: Option<Box<Allowance>>,
     /// The front of the local queue, if the hold is exclusive. Passed on when the lease ends, because from then on
     /// the store decides who is next.
     turn: Option<Turn>,
@@ -107,13 +112,17 @@ pub(crate) enum Ending {
 
 /// What a hold begins with.
 pub(crate) struct Granted {
+    /// Of the lease. Its token is the largest one of the lease's block.
     pub(crate) claim: Claim,
     pub(crate) token: FencingToken,
-    /// Taken before the granted request was sent.
+    /// When the hold began: taken before the granted request was sent, or when the lease was passed on.
     pub(crate) since: Moment,
+    /// Taken before the last request was sent that granted or renewed the lease.
+    pub(crate) proved: Moment,
     pub(crate) validity: Duration,
     /// An earlier request of the claim may still be executed.
     pub(crate) in_doubt: bool,
+    pub(crate) allowance: Option<Box<Allowance>>,
     pub(crate) turn: Option<Turn>,
 }
 
@@ -131,19 +140,19 @@ impl Hold {
         granted: Granted,
         watchdog: Arc<Watchdog>,
     ) -> Arc<Self> {
-        let Granted { mut claim, token, since, validity, in_doubt, turn } = granted;
-        claim.token = Some(token);
+        let Granted { claim, token, since, proved, validity, in_doubt, allowance, turn } = granted;
         let state = State {
-            proved: since,
+            proved,
             validity,
             phase: Phase::Held,
             renewal: Renewing::No,
             renewals: 0,
             trusts_boot_clock: true,
-            renew_at: since.after(renewal::pause_before(&claim, 0, validity)),
+            renew_at: proved.after(renewal::pause_before(&claim, 0, validity)),
             failures: 0,
             keep_until_age: request.options.min_hold.unwrap_or_default(),
             extended_to_age: Duration::ZERO,
+            allowance,
             turn,
             in_doubt,
         };
@@ -181,7 +190,7 @@ impl Hold {
         &self.engine.backends[self.backend_index]
     }
 
-    /// Taken before the granted request was sent.
+    /// When it began: taken before the granted request was sent, or when the lease was passed on.
     pub(crate) fn since(&self) -> &Moment {
         &self.terms.since
     }
@@ -317,6 +326,23 @@ impl Hold {
             Phase::Held => state.validity.saturating_sub(state.proved.age_at(now)),
             Phase::Ended(_) | Phase::Closing => Duration::ZERO,
         }
+    }
+
+    /// Since when the lease is provably ours, and for how long.
+    pub(super) fn proof(&self) -> (Moment, Duration) {
+        let state = self.state();
+        (state.proved, state.validity)
+    }
+
+    /// Whether enough of the proof is left to pass the lease on: the next hold has time to begin, and to renew it.
+    pub(super) fn has_proof_to_pass(&self, now: &Moment) -> bool {
+        let (proved, validity) = self.proof();
+        proved.age_at(now) < validity / 2
+    }
+
+    /// The lease as it is passed on.
+    pub(super) fn passable(&self) -> Passable {
+        Passable { ttl: self.claim.ttl, runtime: self.watchdog.runtime.id() }
     }
 
     /// Resolves when the hold ends before its owner releases it. Cancel safe.

@@ -2,7 +2,8 @@
 
 use super::Engine;
 use super::deadline::{Deadline, MIN_ANSWER_TIME, unanswered};
-use super::local_queue::{Joined, Known, Turn};
+use super::local_queue::{Joined, Known, Next, Turn};
+use super::passing::Passable;
 use super::request::Request;
 use crate::backend::Mode;
 use crate::clock;
@@ -15,12 +16,17 @@ pub(super) enum Front {
     /// The task may ask the store at once. `None`: it asks without a turn.
     Reached(Option<Turn>),
     /// It has to wait for its turn.
-    Behind(oneshot::Receiver<Turn>),
+    Behind(oneshot::Receiver<Next>),
 }
 
 /// Lines up in the local queue. A fair request asks the store without a turn, because it waits in the store's own
-/// queue, in the order of all processes.
-pub(super) fn line_up(engine: &Engine, request: &Request<'_>, deadline: &Deadline) -> Front {
+/// queue, in the order of all processes. A request that has to wait is passed only a lease that it accepts.
+pub(super) fn line_up(
+    engine: &Engine,
+    request: &Request<'_>,
+    deadline: &Deadline,
+    accepts: Option<Passable>,
+) -> Front {
     let index = request.backend.index;
     if request.options.fair {
         return Front::Reached(None);
@@ -29,7 +35,7 @@ pub(super) fn line_up(engine: &Engine, request: &Request<'_>, deadline: &Deadlin
         // The front may be about to share the key, so that being behind it does not mean busy.
         return Front::Reached(engine.queues.try_enter(index, &request.key));
     }
-    match engine.queues.enter(index, &request.key) {
+    match engine.queues.enter(index, &request.key, accepts) {
         Joined::Front(turn) => Front::Reached(Some(turn)),
         Joined::Behind(turn) => Front::Behind(turn),
     }
@@ -40,17 +46,17 @@ pub(super) async fn wait_in_line(
     engine: &Engine,
     request: &Request<'_>,
     deadline: &Deadline,
-    mut turn: oneshot::Receiver<Turn>,
-) -> Result<Option<Turn>, LockError> {
+    mut next: oneshot::Receiver<Next>,
+) -> Result<Option<Next>, LockError> {
     if deadline.is_immediate() {
         // Not even the millisecond that a timer takes.
-        return behind_until_known(engine, request, deadline, turn).await;
+        return behind_until_known(engine, request, deadline, next).await;
     }
-    match deadline.bound(&mut turn).await {
-        Some(Ok(turn)) => Ok(Some(turn)),
+    match deadline.bound(&mut next).await {
+        Some(Ok(next)) => Ok(Some(next)),
         // The sender is dropped only with the queue, and the queue only when it is empty.
         Some(Err(_)) => Err(deadline.busy(request, HeldBy::ThisProcess)),
-        None => behind_until_known(engine, request, deadline, turn).await,
+        None => behind_until_known(engine, request, deadline, next).await,
     }
 }
 
@@ -60,8 +66,8 @@ async fn behind_until_known(
     engine: &Engine,
     request: &Request<'_>,
     deadline: &Deadline,
-    mut turn: oneshot::Receiver<Turn>,
-) -> Result<Option<Turn>, LockError> {
+    mut next: oneshot::Receiver<Next>,
+) -> Result<Option<Next>, LockError> {
     let index = request.backend.index;
     let until = clock::instant() + MIN_ANSWER_TIME;
     let began = deadline.began().instant();
@@ -83,9 +89,9 @@ async fn behind_until_known(
         }
         tokio::select! {
             biased;
-            turn = &mut turn => {
-                let turn = turn.map_err(|_| deadline.busy(request, HeldBy::ThisProcess))?;
-                return Ok(Some(turn));
+            next = &mut next => {
+                let next = next.map_err(|_| deadline.busy(request, HeldBy::ThisProcess))?;
+                return Ok(Some(next));
             }
             () = anew => {}
             () = timer::sleep_until(limit) => {}

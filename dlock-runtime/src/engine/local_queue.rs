@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::deadline::MIN_ANSWER_TIME;
+use super::passing::{Lease, Passable};
 use crate::clock;
 use crate::error::BackendError;
 use crate::key::{KeyMap, LockKey};
@@ -54,9 +55,35 @@ struct Queue {
 #[derive(Debug, Default)]
 struct Waiters {
     /// Cancelled waiters stay here until they are skipped or swept.
-    line: VecDeque<oneshot::Sender<Turn>>,
+    line: VecDeque<Waiter>,
     /// The length at which cancelled waiters are swept, so that the queue stays within twice the live ones.
     sweep_at: usize,
+}
+
+/// A task that waits for its turn.
+#[derive(Debug)]
+struct Waiter {
+    sender: oneshot::Sender<Next>,
+    accepts: Option<Passable>,
+}
+
+/// What a waiter gets when it is next.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// The front of the queue: it may ask the store.
+    Turn(Turn),
+    /// The front of the queue, and with it the lease of the task before it.
+    Lease(Lease),
+}
+
+impl Next {
+    /// The front of the queue alone. `None` only if the lease had none, which does not happen.
+    pub(crate) fn into_turn(self) -> Option<Turn> {
+        match self {
+            Self::Turn(turn) => Some(turn),
+            Self::Lease(lease) => lease.into_turn(),
+        }
+    }
 }
 
 /// What a task at the front knows of the key.
@@ -143,7 +170,7 @@ pub(crate) struct Turn {
 /// The result of joining a queue: at the front, or behind others.
 pub(crate) enum Joined {
     Front(Turn),
-    Behind(oneshot::Receiver<Turn>),
+    Behind(oneshot::Receiver<Next>),
 }
 
 impl LocalQueues {
@@ -162,10 +189,16 @@ impl LocalQueues {
         }
     }
 
-    /// Takes the front of the queue, or joins its end. Dropping the receiver leaves the queue.
-    pub(crate) fn enter(self: &Arc<Self>, backend: BackendIndex, key: &LockKey) -> Joined {
+    /// Takes the front of the queue, or joins its end. Dropping the receiver leaves the queue. A waiter is passed only
+    /// a lease that it accepts.
+    pub(crate) fn enter(
+        self: &Arc<Self>,
+        backend: BackendIndex,
+        key: &LockKey,
+        accepts: Option<Passable>,
+    ) -> Joined {
         match self.lock().of(backend).entry(key.clone()) {
-            Occupied(mut queue) => Joined::Behind(queue.get_mut().push()),
+            Occupied(mut queue) => Joined::Behind(queue.get_mut().push(accepts)),
             Vacant(vacant) => {
                 vacant.insert(Queue::default());
                 Joined::Front(self.front(backend, key))
@@ -226,30 +259,40 @@ impl LocalQueues {
 }
 
 impl Queue {
-    fn push(&mut self) -> oneshot::Receiver<Turn> {
-        self.waiters.get_or_insert_default().push()
+    fn push(&mut self, accepts: Option<Passable>) -> oneshot::Receiver<Next> {
+        self.waiters.get_or_insert_default().push(accepts)
     }
 
     /// The next waiter. It has asked nothing yet.
-    fn pass_on(&mut self) -> Option<oneshot::Sender<Turn>> {
+    fn pass_on(&mut self) -> Option<oneshot::Sender<Next>> {
         self.asking = None;
         if let Some(heard) = &mut self.heard {
             heard.front = Front::Left;
         }
-        self.waiters.as_mut()?.line.pop_front()
+        self.waiters.as_mut()?.line.pop_front().map(|waiter| waiter.sender)
+    }
+
+    /// The next waiter, if it accepts this lease. The front holds the key all the while.
+    fn next_accepting(&mut self, lease: &Passable) -> Option<oneshot::Sender<Next>> {
+        let line = &mut self.waiters.as_mut()?.line;
+        while line.front().is_some_and(|waiter| waiter.sender.is_closed()) {
+            line.pop_front();
+        }
+        let accepts = |waiter: &mut Waiter| waiter.accepts.is_some_and(|one| one.accepts(lease));
+        line.pop_front_if(accepts).map(|waiter| waiter.sender)
     }
 }
 
 impl Waiters {
     const MIN_SWEEP: usize = 32;
 
-    fn push(&mut self) -> oneshot::Receiver<Turn> {
+    fn push(&mut self, accepts: Option<Passable>) -> oneshot::Receiver<Next> {
         if self.line.len() >= self.sweep_at.max(Self::MIN_SWEEP) {
-            self.line.retain(|waiter| !waiter.is_closed());
+            self.line.retain(|waiter| !waiter.sender.is_closed());
             self.sweep_at = self.line.len() * 2;
         }
         let (sender, receiver) = oneshot::channel();
-        self.line.push_back(sender);
+        self.line.push_back(Waiter { sender, accepts });
         receiver
     }
 }
@@ -290,6 +333,17 @@ impl Turn {
         });
     }
 
+    /// The next waiter, if it accepts this lease. It is no longer in the queue.
+    pub(super) fn next_accepting(&self, lease: &Passable) -> Option<oneshot::Sender<Next>> {
+        self.note(|queue| queue.next_accepting(lease)).flatten()
+    }
+
+    /// About how many tasks wait behind this one. Some of them may have given up.
+    pub(super) fn waiters(&self) -> usize {
+        let count = |queue: &mut Queue| queue.waiters.as_ref().map_or(0, |all| all.line.len());
+        self.note(count).unwrap_or_default()
+    }
+
     fn note<R>(&self, note: impl FnOnce(&mut Queue) -> R) -> Option<R> {
         let (backend, key) = self.at.as_ref()?;
         self.queues.lock().get(*backend, key).map(note)
@@ -310,9 +364,9 @@ impl Drop for Turn {
             // Wakes the waiter outside the lock. A turn that reaches a receiver which is then dropped
             // unread is passed on by its own drop.
             drop(queues);
-            match next.send(self.queues.front(backend, &key)) {
-                Ok(()) => return,
-                Err(mut refused) => refused.at = None,
+            match next.send(Next::Turn(self.queues.front(backend, &key))) {
+                Err(Next::Turn(mut refused)) => refused.at = None,
+                Ok(()) | Err(Next::Lease(_)) => return,
             }
         }
     }
@@ -322,7 +376,7 @@ impl Drop for Turn {
 mod tests {
     use super::*;
 
-    fn behind(joined: Joined) -> oneshot::Receiver<Turn> {
+    fn behind(joined: Joined) -> oneshot::Receiver<Next> {
         match joined {
             Joined::Behind(receiver) => receiver,
             Joined::Front(_) => panic!("the queue was empty"),
@@ -334,8 +388,8 @@ mod tests {
         let queues = Arc::new(LocalQueues::default());
         let key = LockKey::from("k");
         let front = queues.try_enter(0, &key).unwrap();
-        let second = behind(queues.enter(0, &key));
-        let mut third = behind(queues.enter(0, &key));
+        let second = behind(queues.enter(0, &key, None));
+        let mut third = behind(queues.enter(0, &key, None));
         drop(front);
         let second = second.await.unwrap();
         assert!(third.try_recv().is_err());
@@ -381,7 +435,7 @@ mod tests {
         front.note_answer(News::Held);
         let began = clock::instant();
         assert_eq!(told(&queues, began, HEARSAY * 2), "busy");
-        let next = behind(queues.enter(0, &key));
+        let next = behind(queues.enter(0, &key, None));
         front.note_release();
         assert_eq!(told(&queues, began, Duration::ZERO), "busy", "held until now");
         assert_eq!(told(&queues, began + HEARSAY, Duration::ZERO), "nothing");
@@ -394,9 +448,9 @@ mod tests {
         let queues = Arc::new(LocalQueues::default());
         let key = LockKey::from("k");
         let front = queues.try_enter(0, &key).unwrap();
-        let gone = behind(queues.enter(0, &key));
-        let unread = behind(queues.enter(0, &key));
-        let last = behind(queues.enter(0, &key));
+        let gone = behind(queues.enter(0, &key, None));
+        let unread = behind(queues.enter(0, &key, None));
+        let last = behind(queues.enter(0, &key, None));
         drop(gone);
         drop(front);
         drop(unread);
@@ -410,7 +464,7 @@ mod tests {
         let key = LockKey::from("k");
         let _front = queues.try_enter(0, &key).unwrap();
         for _ in 0..10_000 {
-            drop(queues.enter(0, &key));
+            drop(queues.enter(0, &key, None));
         }
         let mut queues = queues.lock();
         let waiters = queues.get(0, &key).unwrap().waiters.as_ref().unwrap();

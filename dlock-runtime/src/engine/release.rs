@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::hold::{Closing, Ending, Hold};
 use super::local_queue::Turn;
+use super::passing::close_or_pass;
 use super::telemetry;
 use super::{Engine, NamedBackend};
 use crate::backend::{Backend, Claim, Release, Released};
@@ -28,7 +29,8 @@ const PAUSED_SERVER_MARGIN: Duration = Duration::from_mins(1);
 /// session may outlive an outage of any length, and with it whatever was not released.
 const SESSION_OUTAGE: Duration = Duration::from_hours(1);
 
-/// Releases the lease, and waits up to [`RELEASE_TIMEOUT`] for the answer.
+/// Ends the hold. Passes its lease to the next task of this process, or releases it and waits up to [`RELEASE_TIMEOUT`]
+/// for the answer.
 ///
 /// # Errors
 /// [`LockError::Lost`] if the lease had ended before, or the store no longer holds it. [`LockError::HeldTooLong`]
@@ -37,8 +39,11 @@ const SESSION_OUTAGE: Duration = Duration::from_hours(1);
 ///
 /// Cancel safe: the release continues in the background.
 pub(crate) async fn release(hold: &Arc<Hold>) -> Result<(), LockError> {
-    let mut releasing = Releasing { hold: Some(hold), turn: None, tried: false };
-    let (before, answer) = releasing.first_try(hold).await;
+    let Some(mut closing) = close_or_pass(hold) else { return Ok(()) };
+    let turn = closing.turn.take();
+    let mut releasing = Releasing { hold: Some(hold), turn, tried: false };
+    let answer = releasing.first_try(hold, &closing).await;
+    let before = closing.before;
     releasing.hold = None;
     let turn = releasing.turn.take();
     // A hold that had expired stays lost, whatever the backend answers. A late renewal may have acquired the lease
@@ -79,8 +84,9 @@ pub(crate) async fn release(hold: &Arc<Hold>) -> Result<(), LockError> {
 
 /// Releases the lease in the background.
 pub(crate) fn release_later(hold: Arc<Hold>) {
-    let turn = hold.take_turn();
-    spawn(hold, turn, false);
+    if let Some(mut closing) = close_or_pass(&hold) {
+        spawn(hold, closing.turn.take(), false);
+    }
 }
 
 /// A release in progress. If it is dropped unfinished, it continues in the background.
@@ -92,13 +98,11 @@ struct Releasing<'a> {
 }
 
 impl Releasing<'_> {
-    /// Returns whether the hold had already ended, and the answer of the backend.
     async fn first_try(
         &mut self,
         hold: &Arc<Hold>,
-    ) -> (Result<(), Ending>, Result<Released, BackendError>) {
-        let mut closing = hold.close();
-        self.turn = closing.turn.take();
+        closing: &Closing,
+    ) -> Result<Released, BackendError> {
         let mut wait_left = RELEASE_TIMEOUT.min(hold.claim.ttl);
         let release = if closing.is_renewing {
             let began = Instant::now();
@@ -106,10 +110,10 @@ impl Releasing<'_> {
             wait_left = wait_left.saturating_sub(began.elapsed());
             hold.release_now()
         } else {
-            hold.release_at_once(&closing)
+            hold.release_at_once(closing)
         };
         self.tried = true;
-        (closing.before, ReleaseTask::of(hold).try_once(release, wait_left).await)
+        ReleaseTask::of(hold).try_once(release, wait_left).await
     }
 }
 

@@ -8,18 +8,21 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
+
 use super::acquire::{acquire, acquire_set};
 use super::deadline::Deadline;
 use super::nesting::Inside;
+use super::passing::Passable;
 use super::telemetry::{self, Labels};
 use super::{Engine, NamedBackend};
-use crate::backend::Claim;
+use crate::backend::{Claim, Mode};
 use crate::client_info::ClientInfo;
 use crate::clock::Moment;
 use crate::error::{BackendError, HeldBy, LockError};
 use crate::guard::LockGuard;
 use crate::key::LockKey;
-use crate::options::{LockOptions, Wait};
+use crate::options::{Handover, LockOptions, Wait};
 
 /// A request for a lock, with every option resolved.
 #[derive(Debug)]
@@ -34,6 +37,8 @@ pub(crate) struct Request<'e> {
     /// Of the options, or the registry's default.
     pub(crate) ttl: Duration,
     pub(crate) wait: Wait,
+    /// `OFF` for a lock whose lease is never passed on.
+    handover: Handover,
 }
 
 impl<'e> Request<'e> {
@@ -64,7 +69,20 @@ impl<'e> Request<'e> {
             ttl,
             // Longer than the lease of a holder that crashed just after a renewal.
             wait: options.wait.unwrap_or(Wait::UpTo(ttl + Duration::from_secs(1))),
+            handover: handover(engine, options),
         })
+    }
+
+    /// How far its lease may be passed on.
+    pub(super) fn handover(&self) -> Handover {
+        self.handover
+    }
+
+    /// What it accepts from the task before it in the local queue of its key, if anything.
+    pub(super) fn accepts(&self, runtime: &Handle) -> Option<Passable> {
+        // A hold that is not renewed would have only what is left of the lease.
+        let accepts = !self.handover.is_off() && self.options.renew;
+        accepts.then(|| Passable { ttl: self.ttl, runtime: runtime.id() })
     }
 
     pub(super) fn labels(&self) -> Labels<'_> {
@@ -99,6 +117,13 @@ impl<'e> Request<'e> {
             .with_mode(self.options.mode)
             .with_fair(self.options.fair)
     }
+}
+
+/// How far the lease of such a request may be passed on.
+fn handover(engine: &Engine, options: &LockOptions) -> Handover {
+    let is_plain = options.mode == Mode::Exclusive && !options.fair && options.min_hold.is_none();
+    let handover = options.handover.unwrap_or(engine.default_handover);
+    if is_plain { handover } else { Handover::OFF }
 }
 
 /// Whether a call may nest in an enclosing body.

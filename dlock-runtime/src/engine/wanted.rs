@@ -15,8 +15,8 @@ type Asked<'a, T> = Answer<'a, Result<T, BackendError>>;
 pub(super) trait Wanted: Copy {
     /// One claim for each request, in their order.
     type Claims: AsRef<[Claim]> + AsMut<[Claim]> + IntoIterator<Item = Claim>;
-    /// One token for each claim, in their order.
-    type Tokens: IntoIterator<Item = FencingToken>;
+    /// What each claim was granted, in their order.
+    type Tokens: IntoIterator<Item = Tokens>;
     type Attempt: Into<Reply<Self::Tokens>> + Unpin;
 
     fn requests(&self) -> &[Request<'_>];
@@ -26,6 +26,9 @@ pub(super) trait Wanted: Copy {
 
     /// Whether the store has a queue of its own for this.
     fn has_queue(&self) -> bool;
+
+    /// How many tokens each claim can use if so many tasks wait behind it.
+    fn token_block(&self, waiters: usize) -> u32;
 
     /// Attempts once to acquire every key, without waiting for a holder.
     fn try_acquire<'a>(
@@ -41,15 +44,15 @@ pub(super) trait Wanted: Copy {
 }
 
 /// A store's answer, in the form that the acquire loop works with.
-pub(super) struct Reply<Tokens> {
-    pub(super) outcome: Outcome<Tokens>,
+pub(super) struct Reply<T> {
+    pub(super) outcome: Outcome<T>,
     pub(super) in_doubt: bool,
     pub(super) other_permits: Option<NonZeroU32>,
 }
 
-pub(super) enum Outcome<Tokens> {
+pub(super) enum Outcome<T> {
     Granted {
-        tokens: Tokens,
+        tokens: T,
         validity: Duration,
     },
     Busy {
@@ -60,9 +63,23 @@ pub(super) enum Outcome<Tokens> {
     },
 }
 
-impl<Tokens> Outcome<Tokens> {
+impl<T> Outcome<T> {
     pub(super) const fn is_queued(&self) -> bool {
         matches!(self, Self::Busy { queued: true, .. })
+    }
+}
+
+/// What one claim was granted: consecutive tokens.
+#[derive(Clone, Copy)]
+pub(super) struct Tokens {
+    pub(super) first: FencingToken,
+    /// How many, at least one.
+    pub(super) block: u32,
+}
+
+impl Tokens {
+    pub(super) fn last(self) -> FencingToken {
+        FencingToken::new(self.first.get().saturating_add(u64::from(self.block) - 1))
     }
 }
 
@@ -71,7 +88,7 @@ pub(super) struct OneKey<'a>(pub(super) &'a Request<'a>);
 
 impl Wanted for OneKey<'_> {
     type Claims = [Claim; 1];
-    type Tokens = [FencingToken; 1];
+    type Tokens = [Tokens; 1];
     type Attempt = Attempt;
 
     fn requests(&self) -> &[Request<'_>] {
@@ -84,6 +101,11 @@ impl Wanted for OneKey<'_> {
 
     fn has_queue(&self) -> bool {
         self.0.backend.capabilities.queue
+    }
+
+    fn token_block(&self, waiters: usize) -> u32 {
+        let passes = u32::try_from(waiters).unwrap_or(u32::MAX).min(self.0.handover().passes());
+        1 + passes
     }
 
     fn try_acquire<'a>(store: &'a dyn Backend, [claim]: &'a [Claim; 1]) -> Asked<'a, Attempt> {
@@ -101,7 +123,7 @@ pub(super) struct KeySet<'a>(pub(super) &'a [Request<'a>]);
 
 impl Wanted for KeySet<'_> {
     type Claims = Vec<Claim>;
-    type Tokens = Vec<FencingToken>;
+    type Tokens = Vec<Tokens>;
     type Attempt = SetAttempt;
 
     fn requests(&self) -> &[Request<'_>] {
@@ -116,6 +138,11 @@ impl Wanted for KeySet<'_> {
         false
     }
 
+    /// The leases of a set are not passed on.
+    fn token_block(&self, _: usize) -> u32 {
+        1
+    }
+
     fn try_acquire<'a>(store: &'a dyn Backend, claims: &'a Vec<Claim>) -> Asked<'a, SetAttempt> {
         store.try_acquire_set(claims)
     }
@@ -125,12 +152,17 @@ impl Wanted for KeySet<'_> {
     }
 }
 
-impl From<Attempt> for Reply<[FencingToken; 1]> {
+impl From<Attempt> for Reply<[Tokens; 1]> {
     fn from(attempt: Attempt) -> Self {
         let (in_doubt, other_permits) = (attempt.in_doubt(), attempt.other_permits());
         let outcome = match attempt {
-            Attempt::Granted { token, validity, .. } => {
-                Outcome::Granted { tokens: [token], validity }
+            Attempt::Granted { token, token_block, validity, .. } => {
+                let mut tokens = Tokens { first: token, block: token_block.max(1) };
+                if in_doubt {
+                    // The copies of the request may have reserved different blocks, with the same end.
+                    tokens = Tokens { first: tokens.last(), block: 1 };
+                }
+                Outcome::Granted { tokens: [tokens], validity }
             }
             Attempt::Busy { expires_in, queued, .. } => Outcome::Busy { at: 0, expires_in, queued },
         };
@@ -138,11 +170,14 @@ impl From<Attempt> for Reply<[FencingToken; 1]> {
     }
 }
 
-impl From<SetAttempt> for Reply<Vec<FencingToken>> {
+impl From<SetAttempt> for Reply<Vec<Tokens>> {
     fn from(attempt: SetAttempt) -> Self {
         let (in_doubt, other_permits) = (attempt.in_doubt(), attempt.other_permits());
         let outcome = match attempt {
-            SetAttempt::Granted { tokens, validity, .. } => Outcome::Granted { tokens, validity },
+            SetAttempt::Granted { tokens, validity, .. } => {
+                let tokens = tokens.into_iter().map(|first| Tokens { first, block: 1 }).collect();
+                Outcome::Granted { tokens, validity }
+            }
             SetAttempt::Busy { at, expires_in, queued, .. } => {
                 Outcome::Busy { at, expires_in, queued }
             }

@@ -50,6 +50,7 @@ pub(crate) struct Grant {
     /// `None` while a released hold is kept for the rest of its `min_hold`.
     pub(crate) owner: Option<OwnerId>,
     pub(crate) mode: Mode,
+    /// Of a block, the last one.
     pub(crate) token: u64,
     pub(crate) ends: Micros,
     /// A revoked hold is no longer renewed.
@@ -73,7 +74,7 @@ pub(crate) struct Waiter {
 /// The result of an acquire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Decision {
-    /// With this token.
+    /// With this token; of a block, the last one.
     Granted(u64),
     /// When to retry without a notification, and whether the claim has a queue position.
     Busy { retry_in: Option<Duration>, queued: bool },
@@ -175,15 +176,16 @@ impl Waiter {
 }
 
 impl Record {
-    /// Acquires the key, or a position in the queue if the claim waits there.
+    /// Acquires the key, or a position in the queue if the claim waits there. `last_token` draws the last token of the
+    /// claim's block.
     pub(crate) fn acquire(
         &mut self,
         claim: &Claim,
         now: Micros,
-        next_token: impl FnOnce() -> u64,
+        last_token: impl FnOnce() -> u64,
     ) -> Decision {
         match self.offer(claim, now) {
-            Offer::Open => Decision::Granted(self.enter(claim, now, next_token)),
+            Offer::Open => Decision::Granted(self.enter(claim, now, last_token)),
             Offer::Revoked(left) => Decision::Busy { retry_in: Some(left), queued: false },
             Offer::Closed => self.wait(claim, now),
         }
@@ -201,14 +203,14 @@ impl Record {
     }
 
     /// Grants a key that is [open](Offer::Open). A repeated grant keeps its token.
-    fn enter(&mut self, claim: &Claim, now: Micros, next_token: impl FnOnce() -> u64) -> u64 {
+    fn enter(&mut self, claim: &Claim, now: Micros, last_token: impl FnOnce() -> u64) -> u64 {
         let ends = now + micros(claim.ttl);
         if let Some(own) = self.grant_of(&claim.owner) {
             // A delayed request must not shorten the lease.
             own.ends = own.ends.max(ends);
             return own.token;
         }
-        let token = next_token();
+        let token = last_token();
         self.leave_queue(&claim.owner, now);
         if self.granted.is_empty() {
             // Most keys have one holder at most, and a vector would begin with room for four.

@@ -17,7 +17,6 @@ use crate::client_info::ClientInfo;
 use crate::error::BackendError;
 use crate::key::LockKey;
 use crate::lock_table::record::{self, Decision, Grant, Micros, Part, Record};
-use crate::token::FencingToken;
 
 /// How often a change is retried if others change the row first.
 const TRIES: u32 = 200;
@@ -216,9 +215,9 @@ pub(crate) async fn acquire(rows: &impl RowStore, claim: &Claim) -> Result<Attem
         if row.given_up {
             return Ok(Attempt::busy(None));
         }
-        let next_token = || row.now.max(row.token + 1);
+        let last_token = || row.now.max(row.token + 1) + u64::from(claim.token_block) - 1;
         let decide = |entry: &mut Record| {
-            let verdict = entry.acquire(claim, row.now, next_token);
+            let verdict = entry.acquire(claim, row.now, last_token);
             (verdict, entry.other_permits(claim))
         };
         let decided = change(rows, claim, &row, Purpose::Acquire, decide).await?;
@@ -227,9 +226,7 @@ pub(crate) async fn acquire(rows: &impl RowStore, claim: &Claim) -> Result<Attem
             continue;
         };
         let attempt = match verdict {
-            Decision::Granted(token) => {
-                Attempt::granted(FencingToken::new(token), validity_of(claim.ttl))
-            }
+            Decision::Granted(last) => Attempt::granted_up_to(last, claim, validity_of(claim.ttl)),
             Decision::Busy { retry_in, queued: true } => Attempt::queued(retry_in),
             Decision::Busy { retry_in, queued: false } => Attempt::busy(retry_in),
         };

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Registry;
 use crate::backend::Backend;
 use crate::engine::{Engine, NamedBackend};
-use crate::options::LockOptions;
+use crate::options::{Handover, LockOptions};
 
 const DEFAULT_TTL: Duration = Duration::from_secs(30);
 
@@ -18,6 +18,7 @@ pub struct RegistryBuilder {
     pub(super) backends: Vec<(String, Box<dyn Backend>)>,
     pub(super) default_backend: Option<String>,
     pub(super) default_ttl: Option<Duration>,
+    pub(super) default_handover: Handover,
     pub(super) unregistered: HashSet<String>,
 }
 
@@ -37,6 +38,13 @@ impl RegistryBuilder {
     /// Sets the ttl of locks that set none; 30 s if not set.
     pub fn default_ttl(mut self, ttl: Duration) -> Self {
         self.default_ttl = Some(ttl);
+        self
+    }
+
+    /// Sets how far this process may pass a lease from task to task, for locks that do not say so themselves;
+    /// [`Handover::DEFAULT`] if not set.
+    pub fn default_handover(mut self, handover: Handover) -> Self {
+        self.default_handover = handover;
         self
     }
 
@@ -70,6 +78,7 @@ impl RegistryBuilder {
         }
         let only = (backends.len() == 1).then_some(0);
         let mut engine = Engine::new(backends, default_ttl);
+        engine.default_handover = self.default_handover;
         engine.default_backend = match self.default_backend {
             Some(name) => match engine.find(Some(&name)) {
                 Ok(found) => Some(found.index),

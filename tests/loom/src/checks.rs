@@ -119,8 +119,10 @@ impl World {
             claim: Claim::new(request.key.clone(), TTL),
             token: FencingToken::new(1),
             since,
+            proved: since,
             validity: TTL,
             in_doubt: false,
+            allowance: None,
             turn,
         };
         Hold::begin(&self.engine, &request, granted, Arc::clone(&self.watchdog))

@@ -24,6 +24,7 @@ mod batches;
 mod durations;
 mod failures;
 mod nested;
+mod passing;
 mod releasing;
 mod renewals;
 mod sets;

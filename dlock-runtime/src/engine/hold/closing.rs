@@ -7,6 +7,7 @@ use super::{Ending, Hold, Phase, State};
 use crate::backend::Release;
 use crate::clock::Moment;
 use crate::engine::local_queue::Turn;
+use crate::engine::passing::Allowance;
 use crate::sync::atomic::Ordering;
 use crate::timer;
 
@@ -17,6 +18,8 @@ pub(crate) struct Closing {
     pub(crate) before: Result<(), Ending>,
     /// The front of the local queue, if the hold still had it.
     pub(crate) turn: Option<Turn>,
+    /// The lease may be passed on.
+    pub(crate) allowance: Option<Box<Allowance>>,
     /// A renewal is in flight.
     pub(crate) is_renewing: bool,
     how: HowToRelease,
@@ -29,6 +32,13 @@ struct HowToRelease {
     keep_until_age: Duration,
     /// The store may still execute a request of the claim.
     in_doubt: bool,
+}
+
+impl HowToRelease {
+    /// Whether nothing but the lease itself has to be released.
+    fn is_plain(self) -> bool {
+        self.keep_until_age.is_zero() && !self.in_doubt
+    }
 }
 
 impl State {
@@ -51,7 +61,10 @@ impl Hold {
                 }
             };
             let how = state.how_to_release();
-            Closing { before, turn: state.turn.take(), is_renewing: state.is_renewing(), how }
+            let is_renewing = state.is_renewing();
+            let passes = before.is_ok() && !is_renewing && how.is_plain();
+            let allowance = state.allowance.take().filter(|_| passes);
+            Closing { before, turn: state.turn.take(), allowance, is_renewing, how }
         };
         let closing = if self.is_fine() {
             let mut state = self.state();
@@ -61,9 +74,6 @@ impl Hold {
         } else {
             self.settled(&Moment::now(), close)
         };
-        if let Some(turn) = &closing.turn {
-            turn.note_release();
-        }
         // Nested calls that are still polled, views of the guard, and extensions. All of them refer to the hold.
         if Arc::strong_count(self) > 1 {
             self.notify();
@@ -106,11 +116,6 @@ impl Hold {
         // The clock is read only if there was a `min_hold`.
         let left = (!keep_until_age.is_zero()).then(|| keep_until_age.saturating_sub(self.age()));
         Release { keep_for: left.filter(|left| !left.is_zero()), late_acquire: in_doubt }
-    }
-
-    /// Takes the front of the local queue, if the hold still has it.
-    pub(crate) fn take_turn(&self) -> Option<Turn> {
-        self.state().turn.take()
     }
 
     /// Lets a shutdown proceed without this hold, even while references to it remain.

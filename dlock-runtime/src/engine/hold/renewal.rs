@@ -113,6 +113,8 @@ impl Hold {
                 Renewed::For(validity) => {
                     state.failures = 0;
                     state.renewals = state.renewals.wrapping_add(1);
+                    // It has been ours for long enough.
+                    state.allowance = None;
                     state.proved = sent;
                     state.validity = validity;
                     state.renew_at =

@@ -11,7 +11,7 @@ use crate::clock::{BootTime, Moment};
 /// What limits a hold, and does not change while it lasts.
 #[derive(Debug)]
 pub(super) struct Terms {
-    /// Taken before the granted request was sent.
+    /// When the hold began: taken before the granted request was sent, or when the lease was passed on.
     pub(super) since: Moment,
     pub(super) ttl: Duration,
     pub(super) renew: bool,

@@ -17,7 +17,6 @@ use crate::sim::Nanos;
 use crate::sim::calls::Notices;
 use crate::sim::host::{HostId, Visit};
 use crate::sim::instance::ProcessId;
-use crate::token::FencingToken;
 
 /// The host and what it stores.
 pub(super) struct Leases {
@@ -124,13 +123,11 @@ impl State {
         let record = self.records.entry(claim.key.clone()).or_default();
         let last_token = &mut self.last_token;
         let decision = record.acquire(claim, visit.now, || {
-            *last_token = Self::next_token(*last_token, visit);
+            *last_token = Self::next_token(*last_token, visit) + u64::from(claim.token_block) - 1;
             *last_token
         });
         let attempt = match decision {
-            Decision::Granted(token) => {
-                Attempt::granted(FencingToken::new(token), validity_of(claim.ttl))
-            }
+            Decision::Granted(last) => Attempt::granted_up_to(last, claim, validity_of(claim.ttl)),
             Decision::Busy { retry_in, queued: true } => Attempt::queued(retry_in),
             Decision::Busy { retry_in, queued: false } => Attempt::busy(retry_in),
         };

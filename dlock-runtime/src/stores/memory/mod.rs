@@ -17,7 +17,6 @@ use crate::error::BackendError;
 use crate::key::{KeyMap, LockKey};
 use crate::lock_table::record::{Decision, Micros, Part, Record, SetDecision, acquire_set, micros};
 use crate::stores::shared::tombstones::Tombstones;
-use crate::token::FencingToken;
 
 /// The fewest entries that are swept.
 const MIN_SWEEP: usize = 64;
@@ -115,13 +114,13 @@ impl State {
         let entry = self.entries.entry(claim.key.clone());
         let entry = entry.or_insert_with(|| spare.pop().unwrap_or_default());
         let last_token = &mut self.last_token;
-        let next_token = || {
-            *last_token += 1;
+        let draw = || {
+            *last_token += u64::from(claim.token_block);
             *last_token
         };
-        let attempt = match entry.acquire(claim, now, next_token) {
-            Decision::Granted(token) => {
-                Attempt::granted(FencingToken::new(token), claim.ttl.saturating_sub(CLOCK_STEP))
+        let attempt = match entry.acquire(claim, now, draw) {
+            Decision::Granted(last) => {
+                Attempt::granted_up_to(last, claim, claim.ttl.saturating_sub(CLOCK_STEP))
             }
             Decision::Busy { retry_in, queued: true } => Attempt::queued(retry_in),
             Decision::Busy { retry_in, queued: false } => Attempt::busy(retry_in),

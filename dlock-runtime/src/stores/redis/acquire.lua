@@ -21,15 +21,24 @@ local function look(key, arg)
     if type(last) == 'table' then
         return last.err
     end
-    return grant(lock, arg, draw_above(tonumber(last) or 0))
+    return grant(lock, arg, draw_above(tonumber(last) or 0, tonumber(ARGV[arg + 3])))
+end
+
+-- The tokens that the requests from this one on ask for.
+local function asked_from(at)
+    local tokens = 0
+    for other = at, requests do
+        tokens = tokens + tonumber(ARGV[other * 4 + 3])
+    end
+    return tokens
 end
 
 local token
 for at = 1, requests do
-    local key, arg = at * 4 - 2, at * 3
+    local key, arg = at * 4 - 2, at * 4
     if not answers[at] and (are_free or requests > 1)
         and call('EXISTS', KEYS[key], KEYS[key + 1], KEYS[key + 2], KEYS[key + 3]) == 0 then
-        token = (token or draw(requests - at + 1)) + 1
+        token = (token or draw(asked_from(at))) + tonumber(ARGV[arg + 3])
         answers[at] = grant(KEYS[key], arg, token)
     end
     answers[at] = answers[at] or look(key, arg)

@@ -1,11 +1,12 @@
 -- Acquires locks, each on its own. This is the usual case: nothing is stored about any of them, and the counter of
 -- tokens is at least where this connection has seen it. `acquire.lua` handles everything else; the functions that it
 -- needs take longer to define than this case to execute.
+-- A request asks for a block of consecutive tokens, usually for one token. The last one is stored, and answered.
 -- A held lock is `owner:token:1:client info`, or with a 2 in place of the 1 when somebody waits for its release.
 -- KEYS: the counter of tokens; for each request: lock, tombstone of its owner, group, last token (which only earlier
 -- versions of dlock have stored).
 -- ARGV: the largest token that the client knows; why the counter is to be raised ('0': it is not), see `tokens.lua`;
--- for each request: owner, ttl in ms, client info.
+-- how many tokens all requests ask for; for each request: owner, ttl in ms, client info, number of tokens.
 -- Answers for each request: its token if granted, {ms left} if busy (-1: no end), 0 if it was abandoned earlier,
 -- -1 if there is a group, so that `enter.lua` decides, or the text of an error.
 local call, answers = redis.call, {}
@@ -22,10 +23,11 @@ end
 local are_free = call('EXISTS', unpack(KEYS, 2)) == 0
 if are_free and ARGV[2] == '0' then
     -- Drawn before the first grant, so that an error at a later one repeats no token.
-    local token, granted = call('INCRBY', KEYS[1], requests) - requests, 0
+    local token, granted = call('INCRBY', KEYS[1], ARGV[3]) - ARGV[3], 0
     if token >= tonumber(ARGV[1]) then
         for at = 1, requests do
-            answers[at] = grant(KEYS[at * 4 - 2], at * 3, token + at)
+            token = token + ARGV[at * 4 + 3]
+            answers[at] = grant(KEYS[at * 4 - 2], at * 4, token)
             granted = granted + (answers[at] and 1 or 0)
         end
         if granted == requests then

@@ -118,8 +118,8 @@ impl Redis {
     async fn try_acquire_one(&self, claim: &Claim, doubt: &Doubt) -> Result<Attempt, BackendError> {
         if claim.is_plain() {
             match self.try_acquire_alone(claim, doubt).await? {
-                Acquired::Granted(token) => {
-                    return Ok(Attempt::granted(token, validity_of(claim.ttl)));
+                Acquired::Granted(last) => {
+                    return Ok(Attempt::granted_up_to(last, claim, validity_of(claim.ttl)));
                 }
                 Acquired::Busy(left) => return Ok(Attempt::busy(left)),
                 Acquired::GivenUp => return Ok(Attempt::busy(None)),

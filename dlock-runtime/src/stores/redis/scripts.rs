@@ -43,7 +43,8 @@ pub(in crate::stores) const TOMBSTONE: Duration = Duration::from_mins(1);
 /// A server's answer to an acquire of a plain claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Acquired {
-    Granted(FencingToken),
+    /// With the last token of its block.
+    Granted(u64),
     /// For how long, if the server knows of an end.
     Busy(Option<Duration>),
     /// A release of this acquire was executed first.
@@ -57,7 +58,7 @@ impl TryFrom<Value> for Acquired {
 
     fn try_from(value: Value) -> Result<Self, BackendError> {
         match value {
-            Value::Int(token @ 1..) => Ok(Self::Granted(FencingToken::new(token.unsigned_abs()))),
+            Value::Int(token @ 1..) => Ok(Self::Granted(token.unsigned_abs())),
             Value::Int(0) => Ok(Self::GivenUp),
             Value::Int(_) => Ok(Self::Grouped),
             other => {
@@ -82,6 +83,7 @@ pub(super) fn acquire(names: &Names, claim: &Claim, counter: Arc<str>) -> Step {
         .arg(owner)
         .number(millis(claim.ttl))
         .arg_with(|text| claim.client_info.write_to(text))
+        .tokens(claim.token_block)
 }
 
 /// Digits are ASCII.

@@ -61,6 +61,8 @@ pub(in crate::stores) struct Step {
     /// It may be executed twice without harm, so it is sent again over a new connection if the old one turns out to
     /// be broken.
     pub(super) is_repeatable: bool,
+    /// How many tokens it asks for, of a request that shares its call with others.
+    tokens: u32,
     /// It may be sent only over this connection.
     pub(super) only_over: Option<u64>,
     /// How many of the words are keys; the others are arguments.
@@ -75,6 +77,7 @@ impl Step {
             header: Header::None,
             slot: None,
             is_repeatable: false,
+            tokens: 0,
             only_over: None,
             keys: 0,
             words: Words::default(),
@@ -126,6 +129,12 @@ impl Step {
     pub(in crate::stores) fn only_over(mut self, generation: u64) -> Self {
         self.only_over = Some(generation);
         self
+    }
+
+    /// Asks for so many tokens. The call is told how many its requests ask for.
+    pub(super) fn tokens(mut self, tokens: u32) -> Self {
+        self.tokens = tokens;
+        self.number(tokens.into())
     }
 
     pub(in crate::stores) fn size(&self) -> usize {
@@ -189,7 +198,7 @@ pub(super) fn command(steps: &[&Step], draws: Draws) -> Cmd {
     let bytes = steps.iter().map(|step| step.size()).sum::<usize>();
     let words = steps.iter().map(|step| step.words.len()).sum::<usize>();
     let first = steps[0];
-    let mut command = Cmd::with_capacity(words + 6, bytes + 128);
+    let mut command = Cmd::with_capacity(words + 7, bytes + 128);
     command.arg("EVALSHA").arg(first.source.script().get_hash());
     let keys = steps.iter().map(|step| step.keys).sum::<usize>();
     command.arg(keys + usize::from(first.header != Header::None));
@@ -209,6 +218,9 @@ pub(super) fn command(steps: &[&Step], draws: Draws) -> Cmd {
         Header::None => {}
         Header::Tokens(_) => {
             command.arg(draws.largest).arg(draws.reason.code());
+            if first.source.is_shared {
+                command.arg(steps.iter().map(|step| u64::from(step.tokens)).sum::<u64>());
+            }
         }
         Header::Mark(mark) => {
             command.arg(&*mark.run).arg(mark.tolerance);

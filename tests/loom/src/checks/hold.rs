@@ -48,7 +48,8 @@ fn no_check_is_fine_once_the_next_task_has_its_turn() {
     explore(|| {
         let world = World::new();
         let hold = world.hold(&UNRENEWED, Some(world.front()));
-        let Joined::Behind(next) = world.engine.queues.enter(0, &LockKey::from(super::KEY)) else {
+        let Joined::Behind(next) = world.engine.queues.enter(0, &LockKey::from(super::KEY), None)
+        else {
             panic!("the hold has the turn");
         };
         let ends = on_a_thread(&hold, |hold| hold.end_unattended());

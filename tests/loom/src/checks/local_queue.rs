@@ -8,7 +8,7 @@ use loom::thread;
 use super::alone::Alone;
 use super::{KEY, World, checks, explore};
 use crate::clock;
-use crate::engine::local_queue::{Joined, News, Turn};
+use crate::engine::local_queue::{Joined, News, Next};
 use crate::engine::{CallKind, Engine, enter};
 use crate::error::{BackendError, HeldBy, LockError};
 use crate::key::LockKey;
@@ -23,10 +23,10 @@ checks![
 ];
 
 fn join(engine: &Engine) -> Joined {
-    engine.queues.enter(0, &LockKey::from(KEY))
+    engine.queues.enter(0, &LockKey::from(KEY), None)
 }
 
-fn behind(engine: &Engine) -> oneshot::Receiver<Turn> {
+fn behind(engine: &Engine) -> oneshot::Receiver<Next> {
     match join(engine) {
         Joined::Behind(turn) => turn,
         Joined::Front(_) => panic!("somebody is at the front"),
@@ -81,7 +81,7 @@ fn tasks_that_come_and_go_are_at_the_front_one_at_a_time() {
 fn come_and_go(engine: &Engine, alone: &Alone, waits: bool) {
     let turn = match join(engine) {
         Joined::Front(turn) => turn,
-        Joined::Behind(turn) if waits => block_on(turn).unwrap(),
+        Joined::Behind(next) if waits => block_on(next).unwrap().into_turn().unwrap(),
         Joined::Behind(_) => return,
     };
     alone.touch();

@@ -12,7 +12,7 @@ use super::exclusive::Exclusive;
 use super::{KEY, RENEWAL_IS_DUE, UNRENEWED, World, checks, explore, explore_some};
 use crate::clock;
 use crate::engine::hold::Hold;
-use crate::engine::local_queue::{Joined, Turn};
+use crate::engine::local_queue::{Joined, Next};
 use crate::engine::watchdog::Watchdog;
 use crate::engine::{Ending, release};
 use crate::error::LostReason;
@@ -138,9 +138,9 @@ fn limited(max_hold: Duration) -> LockOptions {
 }
 
 /// A hold that ends after this time, and the turn that is passed on then. Only the watchdog looks at the hold.
-fn until(world: &World, max_hold: Duration) -> (Arc<Hold>, oneshot::Receiver<Turn>) {
+fn until(world: &World, max_hold: Duration) -> (Arc<Hold>, oneshot::Receiver<Next>) {
     let turn = world.front();
-    let Joined::Behind(next) = world.engine.queues.enter(0, &LockKey::from(KEY)) else {
+    let Joined::Behind(next) = world.engine.queues.enter(0, &LockKey::from(KEY), None) else {
         panic!("the hold has the turn");
     };
     (world.hold(&limited(max_hold), Some(turn)), next)
