@@ -72,7 +72,7 @@ pub(crate) enum Wait {
 /// How far a lease may be passed on; not at all with zero passes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Handover {
-    pub(crate) passes: u32,
+    pub(crate) passes: u16,
     pub(crate) within: Duration,
 }
 

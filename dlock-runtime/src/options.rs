@@ -45,7 +45,7 @@ pub enum OnLost {
 /// The lease of a task is never passed on if the lock is shared, `fair`, one of several `keys`, or has a `min_hold`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Handover {
-    passes: u32,
+    passes: u16,
     within: Duration,
 }
 
@@ -57,19 +57,19 @@ impl Handover {
     pub const DEFAULT: Self = Self::up_to(64, Duration::from_millis(10));
 
     /// The maximum number of passes.
-    pub const MAX_PASSES: u32 = 1_023;
+    pub const MAX_PASSES: u16 = 1_023;
 
     /// Creates a limit: so many passes within this time. A larger number than [`MAX_PASSES`](Self::MAX_PASSES) counts
     /// as that.
     #[must_use]
-    pub const fn up_to(passes: u32, within: Duration) -> Self {
+    pub const fn up_to(passes: u16, within: Duration) -> Self {
         let passes = if passes > Self::MAX_PASSES { Self::MAX_PASSES } else { passes };
         Self { passes, within }
     }
 
     /// Returns how often a lease is passed at most.
     #[must_use]
-    pub const fn passes(&self) -> u32 {
+    pub const fn passes(&self) -> u16 {
         self.passes
     }
 

@@ -26,6 +26,8 @@ pub enum Defect {
     ConstantToken,
     /// A waiter's token is drawn on its first attempt.
     TokenBeforeWait,
+    /// A block of tokens is granted, and only its first token is recorded.
+    BlockNotRecorded,
     /// Checking and acquiring are two separate steps.
     AcquireNotAtomic,
     /// Waiters are not notified of a release.
@@ -86,8 +88,8 @@ impl State {
         self.leases.get(key).filter(|lease| lease.ends > Instant::now())
     }
 
-    fn draw(&mut self) -> u64 {
-        self.last_token += 1;
+    fn draw(&mut self, tokens: u16) -> u64 {
+        self.last_token += u64::from(tokens);
         self.last_token
     }
 }
@@ -115,7 +117,7 @@ impl Faulty {
             }
             yield_now().await;
         }
-        let token = {
+        let last = {
             let mut state = self.state();
             if !self.has(Defect::AcquireNotAtomic)
                 && let Some(busy) = self.check(&mut state, claim)
@@ -131,7 +133,15 @@ impl Faulty {
             validity += Duration::from_millis(50);
         }
         yield_now().await;
-        Attempt::granted(FencingToken::new(token), validity)
+        let block = match self.defect {
+            Defect::ConstantToken | Defect::TokenBeforeWait => 1,
+            _ => claim.token_block,
+        };
+        let first = match self.defect {
+            Defect::BlockNotRecorded => last,
+            _ => last - u64::from(block - 1),
+        };
+        Attempt::granted(FencingToken::new(first), validity).with_token_block(block)
     }
 
     /// Returns `Busy` if another owner holds the key.
@@ -140,7 +150,7 @@ impl Faulty {
             return Some(Attempt::busy(None));
         }
         if self.has(Defect::TokenBeforeWait) && !state.early.contains_key(&claim.owner) {
-            let token = state.draw();
+            let token = state.draw(1);
             state.early.insert(claim.owner, token);
         }
         let lease = state.live(&claim.key).filter(|lease| lease.owner != Some(claim.owner))?;
@@ -153,7 +163,8 @@ impl Faulty {
             (Some(token), _) => token,
             (None, Defect::ConstantToken) => 1,
             (None, Defect::TokenBeforeWait) => state.early[&claim.owner],
-            (None, _) => state.draw(),
+            (None, Defect::BlockNotRecorded) => state.draw(1),
+            (None, _) => state.draw(claim.token_block),
         };
         state.leases.insert(claim.key.clone(), Lease::of(claim, token));
         token

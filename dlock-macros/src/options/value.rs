@@ -79,7 +79,7 @@ pub(super) fn boolean(argument: &Argument) -> syn::Result<bool> {
 }
 
 /// The runtime's `Handover::MAX_PASSES`.
-const MAX_PASSES: u32 = 1_023;
+const MAX_PASSES: u16 = 1_023;
 
 pub(super) fn handover(argument: &Argument) -> syn::Result<Handover> {
     let literal = string(
@@ -99,7 +99,7 @@ pub(super) fn handover(argument: &Argument) -> syn::Result<Handover> {
     };
     let (passes, within) = (passes.trim(), within.trim());
     let passes = match passes.parse() {
-        Ok(0) => return Err(problem("\"0\" passes are none: write \"off\"".to_owned())),
+        Ok(0) => return Err(problem("no passes are written \"off\"".to_owned())),
         Ok(passes @ ..=MAX_PASSES) => passes,
         Ok(_) => {
             return Err(problem(format!("\"{passes}\" passes are too many: at most {MAX_PASSES}")));

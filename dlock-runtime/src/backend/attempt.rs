@@ -17,7 +17,7 @@ pub enum Attempt {
         /// Larger than the token of every earlier hold that this one excludes. Of a block, the first.
         token: FencingToken,
         /// See [`with_token_block`](Attempt::with_token_block).
-        token_block: u32,
+        token_block: u16,
         /// How long the lease is certain to last, counted from *before* the request was made: the ttl
         /// less an allowance for clock drift.
         validity: Duration,
@@ -57,7 +57,7 @@ impl Attempt {
     /// of a claim may have been executed, the engine asks for one token only, and a repeated request of that kind
     /// gets the last token of the block.
     #[must_use]
-    pub const fn with_token_block(mut self, tokens: u32) -> Self {
+    pub const fn with_token_block(mut self, tokens: u16) -> Self {
         if let Self::Granted { token_block, .. } = &mut self {
             *token_block = tokens;
         }

@@ -20,10 +20,10 @@ pub struct Claim {
     pub ttl: Duration,
     /// The fencing token, once the claim has been granted; of a [block](Self::token_block), the largest.
     pub token: Option<FencingToken>,
-    /// How many consecutive tokens the caller can use, for holds that follow each other under one lease; at least
-    /// one. A store may reserve fewer. The number may differ between the requests of one claim, and is one as soon as
+    /// How many consecutive tokens the caller can use, for holds that follow each other under one lease: from one
+    /// to 1,024. A store may reserve fewer. The number may differ between the requests of one claim, and is one as soon as
     /// an earlier request may have been executed.
-    pub token_block: u32,
+    pub token_block: u16,
     /// Which others may hold the key at the same time.
     pub mode: Mode,
     /// Whether it is served first come, first served, and so takes a position in the store's queue.
@@ -62,6 +62,12 @@ impl Claim {
         matches!(self.mode, Mode::Exclusive) && !self.fair
     }
 
+    /// The tokens of its block besides the one that any grant has.
+    #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql", feature = "sim"))]
+    pub(crate) const fn more_tokens(&self) -> u16 {
+        self.token_block.saturating_sub(1)
+    }
+
     /// May it be among those that share the key or wait for it in order? A claim that was granted the key exclusively is
     /// not.
     #[cfg(any(feature = "redis", feature = "sqlite", feature = "postgres", feature = "mysql"))]
@@ -92,7 +98,7 @@ impl Claim {
 
     /// Sets how many consecutive tokens the caller can use. Zero counts as one.
     #[must_use]
-    pub const fn with_token_block(mut self, tokens: u32) -> Self {
+    pub const fn with_token_block(mut self, tokens: u16) -> Self {
         self.token_block = if tokens == 0 { 1 } else { tokens };
         self
     }

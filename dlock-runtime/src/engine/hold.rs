@@ -32,7 +32,8 @@ use self::terms::Terms;
 #[derive(Debug)]
 pub(crate) struct Hold {
     pub(crate) engine: Arc<Engine>,
-    backend_index: usize,
+    /// Small, because there are many holds.
+    backend_index: u16,
     /// Of the lease. Its token is the largest one of the lease's block.
     pub(crate) claim: Claim,
     /// Of this hold.
@@ -68,9 +69,9 @@ struct State {
     renewals: u8,
     /// The boot clock alone shows whether the lease is valid, because tokio's clock is not paused.
     trusts_boot_clock: bool,
-    /// When the next renewal is due.
+    /// When the next renewal is due. While the lease is on its way to the next task: when it is released instead.
     renew_at: Instant,
-    failures: u32,
+    failures: u8,
     /// The age at which every `min_hold` of this hold and of its nested calls has passed.
     keep_until_age: Duration,
     /// The age until which the owner has extended the hold.
@@ -98,8 +99,10 @@ enum Renewing {
 enum Phase {
     Held,
     Ended(Ending),
-    /// The owner is releasing it. No renewal starts any more.
+    /// The owner is releasing it, or the lease has been passed on. No renewal starts any more.
     Closing,
+    /// The same, while the lease is on its way to the next task.
+    Passing,
 }
 
 /// How a hold ended before its owner released it.
@@ -168,7 +171,7 @@ impl Hold {
         let fine_until = terms.fine_until(&state).nanos();
         let hold = Arc::new(Self {
             engine: Arc::clone(engine),
-            backend_index: request.backend.index,
+            backend_index: u16::try_from(request.backend.index).expect("few backends"),
             claim,
             token,
             template: request.template,
@@ -187,7 +190,7 @@ impl Hold {
     }
 
     pub(crate) fn backend(&self) -> &Arc<NamedBackend> {
-        &self.engine.backends[self.backend_index]
+        &self.engine.backends[usize::from(self.backend_index)]
     }
 
     /// When it began: taken before the granted request was sent, or when the lease was passed on.
@@ -228,7 +231,7 @@ impl Hold {
             Phase::Held => Ok(()),
             Phase::Ended(ending) => Err(ending),
             // The owner is gone. Only a nested call that entered under this hold can still ask.
-            Phase::Closing => Err(Ending::Lost(LostReason::OuterClosed)),
+            Phase::Closing | Phase::Passing => Err(Ending::Lost(LostReason::OuterClosed)),
         })
     }
 
@@ -324,7 +327,7 @@ impl Hold {
         let state = self.state();
         match state.phase {
             Phase::Held => state.validity.saturating_sub(state.proved.age_at(now)),
-            Phase::Ended(_) | Phase::Closing => Duration::ZERO,
+            Phase::Ended(_) | Phase::Closing | Phase::Passing => Duration::ZERO,
         }
     }
 

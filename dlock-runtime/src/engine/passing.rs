@@ -18,20 +18,25 @@ use super::release::{Abandoned, abandon_later};
 use super::request::Request;
 use super::telemetry;
 use crate::clock::{self, Moment};
+use crate::sync::oneshot;
 use crate::token::FencingToken;
+
+/// How long a lease may be on its way to a task that is not polled. Then it is released, because other processes wait for
+/// it too.
+pub(super) const UNRECEIVED: Duration = Duration::from_millis(100);
 
 /// What a lease has left for holds after the present one.
 #[derive(Debug)]
 pub(crate) struct Allowance {
     /// The tokens of the lease's block that follow the one of the present hold. At least one.
-    tokens: u32,
+    tokens: u16,
     /// From then on the lease is released.
     until: Instant,
 }
 
 impl Allowance {
     /// The allowance of a lease that was granted just now, with so many tokens. `None`: it is not passed on.
-    pub(super) fn new(request: &Request<'_>, tokens: u32) -> Option<Box<Self>> {
+    pub(crate) fn new(request: &Request<'_>, tokens: u16) -> Option<Box<Self>> {
         let handover = request.handover();
         let tokens = tokens.saturating_sub(1).min(handover.passes());
         (tokens > 0).then(|| {
@@ -85,12 +90,16 @@ struct Passed {
 
 impl Passed {
     /// The next task that accepts it, if the lease may be passed on now.
-    fn next_waiter(&self) -> Option<crate::sync::oneshot::Sender<Next>> {
+    fn next_waiter(&self) -> Option<oneshot::Sender<Next>> {
         let now = Moment::now();
-        let may_pass = self.allowance.is_open(&now) && self.last.has_proof_to_pass(&now);
+        let may_pass = self.allowance.is_open(&now)
+            && self.last.has_proof_to_pass(&now)
+            && self.last.send_off(now.instant() + UNRECEIVED);
         may_pass.then(|| self.turn.next_accepting(&self.last.passable()))?
     }
 
+    /// Passes the lease on. If nobody accepts it, or it may not be passed on, it is returned, for the caller to release
+    /// it.
     fn pass(mut self) -> Result<(), Self> {
         while let Some(waiter) = self.next_waiter() {
             let Err(Next::Lease(mut refused)) = waiter.send(Next::Lease(Lease(Some(self)))) else {
@@ -100,17 +109,18 @@ impl Passed {
             let Some(back) = refused.0.take() else { return Ok(()) };
             self = back;
         }
-        Err(self)
+        // If it was recalled, it is being released.
+        if self.last.receive() { Err(self) } else { Ok(()) }
     }
+}
 
-    /// Releases the lease in the background. With the turn, the next task asks when it is released.
-    fn release(last: &Arc<Hold>, turn: Option<Turn>) {
-        let abandoned = Abandoned { claim: last.claim.clone(), late_acquire: false };
-        let runtime = &last.watchdog.runtime;
-        abandon_later(&last.engine, last.backend(), abandoned, runtime, turn);
-        // Only now, so that a shutdown sees one or the other.
-        last.untrack();
-    }
+/// Releases the lease of a closed hold in the background. With the turn, the next task asks when it is released.
+pub(super) fn release(last: &Arc<Hold>, turn: Option<Turn>) {
+    let abandoned = Abandoned { claim: last.claim.clone(), late_acquire: false };
+    let runtime = &last.watchdog.runtime;
+    abandon_later(&last.engine, last.backend(), abandoned, runtime, turn);
+    // Only now, so that a shutdown sees one or the other.
+    last.untrack();
 }
 
 impl Lease {
@@ -123,9 +133,12 @@ impl Lease {
         runtime: &Handle,
     ) -> Result<Arc<Hold>, Option<Turn>> {
         let Some(Passed { last, allowance, turn }) = self.0.take() else { return Err(None) };
+        if !last.receive() {
+            return Err(Some(turn));
+        }
         let now = Moment::now();
         if !last.has_proof_to_pass(&now) {
-            Passed::release(&last, None);
+            release(&last, None);
             return Err(Some(turn));
         }
         let (proved, validity) = last.proof();
@@ -147,7 +160,9 @@ impl Lease {
     /// Gives the lease up, and keeps the turn. The lease is released in the background.
     pub(super) fn into_turn(mut self) -> Option<Turn> {
         let Passed { last, turn, .. } = self.0.take()?;
-        Passed::release(&last, None);
+        if last.receive() {
+            release(&last, None);
+        }
         Some(turn)
     }
 }
@@ -158,14 +173,14 @@ impl Drop for Lease {
             && let Err(Passed { last, turn, .. }) = passed.pass()
         {
             turn.note_release();
-            Passed::release(&last, Some(turn));
+            release(&last, Some(turn));
         }
     }
 }
 
 /// Ends a hold for its owner. `None`: its lease was passed on, and is not to be released.
 pub(super) fn close_or_pass(hold: &Arc<Hold>) -> Option<Closing> {
-    let mut closing = hold.close();
+    let mut closing = hold.close_to_pass();
     if let Some(allowance) = closing.allowance.take()
         && let Some(turn) = closing.turn.take()
     {

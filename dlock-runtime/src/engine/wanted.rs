@@ -28,7 +28,7 @@ pub(super) trait Wanted: Copy {
     fn has_queue(&self) -> bool;
 
     /// How many tokens each claim can use if so many tasks wait behind it.
-    fn token_block(&self, waiters: usize) -> u32;
+    fn token_block(&self, waiters: usize) -> u16;
 
     /// Attempts once to acquire every key, without waiting for a holder.
     fn try_acquire<'a>(
@@ -74,7 +74,7 @@ impl<T> Outcome<T> {
 pub(super) struct Tokens {
     pub(super) first: FencingToken,
     /// How many, at least one.
-    pub(super) block: u32,
+    pub(super) block: u16,
 }
 
 impl Tokens {
@@ -103,8 +103,8 @@ impl Wanted for OneKey<'_> {
         self.0.backend.capabilities.queue
     }
 
-    fn token_block(&self, waiters: usize) -> u32 {
-        let passes = u32::try_from(waiters).unwrap_or(u32::MAX).min(self.0.handover().passes());
+    fn token_block(&self, waiters: usize) -> u16 {
+        let passes = u16::try_from(waiters).unwrap_or(u16::MAX).min(self.0.handover().passes());
         1 + passes
     }
 
@@ -139,7 +139,7 @@ impl Wanted for KeySet<'_> {
     }
 
     /// The leases of a set are not passed on.
-    fn token_block(&self, _: usize) -> u32 {
+    fn token_block(&self, _: usize) -> u16 {
         1
     }
 

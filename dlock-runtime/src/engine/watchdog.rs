@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use self::renewals::{Batches, renew};
 use self::wheel::Wheel;
 use super::hold::{Hold, InFlight, Step};
+use super::passing;
 use crate::clock::{self, Moment};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Mutex, MutexGuard, Notify};
@@ -161,7 +162,7 @@ impl Watchdog {
     }
 
     /// Schedules another check of the hold at `due`, unless it has been forgotten meanwhile.
-    fn check_again(&self, hold: &Hold, due: Instant) {
+    pub(super) fn check_again(&self, hold: &Hold, due: Instant) {
         let mut schedule = self.schedule();
         let Some(place) = hold.place().filter(|_| !schedule.dead) else { return };
         schedule.due.put(place, due);
@@ -172,10 +173,13 @@ impl Watchdog {
         }
     }
 
-    fn follow(&self, hold: &Hold, step: &Step) {
+    fn follow(&self, hold: &Arc<Hold>, step: &Step) {
+        if let Step::Recall = step {
+            passing::release(hold, None);
+        }
         match step {
             Step::Wait(due) => self.check_again(hold, *due),
-            Step::Renew | Step::Nothing => self.forget(hold),
+            Step::Renew | Step::Recall | Step::Nothing => self.forget(hold),
         }
     }
 

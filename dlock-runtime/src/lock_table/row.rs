@@ -215,7 +215,7 @@ pub(crate) async fn acquire(rows: &impl RowStore, claim: &Claim) -> Result<Attem
         if row.given_up {
             return Ok(Attempt::busy(None));
         }
-        let last_token = || row.now.max(row.token + 1) + u64::from(claim.token_block) - 1;
+        let last_token = || row.now.max(row.token + 1) + u64::from(claim.more_tokens());
         let decide = |entry: &mut Record| {
             let verdict = entry.acquire(claim, row.now, last_token);
             (verdict, entry.other_permits(claim))

@@ -8,6 +8,7 @@ mod hold;
 mod local_queue;
 mod nesting;
 mod open_holds;
+mod passing;
 mod watchdog;
 
 use std::sync::{Arc, LazyLock};
@@ -19,6 +20,7 @@ use crate::backend::{Backend, Claim, Memory};
 use crate::clock::{self, Moment};
 use crate::engine::hold::{Granted, Hold};
 use crate::engine::local_queue::Turn;
+use crate::engine::passing::Allowance;
 use crate::engine::watchdog::Watchdog;
 use crate::engine::{Engine, NamedBackend, Request};
 use crate::key::LockKey;
@@ -36,6 +38,7 @@ pub fn all() -> Vec<Check> {
         local_queue::CHECKS,
         hold::CHECKS,
         closing::CHECKS,
+        passing::CHECKS,
         watchdog::CHECKS,
         nesting::CHECKS,
         calls::CHECKS,
@@ -114,6 +117,15 @@ impl World {
 
     /// A hold that was granted now.
     fn hold(&self, options: &LockOptions, turn: Option<Turn>) -> Arc<Hold> {
+        self.hold_with(options, turn, 1)
+    }
+
+    /// A hold whose lease may be passed on.
+    fn passable_hold(&self) -> Arc<Hold> {
+        self.hold_with(&LockOptions::DEFAULT, Some(self.front()), 2)
+    }
+
+    fn hold_with(&self, options: &LockOptions, turn: Option<Turn>, tokens: u16) -> Arc<Hold> {
         let (request, since) = (self.request(options), Moment::now());
         let granted = Granted {
             claim: Claim::new(request.key.clone(), TTL),
@@ -122,7 +134,7 @@ impl World {
             proved: since,
             validity: TTL,
             in_doubt: false,
-            allowance: None,
+            allowance: Allowance::new(&request, tokens),
             turn,
         };
         Hold::begin(&self.engine, &request, granted, Arc::clone(&self.watchdog))

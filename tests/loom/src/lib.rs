@@ -12,6 +12,7 @@
 //! | `local_queue.rs` | One task is at the front. A turn is never lost, even if waiters leave. A waiter whose time is up learns of the store's answer. |
 //! | `hold.rs` | Whoever has learnt that a hold has ended, by whatever way, is never told that it is fine. The end wakes the body. |
 //! | `closing.rs` | No renewal starts once a hold is closed, and a release waits for the one in flight. An extension waits for it too. |
+//! | `passing.rs` | A lease that is passed on is received by one task, or recalled and released. |
 //! | `watchdog.rs` | A hold is attended to when it is due, whenever it came. It does not outlive its watchdog. |
 //! | `nesting.rs` | A nested call learns that the body which it entered under has ended. |
 //! | `calls.rs` | Whole calls hold a key of the memory store one at a time. They leave no hold and no queue behind, even if one is cancelled. |

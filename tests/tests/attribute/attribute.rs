@@ -6,6 +6,7 @@ use std::time::Duration;
 use dlock_runtime::backend::Memory;
 use dlock_runtime::testing::{Call, Intercepted};
 use dlock_runtime::{LockError, LockKey, Registry, distributed_lock};
+use futures_util::future::join_all;
 use tokio::time::{Instant, advance, sleep};
 
 fn registry() -> Registry {
@@ -307,6 +308,41 @@ async fn min_hold_is_exact_and_the_caller_does_not_wait_for_it() {
     assert!(registry.scope(tries_once()).await.is_err_and(|error| error.is_busy()));
     advance(Duration::from_millis(1)).await;
     registry.scope(tries_once()).await.expect("free after its min_hold");
+}
+
+#[distributed_lock(key = "k", wait = "1m")]
+async fn in_line() -> Result<(), LockError> {
+    tokio::task::yield_now().await;
+    Ok(())
+}
+
+#[distributed_lock(key = "k", wait = "1m", handover = "off")]
+async fn in_line_at_the_store() -> Result<(), LockError> {
+    tokio::task::yield_now().await;
+    Ok(())
+}
+
+#[distributed_lock(key = "k", wait = "1m", handover = "3 in 1s")]
+async fn in_line_in_fours() -> Result<(), LockError> {
+    tokio::task::yield_now().await;
+    Ok(())
+}
+
+/// The acquires that 41 calls at once send.
+async fn acquires_of<F: Future<Output = Result<(), LockError>>>(call: fn() -> F) -> usize {
+    let (registry, store) = intercepted();
+    for called in join_all((0..41).map(|_| registry.scope(call()))).await {
+        called.expect("in turn");
+    }
+    store.count(Call::Acquire)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_passes_from_task_to_task_as_far_as_the_site_allows() {
+    // Nobody waits behind the first call when it asks.
+    assert_eq!(acquires_of(in_line).await, 2);
+    assert_eq!(acquires_of(in_line_at_the_store).await, 41);
+    assert_eq!(acquires_of(in_line_in_fours).await, 11);
 }
 
 #[allow(clippy::needless_pass_by_value)] // the signature that `map_err` requires

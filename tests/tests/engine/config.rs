@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dlock_runtime::config::{Config, ConfigError, Source};
-use dlock_runtime::distributed_lock;
+use dlock_runtime::{Handover, distributed_lock};
 
 const URL: &str = "redis://:secret@127.0.0.1:1/";
 
@@ -33,7 +33,7 @@ async fn a_file_makes_a_registry() {
         ["locks.toml", "secret", "stock.db"].map(|name| folder.path().join(name));
     std::fs::write(&secret, format!("sqlite:{}\n", stock.display())).expect("written");
     let text = format!(
-        "default_backend = 'orders'\ndefault_ttl = '7s'\n\
+        "default_backend = 'orders'\ndefault_ttl = '7s'\ndefault_handover = '16 in 5ms'\n\
          [backends]\norders = 'memory:'\nstock = {{ file = '{}' }}\n",
         secret.display()
     );
@@ -41,6 +41,8 @@ async fn a_file_makes_a_registry() {
 
     let config = Config::from_file(&file).expect("a configuration");
     assert_eq!(config.default_ttl, Some(Duration::from_secs(7)));
+    let limit = Handover::up_to(16, Duration::from_millis(5));
+    assert_eq!(config.default_handover, Some(limit));
     let registry = config.connect().await.expect("connected").build().expect("a registry");
     assert_eq!(registry.backends().collect::<Vec<_>>(), ["orders", "stock"]);
     assert_eq!(registry.scope(order(4)).await.expect("the backend is there"), 4);
@@ -93,13 +95,14 @@ fn the_configuration_embeds_in_any_serde_format() {
 #[test]
 fn the_environment_overrides_a_file() {
     let file = Config::from_toml(
-        "default_backend = 'a'\ndefault_ttl = '7s'\nallow_unregistered = ['x']\n\
+        "default_backend = 'a'\ndefault_ttl = '7s'\ndefault_handover = '9 in 1s'\nallow_unregistered = ['x']\n\
          [backends]\na = 'memory:'\nb = 'memory:'",
     );
     let environment = variables(&[
         ("DLOCK_BACKEND_B", URL),
         ("DLOCK_BACKEND_TWO_WORDS", "memory:"),
         ("DLOCK_DEFAULT_BACKEND", "b"),
+        ("DLOCK_DEFAULT_HANDOVER", "off"),
         ("DLOCK_ALLOW_UNREGISTERED", "y, z"),
         ("DLOCK_SOMEBODY_ELSE", "?"),
         ("HOME", "/"),
@@ -111,6 +114,7 @@ fn the_environment_overrides_a_file() {
     assert_eq!(backends, expected);
     assert_eq!(config.default_backend.as_deref(), Some("b"));
     assert_eq!(config.default_ttl, Some(Duration::from_secs(7)));
+    assert_eq!(config.default_handover, Some(Handover::OFF));
     assert_eq!(config.allow_unregistered, ["x", "y", "z"]);
 }
 
@@ -118,6 +122,7 @@ fn the_environment_overrides_a_file() {
 fn misspelt_variables_are_distinguished_from_unrelated_ones() {
     for (name, meant) in [
         ("DLOCK_DEFAULT_BACKENDS", "`DLOCK_DEFAULT_BACKEND`"),
+        ("DLOCK_DEFAULT_HAND_OVER", "`DLOCK_DEFAULT_HANDOVER`"),
         ("DLOCK_DEFUALT_TTL", "`DLOCK_DEFAULT_TTL`"),
         ("dlock_default_ttl", "`DLOCK_DEFAULT_TTL`"),
         ("DLOCK_ALLOW_UNREGISTRED", "`DLOCK_ALLOW_UNREGISTERED`"),
@@ -142,6 +147,11 @@ fn mistakes_are_reported_with_their_position() {
         ("\n[backend]\na = 'memory:'", ":2:2: unknown field `backend`, expected one of `backends`"),
         ("default_ttl = '5'", ":1:15: not a duration (time unit needed"),
         ("default_ttl = 5", "expected a duration with its unit, such as \"30s\""),
+        ("default_handover = 64", "expected \"off\", or a limit such as \"64 in 10ms\""),
+        ("default_handover = '64'", ":1:20: not a limit; write \"off\", or a number of passes"),
+        ("default_handover = '0 in 1s'", ":1:20: not a number of passes from 1 to 1023"),
+        ("default_handover = '5 in 0s'", ":1:20: a limit of no time; write \"off\""),
+        ("default_handover = '5 in 7'", ":1:20: not a duration"),
         ("[backends]\na = 5", ":2:5: expected a backend's URL, `{ env ="),
         ("[backends]\na = { env = 'A', file = 'b' }", ":2:5: expected a backend's URL"),
         ("[backends]\na = 'memory:'\na = 'memory:'", ":3:1: duplicate key"),
@@ -156,6 +166,7 @@ fn mistakes_are_reported_with_their_position() {
     }
     for (name, value, expected) in [
         ("DLOCK_DEFAULT_TTL", "5", "environment variable `DLOCK_DEFAULT_TTL` is not a duration"),
+        ("DLOCK_DEFAULT_HANDOVER", "on", "`DLOCK_DEFAULT_HANDOVER` is not a limit"),
         ("DLOCK_DEFAULT_BACKEND", URL, "is a URL where a backend name belongs"),
         ("DLOCK_ALLOW_UNREGISTERED", URL, "is a URL where a backend name belongs"),
     ] {

@@ -53,6 +53,12 @@ async fn a_token_drawn_before_the_wait_is_caught() {
     assert_caught(Defect::TokenBeforeWait, "a_token_is_issued_after_the_wait").await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_block_that_is_not_recorded_is_caught() {
+    assert_caught(Defect::BlockNotRecorded, "the_tokens_of_a_block_are_reserved").await;
+    assert_caught(Defect::BlockNotRecorded, "many_tasks_of_several_processes_all_acquire").await;
+}
+
 #[tokio::test]
 async fn an_acquire_that_is_not_atomic_is_caught() {
     assert_caught(Defect::AcquireNotAtomic, "one_of_many_simultaneous_acquires_succeeds").await;

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::{Ending, Hold, Phase, State};
 use crate::backend::Release;
-use crate::clock::Moment;
+use crate::clock::{self, Moment};
 use crate::engine::local_queue::Turn;
-use crate::engine::passing::Allowance;
+use crate::engine::passing::{Allowance, UNRECEIVED};
 use crate::sync::atomic::Ordering;
 use crate::timer;
 
@@ -52,6 +54,20 @@ impl Hold {
     /// [`renewal_finished`](Self::renewal_finished).
     pub(crate) fn close(self: &Arc<Self>) -> Closing {
         self.watchdog.forget(self);
+        self.close_as(false)
+    }
+
+    /// The same, for a hold whose lease may be passed on. If the answer has an allowance, the lease is on its way from
+    /// now on, and its watchdog recalls it unless somebody [receives](Self::receive) it.
+    pub(crate) fn close_to_pass(self: &Arc<Self>) -> Closing {
+        let closing = self.close_as(true);
+        if closing.allowance.is_none() {
+            self.watchdog.forget(self);
+        }
+        closing
+    }
+
+    fn close_as(self: &Arc<Self>, may_pass: bool) -> Closing {
         let close = |state: &mut State| {
             let before = match state.phase {
                 Phase::Ended(ending) => Err(ending),
@@ -59,11 +75,16 @@ impl Hold {
                     state.phase = Phase::Closing;
                     Ok(())
                 }
+                Phase::Passing => Ok(()),
             };
             let how = state.how_to_release();
             let is_renewing = state.is_renewing();
-            let passes = before.is_ok() && !is_renewing && how.is_plain();
-            let allowance = state.allowance.take().filter(|_| passes);
+            let passes = may_pass && before.is_ok() && !is_renewing && how.is_plain();
+            let allowance = state.allowance.take().filter(|_| passes && state.turn.is_some());
+            if allowance.is_some() {
+                state.phase = Phase::Passing;
+                state.renew_at = clock::instant() + UNRECEIVED;
+            }
             Closing { before, turn: state.turn.take(), allowance, is_renewing, how }
         };
         let closing = if self.is_fine() {
@@ -116,6 +137,30 @@ impl Hold {
         // The clock is read only if there was a `min_hold`.
         let left = (!keep_until_age.is_zero()).then(|| keep_until_age.saturating_sub(self.age()));
         Release { keep_for: left.filter(|left| !left.is_zero()), late_acquire: in_doubt }
+    }
+
+    /// Notes that the lease is on its way to another task, which has this long to receive it. False if it was recalled:
+    /// then it is being released.
+    pub(crate) fn send_off(&self, until: Instant) -> bool {
+        let mut state = self.state();
+        if state.phase != Phase::Passing {
+            return false;
+        }
+        state.renew_at = until;
+        drop(state);
+        self.watchdog.check_again(self, until);
+        true
+    }
+
+    /// Takes the lease that is on its way. False if it was recalled: then it is being released.
+    pub(crate) fn receive(&self) -> bool {
+        self.watchdog.forget(self);
+        let mut state = self.state();
+        let is_passing = state.phase == Phase::Passing;
+        if is_passing {
+            state.phase = Phase::Closing;
+        }
+        is_passing
     }
 
     /// Lets a shutdown proceed without this hold, even while references to it remain.

@@ -48,6 +48,8 @@ const MIN_PAUSE: Duration = Duration::from_millis(5);
 pub(crate) enum Step {
     Renew,
     Wait(Instant),
+    /// The lease was passed to a task that does not receive it: it has to be released.
+    Recall,
     Nothing,
 }
 
@@ -55,8 +57,16 @@ impl Hold {
     /// Decides what to do at `now`. A renewal that is due soon is sent early, together with others.
     pub(crate) fn step(&self, now: &Moment) -> Step {
         self.settled(now, |state| {
-            if state.phase != Phase::Held {
-                return Step::Nothing;
+            match state.phase {
+                Phase::Held => {}
+                Phase::Passing if now.instant() < state.renew_at => {
+                    return Step::Wait(state.renew_at);
+                }
+                Phase::Passing => {
+                    state.phase = Phase::Closing;
+                    return Step::Recall;
+                }
+                Phase::Ended(_) | Phase::Closing => return Step::Nothing,
             }
             let is_renewed = self.terms.is_renewed(state, now) && !state.is_renewing();
             if is_renewed && now.instant() + self.slack_in(state) >= state.renew_at {
@@ -130,7 +140,7 @@ impl Hold {
             self.settle(state, now);
             match state.phase {
                 Phase::Held => (Step::Wait(self.terms.next_due(state, now)), awaited),
-                Phase::Ended(_) | Phase::Closing => (Step::Nothing, true),
+                Phase::Ended(_) | Phase::Closing | Phase::Passing => (Step::Nothing, true),
             }
         });
         // A body is not woken by a renewal that succeeds.

@@ -123,7 +123,7 @@ impl State {
         let record = self.records.entry(claim.key.clone()).or_default();
         let last_token = &mut self.last_token;
         let decision = record.acquire(claim, visit.now, || {
-            *last_token = Self::next_token(*last_token, visit) + u64::from(claim.token_block) - 1;
+            *last_token = Self::next_token(*last_token, visit) + u64::from(claim.more_tokens());
             *last_token
         });
         let attempt = match decision {

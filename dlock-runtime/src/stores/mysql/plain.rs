@@ -22,17 +22,20 @@ impl Statements {
              AND LOCATE(VALUES(owner), {table}.gone) = 0 AND LOCATE(VALUES(owner), {table}.gone_before) = 0"
         );
         let (asked, first) = (asked(claims), first_token());
+        // Those of its block besides the one that any grant has.
+        let has_blocks = claims.iter().any(|claim| claim.more_tokens() > 0);
+        let more = if has_blocks { "asked.more" } else { "0" };
         let change = format!(
             "INSERT INTO {table} \
                (lock_key, owner, token, expires_at, gone, gone_before, gone_since, group_until, claimant) \
-             SELECT asked.asked_key, asked.asked_owner, {first} + 0 * LAST_INSERT_ID({NOW_MICROS}), {NOW} + INTERVAL asked.ttl MICROSECOND, \
+             SELECT asked.asked_key, asked.asked_owner, {first} + {more} + 0 * LAST_INSERT_ID({NOW_MICROS}), {NOW} + INTERVAL asked.ttl MICROSECOND, \
                '', '', '1970-01-01', '1970-01-01', asked.client_info \
              FROM ({asked}) AS asked, {table} AS floor WHERE floor.lock_key = '' \
              ON DUPLICATE KEY UPDATE \
                lock_group = IF({grantable}, NULL, {table}.lock_group), \
                claimant = IF({grantable}, VALUES(claimant), {table}.claimant), \
                token = IF({grantable}, \
-                 IF({live}, {table}.token, GREATEST({NOW_MICROS}, {table}.token + 1)), {table}.token), \
+                 IF({live}, {table}.token, GREATEST({NOW_MICROS}, {table}.token + 1) + {more}), {table}.token), \
                owner = IF({grantable}, VALUES(owner), {table}.owner), \
                expires_at = IF({table}.owner <=> VALUES(owner), \
                  GREATEST({table}.expires_at, VALUES(expires_at)), {table}.expires_at)"
@@ -83,13 +86,13 @@ fn asked(claims: &[&Claim]) -> String {
     let row = |(number, claim): (usize, &&Claim)| {
         let key = bytes(claim.key.as_str().as_bytes());
         let (owner, ttl) = (claim.owner, claim.ttl.as_micros());
-        let client_info = claim.client_info.to_text();
+        let (client_info, more) = (claim.client_info.to_text(), claim.more_tokens());
         if number == 0 {
             format!(
-                "SELECT {key} AS asked_key, '{owner}' AS asked_owner, {ttl} AS ttl, '{client_info}' AS client_info"
+                "SELECT {key} AS asked_key, '{owner}' AS asked_owner, {ttl} AS ttl, '{client_info}' AS client_info, {more} AS more"
             )
         } else {
-            format!("SELECT {key}, '{owner}', {ttl}, '{client_info}'")
+            format!("SELECT {key}, '{owner}', {ttl}, '{client_info}', {more}")
         }
     };
     claims.iter().enumerate().map(row).collect::<Vec<_>>().join(" UNION ALL ")

@@ -27,26 +27,27 @@ const MANY_KEYS: &str = "convert_from(decode(asked.key, 'hex'), 'UTF8')";
 
 impl Plain {
     pub(super) fn new(table: &str) -> Self {
-        let one = "(SELECT $1 AS key, $2 AS owner, $3 AS ttl, $4 AS client_info) AS asked";
-        let many = "unnest($1, $2, $3, $4) AS asked (key, owner, ttl, client_info)";
+        let one =
+            "(SELECT $1 AS key, $2 AS owner, $3 AS ttl, $4 AS client_info, $5 AS more) AS asked";
+        let many = "unnest($1, $2, $3, $4, $5) AS asked (key, owner, ttl, client_info, more)";
         Self(Arc::new([
             Prepared::new(
                 "acquire",
-                &["text", "text", "bigint", "text"],
+                &["text", "text", "bigint", "text", "smallint"],
                 acquire(table, one, "asked.key"),
             ),
             Prepared::new("renew", &["text", "text", "bigint"], renew(table)),
             Prepared::new("release", &["text", "text"], release(table)),
             Prepared::new(
                 "acquire_many",
-                &["text[]", "text[]", "bigint[]", "text[]"],
+                &["text[]", "text[]", "bigint[]", "text[]", "smallint[]"],
                 acquire(table, many, MANY_KEYS),
             ),
             Prepared::new("renew_many", &["text[]", "text[]", "bigint[]"], renew_many(table)),
             Prepared::new("release_many", &["text[]", "text[]"], release_many(table)),
             Prepared::new(
                 "acquire_again",
-                &["text", "text", "bigint", "text"],
+                &["text", "text", "bigint", "text", "smallint"],
                 acquire_again(table),
             ),
         ]))
@@ -59,7 +60,7 @@ impl Plain {
     /// Returns `(owner, token, NULL)` for each grant, and `(owner, NULL, µs left)` for each key that is held; -1 if others
     /// share it or wait for it. There is no row for an owner whose acquire was abandoned, or that came second.
     pub(super) fn acquire(&self, claims: &[&Claim]) -> Call<'_> {
-        self.call(ACQUIRE, claims, &[owner, ttl, |claim| claim.client_info.to_text()])
+        self.call(ACQUIRE, claims, &[owner, ttl, |claim| claim.client_info.to_text(), more_tokens])
     }
 
     /// Returns the token if the key has a row and is free. Otherwise [`acquire`](Self::acquire) says why not.
@@ -103,12 +104,18 @@ fn ttl(claim: &Claim) -> String {
     claim.ttl.as_micros().to_string()
 }
 
-/// A key that is held is only read, so that nothing is written.
+/// Those of its block besides the one that any grant has.
+fn more_tokens(claim: &Claim) -> String {
+    claim.more_tokens().to_string()
+}
+
+/// A key that is held is only read, so that nothing is written. `released` carries the number of further tokens into the
+/// update of a row; in a new row it means nothing, because each release sets it.
 fn acquire(table: &str, asked: &str, key: &str) -> String {
     let first_token = first_token(table);
     format!(
         "WITH asked AS MATERIALIZED (\
-           SELECT {key} AS key, owner, ttl, client_info, (\
+           SELECT {key} AS key, owner, ttl, client_info, more, (\
              SELECT CASE \
                WHEN lock_group IS NOT NULL AND group_until > clock_timestamp() THEN -1 \
                WHEN expires_at > clock_timestamp() AND owner IS DISTINCT FROM asked.owner \
@@ -116,13 +123,13 @@ fn acquire(table: &str, asked: &str, key: &str) -> String {
              FROM {table} WHERE lock_key = {key}) AS held \
            FROM {asked}), \
          granted AS (\
-           INSERT INTO {table} AS lease (lock_key, owner, token, expires_at, claimant) \
-           SELECT key, owner, {first_token}, \
-             clock_timestamp() + ttl * interval '1 microsecond', client_info \
+           INSERT INTO {table} AS lease (lock_key, owner, token, expires_at, claimant, released) \
+           SELECT key, owner, {first_token} + more, \
+             clock_timestamp() + ttl * interval '1 microsecond', client_info, more \
            FROM asked WHERE held IS NULL \
            ON CONFLICT (lock_key) DO UPDATE SET \
              token = CASE WHEN lease.owner = excluded.owner AND lease.expires_at > clock_timestamp() \
-               THEN lease.token ELSE greatest({NOW_MICROS}, lease.token + 1) END, \
+               THEN lease.token ELSE greatest({NOW_MICROS}, lease.token + 1) + excluded.released END, \
              owner = excluded.owner, \
              expires_at = greatest(lease.expires_at, excluded.expires_at), \
              claimant = excluded.claimant, \
@@ -140,7 +147,7 @@ fn acquire(table: &str, asked: &str, key: &str) -> String {
 fn acquire_again(table: &str) -> String {
     format!(
         "UPDATE {table} SET \
-           token = greatest({NOW_MICROS}, token + 1), \
+           token = greatest({NOW_MICROS}, token + 1) + $5, \
            owner = $2, \
            expires_at = clock_timestamp() + $3 * interval '1 microsecond', \
            claimant = $4, \

@@ -83,7 +83,7 @@ pub(super) fn acquire(names: &Names, claim: &Claim, counter: Arc<str>) -> Step {
         .arg(owner)
         .number(millis(claim.ttl))
         .arg_with(|text| claim.client_info.write_to(text))
-        .tokens(claim.token_block)
+        .tokens(claim.token_block.into())
 }
 
 /// Digits are ASCII.

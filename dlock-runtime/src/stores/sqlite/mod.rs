@@ -39,7 +39,6 @@ use crate::error::BackendError;
 use crate::key::LockKey;
 use crate::lock_table::row;
 use crate::stores::shared::tombstones::Tombstones;
-use crate::token::FencingToken;
 
 /// How long `connect` retries while other processes open the same file.
 const OPENING: Duration = Duration::from_secs(10);
@@ -201,7 +200,7 @@ impl AsyncBackend for Sqlite {
         // `excluded.token` is computed under the write lock, so tokens are drawn in commit order.
         let query = sqlx::query(
             "INSERT INTO dlock_locks (key, owner, token, expires_us, claimant)
-             VALUES (?1, ?2, (SELECT max(last + 1, ?3) FROM dlock_token), ?3 + ?4, ?5)
+             VALUES (?1, ?2, (SELECT max(last + 1, ?3) + ?6 FROM dlock_token), ?3 + ?4, ?5)
              ON CONFLICT (key) DO UPDATE SET
                 token = iif(dlock_locks.owner = excluded.owner AND dlock_locks.expires_us > ?3,
                             dlock_locks.token, excluded.token),
@@ -217,13 +216,12 @@ impl AsyncBackend for Sqlite {
         .bind(claim.owner.as_bytes().as_slice())
         .bind(now)
         .bind(micros(claim.ttl))
-        .bind(claim.client_info.to_text());
+        .bind(claim.client_info.to_text())
+        .bind(claim.more_tokens());
         if let Some(row) = self.write(query).await? {
-            let token = row.try_get::<i64, _>(0).map_err(|error| self.explain(error))?;
-            return Ok(Attempt::granted(
-                FencingToken::new(token.unsigned_abs()),
-                validity_of(claim.ttl),
-            ));
+            let last = row.try_get::<i64, _>(0).map_err(|error| self.explain(error))?;
+            let validity = validity_of(claim.ttl);
+            return Ok(Attempt::granted_up_to(last.unsigned_abs(), claim, validity));
         }
         match self.glance(&claim.key).await? {
             Some(row) if row.has_group() => row::acquire(self, claim).await,

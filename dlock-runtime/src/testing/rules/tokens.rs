@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::context::{Context, LONG, ensure, granted, kill, releases, short, tries};
 use super::super::{Finding, Rule};
 use super::rules;
-use crate::backend::{Backend, Claim};
+use crate::backend::{Attempt, Backend, Claim, Mode, Release};
 use crate::token::FencingToken;
 
 pub(super) fn rules() -> Vec<Rule> {
@@ -13,6 +13,7 @@ pub(super) fn rules() -> Vec<Rule> {
         tokens_grow_with_every_grant,
         tokens_grow_across_expiry_and_forced_release,
         a_token_is_issued_after_the_wait,
+        the_tokens_of_a_block_are_reserved,
         a_fenced_store_rejects_the_stale_holder,
     ]
 }
@@ -75,6 +76,62 @@ async fn a_token_is_issued_after_the_wait(context: Context) -> Finding {
         "the waiter's token {after} is not larger than {before}, which was granted before it"
     );
     releases(&other, &waiter).await?;
+    Ok(())
+}
+
+/// How a lease ends.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Release,
+    /// With a tombstone.
+    LateAcquire,
+    ForcedRelease,
+    Expiry,
+}
+
+async fn the_tokens_of_a_block_are_reserved(context: Context) -> Finding {
+    const BLOCK: u16 = 8;
+    let other = context.backend().await?;
+    let able = other.capabilities();
+    // A release with a tombstone may leave the store with another kind of record.
+    let ends = [End::Release, End::ForcedRelease, End::LateAcquire, End::Expiry, End::Release];
+    for (round, end) in ends.into_iter().enumerate() {
+        let (one, key) = (context.backend().await?, context.key("k"));
+        let expires = matches!(end, End::Expiry);
+        let ttl = if expires { short(&*one, Duration::from_millis(60)) } else { LONG };
+        let claim = Claim::new(key.clone(), ttl).with_token_block(BLOCK);
+        let attempt = one.try_acquire(&claim).await.map_err(|error| error.to_string())?;
+        let Attempt::Granted { token: first, token_block: block, .. } = attempt else {
+            return Err(format!("round {round}: the key is busy although nobody holds it"));
+        };
+        ensure!((1..=BLOCK).contains(&block), "{block} tokens were granted, instead of {BLOCK}");
+        let last = first.get() + u64::from(block) - 1;
+        if !expires {
+            let repeated = claim.clone().with_token_block(1);
+            let (again, _) = granted(&*one, &repeated).await?;
+            ensure!(again.get() == last, "{again} is not {last}, the last token of its block");
+        }
+        let late_acquire = matches!(end, End::LateAcquire);
+        let release = Release { late_acquire, ..Release::default() };
+        let mut left = None;
+        match end {
+            End::Release | End::LateAcquire => {
+                let released = one.release(&claim, release).await;
+                released.map_err(|error| error.to_string())?;
+            }
+            End::ForcedRelease => {
+                one.force_release(&key).await.map_err(|error| error.to_string())?;
+            }
+            // `eventually_granted` waits for it.
+            End::Expiry => left = kill(one),
+        }
+        let reader = if able.shared && round % 2 == 1 { Mode::Shared } else { Mode::Exclusive };
+        let next = Claim::new(key.clone(), LONG).with_mode(reader);
+        let after = eventually_granted(&*other, &next).await?;
+        ensure!(after.get() > last, "after {end:?}: {after} is not above the block's end {last}");
+        releases(&*other, &next).await?;
+        drop(left);
+    }
     Ok(())
 }
 

@@ -301,6 +301,29 @@ async fn a_task_that_notices_too_late_acquires_a_lease_of_its_own() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_task_that_is_not_polled_delays_other_processes_only_briefly() {
+    let world = World::new();
+    let other = world.other();
+    let first = world.lock().acquire().await.expect("free");
+    let second = world.waiter(world.lock()).await;
+    let mut third = Box::pin(world.lock().acquire());
+    assert!(futures_util::poll!(third.as_mut()).is_pending());
+    first.release().await.expect("held");
+    second.await.expect("no panic").release().await.expect("held");
+    // Nothing polls the third task, to which the lease was passed.
+    let began = Instant::now();
+    let outside = other.lock("k").ttl(TTL).wait(TTL).acquire().await.expect("released");
+    assert!(began.elapsed() <= Duration::from_millis(200), "{:?}", began.elapsed());
+    let before = token(&outside);
+    assert!(futures_util::poll!(third.as_mut()).is_pending(), "the lease is gone");
+    outside.release().await.expect("held");
+    let third = third.await.expect("a lease of its own");
+    assert!(token(&third) > before);
+    third.release().await.expect("held");
+    world.locks.shutdown(TTL).await.expect("nothing is held");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_lease_that_was_taken_away_ends_the_hold_of_the_moment() {
     let world = World::new();
     let other = world.other();

@@ -23,6 +23,17 @@ pub async fn purchase(id: u64) -> Result<Option<u64>, LockError> {
     Ok(Some(id))
 }
 
+#[distributed_lock(key = "product:<id>", handover = "64 in 10ms")]
+pub async fn passes(id: u64) -> Result<u64, LockError> {
+    Ok(id)
+}
+
+#[distributed_lock(key = "product:<id>", handover = "off")]
+pub async fn passes_nothing(id: u64) -> Result<u64, LockError> {
+    Ok(id)
+}
+
 fn main() {
+    let _ = (passes(1), passes_nothing(1));
     let _ = purchase(1);
 }

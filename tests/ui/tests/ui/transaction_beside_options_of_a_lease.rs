@@ -13,6 +13,7 @@ use sqlx::{Postgres, Transaction};
     reentrant = false,
     permits = 3,
     fair = true,
+    handover = "off",
     unlock_before_commit = true
 )]
 async fn purchase(id: u64, tx: &mut Transaction<'_, Postgres>) -> Result<(), LockError> {

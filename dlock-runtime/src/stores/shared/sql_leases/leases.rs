@@ -21,7 +21,6 @@ use crate::stores::shared::sql;
 use crate::stores::shared::sql::store::Dialect;
 use crate::stores::shared::sql::tables::Table;
 use crate::stores::shared::sweeper::Sweeping;
-use crate::token::FencingToken;
 
 /// One table of leases, and the connections to it.
 pub(crate) struct Leases<S: LeaseDialect> {
@@ -179,8 +178,8 @@ async fn acquire<S: LeaseDialect>(
 ) -> Result<Attempt, BackendError> {
     if claim.is_plain() {
         match rows.leases.acquires.run(claim, &rows.doubt).await? {
-            Found::Free(token) => {
-                return Ok(Attempt::granted(FencingToken::new(token), validity_of(claim.ttl)));
+            Found::Free(last) => {
+                return Ok(Attempt::granted_up_to(last, claim, validity_of(claim.ttl)));
             }
             Found::Held(left) => return Ok(Attempt::busy(Some(left))),
             Found::Unclear => {}

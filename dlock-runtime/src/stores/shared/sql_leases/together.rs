@@ -31,7 +31,7 @@ const LONGEST_DELAY: Duration = Duration::from_millis(500);
 /// What a plain acquire found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Found {
-    /// It is granted, with this token.
+    /// It is granted, with this token; of a block, the last one.
     Free(u64),
     /// The lease of somebody else ends after this time.
     Held(Duration),
