@@ -6,6 +6,9 @@ pub mod backends {}
 #[doc = include_str!("guide/coming_from.md")]
 pub mod coming_from {}
 
+#[doc = include_str!("guide/contention.md")]
+pub mod contention {}
+
 #[doc = include_str!("stores/etcd/guide.md")]
 pub mod etcd {}
 

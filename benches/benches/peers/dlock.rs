@@ -3,12 +3,18 @@
 use std::future::ready;
 
 use dlock_benches::contender::{Contender, in_tasks};
-use dlock_runtime::Registry;
+use dlock_runtime::{Handover, Registry};
 
 /// A registry on this server, as in a process of its own.
 pub async fn registry(url: &str) -> Registry {
+    registry_with(url, Handover::DEFAULT).await
+}
+
+/// The same, which passes leases so far.
+pub async fn registry_with(url: &str, handover: Handover) -> Registry {
     let backend = dlock_runtime::connect(url).await.expect("the server runs");
-    Registry::builder().backend("store", backend).build().expect("a registry")
+    let builder = Registry::builder().backend("store", backend).default_handover(handover);
+    builder.build().expect("a registry")
 }
 
 /// This many tasks, each with a key of its own.

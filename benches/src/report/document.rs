@@ -84,6 +84,13 @@ fn ratios(rows: &[&Measured]) -> Vec<String> {
         cells.extend(own.map(|name| shown(side, name)));
         cells
     });
+    lines.extend(other_verdicts(rows));
+    lines
+}
+
+/// What became of the targets that are not ratios.
+fn other_verdicts(rows: &[&Measured]) -> Vec<String> {
+    let mut lines = vec![];
     for row in rows {
         for verdict in row.verdicts.iter().filter(|verdict| !verdict.is_ratio) {
             let measured = verdict.measured.map(|value| verdict.unit.show(value));
@@ -96,13 +103,19 @@ fn ratios(rows: &[&Measured]) -> Vec<String> {
 }
 
 fn contended(rows: &[&Measured]) -> Vec<String> {
-    let own = ["hand-over p50", "hand-over p99", "wait p99", "luckiest", "server CPU"];
-    let head = [&["cycles/s"], &own[..]].concat();
-    grouped(&head, rows, |_, side| {
-        let mut cells = vec![rate(side)];
+    let own = ["hand-over p50", "hand-over p99", "wait p99", "luckiest", "server CPU", "commands"];
+    let head = [&["cycles/s", "dlock ÷ it", "target"], &own[..]].concat();
+    let mut lines = grouped(&head, rows, |row, side| {
+        let mut cells = vec![
+            rate(side),
+            side.ratio.map(ratio).unwrap_or_default(),
+            row.verdict_on(side).map(judge).unwrap_or_default(),
+        ];
         cells.extend(own.map(|name| shown(side, name)));
         cells
-    })
+    });
+    lines.extend(other_verdicts(rows));
+    lines
 }
 
 fn figures(rows: &[&Measured]) -> Vec<String> {

@@ -66,8 +66,9 @@ impl Attempt {
 
     /// A grant of the block of tokens that ends with this one, and is as long as the claim asks for.
     pub(crate) fn granted_up_to(last: u64, claim: &Claim, validity: Duration) -> Self {
-        let first = last.saturating_sub(u64::from(claim.token_block) - 1);
-        Self::granted(FencingToken::new(first), validity).with_token_block(claim.token_block)
+        let block = claim.block();
+        let first = last.saturating_sub(u64::from(block) - 1);
+        Self::granted(FencingToken::new(first), validity).with_token_block(block)
     }
 
     /// Creates a refusal.

@@ -8,6 +8,9 @@ use crate::mode::Mode;
 use crate::owner::OwnerId;
 use crate::token::FencingToken;
 
+/// The largest block of tokens.
+const MAX_TOKEN_BLOCK: u16 = 1_024;
+
 /// What the engine shows to the backend to acquire, renew or release a key.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -62,10 +65,15 @@ impl Claim {
         matches!(self.mode, Mode::Exclusive) && !self.fair
     }
 
+    /// [`token_block`](Self::token_block), within its limits.
+    pub(crate) fn block(&self) -> u16 {
+        self.token_block.clamp(1, MAX_TOKEN_BLOCK)
+    }
+
     /// The tokens of its block besides the one that any grant has.
     #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql", feature = "sim"))]
-    pub(crate) const fn more_tokens(&self) -> u16 {
-        self.token_block.saturating_sub(1)
+    pub(crate) fn more_tokens(&self) -> u16 {
+        self.block() - 1
     }
 
     /// May it be among those that share the key or wait for it in order? A claim that was granted the key exclusively is
@@ -96,10 +104,10 @@ impl Claim {
         self
     }
 
-    /// Sets how many consecutive tokens the caller can use. Zero counts as one.
+    /// Sets how many consecutive tokens the caller can use, from 1 to 1,024.
     #[must_use]
     pub const fn with_token_block(mut self, tokens: u16) -> Self {
-        self.token_block = if tokens == 0 { 1 } else { tokens };
+        self.token_block = tokens;
         self
     }
 

@@ -254,7 +254,8 @@ impl<'a, W: Wanted> Acquire<'a, W> {
             turn.note_request(since.instant(), true);
         }
         let store = &*self.wanted.requests()[0].backend.store;
-        let claims = self.claims.as_ref()?;
+        let claims = self.claims.as_mut()?;
+        claims.as_mut().iter_mut().for_each(|claim| claim.token_block = 1);
         let answer = deadline.bound(W::acquire_queued(store, claims)).await;
         self.last = LastRequest::Answered;
         // Without an answer, the claim is still in the queue.

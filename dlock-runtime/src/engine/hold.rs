@@ -286,13 +286,20 @@ impl Hold {
         }
     }
 
-    /// Ends the hold because its watchdog is gone, unless it has ended or is being released.
-    pub(crate) fn end_unattended(&self) {
-        self.settled(&Moment::now(), |state| {
-            if state.phase == Phase::Held {
+    /// Ends the hold because its watchdog is gone, unless it has ended or is being released. True if its lease was on its
+    /// way to another task: it has to be released.
+    pub(crate) fn end_unattended(&self) -> bool {
+        self.settled(&Moment::now(), |state| match state.phase {
+            Phase::Held => {
                 self.end(state, Ending::Lost(LostReason::Unattended));
+                false
             }
-        });
+            Phase::Passing => {
+                state.phase = Phase::Closing;
+                true
+            }
+            Phase::Ended(_) | Phase::Closing => false,
+        })
     }
 
     /// Returns true if `max_hold` has passed, even if the lease was lost before.

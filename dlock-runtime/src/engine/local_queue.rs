@@ -234,6 +234,17 @@ impl LocalQueues {
         }
     }
 
+    /// Records that a lease was taken back from the task at the front, which has not noticed that it has it. Nobody here
+    /// holds the key from now on.
+    pub(crate) fn note_recall(&self, backend: BackendIndex, key: &LockKey) {
+        if let Some(queue) = self.lock().get(backend, key)
+            && queue.asking.is_none()
+            && let Some(heard) = &mut queue.heard
+        {
+            heard.front = Front::Left;
+        }
+    }
+
     /// Returns a `Notify` that is notified when more is known. Call it before [`known`](Self::known), so that no
     /// change is missed.
     pub(crate) fn answer_noted(&self, backend: BackendIndex, key: &LockKey) -> Arc<Notify> {
@@ -272,14 +283,12 @@ impl Queue {
         self.waiters.as_mut()?.line.pop_front().map(|waiter| waiter.sender)
     }
 
-    /// The next waiter, if it accepts this lease. The front holds the key all the while.
+    /// The next waiter, if it has given up or accepts this lease. The front holds the key all the while.
     fn next_accepting(&mut self, lease: &Passable) -> Option<oneshot::Sender<Next>> {
-        let line = &mut self.waiters.as_mut()?.line;
-        while line.front().is_some_and(|waiter| waiter.sender.is_closed()) {
-            line.pop_front();
-        }
-        let accepts = |waiter: &mut Waiter| waiter.accepts.is_some_and(|one| one.accepts(lease));
-        line.pop_front_if(accepts).map(|waiter| waiter.sender)
+        let next = |waiter: &mut Waiter| {
+            waiter.sender.is_closed() || waiter.accepts.is_some_and(|one| one.accepts(lease))
+        };
+        self.waiters.as_mut()?.line.pop_front_if(next).map(|waiter| waiter.sender)
     }
 }
 
@@ -335,7 +344,13 @@ impl Turn {
 
     /// The next waiter, if it accepts this lease. It is no longer in the queue.
     pub(super) fn next_accepting(&self, lease: &Passable) -> Option<oneshot::Sender<Next>> {
-        self.note(|queue| queue.next_accepting(lease)).flatten()
+        loop {
+            let next = self.note(|queue| queue.next_accepting(lease)).flatten()?;
+            if !next.is_closed() {
+                return Some(next);
+            }
+            // One that has given up is dropped here, and not under the lock, because its waker goes with it.
+        }
     }
 
     /// About how many tasks wait behind this one. Some of them may have given up.

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::Engine;
 use super::hold::{Closing, Granted, Hold};
 use super::local_queue::{Next, Turn};
-use super::release::{Abandoned, abandon_later};
+use super::release::release_passed;
 use super::request::Request;
 use super::telemetry;
 use crate::clock::{self, Moment};
@@ -40,7 +40,6 @@ impl Allowance {
         let handover = request.handover();
         let tokens = tokens.saturating_sub(1).min(handover.passes());
         (tokens > 0).then(|| {
-            // A process that dies has others wait for one ttl. That a task is passed a lease adds little to it.
             let within = handover.within().min(request.ttl / 4);
             Box::new(Self { tokens, until: clock::instant() + within })
         })
@@ -60,8 +59,7 @@ impl Allowance {
 /// A lease as a waiter wants it, or as it is passed on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Passable {
-    /// A waiter accepts a lease that is at most this long, because it bounds how long others wait for a process that
-    /// has died.
+    /// It bounds how long others wait for a process that has died, and how long a hold outlasts an outage of the store.
     pub(crate) ttl: Duration,
     /// Where it is renewed. The clocks of two runtimes cannot be compared.
     pub(crate) runtime: runtime::Id,
@@ -70,7 +68,7 @@ pub(crate) struct Passable {
 impl Passable {
     /// Whether a waiter that wants this accepts that lease.
     pub(crate) fn accepts(&self, lease: &Self) -> bool {
-        self.ttl >= lease.ttl && self.runtime == lease.runtime
+        self.ttl == lease.ttl && self.runtime == lease.runtime
     }
 }
 
@@ -114,13 +112,11 @@ impl Passed {
     }
 }
 
-/// Releases the lease of a closed hold in the background. With the turn, the next task asks when it is released.
-pub(super) fn release(last: &Arc<Hold>, turn: Option<Turn>) {
-    let abandoned = Abandoned { claim: last.claim.clone(), late_acquire: false };
-    let runtime = &last.watchdog.runtime;
-    abandon_later(&last.engine, last.backend(), abandoned, runtime, turn);
-    // Only now, so that a shutdown sees one or the other.
-    last.untrack();
+/// Releases a lease that was on its way to a task that does not receive it. The task keeps its turn.
+pub(super) fn recall(last: &Arc<Hold>) {
+    // Before the release: from then on, nobody here knows whether somebody holds the key.
+    last.engine.queues.note_recall(last.backend().index, &last.claim.key);
+    release_passed(last, None);
 }
 
 impl Lease {
@@ -138,7 +134,7 @@ impl Lease {
         }
         let now = Moment::now();
         if !last.has_proof_to_pass(&now) {
-            release(&last, None);
+            release_passed(&last, None);
             return Err(Some(turn));
         }
         let (proved, validity) = last.proof();
@@ -161,7 +157,7 @@ impl Lease {
     pub(super) fn into_turn(mut self) -> Option<Turn> {
         let Passed { last, turn, .. } = self.0.take()?;
         if last.receive() {
-            release(&last, None);
+            release_passed(&last, None);
         }
         Some(turn)
     }
@@ -173,7 +169,7 @@ impl Drop for Lease {
             && let Err(Passed { last, turn, .. }) = passed.pass()
         {
             turn.note_release();
-            release(&last, Some(turn));
+            release_passed(&last, Some(turn));
         }
     }
 }

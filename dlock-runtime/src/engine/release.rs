@@ -235,6 +235,24 @@ fn spawn(hold: Arc<Hold>, turn: Option<Turn>, tried: bool) {
     );
 }
 
+/// Releases the lease of a closed hold that was on its way to another task. With the turn, the next task asks when it is
+/// released. A shutdown waits for it.
+pub(super) fn release_passed(hold: &Arc<Hold>, turn: Option<Turn>) {
+    let runtime = Handle::try_current().unwrap_or_else(|_| hold.watchdog.runtime.clone());
+    let tracker = hold.engine.background.clone();
+    let hold = Arc::clone(hold);
+    tracker.spawn_on(
+        async move {
+            let answer = ReleaseTask::of(&hold).until_answered(turn).await;
+            if answer.is_none() {
+                telemetry::release_given_up(hold.labels(), &hold.backend().failures);
+            }
+            hold.untrack();
+        },
+        &runtime,
+    );
+}
+
 /// An abandoned acquire.
 pub(super) struct Abandoned {
     pub(super) claim: Claim,

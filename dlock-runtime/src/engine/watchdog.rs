@@ -161,25 +161,34 @@ impl Watchdog {
         }
     }
 
-    /// Schedules another check of the hold at `due`, unless it has been forgotten meanwhile.
-    pub(super) fn check_again(&self, hold: &Hold, due: Instant) {
+    /// Schedules another check of the hold at `due`. False if it has been forgotten meanwhile, or if nothing is checked
+    /// any more.
+    pub(super) fn check_again(&self, hold: &Hold, due: Instant) -> bool {
         let mut schedule = self.schedule();
-        let Some(place) = hold.place().filter(|_| !schedule.dead) else { return };
+        let Some(place) = hold.place().filter(|_| !schedule.dead) else { return false };
         schedule.due.put(place, due);
         let earlier = schedule.armed.is_none_or(|armed| due < armed);
         drop(schedule);
         if earlier {
             self.wake.notify_one();
         }
+        true
     }
 
     fn follow(&self, hold: &Arc<Hold>, step: &Step) {
-        if let Step::Recall = step {
-            passing::release(hold, None);
-        }
         match step {
-            Step::Wait(due) => self.check_again(hold, *due),
-            Step::Renew | Step::Recall | Step::Nothing => self.forget(hold),
+            Step::Wait(due) => {
+                self.check_again(hold, *due);
+                // Its lease may have been sent off since that step, and is to be recalled earlier.
+                if let Some(recall) = hold.recall_at().filter(|recall| recall < due) {
+                    self.check_again(hold, recall);
+                }
+            }
+            Step::Recall => {
+                self.forget(hold);
+                passing::recall(hold);
+            }
+            Step::Renew | Step::Nothing => self.forget(hold),
         }
     }
 
@@ -267,8 +276,11 @@ impl WatchdogTask {
         // A request that is sent anyway takes along what would be sent soon.
         let room = batches.room();
         for hold in self.0.due_soon(now.instant() + slack, room) {
-            if let Step::Renew = hold.step(now) {
-                self.begin(hold, now, &mut batches);
+            match hold.step(now) {
+                Step::Renew => self.begin(hold, now, &mut batches),
+                recall @ Step::Recall => self.0.follow(&hold, &recall),
+                // It stays where it is in the schedule.
+                Step::Wait(_) | Step::Nothing => {}
             }
         }
         batches
@@ -289,7 +301,9 @@ impl Drop for WatchdogTask {
         let holds = schedule.due.drain();
         drop(schedule);
         for hold in holds.iter().filter_map(Weak::upgrade) {
-            hold.end_unattended();
+            if hold.end_unattended() {
+                passing::recall(&hold);
+            }
         }
     }
 }

@@ -139,8 +139,8 @@ impl Hold {
         Release { keep_for: left.filter(|left| !left.is_zero()), late_acquire: in_doubt }
     }
 
-    /// Notes that the lease is on its way to another task, which has this long to receive it. False if it was recalled:
-    /// then it is being released.
+    /// Notes that the lease is on its way to another task, which has this long to receive it. False if it must not be
+    /// sent: it was recalled, or its watchdog is gone.
     pub(crate) fn send_off(&self, until: Instant) -> bool {
         let mut state = self.state();
         if state.phase != Phase::Passing {
@@ -148,8 +148,13 @@ impl Hold {
         }
         state.renew_at = until;
         drop(state);
-        self.watchdog.check_again(self, until);
-        true
+        self.watchdog.check_again(self, until)
+    }
+
+    /// When the lease is recalled, if it is on its way.
+    pub(crate) fn recall_at(&self) -> Option<Instant> {
+        let state = self.state();
+        (state.phase == Phase::Passing).then_some(state.renew_at)
     }
 
     /// Takes the lease that is on its way. False if it was recalled: then it is being released.

@@ -115,7 +115,7 @@ impl State {
         let entry = entry.or_insert_with(|| spare.pop().unwrap_or_default());
         let last_token = &mut self.last_token;
         let draw = || {
-            *last_token += u64::from(claim.token_block);
+            *last_token += u64::from(claim.block());
             *last_token
         };
         let attempt = match entry.acquire(claim, now, draw) {

@@ -24,11 +24,17 @@ impl Statements {
         let (asked, first) = (asked(claims), first_token());
         // Those of its block besides the one that any grant has.
         let has_blocks = claims.iter().any(|claim| claim.more_tokens() > 0);
-        let more = if has_blocks { "asked.more" } else { "0" };
+        let [first_more, more] = if has_blocks {
+            let each = claims.iter().map(|claim| claim.more_tokens().to_string());
+            let each = of_each(&format!("{table}.lock_key"), claims, each);
+            ["asked.more".to_owned(), format!("CAST({each} AS SIGNED)")]
+        } else {
+            ["0", "0"].map(str::to_owned)
+        };
         let change = format!(
             "INSERT INTO {table} \
                (lock_key, owner, token, expires_at, gone, gone_before, gone_since, group_until, claimant) \
-             SELECT asked.asked_key, asked.asked_owner, {first} + {more} + 0 * LAST_INSERT_ID({NOW_MICROS}), {NOW} + INTERVAL asked.ttl MICROSECOND, \
+             SELECT asked.asked_key, asked.asked_owner, {first} + {first_more} + 0 * LAST_INSERT_ID({NOW_MICROS}), {NOW} + INTERVAL asked.ttl MICROSECOND, \
                '', '', '1970-01-01', '1970-01-01', asked.client_info \
              FROM ({asked}) AS asked, {table} AS floor WHERE floor.lock_key = '' \
              ON DUPLICATE KEY UPDATE \
@@ -55,7 +61,7 @@ impl Statements {
     pub(super) fn renew_several(&self, claims: &[&Claim]) -> String {
         let ttls = claims.iter().map(|claim| claim.ttl.as_micros().to_string());
         // As a number: `ELT` returns a text.
-        let ttl = format!("CAST({} AS SIGNED)", of_each(claims, ttls));
+        let ttl = format!("CAST({} AS SIGNED)", of_each("lock_key", claims, ttls));
         let until = format!("{NOW} + INTERVAL {ttl} MICROSECOND");
         self.change_several(claims, &format!("expires_at = GREATEST(expires_at, {until})"))
     }
@@ -67,7 +73,8 @@ impl Statements {
 
     fn change_several(&self, claims: &[&Claim], change: &str) -> String {
         let (table, keys) = (&self.table, keys(claims));
-        let owner = of_each(claims, claims.iter().map(|claim| format!("'{}'", claim.owner)));
+        let owner =
+            of_each("lock_key", claims, claims.iter().map(|claim| format!("'{}'", claim.owner)));
         format!(
             "UPDATE {table} FORCE INDEX (PRIMARY) SET \
                token = token + 0 * LAST_INSERT_ID(LAST_INSERT_ID() | (1 << (FIELD(lock_key, {keys}) - 1))), {change} \
@@ -76,9 +83,9 @@ impl Statements {
     }
 }
 
-/// That of the row's key.
-fn of_each(claims: &[&Claim], values: impl Iterator<Item = String>) -> String {
-    format!("ELT(FIELD(lock_key, {}), {})", keys(claims), values.collect::<Vec<_>>().join(", "))
+/// That of the row's key, which is in this column.
+fn of_each(column: &str, claims: &[&Claim], values: impl Iterator<Item = String>) -> String {
+    format!("ELT(FIELD({column}, {}), {})", keys(claims), values.collect::<Vec<_>>().join(", "))
 }
 
 /// A row for each claim. The first one names the columns.

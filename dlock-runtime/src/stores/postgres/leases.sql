@@ -12,7 +12,8 @@ CREATE TABLE IF NOT EXISTS dlock_leases (
     expires_at  timestamptz NOT NULL,
     -- Does a process wait for the key, so that its release is to be announced?
     wanted      boolean     NOT NULL DEFAULT false,
-    -- What the last release found: 0 nothing of its owner's, 1 a lease, 2 a lease that somebody waits for.
+    -- What the last release found: 0 nothing of its owner's, 1 a lease, 2 a lease that somebody waits for. Before the
+    -- first release it means nothing.
     released    smallint    NOT NULL DEFAULT 0,
     -- Owners whose acquire was given up: it must not grant when it arrives late. The elder ones are
     -- dropped when the younger ones are old enough.

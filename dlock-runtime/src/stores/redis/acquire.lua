@@ -1,6 +1,10 @@
 -- Continues `free.lua` where that has not decided: locks that are held, shared, waited for or abandoned, or acquired
 -- again by their owner because the reply was lost, and tokens that may have been forgotten.
 
+local function tokens_of(arg)
+    return has_blocks and tonumber(ARGV[arg + 3]) or 1
+end
+
 -- For a lock about which something may be stored.
 local function look(key, arg)
     local lock, owner, held = KEYS[key], ARGV[arg], redis.pcall('GET', KEYS[key])
@@ -21,16 +25,16 @@ local function look(key, arg)
     if type(last) == 'table' then
         return last.err
     end
-    return grant(lock, arg, draw_above(tonumber(last) or 0, tonumber(ARGV[arg + 3])))
+    return grant(lock, arg, draw_above(tonumber(last) or 0, tokens_of(arg)))
 end
 
--- The tokens that the requests from this one on ask for.
-local function asked_from(at)
-    local tokens = 0
-    for other = at, requests do
-        tokens = tokens + tonumber(ARGV[other * 4 + 3])
+-- The tokens for the requests from this one on.
+local function tokens_from(first)
+    local sum = 0
+    for at = first, requests do
+        sum = sum + tokens_of(at * 4)
     end
-    return tokens
+    return sum
 end
 
 local token
@@ -38,7 +42,7 @@ for at = 1, requests do
     local key, arg = at * 4 - 2, at * 4
     if not answers[at] and (are_free or requests > 1)
         and call('EXISTS', KEYS[key], KEYS[key + 1], KEYS[key + 2], KEYS[key + 3]) == 0 then
-        token = (token or draw(asked_from(at))) + tonumber(ARGV[arg + 3])
+        token = (token or draw(tokens_from(at))) + tokens_of(arg)
         answers[at] = grant(KEYS[key], arg, token)
     end
     answers[at] = answers[at] or look(key, arg)

@@ -7,26 +7,40 @@
 -- versions of dlock have stored).
 -- ARGV: the largest token that the client knows; why the counter is to be raised ('0': it is not), see `tokens.lua`;
 -- how many tokens all requests ask for; for each request: owner, ttl in ms, client info, number of tokens.
--- Answers for each request: its token if granted, {ms left} if busy (-1: no end), 0 if it was abandoned earlier,
+-- Answers for each request: its token if granted, {token, 1} if granted without the block that it asked for, {ms left} if busy (-1: no end), 0 if it was abandoned earlier,
 -- -1 if there is a group, so that `enter.lua` decides, or the text of an error.
 local call, answers = redis.call, {}
-local requests = (#KEYS - 1) / 4
+local requests, tokens = (#KEYS - 1) / 4, tonumber(ARGV[3])
 
--- Stores a grant, unless an earlier request of this call has the lock. Returns its token.
+-- Blocks are granted only while the tokens stay behind the server's time: if the server forgets the counter, the time
+-- takes its place.
+local has_blocks = false
+if tokens > requests then
+    local last, time = tonumber(call('GET', KEYS[1])) or 0, call('TIME')
+    has_blocks = ARGV[2] == '0' and last >= tonumber(ARGV[1]) and last + tokens <= time[1] * 1000000 + time[2]
+    tokens = has_blocks and tokens or requests
+end
+
+-- Stores a grant, unless an earlier request of this call has the lock. Answers its token.
 local function grant(lock, arg, token)
     -- In two parts, because a number of this size is exact in no other way that is as fast.
     local high = math.floor(token / 100000000)
     local record = string.format('%s:%d%08d:1:%s', ARGV[arg], high, token - high * 100000000, ARGV[arg + 2])
-    return call('SET', lock, record, 'PX', ARGV[arg + 1], 'NX') and token
+    if not call('SET', lock, record, 'PX', ARGV[arg + 1], 'NX') then
+        return false
+    elseif has_blocks or ARGV[arg + 3] == '1' then
+        return token
+    end
+    return {token, 1}
 end
 
 local are_free = call('EXISTS', unpack(KEYS, 2)) == 0
 if are_free and ARGV[2] == '0' then
     -- Drawn before the first grant, so that an error at a later one repeats no token.
-    local token, granted = call('INCRBY', KEYS[1], ARGV[3]) - ARGV[3], 0
+    local token, granted = call('INCRBY', KEYS[1], tokens) - tokens, 0
     if token >= tonumber(ARGV[1]) then
         for at = 1, requests do
-            token = token + ARGV[at * 4 + 3]
+            token = token + (has_blocks and ARGV[at * 4 + 3] or 1)
             answers[at] = grant(KEYS[at * 4 - 2], at * 4, token)
             granted = granted + (answers[at] and 1 or 0)
         end

@@ -121,6 +121,9 @@ impl Redis {
                 Acquired::Granted(last) => {
                     return Ok(Attempt::granted_up_to(last, claim, validity_of(claim.ttl)));
                 }
+                Acquired::GrantedOne(token) => {
+                    return Ok(Attempt::granted(token, validity_of(claim.ttl)));
+                }
                 Acquired::Busy(left) => return Ok(Attempt::busy(left)),
                 Acquired::GivenUp => return Ok(Attempt::busy(None)),
                 Acquired::Grouped => {}
@@ -136,7 +139,7 @@ impl Redis {
     ) -> Result<Acquired, BackendError> {
         let names = self.names(&claim.key);
         let step = scripts::acquire(&names, claim, self.0.counters.of(&names.lock));
-        let copies = self.copies(|value| matches!(value, Value::Int(1..)));
+        let copies = self.copies(|value| requests::granted_token(value).is_some());
         let value = self.send_acquire(&names, step, copies, doubt).await?;
         Acquired::try_from(value)
     }

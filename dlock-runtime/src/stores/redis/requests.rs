@@ -309,22 +309,30 @@ impl Carrier for Requests {
     }
 }
 
-/// The largest token in an answer: a positive number for a lock that was granted, or one of those that `enter.lua`
-/// answers behind a 1.
+/// The token in an answer of `acquire.lua` to a request that was granted: a positive number, or one of two numbers.
+pub(super) fn granted_token(value: &Value) -> Option<u64> {
+    match value {
+        Value::Int(token @ 1..) => Some(token.unsigned_abs()),
+        Value::Array(words) => match words[..] {
+            [Value::Int(token @ 1..), Value::Int(1)] => Some(token.unsigned_abs()),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// The largest token in an answer: of the locks that were granted, or one of those that `enter.lua` answers behind a 1.
 fn largest_token(step: &Step, elements: &[Value]) -> Option<u64> {
     if !matches!(step.header, Header::Tokens(_)) {
         return None;
     }
-    let tokens = match elements {
-        _ if step.source.is_shared => elements,
-        [Value::Int(1), .., Value::Array(tokens)] => tokens,
-        _ => return None,
-    };
+    if step.source.is_shared {
+        return elements.iter().filter_map(granted_token).max();
+    }
+    let [Value::Int(1), .., Value::Array(tokens)] = elements else { return None };
     let tokens = tokens.iter().filter_map(|value| match value {
         Value::Int(number @ 1..) => Some(number.unsigned_abs()),
-        Value::BulkString(digits) if !step.source.is_shared => {
-            std::str::from_utf8(digits).ok()?.parse().ok()
-        }
+        Value::BulkString(digits) => std::str::from_utf8(digits).ok()?.parse().ok(),
         _ => None,
     });
     tokens.max()

@@ -45,6 +45,8 @@ pub(in crate::stores) const TOMBSTONE: Duration = Duration::from_mins(1);
 pub(super) enum Acquired {
     /// With the last token of its block.
     Granted(u64),
+    /// With this token alone, instead of a block.
+    GrantedOne(FencingToken),
     /// For how long, if the server knows of an end.
     Busy(Option<Duration>),
     /// A release of this acquire was executed first.
@@ -61,10 +63,11 @@ impl TryFrom<Value> for Acquired {
             Value::Int(token @ 1..) => Ok(Self::Granted(token.unsigned_abs())),
             Value::Int(0) => Ok(Self::GivenUp),
             Value::Int(_) => Ok(Self::Grouped),
-            other => {
-                let [left]: [i64; 1] = super::requests::read(other)?;
-                Ok(Self::Busy(u64::try_from(left).ok().map(Duration::from_millis)))
-            }
+            other => match super::requests::read::<Vec<i64>>(other)?[..] {
+                [left] => Ok(Self::Busy(u64::try_from(left).ok().map(Duration::from_millis))),
+                [token, 1] => Ok(Self::GrantedOne(FencingToken::new(token.unsigned_abs()))),
+                _ => Err(BackendError::permanent("redis answered an acquire in an unknown form")),
+            },
         }
     }
 }
@@ -83,7 +86,7 @@ pub(super) fn acquire(names: &Names, claim: &Claim, counter: Arc<str>) -> Step {
         .arg(owner)
         .number(millis(claim.ttl))
         .arg_with(|text| claim.client_info.write_to(text))
-        .tokens(claim.token_block.into())
+        .tokens(claim.block().into())
 }
 
 /// Digits are ASCII.

@@ -14,6 +14,7 @@ pub(super) fn rules() -> Vec<Rule> {
         tokens_grow_across_expiry_and_forced_release,
         a_token_is_issued_after_the_wait,
         the_tokens_of_a_block_are_reserved,
+        blocks_that_are_granted_together_do_not_mix,
         a_fenced_store_rejects_the_stale_holder,
     ]
 }
@@ -90,9 +91,10 @@ enum End {
 }
 
 async fn the_tokens_of_a_block_are_reserved(context: Context) -> Finding {
-    const BLOCK: u16 = 8;
+    const BLOCK: u16 = 1_024;
     let other = context.backend().await?;
     let able = other.capabilities();
+    let mut before = 0;
     // A release with a tombstone may leave the store with another kind of record.
     let ends = [End::Release, End::ForcedRelease, End::LateAcquire, End::Expiry, End::Release];
     for (round, end) in ends.into_iter().enumerate() {
@@ -101,11 +103,8 @@ async fn the_tokens_of_a_block_are_reserved(context: Context) -> Finding {
         let ttl = if expires { short(&*one, Duration::from_millis(60)) } else { LONG };
         let claim = Claim::new(key.clone(), ttl).with_token_block(BLOCK);
         let attempt = one.try_acquire(&claim).await.map_err(|error| error.to_string())?;
-        let Attempt::Granted { token: first, token_block: block, .. } = attempt else {
-            return Err(format!("round {round}: the key is busy although nobody holds it"));
-        };
-        ensure!((1..=BLOCK).contains(&block), "{block} tokens were granted, instead of {BLOCK}");
-        let last = first.get() + u64::from(block) - 1;
+        let (first, last) = block_of(&attempt, &claim)?;
+        ensure!(first > before, "{first} is in a block that begins after {before}");
         if !expires {
             let repeated = claim.clone().with_token_block(1);
             let (again, _) = granted(&*one, &repeated).await?;
@@ -129,8 +128,49 @@ async fn the_tokens_of_a_block_are_reserved(context: Context) -> Finding {
         let next = Claim::new(key.clone(), LONG).with_mode(reader);
         let after = eventually_granted(&*other, &next).await?;
         ensure!(after.get() > last, "after {end:?}: {after} is not above the block's end {last}");
+        before = after.get();
         releases(&*other, &next).await?;
         drop(left);
+    }
+    Ok(())
+}
+
+/// The first and the last token of a grant.
+fn block_of(attempt: &Attempt, claim: &Claim) -> Result<(u64, u64), String> {
+    let Attempt::Granted { token, token_block, .. } = attempt else {
+        return Err(format!("`{}` is busy although nobody holds it", claim.key));
+    };
+    let asked = claim.token_block;
+    ensure!(
+        (1..=asked).contains(token_block),
+        "{token_block} tokens were granted, instead of {asked}"
+    );
+    Ok((token.get(), token.get() + u64::from(*token_block) - 1))
+}
+
+async fn blocks_that_are_granted_together_do_not_mix(context: Context) -> Finding {
+    let backend = context.backend().await?;
+    let mut before = [0; 4];
+    // The first time, the store knows nothing of the keys.
+    for blocks in [[1, 1_024, 8, 1], [1_024, 1, 1, 8], [8, 8, 1_024, 1_024], [1, 1, 1, 1]] {
+        let claims: Vec<_> = blocks
+            .iter()
+            .enumerate()
+            .map(|(at, block)| {
+                Claim::new(context.key(&format!("k{at}")), LONG).with_token_block(*block)
+            })
+            .collect();
+        let attempts = backend.try_acquire_many(&claims).all(claims.len()).await;
+        for (at, (attempt, claim)) in attempts.into_iter().zip(&claims).enumerate() {
+            let (first, last) = block_of(&attempt.map_err(|error| error.to_string())?, claim)?;
+            ensure!(first > before[at], "{first} is in a block that begins after {}", before[at]);
+            let (again, _) = granted(&*backend, &claim.clone().with_token_block(1)).await?;
+            ensure!(again.get() == last, "{again} is not {last}, the last token of its block");
+            before[at] = last;
+        }
+        for claim in &claims {
+            releases(&*backend, claim).await?;
+        }
     }
     Ok(())
 }

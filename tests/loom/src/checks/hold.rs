@@ -25,7 +25,7 @@ checks![
 fn an_end_wakes_the_body() {
     explore(|| {
         let hold = World::new().hold(&UNRENEWED, None);
-        let ends = on_a_thread(&hold, |hold| hold.end_unattended());
+        let ends = on_a_thread(&hold, |hold| assert!(!hold.end_unattended()));
         assert_eq!(block_on(hold.ended()), Ending::Lost(LostReason::Unattended));
         assert!(hold.check().is_err());
         ends.join().unwrap();
@@ -36,7 +36,7 @@ fn no_check_is_fine_after_the_notice_of_an_end() {
     explore(|| {
         let hold = World::new().hold(&UNRENEWED, None);
         let notice = hold.changed();
-        let ends = on_a_thread(&hold, |hold| hold.end_unattended());
+        let ends = on_a_thread(&hold, |hold| assert!(!hold.end_unattended()));
         block_on(notice);
         assert!(hold.check().is_err());
         ends.join().unwrap();
@@ -52,7 +52,7 @@ fn no_check_is_fine_once_the_next_task_has_its_turn() {
         else {
             panic!("the hold has the turn");
         };
-        let ends = on_a_thread(&hold, |hold| hold.end_unattended());
+        let ends = on_a_thread(&hold, |hold| assert!(!hold.end_unattended()));
         let closes = on_a_thread(&hold, |hold| drop(hold.close()));
         let turn = block_on(next).unwrap();
         assert!(hold.check().is_err());

@@ -159,14 +159,15 @@ async fn other_processes_have_their_turn() {
 #[tokio::test(start_paused = true)]
 async fn what_differs_is_not_passed_on() {
     type Differs = fn(&World) -> Lock;
-    let differing: [(&str, Differs); 7] = [
+    let differing: [(&str, Differs); 8] = [
         ("a shorter ttl", |world| world.lock().ttl(TTL / 2)),
         ("another mode", |world| world.lock().mode(Mode::Shared)),
         ("permits", |world| world.lock().permits(NonZeroU32::new(2).expect("two"))),
         ("no renewal", |world| world.lock().renew(false)),
         ("a min_hold", |world| world.lock().min_hold(Duration::from_millis(1))),
         ("no passing", |world| world.lock().handover(Handover::OFF)),
-        ("a longer ttl, which is passed on", |world| world.lock().ttl(TTL * 2)),
+        ("a longer ttl", |world| world.lock().ttl(TTL * 2)),
+        ("nothing: passed on", World::lock),
     ];
     for (what, differs) in differing {
         let world = World::new();
@@ -315,6 +316,12 @@ async fn a_task_that_is_not_polled_delays_other_processes_only_briefly() {
     let outside = other.lock("k").ttl(TTL).wait(TTL).acquire().await.expect("released");
     assert!(began.elapsed() <= Duration::from_millis(200), "{:?}", began.elapsed());
     let before = token(&outside);
+    outside.release().await.expect("held");
+    // The key is free, and nobody here can say that it is busy.
+    let tried = world.lock().wait(Duration::ZERO).acquire().await;
+    assert!(matches!(tried, Err(LockError::Backend { .. })), "{tried:?}");
+    let outside = other.lock("k").ttl(TTL).wait(Duration::ZERO).acquire().await.expect("free");
+    let before = before.max(token(&outside));
     assert!(futures_util::poll!(third.as_mut()).is_pending(), "the lease is gone");
     outside.release().await.expect("held");
     let third = third.await.expect("a lease of its own");
