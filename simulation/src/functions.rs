@@ -60,6 +60,16 @@ pub async fn exclusive(item: usize, work: &Work) -> Result<(), LockError> {
     Ok(())
 }
 
+/// A lease that passes from task to task for as long as it may.
+///
+/// # Errors
+/// Those of the lock.
+#[distributed_lock(key = "item:<item>", ttl = "400ms", wait = "2s", handover = "16 in 1s", guard = lock)]
+pub async fn passed_on(item: usize, work: &Work) -> Result<(), LockError> {
+    work.run_alone(Kind::Exclusive, lock).await;
+    Ok(())
+}
+
 /// A lease that is never renewed.
 ///
 /// # Errors

@@ -4,5 +4,6 @@ pub mod functions;
 pub mod late_renewals;
 pub mod ledger;
 pub mod lost_holds;
+pub mod passing;
 pub mod programs;
 pub mod waiting_sets;

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use dlock_runtime::sim::Explorer;
 use dlock_simulation::late_renewals::late_renewals;
 use dlock_simulation::lost_holds::lost_holds;
+use dlock_simulation::passing::passing;
 use dlock_simulation::programs;
 use dlock_simulation::waiting_sets::waiting_sets;
 use lexopt::prelude::{Long, ValueExt};
@@ -21,6 +22,7 @@ const SCENARIOS: &[Scenario] = &[
     ("late-renewals", || Box::pin(late_renewals())),
     ("lost-holds", || Box::pin(lost_holds())),
     ("waiting-sets", || Box::pin(waiting_sets())),
+    ("passing", || Box::pin(passing())),
 ];
 
 /// What the command line asks for.

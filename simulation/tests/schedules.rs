@@ -5,10 +5,11 @@ use std::ops::Range;
 use dlock_runtime::sim::Explorer;
 use dlock_simulation::late_renewals::late_renewals;
 use dlock_simulation::lost_holds::lost_holds;
+use dlock_simulation::passing::passing;
 use dlock_simulation::programs;
 use dlock_simulation::waiting_sets::waiting_sets;
 
-/// How many schedules of each program every test run tries, 20,000 in all.
+/// How many schedules of each program every test run tries, 24,000 in all.
 const SCHEDULES: u64 = 3_000;
 
 fn explorer(seeds: Range<u64>) -> Explorer {
@@ -37,6 +38,7 @@ promises_hold! {
     late_renewals_revive_nothing: late_renewals;
     a_lost_hold_leaves_nothing_behind: lost_holds;
     a_set_that_waits_keeps_no_free_key: waiting_sets;
+    a_lease_belongs_to_one_task_at_a_time: passing;
 }
 
 #[test]
