@@ -17,7 +17,7 @@ use crate::token::FencingToken;
 ///
 /// The lease is renewed while the guard is alive (unless `renew(false)`).
 /// [`release`](Self::release) releases the lock and reports whether it was held to the end.
-/// Dropping the guard releases the lock in the background;
+/// Dropping the guard releases the lock in the background, or passes its lease on;
 /// [`Registry::shutdown`](crate::Registry::shutdown) waits for that.
 ///
 /// A guard does not stop the code that runs beside it. Watch [`lost`](Self::lost), or let the
@@ -172,7 +172,8 @@ impl LockGuard {
         self.hold.error(ending, false)
     }
 
-    /// Releases the lock and waits for the backend to confirm it.
+    /// Releases the lock and waits for the backend to confirm it, or [passes](crate::guide::contention) its lease to the
+    /// next task of this process without asking the backend.
     ///
     /// # Errors
     /// [`LockError::Lost`] if the lock was no longer held; [`LockError::HeldTooLong`] if `max_hold` had passed and a

@@ -29,6 +29,7 @@ pub(super) fn add(trials: &mut Trials) {
     on_both!(both:
         an_uncontended_cycle_is_two_statements,
         contended_tasks_of_one_process_cost_two_statements_each,
+        contended_tasks_of_one_process_share_leases,
         processes_hand_over_without_polling,
         a_restart_keeps_the_hold,
         a_waiter_outlives_a_restart,

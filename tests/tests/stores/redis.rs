@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use dlock_runtime::backend::{Backend, Redis};
-use dlock_runtime::{LockError, Mode, Registry, Wait};
+use dlock_runtime::{Handover, LockError, Mode, Registry, Wait};
 use dlock_tests::servers::RedisServer;
 use dlock_tests::trials::Trials;
 use futures_util::StreamExt;
@@ -36,6 +36,7 @@ pub(super) fn add(trials: &mut Trials) {
         several_keys_are_acquired_by_one_command,
         a_set_with_an_abandoned_claim_is_not_granted,
         contended_tasks_of_one_process_cost_two_commands_each,
+        contended_tasks_of_one_process_share_leases,
         a_hung_server_fails_an_acquire_at_its_deadline,
         a_restart_with_data_keeps_the_hold,
         a_restart_without_data_loses_the_hold,
@@ -188,17 +189,27 @@ async fn contended_tasks_of_one_process_cost_two_commands_each() {
     let server = RedisServer::start();
     let registry = registry(&server).await;
     acquire(&registry, "warm").await.release().await.expect("held");
-    let sent = on_the_wire(&server, async {
-        let tasks: Vec<_> = (0..256)
-            .map(|_| registry.lock("k").wait(Wait::Forever).run(std::future::ready(())))
-            .map(tokio::spawn)
-            .collect();
-        for task in tasks {
-            task.await.expect("no panic").expect("the lock");
-        }
-    })
-    .await;
+    let sent = on_the_wire(&server, call_at_once(&registry, Handover::OFF)).await;
     assert_eq!(sent.len(), 512, "commands for 256 cycles");
+}
+
+async fn contended_tasks_of_one_process_share_leases() {
+    let server = RedisServer::start();
+    let registry = registry(&server).await;
+    acquire(&registry, "warm").await.release().await.expect("held");
+    let often = Handover::up_to(64, Duration::from_secs(5));
+    let sent = on_the_wire(&server, call_at_once(&registry, often)).await;
+    // Some of the first tasks may find the key free before the others wait.
+    assert!(sent.len() <= 40, "{} commands for 256 cycles", sent.len());
+}
+
+/// 256 tasks that want one key.
+async fn call_at_once(registry: &Registry, handover: Handover) {
+    let lock = || registry.lock("k").wait(Wait::Forever).handover(handover);
+    let tasks = (0..256).map(|_| tokio::spawn(lock().run(std::future::ready(()))));
+    for task in tasks.collect::<Vec<_>>() {
+        task.await.expect("no panic").expect("the lock");
+    }
 }
 
 async fn a_hung_server_fails_an_acquire_at_its_deadline() {

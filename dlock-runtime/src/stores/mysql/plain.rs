@@ -21,27 +21,27 @@ impl Statements {
              AND ({table}.lock_group IS NULL OR {table}.group_until <= {NOW}) \
              AND LOCATE(VALUES(owner), {table}.gone) = 0 AND LOCATE(VALUES(owner), {table}.gone_before) = 0"
         );
-        let (asked, first) = (asked(claims), first_token());
         // Those of its block besides the one that any grant has.
         let has_blocks = claims.iter().any(|claim| claim.more_tokens() > 0);
-        let [first_more, more] = if has_blocks {
+        let [first_more, more] = if !has_blocks {
+            [String::new(), String::new()]
+        } else {
             let each = claims.iter().map(|claim| claim.more_tokens().to_string());
             let each = of_each(&format!("{table}.lock_key"), claims, each);
-            ["asked.more".to_owned(), format!("CAST({each} AS SIGNED)")]
-        } else {
-            ["0", "0"].map(str::to_owned)
+            [" + asked.more".to_owned(), format!(" + CAST({each} AS SIGNED)")]
         };
+        let (asked, first) = (asked(claims, has_blocks), first_token());
         let change = format!(
             "INSERT INTO {table} \
                (lock_key, owner, token, expires_at, gone, gone_before, gone_since, group_until, claimant) \
-             SELECT asked.asked_key, asked.asked_owner, {first} + {first_more} + 0 * LAST_INSERT_ID({NOW_MICROS}), {NOW} + INTERVAL asked.ttl MICROSECOND, \
+             SELECT asked.asked_key, asked.asked_owner, {first}{first_more} + 0 * LAST_INSERT_ID({NOW_MICROS}), {NOW} + INTERVAL asked.ttl MICROSECOND, \
                '', '', '1970-01-01', '1970-01-01', asked.client_info \
              FROM ({asked}) AS asked, {table} AS floor WHERE floor.lock_key = '' \
              ON DUPLICATE KEY UPDATE \
                lock_group = IF({grantable}, NULL, {table}.lock_group), \
                claimant = IF({grantable}, VALUES(claimant), {table}.claimant), \
                token = IF({grantable}, \
-                 IF({live}, {table}.token, GREATEST({NOW_MICROS}, {table}.token + 1) + {more}), {table}.token), \
+                 IF({live}, {table}.token, GREATEST({NOW_MICROS}, {table}.token + 1){more}), {table}.token), \
                owner = IF({grantable}, VALUES(owner), {table}.owner), \
                expires_at = IF({table}.owner <=> VALUES(owner), \
                  GREATEST({table}.expires_at, VALUES(expires_at)), {table}.expires_at)"
@@ -89,17 +89,20 @@ fn of_each(column: &str, claims: &[&Claim], values: impl Iterator<Item = String>
 }
 
 /// A row for each claim. The first one names the columns.
-fn asked(claims: &[&Claim]) -> String {
+fn asked(claims: &[&Claim], has_blocks: bool) -> String {
     let row = |(number, claim): (usize, &&Claim)| {
         let key = bytes(claim.key.as_str().as_bytes());
         let (owner, ttl) = (claim.owner, claim.ttl.as_micros());
-        let (client_info, more) = (claim.client_info.to_text(), claim.more_tokens());
+        let client_info = claim.client_info.to_text();
+        let more = has_blocks.then(|| claim.more_tokens());
+        let more = |name| more.map(|more| format!(", {more}{name}")).unwrap_or_default();
         if number == 0 {
             format!(
-                "SELECT {key} AS asked_key, '{owner}' AS asked_owner, {ttl} AS ttl, '{client_info}' AS client_info, {more} AS more"
+                "SELECT {key} AS asked_key, '{owner}' AS asked_owner, {ttl} AS ttl, '{client_info}' AS client_info{}",
+                more(" AS more")
             )
         } else {
-            format!("SELECT {key}, '{owner}', {ttl}, '{client_info}', {more}")
+            format!("SELECT {key}, '{owner}', {ttl}, '{client_info}'{}", more(""))
         }
     };
     claims.iter().enumerate().map(row).collect::<Vec<_>>().join(" UNION ALL ")

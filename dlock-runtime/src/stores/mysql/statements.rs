@@ -114,8 +114,11 @@ impl Statements {
              AND ({table}.lock_group IS NULL OR {table}.group_until <= {NOW}) \
              AND LOCATE('{owner}', {table}.gone) = 0 AND LOCATE('{owner}', {table}.gone_before) = 0"
         );
-        let more = claim.more_tokens();
-        let first = format!("LAST_INSERT_ID({} + {more})", first_token());
+        let more = match claim.more_tokens() {
+            0 => String::new(),
+            more => format!(" + {more}"),
+        };
+        let first = format!("LAST_INSERT_ID({}{more})", first_token());
         let client_info = claim.client_info.to_text();
         let from = self.floor();
         format!(
@@ -126,7 +129,7 @@ impl Statements {
                lock_group = IF({grantable}, NULL, {table}.lock_group), \
                claimant = IF({grantable}, '{client_info}', {table}.claimant), \
                token = IF({grantable}, \
-                 LAST_INSERT_ID(IF({live}, {table}.token, GREATEST({NOW_MICROS}, {table}.token + 1) + {more})), \
+                 LAST_INSERT_ID(IF({live}, {table}.token, GREATEST({NOW_MICROS}, {table}.token + 1){more})), \
                  {table}.token + LAST_INSERT_ID(0)), \
                owner = IF({grantable}, '{owner}', {table}.owner), \
                expires_at = IF({table}.owner <=> '{owner}', \

@@ -106,7 +106,9 @@ impl LeaseDialect for Statements {
         claims: &[&Claim],
         how: How<'_>,
     ) -> Result<Vec<Option<Found>>, sqlx::Error> {
+        // A key for which others of this process wait is likely to be held by another process.
         if let [claim] = claims
+            && claim.more_tokens() == 0
             && self.recent.has(&claim.key)
         {
             let reply = how.send(store, Lane::Acquires, &self.plain.acquire_again(claim)).await?;

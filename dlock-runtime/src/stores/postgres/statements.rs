@@ -313,7 +313,7 @@ mod tests {
         let plain = sql.plain.all();
         let plain = plain.iter().map(|statement| {
             let many = if statement.types[0].ends_with("[]") { "s" } else { "" };
-            ["key", "owner", "ttl", "client_info"].iter().zip(1..).fold(
+            ["key", "owner", "ttl", "client_info", "more"].iter().zip(1..).fold(
                 statement.text.clone(),
                 |text, (name, number)| {
                     text.replace(&format!("${number}"), &format!("${name}{many}"))

@@ -7,18 +7,18 @@
 -- versions of dlock have stored).
 -- ARGV: the largest token that the client knows; why the counter is to be raised ('0': it is not), see `tokens.lua`;
 -- how many tokens all requests ask for; for each request: owner, ttl in ms, client info, number of tokens.
--- Answers for each request: its token if granted, {token, 1} if granted without the block that it asked for, {ms left} if busy (-1: no end), 0 if it was abandoned earlier,
--- -1 if there is a group, so that `enter.lua` decides, or the text of an error.
+-- Answers for each request: its last token if granted, {token, 1} if granted without the block that it asked for,
+-- {ms left} if busy (-1: no end), 0 if it was abandoned earlier, -1 if there is a group, so that `enter.lua` decides, or
+-- the text of an error.
 local call, answers = redis.call, {}
 local requests, tokens = (#KEYS - 1) / 4, tonumber(ARGV[3])
+local has_blocks = false
 
 -- Blocks are granted only while the tokens stay behind the server's time: if the server forgets the counter, the time
 -- takes its place.
-local has_blocks = false
-if tokens > requests then
-    local last, time = tonumber(call('GET', KEYS[1])) or 0, call('TIME')
-    has_blocks = ARGV[2] == '0' and last >= tonumber(ARGV[1]) and last + tokens <= time[1] * 1000000 + time[2]
-    tokens = has_blocks and tokens or requests
+local function stays_behind(last)
+    local time = redis.call('TIME')
+    return last <= time[1] * 1000000 + time[2]
 end
 
 -- Stores a grant, unless an earlier request of this call has the lock. Answers its token.
@@ -37,7 +37,15 @@ end
 local are_free = call('EXISTS', unpack(KEYS, 2)) == 0
 if are_free and ARGV[2] == '0' then
     -- Drawn before the first grant, so that an error at a later one repeats no token.
-    local token, granted = call('INCRBY', KEYS[1], tokens) - tokens, 0
+    local last, granted = call('INCRBY', KEYS[1], tokens), 0
+    if tokens > requests then
+        has_blocks = last - tokens >= tonumber(ARGV[1]) and stays_behind(last)
+        if not has_blocks then
+            last = call('INCRBY', KEYS[1], requests - tokens)
+            tokens = requests
+        end
+    end
+    local token = last - tokens
     if token >= tonumber(ARGV[1]) then
         for at = 1, requests do
             token = token + (has_blocks and ARGV[at * 4 + 3] or 1)
@@ -48,4 +56,7 @@ if are_free and ARGV[2] == '0' then
             return answers
         end
     end
+elseif tokens > requests and ARGV[2] == '0' then
+    local last = tonumber(call('GET', KEYS[1])) or 0
+    has_blocks = last >= tonumber(ARGV[1]) and stays_behind(last + tokens)
 end

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use dlock_runtime::backend::{Backend, Claim, Release};
-use dlock_runtime::{BackendError, FencingToken, LockError, Wait};
+use dlock_runtime::{BackendError, FencingToken, Handover, LockError, Registry, Wait};
 use dlock_tests::proxy::Proxy;
 use tokio::time::sleep;
 
@@ -167,14 +167,28 @@ pub async fn contended_tasks_of_one_process_cost_two_statements_each<D: Database
     let server = D::start();
     let registry = registry(backend(&server).await);
     let before = server.statements().await;
-    let tasks: Vec<_> = (0..100)
-        .map(|_| registry.lock("k").wait(Wait::Forever).run(std::future::ready(())))
-        .map(tokio::spawn)
-        .collect();
-    for task in tasks {
+    call_at_once(&registry, 100, Handover::OFF).await;
+    assert_eq!(server.statements().await - before, 200);
+}
+
+pub async fn contended_tasks_of_one_process_share_leases<D: Database>() {
+    let server = D::start();
+    let registry = registry(backend(&server).await);
+    let before = server.statements().await;
+    let often = Handover::up_to(64, Duration::from_secs(5));
+    call_at_once(&registry, 200, often).await;
+    // Some of the first tasks may find the key free before the others wait.
+    let statements = server.statements().await - before;
+    assert!(statements <= 40, "{statements} statements for 200 cycles");
+}
+
+/// So many tasks that want one key.
+async fn call_at_once(registry: &Registry, tasks: usize, handover: Handover) {
+    let lock = || registry.lock("k").wait(Wait::Forever).handover(handover);
+    let tasks = (0..tasks).map(|_| tokio::spawn(lock().run(std::future::ready(()))));
+    for task in tasks.collect::<Vec<_>>() {
         task.await.expect("no panic").expect("the lock");
     }
-    assert_eq!(server.statements().await - before, 200);
 }
 
 pub async fn processes_hand_over_without_polling<D: Database>() {

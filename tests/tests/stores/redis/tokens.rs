@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use dlock_tests::servers::RedisServer;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use redis::{Commands, Connection, Script};
+use redis::{Commands, Connection, Script, Value};
 
 /// The scripts with a clock that the test sets.
 fn acquire_script() -> Script {
@@ -76,16 +76,26 @@ impl Schedule {
         let mut call = self.script.prepare_invoke();
         call.key("dlock:tokens").key(&name).key(format!("{name}:gone:o"));
         call.key(format!("{name}:group")).key(format!("{name}:token"));
-        call.arg(client.largest).arg(u8::from(!client.has_drawn));
-        call.arg("0123456789abcdef0123456789abcdef").arg(1_000_000).arg("info");
-        let [token]: [u64; 1] = call.invoke(&mut self.connection).expect("granted");
+        let block = [1, 1, 8, 1_024][self.rng.random_range(0..4)];
+        call.arg(client.largest).arg(u8::from(!client.has_drawn)).arg(block);
+        call.arg("0123456789abcdef0123456789abcdef").arg(1_000_000).arg("info").arg(block);
+        let [answer]: [Value; 1] = call.invoke(&mut self.connection).expect("granted");
+        let (first, last) = match answer {
+            Value::Int(last) => (last.unsigned_abs() - (block - 1), last.unsigned_abs()),
+            // Without the block, because the tokens would overtake the clock.
+            Value::Array(words) => match words[..] {
+                [Value::Int(token), Value::Int(1)] => (token.unsigned_abs(), token.unsigned_abs()),
+                _ => panic!("{words:?}"),
+            },
+            other => panic!("{other:?}"),
+        };
         let () = self.connection.del(&name).expect("DEL");
         client.has_drawn = true;
-        client.largest = client.largest.max(token);
-        self.largest = self.largest.max(token);
-        self.log.push(format!("{number} draws {token} for {lock}"));
-        let before = self.last.insert(lock, token);
-        assert!(before.is_none_or(|before| token > before), "{:#?}", self.log);
+        client.largest = client.largest.max(last);
+        self.largest = self.largest.max(last);
+        self.log.push(format!("{number} draws {first} to {last} for {lock}"));
+        let before = self.last.insert(lock, last);
+        assert!(before.is_none_or(|before| first > before), "{:#?}", self.log);
     }
 
     /// The server comes back without the last tokens, and every connection is new.
