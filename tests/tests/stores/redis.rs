@@ -69,7 +69,7 @@ pub(super) fn add(trials: &mut Trials) {
         the_version_before_and_this_one_never_both_hold,
         the_version_before_does_not_hold_beside_readers_of_this_one,
     );
-    add!(tokens: tokens_grow_in_random_schedules);
+    add!(tokens: tokens_grow_in_random_schedules, blocks_do_not_overtake_the_clock);
     add!(late:
         an_acquire_that_a_stopped_server_executes_late_grants_nothing,
         a_release_that_overtakes_its_acquire_wins,

@@ -23,12 +23,12 @@ impl Statements {
         );
         // Those of its block besides the one that any grant has.
         let has_blocks = claims.iter().any(|claim| claim.more_tokens() > 0);
-        let [first_more, more] = if !has_blocks {
-            [String::new(), String::new()]
-        } else {
+        let [first_more, more] = if has_blocks {
             let each = claims.iter().map(|claim| claim.more_tokens().to_string());
             let each = of_each(&format!("{table}.lock_key"), claims, each);
             [" + asked.more".to_owned(), format!(" + CAST({each} AS SIGNED)")]
+        } else {
+            [String::new(), String::new()]
         };
         let (asked, first) = (asked(claims, has_blocks), first_token());
         let change = format!(

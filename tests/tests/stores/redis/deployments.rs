@@ -80,20 +80,23 @@ pub(super) async fn the_version_before_and_this_one_never_both_hold() {
         let key = keys[at];
         let shown = format!("step {step}, {key} is held by {:?}", holders[at]);
         if rng.random_bool(0.5) {
-            let claim = Claim::new(key.into(), TTL).with_wait_left(TTL);
+            let block = [1, 1, 7, 1_024][rng.random_range(0..4)];
+            let claim = Claim::new(key.into(), TTL).with_wait_left(TTL).with_token_block(block);
             let by_now = rng.random_bool(0.5);
             let granted = if by_now {
                 match now.try_acquire(&claim).await.expect("an answer") {
-                    Attempt::Granted { token, .. } => Some(token.get()),
+                    Attempt::Granted { token, token_block, .. } => {
+                        Some((token.get(), token.get() + u64::from(token_block) - 1))
+                    }
                     _ => None,
                 }
             } else {
-                before.acquire(key, claim.owner).await
+                before.acquire(key, claim.owner).await.map(|token| (token, token))
             };
             assert_eq!(granted.is_some(), holders[at].is_none(), "{shown}");
-            if let Some(token) = granted {
+            if let Some((token, end)) = granted {
                 assert!(token > last[at], "{shown}: {token} after {}", last[at]);
-                last[at] = token;
+                last[at] = end;
                 let mut claim = claim;
                 claim.token = Some(dlock_runtime::FencingToken::new(token));
                 holders[at] =
