@@ -87,7 +87,7 @@ local function enter(claim)
     if own then
         own.ends, token = ends, answer_again(own.token)
     else
-        token = string.format('%.0f', draw_above(tonumber(redis.call('GET', claim.last_token)) or 0, 1))
+        token = string.format('%.0f', draw_above(tonumber(redis.call('GET', claim.last_token)) or 0))
         leave_queue(group, claim.owner, now)
         if claim.kind ~= 'x' then
             own = {owner = claim.owner, kind = claim.kind, token = token, ends = ends, claimant = claim.claimant}

@@ -21,14 +21,15 @@ local function stays_behind(last)
     return last <= time[1] * 1000000 + time[2]
 end
 
--- Stores a grant, unless an earlier request of this call has the lock. Answers its token.
-local function grant(lock, arg, token)
+-- Stores a grant, unless an earlier request of this call has the lock. Answers its token, which is the last one of a
+-- block, or alone.
+local function grant(lock, arg, token, is_alone)
     -- In two parts, because a number of this size is exact in no other way that is as fast.
     local high = math.floor(token / 100000000)
     local record = string.format('%s:%d%08d:1:%s', ARGV[arg], high, token - high * 100000000, ARGV[arg + 2])
     if not call('SET', lock, record, 'PX', ARGV[arg + 1], 'NX') then
         return false
-    elseif has_blocks or ARGV[arg + 3] == '1' then
+    elseif ARGV[arg + 3] == '1' or has_blocks and not is_alone then
         return token
     end
     return {token, 1}

@@ -23,15 +23,14 @@ local function draw(number)
     return last
 end
 
--- Draws a block of `number` tokens that are larger than `other`, which an earlier version of dlock has drawn. Returns
--- the last one.
-local function draw_above(other, number)
-    local first = draw(number) + 1
-    if first <= other then
-        first = other + 1
-        redis.call('SET', KEYS[1], string.format('%.0f', first + number - 1))
+-- Draws a token that is larger than `other`, which an earlier version of dlock has drawn.
+local function draw_above(other)
+    local token = draw(1) + 1
+    if token <= other then
+        token = other + 1
+        redis.call('SET', KEYS[1], string.format('%.0f', token))
     end
-    return first + number - 1
+    return token
 end
 
 -- Raises the counter before a token is answered that was drawn earlier, perhaps over another connection.
