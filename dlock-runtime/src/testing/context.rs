@@ -129,7 +129,8 @@ pub(crate) async fn tries(backend: &dyn Backend, claim: &Claim) -> Result<bool, 
     Ok(matches!(attempt(backend, claim).await?, Attempt::Granted { .. }))
 }
 
-async fn attempt(backend: &dyn Backend, claim: &Claim) -> Result<Attempt, String> {
+/// Tries to acquire once, and fails the rule on an error.
+pub(crate) async fn attempt(backend: &dyn Backend, claim: &Claim) -> Result<Attempt, String> {
     retrying!(backend.try_acquire(claim))
 }
 
