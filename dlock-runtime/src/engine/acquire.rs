@@ -154,6 +154,9 @@ impl<'a, W: Wanted> Acquire<'a, W> {
         // wait is.
         let mut in_turn = self.wanted.has_queue() && deadline.allows_queueing();
         let mut waiting = Waiting::new();
+        if let Some((at, turn)) = self.front.as_ref().filter(|_| self.is_contended) {
+            waiting.inherit(*at, turn.take_watch());
+        }
         loop {
             let mut queued_answer = None;
             if in_turn {
@@ -170,6 +173,7 @@ impl<'a, W: Wanted> Acquire<'a, W> {
             };
             match answer {
                 Ok(Outcome::Granted { tokens, validity }) if self.is_in_time(&since, validity) => {
+                    self.leave_watch(waiting);
                     return Ok(Granted { since, tokens, validity });
                 }
                 // Granted too late: the lease may have expired already. Undo it and ask again.
@@ -203,6 +207,16 @@ impl<'a, W: Wanted> Acquire<'a, W> {
                 Err(error) => return Err(self.first().failed(error)),
             }
             since = Moment::now();
+        }
+    }
+
+    /// Leaves the watch to the next task of this process, which then need not set up its own. A store with a queue
+    /// notifies only whose turn it is, so that the watch has nothing to tell of this task's own release.
+    fn leave_watch(&self, waiting: Waiting) {
+        if let Some((at, turn)) = self.front.as_ref().filter(|_| self.queued)
+            && let Some(watch) = waiting.into_watch(*at)
+        {
+            turn.leave_watch(watch);
         }
     }
 

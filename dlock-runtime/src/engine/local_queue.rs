@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::collections::hash_map::Entry::{Occupied, Vacant};
+use std::fmt;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use tokio::time::Instant;
 
 use super::deadline::MIN_ANSWER_TIME;
 use super::passing::{Lease, Passable};
+use crate::backend::Watch;
 use crate::clock;
 use crate::error::BackendError;
 use crate::key::{KeyMap, LockKey};
@@ -58,6 +60,16 @@ struct Waiters {
     line: VecDeque<Waiter>,
     /// The length at which cancelled waiters are swept, so that the queue stays within twice the live ones.
     sweep_at: usize,
+    /// Where the store notifies this process, set up by a task that waited for the store before.
+    watch: Option<KeptWatch>,
+}
+
+struct KeptWatch(Box<dyn Watch>);
+
+impl fmt::Debug for KeptWatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeptWatch")
+    }
 }
 
 /// A task that waits for its turn.
@@ -353,6 +365,23 @@ impl Turn {
         }
     }
 
+    /// Keeps a watch of the key for the next task, if there is one.
+    pub(super) fn leave_watch(&self, watch: Box<dyn Watch>) {
+        let mut watch = Some(KeptWatch(watch));
+        self.note(|queue| {
+            if let Some(waiters) = &mut queue.waiters {
+                std::mem::swap(&mut waiters.watch, &mut watch);
+            }
+        });
+        // One that nobody needs is dropped here, and not under the lock.
+    }
+
+    /// The watch that a task before left.
+    pub(super) fn take_watch(&self) -> Option<Box<dyn Watch>> {
+        let watch = self.note(|queue| queue.waiters.as_mut()?.watch.take());
+        watch.flatten().map(|KeptWatch(watch)| watch)
+    }
+
     /// About how many tasks wait behind this one. Some of them may have given up.
     pub(super) fn waiters(&self) -> usize {
         let count = |queue: &mut Queue| queue.waiters.as_ref().map_or(0, |all| all.line.len());
@@ -373,7 +402,10 @@ impl Drop for Turn {
             let queues_of_backend = queues.of(backend);
             let next = queues_of_backend.get_mut(&key).and_then(Queue::pass_on);
             let Some(next) = next else {
-                queues_of_backend.remove(&key);
+                let queue = queues_of_backend.remove(&key);
+                drop(queues);
+                // Not under the lock, because a watch may go with it.
+                drop(queue);
                 return;
             };
             // Wakes the waiter outside the lock. A turn that reaches a receiver which is then dropped

@@ -32,6 +32,16 @@ impl Waiting {
         }
     }
 
+    /// Takes over the watch of the key at this index from a task of this process that waited before.
+    pub(super) fn inherit(&mut self, at: usize, watch: Option<Box<dyn Watch>>) {
+        self.watched = watch.map(|watch| (at, watch));
+    }
+
+    /// The watch of the key at this index, for the next task of this process.
+    pub(super) fn into_watch(self, at: usize) -> Option<Box<dyn Watch>> {
+        self.watched.filter(|(watched, _)| *watched == at).map(|(_, watch)| watch)
+    }
+
     /// Waits for a reason to ask again after the store found `request`, the one at index `at`, busy.
     ///
     /// `queued`: the claim waits in the store's queue. It has to ask again after `expires_in`, because others pass a

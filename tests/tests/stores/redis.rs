@@ -2,6 +2,7 @@
 
 mod batches;
 mod deployments;
+mod hand_over;
 mod late;
 mod queues;
 mod subscriptions;
@@ -53,10 +54,10 @@ pub(super) fn add(trials: &mut Trials) {
         tls_with_a_private_certificate_authority,
     );
     add!(batches:
-        the_server_executes_five_commands_for_an_uncontended_cycle,
+        the_server_executes_six_commands_for_an_uncontended_cycle,
         callers_that_are_ready_together_share_commands,
         requests_for_one_key_in_one_batch_are_granted_once,
-        a_release_is_announced_only_if_somebody_waits,
+        a_release_notifies_only_who_is_first_in_line,
         a_value_of_another_kind_fails_only_its_own_lock,
         cancelled_callers_leave_nothing_and_disturb_nobody,
     );
@@ -76,6 +77,18 @@ pub(super) fn add(trials: &mut Trials) {
         the_first_copy_of_a_resent_acquire_grants_nothing_late,
         the_first_copy_of_an_abandoned_acquire_grants_nothing_late,
         the_only_copy_of_a_failed_acquire_grants_nothing_late,
+    );
+    add!(hand_over:
+        a_contended_cycle_takes_about_three_scripts,
+        a_lock_goes_to_those_in_line_in_their_order,
+        a_reservation_ends_soon_if_its_waiter_is_stopped,
+        a_reservation_is_not_renewed_and_can_be_ended_by_force,
+        a_user_without_hashes_is_notified_as_before,
+        a_waiter_that_has_left_gets_nothing,
+        a_waiter_that_leaves_passes_its_reservation_on,
+        a_waiter_that_no_message_reaches_keeps_its_position,
+        random_schedules_of_waiters_exclude_each_other,
+        readers_that_wait_are_not_passed_over,
     );
     add!(subscriptions:
         a_waiter_outlives_its_subscription,

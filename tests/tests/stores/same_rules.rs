@@ -211,6 +211,22 @@ fn claim(random: &mut StdRng, key: &str, number: u32) -> Claim {
     claim.with_fair(random.random_bool(0.4)).with_wait_left(wait_left)
 }
 
+/// The answer without what differs where plain claims wait in a line, which exists only in Redis.
+fn beside_a_line(answer: Answer, claim: &Claim) -> Answer {
+    match answer {
+        Answer::Busy { .. } if claim.is_plain() => Answer::Busy { queued: false },
+        other => other,
+    }
+}
+
+/// Those who do not wait in a line.
+fn outside_a_line(mut seen: Vec<String>, claims: &[Claim]) -> Vec<String> {
+    let plain = claims.iter().filter(|claim| claim.is_plain());
+    let in_line: Vec<_> = plain.map(|claim| format!("waits {:?} ", Some(claim.owner))).collect();
+    seen.retain(|one| !in_line.iter().any(|owner| one.starts_with(owner)));
+    seen
+}
+
 async fn compare(store: &impl Backend) {
     let mut random = StdRng::seed_from_u64(11);
     let (mut compared, mut answers) = (0, [0_u32; 5]);
@@ -231,8 +247,8 @@ async fn compare(store: &impl Backend) {
                 23 => Request::Revoke,
                 _ => Request::Release,
             };
-            let expected = ask(&model, claim, request).await;
-            let answer = ask(store, claim, request).await;
+            let expected = beside_a_line(ask(&model, claim, request).await, claim);
+            let answer = beside_a_line(ask(store, claim, request).await, claim);
             all_alike &= answer == expected;
             asked.push((request, claim.owner, claim.mode, claim.fair, expected, answer));
             answers[match expected {
@@ -243,7 +259,8 @@ async fn compare(store: &impl Backend) {
                 Answer::Held(false) => 4,
             }] += 1;
         }
-        let (expected, listed) = (seen(&model, &key).await, seen(store, &key).await);
+        let expected = outside_a_line(seen(&model, &key).await, &claims);
+        let listed = outside_a_line(seen(store, &key).await, &claims);
         if began.elapsed() < QUICK {
             assert_eq!(
                 listed,

@@ -1,4 +1,4 @@
--- Prelude: marks in the record of a held lock that somebody waits, so that its release is announced. A record of
+-- Prelude: marks in the record of a held lock that its release is to be announced. A record of
 -- another form is left alone. If the mark cannot be stored, the waiter polls.
 local function announce_release(lock, held)
     local _, last = string.find(held, '^~?%x+:%d+:1:')

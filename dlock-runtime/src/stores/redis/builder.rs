@@ -15,6 +15,7 @@ use super::subscriptions::Subscriptions;
 use super::topology::{Sentinels, Template, Topology};
 use super::{Inner, Redis};
 use crate::error::BackendError;
+use crate::owner::OwnerId;
 
 /// Configures how to reach Redis. Created by [`Redis::builder`].
 #[derive(Clone, Debug)]
@@ -96,11 +97,17 @@ impl RedisBuilder {
             Form::Cluster | Form::Sentinel => self.several(Address::parse(url)?)?,
             Form::Quorum => return Err(address::unreadable("use `backend::Redlock` for this URL")),
         };
-        let subscriptions = Subscriptions::new(servers.clone());
-        let counters = Counters::new(&self.prefix, servers.is_cluster());
-        let replicas = self.replicas;
-        let inner = Inner { servers, subscriptions, prefix: self.prefix, counters, replicas };
-        let redis = Redis(Arc::new(inner));
+        let own_channel = format!("{}process:{}", self.prefix, OwnerId::random());
+        // In a Cluster, a message counts only the subscribers of its own node.
+        let channel = format!("{} {own_channel}", u8::from(!servers.is_cluster())).into();
+        let redis = Redis(Arc::new(Inner {
+            subscriptions: Subscriptions::new(servers.clone(), Some(own_channel)),
+            counters: Counters::new(&self.prefix, servers.is_cluster()),
+            servers,
+            prefix: self.prefix,
+            channel,
+            replicas: self.replicas,
+        }));
         redis.0.servers.connect().await?;
         Ok(redis)
     }

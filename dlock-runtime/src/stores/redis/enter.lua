@@ -1,7 +1,7 @@
 -- Acquires all of these locks or none, with readers, permits and queues taken into account, or takes positions in
 -- their queues.
 -- KEYS: the counter of tokens; for each lock in the locks' order: lock, tombstone of its owner, group, last token
--- (which only earlier versions of dlock have stored).
+-- (which only earlier versions of dlock have stored), line.
 -- ARGV: what `draw` takes; for each lock: owner, ttl in ms, kind, 'f' (fair) or 'n', remaining wait of the caller in
 -- us, client info.
 -- Answers {1, 0, other, tokens} granted, {0, ms until the next poll, other, {at}} busy at that lock, {6, ms until the
@@ -9,11 +9,15 @@
 -- of permits that somebody else uses, or ''.
 local now = clock()
 local claims = {}
-for at = 1, (#KEYS - 1) / 4 do
-    local key, arg = at * 4 - 3, at * 6 - 4
+for at = 1, (#KEYS - 1) / 5 do
+    local key, arg = at * 5 - 4, at * 6 - 4
     local claim = {lock = KEYS[key + 1], gone = KEYS[key + 2], name = KEYS[key + 3], last_token = KEYS[key + 4]}
     claim.owner, claim.ttl, claim.kind = ARGV[arg + 1], ARGV[arg + 2], ARGV[arg + 3]
     claim.fair, claim.patience, claim.claimant = ARGV[arg + 4], tonumber(ARGV[arg + 5]), ARGV[arg + 6]
+    if claim.kind == 'x' and claim.fair == 'n' then
+        -- From now on the group decides when it is granted the lock.
+        pcall(leave_line, KEYS[key + 5], claim.owner)
+    end
     claim.group = read_group(claim.name, claim.lock, now)
     expire(claim.group, now)
     local _, own = find(claim.group.granted, claim.owner)
@@ -84,9 +88,11 @@ end
 local function enter(claim)
     local group, own, ends = claim.group, claim.own, now + tonumber(claim.ttl) * 1000
     local token
-    if own then
+    if own and own.token ~= '0' then
         own.ends, token = ends, answer_again(own.token)
     else
+        -- With the token 0, the lock is reserved for it.
+        own = nil
         token = string.format('%.0f', draw_above(tonumber(redis.call('GET', claim.last_token)) or 0))
         leave_queue(group, claim.owner, now)
         if claim.kind ~= 'x' then

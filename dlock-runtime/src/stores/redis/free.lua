@@ -2,16 +2,18 @@
 -- tokens is at least where this connection has seen it. `acquire.lua` handles everything else; the functions that it
 -- needs take longer to define than this case to execute.
 -- A request asks for a block of consecutive tokens, usually for one token. The last one is stored, and answered.
--- A held lock is `owner:token:1:client info`, or with a 2 in place of the 1 when somebody waits for its release.
+-- A held lock is `owner:token:1:client info`, or with a 2 in place of the 1 when its release is to be announced. With the
+-- token 0 it is reserved for an owner that waits, see `hand_over.lua`.
 -- KEYS: the counter of tokens; for each request: lock, tombstone of its owner, group, last token (which only earlier
--- versions of dlock have stored).
+-- versions of dlock have stored), line.
 -- ARGV: the largest token that the client knows; why the counter is to be raised ('0': it is not), see `tokens.lua`;
--- how many tokens all requests ask for; for each request: owner, ttl in ms, client info, number of tokens.
+-- how many tokens all requests ask for; `counted channel` of this process, see `line.lua`; for each request: owner, ttl
+-- in ms, client info, number of tokens, remaining wait of the caller in us.
 -- Answers for each request: its last token if granted, {token, 1} if granted without the block that it asked for,
--- {ms left} if busy (-1: no end), 0 if it was abandoned earlier, -1 if there is a group, so that `enter.lua` decides, or
+-- {ms left} if busy (-1: no end), {ms until the next poll, 2} if busy with a position in the line, 0 if it was abandoned earlier, -1 if there is a group, so that `enter.lua` decides, or
 -- the text of an error.
 local call, answers = redis.call, {}
-local requests, tokens = (#KEYS - 1) / 4, tonumber(ARGV[3])
+local requests, tokens = (#KEYS - 1) / 5, tonumber(ARGV[3])
 local has_blocks = false
 
 -- Blocks are granted only while the tokens stay behind the server's time: if the server forgets the counter, the time
@@ -49,8 +51,8 @@ if are_free and ARGV[2] == '0' then
     local token = last - tokens
     if token >= tonumber(ARGV[1]) then
         for at = 1, requests do
-            token = token + (has_blocks and ARGV[at * 4 + 3] or 1)
-            answers[at] = grant(KEYS[at * 4 - 2], at * 4, token)
+            token = token + (has_blocks and ARGV[at * 5 + 3] or 1)
+            answers[at] = grant(KEYS[at * 5 - 3], at * 5, token)
             granted = granted + (answers[at] and 1 or 0)
         end
         if granted == requests then

@@ -21,7 +21,7 @@ local function glance(text, owner, now)
     return math.min(ahead == 2 and seen + ABSENT - now or LONGEST_LOOK, (ahead - 1) * LOOK)
 end
 
-if #KEYS == 5 and ARGV[5] == 'x' and ARGV[7] ~= '0' then
+if #KEYS == 6 and ARGV[5] == 'x' and ARGV[7] ~= '0' then
     local text = redis.call('GET', KEYS[4])
     local look = text and glance(text, ARGV[3], clock())
     if look and redis.call('EXISTS', KEYS[3]) == 0 then

@@ -56,13 +56,13 @@ local function read_group(name, lock, now, looks)
     end
     local held = redis.call('GET', lock)
     if held then
-        local revoked, owner, token, claimant = string.match(held, '^(~?)([^:]*):(%d+):%d+:(.*)$')
+        local revoked, owner, token, mark, claimant = string.match(held, '^(~?)([^:]*):(%d+):(%d+):(.*)$')
         if not owner then
             -- A value in another form belongs to somebody else. It excludes others like any owner.
-            revoked, owner, token, claimant = string.match(held, '^~?'), '?', '0', '-'
+            revoked, owner, token, mark, claimant = string.match(held, '^~?'), '?', '0', '2', '-'
         end
-        local one = {owner = owner, kind = 'x', token = token, claimant = claimant, lock = true}
-        one.revoked, one.ends = revoked == '~', now + math.max(redis.call('PTTL', lock), 1) * 1000
+        local one = {owner = owner, kind = 'x', token = token, mark = mark, claimant = claimant}
+        one.lock, one.revoked, one.ends = true, revoked == '~', now + math.max(redis.call('PTTL', lock), 1) * 1000
         table.insert(group.granted, one)
     end
     return group

@@ -1,5 +1,5 @@
 -- Reads the holders and the waiters.
--- KEYS: lock; except on a Redlock node also the group.
+-- KEYS: lock; except on a Redlock node also the group and the line.
 -- Answers the holders, {owner, kind, token, ms left, client info} each, and the waiters, {owner, kind, client info}
 -- each. The owner of a revoked hold has a `~` before it.
 local now = clock()
@@ -13,4 +13,14 @@ end
 for _, one in ipairs(group.queue) do
     table.insert(waiters, {one.owner, one.kind, one.claimant})
 end
+-- Those in line come after the queue, which goes first.
+pcall(function()
+    for number = first_in_line(KEYS[3]), last_in_line(KEYS[3]) do
+        local owner = redis.call('HGET', KEYS[3], number)
+        local one = owner and read_waiter(redis.call('HGET', KEYS[3], owner))
+        if one and one.due > now and one.ends > now then
+            table.insert(waiters, {owner, 'x', one.client_info})
+        end
+    end
+end)
 return {holders, waiters}

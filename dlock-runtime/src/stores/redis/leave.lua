@@ -1,6 +1,6 @@
 -- Releases the lease of one of several holders, or abandons an acquire and its queue position. With a rest, the lease
 -- stays that long, without an owner: the rest of its `min_hold`.
--- KEYS: lock, tombstone of this owner, group.
+-- KEYS: lock, tombstone of this owner, group, line.
 -- ARGV: owner, rest in ms (0: at once), channel, tombstone in ms (0: none).
 -- Answers 1 released, 0 not held.
 if ARGV[4] ~= '0' then
@@ -12,6 +12,7 @@ local group = read_group(KEYS[3], KEYS[1], now)
 local queue = #group.queue
 expire(group, now)
 leave_queue(group, ARGV[1], now)
+pcall(leave_line, KEYS[4], ARGV[1])
 local place, own = find(group.granted, ARGV[1])
 if own and own.lock then
     if rest > 0 then
@@ -27,5 +28,8 @@ end
 write_group(KEYS[3], group, now)
 if own or #group.queue < queue then
     redis.pcall('PUBLISH', ARGV[3], '')
+end
+if own and own.lock and rest == 0 then
+    pass_on(KEYS[1], KEYS[3], KEYS[4], own.mark)
 end
 return own and 1 or 0

@@ -2,11 +2,13 @@
 //!
 //! | name | contents | lifetime |
 //! |---|---|---|
-//! | `dlock:{key}` | the exclusive holder: `owner:token:1:client info`, or `:2:` when somebody waits | the lease |
+//! | `dlock:{key}` | the exclusive holder: `owner:token:1:client info`, `:2:` when its release is announced; or a reservation, with the token 0 | the lease |
 //! | `dlock:tokens` | a counter of all tokens; in a Cluster `dlock:tokens:{n}`, one for each slot in use | for good |
 //! | `dlock:{key}:group` | the readers or permit holders, and the queue | the longest of the leases |
+//! | `dlock:{key}:line` | those that wait with plain claims, in order | 1.5 s after the last sign of life |
 //! | `dlock:{key}:gone:owner` | a tombstone: an abandoned acquire | a ttl and a minute |
-//! | `dlock:{key}:free` (channel) | wake-ups for waiters | – |
+//! | `dlock:{key}:free` (channel) | wake-ups for all waiters | – |
+//! | `dlock:process:id` (channel) | wake-ups for the waiters of one process | – |
 //!
 //! Each operation is one Lua script, so that it compares and changes atomically. This is the pattern
 //! of the `SET` command's documentation ("Patterns: locking with SET NX"), with fencing tokens.
@@ -80,6 +82,8 @@ struct Inner {
     subscriptions: Subscriptions,
     prefix: String,
     counters: Counters,
+    /// How waiters of this process are notified, see `line.lua`.
+    channel: Arc<str>,
     replicas: u32,
 }
 
@@ -125,6 +129,7 @@ impl Redis {
                     return Ok(Attempt::granted(token, validity_of(claim.ttl)));
                 }
                 Acquired::Busy(left) => return Ok(Attempt::busy(left)),
+                Acquired::InLine(look_in) => return Ok(Attempt::queued(Some(look_in))),
                 Acquired::GivenUp => return Ok(Attempt::busy(None)),
                 Acquired::Grouped => {}
             }
@@ -138,7 +143,8 @@ impl Redis {
         doubt: &Doubt,
     ) -> Result<Acquired, BackendError> {
         let names = self.names(&claim.key);
-        let step = scripts::acquire(&names, claim, self.0.counters.of(&names.lock));
+        let counter = self.0.counters.of(&names.lock);
+        let step = scripts::acquire(&names, claim, counter, Arc::clone(&self.0.channel));
         let copies = self.copies(|value| requests::granted_token(value).is_some());
         let value = self.send_acquire(&names, step, copies, doubt).await?;
         Acquired::try_from(value)

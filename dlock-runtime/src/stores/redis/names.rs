@@ -40,9 +40,14 @@ impl Names {
         self.with(":group")
     }
 
+    /// Those that wait for the lock with plain claims.
+    pub(in crate::stores) fn line(&self) -> String {
+        self.with(":line")
+    }
+
     /// The channel on which a release is announced.
     pub(in crate::stores) fn channel(&self) -> String {
-        self.with(":free")
+        channel_of(&self.lock)
     }
 
     /// The tombstone that the release of an abandoned acquire leaves.
@@ -64,10 +69,10 @@ impl Names {
         pattern
     }
 
-    /// Returns the key whose lock or group has this name.
+    /// Returns the key whose lock, group or line has this name.
     pub(in crate::stores) fn key(prefix: &str, name: &str) -> Option<LockKey> {
         let (key, rest) = name.strip_prefix(prefix)?.strip_prefix('{')?.split_once('}')?;
-        let is_one = matches!(rest, "" | ":group");
+        let is_one = matches!(rest, "" | ":group" | ":line");
         let plain = percent_decode_str(key).decode_utf8().ok()?;
         is_one.then(|| LockKey::from(&*plain))
     }
@@ -78,6 +83,11 @@ impl Names {
         name.push_str(suffix);
         name
     }
+}
+
+/// The channel on which the release of the lock with this name is announced.
+pub(super) fn channel_of(lock: &str) -> String {
+    format!("{lock}:free")
 }
 
 #[cfg(test)]
@@ -94,7 +104,7 @@ mod tests {
     fn a_key_is_read_back_from_its_names() {
         for key in ["product:100", "a}{b%7D", "50% Grüße"].map(LockKey::from) {
             let names = Names::new("dlock:", &key);
-            for name in [&names.lock, &names.group()] {
+            for name in [&names.lock, &names.group(), &names.line()] {
                 assert_eq!(Names::key("dlock:", name), Some(key.clone()));
             }
             assert_eq!(Names::key("dlock:", &names.token()), None);

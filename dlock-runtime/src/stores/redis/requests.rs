@@ -10,7 +10,7 @@ use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, RedisResult, ServerError
 use super::failure::{Failed, Hint, is_broken};
 use super::link::{Link, Session};
 use super::slots::Slot;
-use super::step::{Draws, Header, Reason, Step, command};
+use super::step::{Draws, Reason, Step, command};
 use crate::error::BackendError;
 use crate::stores::shared::batcher::Carrier;
 
@@ -239,10 +239,7 @@ impl Requests {
     }
 
     fn draws_of(&self, generation: u64, step: &Step) -> Draws {
-        match step.header {
-            Header::Tokens(_) => self.draws(generation, step.slot),
-            _ => Draws::default(),
-        }
+        if step.header.draws() { self.draws(generation, step.slot) } else { Draws::default() }
     }
 
     fn draws(&self, generation: u64, slot: Option<Slot>) -> Draws {
@@ -323,7 +320,7 @@ pub(super) fn granted_token(value: &Value) -> Option<u64> {
 
 /// The largest token in an answer: of the locks that were granted, or one of those that `enter.lua` answers behind a 1.
 fn largest_token(step: &Step, elements: &[Value]) -> Option<u64> {
-    if !matches!(step.header, Header::Tokens(_)) {
+    if !step.header.draws() {
         return None;
     }
     if step.source.is_shared {

@@ -22,19 +22,23 @@ macro_rules! script {
     };
 }
 
-static ACQUIRE: Source = script!(shared: "free.lua", "tokens.lua", "announce.lua", "acquire.lua");
+static ACQUIRE: Source = script!(shared:
+    "free.lua", "clock.lua", "tokens.lua", "announce.lua", "line.lua", "acquire.lua");
 static RENEW: Source = script!(shared: "renew.lua");
-static RELEASE: Source = script!(shared: "release.lua");
-static END: Source = script!(single: "end.lua");
+static RELEASE: Source = script!(shared:
+    "release.lua", "clock.lua", "line.lua", "hand_over.lua", "released.lua");
+static END: Source = script!(single: "clock.lua", "line.lua", "hand_over.lua", "end.lua");
 static ENTER: Source = script!(single:
-    "clock.lua", "queue_times.lua", "glance.lua", "tokens.lua", "announce.lua", "group.lua", "enter.lua");
+    "clock.lua", "queue_times.lua", "glance.lua", "tokens.lua", "announce.lua", "line.lua", "group.lua",
+    "enter.lua");
 static STAY: Source = script!(single: "clock.lua", "queue_times.lua", "group.lua", "stay.lua");
-static LEAVE: Source = script!(single: "clock.lua", "queue_times.lua", "group.lua", "leave.lua");
-static FORCE_RELEASE: Source =
-    script!(single: "clock.lua", "queue_times.lua", "group.lua", "force_release.lua");
+static LEAVE: Source = script!(single:
+    "clock.lua", "queue_times.lua", "line.lua", "hand_over.lua", "group.lua", "leave.lua");
+static FORCE_RELEASE: Source = script!(single:
+    "clock.lua", "queue_times.lua", "line.lua", "hand_over.lua", "group.lua", "force_release.lua");
 static REVOKE: Source = script!(single: "clock.lua", "queue_times.lua", "group.lua", "revoke.lua");
 static INSPECT: Source =
-    script!(single: "clock.lua", "queue_times.lua", "group.lua", "inspect.lua");
+    script!(single: "clock.lua", "queue_times.lua", "line.lua", "group.lua", "inspect.lua");
 
 /// How much longer than a ttl a tombstone is kept. A stopped server may have buffered the requests of an
 /// old connection, but when it resumes, it executes them together with the tombstone's own request.
@@ -49,6 +53,8 @@ pub(super) enum Acquired {
     GrantedOne(FencingToken),
     /// For how long, if the server knows of an end.
     Busy(Option<Duration>),
+    /// Busy, and the claim is in line. It is to ask again after this time.
+    InLine(Duration),
     /// A release of this acquire was executed first.
     GivenUp,
     /// The lock has readers, permit holders or a queue: [`enter`] decides.
@@ -65,6 +71,7 @@ impl TryFrom<Value> for Acquired {
             Value::Int(_) => Ok(Self::Grouped),
             other => match super::requests::read::<Vec<i64>>(other)?[..] {
                 [left] => Ok(Self::Busy(u64::try_from(left).ok().map(Duration::from_millis))),
+                [look_in, 2] => Ok(Self::InLine(Duration::from_millis(look_in.unsigned_abs()))),
                 [token, 1] => Ok(Self::GrantedOne(FencingToken::new(token.unsigned_abs()))),
                 _ => Err(BackendError::permanent("redis answered an acquire in an unknown form")),
             },
@@ -73,20 +80,22 @@ impl TryFrom<Value> for Acquired {
 }
 
 /// Answers what [`Acquired`] reads.
-pub(super) fn acquire(names: &Names, claim: &Claim, counter: Arc<str>) -> Step {
+pub(super) fn acquire(names: &Names, claim: &Claim, counter: Arc<str>, channel: Arc<str>) -> Step {
     let digits = claim.owner.digits();
     let owner = text(&digits);
     Step::new(&ACQUIRE)
-        .header(Header::Tokens(counter))
+        .header(Header::Acquire { counter, channel })
         .repeatable()
         .key(&names.lock)
         .key_of(&[&names.lock, ":gone:", owner])
         .key_of(&[&names.lock, ":group"])
         .key_of(&[&names.lock, ":token"])
+        .key_of(&[&names.lock, ":line"])
         .arg(owner)
         .number(millis(claim.ttl))
         .arg_with(|text| claim.client_info.write_to(text))
         .tokens(claim.block().into())
+        .number(micros(claim.wait_left))
 }
 
 /// Digits are ASCII.
@@ -103,7 +112,7 @@ pub(super) fn enter(names: &[Names], claims: &[Claim], counter: Arc<str>) -> Ste
     let mut step = Step::new(&ENTER).header(Header::Tokens(counter)).repeatable();
     for (names, claim) in names.iter().zip(claims) {
         step = step.key(&names.lock).key(&names.tombstone(&claim.owner));
-        step = step.key(&names.group()).key(&names.token());
+        step = step.key(&names.group()).key(&names.token()).key(&names.line());
     }
     for claim in claims {
         step = step.arg(&claim.owner.to_string()).number(millis(claim.ttl));
@@ -138,9 +147,11 @@ pub(super) fn renew(names: &Names, claim: &Claim) -> Step {
 pub(super) fn release(names: &Names, claim: &Claim, release: Release) -> Step {
     let digits = claim.owner.digits();
     if !release.late_acquire && release.keep_for.is_none() {
-        return Step::new(&RELEASE).key(&names.lock).arg(text(&digits));
+        let step = Step::new(&RELEASE).key(&names.lock).key_of(&[&names.lock, ":group"]);
+        return step.key_of(&[&names.lock, ":line"]).arg(text(&digits));
     }
     let step = Step::new(&END).key(&names.lock).key(&names.tombstone(&claim.owner));
+    let step = step.key(&names.group()).key(&names.line());
     step.arg(text(&digits)).number(rest(release)).number(tombstone(claim, release))
 }
 
@@ -153,7 +164,8 @@ pub(super) fn stay(names: &Names, claim: &Claim) -> Step {
 /// Answers 1 released, 0 not held.
 pub(super) fn leave(names: &Names, claim: &Claim, release: Release) -> Step {
     let step = Step::new(&LEAVE).key(&names.lock).key(&names.tombstone(&claim.owner));
-    let step = step.key(&names.group()).arg(&claim.owner.to_string()).number(rest(release));
+    let step = step.key(&names.group()).key(&names.line());
+    let step = step.arg(&claim.owner.to_string()).number(rest(release));
     step.arg(&names.channel()).number(tombstone(claim, release))
 }
 
@@ -197,7 +209,7 @@ fn holder((owner, kind, token, left, client_info): HolderAnswer) -> Holder {
 
 /// Answers an [`InspectAnswer`].
 pub(in crate::stores) fn inspect(names: &Names) -> Step {
-    Step::new(&INSPECT).repeatable().key(&names.lock).key(&names.group())
+    Step::new(&INSPECT).repeatable().key(&names.lock).key(&names.group()).key(&names.line())
 }
 
 /// Answers whether there was a hold.
@@ -207,7 +219,7 @@ pub(super) fn revoke(names: &Names) -> Step {
 
 /// Answers whether there was a lease.
 pub(super) fn force_release(names: &Names) -> Step {
-    Step::new(&FORCE_RELEASE).key(&names.lock).key(&names.group())
+    Step::new(&FORCE_RELEASE).key(&names.lock).key(&names.group()).key(&names.line())
 }
 
 /// Whole milliseconds, at least one.

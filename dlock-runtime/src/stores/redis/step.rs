@@ -36,6 +36,11 @@ pub(in crate::stores) enum Header {
     None,
     /// The counter of tokens. The arguments are those of `tokens.lua`, and are known when the call is sent.
     Tokens(Arc<str>),
+    /// The same, and how waiters of this process are notified: `counted channel`, see `line.lua`.
+    Acquire {
+        counter: Arc<str>,
+        channel: Arc<str>,
+    },
     /// What the scripts of a Redlock node begin with.
     Mark(Arc<Mark>),
 }
@@ -68,6 +73,13 @@ pub(in crate::stores) struct Step {
     /// How many of the words are keys; the others are arguments.
     keys: usize,
     words: Words,
+}
+
+impl Header {
+    /// Whether the call may draw tokens.
+    pub(super) const fn draws(&self) -> bool {
+        matches!(self, Self::Tokens(_) | Self::Acquire { .. })
+    }
 }
 
 impl Step {
@@ -198,14 +210,14 @@ pub(super) fn command(steps: &[&Step], draws: Draws) -> Cmd {
     let bytes = steps.iter().map(|step| step.size()).sum::<usize>();
     let words = steps.iter().map(|step| step.words.len()).sum::<usize>();
     let first = steps[0];
-    let mut command = Cmd::with_capacity(words + 7, bytes + 128);
+    let mut command = Cmd::with_capacity(words + 8, bytes + 128);
     command.arg("EVALSHA").arg(first.source.script().get_hash());
     let keys = steps.iter().map(|step| step.keys).sum::<usize>();
     command.arg(keys + usize::from(first.header != Header::None));
     match &first.header {
         Header::None => {}
-        Header::Tokens(name) => {
-            command.arg(&**name);
+        Header::Tokens(counter) | Header::Acquire { counter, .. } => {
+            command.arg(&**counter);
         }
         Header::Mark(mark) => {
             command.arg(&*mark.name);
@@ -218,9 +230,11 @@ pub(super) fn command(steps: &[&Step], draws: Draws) -> Cmd {
         Header::None => {}
         Header::Tokens(_) => {
             command.arg(draws.largest).arg(draws.reason.code());
-            if first.source.is_shared {
-                command.arg(steps.iter().map(|step| u64::from(step.tokens)).sum::<u64>());
-            }
+        }
+        Header::Acquire { channel, .. } => {
+            command.arg(draws.largest).arg(draws.reason.code());
+            command.arg(steps.iter().map(|step| u64::from(step.tokens)).sum::<u64>());
+            command.arg(&**channel);
         }
         Header::Mark(mark) => {
             command.arg(&*mark.run).arg(mark.tolerance);

@@ -14,6 +14,7 @@ use redis::aio::{PubSubSink, PubSubStream};
 use redis::{ErrorKind, RedisError, RedisResult};
 use tokio::task::AbortHandle;
 
+use super::names;
 use super::servers::Servers;
 use crate::backend::{Answer, Watch};
 use crate::backoff::Backoff;
@@ -34,13 +35,16 @@ const LONGEST_PAUSE_WHEN_REFUSED: Duration = Duration::from_mins(1);
 
 pub(in crate::stores) struct Subscriptions {
     servers: Servers,
+    own_channel: Option<Arc<str>>,
     topics: Arc<Topics>,
     task: Mutex<Option<AbortHandle>>,
 }
 
 impl Subscriptions {
-    pub(in crate::stores) fn new(servers: Servers) -> Self {
-        Self { servers, topics: Arc::default(), task: Mutex::default() }
+    /// `own_channel`: where messages for this process alone arrive. Each is the name of a lock.
+    pub(in crate::stores) fn new(servers: Servers, own_channel: Option<String>) -> Self {
+        let own_channel = own_channel.map(Into::into);
+        Self { servers, own_channel, topics: Arc::default(), task: Mutex::default() }
     }
 
     /// Watches a channel. Resolves when the subscription is confirmed, and fails if it is not. While no
@@ -62,7 +66,11 @@ impl Subscriptions {
     fn ensure_task(&self) {
         let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
         if task.as_ref().is_none_or(AbortHandle::is_finished) {
-            let keeper = Keeper { servers: self.servers.clone(), topics: Arc::clone(&self.topics) };
+            let keeper = Keeper {
+                servers: self.servers.clone(),
+                own_channel: self.own_channel.clone(),
+                topics: Arc::clone(&self.topics),
+            };
             *task = Some(tokio::spawn(keeper.run()).abort_handle());
         }
     }
@@ -85,6 +93,7 @@ impl Drop for Subscriptions {
 /// The task that maintains the connection and its subscriptions.
 struct Keeper {
     servers: Servers,
+    own_channel: Option<Arc<str>>,
     topics: Arc<Topics>,
 }
 
@@ -125,10 +134,18 @@ impl Keeper {
     /// Serves the topics until the connection breaks or the server refuses a request.
     async fn serve(&self, mut sink: PubSubSink, mut messages: PubSubStream) -> Broken {
         let mut subscribed = HashSet::new();
-        let mut was_of_use = false;
+        let (mut was_of_use, mut hears_own) = (false, false);
         let mut touched = self.topics.all();
         loop {
+            // First, so that a waiter that is live misses no message of either kind.
+            if let Err(why) = self.reconcile_own(&mut sink, &mut hears_own).await {
+                return Broken { why, was_of_use };
+            }
             for channel in touched {
+                if self.own_channel.is_some() && !hears_own && self.topics.is_wanted(&channel) {
+                    // Added since, and therefore touched again: next time.
+                    continue;
+                }
                 if let Err(why) = self.reconcile(&mut sink, &mut subscribed, channel).await {
                     return Broken { why, was_of_use };
                 }
@@ -145,12 +162,35 @@ impl Keeper {
                 }
             };
             match message {
-                Some(Some(message)) => self.topics.tell(message.get_channel_name()),
+                Some(Some(message)) => self.tell(&message),
                 Some(None) => return Broken { why: super::topology::closed(), was_of_use },
                 None => {}
             }
             touched = self.topics.touched();
         }
+    }
+
+    /// Notifies the waiters of the lock that the message is about.
+    fn tell(&self, message: &redis::Msg) {
+        let channel = message.get_channel_name();
+        if self.own_channel.as_deref() != Some(channel) {
+            self.topics.tell(channel);
+        } else if let Ok(lock) = std::str::from_utf8(message.get_payload_bytes()) {
+            self.topics.tell(&names::channel_of(lock));
+        }
+    }
+
+    /// Listens to the channel of this process as long as anybody waits.
+    async fn reconcile_own(&self, sink: &mut PubSubSink, hears: &mut bool) -> RedisResult<()> {
+        let Some(channel) = &self.own_channel else { return Ok(()) };
+        let is_wanted = !self.topics.is_empty();
+        if is_wanted && !*hears {
+            self.in_time(sink.subscribe(&**channel)).await?;
+        } else if !is_wanted && *hears {
+            self.in_time(sink.unsubscribe(&**channel)).await?;
+        }
+        *hears = is_wanted;
+        Ok(())
     }
 
     async fn reconcile(

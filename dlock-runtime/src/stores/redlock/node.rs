@@ -80,7 +80,7 @@ pub(super) enum NodeState {
 impl Node {
     pub(super) fn new(server: Server, common: Arc<Common>) -> Self {
         let server = Arc::new(server);
-        let subscriptions = Subscriptions::new(Servers::One(Arc::clone(&server)));
+        let subscriptions = Subscriptions::new(Servers::One(Arc::clone(&server)), None);
         Self { server, subscriptions, common, greeted: Mutex::default(), owed: Mutex::default() }
     }
 

@@ -88,6 +88,12 @@ impl Topics {
         self.state().topics.contains_key(topic)
     }
 
+    /// Returns whether nobody waits for anything.
+    #[cfg(feature = "redis")]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.state().topics.is_empty()
+    }
+
     /// Notifies the waiters of this topic.
     pub(crate) fn tell(&self, topic: &str) {
         if let Some(topic) = self.state().topics.get(topic) {

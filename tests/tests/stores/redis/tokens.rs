@@ -12,7 +12,9 @@ fn acquire_script() -> Script {
     const CODE: &str = concat!(
         include_str!("../../../../dlock-runtime/src/stores/redis/free.lua"),
         include_str!("../../../../dlock-runtime/src/stores/redis/tokens.lua"),
+        include_str!("../../../../dlock-runtime/src/stores/redis/clock.lua"),
         include_str!("../../../../dlock-runtime/src/stores/redis/announce.lua"),
+        include_str!("../../../../dlock-runtime/src/stores/redis/line.lua"),
         include_str!("../../../../dlock-runtime/src/stores/redis/acquire.lua"),
     );
     assert!(CODE.contains("redis.call('TIME')"), "the script reads the clock in another way");
@@ -76,9 +78,10 @@ impl Schedule {
         let mut call = self.script.prepare_invoke();
         call.key("dlock:tokens").key(&name).key(format!("{name}:gone:o"));
         call.key(format!("{name}:group")).key(format!("{name}:token"));
+        call.key(format!("{name}:line"));
         let block = [1, 1, 8, 1_024][self.rng.random_range(0..4)];
-        call.arg(client.largest).arg(u8::from(!client.has_drawn)).arg(block);
-        call.arg("0123456789abcdef0123456789abcdef").arg(1_000_000).arg("info").arg(block);
+        call.arg(client.largest).arg(u8::from(!client.has_drawn)).arg(block).arg("1 c");
+        call.arg("0123456789abcdef0123456789abcdef").arg(1_000_000).arg("info").arg(block).arg(0);
         let [answer]: [Value; 1] = call.invoke(&mut self.connection).expect("granted");
         let (first, last) = match answer {
             Value::Int(last) => (last.unsigned_abs() - (block - 1), last.unsigned_abs()),
