@@ -16,6 +16,7 @@ type Scenario = (&'static str, fn() -> Pin<Box<dyn Future<Output = ()> + Send>>)
 
 const SCENARIOS: &[Scenario] = &[
     ("leases", || Box::pin(programs::on_leases())),
+    ("line", || Box::pin(programs::on_leases_with_a_line())),
     ("queue", || Box::pin(programs::on_queue())),
     ("session", || Box::pin(programs::on_sessions())),
     ("majority", || Box::pin(programs::on_majority())),

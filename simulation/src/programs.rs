@@ -67,6 +67,11 @@ pub async fn on_leases() {
     on_store(Store::leases(), &[]).await;
 }
 
+/// The whole scenario, on a store of leases that hands keys over to those in line.
+pub async fn on_leases_with_a_line() {
+    on_store(Store::leases_with_a_line(), &[]).await;
+}
+
 /// The whole scenario, on a store that queues its waiters.
 pub async fn on_queue() {
     on_store(Store::queue(), &[]).await;

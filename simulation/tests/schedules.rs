@@ -32,6 +32,7 @@ macro_rules! promises_hold {
 
 promises_hold! {
     promises_hold_on_leases: programs::on_leases;
+    promises_hold_in_a_line: programs::on_leases_with_a_line;
     promises_hold_in_a_queue: programs::on_queue;
     promises_hold_on_sessions: programs::on_sessions;
     promises_hold_on_a_majority: programs::on_majority;

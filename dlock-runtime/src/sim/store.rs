@@ -52,6 +52,16 @@ impl Store {
         Self { server: Server::Leases(Arc::new(leases::Leases::new())) }
     }
 
+    /// Like [`leases`](Self::leases), but plain exclusive claims wait in a line, and a release reserves the key for the first
+    /// of them, as Redis does.
+    ///
+    /// # Panics
+    /// Outside of a simulation.
+    #[must_use]
+    pub fn leases_with_a_line() -> Self {
+        Self { server: Server::Leases(Arc::new(leases::Leases::in_line())) }
+    }
+
     /// Like [`leases`](Self::leases), but a renewal restores a lease of which the store has nothing, as nodes of Redlock do:
     /// it may arrive when the lease has expired, and others have held the key since. Renewals are slow here.
     ///

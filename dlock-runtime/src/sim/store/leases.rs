@@ -1,9 +1,12 @@
 //! A store of leases: one host that grants them by its own clock, and remembers abandoned owners.
 
+mod line;
+
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use self::line::{Line, SIGN};
 use super::{Connection, What, digest, world};
 use crate::backend::{
     Answer, AsyncBackend, Attempt, Capabilities, Claim, Holder, LockState, Release, Released,
@@ -35,6 +38,8 @@ struct State {
     epoch: u32,
     /// Until when, in true time, somebody held the key or waited for it.
     occupied: BTreeMap<LockKey, Nanos>,
+    /// Who waits for each key, if a release reserves it for the first one in line.
+    lines: Option<BTreeMap<LockKey, Line>>,
     /// Whether a renewal restores a lease of which nothing is stored.
     restores: bool,
 }
@@ -47,6 +52,13 @@ impl Leases {
 
     pub(super) const fn host(&self) -> HostId {
         self.host
+    }
+
+    /// A release reserves the key for the first one in line.
+    pub(super) fn in_line() -> Self {
+        let leases = Self::new();
+        leases.state().lines = Some(BTreeMap::new());
+        leases
     }
 
     /// A renewal restores a lease of which it finds nothing, if nobody else has the key. Renewals are slow, so that this
@@ -76,7 +88,11 @@ impl Leases {
             let waiting = record.queue.iter().filter(|waiter| waiter.gives_up > now);
             waiting.map(move |waiter| format!("{key}: {waiter:?}"))
         });
-        waiting.collect()
+        let lines = state.lines.iter().flatten();
+        let in_line = lines.flat_map(|(key, line)| {
+            line.owners(now).map(move |owner| format!("{key}: {owner} in line"))
+        });
+        waiting.chain(in_line).collect()
     }
 
     pub(super) fn occupied(&self) -> Vec<String> {
@@ -132,8 +148,60 @@ impl State {
             Decision::Busy { retry_in, queued: false } => Attempt::busy(retry_in),
         };
         let other_permits = record.other_permits(claim);
+        let attempt = self.in_line(claim, attempt, visit);
         self.note_occupied(&claim.key, visit);
         attempt.with_other_permits(other_permits)
+    }
+
+    /// A plain claim that has to wait joins the line, and leaves it when it is granted the key.
+    fn in_line(&mut self, claim: &Claim, attempt: Attempt, visit: &Visit) -> Attempt {
+        let Some(lines) = &mut self.lines else { return attempt };
+        match attempt {
+            Attempt::Busy { expires_in, queued: false, .. }
+                if claim.is_plain() && !claim.wait_left.is_zero() =>
+            {
+                lines.entry(claim.key.clone()).or_default().join(claim, visit.from, visit.now);
+                Attempt::queued(Some(expires_in.map_or(SIGN, |left| left.min(SIGN))))
+            }
+            attempt => {
+                self.leave_line(claim);
+                attempt
+            }
+        }
+    }
+
+    fn leave_line(&mut self, claim: &Claim) {
+        if let Some(line) = self.lines.as_mut().and_then(|lines| lines.get_mut(&claim.key)) {
+            line.leave(claim.owner);
+        }
+    }
+
+    /// Reserves a key that was just released for the first one in line, and notifies its process alone. False if nobody is
+    /// in line, or if others want the key as well.
+    fn hand_over(&mut self, key: &LockKey, visit: &mut Visit) -> bool {
+        let Some(line) = self.lines.as_mut().and_then(|lines| lines.get_mut(key)) else {
+            return false;
+        };
+        let Some(record) = self.records.get_mut(key).filter(|record| record.is_empty()) else {
+            return false;
+        };
+        let watches = &self.watches;
+        let listens = |process, (watched, watching, _): &(LockKey, ProcessId, usize)| {
+            watched == key && *watching == process
+        };
+        let reaches = |process| watches.iter().any(|watch| listens(process, watch));
+        let Some(turn) = line.next(visit.now, reaches) else { return false };
+        let last_token = &mut self.last_token;
+        let reserved = record.acquire(&turn.claim, visit.now, || {
+            *last_token =
+                Self::next_token(*last_token, visit) + u64::from(turn.claim.more_tokens());
+            *last_token
+        });
+        debug_assert!(matches!(reserved, Decision::Granted(_)), "an empty record");
+        let told = self.watches.iter().filter(|watch| listens(turn.process, watch));
+        visit.notices.extend(told.map(|(_, process, watch)| (*process, *watch)));
+        self.note_occupied(key, visit);
+        true
     }
 
     fn try_acquire_set(&mut self, claims: &[Claim], visit: &Visit) -> SetAttempt {
@@ -190,9 +258,12 @@ impl State {
         if release.late_acquire {
             self.abandoned.insert(claim.owner);
         }
+        self.leave_line(claim);
         let Some(record) = self.records.get_mut(&claim.key) else { return Released::NotHeld };
         let released = record.release(claim, release, visit.now);
-        self.changed(&claim.key, visit);
+        if released == Released::NotHeld || !self.hand_over(&claim.key, visit) {
+            self.changed(&claim.key, visit);
+        }
         released
     }
 
@@ -224,7 +295,9 @@ impl State {
         record.expire(visit.now);
         let held = !record.granted.is_empty();
         record.granted.clear();
-        self.changed(key, visit);
+        if !held || !self.hand_over(key, visit) {
+            self.changed(key, visit);
+        }
         held
     }
 }
