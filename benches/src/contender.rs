@@ -76,6 +76,8 @@ impl Contender {
 pub struct Slice {
     /// How many times it acquired and released a lock. A cycle that was cut off counts in part.
     pub cycles: f64,
+    /// The same, with what was begun within the time and ended later: what the server did belongs to these.
+    pub all_cycles: f64,
     /// Each time that the lock was held, if the contest asked for that.
     pub entries: Vec<Entry>,
 }
@@ -83,6 +85,7 @@ pub struct Slice {
 impl Slice {
     fn add(&mut self, other: Self) {
         self.cycles += other.cycles;
+        self.all_cycles += other.all_cycles;
         self.entries.extend(other.entries);
     }
 }
@@ -112,13 +115,21 @@ pub struct Turns {
     until: Instant,
     began: Option<Instant>,
     cycles: f64,
+    all_cycles: f64,
     who: u32,
     entries: Option<Vec<Entry>>,
 }
 
 impl Turns {
     fn new(until: Instant, who: u32, notes_entries: bool) -> Self {
-        Self { until, began: None, cycles: 0.0, who, entries: notes_entries.then(Vec::new) }
+        Self {
+            until,
+            began: None,
+            cycles: 0.0,
+            all_cycles: 0.0,
+            who,
+            entries: notes_entries.then(Vec::new),
+        }
     }
 
     /// Ends a cycle and begins the next one. False if the time is up.
@@ -128,6 +139,7 @@ impl Turns {
             let within = self.until.saturating_duration_since(began);
             let share = within.as_secs_f64() / (now - began).as_secs_f64().max(1e-9);
             self.cycles += share.min(1.0);
+            self.all_cycles += 1.0;
         }
         if now < self.until {
             self.began = Some(now);
@@ -146,10 +158,11 @@ impl Turns {
     }
 
     fn slice(self) -> Slice {
+        let all_cycles = self.all_cycles;
         match self.entries {
             // Who waits in a queue has done no part of a cycle.
-            Some(entries) => Slice { cycles: count(entries.len()), entries },
-            None => Slice { cycles: self.cycles, entries: vec![] },
+            Some(entries) => Slice { cycles: count(entries.len()), all_cycles, entries },
+            None => Slice { cycles: self.cycles, all_cycles, entries: vec![] },
         }
     }
 }

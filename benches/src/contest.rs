@@ -76,7 +76,7 @@ impl Contest {
                 let after = self.probe.as_mut().map(|probe| probe());
                 let sample = &mut samples[index];
                 sample.rates.push(slice.cycles / plan.slice.as_secs_f64());
-                sample.cycles += slice.cycles;
+                sample.cycles += slice.all_cycles;
                 sample.client += client;
                 sample.add_reading(before.unwrap_or_default(), after.unwrap_or_default());
                 if let Some(sharing) = self.sharing {

@@ -38,7 +38,8 @@ pub async fn alone(port: u16, threads: u32) -> Option<Contender> {
         async move {
             let cycles = java.lock().await.ask(&length.as_millis().to_string()).await;
             drop(classes);
-            Slice { cycles: cycles.parse().expect("a number"), entries: vec![] }
+            let cycles = cycles.parse().expect("a number");
+            Slice { cycles, all_cycles: cycles, entries: vec![] }
         }
     };
     let contender = Contender::new(Role::Peer, NAME, run).in_other_processes();
