@@ -369,7 +369,7 @@ impl Turn {
     pub(super) fn leave_watch(&self, watch: Box<dyn Watch>) {
         let mut watch = Some(KeptWatch(watch));
         self.note(|queue| {
-            if let Some(waiters) = &mut queue.waiters {
+            if let Some(waiters) = queue.waiters.as_mut().filter(|all| !all.line.is_empty()) {
                 std::mem::swap(&mut waiters.watch, &mut watch);
             }
         });

@@ -6,6 +6,7 @@
 -- Answers 1 released, 0 not held.
 if ARGV[3] ~= '0' then
     redis.call('SET', KEYS[2], 0, 'PX', ARGV[3])
+    pcall(leave_line, KEYS[4], ARGV[1])
 end
 local held = redis.call('GET', KEYS[1])
 local owner, token, mark, client_info
@@ -19,7 +20,6 @@ if ARGV[2] ~= '0' then
     redis.call('SET', KEYS[1], '-:' .. token .. ':0:' .. client_info, 'PX', ARGV[2])
 else
     redis.call('DEL', KEYS[1])
-    redis.pcall('PUBLISH', KEYS[1] .. ':free', '')
-    pass_on(KEYS[1], KEYS[3], KEYS[4], mark)
+    pass_on(KEYS[1], KEYS[3], KEYS[4], mark, true)
 end
 return 1

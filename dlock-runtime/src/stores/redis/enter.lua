@@ -87,11 +87,12 @@ end
 
 local function enter(claim)
     local group, own, ends = claim.group, claim.own, now + tonumber(claim.ttl) * 1000
-    local token
+    local token, is_announced
     if own and own.token ~= '0' then
         own.ends, token = ends, answer_again(own.token)
     else
         -- With the token 0, the lock is reserved for it.
+        is_announced = own and own.mark == '2'
         own = nil
         token = string.format('%.0f', draw_above(tonumber(redis.call('GET', claim.last_token)) or 0))
         leave_queue(group, claim.owner, now)
@@ -104,7 +105,7 @@ local function enter(claim)
         redis.call('PEXPIRE', claim.lock, claim.ttl)
     elseif claim.kind == 'x' then
         -- Its release is announced if others are in the queue.
-        local record = table.concat({claim.owner, token, #group.queue > 0 and 2 or 1, claim.claimant}, ':')
+        local record = table.concat({claim.owner, token, (is_announced or #group.queue > 0) and 2 or 1, claim.claimant}, ':')
         redis.call('SET', claim.lock, record, 'PX', claim.ttl)
     end
     return token

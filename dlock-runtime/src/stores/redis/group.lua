@@ -63,6 +63,7 @@ local function read_group(name, lock, now, looks)
         end
         local one = {owner = owner, kind = 'x', token = token, mark = mark, claimant = claimant}
         one.lock, one.revoked, one.ends = true, revoked == '~', now + math.max(redis.call('PTTL', lock), 1) * 1000
+        one.reserved = token == '0' and is_owner(owner) and owner ~= '-'
         table.insert(group.granted, one)
     end
     return group

@@ -27,33 +27,33 @@ local function close_gaps(line, staying, last)
     return number + 1
 end
 
--- Looks for the first waiter that is there. Without `reserves`, others may want the lock as much as those in line, and
--- the waiter is only notified.
-local function hand_over(lock, line, reserves)
+-- Reserves a free lock for the first waiter in line that is there. Answers whether it did, and whether there may be
+-- waiters that it has not looked at.
+local function hand_over(lock, line)
     local now, begin, last = clock(), first_in_line(line), last_in_line(line)
-    local number, staying, is_done = begin, {}, false
-    while not is_done and number <= last and number - begin < 1024 and #staying < 64 do
+    local number, staying, is_reserved, is_refused = begin, {}, false, false
+    while not (is_reserved or is_refused) and number <= last and number - begin < 1024 and #staying < 64 do
         local owner = redis.call('HGET', line, number)
-        local one = owner and read_waiter(redis.call('HGET', line, owner) or '')
+        local one = owner and read_waiter(redis.call('HGET', line, owner))
         local stays = one and one.due > now and one.ends > now
         local reached = stays and redis.pcall('PUBLISH', one.channel, lock)
         if type(reached) == 'table' then
             -- The user may not publish, so the waiters poll.
-            break
-        elseif stays and not reserves then
-            is_done = reached > 0 or one.counted == '0'
+            is_refused = true
         elseif stays and is_due(one, reached, now) then
-            local millis = math.min(tonumber(one.ttl), RESERVED)
-            redis.call('SET', lock, owner .. ':0:1:' .. one.client_info, 'PX', millis)
-            stays, is_done = false, true
+            stays, is_reserved = false, true
         elseif stays and one.skipped == 0 then
             one.skipped = now
             write_waiter(line, owner, one)
         end
         if stays then
             table.insert(staying, {owner = owner, one = one})
-        else
-            redis.call('HDEL', line, number, owner or number)
+        elseif owner then
+            redis.call('HDEL', line, number, owner)
+        end
+        if is_reserved then
+            local millis = math.min(tonumber(one.ttl), RESERVED)
+            redis.call('SET', lock, owner .. ':0:1:' .. one.client_info, 'PX', millis, 'NX')
         end
         number = number + 1
     end
@@ -63,14 +63,27 @@ local function hand_over(lock, line, reserves)
     elseif first > begin then
         redis.call('HSET', line, 'first', first)
     end
+    return is_reserved, number <= last
 end
 
--- For a lock that was just released, whose record had this mark. If others than those in line wait for the lock, it is
--- free for all of them.
-local function pass_on(lock, group, line, mark)
-    if redis.call('EXISTS', line) == 1 then
-        local reserves = mark ~= '2' and redis.call('EXISTS', group) == 0
-        -- If the user may not use hashes, the lock is free all the same.
-        pcall(hand_over, lock, line, reserves)
+-- For a lock that was just released, whose record had this mark. Where others than those in line want the lock too, it is
+-- free, and all waiters are notified, as they are if nobody in line can be found, and with `is_announced` if nobody is in
+-- line.
+local function pass_on(lock, group, line, mark, is_announced)
+    if mark == '1' and redis.call('EXISTS', group) == 0 then
+        if redis.call('EXISTS', line) == 1 then
+            -- Fails if the user may not use hashes.
+            local is_done, is_reserved, is_cut_short = pcall(hand_over, lock, line)
+            if is_done and is_reserved then
+                return
+            end
+            is_announced = is_announced or not is_done or is_cut_short
+        end
+    else
+        is_announced = true
+    end
+    if is_announced then
+        -- If the user may not publish, the lock is free all the same.
+        redis.pcall('PUBLISH', lock .. ':free', '')
     end
 end

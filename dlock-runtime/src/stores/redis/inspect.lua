@@ -7,15 +7,21 @@ local group = read_group(KEYS[2], KEYS[1], now, true)
 expire(group, now)
 local holders, waiters = {}, {}
 for _, one in ipairs(group.granted) do
-    local owner = (one.revoked and '~' or '') .. one.owner
-    table.insert(holders, {owner, one.kind, one.token, math.ceil((one.ends - now) / 1000), one.claimant})
+    if one.reserved then
+        -- It does not hold the lock yet.
+        table.insert(waiters, {one.owner, one.kind, one.claimant})
+    else
+        local owner = (one.revoked and '~' or '') .. one.owner
+        table.insert(holders, {owner, one.kind, one.token, math.ceil((one.ends - now) / 1000), one.claimant})
+    end
 end
 for _, one in ipairs(group.queue) do
     table.insert(waiters, {one.owner, one.kind, one.claimant})
 end
 -- Those in line come after the queue, which goes first.
 pcall(function()
-    for number = first_in_line(KEYS[3]), last_in_line(KEYS[3]) do
+    local first = first_in_line(KEYS[3])
+    for number = first, math.min(last_in_line(KEYS[3]), first + 65536) do
         local owner = redis.call('HGET', KEYS[3], number)
         local one = owner and read_waiter(redis.call('HGET', KEYS[3], owner))
         if one and one.due > now and one.ends > now then

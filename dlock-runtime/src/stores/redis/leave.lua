@@ -26,10 +26,9 @@ elseif own then
     table.remove(group.granted, place)
 end
 write_group(KEYS[3], group, now)
-if own or #group.queue < queue then
-    redis.pcall('PUBLISH', ARGV[3], '')
-end
 if own and own.lock and rest == 0 then
-    pass_on(KEYS[1], KEYS[3], KEYS[4], own.mark)
+    pass_on(KEYS[1], KEYS[3], KEYS[4], own.mark, true)
+elseif own or #group.queue < queue then
+    redis.pcall('PUBLISH', ARGV[3], '')
 end
 return own and 1 or 0

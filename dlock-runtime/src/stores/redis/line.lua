@@ -28,27 +28,49 @@ local function write_waiter(line, owner, one)
         one.ends, one.skipped, one.ttl, one.client_info, one.counted, one.channel))
 end
 
+-- Numbers the waiters anew if most numbers belong to nobody any more.
+local function close_up(line, first, last)
+    local waiters = (redis.call('HLEN', line) - 2) / 2
+    if last - first < 4 * waiters + 256 then
+        return
+    end
+    local to = first
+    for from = first, last do
+        local owner = redis.call('HGET', line, from)
+        local one = owner and read_waiter(redis.call('HGET', line, owner))
+        if one then
+            redis.call('HDEL', line, from)
+            one.number = to
+            redis.call('HSET', line, to, owner)
+            write_waiter(line, owner, one)
+            to = to + 1
+        end
+    end
+    redis.call('HSET', line, 'last', to - 1)
+end
+
 -- Joins the line, or keeps the position. `one` has what the waiter says of itself. Answers when it is to ask again, in
 -- microseconds.
 local function join_line(line, owner, one, now)
-    local before = read_waiter(redis.call('HGET', line, owner) or '')
+    local before, first = read_waiter(redis.call('HGET', line, owner)), first_in_line(line)
     one.skipped = before and before.skipped or 0
     if before then
         one.number = before.number
     else
+        close_up(line, first, last_in_line(line))
         one.number = redis.call('HINCRBY', line, 'last', 1)
-        redis.call('HSET', line, one.number, owner)
     end
-    local position = math.max(one.number - first_in_line(line) + 1, 1)
+    redis.call('PEXPIRE', line, (LONGEST_SIGN + LATE) / 1000)
+    redis.call('HSET', line, one.number, owner)
+    local position = math.max(one.number - first + 1, 1)
     local sign = math.min(position * SIGN, LONGEST_SIGN)
     one.asked, one.due = now, now + sign + LATE
     write_waiter(line, owner, one)
-    redis.call('PEXPIRE', line, (LONGEST_SIGN + LATE) / 1000)
     return sign
 end
 
 local function leave_line(line, owner)
-    local one = read_waiter(redis.call('HGET', line, owner) or '')
+    local one = read_waiter(redis.call('HGET', line, owner))
     if one then
         redis.call('HDEL', line, owner, one.number)
     end

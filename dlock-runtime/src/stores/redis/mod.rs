@@ -129,7 +129,11 @@ impl Redis {
                     return Ok(Attempt::granted(token, validity_of(claim.ttl)));
                 }
                 Acquired::Busy(left) => return Ok(Attempt::busy(left)),
-                Acquired::InLine(look_in) => return Ok(Attempt::queued(Some(look_in))),
+                Acquired::InLine(look_in) => {
+                    // The runtime of the task that listens may be gone.
+                    self.0.subscriptions.ensure_task();
+                    return Ok(Attempt::queued(Some(look_in)));
+                }
                 Acquired::GivenUp => return Ok(Attempt::busy(None)),
                 Acquired::Grouped => {}
             }

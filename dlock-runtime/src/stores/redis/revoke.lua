@@ -5,7 +5,7 @@ local group = read_group(KEYS[2], KEYS[1], now)
 expire(group, now)
 local held = 0
 for _, one in ipairs(group.granted) do
-    if one.owner ~= '-' then
+    if one.owner ~= '-' and not one.reserved then
         held = 1
         if one.lock and not one.revoked then
             local left = string.format('%.0f', math.max(redis.call('PTTL', KEYS[1]), 1))

@@ -167,7 +167,7 @@ impl Step {
 struct Words {
     text: String,
     /// Where the first words end.
-    ends: [u32; 8],
+    ends: [u32; 10],
     /// Where the others end.
     more: Vec<u32>,
     len: usize,

@@ -63,7 +63,7 @@ impl Subscriptions {
     }
 
     /// Starts the task on first use, and again if the runtime it ran on has shut down.
-    fn ensure_task(&self) {
+    pub(super) fn ensure_task(&self) {
         let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
         if task.as_ref().is_none_or(AbortHandle::is_finished) {
             let keeper = Keeper {
@@ -97,6 +97,15 @@ struct Keeper {
     topics: Arc<Topics>,
 }
 
+/// Records that nobody listens, when the task ends.
+struct DownAtEnd(Arc<Topics>);
+
+impl Drop for DownAtEnd {
+    fn drop(&mut self) {
+        self.0.set_all_down();
+    }
+}
+
 /// Why the connection must be replaced.
 struct Broken {
     why: RedisError,
@@ -106,6 +115,8 @@ struct Broken {
 
 impl Keeper {
     async fn run(self) {
+        // Also when the runtime shuts down: then nobody listens.
+        let _down = DownAtEnd(Arc::clone(&self.topics));
         let (mut pauses, mut is_logged) = (Pauses::new(), false);
         loop {
             let broken = match self.servers.listen().await {

@@ -126,8 +126,9 @@ pub(super) async fn a_waiter_that_leaves_passes_its_reservation_on() {
     let left = Backend::release(&gone.redis, &gone.claim, ABANDON).await.expect("an answer");
     assert_eq!(left, Released::Released, "it had the reservation");
     next.watch.changed().await;
-    let state = Backend::inspect(&first, &"k".into()).await.expect("an answer").expect("reserved");
-    assert_eq!(state.owner, Some(next.claim.owner));
+    let listed = Backend::list(&first, "k").await.expect("an answer");
+    assert!(listed[0].holders.is_empty(), "nobody holds it yet: {listed:?}");
+    assert_eq!(listed[0].waiters[0].owner, Some(next.claim.owner), "{listed:?}");
     let late = Backend::try_acquire(&gone.redis, &gone.claim).await.expect("an answer");
     assert!(matches!(late, Attempt::Busy { queued: false, .. }), "a late acquire: {late:?}");
     assert!(next.ask().await.is_some());
@@ -176,10 +177,52 @@ pub(super) async fn a_reservation_is_not_renewed_and_can_be_ended_by_force() {
     let renewed = Backend::renew(&first, &holder).await.expect("an answer");
     assert_eq!(renewed, Renewal::NotHeld);
     one.watch.changed().await;
-    assert!(Backend::force_release(&first, &"k".into()).await.expect("an answer"));
+    let renewed = Backend::renew(&one.redis, &one.claim).await.expect("an answer");
+    assert_eq!(renewed, Renewal::NotHeld, "not a lease yet");
+    assert!(!Backend::revoke(&first, &"k".into()).await.expect("an answer"), "nobody holds it");
+    assert!(!Backend::force_release(&first, &"k".into()).await.expect("an answer"));
     next.watch.changed().await;
     assert_eq!(one.ask().await, None, "reserved for the next one");
     assert!(next.ask().await.is_some());
+}
+
+/// Waiters that come and go leave gaps.
+pub(super) async fn a_long_line_of_those_who_left_does_not_hide_the_next_one() {
+    let server = RedisServer::start();
+    let (first, holder) = held(&server).await;
+    let mut head = Waiter::new(&server).await;
+    let gone: Vec<_> = (0..5_000).map(|_| claim()).collect();
+    for some in gone.chunks(100) {
+        let joined = some.iter().map(|claim| Backend::try_acquire(&first, claim));
+        assert!(join_all(joined).await.iter().all(Result::is_ok));
+        let left = some.iter().map(|claim| Backend::release(&first, claim, Release::default()));
+        assert!(join_all(left).await.iter().all(Result::is_ok));
+        // A sign of life.
+        assert_eq!(head.ask().await, None);
+    }
+    let mut last = Waiter::new(&server).await;
+    release(&first, &holder).await;
+    head.watch.changed().await;
+    head.ask().await.expect("reserved");
+    head.release().await;
+    last.watch.changed().await;
+    last.ask().await.expect("reserved");
+    last.release().await;
+    let fields: usize = plain(&server).await.hlen("dlock:{k}:line").await.expect("HLEN");
+    assert_eq!(fields, 0);
+}
+
+/// More of them than a release looks at.
+pub(super) async fn waiters_behind_many_that_cannot_be_reached_are_notified() {
+    let server = RedisServer::start();
+    let (first, holder) = held(&server).await;
+    for _ in 0..70 {
+        assert_eq!(ask(&first, &mut claim()).await, None);
+    }
+    let mut waiter = Waiter::new(&server).await;
+    release(&first, &holder).await;
+    waiter.watch.changed().await;
+    assert!(waiter.ask().await.is_some(), "free");
 }
 
 pub(super) async fn readers_that_wait_are_not_passed_over() {
@@ -204,7 +247,7 @@ pub(super) async fn a_user_without_hashes_is_notified_as_before() {
     let connect = async || steps::registry(Redis::connect(&url).await.expect("a user"));
     let registries = [connect().await, connect().await];
     steps::hand_over_without_polling(&registries).await;
-    // One of each kind.
+    // One of each kind. The one without the commands does not hand over.
     steps::hand_over_without_polling(&[connect().await, registry(&server).await]).await;
 }
 

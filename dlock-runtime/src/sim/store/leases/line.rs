@@ -47,12 +47,11 @@ impl Line {
     /// Joins the line, or keeps the position.
     pub(super) fn join(&mut self, claim: &Claim, process: ProcessId, now: Micros) {
         let ends = now + micros(claim.wait_left);
-        match self.0.iter_mut().find(|one| one.claim.owner == claim.owner) {
-            Some(one) => (one.asked, one.ends) = (now, ends),
-            None => {
-                let claim = claim.clone();
-                self.0.push(InLine { claim, process, asked: now, ends, skipped: None });
-            }
+        if let Some(one) = self.0.iter_mut().find(|one| one.claim.owner == claim.owner) {
+            (one.asked, one.ends) = (now, ends);
+        } else {
+            let claim = claim.clone();
+            self.0.push(InLine { claim, process, asked: now, ends, skipped: None });
         }
     }
 
