@@ -46,9 +46,10 @@ pub const MAX_BATCH: usize = 256;
 /// - **Exclusion.** Between a grant and its release or the end of its lease, no claim that the hold
 ///   excludes is granted the key. The lease lasts at least one ttl from the moment the request is
 ///   executed.
-/// - **Idempotence.** A repeated request for the same [`Claim`] while it holds the key is granted again,
-///   with the same token (of a [block](Claim::token_block) the last one) and a full ttl, so a request whose reply was lost may be sent again. A repeated
-///   release finds nothing held and changes nothing; the engine does not report that as a loss.
+/// - **Idempotence.** A repeated request for the same [`Claim`] while it holds the key is granted again, with a full ttl
+///   and the same token (of a [block](Claim::token_block) the last one), so a request whose reply was lost may be sent
+///   again. A store of several nodes may answer a larger token that no other claim has had or will get. A repeated release
+///   finds nothing held and changes nothing; the engine does not report that as a loss.
 /// - **Only the owner** renews and releases; the check and the change are one atomic step.
 /// - **Tokens** are drawn after the lock is won. Of two holds that exclude each other, the later one has
 ///   the larger token, see [`FencingToken`](crate::FencingToken).

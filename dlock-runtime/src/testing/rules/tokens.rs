@@ -59,7 +59,7 @@ async fn eventually_granted(backend: &dyn Backend, claim: &Claim) -> Result<Fenc
     while !tries(backend, claim).await? {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
-    // Repeats the acquire while it is held, which returns the same token.
+    // Repeats the acquire while it is held, which returns the same token, or of several nodes a larger one.
     Ok(granted(backend, claim).await?.0)
 }
 
