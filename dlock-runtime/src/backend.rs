@@ -138,6 +138,17 @@ pub trait Backend: Send + Sync + 'static {
     /// false one costs a retry, a missed one delays the waiter until the safety-net poll.
     fn watch<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<Box<dyn Watch>, BackendError>>;
 
+    /// Starts to watch the key of a claim that was refused and will be sent again.
+    ///
+    /// The default calls [`watch`](Self::watch). A store that notifies waiters one by one overrides it to notify this
+    /// claim alone, when it is its turn.
+    fn watch_for<'a>(
+        &'a self,
+        claim: &'a Claim,
+    ) -> Answer<'a, Result<Box<dyn Watch>, BackendError>> {
+        self.watch(&claim.key)
+    }
+
     /// Returns the current holder of the key; one of them, if there are several.
     fn inspect<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<Option<Holder>, BackendError>>;
 

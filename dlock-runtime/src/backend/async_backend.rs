@@ -137,6 +137,14 @@ pub trait AsyncBackend: Send + Sync + 'static {
         key: &LockKey,
     ) -> impl Future<Output = Result<Box<dyn Watch>, BackendError>> + Send;
 
+    /// See [`Backend::watch_for`].
+    fn watch_for(
+        &self,
+        claim: &Claim,
+    ) -> impl Future<Output = Result<Box<dyn Watch>, BackendError>> + Send {
+        AsyncBackend::watch(self, &claim.key)
+    }
+
     /// See [`Backend::inspect`].
     fn inspect(
         &self,
@@ -209,6 +217,13 @@ impl<B: AsyncBackend> Backend for B {
 
     fn watch<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<Box<dyn Watch>, BackendError>> {
         Answer::from_future(AsyncBackend::watch(self, key))
+    }
+
+    fn watch_for<'a>(
+        &'a self,
+        claim: &'a Claim,
+    ) -> Answer<'a, Result<Box<dyn Watch>, BackendError>> {
+        Answer::from_future(AsyncBackend::watch_for(self, claim))
     }
 
     fn inspect<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<Option<Holder>, BackendError>> {

@@ -64,6 +64,12 @@ macro_rules! delegate {
             ) -> Answer<'a, Result<Box<dyn Watch>, BackendError>> {
                 (**self).watch(key)
             }
+            fn watch_for<'a>(
+                &'a self,
+                claim: &'a Claim,
+            ) -> Answer<'a, Result<Box<dyn Watch>, BackendError>> {
+                (**self).watch_for(claim)
+            }
             fn inspect<'a>(
                 &'a self,
                 key: &'a LockKey,

@@ -9,7 +9,7 @@ use super::Engine;
 use super::deadline::{Deadline, unanswered};
 use super::hold::{self, Hold};
 use super::line_up::{Front, line_up, wait_in_line};
-use super::local_queue::{News, Next, Turn};
+use super::local_queue::{KeptWatch, News, Next, Turn};
 use super::passing::Allowance;
 use super::release::{Abandoned, abandon_later};
 use super::request::Request;
@@ -155,7 +155,7 @@ impl<'a, W: Wanted> Acquire<'a, W> {
         let mut in_turn = self.wanted.has_queue() && deadline.allows_queueing();
         let mut waiting = Waiting::new();
         if let Some((at, turn)) = self.front.as_ref().filter(|_| self.is_contended) {
-            waiting.inherit(*at, turn.take_watch());
+            waiting.inherit(*at, turn.take_watch(self.runtime.id()));
         }
         loop {
             let mut queued_answer = None;
@@ -191,7 +191,9 @@ impl<'a, W: Wanted> Acquire<'a, W> {
                 Ok(Outcome::Busy { at, expires_in, queued }) => {
                     if !Box::pin(self.line_up_at(at, deadline)).await? {
                         let request = &self.wanted.requests()[at];
-                        let change = waiting.for_change(request, at, expires_in, queued, deadline);
+                        let claim = self.claims.as_ref().and_then(|all| all.as_ref().get(at));
+                        let change =
+                            waiting.for_change(request, at, claim, expires_in, queued, deadline);
                         Box::pin(change).await;
                     }
                 }
@@ -216,7 +218,7 @@ impl<'a, W: Wanted> Acquire<'a, W> {
         if let Some((at, turn)) = self.front.as_ref().filter(|_| self.queued)
             && let Some(watch) = waiting.into_watch(*at)
         {
-            turn.leave_watch(watch);
+            turn.leave_watch(KeptWatch::new(watch, self.runtime.id()));
         }
     }
 

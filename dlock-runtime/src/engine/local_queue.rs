@@ -1,14 +1,17 @@
 //! The local queue: tasks of one process that want the same key queue here, first come, first
 //! served. Only the task at the front talks to the backend.
 
-use std::collections::VecDeque;
+mod waiters;
+
 use std::collections::hash_map::Entry::{Occupied, Vacant};
-use std::fmt;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use tokio::runtime;
 use tokio::time::Instant;
 
+pub(super) use self::waiters::KeptWatch;
+use self::waiters::{Waiter, Waiters};
 use super::deadline::MIN_ANSWER_TIME;
 use super::passing::{Lease, Passable};
 use crate::backend::Watch;
@@ -52,31 +55,6 @@ struct Queue {
     asking: Option<Asking>,
     /// Created by a waiter whose time is up before the store has answered.
     answer_noted: Option<Arc<Notify>>,
-}
-
-#[derive(Debug, Default)]
-struct Waiters {
-    /// Cancelled waiters stay here until they are skipped or swept.
-    line: VecDeque<Waiter>,
-    /// The length at which cancelled waiters are swept, so that the queue stays within twice the live ones.
-    sweep_at: usize,
-    /// Where the store notifies this process, set up by a task that waited for the store before.
-    watch: Option<KeptWatch>,
-}
-
-struct KeptWatch(Box<dyn Watch>);
-
-impl fmt::Debug for KeptWatch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("KeptWatch")
-    }
-}
-
-/// A task that waits for its turn.
-#[derive(Debug)]
-struct Waiter {
-    sender: oneshot::Sender<Next>,
-    accepts: Option<Passable>,
 }
 
 /// What a waiter gets when it is next.
@@ -304,20 +282,6 @@ impl Queue {
     }
 }
 
-impl Waiters {
-    const MIN_SWEEP: usize = 32;
-
-    fn push(&mut self, accepts: Option<Passable>) -> oneshot::Receiver<Next> {
-        if self.line.len() >= self.sweep_at.max(Self::MIN_SWEEP) {
-            self.line.retain(|waiter| !waiter.sender.is_closed());
-            self.sweep_at = self.line.len() * 2;
-        }
-        let (sender, receiver) = oneshot::channel();
-        self.line.push_back(Waiter { sender, accepts });
-        receiver
-    }
-}
-
 impl Turn {
     /// Records that a request has been sent to the store.
     pub(crate) fn note_request(&self, since: Instant, in_turn: bool) {
@@ -366,8 +330,8 @@ impl Turn {
     }
 
     /// Keeps a watch of the key for the next task, if there is one.
-    pub(super) fn leave_watch(&self, watch: Box<dyn Watch>) {
-        let mut watch = Some(KeptWatch(watch));
+    pub(super) fn leave_watch(&self, watch: KeptWatch) {
+        let mut watch = Some(watch);
         self.note(|queue| {
             if let Some(waiters) = queue.waiters.as_mut().filter(|all| !all.line.is_empty()) {
                 std::mem::swap(&mut waiters.watch, &mut watch);
@@ -376,10 +340,10 @@ impl Turn {
         // One that nobody needs is dropped here, and not under the lock.
     }
 
-    /// The watch that a task before left.
-    pub(super) fn take_watch(&self) -> Option<Box<dyn Watch>> {
+    /// The watch that a task of this runtime left.
+    pub(super) fn take_watch(&self, runtime: runtime::Id) -> Option<Box<dyn Watch>> {
         let watch = self.note(|queue| queue.waiters.as_mut()?.watch.take());
-        watch.flatten().map(|KeptWatch(watch)| watch)
+        watch.flatten()?.on(runtime)
     }
 
     /// About how many tasks wait behind this one. Some of them may have given up.

@@ -8,7 +8,7 @@ use super::NamedBackend;
 use super::deadline::Deadline;
 use super::request::Request;
 use super::telemetry;
-use crate::backend::{Backend, Watch};
+use crate::backend::{Backend, Claim, Watch};
 use crate::backoff::Backoff;
 use crate::{chance, timer};
 
@@ -42,7 +42,7 @@ impl Waiting {
         self.watched.filter(|(watched, _)| *watched == at).map(|(_, watch)| watch)
     }
 
-    /// Waits for a reason to ask again after the store found `request`, the one at index `at`, busy.
+    /// Waits for a reason to ask again after the store refused `claim`, of `request`, the one at index `at`.
     ///
     /// `queued`: the claim waits in the store's queue. It has to ask again after `expires_in`, because others pass a
     /// waiter that stays silent.
@@ -50,13 +50,14 @@ impl Waiting {
         &mut self,
         request: &Request<'_>,
         at: usize,
+        claim: Option<&Claim>,
         expires_in: Option<Duration>,
         queued: bool,
         deadline: &Deadline,
     ) {
         if self.watched.as_ref().is_none_or(|(key, _)| *key != at) {
             let limit = expires_in.filter(|_| queued);
-            let watch = watch_key(request, limit, deadline).await;
+            let watch = watch_key(request, claim, limit, deadline).await;
             self.watched = watch.map(|watch| (at, watch));
             if self.watched.is_some() {
                 // The key may have been released before the watch was set up: ask again at once.
@@ -94,10 +95,11 @@ impl Waiting {
 
 async fn watch_key(
     request: &Request<'_>,
+    claim: Option<&Claim>,
     limit: Option<Duration>,
     deadline: &Deadline,
 ) -> Option<Box<dyn Watch>> {
-    let watching = request.backend.store.watch(&request.key);
+    let watching = request.backend.store.watch_for(claim?);
     let watching = async {
         match limit {
             Some(limit) => timer::timeout(limit, watching).await.ok(),

@@ -11,7 +11,8 @@ mod owner;
 
 pub(crate) use self::owner::RowOwner;
 use crate::backend::{
-    Attempt, Claim, Holder, LockState, Mode, Release, Released, Renewal, SetAttempt, validity_of,
+    Attempt, Claim, Holder, LockState, Mode, Release, Released, Renewal, SetAttempt, Waiter,
+    validity_of,
 };
 use crate::client_info::ClientInfo;
 use crate::error::BackendError;
@@ -131,6 +132,10 @@ impl LeaseRow {
             };
             Some(Record { granted: vec![unknown], ..Record::default() })
         });
+        if self.owner.is_reserved() {
+            // Nobody holds it yet.
+            return entry.unwrap_or_default();
+        }
         self.with_owner_in(entry.unwrap_or_default())
     }
 
@@ -188,7 +193,12 @@ impl LeaseRow {
 
     /// The key's state for operators.
     pub(crate) fn state(&self, key: LockKey) -> LockState {
-        self.entry_as_seen().state(key, self.now)
+        let mut state = self.entry_as_seen().state(key, self.now);
+        if self.expires > self.now && self.owner.is_reserved() {
+            let owner = self.owner.reserved_for();
+            state.waiters.insert(0, Waiter::new(owner, Mode::Exclusive, self.client_info.clone()));
+        }
+        state
     }
 
     /// The tokens of the holders. If one disappears, a retry is worthwhile.
@@ -340,7 +350,14 @@ pub(crate) async fn revoke(rows: &impl RowStore, key: &LockKey) -> Result<bool, 
     let nobody = Claim::new(key.clone(), Duration::ZERO);
     for _ in 0..TRIES {
         let Some(row) = rows.look(&nobody, Purpose::Release).await? else { return Ok(false) };
-        let decide = |entry: &mut Record| entry.revoke(row.now);
+        let decide = |entry: &mut Record| {
+            // A reservation comes last, and is nobody's hold.
+            let reserved = row.owner.is_reserved() && row.expires > row.now;
+            let reservation = if reserved { entry.granted.pop() } else { None };
+            let held = entry.revoke(row.now);
+            entry.granted.extend(reservation);
+            held
+        };
         match change(rows, &nobody, &row, Purpose::Renew, decide).await? {
             Some(held) => return Ok(held),
             None => pause().await,

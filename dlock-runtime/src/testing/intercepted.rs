@@ -266,6 +266,13 @@ impl Backend for Intercepted {
         self.inner.watch(key)
     }
 
+    fn watch_for<'a>(
+        &'a self,
+        claim: &'a Claim,
+    ) -> Answer<'a, Result<Box<dyn Watch>, BackendError>> {
+        self.inner.watch_for(claim)
+    }
+
     fn inspect<'a>(&'a self, key: &'a LockKey) -> Answer<'a, Result<Option<Holder>, BackendError>> {
         self.inner.inspect(key)
     }

@@ -5,7 +5,8 @@ mod both;
 mod connections;
 mod copies;
 mod mysql;
-mod postgres;
+pub mod postgres;
+mod postgres_line;
 mod tables;
 
 use dlock_tests::servers::first_missing;
@@ -80,6 +81,14 @@ pub(super) fn add(trials: &mut Trials) {
         preparing_ends_on_the_server,
         a_key_that_was_held_before_is_acquired_by_a_simpler_statement,
         idle_rows_are_deleted_in_pieces_and_around_locked_ones,
+    );
+    on_one!("postgres", postgres_line:
+        a_contended_cycle_takes_three_statements,
+        a_place_that_is_locked_is_passed_over,
+        a_release_without_the_line_notifies_all,
+        a_reservation_is_not_renewed_and_shows_a_waiter,
+        places_of_the_dead_are_swept,
+        those_who_only_poll_are_not_passed_over,
     );
     on_one!(first_missing(&["pgbouncer", "postgres"]), postgres:
         a_transaction_pooling_proxy_works,

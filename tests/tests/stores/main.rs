@@ -4,6 +4,7 @@ mod databases;
 #[cfg(feature = "etcd")]
 mod etcd;
 mod fencing;
+mod hand_over;
 mod processes;
 mod redis;
 mod redis_forms;
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
     #[cfg(feature = "etcd")]
     trials.module("etcd", etcd::add);
     trials.module("fencing", fencing::add);
+    trials.module("hand_over", hand_over::add);
     trials.module("processes", processes::add);
     trials.module("redis", redis::add);
     trials.module("redis_forms", redis_forms::add);

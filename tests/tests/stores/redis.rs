@@ -80,16 +80,10 @@ pub(super) fn add(trials: &mut Trials) {
     );
     add!(hand_over:
         a_contended_cycle_takes_about_three_scripts,
-        a_lock_goes_to_those_in_line_in_their_order,
         a_long_line_of_those_who_left_does_not_hide_the_next_one,
-        a_reservation_ends_soon_if_its_waiter_is_stopped,
         a_reservation_is_not_renewed_and_can_be_ended_by_force,
         a_user_without_hashes_is_notified_as_before,
-        a_waiter_that_has_left_gets_nothing,
-        a_waiter_that_leaves_passes_its_reservation_on,
         a_waiter_that_no_message_reaches_keeps_its_position,
-        random_schedules_of_waiters_exclude_each_other,
-        readers_that_wait_are_not_passed_over,
         waiters_behind_many_that_cannot_be_reached_are_notified,
     );
     add!(subscriptions:

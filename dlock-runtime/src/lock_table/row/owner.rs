@@ -1,11 +1,13 @@
 //! The owner column of a row.
 
-#[cfg(any(feature = "postgres", feature = "mysql"))]
 use crate::lock_table::words;
 use crate::owner::OwnerId;
 
 /// Stands for a foreign owner, in an unknown form. No claim draws this id.
 const FOREIGN: OwnerId = OwnerId::from_bytes([0xff; 16]);
+
+/// Precedes the owner id of a waiter that the lock is reserved for.
+const RESERVED: u8 = b'>';
 
 /// The owner of a row's lease, as stored: nobody, an owner id, or foreign bytes, written by another program or another
 /// version. Foreign bytes exclude others until the lease ends, like an owner id, and can be revoked and forcibly
@@ -25,6 +27,18 @@ impl RowOwner {
 
     pub(crate) fn is_revoked(&self) -> bool {
         self.revoked
+    }
+
+    /// Is the lock reserved for a waiter, whose owner id follows the mark?
+    pub(crate) fn is_reserved(&self) -> bool {
+        self.foreign.as_ref().is_some_and(|bytes| bytes.first() == Some(&RESERVED))
+    }
+
+    /// The waiter that the lock is reserved for, if it can be read.
+    pub(crate) fn reserved_for(&self) -> Option<OwnerId> {
+        let waiter = self.foreign.as_ref()?.strip_prefix(&[RESERVED])?;
+        let (owner, _) = words::read(std::str::from_utf8(waiter).ok()?)?;
+        Some(owner)
     }
 
     /// The stored owner for a grant of `id`. Keeps the foreign bytes if `id` stands for them.

@@ -14,7 +14,7 @@ use crate::client_info::ClientInfo;
 use crate::error::BackendError;
 use crate::key::LockKey;
 use crate::lock_table::row::{Change, LeaseRow, RowOwner};
-use crate::stores::shared::sql::store::{Message, Tries};
+use crate::stores::shared::sql::store::{Message, Store, Tries};
 use crate::stores::shared::sql::{Reply, read, read_micros};
 use crate::stores::shared::sql_leases::connections::{Lane, LeaseStore};
 use crate::stores::shared::sql_leases::leases::Leases;
@@ -54,7 +54,7 @@ impl LeaseDialect for Statements {
     // MySQL limits how long a statement waits for each row, and not for all of them. `told` reads 64 bits.
     const MOST_AT_ONCE: usize = 32;
 
-    fn new(table: String) -> Self {
+    async fn open(table: String, _: &Store<MySql>) -> Self {
         Self { table }
     }
 

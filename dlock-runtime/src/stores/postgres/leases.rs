@@ -8,8 +8,7 @@ use sqlx::postgres::{PgConnectOptions, PgRow};
 use sqlx::{Postgres, Row};
 
 use super::dialect::{read_key, stored};
-use super::plain::Plain;
-use super::recent_keys::RecentKeys;
+use super::line::Line;
 use super::statements::{PIECE, Statements};
 use crate::backend::{Claim, Release};
 use crate::client_info::ClientInfo;
@@ -17,12 +16,14 @@ use crate::error::BackendError;
 use crate::key::LockKey;
 use crate::lock_table::row::{Change, LeaseRow, RowOwner};
 use crate::stores::shared::sql::prepared::Prepared;
+use crate::stores::shared::sql::store::Store;
 use crate::stores::shared::sql::{Reply, read, read_micros};
 use crate::stores::shared::sql_leases::LeaseDialect;
 use crate::stores::shared::sql_leases::connections::{Lane, LeaseStore};
 use crate::stores::shared::sql_leases::leases::Leases;
 use crate::stores::shared::sql_leases::rows::Rows;
 use crate::stores::shared::sql_leases::together::{Found, How};
+use crate::stores::shared::wakeups::Topics;
 
 impl LeaseDialect for Statements {
     type Database = Postgres;
@@ -58,9 +59,25 @@ impl LeaseDialect for Statements {
 
     const MOST_AT_ONCE: usize = 128;
 
-    fn new(table: String) -> Self {
-        let plain = Plain::new(&table);
-        Self { table, plain, recent: RecentKeys::default() }
+    async fn open(table: String, store: &Store<Postgres>) -> Self {
+        let topics = Arc::<Topics>::default();
+        let line = Line::open(&table, store, Arc::clone(&topics)).await;
+        Self::of(table, topics, line)
+    }
+
+    async fn leave(
+        &self,
+        store: &LeaseStore<Postgres>,
+        claim: &Claim,
+    ) -> Result<bool, BackendError> {
+        let Some(line) = self.line.as_ref().filter(|line| line.may_have(&claim.owner)) else {
+            return Ok(false);
+        };
+        if line.is_usable() {
+            store.run_repeatable(Lane::Holds, &line.sql.leave(&claim.owner)).await?;
+        }
+        line.left(&claim.owner);
+        Ok(true)
     }
 
     fn table(&self) -> &str {
@@ -106,6 +123,12 @@ impl LeaseDialect for Statements {
         claims: &[&Claim],
         how: How<'_>,
     ) -> Result<Vec<Option<Found>>, sqlx::Error> {
+        if let [claim] = claims
+            && let Some(line) = self.line_for(claim)
+            && let Some(found) = self.stand_in_line(line, store, claim, how).await?
+        {
+            return Ok(vec![Some(found)]);
+        }
         // A key for which others of this process wait is likely to be held by another process.
         if let [claim] = claims
             && claim.more_tokens() == 0
@@ -124,7 +147,7 @@ impl LeaseDialect for Statements {
             let owner: &str = row.try_get(0)?;
             let is = match (row.try_get::<Option<i64>, _>(1)?, row.try_get::<Option<i64>, _>(2)?) {
                 (Some(token), _) => Found::Free(token.unsigned_abs()),
-                (None, Some(left @ 0..)) => Found::Held(Duration::from_micros(left.unsigned_abs())),
+                (None, Some(left @ 0..)) => Found::Held(micros(left)),
                 _ => Found::Unclear,
             };
             found.insert(owner, is);
@@ -136,7 +159,9 @@ impl LeaseDialect for Statements {
             }
             Some(is)
         };
-        Ok(claims.iter().map(of).collect())
+        let mut found: Vec<_> = claims.iter().map(of).collect();
+        self.keep_places(store, claims, &mut found).await;
+        Ok(found)
     }
 
     async fn renew_each(
@@ -156,9 +181,17 @@ impl LeaseDialect for Statements {
         claims: &[&Claim],
         how: How<'_>,
     ) -> Result<Vec<Option<bool>>, sqlx::Error> {
+        if let [claim] = claims {
+            return Ok(vec![Some(self.release_one(store, claim, how).await?)]);
+        }
         let reply = how.send(store, Lane::Holds, &self.plain.release(claims)).await?;
         let released = released(&reply)?;
-        Ok(claims.iter().map(|claim| Some(released.contains(&*stored(&claim.key)))).collect())
+        // Where there is a line, one that was not released may have somebody in line.
+        let other = if self.line.is_some() { None } else { Some(false) };
+        let of = |claim: &&Claim| {
+            if released.contains(&*stored(&claim.key)) { Some(true) } else { other }
+        };
+        Ok(claims.iter().map(of).collect())
     }
 
     async fn exchange_all(
@@ -179,8 +212,107 @@ impl LeaseDialect for Statements {
                 break;
             }
         }
-        store.run(Lane::Acquires, &sql.remember_idle()).await.map(|_| ())
+        store.run(Lane::Acquires, &sql.remember_idle()).await?;
+        if let Some(line) = sql.line.as_ref().filter(|line| line.is_usable()) {
+            store.run(Lane::Acquires, &line.sql.sweep()).await?;
+        }
+        Ok(())
     }
+}
+
+impl Statements {
+    fn line_for(&self, claim: &Claim) -> Option<&Line> {
+        self.line.as_deref().filter(|line| line.is_for(claim))
+    }
+
+    /// Acquires the key or stands in line. `None`: the role may not use the line.
+    async fn stand_in_line(
+        &self,
+        line: &Line,
+        store: &LeaseStore<Postgres>,
+        claim: &Claim,
+        how: How<'_>,
+    ) -> Result<Option<Found>, sqlx::Error> {
+        // Before it is sent: what becomes of it may remain unknown.
+        line.joins(claim);
+        let call = self.plain.stand_in_line(claim, &line.channel);
+        let Some(reply) = line.allowed(how.send(store, Lane::Acquires, &call).await)? else {
+            return Ok(None);
+        };
+        let Some(row) = reply.row() else { return Ok(Some(Found::Unclear)) };
+        if let Some(token) = row.try_get::<Option<i64>, _>(1)? {
+            self.recent.note(&claim.key);
+            line.left(&claim.owner);
+            return Ok(Some(Found::Free(token.unsigned_abs())));
+        }
+        let is_in_line = row.try_get::<Option<bool>, _>(3)? == Some(true);
+        Ok(Some(match row.try_get::<Option<i64>, _>(2)? {
+            Some(left @ 0..) if is_in_line => Found::InLine(micros(left)),
+            Some(left @ 0..) => Found::Held(micros(left)),
+            _ => Found::Unclear,
+        }))
+    }
+
+    /// Of several claims that found their keys held, those that are in line keep their places. The others that belong in
+    /// line ask again, alone.
+    async fn keep_places(
+        &self,
+        store: &LeaseStore<Postgres>,
+        claims: &[&Claim],
+        found: &mut [Option<Found>],
+    ) {
+        let Some(line) = self.line.as_deref() else { return };
+        let waits = |(claim, found): &(&&Claim, &mut Option<Found>)| {
+            matches!(found, Some(Found::Held(_))) && line.is_for(claim)
+        };
+        let mut waiting: Vec<_> = claims.iter().zip(found).filter(waits).collect();
+        if waiting.is_empty() || claims.len() == 1 {
+            return;
+        }
+        let asked: Vec<_> = waiting.iter().map(|(claim, _)| **claim).collect();
+        let reply = store.run_repeatable(Lane::Acquires, &line.sql.keep(&asked)).await;
+        let kept = reply.as_ref().ok().and_then(|reply| texts(reply).ok()).unwrap_or_default();
+        for (claim, found) in &mut waiting {
+            **found = match **found {
+                Some(Found::Held(left)) if kept.contains(&*claim.owner.to_string()) => {
+                    Some(Found::InLine(left))
+                }
+                _ => None,
+            };
+        }
+    }
+
+    async fn release_one(
+        &self,
+        store: &LeaseStore<Postgres>,
+        claim: &Claim,
+        how: How<'_>,
+    ) -> Result<bool, sqlx::Error> {
+        let is_released = |reply: &Reply<Postgres>| Ok(!released(reply)?.is_empty());
+        let Some(line) = self.line.as_deref() else {
+            return is_released(
+                &how.send(store, Lane::Holds, &self.plain.release(&[claim])).await?,
+            );
+        };
+        if !line.is_likely(&claim.key) {
+            let reply = how.send(store, Lane::Holds, &self.plain.release(&[claim])).await?;
+            if is_released(&reply)? {
+                return Ok(true);
+            }
+        }
+        // Somebody may be in line.
+        if line.is_usable() {
+            let reply = how.send(store, Lane::Holds, &self.plain.hand_over(claim)).await;
+            if let Some(reply) = line.allowed(reply)? {
+                return is_released(&reply);
+            }
+        }
+        is_released(&how.send(store, Lane::Holds, &self.plain.release_to_all(claim)).await?)
+    }
+}
+
+fn micros(left: i64) -> Duration {
+    Duration::from_micros(left.unsigned_abs())
 }
 
 /// The texts in the first column that are not null.
@@ -193,7 +325,7 @@ fn texts(reply: &Reply<Postgres>) -> Result<HashSet<&str>, sqlx::Error> {
 fn released(reply: &Reply<Postgres>) -> Result<HashSet<&str>, sqlx::Error> {
     let mut released = HashSet::with_capacity(reply.rows.len());
     for row in reply.rows.iter().flatten() {
-        if row.try_get::<i16, _>(1)? > 0 {
+        if row.try_get::<i16, _>(1)? != 0 {
             released.insert(row.try_get(0)?);
         }
     }

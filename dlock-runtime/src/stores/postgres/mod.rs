@@ -27,6 +27,7 @@
 
 pub(crate) mod dialect;
 mod leases;
+mod line;
 mod notices;
 mod plain;
 mod recent_keys;
@@ -123,7 +124,9 @@ impl Postgres {
     }
 
     fn over(leases: Leases<Statements>) -> Self {
-        let notices = Notices::new(Arc::clone(&leases.store));
+        let topics = Arc::clone(&leases.sql.topics);
+        let own_channel = leases.sql.line.as_ref().map(|line| line.channel.clone());
+        let notices = Notices::new(Arc::clone(&leases.store), topics, own_channel);
         Self { leases: Arc::new(leases), notices: Arc::new(notices) }
     }
 }
@@ -202,12 +205,17 @@ impl AsyncBackend for Postgres {
         Ok(Box::new(RowWatch::begin(self.clone(), key).await?))
     }
 
+    async fn watch_for(&self, claim: &Claim) -> Result<Box<dyn Watch>, BackendError> {
+        Ok(Box::new(RowWatch::begin_for(self.clone(), claim).await?))
+    }
+
     async fn inspect(&self, key: &LockKey) -> Result<Option<Holder>, BackendError> {
         self.leases.inspect(key).await
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<LockState>, BackendError> {
-        self.leases.list(prefix).await
+        let states = self.leases.list(prefix).await?;
+        self.leases.sql.with_those_in_line(&self.leases.store, prefix, states).await
     }
 
     async fn revoke(&self, key: &LockKey) -> Result<bool, BackendError> {

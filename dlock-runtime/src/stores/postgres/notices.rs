@@ -17,7 +17,7 @@ use crate::backoff::Backoff;
 use crate::owner::OwnerId;
 use crate::stores::postgres::dialect::text;
 use crate::stores::shared::sql_leases::connections::Lane;
-use crate::stores::shared::wakeups::{Interest, Topics};
+use crate::stores::shared::wakeups::{DownAtEnd, Interest, Topics};
 
 /// One channel for all keys. It carries only the releases of keys that somebody waits for.
 pub(super) const CHANNEL: &str = "dlock";
@@ -44,15 +44,17 @@ fn hello() -> String {
 pub(super) struct Notices {
     store: Arc<Store>,
     topics: Arc<Topics>,
+    /// Where hand-overs to this process alone arrive.
+    own_channel: Option<String>,
     /// The server accepts `LISTEN`, but delivers nothing.
     is_deaf: Arc<AtomicBool>,
     task: Mutex<Option<AbortHandle>>,
 }
 
 impl Notices {
-    pub(super) fn new(store: Arc<Store>) -> Self {
-        let (topics, is_deaf, task) = Default::default();
-        Self { store, topics, is_deaf, task }
+    pub(super) fn new(store: Arc<Store>, topics: Arc<Topics>, own_channel: Option<String>) -> Self {
+        let (is_deaf, task) = Default::default();
+        Self { store, topics, own_channel, is_deaf, task }
     }
 
     /// Starts to receive a key's releases, soon.
@@ -67,12 +69,13 @@ impl Notices {
     }
 
     /// Starts the task on first use, and again if the runtime that it ran on has ended.
-    fn ensure_task(&self) {
+    pub(super) fn ensure_task(&self) {
         let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
         if task.as_ref().is_none_or(AbortHandle::is_finished) {
             let keeper = Keeper {
                 store: Arc::clone(&self.store),
                 topics: Arc::clone(&self.topics),
+                own_channel: self.own_channel.clone(),
                 is_deaf: Arc::clone(&self.is_deaf),
             };
             *task = Some(tokio::spawn(keeper.run()).abort_handle());
@@ -92,6 +95,7 @@ impl Drop for Notices {
 struct Keeper {
     store: Arc<Store>,
     topics: Arc<Topics>,
+    own_channel: Option<String>,
     is_deaf: Arc<AtomicBool>,
 }
 
@@ -103,6 +107,7 @@ enum Silent {
 
 impl Keeper {
     async fn run(self) {
+        let _down = DownAtEnd(Arc::clone(&self.topics));
         let mut pauses = Backoff::new(PAUSE, LONGEST_PAUSE);
         loop {
             let silent = match self.listen().await {
@@ -134,7 +139,8 @@ impl Keeper {
             .connect_lazy_with(options);
         let mut listener = in_time(PgListener::connect_with(&own)).await?;
         listener.eager_reconnect(false);
-        in_time(listener.listen(CHANNEL)).await?;
+        let channels = [CHANNEL].into_iter().chain(self.own_channel.as_deref());
+        in_time(listener.listen_all(channels)).await?;
         let hello = hello();
         let say = format!("SELECT pg_notify('{CHANNEL}', {})", text(&hello));
         self.store.run(Lane::Acquires, &say).await.map_err(|_| Silent::Broken)?;

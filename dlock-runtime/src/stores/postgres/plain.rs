@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::dialect::{stored, text};
+use super::line::{LineStatements, MARKED};
 use super::notices::CHANNEL;
 use super::statements::{NOW_MICROS, first_token};
 use crate::backend::Claim;
@@ -21,36 +22,45 @@ const RELEASE: usize = 2;
 /// Where the statement for many rows is.
 const MANY: usize = 3;
 const ACQUIRE_AGAIN: usize = 2 * MANY;
+// Only where there is a line:
+const RELEASE_TO_ALL: usize = ACQUIRE_AGAIN + 1;
+const STAND_IN_LINE: usize = RELEASE_TO_ALL + 1;
+const HAND_OVER: usize = STAND_IN_LINE + 1;
+
+const ACQUIRE_TYPES: &[&str] = &["text", "text", "bigint", "text", "smallint"];
+const RELEASE_TYPES: &[&str] = &["text", "text"];
 
 /// The key in an argument for many rows.
 const MANY_KEYS: &str = "convert_from(decode(asked.key, 'hex'), 'UTF8')";
 
 impl Plain {
-    pub(super) fn new(table: &str) -> Self {
+    pub(super) fn new(table: &str, line: Option<&LineStatements>) -> Self {
         let one =
             "(SELECT $1 AS key, $2 AS owner, $3 AS ttl, $4 AS client_info, $5 AS more) AS asked";
         let many = "unnest($1, $2, $3, $4, $5) AS asked (key, owner, ttl, client_info, more)";
-        Self(Arc::new([
-            Prepared::new(
-                "acquire",
-                &["text", "text", "bigint", "text", "smallint"],
-                acquire(table, one, "asked.key"),
-            ),
+        let whom = if line.is_some() { Whom::Unmarked } else { Whom::All };
+        let mut all = vec![
+            Prepared::new("acquire", ACQUIRE_TYPES, acquire(table, one, "asked.key")),
             Prepared::new("renew", &["text", "text", "bigint"], renew(table)),
-            Prepared::new("release", &["text", "text"], release(table)),
+            Prepared::new("release", RELEASE_TYPES, release(table, whom)),
             Prepared::new(
                 "acquire_many",
                 &["text[]", "text[]", "bigint[]", "text[]", "smallint[]"],
                 acquire(table, many, MANY_KEYS),
             ),
             Prepared::new("renew_many", &["text[]", "text[]", "bigint[]"], renew_many(table)),
-            Prepared::new("release_many", &["text[]", "text[]"], release_many(table)),
-            Prepared::new(
-                "acquire_again",
-                &["text", "text", "bigint", "text", "smallint"],
-                acquire_again(table),
-            ),
-        ]))
+            Prepared::new("release_many", &["text[]", "text[]"], release_many(table, whom)),
+            Prepared::new("acquire_again", ACQUIRE_TYPES, acquire_again(table)),
+        ];
+        if let Some(line) = line {
+            let types = &["text", "text", "bigint", "text", "smallint", "text", "bigint"];
+            all.extend([
+                Prepared::new("release_to_all", RELEASE_TYPES, release(table, Whom::All)),
+                Prepared::new("stand_in_line", types, line.stand_in_line()),
+                Prepared::new("hand_over", RELEASE_TYPES, line.hand_over()),
+            ]);
+        }
+        Self(all.into())
     }
 
     pub(super) fn all(&self) -> Arc<[Prepared]> {
@@ -73,9 +83,29 @@ impl Plain {
         self.call(RENEW, claims, &[owner, ttl])
     }
 
-    /// Returns `(key, what it found)` for each lease that was released; announces it if somebody waits.
+    /// Returns `(key, what it found)` for each lease that was released; announces it if somebody waits. Where there is a
+    /// line, it releases no lease that somebody is in line for.
     pub(super) fn release(&self, claims: &[&Claim]) -> Call<'_> {
         self.call(RELEASE, claims, &[owner])
+    }
+
+    /// The same for a lease that somebody may be in line for: all who wait are notified.
+    pub(super) fn release_to_all(&self, claim: &Claim) -> Call<'_> {
+        Call { statement: &self.0[RELEASE_TO_ALL], ..self.release(&[claim]) }
+    }
+
+    /// The same, and hands the lock over. See [`LineStatements::hand_over`].
+    pub(super) fn hand_over(&self, claim: &Claim) -> Call<'_> {
+        Call { statement: &self.0[HAND_OVER], ..self.release(&[claim]) }
+    }
+
+    /// See [`LineStatements::stand_in_line`].
+    pub(super) fn stand_in_line(&self, claim: &Claim, channel: &str) -> Call<'_> {
+        let mut call = self.acquire(&[claim]);
+        call.arguments.push(format!("'{channel}'"));
+        let wait = i64::try_from(claim.wait_left.as_micros()).unwrap_or(i64::MAX);
+        call.arguments.push(wait.to_string());
+        Call { statement: &self.0[STAND_IN_LINE], ..call }
     }
 
     /// Passes the keys, and then these. None of them contains a quote or a backslash.
@@ -109,37 +139,64 @@ fn more_tokens(claim: &Claim) -> String {
     claim.more_tokens().to_string()
 }
 
+/// Whose leases a release ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whom {
+    All,
+    /// Those that nobody is in line for.
+    Unmarked,
+}
+
+impl Whom {
+    /// The end of the condition.
+    fn condition(self, lease: &str) -> String {
+        match self {
+            Self::All => String::new(),
+            Self::Unmarked => format!(" AND ({lease}released <> {MARKED} OR {lease}wanted)"),
+        }
+    }
+}
+
 /// A key that is held is only read, so that nothing is written. `released` carries the number of further tokens into the
 /// update of a row; in a new row it means nothing, because each release sets it.
 fn acquire(table: &str, asked: &str, key: &str) -> String {
-    let first_token = first_token(table);
+    let granted = granted(table);
     format!(
         "WITH asked AS MATERIALIZED (\
            SELECT {key} AS key, owner, ttl, client_info, more, (\
              SELECT CASE \
                WHEN lock_group IS NOT NULL AND group_until > clock_timestamp() THEN -1 \
-               WHEN expires_at > clock_timestamp() AND owner IS DISTINCT FROM asked.owner \
+               WHEN expires_at > clock_timestamp() \
+                 AND coalesce(owner NOT IN (asked.owner, '>' || asked.owner), true) \
                THEN greatest((extract(epoch FROM expires_at - clock_timestamp()) * 1000000)::bigint, 0) END \
              FROM {table} WHERE lock_key = {key}) AS held \
            FROM {asked}), \
-         granted AS (\
-           INSERT INTO {table} AS lease (lock_key, owner, token, expires_at, claimant, released) \
-           SELECT key, owner, {first_token} + more, \
-             clock_timestamp() + ttl * interval '1 microsecond', client_info, more \
-           FROM asked WHERE held IS NULL \
-           ON CONFLICT (lock_key) DO UPDATE SET \
-             token = CASE WHEN lease.owner = excluded.owner AND lease.expires_at > clock_timestamp() \
-               THEN lease.token ELSE greatest({NOW_MICROS}, lease.token + 1) + excluded.released END, \
-             owner = excluded.owner, \
-             expires_at = greatest(lease.expires_at, excluded.expires_at), \
-             claimant = excluded.claimant, \
-             lock_group = NULL \
-           WHERE (lease.owner = excluded.owner OR lease.expires_at <= clock_timestamp()) \
-             AND (lease.lock_group IS NULL OR lease.group_until <= clock_timestamp()) \
-             AND position(excluded.owner IN lease.gone || lease.gone_before) = 0 \
-           RETURNING owner, token) \
+         granted AS ({granted}) \
          SELECT owner, token, NULL::bigint FROM granted \
          UNION ALL SELECT owner, NULL, held FROM asked WHERE held IS NOT NULL"
+    )
+}
+
+/// Grants those `asked` whose keys are free, theirs, or reserved for them. Only who has the lease already keeps its token.
+pub(super) fn granted(table: &str) -> String {
+    let first_token = first_token(table);
+    format!(
+        "INSERT INTO {table} AS lease (lock_key, owner, token, expires_at, claimant, released) \
+         SELECT key, owner, {first_token} + more, \
+           clock_timestamp() + ttl * interval '1 microsecond', client_info, more \
+         FROM asked WHERE held IS NULL \
+         ON CONFLICT (lock_key) DO UPDATE SET \
+           token = CASE WHEN lease.owner = excluded.owner AND lease.expires_at > clock_timestamp() \
+             THEN lease.token ELSE greatest({NOW_MICROS}, lease.token + 1) + excluded.released END, \
+           owner = excluded.owner, \
+           expires_at = greatest(lease.expires_at, excluded.expires_at), \
+           claimant = excluded.claimant, \
+           lock_group = NULL \
+         WHERE (lease.owner IN (excluded.owner, '>' || excluded.owner) \
+             OR lease.expires_at <= clock_timestamp()) \
+           AND (lease.lock_group IS NULL OR lease.group_until <= clock_timestamp()) \
+           AND position(excluded.owner IN lease.gone || lease.gone_before) = 0 \
+         RETURNING owner, token"
     )
 }
 
@@ -169,14 +226,15 @@ fn renew(table: &str) -> String {
 }
 
 /// `NOTIFY` locks the whole database at commit, so it is sent only if somebody waits.
-fn release(table: &str) -> String {
+fn release(table: &str, whom: Whom) -> String {
+    let condition = whom.condition("");
     format!(
         "UPDATE {table} SET \
            owner = NULL, \
            expires_at = clock_timestamp(), \
            wanted = false, \
-           released = CASE WHEN wanted THEN 2 ELSE 1 END \
-         WHERE lock_key = $1 AND expires_at > clock_timestamp() AND owner = $2 \
+           released = CASE WHEN wanted OR released = {MARKED} THEN 2 ELSE 1 END \
+         WHERE lock_key = $1 AND expires_at > clock_timestamp() AND owner IN ($2, '>' || $2){condition} \
          RETURNING lock_key, released, \
            CASE WHEN released = 2 THEN pg_notify('{CHANNEL}', lock_key)::text END"
     )
@@ -198,8 +256,8 @@ fn renew_many(table: &str) -> String {
 }
 
 /// The same.
-fn release_many(table: &str) -> String {
-    let first_token = first_token(table);
+fn release_many(table: &str, whom: Whom) -> String {
+    let (first_token, condition) = (first_token(table), whom.condition("lease."));
     format!(
         "INSERT INTO {table} AS lease (lock_key, token, expires_at, gone, gone_since) \
          SELECT {MANY_KEYS}, {first_token}, clock_timestamp(), owner, clock_timestamp() \
@@ -208,8 +266,9 @@ fn release_many(table: &str) -> String {
            owner = NULL, \
            expires_at = clock_timestamp(), \
            wanted = false, \
-           released = CASE WHEN lease.wanted THEN 2 ELSE 1 END \
-         WHERE lease.owner = excluded.gone AND lease.expires_at > clock_timestamp() \
+           released = CASE WHEN lease.wanted OR lease.released = {MARKED} THEN 2 ELSE 1 END \
+         WHERE lease.owner IN (excluded.gone, '>' || excluded.gone) \
+           AND lease.expires_at > clock_timestamp(){condition} \
          RETURNING lock_key, released, \
            CASE WHEN released = 2 THEN pg_notify('{CHANNEL}', lock_key)::text END"
     )

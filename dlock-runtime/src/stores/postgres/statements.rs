@@ -4,18 +4,26 @@
 //! version: two operations on one key take effect one after the other. Under an isolation above READ COMMITTED, the
 //! later one fails instead, and is sent again.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::backend::{Claim, MAX_LISTED, Release};
+use crate::backend::{Claim, LockState, MAX_LISTED, Mode, Release, Waiter};
 use crate::client_info::ClientInfo;
+use crate::error::BackendError;
 use crate::key::LockKey;
 use crate::lock_table::record::Micros;
 use crate::lock_table::row::{Change, LeaseRow, NewRow, Purpose};
-use crate::stores::postgres::dialect::{stored, text};
+use crate::lock_table::words;
+use crate::stores::postgres::dialect::{read_key, stored, text};
+use crate::stores::postgres::line::{Line, MARKED};
 use crate::stores::postgres::plain::Plain;
 use crate::stores::postgres::recent_keys::RecentKeys;
+use crate::stores::shared::sql::read;
 use crate::stores::shared::sql_leases::LeaseStatements;
+use crate::stores::shared::sql_leases::connections::{Lane, LeaseStore};
+use crate::stores::shared::wakeups::Topics;
 
 /// The present time in microseconds since 1970. Not `now()`, which is when the transaction began.
 pub(super) const NOW_MICROS: &str = "(date_part('epoch', clock_timestamp()) * 1000000)::bigint";
@@ -39,6 +47,17 @@ pub(crate) struct Statements {
     pub(super) table: String,
     pub(super) plain: Plain,
     pub(super) recent: RecentKeys,
+    /// What the process is notified of.
+    pub(super) topics: Arc<Topics>,
+    /// `None`: a release notifies all who wait.
+    pub(super) line: Option<Arc<Line>>,
+}
+
+impl Statements {
+    pub(super) fn of(table: String, topics: Arc<Topics>, line: Option<Arc<Line>>) -> Self {
+        let plain = Plain::new(&table, line.as_ref().map(|line| &line.sql));
+        Self { table, plain, recent: RecentKeys::default(), topics, line }
+    }
 }
 
 impl LeaseStatements for Statements {
@@ -49,10 +68,10 @@ impl LeaseStatements for Statements {
         }
         let Self { table, .. } = self;
         let until = after(release.keep_for.unwrap_or_default());
-        let changes = format!("owner = NULL, expires_at = {until}, released = 1");
-        let freed =
-            format!("UPDATE {table} SET {changes} WHERE {} RETURNING released", held_by(claim));
-        announced(&freed, &claim.key)
+        // Those in line ask again when it is over.
+        let released = format!("CASE WHEN released = {MARKED} THEN {MARKED} ELSE 1 END");
+        let changes = format!("owner = NULL, expires_at = {until}, released = {released}");
+        format!("UPDATE {table} SET {changes} WHERE {} RETURNING released", held_by(claim))
     }
 
     /// Returns the row: owner, token, the lease's end, the group and its end, the present time (all times in µs since
@@ -105,21 +124,26 @@ impl Statements {
         let key = text(&stored(&claim.key));
         let owner = claim.owner;
         let first_token = first_token(&self.table);
-        let ours = format!("lease.owner = '{owner}' AND lease.expires_at > clock_timestamp()");
+        let is_ours = format!("lease.owner IN ('{owner}', '>{owner}')");
+        let ours = format!("{is_ours} AND lease.expires_at > clock_timestamp()");
         let keep = release.keep_for.unwrap_or_default();
         // While the key stays locked, waking a waiter would be useless.
-        let woken =
-            if keep.is_zero() { format!("{ours} AND lease.wanted") } else { "false".to_owned() };
+        let woken = if keep.is_zero() {
+            format!("{ours} AND (lease.wanted OR lease.released = {MARKED})")
+        } else {
+            "false".to_owned()
+        };
         let until = after(keep);
         let old = format!("lease.gone_since < clock_timestamp() - {TOMBSTONE}");
         let freed = format!(
             "INSERT INTO {table} AS lease (lock_key, token, expires_at, gone, gone_since) \
              VALUES ({key}, {first_token}, clock_timestamp(), '{owner}', clock_timestamp()) \
              ON CONFLICT (lock_key) DO UPDATE SET \
-               released = CASE WHEN {woken} THEN 2 WHEN {ours} THEN 1 ELSE 0 END, \
+               released = CASE WHEN {woken} THEN 2 WHEN {ours} THEN 1 \
+                 WHEN lease.released = {MARKED} THEN {MARKED} ELSE 0 END, \
                wanted = lease.wanted AND NOT ({woken}), \
                expires_at = CASE WHEN {ours} THEN {until} ELSE lease.expires_at END, \
-               owner = CASE WHEN lease.owner = '{owner}' THEN NULL ELSE lease.owner END, \
+               owner = CASE WHEN {is_ours} THEN NULL ELSE lease.owner END, \
                gone_before = CASE WHEN {old} THEN lease.gone ELSE lease.gone_before END, \
                gone = CASE WHEN {old} THEN '' ELSE lease.gone END || excluded.gone, \
                gone_since = CASE WHEN {old} THEN clock_timestamp() ELSE lease.gone_since END \
@@ -162,15 +186,46 @@ impl Statements {
     /// It writes nothing if the request is already there: the release that clears it is announced as well.
     pub(super) fn want(&self, key: &LockKey) -> String {
         let Self { table, .. } = self;
-        let held = format!(
-            "lock_key = {} AND (expires_at > clock_timestamp() OR {GROUPED})",
-            text(&stored(key))
-        );
+        let held = held_or_grouped(key);
         format!(
             "WITH told AS (UPDATE {table} SET wanted = true WHERE {held} AND NOT wanted RETURNING 1) \
              SELECT 1 WHERE EXISTS (SELECT FROM told) \
                OR EXISTS (SELECT FROM {table} WHERE {held} AND wanted)"
         )
+    }
+
+    /// Requests it if somebody is in line for the key, so that the lock is not handed over to those in line alone.
+    pub(super) fn want_beside_line(&self, key: &LockKey) -> String {
+        let Self { table, .. } = self;
+        let held = held_or_grouped(key);
+        format!(
+            "UPDATE {table} SET wanted = true WHERE {held} AND released = {MARKED} AND NOT wanted"
+        )
+    }
+
+    /// Adds those in line to the states of the keys with this prefix.
+    pub(super) async fn with_those_in_line(
+        &self,
+        store: &LeaseStore<sqlx::Postgres>,
+        prefix: &str,
+        states: Vec<LockState>,
+    ) -> Result<Vec<LockState>, BackendError> {
+        let Some(line) = self.line.as_ref().filter(|line| line.is_usable()) else {
+            return Ok(states);
+        };
+        let list = line.sql.list(&prefix.into());
+        let reply = store.run_repeatable(Lane::Acquires, &list).await?;
+        let mut states: BTreeMap<LockKey, LockState> =
+            states.into_iter().map(|state| (state.key.clone(), state)).collect();
+        for row in reply.rows.iter().flatten() {
+            let key = read_key(read(row, 0)?);
+            let (owner, _) = words::read(read(row, 1)?).unzip();
+            let waiter = Waiter::new(owner, Mode::Exclusive, ClientInfo::parse(read(row, 2)?));
+            let state = states.entry(key.clone());
+            let state = state.or_insert_with(|| LockState::new(key, vec![], vec![]));
+            state.waiters.push(waiter);
+        }
+        Ok(states.into_values().take(MAX_LISTED).collect())
     }
 
     /// Deletes some of the rows that have not been used for a while, if the row without a key has had their tokens for a
@@ -244,10 +299,15 @@ fn changed(new: &NewRow, purpose: Purpose) -> String {
     let group = nullable_text(new.group.as_deref());
     let client_info = new.client_info.as_ref().map(ClientInfo::to_text).unwrap_or_default();
     let [expires, until] = [new.expires, new.group_until].map(moment);
+    let released = if purpose == Purpose::Release {
+        format!("released = CASE WHEN wanted OR released = {MARKED} THEN 2 ELSE 1 END")
+    } else {
+        format!("released = CASE WHEN released = {MARKED} THEN {MARKED} ELSE 1 END")
+    };
     format!(
         "owner = {owner}, token = {}, expires_at = {expires}, \
            lock_group = {group}, group_until = {until}, claimant = '{client_info}', \
-           wanted = wanted AND {}, released = CASE WHEN wanted THEN 2 ELSE 1 END",
+           wanted = wanted AND {}, {released}",
         new.token,
         purpose != Purpose::Release,
     )
@@ -279,6 +339,11 @@ fn after(duration: Duration) -> String {
     format!("clock_timestamp() + interval '{} microseconds'", duration.as_micros())
 }
 
+fn held_or_grouped(key: &LockKey) -> String {
+    let key = text(&stored(key));
+    format!("lock_key = {key} AND (expires_at > clock_timestamp() OR {GROUPED})")
+}
+
 fn held(key: &LockKey) -> String {
     format!("lock_key = {} AND expires_at > clock_timestamp()", text(&stored(key)))
 }
@@ -306,14 +371,17 @@ mod tests {
 
     #[test]
     fn the_guide_shows_every_statement() {
-        let sql = Statements::new("dlock_leases".to_owned());
+        let topics = Arc::<Topics>::default();
+        let line = Some(Arc::new(Line::new("dlock_leases", Arc::clone(&topics))));
+        let sql = Statements::of("dlock_leases".to_owned(), topics, line);
+        let line = &sql.line.as_ref().unwrap().sql;
         let claim = Claim::new("k".into(), Duration::from_secs(5));
         let release =
             |keep_for, late_acquire| sql.release(&claim, Release { keep_for, late_acquire });
         let plain = sql.plain.all();
         let plain = plain.iter().map(|statement| {
             let many = if statement.types[0].ends_with("[]") { "s" } else { "" };
-            ["key", "owner", "ttl", "client_info", "more"].iter().zip(1..).fold(
+            ["key", "owner", "ttl", "client_info", "more", "channel", "wait"].iter().zip(1..).fold(
                 statement.text.clone(),
                 |text, (name, number)| {
                     text.replace(&format!("${number}"), &format!("${name}{many}"))
@@ -324,6 +392,11 @@ mod tests {
             release(Some(KEEP), false),
             release(None, true),
             sql.want(&claim.key),
+            sql.want_beside_line(&claim.key),
+            line.keep(&[&claim]),
+            line.leave(&claim.owner),
+            line.list(&claim.key),
+            line.sweep(),
             sql.look(&claim),
             sql.list(&claim.key),
             sql.make(&claim.key),

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use super::line::Place;
 use super::{Postgres, dialect};
-use crate::backend::{Answer, Watch};
+use crate::backend::{Answer, Claim, Watch};
 use crate::error::BackendError;
 use crate::key::LockKey;
 use crate::stores::shared::sql::poll;
@@ -22,23 +23,50 @@ pub(super) struct RowWatch {
     announced: bool,
     /// Who held the key at the last look.
     seen: Vec<u64>,
+    /// The claim that it is for stands in line, and the key is handed over to it.
+    place: Option<Place>,
 }
 
 impl RowWatch {
     /// Sees every release from now on.
     pub(super) async fn begin(postgres: Postgres, key: &LockKey) -> Result<Self, BackendError> {
+        let mut watch = Self::listen(postgres, key).await;
+        watch.look().await?;
+        Ok(watch)
+    }
+
+    /// The same for this claim. If it is one that stands in line, it sees only what is handed over to it, and releases
+    /// that are announced to all.
+    pub(super) async fn begin_for(postgres: Postgres, claim: &Claim) -> Result<Self, BackendError> {
+        let mut watch = Self::listen(postgres, &claim.key).await;
+        let line = watch.postgres.leases.sql.line.as_ref();
+        watch.place = line
+            .filter(|line| claim.is_plain() && line.is_usable() && watch.interest.is_live())
+            .map(|line| line.watch(&claim.key));
+        if watch.place.is_none() {
+            watch.look().await?;
+        }
+        Ok(watch)
+    }
+
+    async fn listen(postgres: Postgres, key: &LockKey) -> Self {
         let interest = postgres.notices.of(dialect::stored(key));
         let key = key.clone();
-        let mut watch = Self { postgres, key, interest, announced: false, seen: vec![] };
+        let mut watch =
+            Self { postgres, key, interest, announced: false, seen: vec![], place: None };
         if !watch.postgres.notices.are_known_not_to_come() {
             let _ = tokio::time::timeout(LISTENING, watch.interest.live()).await;
         }
-        if watch.interest.is_live() {
-            watch.announced = watch.want().await?;
+        watch
+    }
+
+    async fn look(&mut self) -> Result<(), BackendError> {
+        if self.interest.is_live() {
+            self.announced = self.want().await?;
         } else {
-            watch.seen = watch.postgres.leases.holders(&watch.key).await?;
+            self.seen = self.postgres.leases.holders(&self.key).await?;
         }
-        Ok(watch)
+        Ok(())
     }
 
     /// Requests that the key's release be announced; false if nobody holds it.
@@ -49,18 +77,26 @@ impl RowWatch {
         Ok(reply.row().is_some())
     }
 
+    /// Waits without notices. Those in line would hand the key over to each other, so it asks that the key be free for all.
+    async fn poll(&mut self) -> Result<(), BackendError> {
+        self.postgres.notices.ensure_task();
+        let Self { postgres, key, interest, seen, .. } = self;
+        let leases = &postgres.leases;
+        leases.store.run_repeatable(Lane::Acquires, &leases.sql.want_beside_line(key)).await?;
+        tokio::select! {
+            () = poll::until_a_holder_leaves(seen, || leases.holders(key)) => {}
+            () = interest.news() => {}
+        }
+        Ok(())
+    }
+
     /// A release clears the row's mark and is announced. A waiter that goes on waiting marks the row again first, and
     /// sees then whether another release came in between.
     async fn wait(&mut self) -> Result<(), BackendError> {
         if !self.interest.is_live() {
-            let Self { postgres, key, interest, seen, .. } = self;
-            tokio::select! {
-                () = poll::until_a_holder_leaves(seen, || postgres.leases.holders(key)) => {}
-                () = interest.news() => {}
-            }
-            return Ok(());
+            return self.poll().await;
         }
-        if !self.announced {
+        if self.place.is_none() && !self.announced {
             self.announced = self.want().await?;
             if !self.announced {
                 return Ok(());

@@ -19,7 +19,7 @@ use super::servers::Servers;
 use crate::backend::{Answer, Watch};
 use crate::backoff::Backoff;
 use crate::error::BackendError;
-use crate::stores::shared::wakeups::{Interest, Topics};
+use crate::stores::shared::wakeups::{DownAtEnd, Interest, Topics};
 
 /// How long the connection may be silent before a ping checks whether it is still alive.
 const SILENCE: Duration = Duration::from_secs(5);
@@ -97,15 +97,6 @@ struct Keeper {
     topics: Arc<Topics>,
 }
 
-/// Records that nobody listens, when the task ends.
-struct DownAtEnd(Arc<Topics>);
-
-impl Drop for DownAtEnd {
-    fn drop(&mut self) {
-        self.0.set_all_down();
-    }
-}
-
 /// Why the connection must be replaced.
 struct Broken {
     why: RedisError,
@@ -115,7 +106,6 @@ struct Broken {
 
 impl Keeper {
     async fn run(self) {
-        // Also when the runtime shuts down: then nobody listens.
         let _down = DownAtEnd(Arc::clone(&self.topics));
         let (mut pauses, mut is_logged) = (Pauses::new(), false);
         loop {

@@ -26,7 +26,7 @@ use crate::key::LockKey;
 use crate::lock_table::row::{Change, LeaseRow, NewRow, Purpose};
 use crate::stores::shared::sql::Reply;
 use crate::stores::shared::sql::prepared::Prepared;
-use crate::stores::shared::sql::store::Dialect;
+use crate::stores::shared::sql::store::{Dialect, Store};
 
 type RowOf<S> = <<S as LeaseDialect>::Database as Database>::Row;
 
@@ -67,7 +67,18 @@ pub(crate) trait LeaseDialect: LeaseStatements + Sized + Send + Sync + 'static {
     /// How many claims are acquired, renewed or released at once at most.
     const MOST_AT_ONCE: usize;
 
-    fn new(table: String) -> Self;
+    /// The statements for this table, which exists.
+    fn open(table: String, store: &Store<Self::Database>) -> impl Future<Output = Self> + Send;
+
+    /// Gives up the place of a claim in a line of waiters, if it may have one. The lock may then be reserved for it.
+    fn leave(
+        &self,
+        store: &LeaseStore<Self::Database>,
+        claim: &Claim,
+    ) -> impl Future<Output = Result<bool, BackendError>> + Send {
+        let _ = (store, claim);
+        std::future::ready(Ok(false))
+    }
 
     fn table(&self) -> &str;
 

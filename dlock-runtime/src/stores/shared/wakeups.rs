@@ -88,6 +88,12 @@ impl Topics {
         self.state().topics.contains_key(topic)
     }
 
+    /// Returns whether the listening task is connected.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn are_live(&self) -> bool {
+        self.state().listening
+    }
+
     /// Returns whether nobody waits for anything.
     #[cfg(feature = "redis")]
     pub(crate) fn is_empty(&self) -> bool {
@@ -139,6 +145,15 @@ impl State {
         if self.listening {
             self.touched.insert(topic);
         }
+    }
+}
+
+/// Records that nobody listens when it is dropped, which also happens when the runtime of the listening task shuts down.
+pub(crate) struct DownAtEnd(pub(crate) Arc<Topics>);
+
+impl Drop for DownAtEnd {
+    fn drop(&mut self) {
+        self.0.set_all_down();
     }
 }
 

@@ -17,10 +17,18 @@ use super::both::{Database, Options, shared_methods};
 use super::mysql::contend;
 use crate::steps::{acquire, registry};
 
-pub struct Postgres(PostgresServer);
+pub struct Postgres(pub(super) PostgresServer);
 
 impl Postgres {
-    async fn backend(&self) -> backend::Postgres {
+    pub(super) async fn lock(&self, statement: &str) -> PgConnection {
+        let mut connection = PgConnection::connect(&self.0.url()).await.expect("the server runs");
+        let statement = format!("BEGIN; {statement}");
+        let locked = sqlx::raw_sql(AssertSqlSafe(statement)).fetch_all(&mut connection).await;
+        assert_eq!(locked.expect("the statements").len(), 1, "there is no such row");
+        connection
+    }
+
+    pub(super) async fn backend(&self) -> backend::Postgres {
         backend::Postgres::connect(&self.0.url()).await.expect("the server runs")
     }
 }
@@ -104,7 +112,7 @@ pub async fn notifications_are_sent_only_if_somebody_waits() {
     }
     let guard = acquire(&registries[0], "k").await;
     let waiter = tokio::spawn(registries[1].lock("k").wait(Wait::Forever).acquire());
-    while server.ask("SELECT COUNT(*) FROM dlock_leases WHERE wanted").await == Some(0) {
+    while server.ask("SELECT COUNT(*) FROM dlock_leases_line").await == Some(0) {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     guard.release().await.expect("held to the end");
@@ -124,6 +132,7 @@ pub async fn notifications_are_sent_only_if_somebody_waits() {
             _ => notices.push(notice),
         }
     }
+    // The first release told the waiter alone. Behind that one, somebody might have been about to join the line.
     assert_eq!(notices, ["k"]);
 }
 

@@ -118,7 +118,7 @@ pub(crate) struct Store<DB: Database> {
     pub(crate) connections: Connections<DB>,
     pub(crate) limit: Duration,
     /// What is prepared on each connection that is kept.
-    prepared: Arc<[Prepared]>,
+    pub(crate) prepared: Arc<[Prepared]>,
     /// Something between us and the server gives each transaction another connection.
     loses_prepared: AtomicBool,
 }
@@ -171,15 +171,16 @@ impl Tries<'_> {
 impl<DB: Dialect> Store<DB> {
     /// A store over a pool that others use as well.
     pub(crate) fn shared(pool: Pool<DB>, limit: Duration) -> Self {
-        Self::new(Connections::Shared(pool), limit, Arc::default())
+        Self::new(Connections::Shared(pool), limit)
     }
 
-    pub(crate) fn new(
-        connections: Connections<DB>,
-        limit: Duration,
-        prepared: Arc<[Prepared]>,
-    ) -> Self {
-        Self { connections, limit, prepared, loses_prepared: AtomicBool::new(false) }
+    pub(crate) fn new(connections: Connections<DB>, limit: Duration) -> Self {
+        Self {
+            connections,
+            limit,
+            prepared: Arc::default(),
+            loses_prepared: AtomicBool::new(false),
+        }
     }
 
     /// Sends statements in one message.

@@ -47,14 +47,8 @@ pub(crate) struct LeaseStore<DB: Database> {
 }
 
 impl<DB: Dialect> LeaseStore<DB> {
-    /// Uses `pool` for the acquires; `is_own` says that the service does no other work on it. `prepared` is what each
-    /// connection prepares that the service does not use.
-    pub(crate) fn new(
-        pool: Pool<DB>,
-        limit: Duration,
-        is_own: bool,
-        prepared: &Arc<[Prepared]>,
-    ) -> Self {
+    /// Uses `pool` for the acquires; `is_own` says that the service does no other work on it.
+    pub(crate) fn new(pool: Pool<DB>, limit: Duration, is_own: bool) -> Self {
         let options = pool.connect_options();
         // With the pool's own hooks: they may set where the table is found.
         let holds = pool.options().clone();
@@ -64,9 +58,16 @@ impl<DB: Dialect> LeaseStore<DB> {
             holds.test_before_acquire(false).connect_lazy_with(Options::<DB>::clone(&options));
         let acquires = if is_own { Connections::keep(pool) } else { Connections::Shared(pool) };
         Self {
-            acquires: Store::new(acquires, limit, Arc::clone(prepared)),
-            holds: Store::new(Connections::keep(holds), limit, Arc::clone(prepared)),
+            acquires: Store::new(acquires, limit),
+            holds: Store::new(Connections::keep(holds), limit),
             options: Mutex::new(options),
+        }
+    }
+
+    /// What each connection prepares that the service does not use.
+    pub(crate) fn prepare(&mut self, prepared: &Arc<[Prepared]>) {
+        for store in [&mut self.acquires, &mut self.holds] {
+            store.prepared = Arc::clone(prepared);
         }
     }
 
@@ -74,13 +75,13 @@ impl<DB: Dialect> LeaseStore<DB> {
         self.acquires.connections.pool()
     }
 
-    pub(crate) fn limit(&self) -> Duration {
-        self.acquires.limit
-    }
-
-    /// For the statements that the server does not bound: those that create the table.
+    /// For statements that wait for no row and need no bound.
     pub(crate) fn plain(&self) -> &Store<DB> {
         &self.acquires
+    }
+
+    pub(crate) fn limit(&self) -> Duration {
+        self.acquires.limit
     }
 
     /// Sends statements in one message.

@@ -50,8 +50,7 @@ impl<S: LeaseDialect> Leases<S> {
     ) -> Result<Self, BackendError> {
         let name = options.table;
         sql::tables::check_name(S::Database::KIND, &name)?;
-        let sql = Arc::new(S::new(name.clone()));
-        let store = Arc::new(LeaseStore::new(pool, options.limit, is_own, &sql.prepared()));
+        let mut store = LeaseStore::new(pool, options.limit, is_own);
         let table = Table {
             name: &name,
             file: S::FILE,
@@ -60,6 +59,9 @@ impl<S: LeaseDialect> Leases<S> {
         };
         table.ensure(store.plain()).await?;
         sql::tables::refuse_later_version(&name, store.plain()).await?;
+        let sql = Arc::new(S::open(name.clone(), store.plain()).await);
+        store.prepare(&sql.prepared());
+        let store = Arc::new(store);
         Ok(Self {
             acquires: Together::new(&store, &sql),
             renewals: Together::new(&store, &sql),
@@ -107,19 +109,21 @@ impl<S: LeaseDialect> Leases<S> {
         claim: &Claim,
         release: Release,
     ) -> Result<Released, BackendError> {
-        let may_be_in_a_group = claim.may_be_in_a_group();
+        // From then on, no other release reserves the lock for it.
+        let may_be_reserved = self.sql.leave(&self.store, claim).await?;
+        let is_alone = !claim.may_be_in_a_group() || may_be_reserved;
         let is_plain = release.keep_for.is_none() && !release.late_acquire;
-        if is_plain && !may_be_in_a_group {
+        if is_plain && is_alone {
             if self.releases.run(claim, &Doubt::default()).await? {
                 return Ok(Released::Released);
             }
             return row::release(&Rows::of(self), claim, release).await;
         }
         // For a member of a group the statement only leaves the tombstone.
-        if !may_be_in_a_group || release.late_acquire {
+        if is_alone || release.late_acquire {
             let statement = self.sql.release(claim, release);
             let reply = self.store.run(Lane::Holds, &statement).await?;
-            if !may_be_in_a_group && S::is_released(&reply, release) {
+            if is_alone && S::is_released(&reply, release) {
                 return Ok(Released::Released);
             }
         }
@@ -182,6 +186,8 @@ async fn acquire<S: LeaseDialect>(
                 return Ok(Attempt::granted_up_to(last, claim, validity_of(claim.ttl)));
             }
             Found::Held(left) => return Ok(Attempt::busy(Some(left))),
+            #[cfg(feature = "postgres")]
+            Found::InLine(left) => return Ok(Attempt::queued(Some(left))),
             Found::Unclear => {}
         }
     }

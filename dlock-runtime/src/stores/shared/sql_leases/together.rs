@@ -35,6 +35,9 @@ pub(crate) enum Found {
     Free(u64),
     /// The lease of somebody else ends after this time.
     Held(Duration),
+    /// The same, and the claim stands in line.
+    #[cfg(feature = "postgres")]
+    InLine(Duration),
     /// More than the lease decides: others share the key or wait for it, the acquire was abandoned, or the row has
     /// changed just now.
     Unclear,

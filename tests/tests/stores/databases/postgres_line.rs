@@ -1,0 +1,150 @@
+//! What is particular to the line of PostgreSQL: its table, its statements, and processes that do not use it.
+
+use dlock_runtime::backend::{Backend, Postgres as Leases, Release};
+use dlock_runtime::{Handover, Registry, Wait};
+use dlock_tests::servers::PostgresServer;
+use futures_util::future::join_all;
+
+use super::both::Database as _;
+use super::postgres::Postgres;
+use crate::hand_over::{KEY, Server, Waiter, ask, claim, held, release};
+use crate::steps::{self, acquire, registry};
+
+impl Server for Postgres {
+    type Backend = Leases;
+
+    fn start() -> Self {
+        Self(PostgresServer::start())
+    }
+
+    async fn connect(&self) -> Leases {
+        self.backend().await
+    }
+
+    async fn expire(&self) {
+        let expire = "UPDATE dlock_leases SET expires_at = clock_timestamp() WHERE lock_key = 'k'";
+        self.ask(expire).await;
+    }
+
+    async fn forget(&self) {
+        self.ask("DELETE FROM dlock_leases_line; DELETE FROM dlock_leases WHERE lock_key = 'k'")
+            .await;
+    }
+}
+
+async fn connect(server: &Postgres) -> Leases {
+    server.connect().await
+}
+
+async fn in_line(server: &Postgres) -> i64 {
+    server.ask("SELECT count(*) FROM dlock_leases_line").await.expect("a number")
+}
+
+/// Tasks of several processes that want one key, without passing leases inside a process.
+pub async fn a_contended_cycle_takes_three_statements() {
+    const PROCESSES: usize = 4;
+    const CYCLES: i64 = 400;
+    let server = <Postgres as Server>::start();
+    let registries = [
+        registry(connect(&server).await),
+        registry(connect(&server).await),
+        registry(connect(&server).await),
+        registry(connect(&server).await),
+    ];
+    acquire(&registries[0], "warm").await.release().await.expect("held");
+    let before = server.statements().await;
+    let task = async |registry: &Registry| {
+        let lock = registry.lock(KEY).wait(Wait::Forever).handover(Handover::OFF);
+        for _ in 0..CYCLES / 16 {
+            lock.clone().acquire().await.expect("the lock").release().await.expect("held");
+        }
+    };
+    join_all(registries.iter().flat_map(|one| [one; PROCESSES]).map(task)).await;
+    let statements = server.statements().await - before;
+    assert!(statements <= CYCLES * 7 / 2, "{statements} statements for {CYCLES} cycles");
+    assert_eq!(in_line(&server).await, 0);
+}
+
+pub async fn a_release_without_the_line_notifies_all() {
+    let server = <Postgres as Server>::start();
+    server.make_shop().await;
+    let connected = connect(&server).await;
+    server.ask("GRANT SELECT, INSERT, UPDATE, DELETE ON dlock_leases TO shop").await;
+    drop(connected);
+    let of_shop = async || Leases::connect(&server.url_of_shop()).await.expect("the table");
+    let of_owner = async || connect(&server).await;
+    // Neither has it, one of them, and the other.
+    steps::hand_over_without_polling(&[registry(of_shop().await), registry(of_shop().await)]).await;
+    steps::hand_over_without_polling(&[registry(of_shop().await), registry(of_owner().await)])
+        .await;
+    // It is taken from a process in use.
+    server.ask("GRANT SELECT, INSERT, UPDATE, DELETE ON dlock_leases_line TO shop").await;
+    let registries = [registry(of_shop().await), registry(of_owner().await)];
+    steps::hand_over_without_polling(&registries).await;
+    server.ask("REVOKE INSERT, DELETE ON dlock_leases_line FROM shop").await;
+    steps::hand_over_without_polling(&registries).await;
+}
+
+pub async fn those_who_only_poll_are_not_passed_over() {
+    let server = <Postgres as Server>::start();
+    let (first, holder) = held(&server).await;
+    let mut waiter = Waiter::new(&server).await;
+    // What a process does that receives no notifications, before it polls.
+    server.ask("UPDATE dlock_leases SET wanted = true WHERE released = -1").await;
+    release(&first, &holder).await;
+    assert!(ask(&first, &mut claim()).await.is_some(), "free for those who come first");
+    waiter.watch.changed().await;
+    assert_eq!(waiter.ask().await, None);
+}
+
+/// A release does not wait for a place that somebody's transaction keeps locked.
+pub async fn a_place_that_is_locked_is_passed_over() {
+    let server = <Postgres as Server>::start();
+    let (first, holder) = held(&server).await;
+    let mut one = Waiter::new(&server).await;
+    let mut next = Waiter::new(&server).await;
+    let owner = one.claim.owner;
+    let locked = server
+        .lock(&format!("SELECT 1 FROM dlock_leases_line WHERE owner = '{owner}' FOR UPDATE"))
+        .await;
+    release(&first, &holder).await;
+    next.watch.changed().await;
+    next.ask().await.expect("reserved for it");
+    drop(locked);
+    release(&next.backend, &next.claim).await;
+    one.watch.changed().await;
+    one.ask().await.expect("reserved for it");
+}
+
+pub async fn a_reservation_is_not_renewed_and_shows_a_waiter() {
+    let server = <Postgres as Server>::start();
+    let (first, holder) = held(&server).await;
+    let mut one = Waiter::new(&server).await;
+    let next = Waiter::new(&server).await;
+    release(&first, &holder).await;
+    for claim in [&holder, &one.claim] {
+        let renewed = first.renew(claim).await.expect("an answer");
+        assert_eq!(renewed, dlock_runtime::backend::Renewal::NotHeld);
+    }
+    assert!(!first.revoke(&KEY.into()).await.expect("an answer"), "nobody holds it");
+    assert!(first.inspect(&KEY.into()).await.expect("an answer").is_none());
+    let listed = first.list(KEY).await.expect("an answer");
+    let waiters: Vec<_> = listed[0].waiters.iter().map(|waiter| waiter.owner).collect();
+    assert_eq!(waiters, [Some(one.claim.owner), Some(next.claim.owner)]);
+    assert!(one.ask().await.is_some());
+    let left = next.backend.release(&next.claim, Release::default()).await.expect("an answer");
+    assert_eq!(left, dlock_runtime::backend::Released::NotHeld);
+    assert_eq!(in_line(&server).await, 0);
+    one.release().await;
+    assert!(ask(&first, &mut claim()).await.is_some());
+}
+
+pub async fn places_of_the_dead_are_swept() {
+    let server = <Postgres as Server>::start();
+    let (first, _holder) = held(&server).await;
+    let waiter = Waiter::new(&server).await;
+    server.ask("UPDATE dlock_leases_line SET due = due - interval '3 minutes'").await;
+    first.delete_idle_rows().await.expect("a sweep");
+    assert_eq!(in_line(&server).await, 0);
+    drop(waiter);
+}
