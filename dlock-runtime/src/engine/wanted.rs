@@ -103,9 +103,10 @@ impl Wanted for OneKey<'_> {
         self.0.backend.capabilities.queue
     }
 
+    /// As many as the lease may serve holds, and not only for those that wait now: more tasks may come, or come back, while
+    /// the lease is passed on.
     fn token_block(&self, waiters: usize) -> u16 {
-        let passes = u16::try_from(waiters).unwrap_or(u16::MAX).min(self.0.handover().passes());
-        1 + passes
+        if waiters == 0 { 1 } else { 1 + self.0.handover().passes() }
     }
 
     fn try_acquire<'a>(store: &'a dyn Backend, [claim]: &'a [Claim; 1]) -> Asked<'a, Attempt> {

@@ -233,6 +233,19 @@ impl Statements {
         claim: &Claim,
         how: How<'_>,
     ) -> Result<Option<Found>, sqlx::Error> {
+        let granted = |token: i64| {
+            self.recent.note(&claim.key);
+            line.left(&claim.owner);
+            Found::Free(token.unsigned_abs())
+        };
+        // One that is in line was probably notified.
+        if line.may_have(&claim.owner) {
+            let call = self.plain.acquire_reserved(claim);
+            let reply = how.send(store, Lane::Acquires, &call).await?;
+            if let Some(row) = reply.row() {
+                return Ok(Some(granted(row.try_get(0)?)));
+            }
+        }
         // Before it is sent: what becomes of it may remain unknown.
         line.joins(claim);
         let call = self.plain.stand_in_line(claim, &line.channel);
@@ -241,9 +254,7 @@ impl Statements {
         };
         let Some(row) = reply.row() else { return Ok(Some(Found::Unclear)) };
         if let Some(token) = row.try_get::<Option<i64>, _>(1)? {
-            self.recent.note(&claim.key);
-            line.left(&claim.owner);
-            return Ok(Some(Found::Free(token.unsigned_abs())));
+            return Ok(Some(granted(token)));
         }
         let is_in_line = row.try_get::<Option<bool>, _>(3)? == Some(true);
         Ok(Some(match row.try_get::<Option<i64>, _>(2)? {

@@ -25,7 +25,8 @@ const ACQUIRE_AGAIN: usize = 2 * MANY;
 // Only where there is a line:
 const RELEASE_TO_ALL: usize = ACQUIRE_AGAIN + 1;
 const STAND_IN_LINE: usize = RELEASE_TO_ALL + 1;
-const HAND_OVER: usize = STAND_IN_LINE + 1;
+const ACQUIRE_RESERVED: usize = STAND_IN_LINE + 1;
+const HAND_OVER: usize = ACQUIRE_RESERVED + 1;
 
 const ACQUIRE_TYPES: &[&str] = &["text", "text", "bigint", "text", "smallint"];
 const RELEASE_TYPES: &[&str] = &["text", "text"];
@@ -57,6 +58,7 @@ impl Plain {
             all.extend([
                 Prepared::new("release_to_all", RELEASE_TYPES, release(table, Whom::All)),
                 Prepared::new("stand_in_line", types, line.stand_in_line()),
+                Prepared::new("acquire_reserved", ACQUIRE_TYPES, acquire_reserved(table)),
                 Prepared::new("hand_over", RELEASE_TYPES, line.hand_over()),
             ]);
         }
@@ -97,6 +99,11 @@ impl Plain {
     /// The same, and hands the lock over. See [`LineStatements::hand_over`].
     pub(super) fn hand_over(&self, claim: &Claim) -> Call<'_> {
         Call { statement: &self.0[HAND_OVER], ..self.release(&[claim]) }
+    }
+
+    /// Returns the token if the key is reserved for this claim, which then is no longer in line.
+    pub(super) fn acquire_reserved(&self, claim: &Claim) -> Call<'_> {
+        Call { statement: &self.0[ACQUIRE_RESERVED], ..self.acquire(&[claim]) }
     }
 
     /// See [`LineStatements::stand_in_line`].
@@ -202,6 +209,15 @@ pub(super) fn granted(table: &str) -> String {
 
 /// What [`acquire`] does with a row that is free, without a plan for everything else.
 fn acquire_again(table: &str) -> String {
+    acquire_if(table, "expires_at <= clock_timestamp()")
+}
+
+/// The same for a row that is reserved for this claim.
+fn acquire_reserved(table: &str) -> String {
+    acquire_if(table, "expires_at > clock_timestamp() AND owner = '>' || $2")
+}
+
+fn acquire_if(table: &str, condition: &str) -> String {
     format!(
         "UPDATE {table} SET \
            token = greatest({NOW_MICROS}, token + 1) + $5, \
@@ -209,7 +225,7 @@ fn acquire_again(table: &str) -> String {
            expires_at = clock_timestamp() + $3 * interval '1 microsecond', \
            claimant = $4, \
            lock_group = NULL \
-         WHERE lock_key = $1 AND expires_at <= clock_timestamp() \
+         WHERE lock_key = $1 AND {condition} \
            AND (lock_group IS NULL OR group_until <= clock_timestamp()) \
            AND position($2 IN gone || gone_before) = 0 \
          RETURNING token"
