@@ -17,7 +17,7 @@ use crate::key::LockKey;
 use crate::lock_table::row::{Change, LeaseRow, RowOwner};
 use crate::stores::shared::sql::prepared::Prepared;
 use crate::stores::shared::sql::store::Store;
-use crate::stores::shared::sql::{Reply, read, read_micros};
+use crate::stores::shared::sql::{Reply, is_unsent, read, read_micros};
 use crate::stores::shared::sql_leases::LeaseDialect;
 use crate::stores::shared::sql_leases::connections::{Lane, LeaseStore};
 use crate::stores::shared::sql_leases::leases::Leases;
@@ -233,35 +233,32 @@ impl Statements {
         claim: &Claim,
         how: How<'_>,
     ) -> Result<Option<Found>, sqlx::Error> {
-        let granted = |token: i64| {
-            self.recent.note(&claim.key);
-            line.left(&claim.owner);
-            Found::Free(token.unsigned_abs())
-        };
         // One that is in line was probably notified.
         if line.may_have(&claim.owner) {
             let call = self.plain.acquire_reserved(claim);
             let reply = how.send(store, Lane::Acquires, &call).await?;
             if let Some(row) = reply.row() {
-                return Ok(Some(granted(row.try_get(0)?)));
+                self.recent.note(&claim.key);
+                line.left(&claim.owner);
+                return Ok(Some(Found::Free(row.try_get::<i64, _>(0)?.unsigned_abs())));
             }
         }
         // Before it is sent: what becomes of it may remain unknown.
-        line.joins(claim);
+        let is_new = line.joins(claim);
         let call = self.plain.stand_in_line(claim, &line.channel);
-        let Some(reply) = line.allowed(how.send(store, Lane::Acquires, &call).await)? else {
-            return Ok(None);
+        let answer = line.allowed(how.send(store, Lane::Acquires, &call).await);
+        let found = answer.and_then(|reply| reply.map(|reply| in_line(&reply)).transpose());
+        let is_out = match &found {
+            Ok(found) => !matches!(found, Some(Found::InLine(_))),
+            Err(error) => is_unsent(error),
         };
-        let Some(row) = reply.row() else { return Ok(Some(Found::Unclear)) };
-        if let Some(token) = row.try_get::<Option<i64>, _>(1)? {
-            return Ok(Some(granted(token)));
+        if is_out && (is_new || matches!(found, Ok(Some(Found::Free(_))))) {
+            line.left(&claim.owner);
         }
-        let is_in_line = row.try_get::<Option<bool>, _>(3)? == Some(true);
-        Ok(Some(match row.try_get::<Option<i64>, _>(2)? {
-            Some(left @ 0..) if is_in_line => Found::InLine(micros(left)),
-            Some(left @ 0..) => Found::Held(micros(left)),
-            _ => Found::Unclear,
-        }))
+        if let Ok(Some(Found::Free(_))) = found {
+            self.recent.note(&claim.key);
+        }
+        found
     }
 
     /// Of several claims that found their keys held, those that are in line keep their places. The others that belong in
@@ -320,6 +317,20 @@ impl Statements {
         }
         is_released(&how.send(store, Lane::Holds, &self.plain.release_to_all(claim)).await?)
     }
+}
+
+/// What an acquire from the line found.
+fn in_line(reply: &Reply<Postgres>) -> Result<Found, sqlx::Error> {
+    let Some(row) = reply.row() else { return Ok(Found::Unclear) };
+    if let Some(token) = row.try_get::<Option<i64>, _>(1)? {
+        return Ok(Found::Free(token.unsigned_abs()));
+    }
+    let is_in_line = row.try_get::<Option<bool>, _>(3)? == Some(true);
+    Ok(match row.try_get::<Option<i64>, _>(2)? {
+        Some(left @ 0..) if is_in_line => Found::InLine(micros(left)),
+        Some(left @ 0..) => Found::Held(micros(left)),
+        _ => Found::Unclear,
+    })
 }
 
 fn micros(left: i64) -> Duration {

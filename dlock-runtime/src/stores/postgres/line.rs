@@ -132,10 +132,10 @@ impl Line {
             && self.topics.are_live()
     }
 
-    /// Notes that this claim is about to join the line.
-    pub(super) fn joins(&self, claim: &Claim) {
+    /// Notes that this claim is about to join the line. False if it may be in line already.
+    pub(super) fn joins(&self, claim: &Claim) -> bool {
         self.contended.note(&claim.key);
-        self.waiting().joined.insert(claim.owner);
+        self.waiting().joined.insert(claim.owner)
     }
 
     /// Notes that this owner is no longer in line.

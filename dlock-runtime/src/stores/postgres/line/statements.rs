@@ -44,6 +44,9 @@ impl LineStatements {
     /// Returns `(owner, token, NULL, NULL)` for a grant, and `(owner, NULL, µs left, whether it is in line)` for a key that is
     /// held. The mark is set before the answer: a release that does not see the new place notifies all, because it sees the
     /// mark. If the key was released before it could be marked, nothing is left of the lease.
+    ///
+    /// The place is locked before the row of the lease, as in [`hand_over`](Self::hand_over): the two never wait for each
+    /// other.
     pub(in crate::stores::postgres) fn stand_in_line(&self) -> String {
         let Self { leases, line } = self;
         let granted = granted(leases);
@@ -61,11 +64,6 @@ impl LineStatements {
                LEFT JOIN {leases} AS lease ON lock_key = asked.key), \
              granted AS ({granted}), \
              gone AS (DELETE FROM {line} AS place USING granted WHERE place.owner = granted.owner), \
-             marked AS (\
-               UPDATE {leases} SET released = {MARKED} FROM asked \
-               WHERE lock_key = key AND held >= 0 AND NOT is_gone \
-                 AND released <> {MARKED} AND expires_at > clock_timestamp() \
-               RETURNING lock_key), \
              joined AS (\
                INSERT INTO {line} AS place (owner, lock_key, channel, asked, due, hold, claimant) \
                SELECT owner, key, $6, clock_timestamp(), \
@@ -73,7 +71,11 @@ impl LineStatements {
                  least(ttl, {RESERVED}) * interval '1 microsecond', client_info \
                FROM asked WHERE held >= 0 AND NOT is_gone \
                ON CONFLICT (owner) DO UPDATE SET due = excluded.due \
-               RETURNING owner) \
+               RETURNING owner), \
+             marked AS (\
+               UPDATE {leases} SET released = {MARKED} FROM asked JOIN joined USING (owner) \
+               WHERE lock_key = key AND released <> {MARKED} AND expires_at > clock_timestamp() \
+               RETURNING lock_key) \
              SELECT owner, token, NULL::bigint, NULL::boolean FROM granted \
              UNION ALL SELECT owner, NULL, \
                CASE WHEN is_marked OR is_gone OR held < 0 OR EXISTS (SELECT FROM marked) THEN held ELSE 0 END, \
