@@ -88,6 +88,7 @@ pub(super) fn add(trials: &mut Trials) {
         a_release_without_the_line_notifies_all,
         a_reservation_is_not_renewed_and_shows_a_waiter,
         places_of_the_dead_are_swept,
+        the_version_before_and_this_one_never_both_hold,
         those_who_only_poll_are_not_passed_over,
     );
     on_one!(first_missing(&["pgbouncer", "postgres"]), postgres:

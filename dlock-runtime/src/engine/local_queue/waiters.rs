@@ -5,9 +5,9 @@ use std::fmt;
 
 use tokio::runtime;
 
+use super::super::passing::Passable;
 use super::Next;
 use crate::backend::Watch;
-use crate::engine::passing::Passable;
 use crate::sync::oneshot;
 
 #[derive(Debug, Default)]
@@ -21,13 +21,13 @@ pub(super) struct Waiters {
 }
 
 /// A watch for another task. A store may listen on the runtime where the watch began, which may end sooner than others.
-pub(in crate::engine) struct KeptWatch {
+pub(crate) struct KeptWatch {
     watch: Box<dyn Watch>,
     runtime: runtime::Id,
 }
 
 impl KeptWatch {
-    pub(in crate::engine) fn new(watch: Box<dyn Watch>, runtime: runtime::Id) -> Self {
+    pub(crate) fn new(watch: Box<dyn Watch>, runtime: runtime::Id) -> Self {
         Self { watch, runtime }
     }
 

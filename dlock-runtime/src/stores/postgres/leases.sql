@@ -1,10 +1,11 @@
 -- Leases of dlock in PostgreSQL. Run it once in the schema where the service finds its tables, or let
 -- the service make the table itself. What the service's role needs:
 --   GRANT SELECT, INSERT, UPDATE, DELETE ON dlock_leases TO service;
+-- The table of those that wait is in `line.sql`; it is optional.
 CREATE TABLE IF NOT EXISTS dlock_leases (
     lock_key    text COLLATE "C" PRIMARY KEY,
-    -- 32 hexadecimal digits, after a `~` if its hold was revoked; nobody's while a released key is kept locked,
-    -- or is free.
+    -- 32 hexadecimal digits, after a `~` if its hold was revoked, or after a `>` if the key is reserved for a waiter;
+    -- nobody's while a released key is kept locked, or is free.
     owner       text,
     -- Grows with every grant.
     token       bigint      NOT NULL,
@@ -12,8 +13,8 @@ CREATE TABLE IF NOT EXISTS dlock_leases (
     expires_at  timestamptz NOT NULL,
     -- Does a process wait for the key, so that its release is to be announced?
     wanted      boolean     NOT NULL DEFAULT false,
-    -- What the last release found: 0 nothing of its owner's, 1 a lease, 2 a lease that somebody waits for. Before the
-    -- first release it means nothing.
+    -- What the last release found: 0 nothing of its owner's, 1 a lease, 2 a lease that somebody waits for; or -1:
+    -- somebody is in line. Before the first release, other values mean nothing.
     released    smallint    NOT NULL DEFAULT 0,
     -- Owners whose acquire was given up: it must not grant when it arrives late. The elder ones are
     -- dropped when the younger ones are old enough.

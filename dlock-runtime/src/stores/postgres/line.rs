@@ -74,9 +74,8 @@ impl Line {
                 // The next request will say what is wrong with the server.
                 Err(_) => return None,
             }
-            if store.try_run(&sql.schema()).await.is_err() {
-                continue;
-            }
+            // If another process creates it at the same moment, this fails, and the table is there.
+            let _ = store.try_run(&sql.schema()).await;
         }
         tracing::info!(
             target: "dlock",

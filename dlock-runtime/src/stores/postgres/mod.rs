@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `lock_key` | the key; the row with an empty key holds the largest token of deleted rows |
 //! | `owner`, `token`, `expires_at` | the holder of the lease, its fencing token, and its end by the server's clock |
-//! | `wanted`, `released` | whether a process waits, and what the last release found |
+//! | `wanted`, `released` | whether a release is announced to all, and what the last release found |
 //! | `gone`, `gone_before`, `gone_since` | tombstones: owners whose acquire was abandoned |
 //! | `lock_group`, `group_until` | those who share the key and those in its queue, and until when that is valid |
 //!
@@ -17,8 +17,9 @@
 //! row is kept for a minute or more after its last use and then deleted. The row without a key remembers its
 //! token, so that tokens grow even if the clock is set back.
 //!
-//! `NOTIFY` wakes waiters over one connection per backend. It is sent only if somebody waits for that key. Where
-//! notifications do not arrive (behind such a proxy), waiters poll.
+//! Those that wait stand in line in the table `dlock_leases_line`, and a release hands the lock over to the first one; see
+//! `stores/postgres/line.rs`. `NOTIFY` wakes waiters over one connection per backend. It is sent only if somebody waits for
+//! that key. Where notifications do not arrive (behind such a proxy), waiters poll.
 //!
 //! # What it does not promise
 //! A replica that is promoted before it has received a grant grants the lock again: with asynchronous replication,

@@ -366,7 +366,6 @@ fn announced(freed: &str, key: &LockKey) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stores::shared::sql_leases::LeaseDialect as _;
     use crate::stores::shared::sql_leases::shown::{KEEP, assert_shown};
 
     #[test]

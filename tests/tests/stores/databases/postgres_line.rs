@@ -1,9 +1,14 @@
 //! What is particular to the line of PostgreSQL: its table, its statements, and processes that do not use it.
 
-use dlock_runtime::backend::{Backend, Postgres as Leases, Release};
-use dlock_runtime::{Handover, Registry, Wait};
+use dlock_runtime::backend::{
+    Attempt, Backend, Claim, Postgres as Leases, Release, Released, Renewal,
+};
+use dlock_runtime::{FencingToken, Handover, Registry, Wait};
 use dlock_tests::servers::PostgresServer;
 use futures_util::future::join_all;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use sqlx::{Connection, PgConnection, Row};
 
 use super::both::Database as _;
 use super::postgres::Postgres;
@@ -34,6 +39,13 @@ impl Server for Postgres {
 
 async fn connect(server: &Postgres) -> Leases {
     server.connect().await
+}
+
+impl Postgres {
+    async fn expire_reservation(&self) {
+        let expire = "UPDATE dlock_leases SET expires_at = clock_timestamp() WHERE owner LIKE '>%'";
+        self.ask(expire).await;
+    }
 }
 
 async fn in_line(server: &Postgres) -> i64 {
@@ -124,7 +136,7 @@ pub async fn a_reservation_is_not_renewed_and_shows_a_waiter() {
     release(&first, &holder).await;
     for claim in [&holder, &one.claim] {
         let renewed = first.renew(claim).await.expect("an answer");
-        assert_eq!(renewed, dlock_runtime::backend::Renewal::NotHeld);
+        assert_eq!(renewed, Renewal::NotHeld);
     }
     assert!(!first.revoke(&KEY.into()).await.expect("an answer"), "nobody holds it");
     assert!(first.inspect(&KEY.into()).await.expect("an answer").is_none());
@@ -133,7 +145,7 @@ pub async fn a_reservation_is_not_renewed_and_shows_a_waiter() {
     assert_eq!(waiters, [Some(one.claim.owner), Some(next.claim.owner)]);
     assert!(one.ask().await.is_some());
     let left = next.backend.release(&next.claim, Release::default()).await.expect("an answer");
-    assert_eq!(left, dlock_runtime::backend::Released::NotHeld);
+    assert_eq!(left, Released::NotHeld);
     assert_eq!(in_line(&server).await, 0);
     one.release().await;
     assert!(ask(&first, &mut claim()).await.is_some());
@@ -147,4 +159,91 @@ pub async fn places_of_the_dead_are_swept() {
     first.delete_idle_rows().await.expect("a sweep");
     assert_eq!(in_line(&server).await, 0);
     drop(waiter);
+}
+
+/// A process of the version before, with the statements that it sent.
+struct Before(PgConnection);
+
+impl Before {
+    async fn new(server: &Postgres) -> Self {
+        Self(PgConnection::connect(&server.0.url()).await.expect("the server runs"))
+    }
+
+    /// The token, if granted; of a block, the first and the last.
+    async fn acquire(&mut self, claim: &Claim) -> Option<(u64, u64)> {
+        let more = i16::try_from(claim.token_block - 1).expect("a small block");
+        let row = sqlx::query(include_str!("before/acquire.sql")).bind("k");
+        let row = row.bind(claim.owner.to_string()).bind(30_000_000_i64).bind("host,1,1,before");
+        let row = row.bind(more).fetch_optional(&mut self.0).await.expect("an answer")?;
+        let last = row.get::<Option<i64>, _>(1)?.unsigned_abs();
+        Some((last - u64::from(more.unsigned_abs()), last))
+    }
+
+    async fn release(&mut self, claim: &Claim) -> bool {
+        let released = sqlx::query(include_str!("before/release.sql")).bind("k");
+        let released = released.bind(claim.owner.to_string());
+        released.fetch_optional(&mut self.0).await.expect("an answer").is_some()
+    }
+
+    /// What its waiters send before they sleep.
+    async fn want(&mut self) {
+        let want = sqlx::query(include_str!("before/want.sql")).bind("k");
+        want.fetch_all(&mut self.0).await.expect("an answer");
+    }
+}
+
+/// In random schedules of two processes in line and one of the version before, no two hold, and tokens grow.
+pub async fn the_version_before_and_this_one_never_both_hold() {
+    let server = <Postgres as Server>::start();
+    let mut before = Before::new(&server).await;
+    let processes = [connect(&server).await, connect(&server).await];
+    let mut watches = vec![];
+    for process in &processes {
+        watches.push(process.watch_for(&claim()).await.expect("a subscription"));
+    }
+    let mut rng = StdRng::seed_from_u64(7);
+    let mut claims: Vec<Claim> = (0..6).map(|_| claim()).collect();
+    let (mut holder, mut last) = (None::<usize>, 0);
+    let mut grants = [0; 2];
+    for step in 0..3_000 {
+        let at = rng.random_range(0..claims.len());
+        let is_before = at % 3 == 2;
+        let shown = format!("step {step}: {at}, while {holder:?} holds");
+        match rng.random_range(0..10) {
+            0..6 if holder != Some(at) => {
+                claims[at].token_block = [1, 1, 7][rng.random_range(0..3)];
+                let granted = if is_before {
+                    before.acquire(&claims[at]).await
+                } else {
+                    match processes[at % 3].try_acquire(&claims[at]).await.expect("an answer") {
+                        Attempt::Granted { token, token_block, .. } => {
+                            Some((token.get(), token.get() + u64::from(token_block) - 1))
+                        }
+                        _ => None,
+                    }
+                };
+                if let Some((first, end)) = granted {
+                    assert!(holder.is_none() && first > last, "{shown}: {first} after {last}");
+                    claims[at].token = Some(FencingToken::new(end));
+                    (holder, last) = (Some(at), end);
+                    grants[usize::from(is_before)] += 1;
+                }
+            }
+            6 if is_before => before.want().await,
+            7 => server.expire_reservation().await,
+            8.. => {
+                let Some(at) = holder.take() else { continue };
+                let is_released = if at % 3 == 2 {
+                    before.release(&claims[at]).await
+                } else {
+                    let released = processes[at % 3].release(&claims[at], Release::default()).await;
+                    released.expect("an answer") == Released::Released
+                };
+                assert!(is_released, "{shown}: its holder was not found");
+                claims[at] = claim();
+            }
+            _ => {}
+        }
+    }
+    assert!(grants.iter().all(|grants| *grants > 30), "{grants:?}");
 }
