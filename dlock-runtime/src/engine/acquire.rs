@@ -154,7 +154,9 @@ impl<'a, W: Wanted> Acquire<'a, W> {
         // wait is.
         let mut in_turn = self.wanted.has_queue() && deadline.allows_queueing();
         let mut waiting = Waiting::new();
-        if let Some((at, turn)) = self.front.as_ref().filter(|_| self.is_contended) {
+        if let Some((at, turn)) = self.front.as_ref().filter(|_| self.is_contended)
+            && self.first().is_plain()
+        {
             waiting.inherit(*at, turn.take_watch(self.runtime.id()));
         }
         loop {
@@ -191,7 +193,11 @@ impl<'a, W: Wanted> Acquire<'a, W> {
                 Ok(Outcome::Busy { at, expires_in, queued }) => {
                     if !Box::pin(self.line_up_at(at, deadline)).await? {
                         let request = &self.wanted.requests()[at];
-                        let claim = self.claims.as_ref().and_then(|all| all.as_ref().get(at));
+                        // One of a set is refused or granted with the others, so nothing is handed over to it alone.
+                        let claim = match self.claims.as_ref().map(AsRef::as_ref) {
+                            Some([claim]) => Some(claim),
+                            _ => None,
+                        };
                         let change =
                             waiting.for_change(request, at, claim, expires_in, queued, deadline);
                         Box::pin(change).await;
@@ -213,9 +219,11 @@ impl<'a, W: Wanted> Acquire<'a, W> {
     }
 
     /// Leaves the watch to the next task of this process, which then need not set up its own. A store with a queue
-    /// notifies only whose turn it is, so that the watch has nothing to tell of this task's own release.
+    /// notifies only whose turn it is, so that the watch has nothing to tell of this task's own release. The watch may be
+    /// for plain claims alone, so others neither leave nor take one.
     fn leave_watch(&self, waiting: Waiting) {
         if let Some((at, turn)) = self.front.as_ref().filter(|_| self.queued)
+            && self.first().is_plain()
             && let Some(watch) = waiting.into_watch(*at)
         {
             turn.leave_watch(KeptWatch::new(watch, self.runtime.id()));

@@ -73,6 +73,11 @@ impl<'e> Request<'e> {
         })
     }
 
+    /// Is it exclusive and not fair?
+    pub(super) fn is_plain(&self) -> bool {
+        self.options.mode == Mode::Exclusive && !self.options.fair
+    }
+
     /// How far its lease may be passed on.
     pub(super) fn handover(&self) -> Handover {
         self.handover

@@ -42,7 +42,9 @@ impl Waiting {
         self.watched.filter(|(watched, _)| *watched == at).map(|(_, watch)| watch)
     }
 
-    /// Waits for a reason to ask again after the store refused `claim`, of `request`, the one at index `at`.
+    /// Waits for a reason to ask again after the store found `request`, the one at index `at`, busy.
+    ///
+    /// `claim`: the claim that asks again, if it does so alone.
     ///
     /// `queued`: the claim waits in the store's queue. It has to ask again after `expires_in`, because others pass a
     /// waiter that stays silent.
@@ -99,7 +101,11 @@ async fn watch_key(
     limit: Option<Duration>,
     deadline: &Deadline,
 ) -> Option<Box<dyn Watch>> {
-    let watching = request.backend.store.watch_for(claim?);
+    let store = &request.backend.store;
+    let watching = match claim {
+        Some(claim) => store.watch_for(claim),
+        None => store.watch(&request.key),
+    };
     let watching = async {
         match limit {
             Some(limit) => timer::timeout(limit, watching).await.ok(),

@@ -109,6 +109,11 @@ impl LeaseRow {
         self.group.is_some() && self.group_until > self.now
     }
 
+    /// Is the lock reserved for a waiter?
+    fn is_reserved(&self) -> bool {
+        self.expires > self.now && self.owner.is_reserved()
+    }
+
     /// The record in the row, including expired holds.
     fn entry(&self, key: &LockKey) -> Result<Record, BackendError> {
         let group = self.group.as_deref().filter(|_| self.has_group());
@@ -132,7 +137,7 @@ impl LeaseRow {
             };
             Some(Record { granted: vec![unknown], ..Record::default() })
         });
-        if self.owner.is_reserved() {
+        if self.is_reserved() {
             // Nobody holds it yet.
             return entry.unwrap_or_default();
         }
@@ -194,7 +199,7 @@ impl LeaseRow {
     /// The key's state for operators.
     pub(crate) fn state(&self, key: LockKey) -> LockState {
         let mut state = self.entry_as_seen().state(key, self.now);
-        if self.expires > self.now && self.owner.is_reserved() {
+        if self.is_reserved() {
             let owner = self.owner.reserved_for();
             state.waiters.insert(0, Waiter::new(owner, Mode::Exclusive, self.client_info.clone()));
         }
@@ -226,7 +231,12 @@ pub(crate) async fn acquire(rows: &impl RowStore, claim: &Claim) -> Result<Attem
             return Ok(Attempt::busy(None));
         }
         let last_token = || row.now.max(row.token + 1) + u64::from(claim.more_tokens());
+        let is_reserved = row.is_reserved() && row.owner.reserved_for() == Some(claim.owner);
         let decide = |entry: &mut Record| {
+            if is_reserved {
+                // Its own reservation, which comes last, does not exclude it.
+                entry.granted.pop();
+            }
             let verdict = entry.acquire(claim, row.now, last_token);
             (verdict, entry.other_permits(claim))
         };
@@ -352,8 +362,7 @@ pub(crate) async fn revoke(rows: &impl RowStore, key: &LockKey) -> Result<bool, 
         let Some(row) = rows.look(&nobody, Purpose::Release).await? else { return Ok(false) };
         let decide = |entry: &mut Record| {
             // A reservation comes last, and is nobody's hold.
-            let reserved = row.owner.is_reserved() && row.expires > row.now;
-            let reservation = if reserved { entry.granted.pop() } else { None };
+            let reservation = if row.is_reserved() { entry.granted.pop() } else { None };
             let held = entry.revoke(row.now);
             entry.granted.extend(reservation);
             held

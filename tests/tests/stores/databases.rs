@@ -84,10 +84,17 @@ pub(super) fn add(trials: &mut Trials) {
     );
     on_one!("postgres", postgres_line:
         a_contended_cycle_takes_three_statements,
+        a_fair_caller_does_not_freeze_a_reservation,
+        a_line_that_disappears_is_done_without,
+        a_place_that_comes_back_ends_with_the_grant,
         a_place_that_is_locked_is_passed_over,
         a_release_without_the_line_notifies_all,
         a_reservation_is_not_renewed_and_shows_a_waiter,
+        a_table_of_another_kind_is_not_taken_for_a_line,
         places_of_the_dead_are_swept,
+        readers_behind_a_writer_in_line_are_not_passed_over,
+        sets_that_wait_are_not_passed_over,
+        the_line_is_in_the_schema_of_the_leases,
         the_version_before_and_this_one_never_both_hold,
         those_who_only_poll_are_not_passed_over,
     );

@@ -93,9 +93,9 @@ impl<B: Backend> Waiter<B> {
     pub async fn new<S: Server<Backend = B>>(server: &S) -> Self {
         let (backend, mut claim) = (server.connect().await, claim());
         let mut watch = backend.watch_for(&claim).await.expect("a subscription");
+        assert_eq!(ask(&backend, &mut claim).await, None, "held by somebody else");
         // That the subscription begins may count as a change.
         let _ = futures_util::FutureExt::now_or_never(watch.changed());
-        assert_eq!(ask(&backend, &mut claim).await, None, "held by somebody else");
         Self { backend, watch, claim }
     }
 
@@ -298,8 +298,8 @@ pub async fn a_waiter_hears_after_the_runtime_that_listens_has_ended<S: Server>(
     listening.await.expect("a watch");
     let mut claim = claim();
     let mut watch = backend.watch_for(&claim).await.expect("a subscription");
-    let _ = futures_util::FutureExt::now_or_never(watch.changed());
     assert_eq!(ask(&backend, &mut claim).await, None);
+    let _ = futures_util::FutureExt::now_or_never(watch.changed());
     end.send(()).expect("the thread waits");
     other_runtime.join().expect("no panic");
     // That nobody listens, and then that somebody listens again.

@@ -16,7 +16,7 @@ use crate::error::BackendError;
 use crate::key::LockKey;
 use crate::lock_table::row::{Change, LeaseRow, RowOwner};
 use crate::stores::shared::sql::prepared::Prepared;
-use crate::stores::shared::sql::store::Store;
+use crate::stores::shared::sql::store::{Dialect as _, Store};
 use crate::stores::shared::sql::{Reply, is_unsent, read, read_micros};
 use crate::stores::shared::sql_leases::LeaseDialect;
 use crate::stores::shared::sql_leases::connections::{Lane, LeaseStore};
@@ -65,19 +65,18 @@ impl LeaseDialect for Statements {
         Self::of(table, topics, line)
     }
 
-    async fn leave(
-        &self,
-        store: &LeaseStore<Postgres>,
-        claim: &Claim,
-    ) -> Result<bool, BackendError> {
+    async fn leave(&self, store: &LeaseStore<Postgres>, claim: &Claim) -> bool {
         let Some(line) = self.line.as_ref().filter(|line| line.may_have(&claim.owner)) else {
-            return Ok(false);
+            return false;
         };
-        if line.is_usable() {
-            store.run_repeatable(Lane::Holds, &line.sql.leave(&claim.owner)).await?;
+        line.run(store, Lane::Holds, &line.sql.leave(&claim.owner)).await;
+        true
+    }
+
+    fn forget(&self, claim: &Claim) {
+        if let Some(line) = &self.line {
+            line.left(&claim.owner);
         }
-        line.left(&claim.owner);
-        Ok(true)
     }
 
     fn table(&self) -> &str {
@@ -137,7 +136,7 @@ impl LeaseDialect for Statements {
             let reply = how.send(store, Lane::Acquires, &self.plain.acquire_again(claim)).await?;
             if let Some(row) = reply.row() {
                 self.recent.note(&claim.key);
-                return Ok(vec![Some(Found::Free(row.try_get::<i64, _>(0)?.unsigned_abs()))]);
+                return Ok(vec![Some(Found::Free(row.try_get::<i64, _>(1)?.unsigned_abs()))]);
             }
             self.recent.forget(&claim.key);
         }
@@ -213,8 +212,8 @@ impl LeaseDialect for Statements {
             }
         }
         store.run(Lane::Acquires, &sql.remember_idle()).await?;
-        if let Some(line) = sql.line.as_ref().filter(|line| line.is_usable()) {
-            store.run(Lane::Acquires, &line.sql.sweep()).await?;
+        if let Some(line) = &sql.line {
+            line.run(store, Lane::Acquires, &line.sql.sweep()).await;
         }
         Ok(())
     }
@@ -236,8 +235,8 @@ impl Statements {
         // One that is in line was probably notified.
         if line.may_have(&claim.owner) {
             let call = self.plain.acquire_reserved(claim);
-            let reply = how.send(store, Lane::Acquires, &call).await?;
-            if let Some(row) = reply.row() {
+            let reply = line.allowed(how.send(store, Lane::Acquires, &call).await)?;
+            if let Some(row) = reply.as_ref().and_then(Reply::row) {
                 self.recent.note(&claim.key);
                 line.left(&claim.owner);
                 return Ok(Some(Found::Free(row.try_get::<i64, _>(0)?.unsigned_abs())));
@@ -250,11 +249,12 @@ impl Statements {
         let found = answer.and_then(|reply| reply.map(|reply| in_line(&reply)).transpose());
         let is_out = match &found {
             Ok(found) => !matches!(found, Some(Found::InLine(_))),
-            Err(error) => is_unsent(error),
+            Err(error) => is_unsent(error) || Postgres::is_rolled_back(error),
         };
         if is_out && (is_new || matches!(found, Ok(Some(Found::Free(_))))) {
             line.left(&claim.owner);
         }
+        line.note_answer(&claim.key, matches!(found, Ok(Some(Found::InLine(_)))));
         if let Ok(Some(Found::Free(_))) = found {
             self.recent.note(&claim.key);
         }
@@ -278,9 +278,10 @@ impl Statements {
             return;
         }
         let asked: Vec<_> = waiting.iter().map(|(claim, _)| **claim).collect();
-        let reply = store.run_repeatable(Lane::Acquires, &line.sql.keep(&asked)).await;
-        let kept = reply.as_ref().ok().and_then(|reply| texts(reply).ok()).unwrap_or_default();
+        let reply = line.run(store, Lane::Acquires, &line.sql.keep(&asked)).await;
+        let kept = reply.as_ref().and_then(|reply| texts(reply).ok()).unwrap_or_default();
         for (claim, found) in &mut waiting {
+            line.keeps(claim);
             **found = match **found {
                 Some(Found::Held(left)) if kept.contains(&*claim.owner.to_string()) => {
                     Some(Found::InLine(left))

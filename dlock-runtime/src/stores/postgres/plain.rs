@@ -58,7 +58,7 @@ impl Plain {
             all.extend([
                 Prepared::new("release_to_all", RELEASE_TYPES, release(table, Whom::All)),
                 Prepared::new("stand_in_line", types, line.stand_in_line()),
-                Prepared::new("acquire_reserved", ACQUIRE_TYPES, acquire_reserved(table)),
+                Prepared::new("acquire_reserved", ACQUIRE_TYPES, line.acquire_reserved()),
                 Prepared::new("hand_over", RELEASE_TYPES, line.hand_over()),
             ]);
         }
@@ -212,12 +212,7 @@ fn acquire_again(table: &str) -> String {
     acquire_if(table, "expires_at <= clock_timestamp()")
 }
 
-/// The same for a row that is reserved for this claim.
-fn acquire_reserved(table: &str) -> String {
-    acquire_if(table, "expires_at > clock_timestamp() AND owner = '>' || $2")
-}
-
-fn acquire_if(table: &str, condition: &str) -> String {
+pub(super) fn acquire_if(table: &str, condition: &str) -> String {
     format!(
         "UPDATE {table} SET \
            token = greatest({NOW_MICROS}, token + 1) + $5, \
@@ -228,7 +223,7 @@ fn acquire_if(table: &str, condition: &str) -> String {
          WHERE lock_key = $1 AND {condition} \
            AND (lock_group IS NULL OR group_until <= clock_timestamp()) \
            AND position($2 IN gone || gone_before) = 0 \
-         RETURNING token"
+         RETURNING owner, token"
     )
 }
 

@@ -210,11 +210,9 @@ impl Statements {
         prefix: &str,
         states: Vec<LockState>,
     ) -> Result<Vec<LockState>, BackendError> {
-        let Some(line) = self.line.as_ref().filter(|line| line.is_usable()) else {
-            return Ok(states);
-        };
+        let Some(line) = &self.line else { return Ok(states) };
         let list = line.sql.list(&prefix.into());
-        let reply = store.run_repeatable(Lane::Acquires, &list).await?;
+        let Some(reply) = line.run(store, Lane::Acquires, &list).await else { return Ok(states) };
         let mut states: BTreeMap<LockKey, LockState> =
             states.into_iter().map(|state| (state.key.clone(), state)).collect();
         for row in reply.rows.iter().flatten() {
@@ -371,7 +369,7 @@ mod tests {
     #[test]
     fn the_guide_shows_every_statement() {
         let topics = Arc::<Topics>::default();
-        let line = Some(Arc::new(Line::new("dlock_leases", Arc::clone(&topics))));
+        let line = Some(Arc::new(Line::new("dlock_leases", "public", Arc::clone(&topics))));
         let sql = Statements::of("dlock_leases".to_owned(), topics, line);
         let line = &sql.line.as_ref().unwrap().sql;
         let claim = Claim::new("k".into(), Duration::from_secs(5));
@@ -403,6 +401,9 @@ mod tests {
             sql.remember_idle(),
         ];
         let statements: Vec<_> = plain.chain(others).collect();
+        // The guide leaves out the schema.
+        let unqualified = |statement: String| statement.replace("public.", "");
+        let statements: Vec<_> = statements.into_iter().map(unqualified).collect();
         let key = text(&stored(&claim.key));
         let interval = |micros| format!("interval '{micros} microseconds'");
         assert_shown(include_str!("guide.md"), &statements, &claim, &key, interval);

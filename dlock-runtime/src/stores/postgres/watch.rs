@@ -23,7 +23,7 @@ pub(super) struct RowWatch {
     announced: bool,
     /// Who held the key at the last look.
     seen: Vec<u64>,
-    /// The claim that it is for stands in line, and the key is handed over to it.
+    /// The claim that it is for stands in line, if it can, and the key is handed over to it.
     place: Option<Place>,
 }
 
@@ -96,7 +96,11 @@ impl RowWatch {
         if !self.interest.is_live() {
             return self.poll().await;
         }
-        if self.place.is_none() && !self.announced {
+        if self.place.as_ref().is_some_and(Place::is_in_line) {
+            self.interest.news().await;
+            return Ok(());
+        }
+        if !self.announced {
             self.announced = self.want().await?;
             if !self.announced {
                 return Ok(());

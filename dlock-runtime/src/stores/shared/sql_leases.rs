@@ -70,14 +70,20 @@ pub(crate) trait LeaseDialect: LeaseStatements + Sized + Send + Sync + 'static {
     /// The statements for this table, which exists.
     fn open(table: String, store: &Store<Self::Database>) -> impl Future<Output = Self> + Send;
 
-    /// Gives up the place of a claim in a line of waiters, if it may have one. The lock may then be reserved for it.
+    /// Gives up the place of a claim in a line of waiters, if it may have one. Then the lock may be reserved for it. If the
+    /// server does not answer, the place ends by itself.
     fn leave(
         &self,
         store: &LeaseStore<Self::Database>,
         claim: &Claim,
-    ) -> impl Future<Output = Result<bool, BackendError>> + Send {
+    ) -> impl Future<Output = bool> + Send {
         let _ = (store, claim);
-        std::future::ready(Ok(false))
+        std::future::ready(false)
+    }
+
+    /// Forgets that a claim may be in line, after its release.
+    fn forget(&self, claim: &Claim) {
+        let _ = claim;
     }
 
     fn table(&self) -> &str;

@@ -1,7 +1,9 @@
 //! What is particular to the line of PostgreSQL: its table, its statements, and processes that do not use it.
 
+use std::time::Duration;
+
 use dlock_runtime::backend::{
-    Attempt, Backend, Claim, Postgres as Leases, Release, Released, Renewal,
+    Attempt, Backend, Claim, Mode, Postgres as Leases, Release, Released, Renewal,
 };
 use dlock_runtime::{FencingToken, Handover, Registry, Wait};
 use dlock_tests::servers::PostgresServer;
@@ -159,6 +161,124 @@ pub async fn places_of_the_dead_are_swept() {
     first.delete_idle_rows().await.expect("a sweep");
     assert_eq!(in_line(&server).await, 0);
     drop(waiter);
+}
+
+/// Waits until somebody requests that the release of the key be announced to all.
+async fn until_wanted(server: &Postgres) {
+    while server.ask("SELECT COUNT(*) FROM dlock_leases WHERE wanted").await == Some(0) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+pub async fn sets_that_wait_are_not_passed_over() {
+    let server = <Postgres as Server>::start();
+    let (first, holder) = held(&server).await;
+    let waiter = Waiter::new(&server).await;
+    let sets = registry(connect(&server).await);
+    let set = sets.lock_all([KEY, "j"]).wait(Wait::Forever).acquire();
+    let set = tokio::spawn(set);
+    until_wanted(&server).await;
+    drop(waiter);
+    release(&first, &holder).await;
+    set.await.expect("no panic").expect("the locks").release().await.expect("held");
+}
+
+/// A reader that lines up behind a writer of its own process.
+pub async fn readers_behind_a_writer_in_line_are_not_passed_over() {
+    let server = <Postgres as Server>::start();
+    let (first, holder) = held(&server).await;
+    let process = registry(connect(&server).await);
+    let lock = process.lock(KEY).wait(Wait::Forever);
+    let writer = tokio::spawn(lock.clone().acquire());
+    while in_line(&server).await == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let reader = tokio::spawn(lock.mode(Mode::Shared).acquire());
+    let mut next = Waiter::new(&server).await;
+    release(&first, &holder).await;
+    writer.await.expect("no panic").expect("the lock").release().await.expect("held");
+    next.watch.changed().await;
+    next.ask().await.expect("reserved for it");
+    until_wanted(&server).await;
+    next.release().await;
+    reader.await.expect("no panic").expect("the lock").release().await.expect("held");
+}
+
+pub async fn a_fair_caller_does_not_freeze_a_reservation() {
+    let server = <Postgres as Server>::start();
+    let (first, holder) = held(&server).await;
+    let mut waiter = Waiter::new(&server).await;
+    release(&first, &holder).await;
+    let mut fair = claim().with_fair(true);
+    assert_eq!(ask(&first, &mut fair).await, None, "reserved for the other one");
+    waiter.watch.changed().await;
+    // The queue of fair callers goes first.
+    assert_eq!(waiter.ask().await, None);
+    assert!(ask(&first, &mut fair).await.is_some(), "the reservation is over");
+}
+
+/// The place that a request makes after a release has deleted it, because it waited for that release.
+pub async fn a_place_that_comes_back_ends_with_the_grant() {
+    let server = <Postgres as Server>::start();
+    let (first, holder) = held(&server).await;
+    let mut waiter = Waiter::new(&server).await;
+    let copy = "CREATE TABLE copied AS SELECT * FROM dlock_leases_line";
+    server.ask(copy).await;
+    release(&first, &holder).await;
+    assert_eq!(in_line(&server).await, 0);
+    server.ask("INSERT INTO dlock_leases_line SELECT * FROM copied").await;
+    waiter.watch.changed().await;
+    waiter.ask().await.expect("reserved for it");
+    assert_eq!(in_line(&server).await, 0);
+}
+
+pub async fn a_line_that_disappears_is_done_without() {
+    let server = <Postgres as Server>::start();
+    let registries = [registry(connect(&server).await), registry(connect(&server).await)];
+    steps::hand_over_without_polling(&registries).await;
+    server.ask("DROP TABLE dlock_leases_line").await;
+    // More connections than were open.
+    let lock = |number| registries[0].lock(format!("k{number}")).run(std::future::ready(()));
+    for _ in 0..3 {
+        for done in join_all((0..50).map(lock)).await {
+            done.expect("the lock");
+        }
+    }
+    steps::hand_over_without_polling(&registries).await;
+    assert_eq!(in_line_table(&server, "dlock_leases_line").await, 0);
+}
+
+async fn in_line_table(server: &Postgres, table: &str) -> i64 {
+    let exists = format!("SELECT (to_regclass('{table}') IS NOT NULL)::int::bigint");
+    server.ask(&exists).await.expect("a number")
+}
+
+/// Tables whose names happen to be those of a line.
+pub async fn a_table_of_another_kind_is_not_taken_for_a_line() {
+    let server = <Postgres as Server>::start();
+    let longest = "a23456789_123456789_123456789_123456789_123456789_123456789_123";
+    for table in [longest, "jobs"] {
+        server.ask("CREATE TABLE IF NOT EXISTS jobs_line (number int)").await;
+        let connect = async || {
+            let leases = Leases::builder().table(table).connect(&server.0.url()).await;
+            registry(leases.expect("the table"))
+        };
+        steps::hand_over_without_polling(&[connect().await, connect().await]).await;
+    }
+}
+
+/// Processes with different search paths that share the leases share the line.
+pub async fn the_line_is_in_the_schema_of_the_leases() {
+    let server = <Postgres as Server>::start();
+    let table = include_str!("../../../../dlock-runtime/src/stores/postgres/leases.sql");
+    server.ask(table).await;
+    server.ask("CREATE SCHEMA other").await;
+    let url = format!("{}?options[search_path]=other,public", server.0.url());
+    let first = registry(Leases::connect(&url).await.expect("the table"));
+    assert_eq!(in_line_table(&server, "other.dlock_leases_line").await, 0);
+    assert_eq!(in_line_table(&server, "public.dlock_leases_line").await, 1);
+    let other = registry(connect(&server).await);
+    steps::hand_over_without_polling(&[first, other]).await;
 }
 
 /// A process of the version before, with the statements that it sent.

@@ -1,4 +1,4 @@
-//! The line of those that wait for a key with plain claims, as Redis keeps it: a release reserves the key for the first of
+//! The line of those that wait for a key with plain claims, as Redis and PostgreSQL keep it: a release reserves the key for the first of
 //! them, and notifies nobody else.
 
 use std::time::Duration;

@@ -6,7 +6,7 @@ use crate::key::LockKey;
 use crate::owner::OwnerId;
 use crate::stores::postgres::dialect::{stored, text};
 use crate::stores::postgres::notices::CHANNEL;
-use crate::stores::postgres::plain::granted;
+use crate::stores::postgres::plain::{acquire_if, granted};
 
 /// The value of `released` in the row of a lease that somebody is in line for.
 pub(in crate::stores::postgres) const MARKED: i16 = -1;
@@ -18,24 +18,38 @@ pub(in crate::stores::postgres) struct LineStatements {
 }
 
 impl LineStatements {
-    pub(super) fn new(leases: &str) -> Self {
-        Self { leases: leases.to_owned(), line: format!("{leases}_line") }
+    /// `schema`: that of the leases, quoted if need be.
+    pub(super) fn new(leases: &str, schema: &str) -> Self {
+        let table = leases.rsplit('.').next().unwrap_or(leases);
+        Self { leases: leases.to_owned(), line: format!("{schema}.{table}_line") }
+    }
+
+    /// Returns the schema of the leases.
+    pub(super) fn schema_of(leases: &str) -> String {
+        format!(
+            "SELECT quote_ident(nspname) FROM pg_class JOIN pg_namespace ON relnamespace = pg_namespace.oid \
+             WHERE pg_class.oid = to_regclass('{leases}')"
+        )
     }
 
     pub(super) fn table(&self) -> &str {
         &self.line
     }
 
-    /// Returns whether the role may use the table; null if there is none.
+    /// Returns whether the role may use the table. Fails if there is none, or if it is not one for lines.
     pub(super) fn probe(&self) -> String {
         let Self { line, .. } = self;
         let may = ["SELECT", "INSERT", "UPDATE", "DELETE"]
-            .map(|privilege| format!("has_table_privilege(to_regclass('{line}'), '{privilege}')"));
-        format!("SELECT {}", may.join(" AND "))
+            .map(|privilege| format!("has_table_privilege('{line}', '{privilege}')"));
+        format!(
+            "SELECT {} FROM (SELECT) AS one \
+             LEFT JOIN (SELECT owner, lock_key, channel, asked, due, hold, claimant FROM {line} LIMIT 0) AS columns ON true",
+            may.join(" AND ")
+        )
     }
 
     pub(super) fn schema(&self) -> String {
-        include_str!("../line.sql").replace("dlock_leases", &self.leases)
+        include_str!("../line.sql").replace("dlock_leases_line", &self.line)
     }
 
     /// Acquires a key that is free or reserved for this claim, and otherwise stands in line for it. The arguments are
@@ -45,8 +59,8 @@ impl LineStatements {
     /// held. The mark is set before the answer: a release that does not see the new place notifies all, because it sees the
     /// mark. If the key was released before it could be marked, nothing is left of the lease.
     ///
-    /// The place is locked before the row of the lease, as in [`hand_over`](Self::hand_over): the two never wait for each
-    /// other.
+    /// The place is locked before the row of the lease is marked, as in [`hand_over`](Self::hand_over), so that the two do
+    /// not wait for each other.
     pub(in crate::stores::postgres) fn stand_in_line(&self) -> String {
         let Self { leases, line } = self;
         let granted = granted(leases);
@@ -121,17 +135,36 @@ impl LineStatements {
         )
     }
 
-    /// Keeps the places of these owners. Returns the owners that are in line.
+    /// Acquires a key that is reserved for this claim. Its place may have been made anew by a request that a release
+    /// overtook. Returns the token.
+    pub(in crate::stores::postgres) fn acquire_reserved(&self) -> String {
+        let Self { leases, line } = self;
+        let taken = acquire_if(leases, "expires_at > clock_timestamp() AND owner = '>' || $2");
+        format!(
+            "WITH taken AS ({taken}), \
+             gone AS (DELETE FROM {line} AS place USING taken WHERE place.owner = taken.owner) \
+             SELECT token FROM taken"
+        )
+    }
+
+    /// Keeps the places of these owners. Returns the owners that are in line for a key that is marked. It does not wait for
+    /// a place that somebody has locked.
     pub(in crate::stores::postgres) fn keep(&self, claims: &[&Claim]) -> String {
-        let Self { line, .. } = self;
+        let Self { leases, line } = self;
+        let owners = claims.iter().map(|claim| format!("'{}'", claim.owner));
+        let owners = owners.collect::<Vec<_>>().join(", ");
         let kept = claims.iter().map(|claim| {
             let due = claim.wait_left.min(GONE).as_micros();
             format!("('{}', {due})", claim.owner)
         });
         let kept = kept.collect::<Vec<_>>().join(", ");
         format!(
-            "UPDATE {line} AS place SET due = clock_timestamp() + left_for * interval '1 microsecond' \
-             FROM (VALUES {kept}) AS kept (owner, left_for) WHERE place.owner = kept.owner \
+            "WITH free AS MATERIALIZED (\
+               SELECT owner FROM {line} WHERE owner IN ({owners}) FOR UPDATE SKIP LOCKED) \
+             UPDATE {line} AS place SET due = clock_timestamp() + left_for * interval '1 microsecond' \
+             FROM free JOIN (VALUES {kept}) AS kept (owner, left_for) USING (owner) \
+             WHERE place.owner = free.owner AND EXISTS (\
+               SELECT FROM {leases} AS lease WHERE lease.lock_key = place.lock_key AND released = {MARKED}) \
              RETURNING place.owner"
         )
     }

@@ -214,6 +214,8 @@ impl<DB: Dialect> Store<DB> {
                 Some(link) => link,
                 None => self.connections.take().await?,
             };
+            let is_call = matches!(message, Message::Call { .. });
+            let is_preparing = is_call && !in_one && !link.is_new() && !link.is_prepared();
             match self.try_send(&mut link, message, in_one).await {
                 Ok(reply) => {
                     link.give_back();
@@ -226,8 +228,12 @@ impl<DB: Dialect> Store<DB> {
                         doubt.note();
                     }
                 }
-                // The server did not execute it.
-                Err(error) if !in_one && DB::is_unprepared(&error) => {
+                // The server did not execute it. One of the statements may be about a table that is gone, and another one
+                // be useful without it.
+                Err(error)
+                    if !in_one && DB::is_unprepared(&error)
+                        || is_preparing && DB::is_table_missing(&error) =>
+                {
                     self.note_unprepared(&error);
                     in_one = true;
                     // Some of the statements may be prepared on it.
@@ -236,7 +242,6 @@ impl<DB: Dialect> Store<DB> {
                     }
                 }
                 Err(error) => {
-                    let is_call = matches!(message, Message::Call { .. });
                     if is_call && !in_one && !link.is_prepared() {
                         // Some of the statements may be prepared on it.
                         drop(link);

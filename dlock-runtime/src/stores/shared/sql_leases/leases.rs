@@ -110,7 +110,25 @@ impl<S: LeaseDialect> Leases<S> {
         release: Release,
     ) -> Result<Released, BackendError> {
         // From then on, no other release reserves the lock for it.
-        let may_be_reserved = self.sql.leave(&self.store, claim).await?;
+        let may_be_reserved = self.sql.leave(&self.store, claim).await;
+        let released = self.end(claim, release, may_be_reserved).await?;
+        if may_be_reserved {
+            if release.late_acquire {
+                // A request that was still on its way may have joined again, before the tombstone.
+                self.sql.leave(&self.store, claim).await;
+            }
+            self.sql.forget(claim);
+        }
+        Ok(released)
+    }
+
+    /// Ends a lease, and what is reserved for the claim.
+    async fn end(
+        &self,
+        claim: &Claim,
+        release: Release,
+        may_be_reserved: bool,
+    ) -> Result<Released, BackendError> {
         let is_alone = !claim.may_be_in_a_group() || may_be_reserved;
         let is_plain = release.keep_for.is_none() && !release.late_acquire;
         if is_plain && is_alone {
