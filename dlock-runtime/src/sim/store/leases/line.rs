@@ -1,5 +1,5 @@
-//! The line of those that wait for a key with plain claims, as Redis and PostgreSQL keep it: a release reserves the key for the first of
-//! them, and notifies nobody else.
+//! The line of those that wait for a key with plain claims, as Redis and PostgreSQL keep it: a release reserves the key
+//! for the first of them, and notifies nobody else.
 
 use std::time::Duration;
 
