@@ -140,10 +140,15 @@ async fn after_its_time_a_lease_is_released() {
 async fn other_processes_have_their_turn() {
     let world = World::new();
     let other = world.other();
-    let (second, third) = world.contended().await;
+    let first = world.lock().acquire().await.expect("free");
+    let once = Handover::up_to(1, Duration::from_mins(1));
+    let second = world.waiter(world.lock().handover(once)).await;
+    let third = world.waiter(world.lock()).await;
+    first.release().await.expect("held");
+    let second = second.await.expect("no panic");
     let outside = other.lock("k").ttl(TTL).wait(Duration::from_mins(1));
     let outside = world.waiter(outside).await;
-    // The block is used up, although the time is not.
+    // It is passed once, although there is time for more.
     second.release().await.expect("held");
     let third = third.await.expect("no panic");
     let (last, fourth) = (token(&third), world.waiter(world.lock()).await);
