@@ -14,6 +14,7 @@ mod clock;
 #[cfg(feature = "config")]
 pub mod config;
 mod connect;
+mod debug_as_display;
 mod engine;
 mod error;
 pub mod fencing;

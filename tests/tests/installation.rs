@@ -170,6 +170,9 @@ async fn install_verifies_every_site_and_happens_once() {
         assert!(logged.contains(part), "{part} is not in: {logged}");
     }
     assert!(matches!(builder().install(), Err(InstallError::AlreadyInstalled)));
+    // As `fn main() -> Result<(), Box<dyn Error>>` shows it.
+    let error = builder().install().expect_err("installed already");
+    assert_eq!(format!("{error:?}"), error.to_string());
     assert_eq!(purchase(3).await.expect("installed"), 3);
     report().await.expect("installed");
     let backends: Vec<_> =

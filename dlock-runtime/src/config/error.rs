@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::error::BackendError;
 
 /// Why a configuration could not be read, or a backend not connected. Its text shows no password.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
     /// A file cannot be read: the configuration, or one that holds a backend's URL.
@@ -42,3 +42,5 @@ pub enum ConfigError {
         source: BackendError,
     },
 }
+
+crate::debug_as_display::debug_as_display!(ConfigError);

@@ -21,8 +21,8 @@ impl Config {
     /// | `DLOCK_DEFAULT_HANDOVER` | [`default_handover`](Self::default_handover), such as `64 in 10ms`, or `off` |
     /// | `DLOCK_ALLOW_UNREGISTERED` | [`allow_unregistered`](Self::allow_unregistered), names separated by commas |
     ///
-    /// Any other variable that begins with `DLOCK_` is ignored with a warning, unless its name looks like a
-    /// misspelling of one of these, which is an error.
+    /// `DLOCK_URL`, `DLOCK_KEY` and `DLOCK_TOKEN` belong to the command `dlock`. Any other variable that begins with
+    /// `DLOCK_` is ignored with a warning, unless its name looks like a misspelling of one of these, which is an error.
     ///
     /// # Errors
     /// A variable with an invalid value or a misspelt name. The error shows its name but not its value.
@@ -70,6 +70,8 @@ impl Config {
                 let names = value.split(',').map(str::trim).filter(|name| !name.is_empty());
                 self.allow_unregistered.extend(names.map(str::to_owned));
             }
+            // For and from the command `dlock`.
+            Some("URL" | "KEY" | "TOKEN") => {}
             Some(option) => {
                 let Some(name) = option.strip_prefix("BACKEND_") else { return unknown(variable) };
                 if name.is_empty() {

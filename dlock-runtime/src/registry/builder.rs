@@ -98,7 +98,7 @@ impl RegistryBuilder {
 }
 
 /// Why a registry could not be built.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
     /// It has no backend.
@@ -127,3 +127,5 @@ pub enum BuildError {
         problem: String,
     },
 }
+
+crate::debug_as_display::debug_as_display!(BuildError);

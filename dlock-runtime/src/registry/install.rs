@@ -120,7 +120,7 @@ fn permits(site: &Site) -> String {
 }
 
 /// Why a registry could not be installed.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum InstallError {
     /// It could not be built.
@@ -135,6 +135,8 @@ pub enum InstallError {
     )]
     AlreadyInstalled,
 }
+
+crate::debug_as_display::debug_as_display!(InstallError);
 
 /// An annotated function that a registry does not support.
 #[derive(Clone, Debug)]

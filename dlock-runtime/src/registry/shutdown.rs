@@ -25,7 +25,7 @@ impl Registry {
 }
 
 /// Locks were still held or being released when the limit of a shutdown had passed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{left} locks were still held or being released when the shutdown timed out; they end with their leases"
 )]
@@ -34,3 +34,5 @@ pub struct ShutdownTimedOut {
     /// The number of such locks.
     pub left: usize,
 }
+
+crate::debug_as_display::debug_as_display!(ShutdownTimedOut);
