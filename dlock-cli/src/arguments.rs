@@ -96,6 +96,13 @@ pub enum Command {
         yes: bool,
     },
 
+    /// Look for settings of the server that endanger locks, and time a lock; exit code 1 if there are any
+    Doctor {
+        /// Print a JSON object
+        #[arg(long)]
+        json: bool,
+    },
+
     /// Check that the store can be reached; it is only read
     Health {
         /// Print a JSON object

@@ -20,6 +20,9 @@ pub const CONFIG: u8 = 78;
 /// What was looked for is not there.
 pub const NOT_FOUND: u8 = 1;
 
+/// `dlock doctor` has found a danger.
+pub const UNHEALTHY: u8 = 1;
+
 /// Why the command ended, for a person and for a script.
 #[derive(Debug)]
 pub struct Failure {
@@ -34,6 +37,12 @@ impl Failure {
 
     pub fn unavailable(message: impl fmt::Display) -> Self {
         Self::new(UNAVAILABLE, message)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The command `dlock`: runs a command under a distributed lock, shows who holds a lock, and ends holds.
 
 mod arguments;
+mod doctor;
 mod exit;
 mod operate;
 mod program;
@@ -50,6 +51,7 @@ async fn execute(arguments: Arguments) -> ExitCode {
         Command::Release { key, force, yes } => {
             operate::force_release(&store, &key, force, yes).await
         }
+        Command::Doctor { json } => doctor::doctor(&store, json).await,
         Command::Health { json } => operate::health(&store, json).await,
         Command::Completions { shell } => {
             clap_complete::generate(

@@ -28,12 +28,7 @@ pub struct Store {
 
 /// Connects to it.
 pub async fn connect(arguments: &StoreArguments) -> Result<Store, Failure> {
-    let (name, source) = find(arguments)?;
-    let url = url(&name, &source)?;
-    if url.starts_with("memory:") {
-        let problem = "`memory:` is in this process alone, so nobody else would see its locks";
-        return Err(Failure::new(USAGE, problem));
-    }
+    let (name, url) = find(arguments)?;
     let connecting = tokio::time::timeout(CONNECTING, dlock_runtime::connect(&url)).await;
     let backend = connecting.map_err(|_| {
         Failure::unavailable(format!("cannot connect to backend `{name}` within {CONNECTING:?}"))
@@ -61,8 +56,19 @@ fn url(name: &str, source: &Source) -> Result<String, Failure> {
     }
 }
 
+/// The name and the URL of the backend.
+pub fn find(arguments: &StoreArguments) -> Result<(String, String), Failure> {
+    let (name, source) = source(arguments)?;
+    let url = url(&name, &source)?;
+    if url.starts_with("memory:") {
+        let problem = "`memory:` is in this process alone, so nobody else would see its locks";
+        return Err(Failure::new(USAGE, problem));
+    }
+    Ok((name, url))
+}
+
 /// The name and the source of the backend.
-fn find(arguments: &StoreArguments) -> Result<(String, Source), Failure> {
+fn source(arguments: &StoreArguments) -> Result<(String, Source), Failure> {
     if let Some(path) = &arguments.backend_file {
         return Ok((UNNAMED.to_owned(), Source::File { file: path.clone() }));
     }

@@ -19,7 +19,7 @@ Options:
                                names [default: a SQLite file of its own]
   -S, --stock <STOCK>          Items in stock [default: 50]
   -P, --servers <SERVERS>      Server processes [default: 4]
-  -C, --customers <CUSTOMERS>  Customers in total [default: 200]
+  -C, --customers <CUSTOMERS>  Customers in total [default: 240]
       --svg <FILE>             Where to write the picture of the timeline [default: target/flash_sale.svg]
       --json                   End with one line of JSON on standard output
   -h, --help                   Print help";
@@ -50,7 +50,8 @@ impl Options {
             backend: None,
             stock: 50,
             servers: 4,
-            customers: 200,
+            // More for each server than there is stock, so that even one alone oversells without the lock.
+            customers: 240,
             svg: "target/flash_sale.svg".into(),
             json: false,
         };

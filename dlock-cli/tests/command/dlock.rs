@@ -21,9 +21,10 @@ pub struct Bench<S> {
     folder: TempDir,
 }
 
-/// `dlock`, with these arguments.
+/// `dlock`, with these arguments. Whoever runs the tests may ignore signals, as `nohup` does.
 pub fn dlock(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_dlock"));
+    let mut command = Command::new("env");
+    command.args(["--default-signal", env!("CARGO_BIN_EXE_dlock")]);
     // Nothing of the machine's own configuration.
     command.args(arguments).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
     command

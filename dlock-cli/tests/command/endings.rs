@@ -83,7 +83,8 @@ pub async fn a_hang_up_is_ignored_under_nohup<S: Store>() {
     // Ends of children may be ignored as well.
     let mut command = Command::new("sh");
     command.args(["-c", "trap '' HUP CHLD; exec \"$0\" \"$@\""]);
-    command.arg(inner.get_program()).args(inner.get_args()).current_dir(bench.path(""));
+    // Without `env`, which would undo that.
+    command.args(inner.get_args().skip(1)).current_dir(bench.path(""));
     let mut running = Running(command.stdin(Stdio::null()).spawn().expect("a shell"));
     until("it runs", || bench.path("started").exists());
     running.send(Signal::SIGHUP);

@@ -138,3 +138,35 @@ pub async fn completions_and_the_manual_page_are_printed() {
         assert!(done.status.success() && text(&done.stdout).contains(part), "{arguments:?}");
     }
 }
+
+/// The danger of each server, and how it is called without.
+pub async fn a_danger_is_found_and_has_a_code() {
+    use dlock_tests::servers::{MariaDbServer, PostgresServer, RedisServer};
+
+    let diagnosis = |url: &str, code: i32, part: &str| {
+        let done = complete(&mut dlock(&["-b", url, "doctor"]));
+        let said = text(&done.stdout);
+        assert_eq!(done.status.code(), Some(code), "{said}{}", text(&done.stderr));
+        assert!(said.contains(part), "{said}");
+        let done = complete(&mut dlock(&["-b", url, "doctor", "--json"]));
+        let json: Value = serde_json::from_slice(&done.stdout).expect("JSON");
+        assert_eq!(json["healthy"], code == 0, "{json}");
+    };
+    let evicting = RedisServer::start_with(&["--maxmemory-policy", "allkeys-lru"]);
+    diagnosis(&evicting.url(), 1, "DANGER  `maxmemory-policy` is `allkeys-lru`");
+    let redis = RedisServer::start();
+    diagnosis(&redis.url(), 0, "note    `appendonly` is off");
+    let hasty = PostgresServer::start_with(&[("fsync", "off")]);
+    diagnosis(&hasty.url(), 1, "DANGER  `fsync` is off");
+    let postgres = PostgresServer::start_with(&[("fsync", "on")]);
+    diagnosis(&postgres.url(), 0, "a lock and its release ");
+    let hasty = MariaDbServer::start_with(&[("innodb_flush_log_at_trx_commit", "2")]);
+    diagnosis(&hasty.url(), 1, "DANGER  `innodb_flush_log_at_trx_commit` is 2");
+    let mariadb = MariaDbServer::start_with(&[("innodb_flush_log_at_trx_commit", "1")]);
+    diagnosis(&mariadb.url(), 0, "a lock and its release ");
+    let sqlite = Bench::<OnSqlite>::new();
+    diagnosis(&sqlite.store.url(), 0, "nothing endangers locks here");
+    let done = complete(&mut dlock(&["-b", "redis://127.0.0.1:1/", "doctor"]));
+    assert_eq!(done.status.code(), Some(69), "{done:?}");
+    assert_eq!(text(&done.stderr).lines().count(), 1, "{done:?}");
+}

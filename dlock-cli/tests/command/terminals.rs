@@ -10,10 +10,7 @@ pub async fn the_command_has_the_terminal() {
     let bench = Bench::<OnSqlite>::new();
     let url = bench.on_store(&[]);
     let words = url.get_args().map(|word| word.display().to_string()).collect::<Vec<_>>().join(" ");
-    let line = format!(
-        "{} {words} run k -- sh -c 'read word; test -t 1 && echo has read $word'",
-        env!("CARGO_BIN_EXE_dlock")
-    );
+    let line = format!("env {words} run k -- sh -c 'read word; test -t 1 && echo has read $word'");
     let mut script = Command::new("script");
     script.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
     script.stdin(Stdio::piped()).stdout(Stdio::piped());
