@@ -85,6 +85,7 @@ pub(super) fn add(trials: &mut Trials) {
     on_one!("postgres", postgres_line:
         a_contended_cycle_takes_three_statements,
         a_fair_caller_does_not_freeze_a_reservation,
+        a_hand_over_ends_where_others_want_the_lock,
         a_line_that_disappears_is_done_without,
         a_place_that_comes_back_ends_with_the_grant,
         a_place_that_is_locked_is_passed_over,

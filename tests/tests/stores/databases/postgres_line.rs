@@ -111,6 +111,22 @@ pub async fn those_who_only_poll_are_not_passed_over() {
     assert_eq!(waiter.ask().await, None);
 }
 
+/// The same for the release of a process that was in line itself.
+pub async fn a_hand_over_ends_where_others_want_the_lock() {
+    let server = <Postgres as Server>::start();
+    let (first, holder) = held(&server).await;
+    let mut one = Waiter::new(&server).await;
+    release(&first, &holder).await;
+    one.watch.changed().await;
+    one.ask().await.expect("reserved for it");
+    let mut next = Waiter::new(&server).await;
+    server.ask("UPDATE dlock_leases SET wanted = true WHERE released = -1").await;
+    one.release().await;
+    assert!(ask(&first, &mut claim()).await.is_some(), "free for those who come first");
+    next.watch.changed().await;
+    assert_eq!(next.ask().await, None);
+}
+
 /// A release does not wait for a place that somebody's transaction keeps locked.
 pub async fn a_place_that_is_locked_is_passed_over() {
     let server = <Postgres as Server>::start();
