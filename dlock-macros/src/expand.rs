@@ -9,7 +9,7 @@ use quote::{ToTokens, quote_spanned};
 use syn::FnArg;
 
 use crate::item::FunctionItem;
-use crate::options::{Keys, OnBusy, Options};
+use crate::options::{Keys, Options};
 use crate::scope::Scope;
 use crate::signature::{Function, Shape, async_trait, at};
 
@@ -122,7 +122,7 @@ fn call(body: &TokenStream, braces: Span, parts: &Parts<'_>) -> TokenStream {
 /// skipped body.
 fn if_busy(options: &Options, output: Span) -> TokenStream {
     let runtime = runtime(options, output);
-    if matches!(options.on_busy, Some((OnBusy::Skip, _))) {
+    if options.skips_if_busy() {
         quote_spanned!(output=> #runtime::or_skip)
     } else {
         quote_spanned!(output=> #runtime::or_error)

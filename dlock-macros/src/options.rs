@@ -28,6 +28,7 @@ pub(crate) struct Options {
     pub(crate) renew: Option<bool>,
     pub(crate) max_hold: Option<Duration>,
     pub(crate) min_hold: Option<Duration>,
+    pub(crate) grace: Option<Duration>,
     pub(crate) on_busy: Option<(OnBusy, Span)>,
     pub(crate) on_lost: Option<OnLost>,
     pub(crate) reentrant: Option<bool>,
@@ -120,6 +121,16 @@ pub(crate) fn parse(arguments: TokenStream, errors: &mut Errors) -> Options {
 }
 
 impl Options {
+    pub(crate) fn skips_if_busy(&self) -> bool {
+        matches!(self.on_busy, Some((OnBusy::Skip, _)))
+    }
+
+    /// How long to wait. A run that may be skipped waits only if the user says so.
+    pub(crate) fn wait(&self) -> Option<Wait> {
+        let none = Wait::UpTo(Duration::ZERO);
+        self.wait.or_else(|| self.skips_if_busy().then_some(none))
+    }
+
     fn set(&mut self, argument: &Argument, errors: &mut Errors) -> syn::Result<()> {
         // Unknown names were reported when the arguments were parsed.
         table::find(&argument.name.to_string())

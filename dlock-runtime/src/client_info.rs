@@ -27,10 +27,12 @@ static PROCESS_ID: LazyLock<u32> = LazyLock::new(std::process::id);
 /// It is for information only: no decision depends on it. The process itself reports it, with times
 /// from its own clock.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct ClientInfo {
     host: Cow<'static, str>,
     process_id: u32,
     label: Cow<'static, str>,
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serialized::time_of_day"))]
     since: SystemTime,
 }
 

@@ -15,6 +15,7 @@ use crate::key::LockKey;
 use crate::options::{Handover, LockOptions};
 
 mod acquire;
+mod contention;
 mod deadline;
 pub(crate) mod hold;
 mod line_up;
@@ -33,6 +34,7 @@ mod waiting;
 mod wanted;
 pub(crate) mod watchdog;
 
+use contention::ContendedKeys;
 pub(crate) use hold::{Ending, Hold};
 use local_queue::LocalQueues;
 pub(crate) use nesting::{Inside, Nested};
@@ -58,6 +60,9 @@ pub(crate) struct Engine {
     pub(crate) background: TaskTracker,
     pub(crate) shut_down: CancellationToken,
     pub(crate) disagreements: Disagreements,
+    pub(crate) contended: ContendedKeys,
+    /// Whether the store is asked who holds a key that tasks have waited for.
+    pub(crate) asks_who_holds: bool,
 }
 
 /// Where different numbers of permits were seen, by backend and key template.
@@ -77,8 +82,7 @@ pub(crate) struct NamedBackend {
     pub(crate) index: usize,
     pub(crate) capabilities: Capabilities,
     pub(crate) store: Box<dyn Backend>,
-    /// Which of its failures were logged.
-    pub(crate) failures: telemetry::Failures,
+    pub(crate) outages: telemetry::Outages,
 }
 
 impl fmt::Debug for Engine {
@@ -110,6 +114,8 @@ impl Engine {
             background: TaskTracker::new(),
             shut_down: CancellationToken::new(),
             disagreements: Disagreements::default(),
+            contended: ContendedKeys::default(),
+            asks_who_holds: true,
         }
     }
 
@@ -165,8 +171,8 @@ impl Engine {
 
 impl NamedBackend {
     pub(crate) fn new(name: &str, index: usize, store: Box<dyn Backend>) -> Self {
-        let (capabilities, failures) = (store.capabilities(), telemetry::Failures::default());
-        Self { name: name.into(), index, capabilities, store, failures }
+        let (capabilities, outages) = (store.capabilities(), telemetry::Outages::default());
+        Self { name: name.into(), index, capabilities, store, outages }
     }
 
     fn labels<'a>(&'a self, template: &'static str, key: &'a LockKey) -> Labels<'a> {

@@ -14,6 +14,7 @@ mod clock;
 #[cfg(feature = "config")]
 pub mod config;
 mod connect;
+mod contention;
 mod debug_as_display;
 mod engine;
 mod error;
@@ -29,6 +30,8 @@ mod nearest;
 mod options;
 mod owner;
 mod registry;
+#[cfg(feature = "serde")]
+mod serialized;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod site;
@@ -44,6 +47,7 @@ pub mod transaction;
 pub use backend::Backend;
 pub use client_info::ClientInfo;
 pub use connect::connect;
+pub use contention::{Blame, Contention, HolderSite, Waiting};
 pub use dlock_macros::{assert_locked, distributed_lock};
 pub use error::{BackendError, HeldBy, LockError, LostReason};
 pub use guard::{LockGuard, LockSet};

@@ -89,6 +89,20 @@ impl<K> Lock<K> {
         self
     }
 
+    /// Sets the lock-delay: for how long nobody else can acquire the lock after its hold ended before it was released;
+    /// none if not set.
+    ///
+    /// Use it for a resource that cannot check a [fencing token](crate::FencingToken). What the last holder had sent to
+    /// the resource before its lock was lost, or before it died, has this long to arrive. The store is asked for
+    /// the ttl and the grace, and the hold ends with its ttl. A release frees the lock at once.
+    ///
+    /// It needs a backend that supports [`min_hold`](Self::min_hold) and whose locks are not bound to a
+    /// [session](crate::backend::Capabilities::session).
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.options.grace = Some(grace);
+        self
+    }
+
     /// Sets what happens to a body of [`run`](Lock::run) that loses its lease.
     pub fn on_lost(mut self, policy: OnLost) -> Self {
         self.options.on_lost = policy;

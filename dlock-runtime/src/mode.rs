@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 /// Which others may hold a key at the same time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 pub enum Mode {
     /// Nobody: a writer.
     #[default]

@@ -96,6 +96,7 @@ impl Default for Handover {
 #[doc(hidden)]
 #[allow(missing_docs, reason = "each is documented where users set it")]
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an independent option")]
 pub struct LockOptions {
     pub backend: Option<&'static str>,
     pub ttl: Option<Duration>,
@@ -103,6 +104,9 @@ pub struct LockOptions {
     pub renew: bool,
     pub max_hold: Option<Duration>,
     pub min_hold: Option<Duration>,
+    pub grace: Option<Duration>,
+    /// The caller skips its body if the lock is busy, so that a busy lock is no failure.
+    pub skip_if_busy: bool,
     pub on_lost: OnLost,
     pub reentrant: bool,
     pub mode: Mode,
@@ -118,6 +122,8 @@ impl LockOptions {
         renew: true,
         max_hold: None,
         min_hold: None,
+        grace: None,
+        skip_if_busy: false,
         on_lost: OnLost::Cancel,
         reentrant: true,
         mode: Mode::Exclusive,

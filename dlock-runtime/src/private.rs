@@ -171,7 +171,7 @@ impl Keys for Result<LockKey, LockError> {
 
     async fn enter(self, site: &'static Site) -> Result<Self::Guards, LockError> {
         let registry = Registry::current_or_installed()?;
-        let request = request(&registry, site, self)?;
+        let request = request(&registry, site, site.template(), self)?;
         enter(&registry.0, &request, CallKind::Body).await.map(|guard| [guard])
     }
 
@@ -195,7 +195,10 @@ impl<const N: usize> Keys for [Result<LockKey, LockError>; N] {
 
     async fn enter(self, site: &'static Site) -> Result<Self::Guards, LockError> {
         let registry = Registry::current_or_installed()?;
-        let requests = self.into_iter().map(|key| request(&registry, site, key));
+        // Each hold is counted under its own template.
+        let templates = site.keys().iter().copied();
+        let requests = self.into_iter().zip(templates);
+        let requests = requests.map(|(key, template)| request(&registry, site, template, key));
         let requests = requests.collect::<Result<Vec<_>, _>>()?;
         enter_all(&registry, requests, CallKind::Body).await.map(LockSet::into_guards)
     }
@@ -261,9 +264,10 @@ fn not_entered<T, E>(
 fn request<'e>(
     registry: &'e Registry,
     site: &'static Site,
+    template: &'static str,
     key: Result<LockKey, LockError>,
 ) -> Result<Request<'e>, LockError> {
-    let (template, label) = (site.template(), Cow::Borrowed(site.label()));
+    let label = Cow::Borrowed(site.label());
     Request::new(&registry.0, key?, template, label, &site.options, site.options.backend)
 }
 
@@ -304,8 +308,12 @@ pub async fn run_row<K: Keys, T, E>(
     // Boxed as a whole, as for leases.
     let locked = Box::pin(async move {
         let wait = site.options.wait.unwrap_or(DEFAULT_WAIT.into());
-        let options = RowLockOptions::new(wait, false).with_mode(site.options.mode);
-        lock_valid(transaction, site.template(), keys.into_valid()?, options).await
+        let options = RowLockOptions::new(wait, false)
+            .with_mode(site.options.mode)
+            .with_skip_if_busy(site.options.skip_if_busy);
+        let templates = site.keys().iter().copied();
+        let keys = keys.into_valid()?.into_iter().zip(templates).collect();
+        lock_valid(transaction, keys, options).await
     })
     .await;
     locked.map(K::rows).map_err(|refusal| not_entered(refusal, error, skipped))

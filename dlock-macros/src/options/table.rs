@@ -36,7 +36,7 @@ const PLAIN: OptionRow = OptionRow {
 };
 
 /// In the order of the documentation.
-pub(crate) const OPTIONS: [OptionRow; 20] = [
+pub(crate) const OPTIONS: [OptionRow; 21] = [
     OptionRow {
         name: "key",
         example: "\"product:<id>\"",
@@ -77,7 +77,7 @@ pub(crate) const OPTIONS: [OptionRow; 20] = [
             options.wait = Some(value::wait(argument)?);
             Ok(())
         },
-        field: Some(("wait", |options, runtime| Some(some(&wait(options.wait?, runtime))))),
+        field: Some(("wait", |options, runtime| Some(some(&wait(options.wait()?, runtime))))),
         ..PLAIN
     },
     OptionRow {
@@ -185,6 +185,19 @@ pub(crate) const OPTIONS: [OptionRow; 20] = [
         })),
     },
     OptionRow {
+        name: "grace",
+        example: "\"2s\"",
+        foreign: &["lock_delay"],
+        not_in_transaction: Some(
+            "a row lock cannot outlive its transaction, and neither can the writes in it",
+        ),
+        set: |options, argument, _| {
+            options.grace = Some(value::hold(argument)?);
+            Ok(())
+        },
+        field: Some(("grace", |options, runtime| Some(some(&duration(options.grace?, runtime))))),
+    },
+    OptionRow {
         name: "on_busy",
         example: "\"skip\"",
         set: |options, argument, _| {
@@ -192,6 +205,9 @@ pub(crate) const OPTIONS: [OptionRow; 20] = [
             options.on_busy = Some((value::word(argument, &words)?, argument.value.span()));
             Ok(())
         },
+        field: Some(("skip_if_busy", |options, _| {
+            options.skips_if_busy().then(|| true.to_token_stream())
+        })),
         ..PLAIN
     },
     OptionRow {

@@ -63,12 +63,16 @@ fn check_kind(options: &Options, arguments: &Arguments, errors: &mut Errors) {
         errors.push(permits.name.span(), format!("`mode` and `permits` exclude each other: {fix}"));
     }
     if let (Some(true), Some(Wait::UpTo(Duration::ZERO)), Some(fair)) =
-        (options.fair, options.wait, written(arguments, "fair"))
+        (options.fair, options.wait(), written(arguments, "fair"))
     {
-        errors.push(
-            fair.name.span(),
-            "`fair` is the order of those who wait, and with `wait = \"0s\"` nobody does: leave out `fair`, or give `wait` some time",
+        let (cause, fix) = match options.wait {
+            Some(_) => ("`wait = \"0s\"`", "give `wait` some time"),
+            None => ("`on_busy = \"skip\"` and without `wait`", "add `wait = \"…\"`"),
+        };
+        let message = format!(
+            "`fair` is the order of those who wait, and with {cause} nobody does: leave out `fair`, or {fix}"
         );
+        errors.push(fair.name.span(), message);
     }
 }
 

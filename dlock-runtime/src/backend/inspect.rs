@@ -10,6 +10,7 @@ use crate::token::FencingToken;
 
 /// A key that is held or waited for, as [`Backend::list`](super::Backend::list) sees it.
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct LockState {
     /// The key.
@@ -36,19 +37,23 @@ impl LockState {
 
 /// A holder of a key.
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Holder {
-    /// The owner id; `None` while a released key is kept locked for the rest of its `min_hold`, and for a
-    /// holder that does not use dlock.
+    /// The owner id; `None` while the key [rests](Self::resting), and for a holder that does not use dlock.
     pub owner: Option<OwnerId>,
     /// Its fencing token.
     pub token: FencingToken,
     /// When the lease ends unless it is renewed.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serialized::seconds"))]
     pub expires_in: Duration,
     /// Which others may hold the key at the same time.
     pub mode: Mode,
     /// The current or former client: a `min_hold` outlasts its holder.
     pub client_info: Option<ClientInfo>,
+    /// Whether nobody holds the key any more, but it is kept locked for the rest of its last hold's `min_hold` or
+    /// `grace`.
+    pub resting: bool,
     /// Whether its hold has been [revoked](super::Backend::revoke).
     pub revoked: bool,
 }
@@ -58,7 +63,8 @@ impl Holder {
     #[must_use]
     pub const fn new(owner: Option<OwnerId>, token: FencingToken, expires_in: Duration) -> Self {
         let mode = Mode::Exclusive;
-        Self { owner, token, expires_in, mode, client_info: None, revoked: false }
+        let resting = owner.is_none();
+        Self { owner, token, expires_in, mode, client_info: None, resting, revoked: false }
     }
 
     /// Sets the mode.
@@ -75,6 +81,13 @@ impl Holder {
         self
     }
 
+    /// Sets whether the key rests. A holder without an owner id does, unless this says otherwise.
+    #[must_use]
+    pub const fn with_resting(mut self, resting: bool) -> Self {
+        self.resting = resting;
+        self
+    }
+
     /// Sets whether the hold has been revoked.
     #[must_use]
     pub const fn with_revoked(mut self, revoked: bool) -> Self {
@@ -85,6 +98,7 @@ impl Holder {
 
 /// A waiter in the store's own queue.
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Waiter {
     /// The owner id it will hold with; `None` for a waiter that does not use dlock.

@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio::time::Instant;
 
 use super::Engine;
+use super::contention::{ContendedWait, LocalHolder};
 use super::deadline::{Deadline, unanswered};
 use super::hold::{self, Hold};
 use super::line_up::{Front, line_up, wait_in_line};
@@ -13,12 +15,16 @@ use super::local_queue::{KeptWatch, News, Next, Turn};
 use super::passing::Allowance;
 use super::release::{Abandoned, abandon_later};
 use super::request::Request;
-use super::telemetry;
+use super::telemetry::Operation;
 use super::waiting::Waiting;
 use super::wanted::{KeySet, OneKey, Outcome, Reply, Tokens, Wanted};
 use crate::backend::Mode;
-use crate::clock::{BootTime, Moment};
+use crate::clock::{self, BootTime, Moment};
 use crate::error::{BackendError, HeldBy, LockError};
+use crate::timer;
+
+/// How long a call in a store's own queue counts as one that does not wait.
+const UNCONTENDED: Duration = Duration::from_millis(10);
 
 /// Acquires one lease.
 ///
@@ -31,18 +37,24 @@ pub(super) async fn acquire(
     let runtime = Handle::try_current().map_err(|_| LockError::NoRuntime)?;
     let deadline = Deadline::new(request.wait);
     // Counted from the beginning of the call, the validity is only shorter. After a wait it would be too short.
+    let mut contended = None;
     let (front, now, is_contended) =
         match line_up(engine, request, &deadline, request.accepts(&runtime)) {
             Front::Reached(front) => (front, deadline.began(), false),
             Front::Behind(next) => {
+                contended = begin_wait(engine, request, deadline.began().instant(), &deadline);
                 // Boxed, like all that only a contended call needs: the future of a call that waits for nobody stays
                 // small.
                 let waiting = Box::pin(wait_in_line(engine, request, &deadline, next));
                 let front = match waiting.await? {
-                    Some(Next::Lease(lease)) => match lease.begin(engine, request, &runtime) {
-                        Ok(hold) => return Ok(hold),
-                        Err(turn) => turn,
-                    },
+                    Some(Next::Lease(lease)) => {
+                        // Before the hold begins: nobody waits for himself.
+                        contended = None;
+                        match lease.begin(engine, request, &runtime) {
+                            Ok(hold) => return Ok(hold),
+                            Err(turn) => turn,
+                        }
+                    }
                     Some(Next::Turn(turn)) => Some(turn),
                     None => None,
                 };
@@ -52,6 +64,7 @@ pub(super) async fn acquire(
     let front = front.map(|turn| (0, turn));
     let mut acquire = Acquire::new(engine, OneKey(request), runtime, front, &now);
     acquire.is_contended = is_contended;
+    acquire.contended = contended;
     let granted = acquire.until_granted(&deadline, now).await?;
     let mut hold = None;
     acquire.into_holds(granted, |granted| hold = Some(granted));
@@ -95,6 +108,8 @@ struct Acquire<'a, W: Wanted> {
     queued: bool,
     /// The task had to wait already, so that others may wait behind it.
     is_contended: bool,
+    /// What it waits for, for people to see.
+    contended: Option<ContendedWait<'a>>,
 }
 
 /// What became of the last request. Before the first one, nothing has to be undone either.
@@ -136,6 +151,7 @@ impl<'a, W: Wanted> Acquire<'a, W> {
             in_doubt: false,
             queued: false,
             is_contended: false,
+            contended: None,
         }
     }
 
@@ -173,6 +189,9 @@ impl<'a, W: Wanted> Acquire<'a, W> {
                 Some(answer) => answer,
                 None => self.attempt(since, deadline).await,
             };
+            if let Ok(Outcome::Busy { at, .. }) = &answer {
+                self.note_wait(*at, deadline);
+            }
             match answer {
                 Ok(Outcome::Granted { tokens, validity }) if self.is_in_time(&since, validity) => {
                     self.leave_watch(waiting);
@@ -205,8 +224,8 @@ impl<'a, W: Wanted> Acquire<'a, W> {
                 }
                 Err(error) if error.is_transient() && !deadline.is_over() => {
                     let request = self.first();
-                    let failures = &request.backend.failures;
-                    telemetry::acquire_failed(request.labels(), failures, &error);
+                    let outages = &request.backend.outages;
+                    outages.failed(request.labels(), Operation::Acquire, &error);
                     Box::pin(waiting.after_failure(deadline)).await;
                     if deadline.is_over() {
                         return Err(self.first().failed(error));
@@ -216,6 +235,19 @@ impl<'a, W: Wanted> Acquire<'a, W> {
             }
             since = Moment::now();
         }
+    }
+
+    /// Notes which key the call waits for.
+    fn note_wait(&mut self, at: usize, deadline: &Deadline) {
+        let request = &self.wanted.requests()[at];
+        let began = match &self.contended {
+            Some(contended) if contended.is_for(&request.key) => return,
+            Some(_) => clock::instant(),
+            None => deadline.began().instant(),
+        };
+        // The wait for another key ends first.
+        self.contended = None;
+        self.contended = begin_wait(self.engine, request, began, deadline);
     }
 
     /// Leaves the watch to the next task of this process, which then need not set up its own. A store with a queue
@@ -277,10 +309,23 @@ impl<'a, W: Wanted> Acquire<'a, W> {
         if let Some((_, turn)) = &self.front {
             turn.note_request(since.instant(), true);
         }
-        let store = &*self.wanted.requests()[0].backend.store;
+        let wanted = self.wanted;
+        let request = &wanted.requests()[0];
         let claims = self.claims.as_mut()?;
         claims.as_mut().iter_mut().for_each(|claim| claim.token_block = 1);
-        let answer = deadline.bound(W::acquire_queued(store, claims)).await;
+        let contended = &mut self.contended;
+        let answer = {
+            let asked = W::acquire_queued(&*request.backend.store, claims);
+            let mut asked = Box::pin(deadline.bound(asked));
+            if let Ok(answer) = timer::timeout(UNCONTENDED, asked.as_mut()).await {
+                answer
+            } else {
+                let began = since.instant();
+                let wait = || ContendedWait::begin(self.engine, request, began, None);
+                contended.get_or_insert_with(wait);
+                asked.await
+            }
+        };
         self.last = LastRequest::Answered;
         // Without an answer, the claim is still in the queue.
         self.in_doubt |= answer.is_none();
@@ -291,7 +336,13 @@ impl<'a, W: Wanted> Acquire<'a, W> {
     fn take_note(&mut self, answer: Result<W::Attempt, BackendError>) -> Answer<W> {
         self.is_contended = true;
         let (answer, other_permits) = match answer.map(Into::into) {
-            Ok(Reply { outcome, in_doubt, other_permits }) => {
+            Ok(Reply { mut outcome, in_doubt, other_permits }) => {
+                // The store was asked for the ttl and the grace.
+                if let Outcome::Granted { validity, .. } = &mut outcome {
+                    *validity = validity.saturating_sub(self.first().grace);
+                }
+                let backend = self.first().backend;
+                backend.outages.answered(&backend.name);
                 self.in_doubt |= in_doubt;
                 // Of a set, an answer concerns the key that is busy now. Another one may have a queue position since before.
                 self.queued |= outcome.is_queued();
@@ -314,7 +365,10 @@ impl<'a, W: Wanted> Acquire<'a, W> {
         match answer {
             Ok(Outcome::Busy { at, .. }) if at != front => {}
             Ok(Outcome::Busy { .. }) => turn.note_answer(News::Busy),
-            Ok(Outcome::Granted { .. }) => turn.note_answer(News::Held),
+            Ok(Outcome::Granted { tokens, .. }) => {
+                let (request, tokens) = (&self.wanted.requests()[*front], tokens.as_ref()[*front]);
+                turn.note_answer(News::Held(holder(request, tokens)));
+            }
             Err(error) => turn.note_answer(News::Failed(error.clone())),
         }
     }
@@ -337,12 +391,14 @@ impl<'a, W: Wanted> Acquire<'a, W> {
             return Ok(false);
         }
         self.front = None;
-        let request = &self.wanted.requests()[at];
+        let wanted = self.wanted;
+        let request = &wanted.requests()[at];
         let index = request.backend.index;
         let waits = !request.options.fair && self.engine.queues.is_occupied(index, &request.key);
         let front = match line_up(self.engine, request, deadline, None) {
             Front::Reached(front) => front,
             Front::Behind(next) => {
+                self.note_wait(at, deadline);
                 let next = wait_in_line(self.engine, request, deadline, next).await?;
                 next.and_then(Next::into_turn)
             }
@@ -365,6 +421,7 @@ impl<'a, W: Wanted> Acquire<'a, W> {
     /// Begins a hold for each key.
     fn into_holds(mut self, granted: Granted<W::Tokens>, mut each: impl FnMut(Arc<Hold>)) {
         let Granted { since, tokens, validity } = granted;
+        self.contended = None;
         let in_doubt = std::mem::take(&mut self.in_doubt);
         self.queued = false;
         let mut front = self.front.take();
@@ -377,7 +434,7 @@ impl<'a, W: Wanted> Acquire<'a, W> {
             let Tokens { first, block } = granted;
             claim.token = Some(granted.last());
             let turn = front.take_if(|(front, _)| *front == at).map(|(_, turn)| turn);
-            let turn = turn.or_else(|| self.turn_beside(request));
+            let turn = turn.or_else(|| self.turn_beside(request, granted));
             // An exclusive holder keeps the turn until it releases the key. Where the key is shared, the next
             // task may ask at once.
             let turn = turn.filter(|_| request.options.mode == Mode::Exclusive);
@@ -389,6 +446,7 @@ impl<'a, W: Wanted> Acquire<'a, W> {
                 proved: since,
                 validity,
                 in_doubt,
+                is_passed: false,
                 allowance,
                 turn,
             };
@@ -398,14 +456,33 @@ impl<'a, W: Wanted> Acquire<'a, W> {
 
     /// The turn at another key of a set, if it is free. If it is not, the task that has it finds the key busy in the
     /// store.
-    fn turn_beside(&self, request: &Request<'_>) -> Option<Turn> {
+    fn turn_beside(&self, request: &Request<'_>, granted: Tokens) -> Option<Turn> {
         if self.wanted.requests().len() == 1 {
             return None;
         }
         let turn = self.engine.queues.try_enter(request.backend.index, &request.key)?;
-        turn.note_answer(News::Held);
+        turn.note_answer(News::Held(holder(request, granted)));
         Some(turn)
     }
+}
+
+/// Begins to count a wait, for people to see.
+fn begin_wait<'a>(
+    engine: &'a Arc<Engine>,
+    request: &Request<'_>,
+    began: Instant,
+    deadline: &Deadline,
+) -> Option<ContendedWait<'a>> {
+    // A call that only asks once does not wait.
+    let waits = !deadline.is_immediate();
+    waits.then(|| {
+        let holder = engine.queues.holder(request.backend.index, &request.key);
+        ContendedWait::begin(engine, request, began, holder)
+    })
+}
+
+fn holder(request: &Request<'_>, granted: Tokens) -> LocalHolder {
+    LocalHolder { site: request.site(), token: granted.first }
 }
 
 impl<W: Wanted> Drop for Acquire<'_, W> {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::contention::LocalHolder;
 use super::local_queue::Turn;
 use super::passing::{Allowance, Passable};
 use super::release::{Abandoned, abandon_later};
@@ -17,7 +18,7 @@ use super::request::Request;
 use super::telemetry::{self, Labels};
 use super::watchdog::Watchdog;
 use super::{Engine, NamedBackend};
-use crate::backend::Claim;
+use crate::backend::{Claim, Mode};
 use crate::clock::{BootTime, Moment};
 use crate::error::{LockError, LostReason};
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -125,6 +126,8 @@ pub(crate) struct Granted {
     pub(crate) validity: Duration,
     /// An earlier request of the claim may still be executed.
     pub(crate) in_doubt: bool,
+    /// The lease comes from the task before in the local queue.
+    pub(crate) is_passed: bool,
     pub(crate) allowance: Option<Box<Allowance>>,
     pub(crate) turn: Option<Turn>,
 }
@@ -143,7 +146,9 @@ impl Hold {
         granted: Granted,
         watchdog: Arc<Watchdog>,
     ) -> Arc<Self> {
-        let Granted { claim, token, since, proved, validity, in_doubt, allowance, turn } = granted;
+        let is_passed = granted.is_passed;
+        let Granted { claim, token, since, proved, validity, in_doubt, allowance, turn, .. } =
+            granted;
         let state = State {
             proved,
             validity,
@@ -151,7 +156,7 @@ impl Hold {
             renewal: Renewing::No,
             renewals: 0,
             trusts_boot_clock: true,
-            renew_at: proved.after(renewal::pause_before(&claim, 0, validity)),
+            renew_at: proved.after(renewal::pause_before(&claim.owner, 0, request.ttl, validity)),
             failures: 0,
             keep_until_age: request.options.min_hold.unwrap_or_default(),
             extended_to_age: Duration::ZERO,
@@ -162,7 +167,7 @@ impl Hold {
         engine.open_holds.add();
         let terms = Terms {
             since,
-            ttl: claim.ttl,
+            ttl: request.ttl,
             renew: request.options.renew,
             max_hold: request.options.max_hold,
             session: request.backend.capabilities.session,
@@ -184,8 +189,14 @@ impl Hold {
             changed: Notify::new(),
         });
         #[cfg(feature = "sim")]
-        crate::sim::note_acquired(&hold.claim.key, hold.token, hold.claim.ttl);
+        crate::sim::note_acquired(&hold.claim.key, hold.token, hold.terms.ttl);
         hold.watchdog.add(&hold, due);
+        telemetry::hold_began(hold.labels(), is_passed);
+        // Where others may hold the key too, waiting for this one hold is not what they do.
+        if hold.claim.mode == Mode::Exclusive {
+            let holder = LocalHolder { site: request.site(), token };
+            engine.contended.note_hold(request.backend.index, &hold.claim.key, holder);
+        }
         hold
     }
 
@@ -196,6 +207,11 @@ impl Hold {
     /// When it began: taken before the granted request was sent, or when the lease was passed on.
     pub(crate) fn since(&self) -> &Moment {
         &self.terms.since
+    }
+
+    /// For how much longer than its proof the store keeps a lease that is not released.
+    pub(crate) fn grace(&self) -> Duration {
+        self.claim.ttl.saturating_sub(self.terms.ttl)
     }
 
     /// How long it has been held.
@@ -273,16 +289,26 @@ impl Hold {
 
     fn end(&self, state: &mut State, ending: Ending) {
         state.phase = Phase::Ended(ending);
+        if !self.grace().is_zero() {
+            // The body is stopped wherever it is. What it has sent may still be executed.
+            state.keep_until_age = state.keep_until_age.max(self.age() + self.grace());
+        }
         // Before anybody is woken or told: from here on, no check may answer that the hold is fine.
         self.note_fine(state);
         self.changed.notify_waiters();
+        if self.claim.mode == Mode::Exclusive {
+            self.engine.contended.note_release(self.backend().index, &self.claim.key);
+        }
         if self.terms.session {
             // The store would keep it as long as its session lives.
             let abandoned = Abandoned { claim: self.claim.clone(), late_acquire: true };
             abandon_later(&self.engine, self.backend(), abandoned, &self.watchdog.runtime, None);
         }
-        if let Ending::Lost(loss) = ending {
-            telemetry::lost(self.labels(), self.token, self.age(), loss);
+        match ending {
+            Ending::Lost(loss) => telemetry::lost(self.labels(), self.token, self.age(), loss),
+            Ending::HeldTooLong(max_hold) => {
+                telemetry::held_too_long(self.labels(), self.token, max_hold);
+            }
         }
     }
 
@@ -397,8 +423,6 @@ impl Drop for Hold {
         if self.place().is_some() {
             self.watchdog.forget(self);
         }
-        if *self.is_open.get_mut() {
-            self.engine.open_holds.remove();
-        }
+        self.untrack();
     }
 }

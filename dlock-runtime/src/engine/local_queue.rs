@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 pub(super) use self::waiters::KeptWatch;
 use self::waiters::{Waiter, Waiters};
+use super::contention::LocalHolder;
 use super::deadline::MIN_ANSWER_TIME;
 use super::passing::{Lease, Passable};
 use crate::backend::Watch;
@@ -53,6 +54,8 @@ struct Queue {
     heard: Option<Heard>,
     /// The unanswered request of the task at the front, if any.
     asking: Option<Asking>,
+    /// The task at the front that holds the key, or held it last.
+    holder: Option<LocalHolder>,
     /// Created by a waiter whose time is up before the store has answered.
     answer_noted: Option<Arc<Notify>>,
 }
@@ -80,7 +83,7 @@ impl Next {
 #[derive(Clone, Debug)]
 pub(crate) enum News {
     /// The task holds it.
-    Held,
+    Held(LocalHolder),
     /// Somebody else held it, or went first, when the store answered.
     Busy,
     /// The store failed.
@@ -245,6 +248,14 @@ impl LocalQueues {
             .unwrap_or_default()
     }
 
+    /// The task of this process that holds the key, if one does.
+    pub(super) fn holder(&self, backend: BackendIndex, key: &LockKey) -> Option<LocalHolder> {
+        let mut queues = self.lock();
+        let queue = queues.get(backend, key)?;
+        let heard = queue.heard.as_ref()?;
+        if heard.front == Front::Holds { queue.holder } else { None }
+    }
+
     fn front(self: &Arc<Self>, backend: BackendIndex, key: &LockKey) -> Turn {
         Turn { queues: Arc::clone(self), at: Some((backend, key.clone())) }
     }
@@ -294,10 +305,13 @@ impl Turn {
             let asked = queue.asking.take().map(|asking| asking.since);
             // A holder that was granted the key at once needs no clock: it holds the key until it says otherwise.
             let at = asked.or_else(|| matches!(news, News::Busy).then(clock::instant));
-            let front = if matches!(news, News::Held) { Front::Holds } else { Front::Asks };
-            let failure = match news {
-                News::Failed(error) => Some(error),
-                News::Held | News::Busy => None,
+            let (front, failure) = match news {
+                News::Held(holder) => {
+                    queue.holder = Some(holder);
+                    (Front::Holds, None)
+                }
+                News::Busy => (Front::Asks, None),
+                News::Failed(error) => (Front::Asks, Some(error)),
             };
             queue.heard = Some(Heard { failure, at, front });
             queue.answer_noted.clone()
@@ -305,6 +319,11 @@ impl Turn {
         if let Some(notify) = notify.flatten() {
             notify.notify_waiters();
         }
+    }
+
+    /// Records which task holds the key, to which the lease was passed on.
+    pub(super) fn note_holder(&self, holder: LocalHolder) {
+        self.note(|queue| queue.holder = Some(holder));
     }
 
     /// Records that the key was held until now, and is being released.
@@ -386,6 +405,7 @@ impl Drop for Turn {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::token::FencingToken;
 
     fn behind(joined: Joined) -> oneshot::Receiver<Next> {
         match joined {
@@ -407,6 +427,10 @@ mod tests {
         drop(second);
         drop(third.await.unwrap());
         assert_eq!(queues.len(), 0);
+    }
+
+    fn holder() -> LocalHolder {
+        LocalHolder { site: "shop::purchase", token: FencingToken::new(1) }
     }
 
     /// What a waiter that began at `began` is told, `later` than that.
@@ -443,7 +467,7 @@ mod tests {
         let queues = Arc::new(LocalQueues::default());
         let key = LockKey::from("k");
         let front = queues.try_enter(0, &key).unwrap();
-        front.note_answer(News::Held);
+        front.note_answer(News::Held(holder()));
         let began = clock::instant();
         assert_eq!(told(&queues, began, HEARSAY * 2), "busy");
         let next = behind(queues.enter(0, &key, None));

@@ -12,6 +12,7 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::Engine;
+use super::contention::LocalHolder;
 use super::hold::{Closing, Granted, Hold};
 use super::local_queue::{Next, Turn};
 use super::release::release_passed;
@@ -137,14 +138,17 @@ impl Lease {
             release_passed(&last, None);
             return Err(Some(turn));
         }
+        let token = FencingToken::new(last.token.get() + 1);
+        turn.note_holder(LocalHolder { site: request.site(), token });
         let (proved, validity) = last.proof();
         let granted = Granted {
             claim: last.claim.clone(),
-            token: FencingToken::new(last.token.get() + 1),
+            token,
             since: now,
             proved,
             validity,
             in_doubt: false,
+            is_passed: true,
             allowance: allowance.after_pass(),
             turn: Some(turn),
         };
@@ -183,7 +187,7 @@ pub(super) fn close_or_pass(hold: &Arc<Hold>) -> Option<Closing> {
         let passed = Passed { last: Arc::clone(hold), allowance, turn };
         match passed.pass() {
             Ok(()) => {
-                telemetry::released(hold.labels(), hold.token, || hold.age());
+                telemetry::released(hold.labels(), hold.token, false, || hold.age());
                 return None;
             }
             Err(Passed { turn, .. }) => closing.turn = Some(turn),
@@ -191,6 +195,7 @@ pub(super) fn close_or_pass(hold: &Arc<Hold>) -> Option<Closing> {
     }
     if let Some(turn) = &closing.turn {
         turn.note_release();
+        hold.engine.contended.note_release(hold.backend().index, &hold.claim.key);
     }
     Some(closing)
 }

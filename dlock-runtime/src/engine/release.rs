@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::hold::{Closing, Ending, Hold};
 use super::local_queue::Turn;
 use super::passing::close_or_pass;
-use super::telemetry;
+use super::telemetry::{self, Operation};
 use super::{Engine, NamedBackend};
 use crate::backend::{Backend, Claim, Release, Released};
 use crate::backoff::Backoff;
@@ -54,7 +54,8 @@ pub(crate) async fn release(hold: &Arc<Hold>) -> Result<(), LockError> {
     };
     match answer {
         Ok(Released::Released) => {
-            telemetry::released(hold.labels(), hold.token, || hold.age());
+            let was_lost = matches!(before, Err(Ending::Lost(_)));
+            telemetry::released(hold.labels(), hold.token, was_lost, || hold.age());
             hold.untrack();
             lost_before()
         }
@@ -68,12 +69,12 @@ pub(crate) async fn release(hold: &Arc<Hold>) -> Result<(), LockError> {
                 }
                 Err(lost) => lost,
             };
-            telemetry::released(hold.labels(), hold.token, || hold.age());
+            telemetry::released(hold.labels(), hold.token, true, || hold.age());
             hold.untrack();
             Err(hold.error(ending, true))
         }
         Err(error) => {
-            telemetry::release_delayed(hold.labels(), &hold.backend().failures, &error);
+            hold.backend().outages.failed(hold.labels(), Operation::Release, &error);
             // Lets the next task in the local queue ask: the backend decides.
             drop(turn);
             spawn(Arc::clone(hold), None, true);
@@ -217,18 +218,20 @@ fn spawn(hold: Arc<Hold>, turn: Option<Turn>, tried: bool) {
         async move {
             let Closing { before, turn: still_had, is_renewing, .. } = hold.close();
             let (ended_before, turn) = (before.is_err(), turn.or(still_had));
+            let mut was_lost = matches!(before, Err(Ending::Lost(_)));
             if is_renewing {
                 hold.renewal_finished(RELEASE_TIMEOUT / 2).await;
             }
             let answer = ReleaseTask::of(&hold).until_answered(turn).await;
             match answer {
                 Some((Released::NotHeld, repeated)) if !(tried || repeated || ended_before) => {
+                    was_lost = true;
                     telemetry::lost(hold.labels(), hold.token, hold.age(), LostReason::NotHeld);
                 }
                 Some(_) => {}
-                None => telemetry::release_given_up(hold.labels(), &hold.backend().failures),
+                None => telemetry::release_given_up(hold.labels()),
             }
-            telemetry::released(hold.labels(), hold.token, || hold.age());
+            telemetry::released(hold.labels(), hold.token, was_lost, || hold.age());
             hold.untrack();
         },
         &runtime,
@@ -245,7 +248,7 @@ pub(super) fn release_passed(hold: &Arc<Hold>, turn: Option<Turn>) {
         async move {
             let answer = ReleaseTask::of(&hold).until_answered(turn).await;
             if answer.is_none() {
-                telemetry::release_given_up(hold.labels(), &hold.backend().failures);
+                telemetry::release_given_up(hold.labels());
             }
             hold.untrack();
         },
@@ -276,11 +279,8 @@ pub(super) fn abandon_later(
             let task = ReleaseTask { backend: &backend, claim: &claim, how };
             let answer = task.until_answered(turn).await;
             if answer.is_none() {
-                telemetry::abandon_given_up(
-                    backend.labels("", &claim.key),
-                    &backend.failures,
-                    backend.store.kind(),
-                );
+                let labels = backend.labels("", &claim.key);
+                telemetry::abandon_given_up(labels, backend.store.kind());
             }
         },
         &runtime,

@@ -14,7 +14,7 @@ use super::acquire::{acquire, acquire_set};
 use super::deadline::Deadline;
 use super::nesting::Inside;
 use super::passing::Passable;
-use super::telemetry::{self, Labels};
+use super::telemetry::{self, AcquireSpan, Labels};
 use super::{Engine, NamedBackend};
 use crate::backend::{Claim, Mode};
 use crate::client_info::ClientInfo;
@@ -34,8 +34,10 @@ pub(crate) struct Request<'e> {
     pub(crate) label: Cow<'static, str>,
     /// The options without those that have a field of their own here: `backend`, `ttl` and `wait` are `None`.
     pub(crate) options: LockOptions,
-    /// Of the options, or the registry's default.
+    /// Of the options, or the registry's default. How long a grant is proof that the lock is held, less an allowance.
     pub(crate) ttl: Duration,
+    /// For how much longer than the ttl the store keeps a lease that is not released.
+    pub(crate) grace: Duration,
     pub(crate) wait: Wait,
     /// `OFF` for a lock whose lease is never passed on.
     handover: Handover,
@@ -54,6 +56,7 @@ impl<'e> Request<'e> {
         key.check()?;
         let backend = engine.find(backend)?;
         let ttl = options.ttl.unwrap_or(engine.default_ttl);
+        let grace = options.grace.unwrap_or_default();
         if let Some(problem) = backend.refuses(ttl, options) {
             return Err(LockError::Unsupported {
                 backend: (&*backend.name).into(),
@@ -67,10 +70,19 @@ impl<'e> Request<'e> {
             label,
             options: LockOptions { backend: None, ttl: None, wait: None, ..*options },
             ttl,
+            grace,
             // Longer than the lease of a holder that crashed just after a renewal.
-            wait: options.wait.unwrap_or(Wait::UpTo(ttl + Duration::from_secs(1))),
+            wait: options.wait.unwrap_or(Wait::UpTo(ttl + grace + Duration::from_secs(1))),
             handover: handover(engine, options),
         })
+    }
+
+    /// The function that asks, or what stands for it: the template of a manual call, whose label may be of any number.
+    pub(super) fn site(&self) -> &'static str {
+        match self.label {
+            Cow::Borrowed(site) => site,
+            Cow::Owned(_) => self.template,
+        }
     }
 
     /// Is it exclusive and not fair?
@@ -118,7 +130,7 @@ impl<'e> Request<'e> {
     /// Creates a claim with a new owner id.
     pub(super) fn claim(&self, now: &Moment) -> Claim {
         let client_info = ClientInfo::since_about(self.label.clone(), now.time_of_day());
-        Claim::of(self.key.clone(), self.ttl, client_info)
+        Claim::of(self.key.clone(), self.ttl + self.grace, client_info)
             .with_mode(self.options.mode)
             .with_fair(self.options.fair)
     }
@@ -126,7 +138,10 @@ impl<'e> Request<'e> {
 
 /// How far the lease of such a request may be passed on.
 fn handover(engine: &Engine, options: &LockOptions) -> Handover {
-    let is_plain = options.mode == Mode::Exclusive && !options.fair && options.min_hold.is_none();
+    let is_plain = options.mode == Mode::Exclusive
+        && !options.fair
+        && options.min_hold.is_none()
+        && options.grace.is_none();
     let handover = options.handover.unwrap_or(engine.default_handover);
     if is_plain { handover } else { Handover::OFF }
 }
@@ -146,11 +161,11 @@ pub(crate) async fn enter(
     request: &Request<'_>,
     kind: CallKind,
 ) -> Result<LockGuard, LockError> {
-    let waiting = telemetry::Waiting::begin(request.labels());
+    let acquiring = AcquireSpan::begin(request.labels(), vec![], request.options.skip_if_busy);
     // Pinned and polled in place, because an adapter would move these large futures.
     let mut entering = pin!(enter_or_acquire(engine, request, kind));
-    let entered = poll_fn(|cx| waiting.span().in_scope(|| entering.as_mut().poll(cx))).await;
-    waiting.end(entered.as_ref().map(LockGuard::fencing_token));
+    let entered = poll_fn(|cx| acquiring.span().in_scope(|| entering.as_mut().poll(cx))).await;
+    acquiring.end(entered.as_ref().map(LockGuard::fencing_token));
     entered
 }
 
@@ -189,12 +204,13 @@ pub(crate) async fn enter_set(
         return None;
     }
     tokio::task::consume_budget().await;
-    let waiting = telemetry::Waiting::begin(first.labels());
+    let others = requests[1..].iter().map(Request::labels).collect();
+    let span = AcquireSpan::begin(first.labels(), others, first.options.skip_if_busy);
     let mut acquiring = Box::pin(acquire_set(engine, requests));
-    let acquiring = poll_fn(|cx| waiting.span().in_scope(|| acquiring.as_mut().poll(cx)));
+    let acquiring = poll_fn(|cx| span.span().in_scope(|| acquiring.as_mut().poll(cx)));
     let entered = unless_shut_down(engine, first, pin!(acquiring)).await;
     let entered = entered.map(|holds| holds.into_iter().map(LockGuard::leased).collect::<Vec<_>>());
-    waiting.end(entered.as_ref().map(|guards| guards[0].fencing_token()));
+    span.end(entered.as_ref().map(|guards| guards[0].fencing_token()));
     Some(entered)
 }
 

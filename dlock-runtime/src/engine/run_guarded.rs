@@ -11,7 +11,7 @@ use tracing::Span;
 
 use super::hold::{Ending, Hold};
 use super::nesting::Enclosure;
-use super::telemetry;
+use super::telemetry::HoldSpan;
 use crate::error::{LockError, LostReason};
 use crate::guard::{LockGuard, release_all};
 use crate::options::OnLost;
@@ -92,14 +92,15 @@ pub(crate) async fn run_guarded<F: Future>(
 ) -> Result<F::Output, LockError> {
     // Declared after the guards, so that the body is dropped first when this future is dropped.
     let mut section = Section::new(body);
-    let span = guards.as_ref().first().map_or_else(Span::none, |first| {
+    let span = guards.as_ref().first().map_or_else(HoldSpan::none, |first| {
         let hold = first.hold();
-        telemetry::holding(hold.labels(), hold.token, guards.as_ref().len())
+        let locks = || guards.as_ref().iter().map(|guard| guard.hold().labels());
+        HoldSpan::begin(locks, hold.token, hold.claim.client_info.label())
     });
-    let outcome = drive(guards.as_ref(), on_lost, &mut section, &span).await;
+    let outcome = drive(guards.as_ref(), on_lost, &mut section, span.span()).await;
     section.clear();
     if let Some(first) = guards.as_ref().first() {
-        telemetry::held(&span, || first.hold().age(), outcome.name());
+        span.end(|| first.hold().age(), outcome.name());
     }
     match outcome {
         Outcome::Finished(value, lost) => {

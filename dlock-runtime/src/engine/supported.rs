@@ -8,6 +8,23 @@ use crate::stores::STORES;
 
 /// Returns why a backend with these capabilities cannot honour the options or the ttl, or `None` if it can.
 pub(crate) fn refuses(able: &Capabilities, ttl: Duration, options: &LockOptions) -> Option<String> {
+    if let Some(grace) = options.grace {
+        if !able.min_hold {
+            return Some("grace: it cannot keep a lock after its hold has ended".to_owned());
+        }
+        if able.session {
+            return Some(
+                "grace: its locks end with the session of their process, however long their leases"
+                    .to_owned(),
+            );
+        }
+        if ttl.checked_add(grace).is_none_or(|both| both > able.max_ttl) {
+            let longest = able.max_ttl;
+            return Some(format!(
+                "ttl = {ttl:?} with grace = {grace:?}: together at most {longest:?}"
+            ));
+        }
+    }
     if ttl < able.min_ttl {
         return Some(format!("ttl = {ttl:?}: its shortest is {:?}", able.min_ttl));
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::NamedBackend;
 use super::deadline::Deadline;
 use super::request::Request;
-use super::telemetry;
+use super::telemetry::Operation;
 use crate::backend::{Backend, Claim, Watch};
 use crate::backoff::Backoff;
 use crate::{chance, timer};
@@ -115,7 +115,8 @@ async fn watch_key(
     match deadline.bound(watching).await?? {
         Ok(watch) => Some(watch),
         Err(error) => {
-            telemetry::watch_failed(request.labels(), &request.backend.failures, &error);
+            let outages = &request.backend.outages;
+            outages.failed(request.labels(), Operation::Watch, &error);
             None
         }
     }

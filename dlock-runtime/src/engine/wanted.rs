@@ -16,7 +16,7 @@ pub(super) trait Wanted: Copy {
     /// One claim for each request, in their order.
     type Claims: AsRef<[Claim]> + AsMut<[Claim]> + IntoIterator<Item = Claim>;
     /// What each claim was granted, in their order.
-    type Tokens: IntoIterator<Item = Tokens>;
+    type Tokens: IntoIterator<Item = Tokens> + AsRef<[Tokens]>;
     type Attempt: Into<Reply<Self::Tokens>> + Unpin;
 
     fn requests(&self) -> &[Request<'_>];

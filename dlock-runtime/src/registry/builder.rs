@@ -19,6 +19,7 @@ pub struct RegistryBuilder {
     pub(super) default_backend: Option<String>,
     pub(super) default_ttl: Option<Duration>,
     pub(super) default_handover: Handover,
+    pub(super) never_asks_who_holds: bool,
     pub(super) unregistered: HashSet<String>,
 }
 
@@ -45,6 +46,13 @@ impl RegistryBuilder {
     /// [`Handover::DEFAULT`] if not set.
     pub fn default_handover(mut self, handover: Handover) -> Self {
         self.default_handover = handover;
+        self
+    }
+
+    /// Sets whether the store is asked who holds a lock that callers of this process have waited for, see
+    /// [`Registry::contention`]; true if not set.
+    pub fn asks_who_holds(mut self, asks: bool) -> Self {
+        self.never_asks_who_holds = !asks;
         self
     }
 
@@ -79,6 +87,7 @@ impl RegistryBuilder {
         let only = (backends.len() == 1).then_some(0);
         let mut engine = Engine::new(backends, default_ttl);
         engine.default_handover = self.default_handover;
+        engine.asks_who_holds = !self.never_asks_who_holds;
         engine.default_backend = match self.default_backend {
             Some(name) => match engine.find(Some(&name)) {
                 Ok(found) => Some(found.index),

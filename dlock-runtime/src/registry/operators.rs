@@ -2,6 +2,7 @@
 
 use super::Registry;
 use crate::backend::{Backend, LockState};
+use crate::contention::Contention;
 use crate::error::LockError;
 use crate::key::LockKey;
 
@@ -58,6 +59,33 @@ impl Registry {
         let registered = self.0.find(backend)?;
         let answer = registered.store.list(prefix).await;
         answer.map_err(|source| LockError::Backend { key: prefix.into(), source })
+    }
+
+    /// Returns who waited for whom in this process, and who waits now.
+    ///
+    /// Each wait is charged to the site that held the lock meanwhile, so the sum of all blame is the time that callers
+    /// waited. If a holder of another process is waited for longer than a tenth of a second, the store is asked who it
+    /// is, at most ten times a second for each backend; see
+    /// [`asks_who_holds`](crate::RegistryBuilder::asks_who_holds).
+    ///
+    /// ```
+    /// # use dlock_runtime::{Registry, backend::Memory};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let locks = Registry::builder().backend("memory", Memory::new()).build()?;
+    /// let stock_taking = locks.lock("product:1").template("stock-taking").run(tokio::task::yield_now());
+    /// let purchase = locks.lock("product:1").template("purchase").run(async {});
+    /// let (first, second) = tokio::join!(stock_taking, purchase);
+    /// # first?; second?;
+    /// let contention = locks.contention();
+    /// assert_eq!(contention.blame[0].waiter, "purchase");
+    /// assert_eq!(contention.blame[0].holder.name(), "stock-taking");
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn contention(&self) -> Contention {
+        self.0.contention()
     }
 
     /// Ends the holds of a lock of the default backend safely: short for

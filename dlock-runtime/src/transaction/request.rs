@@ -10,7 +10,7 @@ use tracing::Instrument;
 
 use super::row_lock::{RowLock, RowLocks};
 use super::{DEFAULT_WAIT, Transactional};
-use crate::engine::telemetry::{Labels, Store, Waiting};
+use crate::engine::telemetry::{AcquireSpan, Labels, Store};
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 use crate::error::HeldBy;
 use crate::error::LockError;
@@ -28,17 +28,25 @@ pub struct RowLockOptions {
     pub(crate) wait: Wait,
     pub(crate) any_isolation: bool,
     pub(crate) mode: Mode,
+    /// The caller skips its body if a lock is busy.
+    pub(crate) skip_if_busy: bool,
     began: Instant,
 }
 
 impl RowLockOptions {
     pub(crate) fn new(wait: Wait, any_isolation: bool) -> Self {
-        Self { wait, any_isolation, mode: Mode::Exclusive, began: Instant::now() }
+        let (mode, skip_if_busy) = (Mode::Exclusive, false);
+        Self { wait, any_isolation, mode, skip_if_busy, began: Instant::now() }
     }
 
     /// Sets the mode.
     pub(crate) fn with_mode(mut self, mode: Mode) -> Self {
         self.mode = mode;
+        self
+    }
+
+    pub(crate) fn with_skip_if_busy(mut self, skip_if_busy: bool) -> Self {
+        self.skip_if_busy = skip_if_busy;
         self
     }
 
@@ -186,18 +194,18 @@ impl<'a, C: Transactional + ?Sized> IntoFuture for RowLocksRequest<'a, C> {
     fn into_future(self) -> Self::IntoFuture {
         let Self { transaction, keys, template, wait, mode, any_isolation } = self;
         let options = RowLockOptions::new(wait, any_isolation).with_mode(mode);
-        Box::pin(lock_valid(transaction, template, keys, options))
+        let keys = keys.into_iter().map(|key| (key, template)).collect();
+        Box::pin(lock_valid(transaction, keys, options))
     }
 }
 
-/// Checks the keys, sorts them into the order that every caller uses, and locks them.
+/// Checks the keys, which come with their templates, sorts them into the order that every caller uses, and locks them.
 pub(crate) async fn lock_valid<C: Transactional + ?Sized>(
     transaction: &mut C,
-    template: &'static str,
-    mut keys: Vec<LockKey>,
+    mut keys: Vec<(LockKey, &'static str)>,
     options: RowLockOptions,
 ) -> Result<RowLocks, LockError> {
-    for key in &keys {
+    for (key, _) in &keys {
         key.check()?;
     }
     if let Mode::Permits(permits) = options.mode {
@@ -208,11 +216,17 @@ pub(crate) async fn lock_valid<C: Transactional + ?Sized>(
         });
     }
     keys.sort_unstable();
-    keys.dedup();
-    let Some(first) = keys.first() else { return Ok(RowLocks::new(vec![])) };
-    let waiting = Waiting::begin(Labels { template, key: first, store: Store::Transaction });
-    let locked = transaction.lock_rows(&keys, options).instrument(waiting.span().clone()).await;
-    waiting.end(locked.as_ref().map(|tokens| tokens[0]));
+    keys.dedup_by(|(one, _), (other, _)| one == other);
+    let (keys, templates): (Vec<_>, Vec<_>) = keys.into_iter().unzip();
+    let mut labels = keys.iter().zip(templates).map(|(key, template)| Labels {
+        template,
+        key,
+        store: Store::Transaction,
+    });
+    let Some(first) = labels.next() else { return Ok(RowLocks::new(vec![])) };
+    let span = AcquireSpan::begin(first, labels.collect(), options.skip_if_busy);
+    let locked = transaction.lock_rows(&keys, options).instrument(span.span().clone()).await;
+    span.end(locked.as_ref().map(|tokens| tokens[0]));
     let locks = keys.into_iter().zip(locked?).map(|(key, token)| RowLock::new(key, token));
     Ok(RowLocks::new(locks.collect()))
 }

@@ -41,6 +41,7 @@ mod runtime {
     pub(crate) mod backoff;
     pub(crate) mod chance;
     pub(crate) mod client_info;
+    pub(crate) mod contention;
     pub(crate) mod engine;
     pub(crate) mod error;
     pub(crate) mod guard;
@@ -54,6 +55,6 @@ mod runtime {
 }
 
 use runtime::{
-    backend, backoff, chance, client_info, engine, error, guard, key, lock_table, mode, options,
-    owner, stores, token,
+    backend, backoff, chance, client_info, contention, engine, error, guard, key, lock_table, mode,
+    options, owner, stores, token,
 };

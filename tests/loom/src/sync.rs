@@ -7,6 +7,9 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 
+/// Nobody would run them.
+pub(crate) const HAS_BACKGROUND: bool = false;
+
 pub(crate) use loom::sync::{Mutex, MutexGuard};
 
 pub(crate) use self::notify::{Notified, Notify};

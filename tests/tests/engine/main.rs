@@ -2,6 +2,7 @@
 //! suite, and the documents.
 
 mod config;
+mod contention;
 mod cooperation;
 mod documents;
 mod holds;

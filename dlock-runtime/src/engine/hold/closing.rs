@@ -10,6 +10,7 @@ use crate::backend::Release;
 use crate::clock::{self, Moment};
 use crate::engine::local_queue::Turn;
 use crate::engine::passing::{Allowance, UNRECEIVED};
+use crate::engine::telemetry;
 use crate::sync::atomic::Ordering;
 use crate::timer;
 
@@ -172,6 +173,7 @@ impl Hold {
     pub(crate) fn untrack(&self) {
         if self.is_open.swap(false, Ordering::Relaxed) {
             self.engine.open_holds.remove();
+            telemetry::hold_closed(self.labels());
         }
     }
 }

@@ -6,10 +6,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Ending, Hold, Phase, Renewing, State};
-use crate::backend::Claim;
 use crate::chance;
 use crate::clock::Moment;
 use crate::error::LostReason;
+use crate::owner::OwnerId;
 
 /// The time from a grant or a renewal to the next renewal, at most: a third of the ttl, or half of the validity if
 /// that is shorter.
@@ -23,10 +23,15 @@ const EARLY_DIVISOR: u32 = 4;
 
 /// The time from a grant or a renewal to the next renewal, shortened by jitter. The jitter comes from the bits of the
 /// owner id, which are random, and from others of them for each renewal.
-pub(super) fn pause_before(claim: &Claim, renewals: u8, validity: Duration) -> Duration {
-    let (bits, at) = (claim.owner.as_bytes(), usize::from(renewals % 8) * 2);
+pub(super) fn pause_before(
+    owner: &OwnerId,
+    renewals: u8,
+    ttl: Duration,
+    validity: Duration,
+) -> Duration {
+    let (bits, at) = (owner.as_bytes(), usize::from(renewals % 8) * 2);
     let jitter = u32::from(u16::from_be_bytes([bits[at], bits[at + 1]]));
-    let period = renewal_period(claim.ttl, validity);
+    let period = renewal_period(ttl, validity);
     period.saturating_sub(period / EARLY_DIVISOR / (1 << 16) * jitter)
 }
 
@@ -89,7 +94,7 @@ impl Hold {
             // A retry is not sent early, because its pause may be shorter than the slack.
             return Duration::ZERO;
         }
-        renewal_period(self.claim.ttl, state.validity) / EARLY_DIVISOR
+        renewal_period(self.terms.ttl, state.validity) / EARLY_DIVISOR
     }
 
     /// The instant at which the hold ends unless the renewal in flight succeeds. To be called while one is in flight,
@@ -127,8 +132,9 @@ impl Hold {
                     state.allowance = None;
                     state.proved = sent;
                     state.validity = validity;
-                    state.renew_at =
-                        sent.after(pause_before(&self.claim, state.renewals, validity));
+                    let (owner, ttl) = (&self.claim.owner, self.terms.ttl);
+                    let pause = pause_before(owner, state.renewals, ttl, validity);
+                    state.renew_at = sent.after(pause);
                 }
                 Renewed::NotHeld => self.end(state, Ending::Lost(LostReason::NotHeld)),
                 Renewed::Failed { .. } => {
@@ -154,8 +160,8 @@ impl Hold {
     /// has just recovered, and it leaves time for a few more attempts.
     fn pause_after_failure(&self, state: &State, now: &Moment) -> Duration {
         let left = state.validity.saturating_sub(state.proved.age_at(now));
-        let grown = (self.claim.ttl / 20).saturating_mul(1 << state.failures.min(8));
-        let shortest = MIN_PAUSE.max(self.claim.ttl / MIN_PAUSE_DIVISOR);
+        let grown = (self.terms.ttl / 20).saturating_mul(1 << state.failures.min(8));
+        let shortest = MIN_PAUSE.max(self.terms.ttl / MIN_PAUSE_DIVISOR);
         let pause = grown.min(left / PAUSE_DIVISOR).max(shortest);
         pause.mul_f64(chance::between(0.75, 1.0))
     }

@@ -159,11 +159,17 @@ impl<'a> Unanswered<'a> {
         self.left -= 1;
         let Some(hold) = renewal.hold().map(Arc::clone) else { return };
         let renewed = match answer {
-            Ok(Renewal::Renewed { validity }) => Renewed::For(validity),
+            Ok(Renewal::Renewed { validity }) => {
+                self.backend.outages.answered(&self.backend.name);
+                telemetry::renewed(hold.labels());
+                // The store was asked for the ttl and the grace.
+                Renewed::For(validity.saturating_sub(hold.grace()))
+            }
             Ok(Renewal::NotHeld) => Renewed::NotHeld,
             Err(error) => {
                 let remaining = hold.remaining();
-                telemetry::renewal_failed(hold.labels(), &self.backend.failures, remaining, &error);
+                let outages = &self.backend.outages;
+                telemetry::renewal_failed(hold.labels(), outages, remaining, &error);
                 Renewed::Failed { executed: error.may_have_been_sent() }
             }
         };

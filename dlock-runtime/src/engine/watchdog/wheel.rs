@@ -265,7 +265,7 @@ mod tests {
         wheel.put(one, at(140));
         assert_eq!(taken(&mut wheel, at(135)), [2]);
         wheel.remove(one);
-        assert_eq!(taken(&mut wheel, at(19_999)), []);
+        assert!(taken(&mut wheel, at(19_999)).is_empty());
         let mut shown = vec![];
         wheel.show_until(at(20_001), 5, |value| shown.push(*value));
         assert_eq!(shown, [3]);

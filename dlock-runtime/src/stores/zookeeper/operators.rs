@@ -136,6 +136,7 @@ impl ZooKeeper {
                 let data = String::from_utf8_lossy(&data);
                 let (revoked, client_info) = split_revoked(&data);
                 let holder = Holder::new(queue::owner(&node.name), token, session.timeout)
+                    .with_resting(false)
                     .with_mode(node.mode())
                     .with_client_info(ClientInfo::parse(client_info))
                     .with_revoked(revoked || data == CURATORS_REVOKED);
