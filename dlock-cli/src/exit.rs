@@ -1,5 +1,6 @@
 //! Exit codes and error messages.
 
+use std::error::Error as _;
 use std::fmt;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -55,8 +56,22 @@ impl From<LockError> for Failure {
             LockError::UnknownBackend { .. } => CONFIG,
             _ => UNAVAILABLE,
         };
-        Self::new(code, error)
+        Self::new(code, explained(&error))
     }
+}
+
+/// What happened, why, and what to do.
+fn explained(error: &LockError) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        text.push_str(&format!(": {source}"));
+        cause = source.source();
+    }
+    if let Some(hint) = error.hint() {
+        text.push_str(&format!("; {hint}"));
+    }
+    text
 }
 
 impl From<BackendError> for Failure {

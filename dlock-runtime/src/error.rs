@@ -11,11 +11,15 @@ use crate::key::LockKey;
 /// If the call itself failed with one of these errors, the guarded body has not begun, except with
 /// [`Lost`](Self::Lost) and [`HeldTooLong`](Self::HeldTooLong). A body that calls another locked
 /// function may also return that call's error as its own; its key tells the two apart.
+///
+/// `Display` says what happened in words that a client of the service may see: it names the key, but no host and no
+/// address. What to do about it is the [`hint`](Self::hint), and what the backend reported is the
+/// [`source`](Error::source). Both are for logs.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LockError {
     /// Another caller held the lock for the whole `wait`.
-    #[error("lock `{key}` is busy: not free within {waited:?}{}", hint(*.holder))]
+    #[error("lock `{key}` is busy: not free within {waited:?}")]
     #[non_exhaustive]
     Busy {
         /// The requested key.
@@ -29,7 +33,7 @@ pub enum LockError {
     /// The lease ended before its holder released it: it could not be renewed in time, was revoked or
     /// forcibly released, or the backend forgot it. Others may have acquired the lock since then, and
     /// writes without a [fencing token](crate::FencingToken) may conflict with theirs.
-    #[error("lock `{key}` was lost before {}: {reason}; check what the body wrote, or fence its writes with the token", if *.completed { "it was released" } else { "its body had completed" })]
+    #[error("lock `{key}` was lost before {}: {reason}", if *.completed { "it was released" } else { "its body had completed" })]
     #[non_exhaustive]
     Lost {
         /// The key whose lease ended.
@@ -45,7 +49,7 @@ pub enum LockError {
     /// This task already holds the lock, shared or by permit, and a nested call requests it in a mode that
     /// excludes the other holders. The call would wait for itself.
     #[error(
-        "this task already holds lock `{key}` shared or by permit, and a nested call requests it in a mode that excludes other holders: acquire it exclusively from the start, or end the outer call first"
+        "this task already holds lock `{key}` shared or by permit, and a nested call requests it in a mode that excludes other holders"
     )]
     #[non_exhaustive]
     Upgrade {
@@ -55,7 +59,7 @@ pub enum LockError {
 
     /// The body ran for longer than `max_hold` and was stopped. The lock has been released.
     #[error(
-        "lock `{key}` was held longer than its max_hold of {max_hold:?}; the body was stopped: make it shorter or raise max_hold"
+        "lock `{key}` was held longer than its max_hold of {max_hold:?}, and its body was stopped"
     )]
     #[non_exhaustive]
     HeldTooLong {
@@ -66,9 +70,7 @@ pub enum LockError {
     },
 
     /// No backend is registered under this name.
-    #[error(
-        "no backend is registered as `{name}` (registered: {registered}); add `.backend(\"{name}\", …)` to the registry's builder"
-    )]
+    #[error("no backend is registered as `{name}` (registered: {registered})")]
     #[non_exhaustive]
     UnknownBackend {
         /// The requested name.
@@ -98,7 +100,7 @@ pub enum LockError {
     },
 
     /// The backend failed or did not answer. The body has not begun.
-    #[error("lock `{key}`: {source}")]
+    #[error("lock `{key}` is unavailable: its backend {}", if source.is_transient() { "failed or did not answer" } else { "refused the request" })]
     #[non_exhaustive]
     Backend {
         /// The requested key.
@@ -118,19 +120,15 @@ pub enum LockError {
     },
 
     /// No registry is installed, and the call is not in a registry's scope.
-    #[error(
-        "no lock registry is installed: call `Registry::builder()….install()` when the process starts, or run this in `registry.scope(…)`"
-    )]
+    #[error("no lock registry is installed")]
     NotInstalled,
 
     /// The call was made outside a tokio runtime.
-    #[error(
-        "locks need a tokio runtime with its timer enabled, but this call was made outside of one"
-    )]
+    #[error("a lock was requested outside of a tokio runtime")]
     NoRuntime,
 
     /// The registry has been shut down.
-    #[error("lock `{key}`: the registry has been shut down")]
+    #[error("lock `{key}` is unavailable: this process is shutting down")]
     #[non_exhaustive]
     ShutDown {
         /// The requested key.
@@ -157,6 +155,45 @@ impl LockError {
             "it reads from a snapshot ({isolation}) that may be older than the lock, so what it reads under the lock may be stale; {how_to_begin}, or allow it with `any_isolation()` in a manual call"
         );
         Self::Transaction { key: key.clone(), problem: problem.into() }
+    }
+
+    /// Returns what to do about it, for the people who run or write the service.
+    ///
+    /// ```
+    /// # fn report(error: &dlock_runtime::LockError) {
+    /// use std::error::Error as _;
+    ///
+    /// tracing::warn!(%error, hint = error.hint(), source = error.source(), "purchase failed");
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Busy { holder: HeldBy::Elsewhere, .. } => "retry, or raise `wait`",
+            Self::Busy { holder: HeldBy::ThisProcess, .. } => {
+                "a task of this process holds it or is ahead in the queue: if that task is waiting for this call (a spawned task inherits no lock), this is a self-deadlock"
+            }
+            Self::Busy { holder: HeldBy::ThisTask, .. } => {
+                "an enclosing body of the same task holds it, and `reentrant = false` forbids nested calls: this is a self-deadlock"
+            }
+            Self::Lost { .. } => "check what the body wrote, or fence its writes with the token",
+            Self::Upgrade { .. } => {
+                "acquire it exclusively from the start, or end the outer call first"
+            }
+            Self::HeldTooLong { .. } => "make the body shorter, or raise `max_hold`",
+            Self::UnknownBackend { .. } => {
+                "add `.backend(name, …)` to the registry's builder, or correct the name"
+            }
+            Self::NotInstalled => {
+                "call `Registry::builder()….install()` when the process starts, or run this in `registry.scope(…)`"
+            }
+            Self::NoRuntime => "make the call in a tokio runtime with its timer enabled",
+            Self::Unsupported { .. }
+            | Self::InvalidKey { .. }
+            | Self::Backend { .. }
+            | Self::Transaction { .. }
+            | Self::ShutDown { .. } => return None,
+        })
     }
 
     /// Returns whether another caller held the lock for the whole `wait`.
@@ -196,18 +233,6 @@ pub enum HeldBy {
     ThisProcess,
     /// An enclosing body of the same task holds it, and `reentrant = false` forbids nested calls.
     ThisTask,
-}
-
-fn hint(holder: HeldBy) -> &'static str {
-    match holder {
-        HeldBy::Elsewhere => "; retry, or raise `wait`",
-        HeldBy::ThisProcess => {
-            "; a task of this process holds it or is ahead in the queue: if that task is waiting for this call (a spawned task inherits no lock), this is a self-deadlock"
-        }
-        HeldBy::ThisTask => {
-            "; an enclosing body of the same task holds it, and `reentrant = false` forbids nested calls: this is a self-deadlock"
-        }
-    }
 }
 
 /// What ended a lease before its holder released it.
@@ -325,6 +350,16 @@ impl Error for BackendError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_text_for_clients_names_no_host() {
+        let source = BackendError::transient("cannot reach redis at cache.internal:6379");
+        let error = LockError::Backend { key: "product:1".into(), source };
+        let text = "lock `product:1` is unavailable: its backend failed or did not answer";
+        assert_eq!(error.to_string(), text);
+        let source = error.source().expect("it has one").to_string();
+        assert!(source.contains("cache.internal"), "{source}");
+    }
 
     #[test]
     fn errors_are_small_enough_for_a_result() {

@@ -148,6 +148,9 @@ pub mod reentrancy {}
 )]
 pub mod simulation {}
 
+#[doc = include_str!("guide/telemetry.md")]
+pub mod telemetry {}
+
 #[doc = include_str!("guide/testing.md")]
 pub mod testing {}
 

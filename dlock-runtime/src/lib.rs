@@ -24,6 +24,8 @@ pub mod guide;
 mod key;
 mod lock;
 mod lock_table;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 mod mode;
 #[cfg(any(feature = "config", feature = "postgres", feature = "mysql"))]
 mod nearest;

@@ -61,14 +61,14 @@ async fn acquire_and_hold_are_spans() {
         &found.unwrap_or_else(|| panic!("no span {name}: {spans:?}")).1
     };
     let acquire = named("lock.acquire");
-    assert_eq!(acquire["template"], "product:<id>");
-    assert_eq!(acquire["key"], "product:7");
-    assert_eq!(acquire["backend"], "shop");
-    assert_eq!(acquire["outcome"], "acquired");
-    assert!(acquire.contains_key("waited"), "{acquire:?}");
+    assert_eq!(acquire["dlock.template"], "product:<id>");
+    assert_eq!(acquire["dlock.key"], "product:7");
+    assert_eq!(acquire["dlock.backend"], "shop");
+    assert_eq!(acquire["dlock.outcome"], "acquired");
+    assert!(acquire.contains_key("dlock.wait"), "{acquire:?}");
     let hold = named("lock.hold");
-    assert_eq!(hold["template"], "product:<id>");
-    assert_eq!(hold["outcome"], "completed");
-    assert_eq!(hold["token"], acquire["token"]);
-    assert!(hold.contains_key("held"), "{hold:?}");
+    assert_eq!(hold["dlock.template"], "product:<id>");
+    assert_eq!(hold["dlock.outcome"], "completed");
+    assert_eq!(hold["dlock.token"], acquire["dlock.token"]);
+    assert!(hold.contains_key("dlock.held"), "{hold:?}");
 }

@@ -54,10 +54,6 @@ struct Queue {
     heard: Option<Heard>,
     /// The unanswered request of the task at the front, if any.
     asking: Option<Asking>,
-    /// The task at the front that holds the key, or held it last.
-    holder: Option<LocalHolder>,
-    /// Created by a waiter whose time is up before the store has answered.
-    answer_noted: Option<Arc<Notify>>,
 }
 
 /// What a waiter gets when it is next.
@@ -93,21 +89,44 @@ pub(crate) enum News {
 /// An answer of the store to a task at the front.
 #[derive(Debug)]
 struct Heard {
-    failure: Option<BackendError>,
     /// When it was certainly true: a moment before the request was sent. `None` if that is not known.
     at: Option<Instant>,
     front: Front,
 }
 
-/// How the task that got an answer is doing now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How the task that got an answer is doing now. Two variants, because a queue is kept for each held key, and this way
+/// takes no more than the larger one.
+#[derive(Debug)]
 enum Front {
-    /// It holds the key.
-    Holds,
-    /// It asks again from time to time.
-    Asks,
-    /// It is no longer at the front, or is releasing the key.
-    Left,
+    Holds(LocalHolder),
+    DoesNotHold {
+        /// The answer was a failure.
+        failure: Option<BackendError>,
+        /// It is no longer at the front, or is releasing the key. Otherwise it asks again from time to time.
+        left: bool,
+    },
+}
+
+impl Front {
+    const LEFT: Self = Self::DoesNotHold { failure: None, left: true };
+
+    const fn asks(failure: Option<BackendError>) -> Self {
+        Self::DoesNotHold { failure, left: false }
+    }
+
+    fn leave(&mut self) {
+        match self {
+            Self::Holds(_) => *self = Self::LEFT,
+            Self::DoesNotHold { left, .. } => *left = true,
+        }
+    }
+
+    fn failure(&self) -> Option<&BackendError> {
+        match self {
+            Self::Holds(_) => None,
+            Self::DoesNotHold { failure, .. } => failure.as_ref(),
+        }
+    }
 }
 
 impl Heard {
@@ -120,10 +139,9 @@ impl Heard {
     /// within [`HEARSAY`], unless the process is paused.
     fn is_held(&self, now: Instant) -> bool {
         let is_recent = || now.checked_sub(HEARSAY).is_none_or(|oldest| self.is_since(oldest));
-        match self.front {
-            Front::Holds => true,
-            Front::Asks => self.failure.is_none() && is_recent(),
-            Front::Left => false,
+        match &self.front {
+            Front::Holds(_) => true,
+            Front::DoesNotHold { failure, left } => !left && failure.is_none() && is_recent(),
         }
     }
 }
@@ -218,7 +236,9 @@ impl LocalQueues {
             (_, Some(Asking { since, in_turn: false })) if now >= since + MIN_ANSWER_TIME => {
                 Known::Asked(since)
             }
-            (Some(Heard { failure: Some(error), .. }), _) => Known::Failed(error.clone()),
+            (Some(heard), _) if heard.front.failure().is_some() => {
+                heard.front.failure().cloned().map_or(Known::Nothing, Known::Failed)
+            }
             (Some(heard), _) if heard.is_since(began) => Known::Busy,
             (Some(heard), None) if heard.is_held(now) => Known::Busy,
             // What was heard is older than the waiter: the key may have been free ever since.
@@ -234,7 +254,7 @@ impl LocalQueues {
             && queue.asking.is_none()
             && let Some(heard) = &mut queue.heard
         {
-            heard.front = Front::Left;
+            heard.front.leave();
         }
     }
 
@@ -242,9 +262,9 @@ impl LocalQueues {
     /// change is missed.
     pub(crate) fn answer_noted(&self, backend: BackendIndex, key: &LockKey) -> Arc<Notify> {
         let mut queues = self.lock();
-        let queue = queues.get(backend, key);
-        queue
-            .map(|queue| Arc::clone(queue.answer_noted.get_or_insert_default()))
+        let waiters = queues.get(backend, key).map(|queue| queue.waiters.get_or_insert_default());
+        waiters
+            .map(|waiters| Arc::clone(waiters.answer_noted.get_or_insert_default()))
             .unwrap_or_default()
     }
 
@@ -252,8 +272,10 @@ impl LocalQueues {
     pub(super) fn holder(&self, backend: BackendIndex, key: &LockKey) -> Option<LocalHolder> {
         let mut queues = self.lock();
         let queue = queues.get(backend, key)?;
-        let heard = queue.heard.as_ref()?;
-        if heard.front == Front::Holds { queue.holder } else { None }
+        match queue.heard.as_ref()?.front {
+            Front::Holds(holder) => Some(holder),
+            Front::DoesNotHold { .. } => None,
+        }
     }
 
     fn front(self: &Arc<Self>, backend: BackendIndex, key: &LockKey) -> Turn {
@@ -279,7 +301,7 @@ impl Queue {
     fn pass_on(&mut self) -> Option<oneshot::Sender<Next>> {
         self.asking = None;
         if let Some(heard) = &mut self.heard {
-            heard.front = Front::Left;
+            heard.front.leave();
         }
         self.waiters.as_mut()?.line.pop_front().map(|waiter| waiter.sender)
     }
@@ -305,16 +327,13 @@ impl Turn {
             let asked = queue.asking.take().map(|asking| asking.since);
             // A holder that was granted the key at once needs no clock: it holds the key until it says otherwise.
             let at = asked.or_else(|| matches!(news, News::Busy).then(clock::instant));
-            let (front, failure) = match news {
-                News::Held(holder) => {
-                    queue.holder = Some(holder);
-                    (Front::Holds, None)
-                }
-                News::Busy => (Front::Asks, None),
-                News::Failed(error) => (Front::Asks, Some(error)),
+            let front = match news {
+                News::Held(holder) => Front::Holds(holder),
+                News::Busy => Front::asks(None),
+                News::Failed(error) => Front::asks(Some(error)),
             };
-            queue.heard = Some(Heard { failure, at, front });
-            queue.answer_noted.clone()
+            queue.heard = Some(Heard { at, front });
+            queue.waiters.as_ref()?.answer_noted.clone()
         });
         if let Some(notify) = notify.flatten() {
             notify.notify_waiters();
@@ -323,7 +342,11 @@ impl Turn {
 
     /// Records which task holds the key, to which the lease was passed on.
     pub(super) fn note_holder(&self, holder: LocalHolder) {
-        self.note(|queue| queue.holder = Some(holder));
+        self.note(|queue| {
+            if let Some(heard) = &mut queue.heard {
+                heard.front = Front::Holds(holder);
+            }
+        });
     }
 
     /// Records that the key was held until now, and is being released.
@@ -332,7 +355,7 @@ impl Turn {
             if let Some(heard) = &mut queue.heard {
                 // Those who come later begin later, so they need no moment.
                 heard.at = queue.waiters.is_some().then(clock::instant);
-                heard.front = Front::Left;
+                heard.front.leave();
             }
         });
     }

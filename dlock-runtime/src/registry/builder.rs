@@ -84,6 +84,8 @@ impl RegistryBuilder {
             let index = backends.len();
             backends.push(Arc::new(NamedBackend::new(&name, index, store)));
         }
+        #[cfg(feature = "metrics")]
+        crate::metrics::describe();
         let only = (backends.len() == 1).then_some(0);
         let mut engine = Engine::new(backends, default_ttl);
         engine.default_handover = self.default_handover;

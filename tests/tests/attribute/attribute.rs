@@ -118,6 +118,24 @@ async fn a_failing_backend_is_an_error_even_with_on_busy_skip() {
     assert_eq!(ran.load(Ordering::Relaxed), 0);
 }
 
+#[distributed_lock(key = "k", on_busy = "skip")]
+async fn skips_at_once(ran: &AtomicU32) -> Result<(), LockError> {
+    ran.fetch_add(1, Ordering::Relaxed);
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_may_be_skipped_does_not_wait_unless_it_says_so() {
+    let registry = registry();
+    let held = busy(&registry, "k").await;
+    let (ran, began) = (AtomicU32::new(0), Instant::now());
+    registry.scope(skips_at_once(&ran)).await.expect("skipped");
+    assert_eq!((ran.load(Ordering::Relaxed), began.elapsed()), (0, Duration::ZERO));
+    held.release().await.expect("held");
+    registry.scope(skips_at_once(&ran)).await.expect("free");
+    assert_eq!(ran.load(Ordering::Relaxed), 1);
+}
+
 #[distributed_lock(key = "outer", on_busy = "skip")]
 async fn skips_but_its_body_meets_a_busy_lock() -> Result<(), LockError> {
     tries_once().await
@@ -389,7 +407,7 @@ async fn nested_calls_enter_unless_reentrant_is_false() {
     assert_eq!((store.count(Call::Acquire), store.count(Call::Release)), (1, 1));
     let answer = registry.scope(outer_of_one_that_refuses()).await;
     let error = answer.expect_err("a self-deadlock");
-    assert!(error.to_string().contains("the same task"), "{error}");
+    assert!(error.hint().is_some_and(|hint| hint.contains("the same task")), "{error:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,13 +2,14 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::Arc;
 
 use tokio::runtime;
 
 use super::super::passing::Passable;
 use super::Next;
 use crate::backend::Watch;
-use crate::sync::oneshot;
+use crate::sync::{Notify, oneshot};
 
 #[derive(Debug, Default)]
 pub(super) struct Waiters {
@@ -18,6 +19,8 @@ pub(super) struct Waiters {
     sweep_at: usize,
     /// Where the store notifies this process, set up by a task that waited for the store before.
     pub(super) watch: Option<KeptWatch>,
+    /// Created by a waiter whose time is up before the store has answered.
+    pub(super) answer_noted: Option<Arc<Notify>>,
 }
 
 /// A watch for another task. A store may listen on the runtime where the watch began, which may end sooner than others.

@@ -1,5 +1,6 @@
 //! The span `lock.acquire`: one call from its start until it has its lock or fails.
 
+use std::error::Error as _;
 use std::fmt;
 use std::time::Duration;
 
@@ -96,8 +97,9 @@ impl<'a> AcquireSpan<'a> {
         {
             self.span.record("otel.status_code", "ERROR");
             self.span.record("error.type", outcome);
+            let (hint, source) = (error.hint(), error.source());
             self.span.in_scope(
-                || tracing::debug!(target: "dlock", ?waited, outcome, %error, "lock not acquired"),
+                || tracing::debug!(target: "dlock", ?waited, outcome, %error, source, hint, "lock not acquired"),
             );
             return;
         }

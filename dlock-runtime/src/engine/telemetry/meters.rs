@@ -97,7 +97,5 @@ pub(crate) fn oldest_wait(template: &'static str, name: &Arc<str>, age: Duration
 pub(crate) fn blamed(labels: Labels<'_>, holder: &str, waited: Duration) {
     let mut labels = of(labels);
     labels.push(Label::new("holder", holder.to_owned()));
-    // In whole microseconds, because a counter counts.
-    let micros = u64::try_from(waited.as_micros()).unwrap_or(u64::MAX);
-    counter!("dlock_blame_microseconds_total", labels).increment(micros);
+    histogram!("dlock_blame_seconds", labels).record(waited);
 }
