@@ -36,6 +36,7 @@ pub(crate) mod watchdog;
 
 use contention::ContendedKeys;
 pub(crate) use hold::{Ending, Hold};
+pub use hold::{HoldState, States};
 use local_queue::LocalQueues;
 pub(crate) use nesting::{Inside, Nested};
 use open_holds::OpenHolds;

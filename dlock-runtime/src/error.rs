@@ -127,7 +127,8 @@ pub enum LockError {
     #[error("a lock was requested outside of a tokio runtime")]
     NoRuntime,
 
-    /// The registry has been shut down.
+    /// The registry has been shut down: the lock was not acquired, or its body was stopped by a
+    /// [drain](crate::Registry::drain).
     #[error("lock `{key}` is unavailable: this process is shutting down")]
     #[non_exhaustive]
     ShutDown {

@@ -5,9 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use crate::backend::Mode;
-use crate::engine::{Ending, Hold, Inside, Nested, release, release_later};
+use crate::clock::Moment;
+use crate::engine::{Ending, Hold, HoldState, Inside, Nested, States, release, release_later};
 use crate::error::LockError;
 use crate::key::LockKey;
 use crate::timer;
@@ -144,6 +147,75 @@ impl LockGuard {
     #[must_use]
     pub fn is_held(&self) -> bool {
         self.check().is_ok()
+    }
+
+    /// Returns how safe the hold is now.
+    #[must_use]
+    pub fn state(&self) -> HoldState {
+        self.hold.state_at(&Moment::now()).0
+    }
+
+    /// Returns the changes of the hold's state, beginning with the present one: `Held`, `AtRisk` while a renewal is
+    /// overdue, and `Lost` or `Ended` at last.
+    ///
+    /// ```
+    /// # use dlock_runtime::{HoldState, Registry, backend::Memory};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let locks = Registry::builder().backend("memory", Memory::new()).build()?;
+    /// let guard = locks.lock("product:1").acquire().await?;
+    /// let mut states = guard.states();
+    /// assert_eq!(states.next().await, Some(HoldState::Held));
+    /// guard.release().await?;
+    /// assert_eq!(states.next().await, Some(HoldState::Ended));
+    /// assert_eq!(states.next().await, None);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn states(&self) -> States {
+        States::new(Arc::clone(&self.hold))
+    }
+
+    /// Returns a token that is cancelled when the lock is lost, released or dropped.
+    ///
+    /// Pass it to work that ends by itself when it is told to. Nobody waits for that work: the lock may be somebody
+    /// else's before it has ended, so let it be [spawned](Self::spawn) under the lock instead if that matters.
+    #[must_use]
+    pub fn cancellation_token(&self) -> CancellationToken {
+        self.hold.cancellation_token()
+    }
+
+    /// Spawns a task under the lock. It stops when the hold ends, and the lock is released only after it has stopped.
+    ///
+    /// The task is polled only while the lock is provably held. When the lock is lost, released or dropped, its future
+    /// is dropped at its next await point, and the handle gives `None`. A release waits for that, and the lease is
+    /// renewed meanwhile. So await the handle before the release if the task has to finish. Under a nested call's guard,
+    /// the task belongs to the outer hold.
+    ///
+    /// As with any spawned task, no call in it is nested under the lock.
+    ///
+    /// ```
+    /// # use dlock_runtime::{Registry, backend::Memory};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let locks = Registry::builder().backend("memory", Memory::new()).build()?;
+    /// let guard = locks.lock("report").acquire().await?;
+    /// let page = guard.spawn(async { "a page" });
+    /// let endless = guard.spawn(std::future::pending::<()>());
+    /// assert_eq!(page.await?, Some("a page"));
+    /// guard.release().await?;
+    /// assert_eq!(endless.await?, None);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn spawn<F>(&self, future: F) -> JoinHandle<Option<F::Output>>
+    where
+        F: Future<Output: Send + 'static> + Send + 'static,
+    {
+        self.hold.spawn(future)
     }
 
     /// Allows the lock to be held for at least this long from now.

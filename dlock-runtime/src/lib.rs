@@ -51,6 +51,7 @@ pub use client_info::ClientInfo;
 pub use connect::connect;
 pub use contention::{Blame, Contention, HolderSite, Waiting};
 pub use dlock_macros::{assert_locked, distributed_lock};
+pub use engine::{HoldState, States};
 pub use error::{BackendError, HeldBy, LockError, LostReason};
 pub use guard::{LockGuard, LockSet};
 pub use key::{LockKey, MAX_KEY_BYTES};
@@ -59,7 +60,7 @@ pub use mode::Mode;
 pub use options::{Handover, OnLost, Wait};
 pub use owner::OwnerId;
 pub use registry::{
-    BuildError, InstallError, Registry, RegistryBuilder, ShutdownTimedOut, SiteProblem,
+    BuildError, DrainLimits, InstallError, Registry, RegistryBuilder, ShutdownTimedOut, SiteProblem,
 };
 pub use site::Site;
 pub use token::FencingToken;

@@ -19,7 +19,7 @@ mod shutdown;
 
 pub use builder::{BuildError, RegistryBuilder};
 pub use install::{InstallError, SiteProblem};
-pub use shutdown::ShutdownTimedOut;
+pub use shutdown::{DrainLimits, ShutdownTimedOut};
 
 static INSTALLED: OnceCell<Registry> = OnceCell::new();
 

@@ -1,8 +1,10 @@
 //! One hold: the lease, the proof that it is still valid, and how it ends.
 
+mod children;
 mod closing;
 mod extension;
 mod renewal;
+mod states;
 mod terms;
 
 use std::sync::{Arc, PoisonError};
@@ -25,8 +27,10 @@ use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::sync::{Mutex, MutexGuard, Notified, Notify};
 use crate::token::FencingToken;
 
+use self::children::Children;
 pub(crate) use self::closing::Closing;
 pub(crate) use self::renewal::{InFlight, Renewed, Step};
+pub use self::states::{HoldState, States};
 use self::terms::Terms;
 
 /// One caller's turn under a lease that this process holds or has held.
@@ -73,10 +77,7 @@ struct State {
     /// When the next renewal is due. While the lease is on its way to the next task: when it is released instead.
     renew_at: Instant,
     failures: u8,
-    /// The age at which every `min_hold` of this hold and of its nested calls has passed.
-    keep_until_age: Duration,
-    /// The age until which the owner has extended the hold.
-    extended_to_age: Duration,
+    rare: Option<Box<Rare>>,
     /// Whether the lease may be passed on to the next task of the local queue. Boxed, because most leases are not.
     allowance: Option<Box<Allowance>>,
     /// The front of the local queue, if the hold is exclusive. Passed on when the lease ends, because from then on
@@ -85,6 +86,16 @@ struct State {
     /// The store may still execute a request of this claim, even after its release: an acquire that was abandoned
     /// before the granted one, or a renewal that was not answered.
     in_doubt: bool,
+}
+
+/// What few holds have, in a box, because there are many holds.
+#[derive(Debug, Default)]
+struct Rare {
+    /// The age at which every `min_hold` of this hold and of its nested calls has passed.
+    keep_until_age: Duration,
+    /// The age until which the owner has extended the hold.
+    extended_to_age: Duration,
+    children: Option<Children>,
 }
 
 /// Whether a renewal is in flight.
@@ -112,6 +123,15 @@ pub(crate) enum Ending {
     Lost(LostReason),
     /// The hold exceeded this `max_hold`.
     HeldTooLong(Duration),
+    /// The process is shutting down, and the time for its bodies is over.
+    ShutDown,
+}
+
+impl Ending {
+    /// Whether the lease is still ours, and only its body was stopped.
+    pub(crate) fn is_held(self) -> bool {
+        matches!(self, Self::HeldTooLong(_) | Self::ShutDown)
+    }
 }
 
 /// What a hold begins with.
@@ -133,6 +153,28 @@ pub(crate) struct Granted {
 }
 
 impl State {
+    fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    fn keep_until_age(&self) -> Duration {
+        self.rare.as_ref().map(|rare| rare.keep_until_age).unwrap_or_default()
+    }
+
+    /// Keeps the lease at least until this age, even if it is released before.
+    fn keep_until(&mut self, age: Duration) {
+        let rare = self.rare();
+        rare.keep_until_age = rare.keep_until_age.max(age);
+    }
+
+    fn extended_to_age(&self) -> Duration {
+        self.rare.as_ref().map(|rare| rare.extended_to_age).unwrap_or_default()
+    }
+
+    fn children(&self) -> Option<&Children> {
+        self.rare.as_ref()?.children.as_ref()
+    }
+
     fn is_renewing(&self) -> bool {
         self.renewal != Renewing::No
     }
@@ -149,7 +191,7 @@ impl Hold {
         let is_passed = granted.is_passed;
         let Granted { claim, token, since, proved, validity, in_doubt, allowance, turn, .. } =
             granted;
-        let state = State {
+        let mut state = State {
             proved,
             validity,
             phase: Phase::Held,
@@ -158,12 +200,14 @@ impl Hold {
             trusts_boot_clock: true,
             renew_at: proved.after(renewal::pause_before(&claim.owner, 0, request.ttl, validity)),
             failures: 0,
-            keep_until_age: request.options.min_hold.unwrap_or_default(),
-            extended_to_age: Duration::ZERO,
+            rare: None,
             allowance,
             turn,
             in_doubt,
         };
+        if let Some(min_hold) = request.options.min_hold {
+            state.keep_until(min_hold);
+        }
         engine.open_holds.add();
         let terms = Terms {
             since,
@@ -291,11 +335,14 @@ impl Hold {
         state.phase = Phase::Ended(ending);
         if !self.grace().is_zero() {
             // The body is stopped wherever it is. What it has sent may still be executed.
-            state.keep_until_age = state.keep_until_age.max(self.age() + self.grace());
+            state.keep_until(self.age() + self.grace());
         }
         // Before anybody is woken or told: from here on, no check may answer that the hold is fine.
         self.note_fine(state);
         self.changed.notify_waiters();
+        if let Some(children) = state.children() {
+            children.stop();
+        }
         if self.claim.mode == Mode::Exclusive {
             self.engine.contended.note_release(self.backend().index, &self.claim.key);
         }
@@ -309,6 +356,7 @@ impl Hold {
             Ending::HeldTooLong(max_hold) => {
                 telemetry::held_too_long(self.labels(), self.token, max_hold);
             }
+            Ending::ShutDown => telemetry::shut_down(self.labels(), self.token),
         }
     }
 
@@ -326,6 +374,15 @@ impl Hold {
             }
             Phase::Ended(_) | Phase::Closing => false,
         })
+    }
+
+    /// Ends the hold because the process shuts down, unless it has ended or is being released.
+    pub(crate) fn end_for_shutdown(&self) {
+        self.settled(&Moment::now(), |state| {
+            if state.phase == Phase::Held {
+                self.end(state, Ending::ShutDown);
+            }
+        });
     }
 
     /// Returns true if `max_hold` has passed, even if the lease was lost before.
@@ -402,6 +459,7 @@ impl Hold {
         match ending {
             Ending::Lost(reason) => LockError::Lost { key, completed, reason },
             Ending::HeldTooLong(max_hold) => LockError::HeldTooLong { key, max_hold },
+            Ending::ShutDown => LockError::ShutDown { key },
         }
     }
 }

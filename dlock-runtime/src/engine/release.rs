@@ -39,6 +39,11 @@ const SESSION_OUTAGE: Duration = Duration::from_hours(1);
 ///
 /// Cancel safe: the release continues in the background.
 pub(crate) async fn release(hold: &Arc<Hold>) -> Result<(), LockError> {
+    if hold.has_children() {
+        let unfinished = Unfinished(Some(hold));
+        hold.stop_children().await;
+        unfinished.done();
+    }
     let Some(mut closing) = close_or_pass(hold) else { return Ok(()) };
     let turn = closing.turn.take();
     let mut releasing = Releasing { hold: Some(hold), turn, tried: false };
@@ -50,7 +55,7 @@ pub(crate) async fn release(hold: &Arc<Hold>) -> Result<(), LockError> {
     // again after somebody else held it in between.
     let lost_before = || match before {
         Err(lost @ Ending::Lost(_)) => Err(hold.error(lost, true)),
-        Err(Ending::HeldTooLong(_)) | Ok(()) => Ok(()),
+        Err(Ending::HeldTooLong(_) | Ending::ShutDown) | Ok(()) => Ok(()),
     };
     match answer {
         Ok(Released::Released) => {
@@ -63,7 +68,7 @@ pub(crate) async fn release(hold: &Arc<Hold>) -> Result<(), LockError> {
             let ending = match before {
                 // Ending the hold had already released it.
                 Err(ended) if hold.backend().capabilities.session => ended,
-                Err(Ending::HeldTooLong(_)) | Ok(()) => {
+                Err(Ending::HeldTooLong(_) | Ending::ShutDown) | Ok(()) => {
                     telemetry::lost(hold.labels(), hold.token, hold.age(), LostReason::NotHeld);
                     Ending::Lost(LostReason::NotHeld)
                 }
@@ -83,8 +88,42 @@ pub(crate) async fn release(hold: &Arc<Hold>) -> Result<(), LockError> {
     }
 }
 
+/// A hold whose tasks have not stopped yet. If it is dropped, it is released in the background.
+struct Unfinished<'a>(Option<&'a Arc<Hold>>);
+
+impl Unfinished<'_> {
+    fn done(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        if let Some(hold) = self.0 {
+            release_later(Arc::clone(hold));
+        }
+    }
+}
+
 /// Releases the lease in the background.
 pub(crate) fn release_later(hold: Arc<Hold>) {
+    if hold.has_children() {
+        let runtime = Handle::try_current().unwrap_or_else(|_| hold.watchdog.runtime.clone());
+        let tracker = hold.engine.background.clone();
+        tracker.spawn_on(
+            async move {
+                hold.stop_children().await;
+                release_stopped_later(hold);
+            },
+            &runtime,
+        );
+        return;
+    }
+    release_stopped_later(hold);
+}
+
+/// The same for a hold under which no task runs.
+fn release_stopped_later(hold: Arc<Hold>) {
     if let Some(mut closing) = close_or_pass(&hold) {
         spawn(hold, closing.turn.take(), false);
     }

@@ -60,6 +60,7 @@ impl<T> Outcome<T> {
             Self::Finished(_, Some(_)) => "completed after a loss",
             Self::Stopped(Lost(_, Ending::Lost(_))) => "lost",
             Self::Stopped(Lost(_, Ending::HeldTooLong(_))) => "held too long",
+            Self::Stopped(Lost(_, Ending::ShutDown)) => "shut down",
             Self::Panicked(_) => "panicked",
         }
     }
@@ -69,11 +70,10 @@ impl<T> Outcome<T> {
 struct Lost(Arc<Hold>, Ending);
 
 impl Lost {
-    /// Returns true if this ends the body too. `max_hold` always does, and so does the end of the outer body whose
-    /// hold it shares.
+    /// Returns true if this ends the body too. `max_hold` and a shutdown always do, and so does the end of the outer body
+    /// whose hold it shares.
     fn stops(&self, on_lost: OnLost) -> bool {
-        let always =
-            matches!(self.1, Ending::HeldTooLong(_) | Ending::Lost(LostReason::OuterClosed));
+        let always = self.1.is_held() || self.1 == Ending::Lost(LostReason::OuterClosed);
         on_lost == OnLost::Cancel || always
     }
 }
@@ -112,9 +112,9 @@ pub(crate) async fn run_guarded<F: Future>(
             }
         }
         Outcome::Stopped(Lost(hold, ending)) => {
-            // With `max_hold` the lease is still valid, and so are the other locks of a set. They are released here, so
+            // With `max_hold` or a shutdown the lease is still valid, and so are the other locks of a set. They are released here, so
             // that others, and this caller, can acquire them once the call returns.
-            if matches!(ending, Ending::HeldTooLong(_)) || guards.as_ref().len() > 1 {
+            if ending.is_held() || guards.as_ref().len() > 1 {
                 let _ = release_all(guards).await;
             }
             Err(hold.error(ending, false))

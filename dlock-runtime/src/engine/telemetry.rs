@@ -115,6 +115,18 @@ pub(crate) fn held_too_long(labels: Labels<'_>, token: FencingToken, max_hold: D
     meters::held_too_long(labels);
 }
 
+/// Reports that a shutdown ended a hold.
+pub(crate) fn shut_down(labels: Labels<'_>, token: FencingToken) {
+    tracing::warn!(
+        target: "dlock",
+        template = labels.template,
+        key = %labels.key,
+        backend = labels.store.name(),
+        token = token.get(),
+        "body stopped: the process is shutting down"
+    );
+}
+
 pub(crate) fn renewed(labels: Labels<'_>) {
     meters::renewed(labels);
 }

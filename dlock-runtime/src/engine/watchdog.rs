@@ -55,6 +55,19 @@ impl Watchdogs {
     }
 }
 
+impl Watchdogs {
+    /// Every hold that is attended to.
+    pub(crate) fn holds(&self) -> Vec<Arc<Hold>> {
+        let others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = self.first.get().into_iter().chain(&*others);
+        let mut holds = vec![];
+        for watchdog in all {
+            holds.extend(watchdog.schedule().due.all().filter_map(Weak::upgrade));
+        }
+        holds
+    }
+}
+
 impl Drop for Watchdogs {
     fn drop(&mut self) {
         let others = self.others.get_mut().unwrap_or_else(PoisonError::into_inner);

@@ -6,13 +6,15 @@
 use std::future::pending;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
 use dlock_runtime::backend::{Backend, Memory};
 use dlock_runtime::testing::{Call, Intercepted};
-use dlock_runtime::{BackendError, LockError, LostReason, OnLost, Registry, distributed_lock};
+use dlock_runtime::{
+    BackendError, HoldState, LockError, LostReason, OnLost, Registry, Wait, distributed_lock,
+};
 use futures_util::future::{FutureExt, join_all, poll_fn};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::time::{Instant, advance, sleep, timeout};
@@ -21,14 +23,19 @@ use self::stores::{Fate, Renewals, Unreachable};
 
 mod after_a_loss;
 mod batches;
+mod children;
+mod draining;
 mod durations;
 mod failures;
+mod grace;
 mod nested;
 mod passing;
 mod releasing;
 mod renewals;
 mod sets;
 mod stores;
+
+const SECOND: Duration = Duration::from_secs(1);
 
 fn on(store: impl Backend) -> Registry {
     Registry::builder().backend("store", store).build().expect("a registry")

@@ -46,7 +46,7 @@ impl HowToRelease {
 
 impl State {
     fn how_to_release(&self) -> HowToRelease {
-        HowToRelease { keep_until_age: self.keep_until_age, in_doubt: self.in_doubt }
+        HowToRelease { keep_until_age: self.keep_until_age(), in_doubt: self.in_doubt }
     }
 }
 
@@ -78,6 +78,10 @@ impl Hold {
                 }
                 Phase::Passing => Ok(()),
             };
+            if let Some(children) = state.children() {
+                // The tasks have stopped already. Whoever else has a token learns of the end.
+                children.stop();
+            }
             let how = state.how_to_release();
             let is_renewing = state.is_renewing();
             let passes = may_pass && before.is_ok() && !is_renewing && how.is_plain();
@@ -100,6 +104,7 @@ impl Hold {
         if Arc::strong_count(self) > 1 {
             self.notify();
         }
+
         closing
     }
 

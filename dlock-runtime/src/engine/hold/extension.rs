@@ -26,7 +26,8 @@ impl Hold {
         check()?;
         {
             let mut state = self.state();
-            state.extended_to_age = state.extended_to_age.max(self.age() + least);
+            let until = state.extended_to_age().max(self.age() + least);
+            state.rare().extended_to_age = until;
             self.note_fine(&state);
         }
         // In its own task, because a renewal that was sent must be awaited to its end.
@@ -66,6 +67,6 @@ impl Hold {
     /// Makes the release keep the key for at least this long from now.
     pub(crate) fn keep_at_least(&self, min_hold: Duration) {
         let mut state = self.state();
-        state.keep_until_age = state.keep_until_age.max(self.age() + min_hold);
+        state.keep_until(self.age() + min_hold);
     }
 }

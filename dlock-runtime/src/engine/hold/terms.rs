@@ -23,19 +23,19 @@ pub(super) struct Terms {
 impl Terms {
     /// Returns true if the hold needs renewals, even if they only prove that its session is alive.
     pub(super) fn is_renewed(&self, state: &State, now: &Moment) -> bool {
-        self.renew || self.session || self.since.age_at(now) < state.extended_to_age
+        self.renew || self.session || self.since.age_at(now) < state.extended_to_age()
     }
 
     /// The age at which a hold with `renew = false` expires on a session backend, which would keep it longer. (Such a
     /// hold is still renewed until then: see `is_renewed`.)
     pub(super) fn expires_at_age(&self, state: &State) -> Option<Duration> {
         let ends = self.session && !self.renew;
-        ends.then(|| validity_of(self.ttl).max(state.extended_to_age))
+        ends.then(|| validity_of(self.ttl).max(state.extended_to_age()))
     }
 
     /// The age at which `max_hold` ends the hold; an extension can raise it.
     pub(super) fn max_age(&self, state: &State) -> Option<Duration> {
-        self.max_hold.map(|limit| limit.max(state.extended_to_age))
+        self.max_hold.map(|limit| limit.max(state.extended_to_age()))
     }
 
     /// When the watchdog has to check the hold next.

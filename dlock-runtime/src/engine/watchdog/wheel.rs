@@ -94,6 +94,11 @@ impl<T> Wheel<T> {
         self.unused = place;
     }
 
+    /// All items, in no order.
+    pub(super) fn all(&self) -> impl Iterator<Item = &T> {
+        self.items.iter().filter_map(|item| item.value.as_ref())
+    }
+
     /// Takes out all items that are due before `horizon`. They keep their places until they are put back or removed.
     pub(super) fn take_until(&mut self, horizon: Instant, mut each: impl FnMut(&T)) {
         let last = self.step_of(horizon);
