@@ -20,6 +20,8 @@ mod deadline;
 pub(crate) mod hold;
 mod line_up;
 pub(crate) mod local_queue;
+#[cfg(any(debug_assertions, feature = "lockdep"))]
+mod lock_order;
 mod nesting;
 mod open_holds;
 pub(crate) mod passing;
@@ -62,6 +64,8 @@ pub(crate) struct Engine {
     pub(crate) shut_down: CancellationToken,
     pub(crate) disagreements: Disagreements,
     pub(crate) contended: ContendedKeys,
+    #[cfg(any(debug_assertions, feature = "lockdep"))]
+    pub(crate) lock_order: lock_order::LockOrder,
     /// Whether the store is asked who holds a key that tasks have waited for.
     pub(crate) asks_who_holds: bool,
 }
@@ -116,6 +120,8 @@ impl Engine {
             shut_down: CancellationToken::new(),
             disagreements: Disagreements::default(),
             contended: ContendedKeys::default(),
+            #[cfg(any(debug_assertions, feature = "lockdep"))]
+            lock_order: lock_order::LockOrder::default(),
             asks_who_holds: true,
         }
     }

@@ -38,6 +38,34 @@ fn swap_innermost(other: &mut Option<Arc<Inside>>) {
     let _ = INNERMOST.try_with(|innermost| std::mem::swap(&mut *innermost.borrow_mut(), other));
 }
 
+/// A lock that the code being polled holds.
+#[cfg(any(debug_assertions, feature = "lockdep"))]
+pub(super) struct Held {
+    pub(super) backend: usize,
+    pub(super) template: &'static str,
+    pub(super) key: LockKey,
+}
+
+/// The locks of this engine under which the code being polled runs, the innermost first.
+#[cfg(any(debug_assertions, feature = "lockdep"))]
+pub(super) fn held_by_this_task(engine: &Arc<Engine>) -> Vec<Held> {
+    let innermost = innermost();
+    let links = std::iter::successors(innermost.as_ref(), |inside| inside.outer.as_ref());
+    let held = links.filter(|inside| {
+        // A nested call shares the hold of an outer link, which is listed itself.
+        inside.under.is_none()
+            && !inside.closed.load(Ordering::Acquire)
+            && Arc::ptr_eq(&inside.hold.engine, engine)
+    });
+    held.map(|inside| &*inside.hold)
+        .map(|hold| Held {
+            backend: hold.backend().index,
+            template: hold.template,
+            key: hold.claim.key.clone(),
+        })
+        .collect()
+}
+
 /// All permits of an entrance. A nested call that is not a reader takes them all.
 const ALL_PERMITS: u32 = 1 << 20;
 

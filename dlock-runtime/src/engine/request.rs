@@ -187,6 +187,8 @@ async fn enter_or_acquire(
         // The holder is an enclosing body, which cannot end before this call returns.
         return Err(Deadline::new(request.wait).busy(request, HeldBy::ThisTask));
     }
+    #[cfg(any(debug_assertions, feature = "lockdep"))]
+    super::lock_order::note(engine, request);
     let hold = unless_shut_down(engine, request, pin!(acquire(engine, request))).await?;
     Ok(LockGuard::leased(hold))
 }
@@ -204,6 +206,10 @@ pub(crate) async fn enter_set(
         return None;
     }
     tokio::task::consume_budget().await;
+    #[cfg(any(debug_assertions, feature = "lockdep"))]
+    for request in requests {
+        super::lock_order::note(engine, request);
+    }
     let others = requests[1..].iter().map(Request::labels).collect();
     let span = AcquireSpan::begin(first.labels(), others, first.options.skip_if_busy);
     let mut acquiring = Box::pin(acquire_set(engine, requests));

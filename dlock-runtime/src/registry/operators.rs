@@ -4,6 +4,7 @@ use super::Registry;
 use crate::backend::{Backend, LockState};
 use crate::contention::Contention;
 use crate::error::LockError;
+use crate::inversion::Inversion;
 use crate::key::LockKey;
 
 impl Registry {
@@ -86,6 +87,36 @@ impl Registry {
     #[must_use]
     pub fn contention(&self) -> Contention {
         self.0.contention()
+    }
+
+    /// Returns the locks that were nested in different orders, which may make tasks wait for each other until a `wait`
+    /// is over.
+    ///
+    /// Orders are compared by template, and locks of one template by their keys. Nested are calls under the attribute or
+    /// [`run`](crate::Lock::run) inside a body of the same task; a bare guard is not seen. Each inversion is also logged
+    /// once. In builds without debug assertions, the list is empty unless the feature `lockdep` is on.
+    ///
+    /// ```
+    /// # use dlock_runtime::{Registry, backend::Memory};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let locks = Registry::builder().backend("memory", Memory::new()).build()?;
+    /// let lock = |template| locks.lock(template).template(template);
+    /// lock("account").run(async { lock("vault").run(async {}).await }).await??;
+    /// assert!(locks.inversions().is_empty());
+    /// lock("vault").run(async { lock("account").run(async {}).await }).await??;
+    /// # if cfg!(debug_assertions) {
+    /// assert_eq!(locks.inversions().len(), 1);
+    /// # }
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn inversions(&self) -> Vec<Inversion> {
+        #[cfg(any(debug_assertions, feature = "lockdep"))]
+        return self.0.lock_order.inversions();
+        #[cfg(not(any(debug_assertions, feature = "lockdep")))]
+        Vec::new()
     }
 
     /// Ends the holds of a lock of the default backend safely: short for

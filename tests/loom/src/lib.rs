@@ -45,6 +45,7 @@ mod runtime {
     pub(crate) mod engine;
     pub(crate) mod error;
     pub(crate) mod guard;
+    pub(crate) mod inversion;
     pub(crate) mod key;
     pub(crate) mod lock_table;
     pub(crate) mod mode;
@@ -55,6 +56,6 @@ mod runtime {
 }
 
 use runtime::{
-    backend, backoff, chance, client_info, contention, engine, error, guard, key, lock_table, mode,
-    options, owner, stores, token,
+    backend, backoff, chance, client_info, contention, engine, error, guard, inversion, key,
+    lock_table, mode, options, owner, stores, token,
 };

@@ -28,6 +28,7 @@ mod draining;
 mod durations;
 mod failures;
 mod grace;
+mod lock_order;
 mod nested;
 mod passing;
 mod releasing;

@@ -80,9 +80,12 @@ async fn the_lock_is_released_after_a_task_that_cannot_be_stopped_at_once() {
     let releasing = tokio::spawn(guard.release());
     // More than one ttl: without renewals, the lease would have ended.
     let renewals = store.count(Call::Renew);
-    while store.count(Call::Renew) < renewals + 4 {
-        tokio::task::yield_now().await;
-    }
+    let renewed = async {
+        while store.count(Call::Renew) < renewals + 4 {
+            sleep(SECOND / 100).await;
+        }
+    };
+    timeout(SECOND * 20, renewed).await.expect("the lease is renewed");
     assert!(!releasing.is_finished() && store.count(Call::Release) == 0);
     locks.lock("k").wait(Duration::ZERO).acquire().await.expect_err("still held");
     go_on.send(()).expect("it waits");
