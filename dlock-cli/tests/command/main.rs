@@ -47,6 +47,7 @@ fn main() -> ExitCode {
     on_each!(endings:
         a_signal_reaches_the_command,
         a_signal_reaches_its_children,
+        a_stream_of_signals_does_not_keep_the_lease_from_the_command,
         a_signal_while_waiting_leaves_nothing_behind,
         what_it_leaves_running_ends_before_the_lock_is_free,
         what_ignores_the_end_is_killed,
