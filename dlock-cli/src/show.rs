@@ -89,7 +89,7 @@ fn columns(holder: &Holder) -> [String; 5] {
     [mode(holder.mode), client, since, holder.token.to_string(), ends]
 }
 
-fn mode(mode: Mode) -> String {
+pub fn mode(mode: Mode) -> String {
     match mode {
         Mode::Shared => "shared".to_owned(),
         Mode::Permits(permits) => format!("{permits} permits"),
@@ -115,7 +115,7 @@ fn short(duration: Duration) -> String {
     words.split(' ').take(2).collect::<Vec<_>>().join(" ")
 }
 
-fn print<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) {
+pub fn print<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) {
     let mut widths = [0; COLUMNS];
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
@@ -128,7 +128,7 @@ fn print<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) {
     }
 }
 
-fn of_lock(lock: &LockState) -> Value {
+pub fn of_lock(lock: &LockState) -> Value {
     json!({
         "key": lock.key.as_str(),
         "holders": lock.holders.iter().map(of_holder).collect::<Vec<_>>(),
@@ -165,6 +165,6 @@ fn of_client(client: &ClientInfo) -> Value {
     })
 }
 
-fn millis(duration: Duration) -> u64 {
+pub fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

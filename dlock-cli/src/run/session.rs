@@ -12,11 +12,11 @@ use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
-use super::passed_on::Signals;
 use super::terminal::Terminal;
 use crate::arguments::RunArguments;
 use crate::exit::Failure;
 use crate::program;
+use crate::received::Signals;
 use crate::supervise::messages::line;
 use crate::supervise::{BootTime, Group, Limits, Order, Report, SUPERVISE, socket};
 
