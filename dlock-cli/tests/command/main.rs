@@ -7,6 +7,8 @@ mod losses;
 mod running;
 mod stores;
 mod terminals;
+mod tmux;
+mod watching;
 
 use std::process::ExitCode;
 
@@ -68,6 +70,8 @@ fn main() -> ExitCode {
         a_lock_that_is_held_is_shown,
         a_lock_can_be_released_by_force,
     );
+    on_each!(watching: two_samples_can_be_printed);
+    watching::add(&mut trials);
     trials.needs(
         "redis-server",
         "redis_a_killed_store_ends_the_command",

@@ -12,6 +12,7 @@ use nix::sys::signal::{Signal, raise};
 use nix::unistd::{getpgrp, getsid};
 use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
+use ratatui::layout::{Position, Rect};
 
 /// The terminal while the screen has it.
 pub struct Screen {
@@ -38,7 +39,9 @@ impl Screen {
     pub fn resume(&mut self) -> io::Result<()> {
         let _ = disable_raw_mode();
         take()?;
-        self.terminal.clear()
+        // `Terminal::clear` asks the terminal where its cursor is, and the answer would be taken for keys.
+        let size = self.terminal.size()?;
+        self.terminal.resize(Rect::from((Position::ORIGIN, size)))
     }
 }
 
