@@ -159,12 +159,15 @@ async fn it_can_be_stopped_and_continued() {
 
 async fn it_ends_with_its_terminal() {
     let bench = Bench::<OnSqlite>::new();
-    let terminal = bench.terminal();
-    terminal.line(&bench.top_with_id());
-    terminal.shows("no lock is held");
-    let id = bench.id("top");
-    terminal.close();
-    until("it has ended", || has_ended(id));
+    for before in ["", "trap '' HUP; "] {
+        let _ = std::fs::remove_file(bench.path("top"));
+        let terminal = bench.terminal();
+        terminal.line(&format!("{before}{}", bench.top_with_id()));
+        terminal.shows("no lock is held");
+        let id = bench.id("top");
+        terminal.close();
+        until("it has ended", || has_ended(id));
+    }
 }
 
 async fn the_picture_stays_if_the_store_fails() {

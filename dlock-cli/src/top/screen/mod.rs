@@ -92,7 +92,11 @@ impl Session {
                     Some(Err(error)) => return Err(broken(&error)),
                     None => return Ok(ExitCode::SUCCESS),
                 },
-                Some(answer) = answers.recv() => self.app.note(answer),
+                answer = answers.recv() => match answer {
+                    Some(answer) => self.app.note(answer),
+                    // It panicked, and its message is on the terminal.
+                    None => return Err(Failure::unavailable("no more samples")),
+                },
                 _ = redraw.tick() => {}
             }
             self.draw().map_err(|error| broken(&error))?;
