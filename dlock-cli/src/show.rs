@@ -16,8 +16,7 @@ pub async fn list(
     prefix: &str,
     as_json: bool,
 ) -> Result<ExitCode, Failure> {
-    let locks = store::connect(arguments).await?.locks;
-    let locks = locks.inspect(prefix).await?;
+    let locks = inspect(arguments, prefix).await?;
     if as_json {
         let locks: Vec<_> = locks.iter().map(of_lock).collect();
         println!("{:#}", Value::from(locks));
@@ -32,8 +31,7 @@ pub async fn who(
     key: &str,
     as_json: bool,
 ) -> Result<ExitCode, Failure> {
-    let locks = store::connect(arguments).await?.locks;
-    let locks = locks.inspect(key).await?;
+    let locks = inspect(arguments, key).await?;
     let lock = locks.into_iter().find(|lock| lock.key.as_str() == key);
     let Some(lock) = lock else {
         if as_json {
@@ -58,6 +56,10 @@ pub async fn who(
     }));
     print(&rows);
     Ok(ExitCode::SUCCESS)
+}
+
+async fn inspect(arguments: &StoreArguments, prefix: &str) -> Result<Vec<LockState>, Failure> {
+    Ok(store::connect(arguments).await?.locks.inspect(prefix).await?)
 }
 
 /// One row for each holder, and for each lock that is only waited for.
