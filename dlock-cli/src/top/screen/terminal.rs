@@ -2,6 +2,7 @@
 
 use std::io::{self, Stdout, stdout};
 use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossterm::cursor::{Hide, Show};
 use crossterm::execute;
@@ -13,6 +14,9 @@ use nix::unistd::{getpgrp, getsid};
 use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
 use ratatui::layout::{Position, Rect};
+
+/// Has the screen the terminal?
+static IS_TAKEN: AtomicBool = AtomicBool::new(false);
 
 /// The terminal while the screen has it.
 pub struct Screen {
@@ -59,11 +63,16 @@ pub fn has_job_control() -> bool {
 /// First the mode: a process in the background is stopped here, before it has written anything.
 fn take() -> io::Result<()> {
     enable_raw_mode()?;
+    IS_TAKEN.store(true, Ordering::SeqCst);
     execute!(stdout(), EnterAlternateScreen, Hide)
 }
 
 /// If the terminal is gone, there is nothing to give back.
 fn give_back() {
+    // A second time, the cursor would go back to where it was, and what was written since then would be overwritten.
+    if !IS_TAKEN.swap(false, Ordering::SeqCst) {
+        return;
+    }
     let _ = execute!(stdout(), LeaveAlternateScreen, Show);
     let _ = disable_raw_mode();
 }
