@@ -11,7 +11,7 @@ pub mod samples;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use dlock_runtime::backend::LockState;
@@ -59,7 +59,7 @@ impl Model {
 
     /// Takes a sample of all locks.
     pub fn sample(&mut self, at: Moment, locks: Vec<LockState>) {
-        let mut present: HashMap<_, _> =
+        let mut present: BTreeMap<_, _> =
             locks.into_iter().map(|lock| (lock.key.clone(), lock)).collect();
         for key in self.locks.keys() {
             // A key that nobody holds or waits for is not listed.
@@ -129,7 +129,7 @@ impl Model {
     }
 
     /// Charges the waits since the last sample.
-    fn charge(&mut self, from: Moment, to: Moment, present: &HashMap<LockKey, LockState>) {
+    fn charge(&mut self, from: Moment, to: Moment, present: &BTreeMap<LockKey, LockState>) {
         for (key, after) in present {
             let idle = LockState::new(key.clone(), Vec::new(), Vec::new());
             let before = self.locks.get(key).map_or(&idle, |watched| &watched.state);

@@ -13,15 +13,16 @@ use crate::top::text::{plain, short};
 const HELP: &str = "\
 Tab or b   the other view: locks, blame
 arrows, PgUp, PgDn, Home, End   select a row
-Enter      all holders and waiters of the lock, or all that waited for the site
+Enter      all holders and waiters of a lock, or all that waited for a site
 s, S, r    sort by the next column, by the one before; reverse
 /          filter by text: a part of a key, a site or a client
 p          pause: the picture stays, samples go on
 c          begin to count anew
 q, Esc, Ctrl-C   quit
 
-WAITED FOR is the site, an annotated function, that held a lock while others waited. The time that they waited since the
-last sample is charged to it; several holders share the charge evenly.
+WAITED FOR is the site (an annotated function) that held a lock while others
+waited. The time that they waited since the last sample is charged to it;
+several holders share the charge evenly.
 GRANTS/S counts new holders that samples showed: a lower bound.
 AGE and LONGEST are measured against the clocks of other hosts.";
 

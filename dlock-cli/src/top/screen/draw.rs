@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use dlock_runtime::backend::MAX_LISTED;
 use ratatui::buffer::Buffer;
 use ratatui::style::{Modifier, Style};
 
@@ -81,6 +82,8 @@ impl Canvas<'_> {
             View::Blame => "locks [blame]",
         };
         let locks = app.model().locks().filter(|lock| !lock.is_free()).count();
+        // A longer list is cut by the store.
+        let more = if locks >= MAX_LISTED { " or more" } else { "" };
         let waiters: usize = app.model().locks().map(|lock| lock.state.waiters.len()).sum();
         let title = &app.title;
         let prefix = if title.prefix.is_empty() {
@@ -90,7 +93,7 @@ impl Canvas<'_> {
         };
         let interval = humantime::format_duration(title.interval);
         let text = format!(
-            "dlock top  {view}  {}{prefix}  every {interval}  locks {locks}  waiters {waiters}",
+            "dlock top  {view}  {}{prefix}  every {interval}  locks {locks}{more}  waiters {waiters}",
             plain(&title.store)
         );
         self.line(0, &text, TITLE);
