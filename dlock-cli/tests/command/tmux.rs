@@ -20,7 +20,7 @@ impl Terminal {
         let (width, height) = (width.to_string(), height.to_string());
         let mut start = terminal.tmux(&["-f", "/dev/null", "new-session", "-d"]);
         start.args(["-x", &width, "-y", &height]);
-        start.args(["env", "PS1=ready>", "bash", "--norc", "--noprofile", "-i"]);
+        start.args(["env", &format!("PS1={PROMPT}"), "bash", "--norc", "--noprofile", "-i"]);
         let started = complete(start.current_dir(folder));
         assert!(started.status.success(), "{started:?}");
         terminal.shows(PROMPT);
@@ -73,11 +73,11 @@ impl Terminal {
         written
     }
 
-    /// Waits until the shell has the terminal back: its usual screen, its cursor.
+    /// Waits until the shell has the terminal back: its usual screen, its cursor, and its prompt.
     pub fn is_given_back(&self) {
-        until("the terminal is given back", || {
-            self.run(&["display-message", "-p", "#{alternate_on} #{cursor_flag}"]) == "0 1"
-        });
+        self.until("the prompt", |screen| screen.trim_end().lines().last() == Some(PROMPT));
+        let state = self.run(&["display-message", "-p", "#{alternate_on} #{cursor_flag}"]);
+        assert_eq!(state, "0 1", "the screen is left, and the cursor shown");
     }
 
     pub fn resize(&self, width: u16, height: u16) {
