@@ -136,8 +136,9 @@ Examples:
   dlock -b redis://cache.internal/ run --permits 3 import -- ./import.sh";
 
 const TOP: &str = "\
-Two views, Tab changes between them. The locks: who holds each, who waits for it. The blame: for which site (an annotated
-function) others have waited, for how long, and who they were. The store is only read. `?` shows the keys.
+Tab changes between two views. The locks: who holds each, and who waits for it. The blame: for
+which site (an annotated function) others have waited, how long, and who they were. The store is
+only read. `?` shows the keys.
 
 Examples:
   dlock -b redis://cache.internal/ top product:
