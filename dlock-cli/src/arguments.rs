@@ -32,6 +32,9 @@ Examples:
 Exit codes: 75 busy, 70 the lock was lost, 69 the store failed, 64 wrong use, 78 wrong configuration.
 `dlock run` otherwise exits as the command does: with its code, or with 128 + n if signal n killed it.";
 
+/// A sample reads all locks of the store.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
+
 const STORE: &str = "Where the locks are";
 
 /// Where the locks are.
@@ -63,6 +66,10 @@ pub enum Command {
     /// Run a command while holding a lock
     #[command(after_help = RUN)]
     Run(RunArguments),
+
+    /// Watch the locks, and who is waited for
+    #[command(after_help = TOP)]
+    Top(TopArguments),
 
     /// List the locks that are held or waited for
     Ls {
@@ -128,6 +135,35 @@ Examples:
   dlock -b redis://cache.internal/ run --wait 30s --ttl 10s deploy -- ./deploy.sh
   dlock -b redis://cache.internal/ run --permits 3 import -- ./import.sh";
 
+const TOP: &str = "\
+Tab changes between two views. The locks: who holds each, and who waits for it. The blame: for
+which site (an annotated function) others have waited, how long, and who they were. The store is
+only read. `?` shows the keys.
+
+Examples:
+  dlock -b redis://cache.internal/ top product:
+  dlock -b redis://cache.internal/ top --once --json --interval 10s";
+
+/// What is watched.
+#[derive(Debug, Args)]
+pub struct TopArguments {
+    /// Only keys that begin with this
+    #[arg(default_value = "")]
+    pub prefix: String,
+
+    /// How often the store is asked, at least every 100ms
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = interval)]
+    pub interval: Duration,
+
+    /// Print what two samples show, and exit
+    #[arg(long)]
+    pub once: bool,
+
+    /// Print a JSON object
+    #[arg(long, requires = "once")]
+    pub json: bool,
+}
+
 /// How a command is run under a lock.
 #[derive(Debug, Args)]
 pub struct RunArguments {
@@ -180,6 +216,16 @@ pub struct RunArguments {
 pub enum Patience {
     Forever,
     For(Duration),
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    let interval = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if interval < SHORTEST_INTERVAL {
+        return Err(format!(
+            "at least {SHORTEST_INTERVAL:?}, so that the store has time for locks"
+        ));
+    }
+    Ok(interval)
 }
 
 fn wait(text: &str) -> Result<Patience, String> {

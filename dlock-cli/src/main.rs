@@ -5,11 +5,13 @@ mod doctor;
 mod exit;
 mod operate;
 mod program;
+mod received;
 mod run;
 mod show;
 mod signals;
 mod store;
 mod supervise;
+mod top;
 
 use std::process::ExitCode;
 
@@ -45,6 +47,7 @@ async fn execute(arguments: Arguments) -> ExitCode {
     let Arguments { store, command } = arguments;
     let done = match command {
         Command::Run(options) => return run::run(&store, options).await,
+        Command::Top(options) => top::top(&store, options).await,
         Command::Ls { prefix, json } => show::list(&store, &prefix, json).await,
         Command::Who { key, json } => show::who(&store, &key, json).await,
         Command::Revoke { key } => operate::revoke(&store, &key).await,

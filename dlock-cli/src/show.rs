@@ -16,8 +16,7 @@ pub async fn list(
     prefix: &str,
     as_json: bool,
 ) -> Result<ExitCode, Failure> {
-    let locks = store::connect(arguments).await?.locks;
-    let locks = locks.inspect(prefix).await?;
+    let locks = inspect(arguments, prefix).await?;
     if as_json {
         let locks: Vec<_> = locks.iter().map(of_lock).collect();
         println!("{:#}", Value::from(locks));
@@ -32,8 +31,7 @@ pub async fn who(
     key: &str,
     as_json: bool,
 ) -> Result<ExitCode, Failure> {
-    let locks = store::connect(arguments).await?.locks;
-    let locks = locks.inspect(key).await?;
+    let locks = inspect(arguments, key).await?;
     let lock = locks.into_iter().find(|lock| lock.key.as_str() == key);
     let Some(lock) = lock else {
         if as_json {
@@ -58,6 +56,10 @@ pub async fn who(
     }));
     print(&rows);
     Ok(ExitCode::SUCCESS)
+}
+
+async fn inspect(arguments: &StoreArguments, prefix: &str) -> Result<Vec<LockState>, Failure> {
+    Ok(store::connect(arguments).await?.locks.inspect(prefix).await?)
 }
 
 /// One row for each holder, and for each lock that is only waited for.
@@ -89,7 +91,7 @@ fn columns(holder: &Holder) -> [String; 5] {
     [mode(holder.mode), client, since, holder.token.to_string(), ends]
 }
 
-fn mode(mode: Mode) -> String {
+pub fn mode(mode: Mode) -> String {
     match mode {
         Mode::Shared => "shared".to_owned(),
         Mode::Permits(permits) => format!("{permits} permits"),
@@ -115,7 +117,7 @@ fn short(duration: Duration) -> String {
     words.split(' ').take(2).collect::<Vec<_>>().join(" ")
 }
 
-fn print<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) {
+pub fn print<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) {
     let mut widths = [0; COLUMNS];
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
@@ -128,7 +130,7 @@ fn print<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) {
     }
 }
 
-fn of_lock(lock: &LockState) -> Value {
+pub fn of_lock(lock: &LockState) -> Value {
     json!({
         "key": lock.key.as_str(),
         "holders": lock.holders.iter().map(of_holder).collect::<Vec<_>>(),
@@ -165,6 +167,6 @@ fn of_client(client: &ClientInfo) -> Value {
     })
 }
 
-fn millis(duration: Duration) -> u64 {
+pub fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

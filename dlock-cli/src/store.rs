@@ -98,6 +98,30 @@ fn configuration(file: Option<&Path>) -> Result<Config, Failure> {
     Ok(in_file.overridden_by(Config::from_env()?))
 }
 
+/// The store as people call it, without anything that may be secret: the backend's name if it has one, the scheme, and
+/// the hosts if it is certain which part of the URL they are.
+pub fn shown(name: &str, url: &str) -> String {
+    let (scheme, rest) = url.split_once(':').unwrap_or((url, ""));
+    let place = match rest.strip_prefix("//") {
+        Some(rest) => hosts(rest).map(|hosts| format!("{scheme}://{hosts}")),
+        None => file(rest).map(|file| format!("{scheme}:{file}")),
+    };
+    let place = place.unwrap_or_else(|| format!("{scheme}:"));
+    if name == UNNAMED { place } else { format!("{name} ({place})") }
+}
+
+/// A password may have any of the characters that end the hosts.
+fn hosts(rest: &str) -> Option<&str> {
+    let (user, after) = rest.rsplit_once('@').unwrap_or(("", rest));
+    let hosts = after.split(['/', '?', '#']).next().unwrap_or_default();
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:,[]".contains(&byte);
+    (!user.contains(['?', '#']) && !hosts.is_empty() && hosts.bytes().all(fits)).then_some(hosts)
+}
+
+fn file(rest: &str) -> Option<&str> {
+    Path::new(rest.split('?').next()?).file_name()?.to_str()
+}
+
 /// Has it a scheme?
 fn is_url(text: &str) -> bool {
     text.split_once(':').is_some_and(|(scheme, _)| !scheme.is_empty() && !scheme.contains('/'))
@@ -122,4 +146,28 @@ fn unknown(name: &str, config: &Config) -> String {
 
 fn names(config: &Config) -> String {
     config.backends.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_is_shown_without_its_password() {
+        for (url, place) in [
+            ("redis://cache.internal:6379/0", "redis://cache.internal:6379"),
+            ("redis://user:s3cret@cache.internal/", "redis://cache.internal"),
+            ("redis://:s3/cret@cache/", "redis://cache"),
+            ("redis://:s3@cret@cache/", "redis://cache"),
+            ("redis://:s3?cret@cache/", "redis:"),
+            ("postgres://host/db?password=s3@cret", "postgres:"),
+            ("postgres:///db?password=s3cret", "postgres:"),
+            ("redis+sentinel://u:s3cret@a:1,b:2/main", "redis+sentinel://a:1,b:2"),
+            ("etcd://[::1]:2379", "etcd://[::1]:2379"),
+            ("sqlite:/var/lib/locks.db?mode=rw", "sqlite:locks.db"),
+        ] {
+            assert_eq!(shown(UNNAMED, url), place, "{url}");
+        }
+        assert_eq!(shown("jobs", "redis://:s3cret@cache/"), "jobs (redis://cache)");
+    }
 }

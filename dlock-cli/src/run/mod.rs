@@ -1,6 +1,5 @@
 //! `dlock run`: a command under a lock.
 
-mod passed_on;
 mod session;
 mod terminal;
 
@@ -10,11 +9,11 @@ use std::time::Duration;
 
 use dlock_runtime::{LockError, LockGuard, Mode, Registry, Wait};
 
-use self::passed_on::Signals;
 use self::session::{End, Session};
 use self::terminal::Terminal;
 use crate::arguments::{Patience, RunArguments, StoreArguments};
 use crate::exit::{self, Failure};
+use crate::received::Signals;
 use crate::store::{self, Store};
 
 /// The shortest lease under which a command can be ended in time.
@@ -36,7 +35,7 @@ async fn try_run(arguments: &StoreArguments, options: RunArguments) -> Result<Ex
     let terminal = Terminal::open();
     let has_job_control = terminal.as_ref().is_some_and(Terminal::has_job_control);
     // From here on, a signal ends the wait, and not this process alone.
-    let mut signals = Signals::listen(has_job_control)?;
+    let mut signals = Signals::of_a_job(has_job_control)?;
     let store = tokio::select! {
         store = store::connect(arguments) => store?,
         signal = signals.next_end() => return Ok(exit::of_signal(signal as i32)),

@@ -10,13 +10,13 @@ use nix::sys::signal::{Signal, raise};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
-use super::passed_on::Signals;
 use super::terminal::Terminal;
 use crate::arguments::RunArguments;
 use crate::exit::Failure;
 use crate::program;
+use crate::received::Signals;
 use crate::supervise::messages::line;
 use crate::supervise::{BootTime, Group, Limits, Order, Report, SUPERVISE, socket};
 
@@ -116,23 +116,26 @@ impl Session {
         is_session: bool,
     ) -> Result<End, Failure> {
         let mut is_lost = false;
+        // It goes on through whatever else happens: without it, the supervisor would learn of no renewal.
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let tick = Instant::now() + TICK;
             tokio::select! {
-                // First what has become of the command: then no signal is sent to a group that is gone.
+                // First what has become of the command: then no signal is sent to a group that is gone. Last what may
+                // come at any rate.
                 biased;
                 report = next_report(&mut self.reports) => match report {
                     Some(Report::Gone) => break,
                     Some(report) => self.note(report),
                     None => return self.without_supervisor().await,
                 },
-                signal = signals.next() => self.pass_on(signal),
                 _ = guard.lost(), if !is_lost => {
                     is_lost = true;
                     self.end.get_or_insert(End::Lost);
                     self.order(&if is_session { Order::Kill } else { Order::End }).await;
                 }
-                () = sleep_until(tick) => self.look(guard).await,
+                _ = tick.tick() => self.look(guard).await,
+                signal = signals.next() => self.pass_on(signal),
             }
         }
         self.take_terminal_back();

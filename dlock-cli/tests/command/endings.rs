@@ -25,6 +25,19 @@ pub async fn a_signal_reaches_the_command<S: Store>() {
     }
 }
 
+pub async fn a_stream_of_signals_does_not_keep_the_lease_from_the_command<S: Store>() {
+    let bench = Bench::<S>::new();
+    let script = "trap '' USR1; touch started; until test -e go; do sleep 0.02; done; exit 6";
+    let mut running = bench.start(&["--ttl", "2s"], script);
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(4) {
+        running.send(Signal::SIGUSR1);
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    std::fs::write(bench.path("go"), "").expect("a file");
+    assert_eq!(running.end(), (Some(6), String::new()));
+}
+
 pub async fn a_signal_reaches_its_children<S: Store>() {
     let bench = Bench::<S>::new();
     let script = "sh -c 'trap \"touch told; exit\" TERM; touch started; while :; do sleep 0.02; done' & wait";

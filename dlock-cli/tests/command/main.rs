@@ -7,6 +7,8 @@ mod losses;
 mod running;
 mod stores;
 mod terminals;
+mod tmux;
+mod watching;
 
 use std::process::ExitCode;
 
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
     on_each!(endings:
         a_signal_reaches_the_command,
         a_signal_reaches_its_children,
+        a_stream_of_signals_does_not_keep_the_lease_from_the_command,
         a_signal_while_waiting_leaves_nothing_behind,
         what_it_leaves_running_ends_before_the_lock_is_free,
         what_ignores_the_end_is_killed,
@@ -67,6 +70,8 @@ fn main() -> ExitCode {
         a_lock_that_is_held_is_shown,
         a_lock_can_be_released_by_force,
     );
+    on_each!(watching: two_samples_can_be_printed);
+    watching::add(&mut trials);
     trials.needs(
         "redis-server",
         "redis_a_killed_store_ends_the_command",

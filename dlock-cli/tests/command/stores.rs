@@ -5,7 +5,7 @@ use dlock_tests::servers::{PostgresServer, RedisServer, ZooKeeperServer};
 /// A store that is started for one test.
 pub trait Store: Send + Sync + 'static {
     /// A ttl that is short on this store.
-    const SHORT: &'static str = "2s";
+    const SHORT: &'static str;
 
     fn start() -> Self;
 
@@ -18,6 +18,8 @@ pub trait Store: Send + Sync + 'static {
 pub struct OnSqlite(tempfile::TempDir);
 
 impl Store for OnSqlite {
+    const SHORT: &'static str = "2s";
+
     fn start() -> Self {
         Self(tempfile::tempdir().expect("a temporary directory"))
     }
@@ -27,53 +29,31 @@ impl Store for OnSqlite {
     }
 }
 
-pub struct OnRedis(RedisServer);
+macro_rules! on_servers {
+    ($($store:ident: $server:ident, short ttl $short:literal;)*) => { $(
+        pub struct $store($server);
 
-impl Store for OnRedis {
-    fn start() -> Self {
-        Self(RedisServer::start())
-    }
+        impl Store for $store {
+            const SHORT: &'static str = $short;
 
-    fn url(&self) -> String {
-        self.0.url()
-    }
+            fn start() -> Self {
+                Self($server::start())
+            }
 
-    fn kill(&mut self) {
-        self.0.kill();
-    }
+            fn url(&self) -> String {
+                self.0.url()
+            }
+
+            fn kill(&mut self) {
+                self.0.kill();
+            }
+        }
+    )* };
 }
 
-pub struct OnPostgres(PostgresServer);
-
-impl Store for OnPostgres {
-    fn start() -> Self {
-        Self(PostgresServer::start())
-    }
-
-    fn url(&self) -> String {
-        self.0.url()
-    }
-
-    fn kill(&mut self) {
-        self.0.kill();
-    }
-}
-
-pub struct OnZooKeeper(ZooKeeperServer);
-
-impl Store for OnZooKeeper {
+on_servers! {
+    OnRedis: RedisServer, short ttl "2s";
+    OnPostgres: PostgresServer, short ttl "2s";
     // At least its session timeout.
-    const SHORT: &'static str = "10s";
-
-    fn start() -> Self {
-        Self(ZooKeeperServer::start())
-    }
-
-    fn url(&self) -> String {
-        self.0.url()
-    }
-
-    fn kill(&mut self) {
-        self.0.kill();
-    }
+    OnZooKeeper: ZooKeeperServer, short ttl "10s";
 }
