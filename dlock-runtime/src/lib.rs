@@ -8,6 +8,7 @@
 pub mod __private;
 pub mod backend;
 mod backoff;
+pub mod blocking;
 mod chance;
 mod client_info;
 mod clock;

@@ -128,7 +128,7 @@ impl Returns {
             }
             let name = &signature.ident;
             let future = self.written.as_ref().and_then(unpinned_future);
-            let message = future.unwrap_or("only an async function can be locked: write `async fn`, or return `impl Future<Output = Result<T, E>>`");
+            let message = future.unwrap_or("only an async function can be locked: write `async fn`, or return `impl Future<Output = Result<T, E>>`; code without async acquires a lock with `dlock_runtime::blocking`");
             let span = signature.fn_token.span;
             errors.push(span, format!("`{name}` is not async; {message}"));
             return;

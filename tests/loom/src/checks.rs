@@ -128,6 +128,7 @@ impl World {
     fn hold_with(&self, options: &LockOptions, turn: Option<Turn>, tokens: u16) -> Arc<Hold> {
         let (request, since) = (self.request(options), Moment::now());
         let granted = Granted {
+            is_passed: false,
             claim: Claim::new(request.key.clone(), TTL),
             token: FencingToken::new(1),
             since,

@@ -1,6 +1,7 @@
 //! The engine without a server: holds, configuration, telemetry, the file backend, the conformance
 //! suite, and the documents.
 
+mod blocking;
 mod config;
 mod contention;
 mod cooperation;

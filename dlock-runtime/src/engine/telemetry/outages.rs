@@ -2,6 +2,7 @@
 //! and retry.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -9,7 +10,6 @@ use tokio::time::Instant;
 
 use super::{Labels, meters};
 use crate::error::BackendError;
-use crate::sync::atomic::{AtomicBool, Ordering};
 
 /// The time between two summaries.
 const INTERVAL: Duration = Duration::from_secs(10);
