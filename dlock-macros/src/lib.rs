@@ -40,7 +40,7 @@ use proc_macro::TokenStream;
 /// | `key = "product:<id>"` | what to lock: a [template](#keys), or any expression that is `impl Into<LockKey>` | required, or `keys` |
 /// | `keys = ["account:<from>", "account:<to>"]` | several locks, all or none, acquired in one canonical order, so that such callers never deadlock; equal keys are one lock | |
 /// | `ttl = "5s"` | the length of the lease: how soon others can acquire the lock after this process dies. From 10 ms to a day | the registry's, 30 s |
-/// | `wait = "2s"` | the acquire timeout: how long to wait for a contended lock. `"0s"` tries once, `"forever"` has no timeout | one `ttl` and 1 s |
+/// | `wait = "2s"` | the acquire timeout: how long to wait for a contended lock. `"0s"` tries once, `"forever"` has no timeout | one `ttl`, the `grace` and 1 s; `"0s"` with `on_busy = "skip"` |
 /// | `backend = "redis"` | the name under which the backend is registered | the registry's default |
 /// | `mode = "exclusive"` | `"shared"`: a reader, which excludes only writers. Readers that arrive later do not pass a waiting writer | `"exclusive"` |
 /// | `permits = 5` | at most this many holders at once: a semaphore, with a lease and a token for each holder | `1` |
@@ -49,6 +49,7 @@ use proc_macro::TokenStream;
 /// | `renew = true` | renew the lease while the body runs; with `false` the body must end within one `ttl` | `true` |
 /// | `max_hold = "1m"` | an upper bound for the body, even with renewal | none |
 /// | `min_hold = "30s"` | keep the lease at least this long: for scheduled jobs on machines whose clocks differ | none |
+/// | `grace = "2s"` | a lock-delay: after a hold that was lost, stopped or never released, the lock stays locked for this long, so that what the holder had sent to a resource without fencing arrives before the next holder begins | none |
 /// | `on_busy = "error"` | what to do if the lock is still busy after `wait`: `"error"` returns the error; `"skip"` skips the body and returns `Ok(None)` from a `Result<Option<T>, E>`, or `Ok(())` from a `Result<(), E>` | `"error"` |
 /// | `on_lost = "cancel"` | what to do if the lease is lost while the body runs: `"cancel"` drops the body at its next await point and reports the loss; `"finish"` lets it finish, then reports the loss; `"keep"` returns the body's own result. If the body itself fails, its own error is returned in every case | `"cancel"` |
 /// | `reentrant = true` | a nested call for a key that this task already holds enters without waiting; with `false` it is an error | `true` |

@@ -141,6 +141,9 @@ pub mod row_locks {}
 #[doc = include_str!("guide/reentrancy.md")]
 pub mod reentrancy {}
 
+#[doc = include_str!("guide/scheduled_jobs.md")]
+pub mod scheduled_jobs {}
+
 #[cfg_attr(feature = "sim", doc = include_str!("guide/simulation.md"))]
 #[cfg_attr(
     not(feature = "sim"),

@@ -149,8 +149,8 @@ impl<K> Lock<K> {
     /// Sets how far this process may pass the lease from task to task before the store decides who is next; the
     /// registry's default if not set.
     ///
-    /// A lock that is shared, [`fair`](Self::fair), in a set, or has a [`min_hold`](Self::min_hold) never passes its
-    /// lease. With [`Handover::OFF`] the call neither passes a lease nor is passed one.
+    /// A lock that is shared, [`fair`](Self::fair), in a set, or has a [`min_hold`](Self::min_hold) or
+    /// [`grace`](Self::grace) never passes its lease. With [`Handover::OFF`] the call neither passes a lease nor is passed one.
     pub fn handover(mut self, handover: Handover) -> Self {
         self.options.handover = Some(handover);
         self

@@ -42,7 +42,8 @@ pub enum OnLost {
 /// it on in memory. Each task has a fencing token of its own. A lease is passed a limited number of times within a
 /// limited time from its grant (and at most a quarter of its ttl), and is then released for everybody.
 ///
-/// The lease of a task is never passed on if the lock is shared, `fair`, one of several `keys`, or has a `min_hold`.
+/// The lease of a task is never passed on if the lock is shared, `fair`, one of several `keys`, or has a `min_hold` or a
+/// `grace`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Handover {
     passes: u16,

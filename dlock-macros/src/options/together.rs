@@ -89,6 +89,8 @@ fn check_handover(options: &Options, arguments: &Arguments, errors: &mut Errors)
         "with `fair` the store decides who is next"
     } else if options.min_hold.is_some() {
         "`min_hold` keeps the lock from the next task too"
+    } else if options.grace.is_some() {
+        "with `grace` what the task before has sent may still arrive"
     } else {
         return;
     };

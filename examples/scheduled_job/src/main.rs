@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Three processes run the same schedule, each by its own clock: one is 200 ms slow, one 200 ms
-//! fast. The first process to reach a tick runs the job. With `wait = "0s"` and `on_busy = "skip"`
+//! fast. The first process to reach a tick runs the job. With `on_busy = "skip"`
 //! the others skip it. `min_hold` keeps the lock for processes whose clocks reach the tick a little
 //! later, even if the job is done by then. `max_hold` stops a job that hangs, so that it does not
 //! block later ticks forever.

@@ -28,7 +28,6 @@ pub(crate) fn schedule() -> Result<Cron> {
 #[distributed_lock(
     key = "job:report",
     ttl = "10s",
-    wait = "0s",
     on_busy = "skip",
     min_hold = "1200ms",
     max_hold = "8s"

@@ -11,6 +11,7 @@ use dlock_runtime::{LockError, distributed_lock};
     renew = false,
     max_hold = "4s",
     min_hold = "100ms",
+    grace = "1s",
     on_busy = "skip",
     on_lost = "keep",
     reentrant = false,

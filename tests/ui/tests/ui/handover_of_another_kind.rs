@@ -25,4 +25,9 @@ async fn kept(id: u64) -> Result<(), LockError> {
     Ok(())
 }
 
+#[distributed_lock(key = "product:<id>", grace = "1s", handover = "64 in 10ms")]
+async fn delayed(id: u64) -> Result<(), LockError> {
+    Ok(())
+}
+
 fn main() {}

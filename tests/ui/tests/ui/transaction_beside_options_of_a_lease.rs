@@ -9,6 +9,7 @@ use sqlx::{Postgres, Transaction};
     renew = false,
     max_hold = "4s",
     min_hold = "1s",
+    grace = "1s",
     on_lost = "keep",
     reentrant = false,
     permits = 3,
