@@ -65,11 +65,13 @@ fn explained(error: &LockError) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(source) = cause {
-        text.push_str(&format!(": {source}"));
+        text += ": ";
+        text += &source.to_string();
         cause = source.source();
     }
     if let Some(hint) = error.hint() {
-        text.push_str(&format!("; {hint}"));
+        text += "; ";
+        text += hint;
     }
     text
 }
