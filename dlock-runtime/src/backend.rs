@@ -26,7 +26,7 @@ pub use async_backend::AsyncBackend;
 pub use attempt::{Attempt, Release, Released, Renewal, SetAttempt};
 pub use capabilities::Capabilities;
 pub use claim::Claim;
-pub use inspect::{Holder, LockState, Waiter};
+pub use inspect::{Holder, LockState, ShownBy, Waiter};
 pub use watch::Watch;
 
 pub use crate::mode::Mode;
@@ -174,6 +174,13 @@ pub trait Backend: Send + Sync + 'static {
 #[must_use]
 pub fn validity_of(ttl: Duration) -> Duration {
     ttl.saturating_sub(ttl / 100 + Duration::from_millis(2))
+}
+
+/// Returns the validity of a hold with this ttl, whose lease was requested for the ttl and a grace and got this validity:
+/// what the store has deducted, but for the allowance for the drift during the grace, is deducted from the ttl.
+pub(crate) fn without_grace(validity: Duration, ttl: Duration, grace: Duration) -> Duration {
+    let deducted = (ttl + grace).saturating_sub(validity);
+    ttl.saturating_sub(deducted.saturating_sub(grace / 100))
 }
 
 impl fmt::Debug for dyn Backend {

@@ -64,7 +64,8 @@ impl Blocking {
         Ok(Self { registry, worker: Arc::new(worker) })
     }
 
-    /// Returns the registry, for its other methods.
+    /// Returns the registry, for its other methods. It must not be used after the last clone of this value is gone, because its
+    /// backends live on the thread.
     #[must_use]
     pub fn registry(&self) -> &Registry {
         &self.registry
@@ -168,7 +169,7 @@ impl BlockingGuard {
     /// Checks that this process can prove that the lock is held right now.
     ///
     /// # Errors
-    /// [`LockError::Lost`] or [`LockError::HeldTooLong`] if it is not.
+    /// [`LockError::Lost`], [`LockError::HeldTooLong`] or [`LockError::ShutDown`] if it is not.
     pub fn check(&self) -> Result<(), LockError> {
         let guard = self.guard();
         guard.check().map_err(|ending| guard.hold().error(ending, false))

@@ -74,6 +74,15 @@ impl ClientInfo {
         self.since
     }
 
+    /// Does it describe this process?
+    pub(crate) fn is_this_process(&self) -> bool {
+        self.process_id == *PROCESS_ID && self.host == *HOST
+    }
+
+    pub(crate) fn set_label(&mut self, label: &'static str) {
+        self.label = Cow::Borrowed(label);
+    }
+
     pub(crate) fn restart(&mut self, since: SystemTime) {
         self.since = since;
     }

@@ -55,6 +55,8 @@ pub enum HolderSite {
     Here(String),
     /// A site of another process, or a holder that shares the lock, as the store shows it.
     Elsewhere(String),
+    /// Nobody: the store failed, or did not answer.
+    Store,
     /// Not known: another process for a short time, or nobody while the lock was on its way to the next holder.
     Unknown,
     /// One of the sites that came after the first thousand.
@@ -67,6 +69,7 @@ impl HolderSite {
     pub fn name(&self) -> &str {
         match self {
             Self::Here(site) | Self::Elsewhere(site) => site,
+            Self::Store => "(store)",
             Self::Unknown => "(elsewhere)",
             Self::Others => "(others)",
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::backend::{Backend, Capabilities};
+use crate::backend::{Backend, Capabilities, Holder, Mode, ShownBy};
 use crate::error::LockError;
 use crate::key::LockKey;
 use crate::options::{Handover, LockOptions};
@@ -43,7 +43,7 @@ use local_queue::LocalQueues;
 pub(crate) use nesting::{Inside, Nested};
 use open_holds::OpenHolds;
 pub(crate) use release::{release, release_later};
-pub(crate) use request::{CallKind, Request, enter, enter_set};
+pub(crate) use request::{CallKind, MANUAL, Request, enter, enter_set};
 pub(crate) use run_guarded::run_guarded;
 use telemetry::{Labels, Store};
 use watchdog::Watchdogs;
@@ -62,6 +62,8 @@ pub(crate) struct Engine {
     /// The releases and acquire cleanups that no caller awaits. Closed by a shutdown.
     pub(crate) background: TaskTracker,
     pub(crate) shut_down: CancellationToken,
+    /// Cancelled when bodies are stopped, also those that have lost their leases.
+    pub(crate) stop_bodies: CancellationToken,
     pub(crate) disagreements: Disagreements,
     pub(crate) contended: ContendedKeys,
     #[cfg(any(debug_assertions, feature = "lockdep"))]
@@ -118,6 +120,7 @@ impl Engine {
             open_holds: OpenHolds::default(),
             background: TaskTracker::new(),
             shut_down: CancellationToken::new(),
+            stop_bodies: CancellationToken::new(),
             disagreements: Disagreements::default(),
             contended: ContendedKeys::default(),
             #[cfg(any(debug_assertions, feature = "lockdep"))]
@@ -148,6 +151,22 @@ impl Engine {
         }
         let names: Vec<_> = self.backends.iter().map(|backend| &*backend.name).collect();
         names.join(", ")
+    }
+
+    /// Shows the hold of this moment, if the holder is a task of this process.
+    pub(crate) fn show_own(&self, backend: usize, key: &LockKey, holder: &mut Holder) {
+        let is_own = holder.mode == Mode::Exclusive && holder.owner.is_some();
+        let info = holder.client_info.as_mut().filter(|info| is_own && info.is_this_process());
+        let Some(info) = info else { return };
+        match self.queues.holder(backend, key) {
+            Some(own) if own.token == holder.token => holder.shown_by = ShownBy::ThisProcess,
+            Some(own) if own.token < holder.token => {
+                info.set_label(own.site);
+                (holder.token, holder.shown_by) = (own.token, ShownBy::ThisProcess);
+            }
+            // It was lost, and somebody else has it.
+            _ => {}
+        }
     }
 
     /// Refuses new locks from now on.

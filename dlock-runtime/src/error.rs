@@ -9,7 +9,7 @@ use crate::key::LockKey;
 /// Why a lock was not acquired, or was lost.
 ///
 /// If the call itself failed with one of these errors, the guarded body has not begun, except with
-/// [`Lost`](Self::Lost) and [`HeldTooLong`](Self::HeldTooLong). A body that calls another locked
+/// [`Lost`](Self::Lost), [`HeldTooLong`](Self::HeldTooLong), and a [`ShutDown`](Self::ShutDown) that says so. A body that calls another locked
 /// function may also return that call's error as its own; its key tells the two apart.
 ///
 /// `Display` says what happened in words that a client of the service may see: it names the key, but no host and no
@@ -134,6 +134,9 @@ pub enum LockError {
     ShutDown {
         /// The requested key.
         key: LockKey,
+        /// Whether the body had begun, and was stopped by a [drain](crate::Registry::drain). If not, the lock was not
+        /// acquired.
+        began: bool,
     },
 }
 

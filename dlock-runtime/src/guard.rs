@@ -90,13 +90,14 @@ impl LockGuard {
         }
     }
 
-    /// Must its body end, whatever the state of the lease? True if its `max_hold` has passed, or if the body that it
-    /// entered under has ended.
+    /// Must its body end, whatever the state of the lease? True if its `max_hold` has passed, if the body that it
+    /// entered under has ended, or if a drain stops all bodies.
     pub(crate) fn must_stop(&self) -> bool {
-        match &self.access {
+        let is_over = match &self.access {
             Access::Nested(nested) => nested.is_overdue() || nested.is_closed(),
             Access::Lease | Access::Released | Access::View => self.hold.is_overdue(),
-        }
+        };
+        is_over || self.hold.engine.stop_bodies.is_cancelled()
     }
 
     /// Resolves when [`must_stop`](Self::must_stop) is true.
@@ -105,19 +106,27 @@ impl LockGuard {
             Access::Nested(nested) => nested.overdue_at(),
             Access::Lease | Access::Released | Access::View => self.hold.overdue_at(),
         };
-        loop {
-            let changed = self.hold.changed();
-            if self.must_stop() {
-                return;
-            }
-            match overdue_at {
-                // A millisecond later, because a timer may fire slightly too early.
-                Some(at) => {
-                    let at = at + Duration::from_millis(1);
-                    let _ = timer::timeout_at(at, changed).await;
+        let drained = self.hold.engine.stop_bodies.cancelled();
+        let stopped = async {
+            loop {
+                let changed = self.hold.changed();
+                if self.must_stop() {
+                    return;
                 }
-                None => changed.await,
+                match overdue_at {
+                    // A millisecond later, because a timer may fire slightly too early.
+                    Some(at) => {
+                        let at = at + Duration::from_millis(1);
+                        let _ = timer::timeout_at(at, changed).await;
+                    }
+                    None => changed.await,
+                }
             }
+        };
+        tokio::select! {
+            biased;
+            () = drained => {}
+            () = stopped => {}
         }
     }
 
@@ -152,11 +161,14 @@ impl LockGuard {
     /// Returns how safe the hold is now.
     #[must_use]
     pub fn state(&self) -> HoldState {
-        self.hold.state_at(&Moment::now()).0
+        match self.check() {
+            Ok(()) => self.hold.state_at(&Moment::now()).0,
+            Err(ending) => ending.into(),
+        }
     }
 
     /// Returns the changes of the hold's state, beginning with the present one: `Held`, `AtRisk` while a renewal is
-    /// overdue, and `Lost` or `Ended` at last.
+    /// overdue, and `Lost` or `Ended` at last. Under a nested call's guard, they are those of the outer hold.
     ///
     /// ```
     /// # use dlock_runtime::{HoldState, Registry, backend::Memory};
@@ -188,8 +200,8 @@ impl LockGuard {
     /// Spawns a task under the lock. It stops when the hold ends, and the lock is released only after it has stopped.
     ///
     /// The task is polled only while the lock is provably held. When the lock is lost, released or dropped, its future
-    /// is dropped at its next await point, and the handle gives `None`. A release waits for that, and the lease is
-    /// renewed meanwhile. So await the handle before the release if the task has to finish. Under a nested call's guard,
+    /// is dropped at its next await point, and the handle gives `None`. A release waits for that, however long it takes,
+    /// and the lease is renewed meanwhile: a task that blocks its thread keeps the lock. So await the handle before the release if the task has to finish. Under a nested call's guard,
     /// the task belongs to the outer hold.
     ///
     /// As with any spawned task, no call in it is nested under the lock.
@@ -234,8 +246,8 @@ impl LockGuard {
         self.hold.extend(least).await
     }
 
-    /// Resolves when the lock is no longer held: its lease was lost, or `max_hold` has passed.
-    /// Never resolves otherwise.
+    /// Resolves when the lock is no longer held: its lease was lost, `max_hold` has passed, or a
+    /// [drain](crate::Registry::drain) ended it. Never resolves otherwise.
     ///
     /// # Cancel safety
     /// Cancel safe: calling it again sees the same.

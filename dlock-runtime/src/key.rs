@@ -49,6 +49,11 @@ impl LockKey {
         Self { text, hash }
     }
 
+    /// One of so many parts of all keys.
+    pub(crate) fn part(&self, parts: usize) -> usize {
+        usize::try_from(self.hash % parts as u64).unwrap_or_default()
+    }
+
     /// Returns the key as text.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -7,7 +7,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use crate::backend::{Backend, Holder, Mode};
-use crate::engine::{CallKind, Request, enter, enter_set, run_guarded};
+use crate::engine::{CallKind, MANUAL, Request, enter, enter_set, run_guarded};
 use crate::error::{BackendError, LockError};
 use crate::guard::{LockGuard, LockSet};
 use crate::key::LockKey;
@@ -49,7 +49,7 @@ pub struct Lock<K = LockKey> {
 impl<K> Lock<K> {
     fn new(registry: Registry, keys: K) -> Self {
         let options = LockOptions::DEFAULT;
-        Self { registry, keys, backend: None, template: "(manual)", label: None, options }
+        Self { registry, keys, backend: None, template: MANUAL, label: None, options }
     }
 
     /// Sets the backend by its registered name; the registry's default if not set.
@@ -94,7 +94,8 @@ impl<K> Lock<K> {
     ///
     /// Use it for a resource that cannot check a [fencing token](crate::FencingToken). What the last holder had sent to
     /// the resource before its lock was lost, or before it died, has this long to arrive. The store is asked for
-    /// the ttl and the grace, and the hold ends with its ttl. A release frees the lock at once.
+    /// the ttl and the grace, and the hold ends with its ttl. A body that is dropped, stopped or panics keeps the lock for
+    /// its grace, too. A body that ends, and the release or drop of a bare guard, free the lock at once.
     ///
     /// It needs a backend that supports [`min_hold`](Self::min_hold) and whose locks are not bound to a
     /// [session](crate::backend::Capabilities::session).
@@ -202,8 +203,8 @@ impl Lock {
     /// attribute's, reentrancy included.
     ///
     /// # Errors
-    /// Those of [`acquire`](Self::acquire), before the body has begun; [`LockError::Lost`] and
-    /// [`LockError::HeldTooLong`] if the hold ended while the body ran. Otherwise the body's own result,
+    /// Those of [`acquire`](Self::acquire), before the body has begun; [`LockError::Lost`],
+    /// [`LockError::HeldTooLong`] and [`LockError::ShutDown`] if the hold ended while the body ran. Otherwise the body's own result,
     /// even if it is an error, is the `Ok` value. After a loss it is returned only with [`OnLost::Keep`].
     ///
     /// # Cancel safety
@@ -219,7 +220,8 @@ impl Lock {
         .await
     }
 
-    /// Returns the current holder as the backend sees it; one of them, if several hold the lock.
+    /// Returns the current holder as the backend sees it, or as [this process knows it](crate::backend::ShownBy); one of
+    /// them, if several hold the lock.
     ///
     /// # Errors
     /// [`LockError::Backend`]; other variants for an invalid key or an unknown backend.
@@ -229,7 +231,11 @@ impl Lock {
     pub async fn inspect(self) -> Result<Option<Holder>, LockError> {
         let request = self.request(&self.keys)?;
         let answer = request.backend.store.inspect(&request.key).await;
-        answer.map_err(|source| failed(&request, source))
+        let mut holder = answer.map_err(|source| failed(&request, source))?;
+        if let Some(holder) = &mut holder {
+            self.registry.0.show_own(request.backend.index, &request.key, holder);
+        }
+        Ok(holder)
     }
 
     /// Ends the holds of the lock safely, for operators. Returns whether there was one.

@@ -59,7 +59,7 @@ pub const ALL: &[Metric] = &[
         "how long a call took to get its lock or to fail",
     ),
     metric("dlock_hold_seconds", Kind::Histogram, LOCK, "how long a lock was held"),
-    metric("dlock_held", Kind::Gauge, LOCK, "locks that this process holds now"),
+    metric("dlock_held", Kind::Gauge, LOCK, "holds of this process that have not been released"),
     metric(
         "dlock_waiting",
         Kind::Gauge,
@@ -95,7 +95,7 @@ pub const ALL: &[Metric] = &[
         "dlock_lost_total",
         Kind::Counter,
         &["template", "backend", "reason"],
-        "leases that ended before their holder released them, by `reason`: `expired`, `not_held` (revoked, force-released or forgotten by the store), `unattended`, `outer_closed`",
+        "leases that ended before their holder released them, by `reason`: `expired`, `not_held` (revoked, force-released or forgotten by the store), `unattended` (its runtime ended)",
     ),
     metric("dlock_held_too_long_total", Kind::Counter, LOCK, "holds that `max_hold` ended"),
     metric(

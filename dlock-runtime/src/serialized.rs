@@ -72,6 +72,7 @@ mod tests {
                 "client_info": client_info,
                 "resting": true,
                 "revoked": false,
+                "shown_by": "store",
             }],
             "waiters": [{
                 "owner": "01010101010101010101010101010101",

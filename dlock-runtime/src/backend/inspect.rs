@@ -56,6 +56,21 @@ pub struct Holder {
     pub resting: bool,
     /// Whether its hold has been [revoked](super::Backend::revoke).
     pub revoked: bool,
+    /// Where its token and its client info come from.
+    pub shown_by: ShownBy,
+}
+
+/// Where the token and the client info of a [`Holder`] come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum ShownBy {
+    /// From the store. If a process passes its lease from task to task, that is its first hold, and the last token of
+    /// the lease's block, which is the largest that any of its holds can have.
+    #[default]
+    Store,
+    /// From the memory of this process: the hold of this moment.
+    ThisProcess,
 }
 
 impl Holder {
@@ -64,7 +79,8 @@ impl Holder {
     pub const fn new(owner: Option<OwnerId>, token: FencingToken, expires_in: Duration) -> Self {
         let mode = Mode::Exclusive;
         let resting = owner.is_none();
-        Self { owner, token, expires_in, mode, client_info: None, resting, revoked: false }
+        let (client_info, revoked, shown_by) = (None, false, ShownBy::Store);
+        Self { owner, token, expires_in, mode, client_info, resting, revoked, shown_by }
     }
 
     /// Sets the mode.

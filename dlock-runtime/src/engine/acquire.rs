@@ -18,7 +18,7 @@ use super::request::Request;
 use super::telemetry::Operation;
 use super::waiting::Waiting;
 use super::wanted::{KeySet, OneKey, Outcome, Reply, Tokens, Wanted};
-use crate::backend::Mode;
+use crate::backend::{Mode, without_grace};
 use crate::clock::{self, BootTime, Moment};
 use crate::error::{BackendError, HeldBy, LockError};
 use crate::timer;
@@ -49,10 +49,14 @@ pub(super) async fn acquire(
                 let front = match waiting.await? {
                     Some(Next::Lease(lease)) => {
                         // Before the hold begins: nobody waits for himself.
-                        contended = None;
+                        drop(contended.take());
                         match lease.begin(engine, request, &runtime) {
                             Ok(hold) => return Ok(hold),
-                            Err(turn) => turn,
+                            Err(turn) => {
+                                contended =
+                                    begin_wait(engine, request, clock::instant(), &deadline);
+                                turn
+                            }
                         }
                     }
                     Some(Next::Turn(turn)) => Some(turn),
@@ -223,9 +227,6 @@ impl<'a, W: Wanted> Acquire<'a, W> {
                     }
                 }
                 Err(error) if error.is_transient() && !deadline.is_over() => {
-                    let request = self.first();
-                    let outages = &request.backend.outages;
-                    outages.failed(request.labels(), Operation::Acquire, &error);
                     Box::pin(waiting.after_failure(deadline)).await;
                     if deadline.is_over() {
                         return Err(self.first().failed(error));
@@ -339,10 +340,11 @@ impl<'a, W: Wanted> Acquire<'a, W> {
             Ok(Reply { mut outcome, in_doubt, other_permits }) => {
                 // The store was asked for the ttl and the grace.
                 if let Outcome::Granted { validity, .. } = &mut outcome {
-                    *validity = validity.saturating_sub(self.first().grace);
+                    let Request { ttl, grace, .. } = *self.first();
+                    if !grace.is_zero() {
+                        *validity = without_grace(*validity, ttl, grace);
+                    }
                 }
-                let backend = self.first().backend;
-                backend.outages.answered(&backend.name);
                 self.in_doubt |= in_doubt;
                 // Of a set, an answer concerns the key that is busy now. Another one may have a queue position since before.
                 self.queued |= outcome.is_queued();
@@ -354,8 +356,16 @@ impl<'a, W: Wanted> Acquire<'a, W> {
             }
         };
         self.inform_those_behind(&answer);
-        // Last, because it calls the application's subscriber, which may panic.
-        self.first().compare_permits(self.engine, other_permits);
+        // Last, because this calls the application's subscriber, which may panic.
+        let request = self.first();
+        match &answer {
+            Ok(_) => request.backend.outages.answered(&request.backend.name),
+            Err(error) => {
+                self.engine.contended.note_failure(request.backend.index, &request.key);
+                request.backend.outages.failed(request.labels(), Operation::Acquire, error);
+            }
+        }
+        request.compare_permits(self.engine, other_permits);
         answer
     }
 
@@ -364,7 +374,12 @@ impl<'a, W: Wanted> Acquire<'a, W> {
         let Some((front, turn)) = &self.front else { return };
         match answer {
             Ok(Outcome::Busy { at, .. }) if at != front => {}
-            Ok(Outcome::Busy { .. }) => turn.note_answer(News::Busy),
+            Ok(Outcome::Busy { .. }) => {
+                turn.note_answer(News::Busy);
+                // Of this process, only the task at the front could hold the key.
+                let request = &self.wanted.requests()[*front];
+                self.engine.contended.note_release(request.backend.index, &request.key);
+            }
             Ok(Outcome::Granted { tokens, .. }) => {
                 let (request, tokens) = (&self.wanted.requests()[*front], tokens.as_ref()[*front]);
                 turn.note_answer(News::Held(holder(request, tokens)));

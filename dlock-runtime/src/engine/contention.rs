@@ -13,11 +13,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use self::blame::Charged;
+use self::blame::{Charged, Recordable};
 use self::key::{Key, Site};
 use super::local_queue::BackendIndex;
 use super::request::Request;
-use super::telemetry::{Store, meters};
+use super::telemetry::{meters, unharmed};
 use super::{Engine, NamedBackend};
 use crate::clock;
 use crate::contention::{Contention, Waiting};
@@ -31,11 +31,14 @@ pub(crate) struct LocalHolder {
     pub(crate) token: FencingToken,
 }
 
+/// So that a hold of one key costs nothing more because tasks wait for another one.
+const PARTS: usize = 32;
+
 /// The contended keys of one engine.
 #[derive(Debug, Default)]
 pub(crate) struct ContendedKeys {
-    /// How many keys tasks wait for: known without the mutex.
-    contended: AtomicUsize,
+    /// How many keys tasks wait for, by a part of the key's hash: known without the mutex.
+    contended: [AtomicUsize; PARTS],
     state: Mutex<State>,
 }
 
@@ -75,6 +78,10 @@ impl ContendedKeys {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn count(&self, key: &LockKey) -> &AtomicUsize {
+        &self.contended[key.part(PARTS)]
+    }
+
     /// Notes that a task of this process holds the key from now on.
     pub(crate) fn note_hold(&self, backend: BackendIndex, key: &LockKey, holder: LocalHolder) {
         self.note(backend, key, |key, now| {
@@ -87,8 +94,13 @@ impl ContendedKeys {
         self.note(backend, key, Key::release);
     }
 
+    /// Notes that the store failed those who wait.
+    pub(crate) fn note_failure(&self, backend: BackendIndex, key: &LockKey) {
+        self.note(backend, key, |key, now| key.hold(Site::Store, None, now));
+    }
+
     fn note(&self, backend: BackendIndex, key: &LockKey, note: impl FnOnce(&mut Key, Instant)) {
-        if self.contended.load(Ordering::Relaxed) == 0 {
+        if self.count(key).load(Ordering::Relaxed) == 0 {
             return;
         }
         if let Some(key) = self.state().of(backend).get_mut(key) {
@@ -115,11 +127,11 @@ impl<'a> ContendedWait<'a> {
         holder: Option<LocalHolder>,
     ) -> Self {
         let Request { backend, key, template, .. } = request;
-        meters::wait_began(request.labels());
+        unharmed(|| meters::wait_began(request.labels()));
         let contended = &engine.contended;
         let mut state = contended.state();
         let entry = state.of(backend.index).entry(key.clone()).or_insert_with(|| {
-            contended.contended.fetch_add(1, Ordering::Relaxed);
+            contended.count(key).fetch_add(1, Ordering::Relaxed);
             match holder {
                 Some(LocalHolder { site, token }) => Key::new(began, Site::Here(site), Some(token)),
                 None => Key::new(began, Site::Unknown, None),
@@ -142,9 +154,8 @@ impl<'a> ContendedWait<'a> {
 
 impl Drop for ContendedWait<'_> {
     fn drop(&mut self) {
-        let Self { backend, key: name, template, .. } = self;
-        let contended = &self.engine.contended;
-        let mut state = contended.state();
+        let Self { engine, backend, key: name, template, number } = self;
+        let mut state = engine.contended.state();
         let State { keys, charged, .. } = &mut *state;
         if let Some(keys) = keys.get_mut(backend.index)
             && let Some(key) = keys.get_mut(name)
@@ -152,23 +163,35 @@ impl Drop for ContendedWait<'_> {
             let add = |wait: &key::Wait, charge: key::Charge<'_>| {
                 charged.add(backend, name, wait, &charge);
             };
-            key.end(self.number, clock::instant(), add);
+            key.end(*number, clock::instant(), add);
             if key.is_empty() {
                 keys.remove(name);
-                contended.contended.fetch_sub(1, Ordering::Relaxed);
+                engine.contended.count(name).fetch_sub(1, Ordering::Relaxed);
             }
         }
+        let recordable = charged.take_recordable();
         drop(state);
-        meters::wait_ended(backend.labels(template, name));
+        unharmed(|| {
+            meters::wait_ended(backend.labels(template, name));
+            engine.record(recordable);
+        });
     }
 }
 
 impl Engine {
+    /// Records what waits were charged: without the mutex, because a recorder is the application's.
+    fn record(&self, recordable: Vec<Recordable>) {
+        for Recordable { backend, template, holder, waited } in recordable {
+            meters::blamed(template, &self.backends[backend].name, holder.name(), waited);
+        }
+    }
+
     /// Who waited for whom until now, and who waits.
     pub(crate) fn contention(&self) -> Contention {
         let now = clock::instant();
         let mut state = self.contended.state();
         state.charge_all(&self.backends, now);
+        let recordable = state.charged.take_recordable();
         let name = |index: usize| self.backends[index].name.to_string();
         let blame = state.charged.to_blame(name);
         let mut waiting: Vec<Waiting> = Vec::new();
@@ -181,6 +204,7 @@ impl Engine {
             }
         }
         drop(state);
+        self.record(recordable);
         waiting.sort_by_key(|one| std::cmp::Reverse(one.oldest));
         let mut contention = Contention::default();
         (contention.blame, contention.waiting) = (blame, waiting);
@@ -212,11 +236,5 @@ fn add_waiting(
     found.count += 1;
     if age > found.oldest {
         (found.oldest, found.oldest_key) = (age, key.clone());
-    }
-}
-
-impl NamedBackend {
-    fn as_store(&self) -> Store<'_> {
-        Store::Backend(&self.name)
     }
 }

@@ -20,11 +20,12 @@ use super::request::Request;
 use super::telemetry::{self, Labels};
 use super::watchdog::Watchdog;
 use super::{Engine, NamedBackend};
-use crate::backend::{Claim, Mode};
+use crate::backend::{Backend as _, Claim, Mode, Release, without_grace};
 use crate::clock::{BootTime, Moment};
 use crate::error::{LockError, LostReason};
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::sync::{Mutex, MutexGuard, Notified, Notify};
+use crate::timer;
 use crate::token::FencingToken;
 
 use self::children::Children;
@@ -54,6 +55,8 @@ pub(crate) struct Hold {
     fine_until: AtomicU64,
     /// A shutdown waits for this hold.
     is_open: AtomicBool,
+    /// Tasks were spawned under this hold, or its token was asked for. Set under the lock of the state.
+    has_children: AtomicBool,
     /// Where this hold is in its watchdog's schedule, or `NO_PLACE`. Changed only under that schedule's lock.
     place: AtomicU32,
     /// Notified when the hold ends, when a body under it ends, and when a renewal in flight finishes for which
@@ -229,6 +232,7 @@ impl Hold {
             state: Mutex::new(state),
             fine_until: AtomicU64::new(fine_until),
             is_open: AtomicBool::new(true),
+            has_children: AtomicBool::new(false),
             place: AtomicU32::new(NO_PLACE),
             changed: Notify::new(),
         });
@@ -258,6 +262,12 @@ impl Hold {
         self.claim.ttl.saturating_sub(self.terms.ttl)
     }
 
+    /// The validity of the hold if its lease has this one.
+    pub(crate) fn validity_of(&self, of_lease: Duration) -> Duration {
+        let grace = self.grace();
+        if grace.is_zero() { of_lease } else { without_grace(of_lease, self.terms.ttl, grace) }
+    }
+
     /// How long it has been held.
     pub(crate) fn age(&self) -> Duration {
         self.terms.since.elapsed()
@@ -276,9 +286,13 @@ impl Hold {
         self.note_fine(&state);
         let ended = matches!(state.phase, Phase::Ended(_));
         let turn = state.turn.take_if(|_| ended);
-        // Dropping the turn wakes the next task, which must not happen under the lock.
+        let children = if ended { state.children().cloned() } else { None };
+        // Dropping the turn wakes the next task, and stopping the children wakes them. Neither must happen under the lock.
         drop(state);
         drop(turn);
+        if let Some(children) = children {
+            children.stop();
+        }
         result
     }
 
@@ -333,23 +347,19 @@ impl Hold {
 
     fn end(&self, state: &mut State, ending: Ending) {
         state.phase = Phase::Ended(ending);
-        if !self.grace().is_zero() {
-            // The body is stopped wherever it is. What it has sent may still be executed.
-            state.keep_until(self.age() + self.grace());
-        }
+        self.begin_grace(state);
         // Before anybody is woken or told: from here on, no check may answer that the hold is fine.
         self.note_fine(state);
         self.changed.notify_waiters();
-        if let Some(children) = state.children() {
-            children.stop();
-        }
         if self.claim.mode == Mode::Exclusive {
             self.engine.contended.note_release(self.backend().index, &self.claim.key);
         }
-        if self.terms.session {
-            // The store would keep it as long as its session lives.
-            let abandoned = Abandoned { claim: self.claim.clone(), late_acquire: true };
-            abandon_later(&self.engine, self.backend(), abandoned, &self.watchdog.runtime, None);
+        // The store would keep it as long as its session lives.
+        match ending {
+            Ending::Lost(_) if self.terms.session => self.abandon(),
+            // The body is still to be stopped. Its owner then releases the lock.
+            Ending::HeldTooLong(_) if self.terms.session => self.abandon_when_unproved(state),
+            Ending::Lost(_) | Ending::HeldTooLong(_) | Ending::ShutDown => {}
         }
         match ending {
             Ending::Lost(loss) => telemetry::lost(self.labels(), self.token, self.age(), loss),
@@ -358,6 +368,43 @@ impl Hold {
             }
             Ending::ShutDown => telemetry::shut_down(self.labels(), self.token),
         }
+    }
+
+    /// Keeps the lease for its grace from now on: the body is stopped wherever it is, and what it has sent may still be
+    /// executed.
+    fn begin_grace(&self, state: &mut State) {
+        if !self.grace().is_zero() {
+            state.keep_until(self.age() + self.grace());
+        }
+    }
+
+    /// The same, for a body that was dropped or has panicked.
+    pub(crate) fn keep_for_grace(&self) {
+        if !self.grace().is_zero() {
+            self.begin_grace(&mut self.state());
+        }
+    }
+
+    fn abandon(&self) {
+        let abandoned = Abandoned { claim: self.claim.clone(), late_acquire: true };
+        abandon_later(&self.engine, self.backend(), abandoned, &self.watchdog.runtime, None);
+    }
+
+    /// Releases the lease when its proof ends, in case its owner has not done so by then: it is not polled any more.
+    fn abandon_when_unproved(&self, state: &State) {
+        let (backend, claim) = (Arc::clone(self.backend()), self.claim.clone());
+        let unproved_at = state.proved.after(state.validity);
+        let shut_down = self.engine.shut_down.clone();
+        self.watchdog.runtime.spawn(async move {
+            tokio::select! {
+                // The owner's release is awaited, or the session ends with this process.
+                () = shut_down.cancelled() => {}
+                () = timer::sleep_until(unproved_at) => {
+                    let release = Release { keep_for: None, late_acquire: true };
+                    let _ = backend.store.release(&claim, release).await;
+                }
+            }
+        });
     }
 
     /// Ends the hold because its watchdog is gone, unless it has ended or is being released. True if its lease was on its
@@ -459,7 +506,7 @@ impl Hold {
         match ending {
             Ending::Lost(reason) => LockError::Lost { key, completed, reason },
             Ending::HeldTooLong(max_hold) => LockError::HeldTooLong { key, max_hold },
-            Ending::ShutDown => LockError::ShutDown { key },
+            Ending::ShutDown => LockError::ShutDown { key, began: true },
         }
     }
 }

@@ -4,11 +4,13 @@
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use super::Engine;
 use super::nesting::{Held, held_by_this_task};
-use super::request::Request;
+use super::request::{MANUAL, Request};
 use crate::inversion::{Inversion, Nesting};
+use crate::options::Wait;
 
 /// A lock's template in one backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -72,7 +74,7 @@ fn nodes(held: &Held, wanted: &Request<'_>) -> (Node, Node) {
     if (held.backend, held.template) == (wanted.backend.index, wanted.template) {
         (outer, inner) = match held.key.cmp(&wanted.key) {
             Ordering::Less => (Side::Smaller, Side::Larger),
-            Ordering::Equal | Ordering::Greater => (Side::Larger, Side::Smaller),
+            Ordering::Greater | Ordering::Equal => (Side::Larger, Side::Smaller),
         };
     }
     let node = |backend, template, side| Node { backend, template, side };
@@ -102,7 +104,12 @@ impl Graph {
 
 /// Notes in which order this task nests its locks, if it holds any.
 pub(super) fn note(engine: &Arc<Engine>, wanted: &Request<'_>) {
-    let held = held_by_this_task(engine);
+    if wanted.template == MANUAL || wanted.wait == Wait::UpTo(Duration::ZERO) {
+        // Unrelated manual locks have one template. A call that does not wait waits for nobody.
+        return;
+    }
+    let mut held = held_by_this_task(engine);
+    held.retain(|one| one.template != MANUAL && one.key != wanted.key);
     if held.is_empty() {
         return;
     }

@@ -18,6 +18,7 @@ use super::local_queue::{Next, Turn};
 use super::release::release_passed;
 use super::request::Request;
 use super::telemetry;
+use crate::backend::Mode;
 use crate::clock::{self, Moment};
 use crate::sync::oneshot;
 use crate::token::FencingToken;
@@ -195,6 +196,9 @@ pub(super) fn close_or_pass(hold: &Arc<Hold>) -> Option<Closing> {
     }
     if let Some(turn) = &closing.turn {
         turn.note_release();
+    }
+    // A hold that was lost has been noted, and somebody else may hold the key by now.
+    if hold.claim.mode == Mode::Exclusive && closing.before.is_ok() {
         hold.engine.contended.note_release(hold.backend().index, &hold.claim.key);
     }
     Some(closing)

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::hold::{Closing, Ending, Hold};
 use super::local_queue::Turn;
 use super::passing::close_or_pass;
-use super::telemetry::{self, Operation};
+use super::telemetry::{self, Labels, Operation};
 use super::{Engine, NamedBackend};
 use crate::backend::{Backend, Claim, Release, Released};
 use crate::backoff::Backoff;
@@ -41,7 +41,7 @@ const SESSION_OUTAGE: Duration = Duration::from_hours(1);
 pub(crate) async fn release(hold: &Arc<Hold>) -> Result<(), LockError> {
     if hold.has_children() {
         let unfinished = Unfinished(Some(hold));
-        hold.stop_children().await;
+        Box::pin(hold.stop_children()).await;
         unfinished.done();
     }
     let Some(mut closing) = close_or_pass(hold) else { return Ok(()) };
@@ -78,8 +78,7 @@ pub(crate) async fn release(hold: &Arc<Hold>) -> Result<(), LockError> {
             hold.untrack();
             Err(hold.error(ending, true))
         }
-        Err(error) => {
-            hold.backend().outages.failed(hold.labels(), Operation::Release, &error);
+        Err(_) => {
             // Lets the next task in the local queue ask: the backend decides.
             drop(turn);
             spawn(Arc::clone(hold), None, true);
@@ -107,19 +106,35 @@ impl Drop for Unfinished<'_> {
 
 /// Releases the lease in the background.
 pub(crate) fn release_later(hold: Arc<Hold>) {
-    if hold.has_children() {
-        let runtime = Handle::try_current().unwrap_or_else(|_| hold.watchdog.runtime.clone());
-        let tracker = hold.engine.background.clone();
-        tracker.spawn_on(
-            async move {
-                hold.stop_children().await;
-                release_stopped_later(hold);
-            },
-            &runtime,
-        );
-        return;
+    if !hold.has_children() {
+        return release_stopped_later(hold);
     }
-    release_stopped_later(hold);
+    hold.cancel_children();
+    // Where the lease is renewed: once that runtime is gone, the hold has ended, and its tasks with it.
+    let runtime = hold.watchdog.runtime.clone();
+    let tracker = hold.engine.background.clone();
+    let unfinished = StoppingLater(Some(hold));
+    tracker.spawn_on(unfinished.stop_and_release(), &runtime);
+}
+
+/// A hold that is released in the background after its tasks have stopped. If the runtime where they are awaited is gone,
+/// it is released at once.
+struct StoppingLater(Option<Arc<Hold>>);
+
+impl StoppingLater {
+    async fn stop_and_release(self) {
+        if let Some(hold) = &self.0 {
+            hold.stop_children().await;
+        }
+    }
+}
+
+impl Drop for StoppingLater {
+    fn drop(&mut self) {
+        if let Some(hold) = self.0.take() {
+            release_stopped_later(hold);
+        }
+    }
 }
 
 /// The same for a hold under which no task runs.
@@ -197,6 +212,21 @@ impl<'a> ReleaseTask<'a> {
         release: Release,
         wait_left: Duration,
     ) -> Result<Released, BackendError> {
+        let answer = self.ask(release, wait_left).await;
+        if let Err(error) = &answer {
+            self.backend.outages.failed(self.labels(), Operation::Release, error);
+        }
+        answer
+    }
+
+    fn labels(&self) -> Labels<'_> {
+        match self.how {
+            How::Hold(hold) => hold.labels(),
+            How::Acquire { .. } => self.backend.labels("", &self.claim.key),
+        }
+    }
+
+    async fn ask(&self, release: Release, wait_left: Duration) -> Result<Released, BackendError> {
         // A panic of the backend counts as no answer, and must not reach the caller.
         let call = AssertUnwindSafe(|| self.backend.store.release(self.claim, release));
         let Ok(answer) = catch_unwind(call) else { return Err(self.failed("panicked in")) };
@@ -280,6 +310,7 @@ fn spawn(hold: Arc<Hold>, turn: Option<Turn>, tried: bool) {
 /// Releases the lease of a closed hold that was on its way to another task. With the turn, the next task asks when it is
 /// released. A shutdown waits for it.
 pub(super) fn release_passed(hold: &Arc<Hold>, turn: Option<Turn>) {
+    hold.engine.contended.note_release(hold.backend().index, &hold.claim.key);
     let runtime = Handle::try_current().unwrap_or_else(|_| hold.watchdog.runtime.clone());
     let tracker = hold.engine.background.clone();
     let hold = Arc::clone(hold);

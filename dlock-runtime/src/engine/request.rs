@@ -24,6 +24,9 @@ use crate::guard::LockGuard;
 use crate::key::LockKey;
 use crate::options::{Handover, LockOptions, Wait};
 
+/// The template of a manual call that sets none.
+pub(crate) const MANUAL: &str = "(manual)";
+
 /// A request for a lock, with every option resolved.
 #[derive(Debug)]
 pub(crate) struct Request<'e> {
@@ -190,7 +193,9 @@ async fn enter_or_acquire(
     #[cfg(any(debug_assertions, feature = "lockdep"))]
     super::lock_order::note(engine, request);
     let hold = unless_shut_down(engine, request, pin!(acquire(engine, request))).await?;
-    Ok(LockGuard::leased(hold))
+    let guard = LockGuard::leased(hold);
+    // Granted after the shutdown began: dropping the guard releases it.
+    if engine.is_shut_down() { Err(refused(request)) } else { Ok(guard) }
 }
 
 /// Acquires several locks in one step. The requests must be sorted by key. Returns `None` if the locks have to be
@@ -216,8 +221,16 @@ pub(crate) async fn enter_set(
     let acquiring = poll_fn(|cx| span.span().in_scope(|| acquiring.as_mut().poll(cx)));
     let entered = unless_shut_down(engine, first, pin!(acquiring)).await;
     let entered = entered.map(|holds| holds.into_iter().map(LockGuard::leased).collect::<Vec<_>>());
+    let entered = entered.and_then(|guards| {
+        // Granted after the shutdown began: dropping the guards releases them.
+        if engine.is_shut_down() { Err(refused(first)) } else { Ok(guards) }
+    });
     span.end(entered.as_ref().map(|guards| guards[0].fencing_token()));
     Some(entered)
+}
+
+fn refused(request: &Request<'_>) -> LockError {
+    LockError::ShutDown { key: request.key.clone(), began: false }
 }
 
 /// Awaits the acquire, unless the registry is shut down first.
@@ -226,13 +239,12 @@ async fn unless_shut_down<T>(
     request: &Request<'_>,
     mut acquiring: Pin<&mut impl Future<Output = Result<T, LockError>>>,
 ) -> Result<T, LockError> {
-    let refused = || LockError::ShutDown { key: request.key.clone() };
     if engine.is_shut_down() {
-        return Err(refused());
+        return Err(refused(request));
     }
     let mut shutting_down = pin!(engine.shut_down.cancelled());
     poll_fn(|cx| match acquiring.as_mut().poll(cx) {
-        Poll::Pending => shutting_down.as_mut().poll(cx).map(|()| Err(refused())),
+        Poll::Pending => shutting_down.as_mut().poll(cx).map(|()| Err(refused(request))),
         ready @ Poll::Ready(_) => ready,
     })
     .await

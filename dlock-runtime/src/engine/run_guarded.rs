@@ -97,7 +97,14 @@ pub(crate) async fn run_guarded<F: Future>(
         let locks = || guards.as_ref().iter().map(|guard| guard.hold().labels());
         HoldSpan::begin(locks, hold.token, hold.claim.client_info.label())
     });
-    let outcome = drive(guards.as_ref(), on_lost, &mut section, span.span()).await;
+    let outcome = {
+        let interrupted = Interrupted(guards.as_ref());
+        let outcome = drive(guards.as_ref(), on_lost, &mut section, span.span()).await;
+        if !matches!(outcome, Outcome::Panicked(_)) {
+            interrupted.disarm();
+        }
+        outcome
+    };
     section.clear();
     if let Some(first) = guards.as_ref().first() {
         span.end(|| first.hold().age(), outcome.name());
@@ -123,6 +130,21 @@ pub(crate) async fn run_guarded<F: Future>(
             let _ = release_all(guards).await;
             resume_unwind(panic)
         }
+    }
+}
+
+/// A body that has not ended. If it is dropped or panics, what it has sent may still be executed: a lock-delay begins.
+struct Interrupted<'a>(&'a [LockGuard]);
+
+impl Interrupted<'_> {
+    fn disarm(mut self) {
+        self.0 = &[];
+    }
+}
+
+impl Drop for Interrupted<'_> {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|guard| guard.hold().keep_for_grace());
     }
 }
 

@@ -8,6 +8,7 @@ pub(crate) mod meters;
 mod outages;
 
 use std::num::NonZeroU32;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,12 +48,18 @@ impl Store<'_> {
 
 /// Reports that a hold began.
 pub(crate) fn hold_began(labels: Labels<'_>, is_passed: bool) {
-    meters::hold_began(labels, is_passed);
+    unharmed(|| meters::hold_began(labels, is_passed));
+}
+
+/// Calls the application's recorder at a point where its panic would cost a lock.
+pub(crate) fn unharmed(record: impl FnOnce()) {
+    // The panic has been reported by the hook.
+    let _ = catch_unwind(AssertUnwindSafe(record));
 }
 
 /// Reports that a hold is no longer open: its lease was released or passed on, or its end is not awaited any more.
 pub(crate) fn hold_closed(labels: Labels<'_>) {
-    meters::hold_closed(labels);
+    unharmed(|| meters::hold_closed(labels));
 }
 
 /// Reports that a lease was released, or has ended while its release was retried. `was_lost`: the loss has been

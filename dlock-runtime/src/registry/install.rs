@@ -6,6 +6,7 @@ use super::{BuildError, INSTALLED, Registry, RegistryBuilder};
 use crate::backend::Mode;
 use crate::engine::Engine;
 use crate::engine::supported::supporting_backends;
+use crate::engine::telemetry::meters;
 use crate::site::Site;
 
 impl RegistryBuilder {
@@ -31,6 +32,11 @@ impl RegistryBuilder {
             return Err(InstallError::Sites(problems));
         }
         warn_about_mixed_forms();
+        for site in &sites {
+            if let Ok(backend) = inner.find(site.backend_name()) {
+                site.keys().iter().for_each(|template| meters::begin(template, &backend.name));
+            }
+        }
         INSTALLED.set(registry.clone()).map_err(|_| InstallError::AlreadyInstalled)?;
         Ok(registry)
     }

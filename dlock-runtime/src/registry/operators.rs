@@ -59,7 +59,14 @@ impl Registry {
     async fn list(&self, backend: Option<&str>, prefix: &str) -> Result<Vec<LockState>, LockError> {
         let registered = self.0.find(backend)?;
         let answer = registered.store.list(prefix).await;
-        answer.map_err(|source| LockError::Backend { key: prefix.into(), source })
+        let mut states =
+            answer.map_err(|source| LockError::Backend { key: prefix.into(), source })?;
+        for LockState { key, holders, .. } in &mut states {
+            for holder in holders {
+                self.0.show_own(registered.index, key, holder);
+            }
+        }
+        Ok(states)
     }
 
     /// Returns who waited for whom in this process, and who waits now.

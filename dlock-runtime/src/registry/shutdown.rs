@@ -96,6 +96,7 @@ impl Registry {
         for hold in self.0.watchdogs.holds() {
             hold.end_for_shutdown();
         }
+        self.0.stop_bodies.cancel();
         self.shutdown(limit).await
     }
 }

@@ -10,6 +10,7 @@ use tracing::Instrument;
 
 use super::row_lock::{RowLock, RowLocks};
 use super::{DEFAULT_WAIT, Transactional};
+use crate::engine::MANUAL;
 use crate::engine::telemetry::{AcquireSpan, Labels, Store};
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 use crate::error::HeldBy;
@@ -145,7 +146,7 @@ impl<'a, C: Transactional + ?Sized> RowLockRequest<'a, C> {
 impl<'a, C: Transactional + ?Sized> RowLocksRequest<'a, C> {
     pub(crate) fn new(transaction: &'a mut C, keys: Vec<LockKey>) -> Self {
         let wait = DEFAULT_WAIT.into();
-        let (template, mode) = ("(manual)", Mode::Exclusive);
+        let (template, mode) = (MANUAL, Mode::Exclusive);
         Self { transaction, keys, template, wait, mode, any_isolation: false }
     }
 

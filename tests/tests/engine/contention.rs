@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use dlock_runtime::backend::Memory;
+use dlock_runtime::backend::{Holder, Memory, ShownBy};
+use dlock_runtime::testing::{Call, Intercepted};
 use dlock_runtime::{Blame, HolderSite, LockError, Mode, Registry};
 use tokio::time::{Instant, sleep};
 
@@ -194,4 +195,80 @@ async fn sets_and_fair_calls_are_charged() {
         let waited: Duration = of.map(|one| one.waited).sum();
         assert!(within_5_percent(waited, wait), "{waiter}: {contention:?}");
     }
+}
+
+/// The store knows the first hold of the lease and the last token of its block. The process knows the hold of the moment.
+#[tokio::test]
+async fn inspect_shows_the_present_hold_of_a_lease_that_is_passed_on() {
+    let store = Memory::new();
+    let (locks, other) = (on(&store), on(&store));
+    let first = locks.lock("k").label("first").acquire().await.expect("free");
+    let (entered, has_entered) = tokio::sync::oneshot::channel();
+    let (go_on, may_go_on) = tokio::sync::oneshot::channel::<()>();
+    let lock = |label| locks.lock("k").label(label).wait(Duration::from_mins(1));
+    let second = tokio::spawn(lock("second").run(async {}));
+    let third = tokio::spawn(lock("third").run(async move {
+        entered.send(()).expect("it is awaited");
+        may_go_on.await.expect("it is told");
+    }));
+    while locks.contention().waiting.iter().map(|waiting| waiting.count).sum::<usize>() < 2 {
+        tokio::task::yield_now().await;
+    }
+    first.release().await.expect("held");
+    has_entered.await.expect("it enters");
+    let seen = |state: Option<Holder>| {
+        let holder = state.expect("it is held");
+        (holder.client_info.expect("dlock's").label().to_owned(), holder.shown_by, holder.token)
+    };
+    let (label, shown_by, token) = seen(locks.lock("k").inspect().await.expect("an answer"));
+    assert_eq!((&*label, shown_by), ("third", ShownBy::ThisProcess));
+    let listed = locks.inspect("k").await.expect("an answer").remove(0).holders.pop();
+    assert_eq!(seen(listed), (label, shown_by, token));
+    let (label, shown_by, largest) = seen(other.lock("k").inspect().await.expect("an answer"));
+    assert_eq!((&*label, shown_by), ("second", ShownBy::Store));
+    assert!(largest > token);
+    go_on.send(()).expect("it waits");
+    for task in [second, third] {
+        task.await.expect("it ends").expect("free in time");
+    }
+}
+
+/// A task that holds without a turn in the local queue says that it has released the key, too.
+#[tokio::test(start_paused = true)]
+async fn a_fair_holder_is_not_blamed_after_its_release() {
+    let store = Memory::new();
+    let (here, there) = (on(&store), on(&store));
+    let fair = |locks: &Registry, label: &'static str| {
+        locks.lock("k").fair(true).label(label).wait(Duration::from_mins(1))
+    };
+    let first = fair(&here, "first").acquire().await.expect("free");
+    let elsewhere = tokio::spawn(fair(&there, "elsewhere").run(sleep(Duration::from_secs(20))));
+    sleep(MILLISECOND * 10).await;
+    let last = tokio::spawn(fair(&here, "last").run(async {}));
+    sleep(Duration::from_secs(1)).await;
+    first.release().await.expect("held");
+    elsewhere.await.expect("it ends").expect("free in time");
+    last.await.expect("it ends").expect("free in time");
+    let blame = here.contention().blame;
+    assert!(blamed(&blame, "first") < Duration::from_secs(2), "{blame:?}");
+    assert!(blamed(&blame, "elsewhere") > Duration::from_secs(18), "{blame:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_fails_is_blamed_itself() {
+    let store = Intercepted::new(Memory::new());
+    let locks = Registry::builder().backend("shop", store.clone()).build().expect("a registry");
+    let there = Registry::builder().backend("shop", store.clone()).build().expect("a registry");
+    let held = there.lock("k").ttl(Duration::from_hours(1)).acquire().await.expect("free");
+    let waiter = tokio::spawn(locks.lock("k").wait(Duration::from_mins(1)).run(async {}));
+    sleep(Duration::from_secs(5)).await;
+    store.fail(Call::Acquire);
+    sleep(Duration::from_secs(20)).await;
+    store.heal();
+    sleep(Duration::from_secs(5)).await;
+    held.release().await.expect("held");
+    waiter.await.expect("it ends").expect("free");
+    let blame = locks.contention().blame;
+    let down = blamed(&blame, HolderSite::Store.name());
+    assert!((17..23).contains(&down.as_secs()), "{blame:?}");
 }

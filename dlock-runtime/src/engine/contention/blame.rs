@@ -6,7 +6,6 @@ use std::time::Duration;
 use super::key::{Charge, Site, Wait};
 use crate::contention::{Blame, HolderSite};
 use crate::engine::NamedBackend;
-use crate::engine::telemetry::{Labels, meters};
 use crate::key::LockKey;
 use crate::token::FencingToken;
 
@@ -31,7 +30,20 @@ struct Sum {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Charged(HashMap<Pair, Sum>);
+pub(super) struct Charged {
+    sums: HashMap<Pair, Sum>,
+    /// What has not been recorded as a metric yet.
+    recordable: Vec<Recordable>,
+}
+
+/// A charge for a metric.
+#[derive(Debug)]
+pub(super) struct Recordable {
+    pub(super) backend: usize,
+    pub(super) template: &'static str,
+    pub(super) holder: Site,
+    pub(super) waited: Duration,
+}
 
 impl Charged {
     /// Adds what a wait for this key is charged.
@@ -48,18 +60,37 @@ impl Charged {
             waiter: wait.site,
             holder: charge.held.site.clone(),
         };
-        if self.0.len() >= MAX_PAIRS && !self.0.contains_key(&pair) {
+        if self.sums.len() >= MAX_PAIRS && !self.sums.contains_key(&pair) {
             pair.holder = Site::Others;
         }
-        let labels = Labels { template: wait.template, key, store: backend.as_store() };
-        meters::blamed(labels, pair.holder.name(), charge.waited);
-        let sum = self.0.entry(pair).or_default();
+        if cfg!(feature = "metrics") {
+            self.note(&pair, charge.waited);
+        }
+        let sum = self.sums.entry(pair).or_default();
         sum.waits += u64::from(charge.is_first());
         sum.waited += charge.waited;
         if charge.in_all > sum.longest {
             sum.longest = charge.in_all;
             sum.longest_hold = charge.held.token.map(|token| (key.clone(), token));
         }
+    }
+
+    /// One entry for each pair, however many waits were charged at once.
+    fn note(&mut self, pair: &Pair, waited: Duration) {
+        let same = |one: &&mut Recordable| {
+            (one.backend, one.template) == (pair.backend, pair.template)
+                && one.holder == pair.holder
+        };
+        if let Some(found) = self.recordable.iter_mut().find(same) {
+            found.waited += waited;
+            return;
+        }
+        let Pair { backend, template, ref holder, .. } = *pair;
+        self.recordable.push(Recordable { backend, template, holder: holder.clone(), waited });
+    }
+
+    pub(super) fn take_recordable(&mut self) -> Vec<Recordable> {
+        std::mem::take(&mut self.recordable)
     }
 
     /// The largest time first.
@@ -74,7 +105,7 @@ impl Charged {
             longest: sum.longest,
             longest_hold: sum.longest_hold.clone(),
         };
-        let mut blame: Vec<Blame> = self.0.iter().map(one).collect();
+        let mut blame: Vec<Blame> = self.sums.iter().map(one).collect();
         blame.sort_by(Blame::compare);
         blame
     }
@@ -85,15 +116,17 @@ impl Site {
         match self {
             Self::Here(site) => HolderSite::Here((*site).to_owned()),
             Self::Elsewhere(site) => HolderSite::Elsewhere(site.to_string()),
+            Self::Store => HolderSite::Store,
             Self::Unknown => HolderSite::Unknown,
             Self::Others => HolderSite::Others,
         }
     }
 
-    fn name(&self) -> &str {
+    pub(super) fn name(&self) -> &str {
         match self {
             Self::Here(site) => site,
             Self::Elsewhere(site) => site,
+            Self::Store => HolderSite::Store.name(),
             Self::Unknown => HolderSite::Unknown.name(),
             Self::Others => HolderSite::Others.name(),
         }

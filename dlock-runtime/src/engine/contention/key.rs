@@ -12,6 +12,8 @@ use crate::token::FencingToken;
 pub(super) enum Site {
     Here(&'static str),
     Elsewhere(Arc<str>),
+    /// Nobody: the store failed.
+    Store,
     /// Another process, or nobody while the store decides.
     Unknown,
     /// One of too many.
@@ -71,6 +73,8 @@ pub(super) struct Key {
     present: usize,
     /// The index of the holder while none of this process holds the key: the last one that the store showed.
     elsewhere: Option<usize>,
+    /// Since when no task of this process has held the key.
+    elsewhere_since: Instant,
     /// Up to when the totals count.
     counted: Instant,
     /// When the store was last asked who holds the key.
@@ -81,7 +85,9 @@ impl Key {
     pub(super) fn new(since: Instant, holder: Site, token: Option<FencingToken>) -> Self {
         let held = vec![Held { site: holder, token, total: Duration::ZERO }];
         let (waits, free) = (vec![], vec![]);
-        Self { waits, free, held, present: 0, elsewhere: None, counted: since, asked: None }
+        let (present, elsewhere, asked) = (0, None, None);
+        let (elsewhere_since, counted) = (since, since);
+        Self { waits, free, held, present, elsewhere, elsewhere_since, counted, asked }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -97,9 +103,21 @@ impl Key {
         self.waits().map(|wait| wait.began).min()
     }
 
+    /// Whether this is a site of this engine: one that waits for the key, or has held it.
+    pub(super) fn knows(&self, site: &str) -> bool {
+        let holds = |held: &Held| matches!(held.site, Site::Here(here) if here == site);
+        self.held.iter().any(holds) || self.waits().any(|wait| wait.site == site)
+    }
+
     /// Whether the holder is not one of this process, as far as this process knows.
-    pub(super) fn is_held_elsewhere(&self) -> bool {
+    fn is_held_elsewhere(&self) -> bool {
         !matches!(self.held[self.present].site, Site::Here(_))
+    }
+
+    /// For how long the key has been held by somebody of another process, or by nobody.
+    pub(super) fn held_elsewhere_for(&self, now: Instant) -> Option<Duration> {
+        let since = self.is_held_elsewhere().then_some(self.elsewhere_since)?;
+        Some(now.saturating_duration_since(since))
     }
 
     /// Begins a wait, and returns its number. A wait that began before the totals count is charged from then on only:
@@ -145,6 +163,9 @@ impl Key {
     /// Notes who holds the key from now on.
     pub(super) fn hold(&mut self, site: Site, token: Option<FencingToken>, now: Instant) {
         self.count(now);
+        if !self.is_held_elsewhere() {
+            self.elsewhere_since = now;
+        }
         self.present = self.find(site);
         let held = &mut self.held[self.present];
         held.token = token.or(held.token);
@@ -153,6 +174,9 @@ impl Key {
     /// Notes that the holder of this process has released the key.
     pub(super) fn release(&mut self, now: Instant) {
         self.count(now);
+        if !self.is_held_elsewhere() {
+            self.elsewhere_since = now;
+        }
         self.present = self.elsewhere.unwrap_or_else(|| self.find(Site::Unknown));
     }
 

@@ -10,14 +10,18 @@ use super::ContendedKeys;
 #[cfg(feature = "metrics")]
 use super::State;
 use super::key::Site;
-use crate::backend::Backend as _;
+use crate::backend::{Backend as _, Mode};
 use crate::client_info::ClientInfo;
 use crate::clock;
+#[cfg(feature = "metrics")]
+use crate::engine::local_queue::BackendIndex;
+#[cfg(feature = "metrics")]
+use crate::engine::telemetry::meters;
 use crate::engine::{Engine, NamedBackend};
 use crate::key::{KeyMap, LockKey};
 use crate::{sync, timer};
 
-/// How long a task has waited when the store is asked for the first time.
+/// How long a key has been held elsewhere when the store is asked for the first time.
 const LONG: Duration = Duration::from_millis(100);
 
 /// The time between two questions about one key.
@@ -69,8 +73,20 @@ impl Drop for Observed {
             && let Some(engine) = self.engine.upgrade()
         {
             engine.contended.state().is_observed = false;
+            forget_published(&engine);
         }
     }
+}
+
+/// Publishes that nothing waits, for all that was published: nobody looks from now on.
+fn forget_published(engine: &Engine) {
+    #[cfg(feature = "metrics")]
+    {
+        let published = std::mem::take(&mut engine.contended.state().published);
+        publish_oldest(engine, published.into_iter().map(|one| (one, Duration::ZERO)).collect());
+    }
+    #[cfg(not(feature = "metrics"))]
+    let _ = engine;
 }
 
 async fn observe(observed: &mut Observed) {
@@ -86,6 +102,7 @@ async fn observe(observed: &mut Observed) {
         }
         let Some(questions) = engine.contended.questions(&engine, now) else {
             observed.ended = true;
+            forget_published(&engine);
             return;
         };
         for (backend, key) in questions {
@@ -105,8 +122,6 @@ impl ContendedKeys {
         if state.keys.iter().all(KeyMap::is_empty) {
             // Under the mutex: the next wait starts another observer.
             state.is_observed = false;
-            #[cfg(feature = "metrics")]
-            publish_oldest(engine, &mut state, now);
             return None;
         }
         if !engine.asks_who_holds {
@@ -115,10 +130,8 @@ impl ContendedKeys {
         let questions = engine.backends.iter().zip(&mut state.keys);
         let questions = questions.filter_map(|(backend, keys)| {
             let due = keys.iter_mut().filter(|(_, key)| {
-                let is_long = key.oldest().is_some_and(|oldest| now >= oldest + LONG);
-                is_long
-                    && key.is_held_elsewhere()
-                    && key.asked.is_none_or(|at| now >= at + ASK_AGAIN)
+                let is_long = key.held_elsewhere_for(now).is_some_and(|held| held >= LONG);
+                is_long && key.asked.is_none_or(|at| now >= at + ASK_AGAIN)
             });
             let (name, key) = due.min_by_key(|(_, key)| (key.asked, key.oldest()))?;
             key.asked = Some(now);
@@ -133,10 +146,16 @@ async fn ask(engine: &Engine, backend: &NamedBackend, key: &LockKey) {
     let Ok(Ok(Some(holder))) = timer::timeout(TIMEOUT, backend.store.inspect(key)).await else {
         return;
     };
-    let site = holder.client_info.as_ref().map(ClientInfo::label);
-    let site = site.map_or(Site::Unknown, |label| Site::Elsewhere(label.into()));
+    let info = holder.client_info.as_ref();
+    let site = info.map(ClientInfo::label);
+    let is_own = holder.mode == Mode::Exclusive && info.is_some_and(ClientInfo::is_this_process);
     let now = clock::instant();
     if let Some(key) = engine.contended.state().of(backend.index).get_mut(key) {
+        if is_own && site.is_some_and(|site| key.knows(site)) {
+            // It was granted to a task of this engine meanwhile, which says so itself.
+            return;
+        }
+        let site = site.map_or(Site::Unknown, |label| Site::Elsewhere(label.into()));
         key.resolve(site, Some(holder.token), now);
     }
 }
@@ -145,19 +164,19 @@ async fn ask(engine: &Engine, backend: &NamedBackend, key: &LockKey) {
 fn publish(engine: &Engine, now: Instant) {
     let mut state = engine.contended.state();
     state.charge_all(&engine.backends, now);
+    let recordable = state.charged.take_recordable();
     #[cfg(feature = "metrics")]
-    publish_oldest(engine, &mut state, now);
+    let oldest = oldest_waits(&mut state, now);
+    drop(state);
+    engine.record(recordable);
+    #[cfg(feature = "metrics")]
+    publish_oldest(engine, oldest);
 }
 
-/// Publishes how old the oldest wait of each template is: zero if there is none any more.
+/// How old the oldest wait of each template is: zero if there is none any more.
 #[cfg(feature = "metrics")]
-fn publish_oldest(engine: &Engine, state: &mut State, now: Instant) {
-    use std::collections::HashMap;
-
-    use crate::engine::telemetry::meters;
-
-    let mut ages: HashMap<_, Duration> =
-        state.published.iter().map(|published| (*published, Duration::ZERO)).collect();
+fn oldest_waits(state: &mut State, now: Instant) -> Ages {
+    let mut ages: Ages = state.published.iter().map(|one| (*one, Duration::ZERO)).collect();
     let mut present = Vec::new();
     for (index, keys) in state.keys.iter().enumerate() {
         for wait in keys.values().flat_map(super::key::Key::waits) {
@@ -169,8 +188,17 @@ fn publish_oldest(engine: &Engine, state: &mut State, now: Instant) {
             }
         }
     }
+    state.published = present;
+    ages
+}
+
+#[cfg(feature = "metrics")]
+type Ages = std::collections::HashMap<(BackendIndex, &'static str), Duration>;
+
+/// Without the mutex, because a recorder is the application's.
+#[cfg(feature = "metrics")]
+fn publish_oldest(engine: &Engine, ages: Ages) {
     for ((index, template), age) in ages {
         meters::oldest_wait(template, &engine.backends[index].name, age);
     }
-    state.published = present;
 }

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{Hold, Phase};
+use crate::sync::atomic::Ordering;
 
 /// The tasks that were spawned under a hold.
 #[derive(Clone, Debug, Default)]
@@ -31,6 +32,8 @@ impl Hold {
         let mut state = self.state();
         let is_held = state.phase == Phase::Held;
         let children = state.rare().children.get_or_insert_default().clone();
+        // Under the lock of the state: whoever closes the hold after this sees it.
+        self.has_children.store(true, Ordering::Relaxed);
         drop(state);
         if !is_held {
             children.stop();
@@ -54,9 +57,17 @@ impl Hold {
         children.running.spawn(task)
     }
 
-    /// Whether tasks that were spawned under this hold are still running.
+    /// Whether tasks were spawned under this hold, or its token was asked for: known without the state.
     pub(crate) fn has_children(&self) -> bool {
-        self.state().children().is_some_and(|children| !children.running.is_empty())
+        self.has_children.load(Ordering::Relaxed)
+    }
+
+    /// Tells the tasks of this hold to stop.
+    pub(crate) fn cancel_children(&self) {
+        let children = self.state().children().cloned();
+        if let Some(children) = children {
+            children.stop();
+        }
     }
 
     /// Stops the tasks of this hold, and waits until they have stopped. The hold is renewed meanwhile, because a task may

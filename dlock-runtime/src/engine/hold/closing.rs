@@ -78,10 +78,6 @@ impl Hold {
                 }
                 Phase::Passing => Ok(()),
             };
-            if let Some(children) = state.children() {
-                // The tasks have stopped already. Whoever else has a token learns of the end.
-                children.stop();
-            }
             let how = state.how_to_release();
             let is_renewing = state.is_renewing();
             let passes = may_pass && before.is_ok() && !is_renewing && how.is_plain();
@@ -100,6 +96,10 @@ impl Hold {
         } else {
             self.settled(&Moment::now(), close)
         };
+        if self.has_children() {
+            // They have stopped already. Whoever else has a token learns of the end.
+            self.cancel_children();
+        }
         // Nested calls that are still polled, views of the guard, and extensions. All of them refer to the hold.
         if Arc::strong_count(self) > 1 {
             self.notify();

@@ -16,7 +16,8 @@ use crate::timer;
 pub enum HoldState {
     /// The lock is held, and its lease is renewed in time.
     Held,
-    /// The lock is still held, but a renewal is overdue: less than half of the lease's validity is left.
+    /// The lock is still held, but less than half of the lease's validity is left: a renewal is overdue, or the hold has
+    /// `renew(false)`.
     AtRisk {
         /// How much longer the lock is provably held, unless a renewal succeeds.
         remaining: Duration,
@@ -78,17 +79,22 @@ impl States {
     }
 }
 
+impl From<Ending> for HoldState {
+    fn from(ending: Ending) -> Self {
+        match ending {
+            Ending::Lost(LostReason::OuterClosed) | Ending::HeldTooLong(_) | Ending::ShutDown => {
+                Self::Ended
+            }
+            Ending::Lost(reason) => Self::Lost { reason },
+        }
+    }
+}
+
 impl Hold {
     /// The state, and when it may change by itself.
     pub(crate) fn state_at(&self, now: &Moment) -> (HoldState, Instant) {
         if let Err(ending) = self.check() {
-            let state = match ending {
-                Ending::Lost(LostReason::OuterClosed)
-                | Ending::HeldTooLong(_)
-                | Ending::ShutDown => HoldState::Ended,
-                Ending::Lost(reason) => HoldState::Lost { reason },
-            };
-            return (state, now.instant());
+            return (ending.into(), now.instant());
         }
         let (proved, validity) = self.proof();
         let risk_at = proved.after(validity / 2);

@@ -94,8 +94,26 @@ pub(crate) fn oldest_wait(template: &'static str, name: &Arc<str>, age: Duration
     gauge!("dlock_oldest_wait_seconds", labels).set(age);
 }
 
-pub(crate) fn blamed(labels: Labels<'_>, holder: &str, waited: Duration) {
-    let mut labels = of(labels);
-    labels.push(Label::new("holder", holder.to_owned()));
+pub(crate) fn blamed(template: &'static str, name: &Arc<str>, holder: &str, waited: Duration) {
+    let backend = backend(Store::Backend(name));
+    let holder = Label::new("holder", holder.to_owned());
+    let labels = vec![Label::new("template", template), backend, holder];
     histogram!("dlock_blame_seconds", labels).record(waited);
+}
+
+/// Makes the counters of what seldom happens begin at zero, so that the first time shows as an increase.
+pub(crate) fn begin(template: &'static str, name: &Arc<str>) {
+    let of = || vec![Label::new("template", template), backend(Store::Backend(name))];
+    for reason in ["expired", "not_held", "unattended"] {
+        let mut labels = of();
+        labels.push(Label::new("reason", reason));
+        counter!("dlock_lost_total", labels).increment(0);
+    }
+    counter!("dlock_held_too_long_total", of()).increment(0);
+    counter!("dlock_renewal_failures_total", of()).increment(0);
+    for operation in Operation::ALL {
+        let operation = Label::new("operation", operation.name());
+        let labels = vec![backend(Store::Backend(name)), operation];
+        counter!("dlock_store_failures_total", labels).increment(0);
+    }
 }

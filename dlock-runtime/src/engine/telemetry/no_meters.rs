@@ -1,5 +1,6 @@
 //! Without the feature `metrics`, nothing is recorded.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Labels, Operation, Store};
@@ -29,4 +30,6 @@ pub(crate) fn wait_began(_: Labels<'_>) {}
 
 pub(crate) fn wait_ended(_: Labels<'_>) {}
 
-pub(crate) fn blamed(_: Labels<'_>, _: &str, _: Duration) {}
+pub(crate) fn blamed(_: &'static str, _: &Arc<str>, _: &str, _: Duration) {}
+
+pub(crate) fn begin(_: &'static str, _: &Arc<str>) {}

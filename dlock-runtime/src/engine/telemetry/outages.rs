@@ -27,7 +27,7 @@ pub(crate) enum Operation {
 }
 
 impl Operation {
-    const ALL: [Self; 4] = [Self::Acquire, Self::Renew, Self::Release, Self::Watch];
+    pub(super) const ALL: [Self; 4] = [Self::Acquire, Self::Renew, Self::Release, Self::Watch];
 
     pub(super) const fn name(self) -> &'static str {
         match self {
@@ -44,11 +44,20 @@ impl Operation {
 pub(crate) struct Outages {
     /// Whether there is one now: known without the mutex, because every success asks.
     is_out: AtomicBool,
-    present: Mutex<Option<Outage>>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    present: Option<Outage>,
+    /// When the beginning of an outage was logged last. If outages follow each other, they are logged as one.
+    announced: Option<Instant>,
 }
 
 #[derive(Debug)]
 struct Outage {
+    /// Its beginning was logged.
+    is_announced: bool,
     began: Instant,
     last_failure: Instant,
     logged: Instant,
@@ -100,7 +109,7 @@ impl Outages {
                 backend,
                 operation = operation.name(),
                 %error,
-                "backend failed; its requests are retried"
+                "backend failed"
             ),
             Some(Report::Continues { lasts, since_logged }) => tracing::warn!(
                 target: "dlock",
@@ -126,43 +135,62 @@ impl Outages {
 
     fn note(&self, operation: Operation) -> Option<Report> {
         let now = Instant::now();
-        let mut present = self.present();
+        let is_over = |since: Instant| now.saturating_duration_since(since) >= INTERVAL;
+        let mut state = self.state();
+        let State { present, announced } = &mut *state;
+        // A watch that fails makes its waiter poll. The store may answer everything else.
+        if present.is_none() && operation == Operation::Watch {
+            return None;
+        }
         let is_new = present.is_none();
-        let outage = present.get_or_insert(Outage {
-            began: now,
-            last_failure: now,
-            logged: now,
-            since_logged: Counts::default(),
-            in_all: Counts::default(),
-        });
+        let outage = present.get_or_insert_with(|| Outage::new(now));
         outage.last_failure = now;
         outage.in_all.add(operation);
         if is_new {
             self.is_out.store(true, Ordering::Relaxed);
-            return Some(Report::Began);
+            outage.is_announced = announced.is_none_or(is_over);
+            if outage.is_announced {
+                *announced = Some(now);
+                return Some(Report::Began);
+            }
         }
         outage.since_logged.add(operation);
-        if now.saturating_duration_since(outage.logged) < INTERVAL {
+        if !is_over(outage.logged) {
             return None;
         }
         outage.logged = now;
+        outage.is_announced = true;
         let since_logged = std::mem::take(&mut outage.since_logged);
         Some(Report::Continues { lasts: now - outage.began, since_logged })
     }
 
     fn settle(&self) -> Option<Report> {
         let now = Instant::now();
-        let mut present = self.present();
+        let mut state = self.state();
         // Until then, other requests may still fail, and each would be a new outage.
         let settled =
             |outage: &mut Outage| now.saturating_duration_since(outage.last_failure) >= SETTLED;
-        let Outage { began, last_failure, in_all, .. } = present.take_if(settled)?;
+        let outage = state.present.take_if(settled)?;
         self.is_out.store(false, Ordering::Relaxed);
-        Some(Report::Over { lasted: last_failure - began, in_all })
+        let Outage { began, last_failure, in_all, is_announced, .. } = outage;
+        is_announced.then(|| Report::Over { lasted: last_failure - began, in_all })
     }
 
-    fn present(&self) -> MutexGuard<'_, Option<Outage>> {
-        self.present.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Outage {
+    fn new(began: Instant) -> Self {
+        Self {
+            is_announced: false,
+            began,
+            last_failure: began,
+            logged: began,
+            since_logged: Counts::default(),
+            in_all: Counts::default(),
+        }
     }
 }
 
@@ -188,5 +216,20 @@ mod tests {
         assert_eq!(outages.settle(), Some(Report::Over { lasted: INTERVAL, in_all }));
         assert_eq!(in_all.to_string(), "40001 acquire, 1 renew, 1 release");
         assert_eq!(outages.note(Operation::Acquire), Some(Report::Began), "the next outage");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_that_come_and_go_are_not_logged_each_time() {
+        let outages = Outages::default();
+        assert_eq!(outages.note(Operation::Watch), None);
+        assert_eq!(outages.note(Operation::Acquire), Some(Report::Began));
+        let mut reports = 0;
+        for _ in 0..30 {
+            tokio::time::advance(SETTLED * 2).await;
+            reports += usize::from(outages.settle().is_some());
+            reports += usize::from(outages.note(Operation::Acquire).is_some());
+        }
+        // In a minute.
+        assert!(reports <= 12, "{reports}");
     }
 }

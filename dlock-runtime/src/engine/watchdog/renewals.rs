@@ -160,10 +160,8 @@ impl<'a> Unanswered<'a> {
         let Some(hold) = renewal.hold().map(Arc::clone) else { return };
         let renewed = match answer {
             Ok(Renewal::Renewed { validity }) => {
-                self.backend.outages.answered(&self.backend.name);
-                telemetry::renewed(hold.labels());
                 // The store was asked for the ttl and the grace.
-                Renewed::For(validity.saturating_sub(hold.grace()))
+                Renewed::For(hold.validity_of(validity))
             }
             Ok(Renewal::NotHeld) => Renewed::NotHeld,
             Err(error) => {
@@ -175,6 +173,11 @@ impl<'a> Unanswered<'a> {
         };
         let step = renewal.settle(self.sent, renewed, now);
         self.watchdog.follow(&hold, &step);
+        // Last, because this calls the application's recorder and subscriber, which may panic.
+        if let Renewed::For(_) = renewed {
+            telemetry::renewed(hold.labels());
+            self.backend.outages.answered(&self.backend.name);
+        }
     }
 
     fn fail_overdue(&mut self) {

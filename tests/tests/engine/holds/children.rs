@@ -183,3 +183,28 @@ async fn states_show_a_risk_before_a_loss() {
     let lost = HoldState::Lost { reason: LostReason::Expired };
     assert_eq!((states.next().await, states.next().await), (Some(lost), None));
 }
+
+/// The guard is dropped on another runtime than the one that renews its lease, and that runtime is shutting down.
+#[test]
+fn a_guard_that_is_dropped_with_another_runtime_is_released() {
+    let runtime = || {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        builder.worker_threads(1).enable_all().build().expect("a runtime")
+    };
+    let (home, other) = (runtime(), runtime());
+    let locks = on(Memory::new());
+    let (guard, task) = home.block_on(async {
+        let guard = locks.lock("k").acquire().await.expect("free");
+        let task = guard.spawn(pending::<()>());
+        (guard, task)
+    });
+    other.spawn(async move {
+        let _guard = guard;
+        pending::<()>().await;
+    });
+    drop(other);
+    home.block_on(async {
+        assert_eq!(task.await.expect("it ends"), None);
+        locks.lock("k").wait(SECOND * 5).run(async {}).await.expect("free soon");
+    });
+}

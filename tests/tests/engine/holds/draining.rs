@@ -27,7 +27,7 @@ async fn bodies_end_in_their_grace_and_no_new_lock_is_acquired() {
     drained.expect("all locks are free");
     assert_eq!(began.elapsed(), SECOND * 4);
     body.await.expect("it ends").expect("it completed");
-    assert!(matches!(late, Err(LockError::ShutDown { .. })));
+    assert!(matches!(late, Err(LockError::ShutDown { began: false, .. })));
     assert!(matches!(waiter.await.expect("it ends"), Err(LockError::ShutDown { .. })));
 }
 
@@ -50,7 +50,7 @@ async fn bodies_that_do_not_end_are_stopped_and_their_locks_are_free() {
     assert_eq!(began.elapsed(), SECOND * 3);
     for body in bodies {
         let ended = body.await.expect("it ends");
-        assert!(matches!(ended, Err(LockError::ShutDown { .. })), "{ended:?}");
+        assert!(matches!(ended, Err(LockError::ShutDown { began: true, .. })), "{ended:?}");
     }
     assert!(matches!(watched.await.expect("it ends"), LockError::ShutDown { .. }));
     for key in ["Cancel", "Finish", "Keep", "bare"] {
@@ -99,4 +99,24 @@ async fn a_body_that_blocks_keeps_its_lock() {
     go_on.send(()).expect("it waits");
     assert!(matches!(body.await.expect("it ends"), Err(LockError::ShutDown { .. })));
     locks.shutdown(SECOND * 5).await.expect("all locks are free");
+}
+
+/// They go on after their leases have ended, and are stopped all the same.
+#[tokio::test(start_paused = true)]
+async fn bodies_that_have_lost_their_locks_are_stopped_too() {
+    let store = Intercepted::new(Memory::new());
+    let locks = on(store.clone());
+    let bodies = [OnLost::Finish, OnLost::Keep].map(|on_lost| {
+        let lock = locks.lock(format!("{on_lost:?}")).ttl(SECOND).on_lost(on_lost);
+        tokio::spawn(lock.run(pending::<()>()))
+    });
+    store.fail(Call::Renew);
+    sleep(SECOND * 5).await;
+    let began = Instant::now();
+    locks.drain(ready(()), DrainLimits::new(SECOND * 3)).await.expect("all have ended");
+    assert_eq!(began.elapsed(), SECOND * 3);
+    for body in bodies {
+        let ended = body.await.expect("it ends");
+        assert!(matches!(ended, Err(LockError::Lost { .. })), "{ended:?}");
+    }
 }

@@ -107,3 +107,27 @@ async fn a_grace_that_the_store_cannot_keep_is_refused() {
         assert!(matches!(refused, Err(LockError::Unsupported { .. })), "{refused:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_is_dropped_or_panics_keeps_the_lock_for_its_grace() {
+    let store = Memory::new();
+    let (locks, other) = (on(store.clone()), on(store));
+    let lock = || locks.lock("k").ttl(TTL).grace(GRACE);
+    timeout(SECOND, lock().run(pending::<()>())).await.expect_err("dropped");
+    let waited = until_free(&other).await;
+    assert!(about(waited, GRACE), "{waited:?}");
+    let panics = tokio::spawn(lock().run(async { panic!("an expected panic of a body") }));
+    panics.await.expect_err("it panics");
+    let waited = until_free(&other).await;
+    assert!(about(waited, GRACE), "{waited:?}");
+}
+
+/// A long grace does not shorten the proof.
+#[tokio::test(start_paused = true)]
+async fn a_grace_may_be_much_longer_than_the_ttl() {
+    let locks = on(Memory::new());
+    let with = locks.lock("with").ttl(SECOND).grace(Duration::from_hours(1)).acquire().await;
+    let without = locks.lock("without").ttl(SECOND).acquire().await;
+    let (with, without) = (with.expect("free"), without.expect("free"));
+    assert!(with.remaining().abs_diff(without.remaining()) < SECOND / 100, "{with:?} {without:?}");
+}

@@ -71,3 +71,16 @@ async fn registries_have_orders_of_their_own() {
     nest(&other, &[("b", "b"), ("a", "a")]).await;
     assert!(found(&one).is_empty() && found(&other).is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn manual_locks_without_a_template_and_calls_that_do_not_wait_have_no_order() {
+    let locks = on(Memory::new());
+    for [outer, inner] in [["account", "vault"], ["product", "order"], ["vault", "account"]] {
+        let inner = locks.lock(inner).run(async {});
+        locks.lock(outer).run(inner).await.expect("free").expect("free");
+    }
+    let lock = |template| locks.lock(template).template(template).wait(Duration::ZERO);
+    lock("a").run(lock("b").run(async {})).await.expect("free").expect("free");
+    lock("b").run(lock("a").run(async {})).await.expect("free").expect("free");
+    assert!(found(&locks).is_empty(), "{:?}", found(&locks));
+}

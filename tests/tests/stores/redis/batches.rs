@@ -132,7 +132,7 @@ pub(super) async fn a_value_of_another_kind_fails_only_its_own_lock() {
                 }
                 Err(error) => {
                     assert_eq!(number, 7, "{error}");
-                    let shown = error.to_string();
+                    let shown = dlock_tests::in_full(&error);
                     assert!(matches!(error, LockError::Backend { .. }), "{error:?}");
                     assert!(shown.contains("WRONGTYPE"), "{shown}");
                 }

@@ -127,7 +127,7 @@ pub(super) async fn a_value_of_another_kind_fails_only_its_own_lock() {
                 }
                 Err(error) => {
                     assert!([7, 8].contains(&number), "{number}: {error}");
-                    let shown = error.to_string();
+                    let shown = dlock_tests::in_full(&error);
                     assert!(matches!(error, LockError::Backend { .. }), "{error:?}");
                     assert!(shown.contains("WRONGTYPE"), "{shown}");
                 }
@@ -168,7 +168,7 @@ pub(super) async fn a_value_of_another_kind_fails_only_its_own_renewal() {
         for (number, answer) in backend.renew_many(&claims).all(CLAIMS).await.iter().enumerate() {
             if [7, 8].contains(&number) {
                 let error = answer.as_ref().expect_err("it has a value of another kind");
-                assert!(error.to_string().contains("WRONGTYPE"), "{number}: {error}");
+                assert!(dlock_tests::in_full(&error).contains("WRONGTYPE"), "{number}: {error}");
             } else {
                 assert!(matches!(answer, Ok(Renewal::Renewed { .. })), "{number}: {answer:?}");
             }

@@ -52,8 +52,8 @@ pub(super) async fn a_restarted_node_counts_after_its_quarantine() {
     let answer = registry.lock("k").wait(Duration::from_millis(300)).acquire().await;
     let error = answer.expect_err("three may have forgotten locks");
     assert!(error.is_transient() && !error.is_busy(), "{error:?}");
-    assert!(error.to_string().contains("may have forgotten locks"), "{error}");
-    assert!(!error.to_string().contains("bootstrap"), "they are not new: {error}");
+    assert!(dlock_tests::in_full(&error).contains("may have forgotten locks"), "{error}");
+    assert!(!dlock_tests::in_full(&error).contains("bootstrap"), "they are not new: {error}");
     let greeted = Instant::now();
     let guard = acquire(&registry, "k").await;
     let took = greeted.elapsed();
@@ -71,7 +71,7 @@ pub(super) async fn a_flushed_node_is_noticed_over_its_old_connection() {
     }
     let answer = registry.lock("k").wait(Duration::from_millis(300)).acquire().await;
     let error = answer.expect_err("three have forgotten everything");
-    assert!(error.to_string().contains("may have forgotten locks"), "{error}");
+    assert!(dlock_tests::in_full(&error).contains("may have forgotten locks"), "{error}");
     acquire(&registry, "k").await.release().await.expect("held");
 }
 
@@ -81,7 +81,7 @@ pub(super) async fn a_brand_new_deployment_is_declared() {
     let cautious = super::registry_over(cautious.expect("the nodes run"));
     let answer = cautious.lock("k").wait(Duration::ZERO).acquire().await;
     let error = answer.expect_err("the nodes may have forgotten locks");
-    assert!(error.to_string().contains("declare a brand-new deployment"), "{error}");
+    assert!(dlock_tests::in_full(&error).contains("declare a brand-new deployment"), "{error}");
     // Too late to declare it: the nodes have been used.
     let late = registry(&nodes).await;
     let answer = late.lock("k").wait(Duration::ZERO).acquire().await;
