@@ -44,7 +44,8 @@ async fn count(shop: Arc<Shop>) {
 /// A failed call does not end the service.
 fn finish(shop: &Shop, function: &'static str, called: Instant, result: Result<(), LockError>) {
     let Err(error) = result else { return };
-    if error.is_busy() {
+    // Without its lock the body has not begun, and has not noted how long the call waited.
+    if matches!(error, LockError::Busy { .. } | LockError::Backend { .. }) {
         shop.note_wait(function, called);
     }
     tracing::warn!(%error, function, "failed");
