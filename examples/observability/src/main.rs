@@ -5,9 +5,9 @@
 //! curl http://127.0.0.1:9000/metrics
 //! ```
 //!
-//! Customers buy products, and each purchase holds the product's lock for a few milliseconds. Beside them, the
-//! nightly inventory counts the same products, and holds each lock for a second and a half. Every few seconds the service prints
-//! for whom its calls waited: nearly always for the inventory.
+//! Customers buy products, and each purchase holds the product's lock for a few milliseconds. Beside them, the nightly
+//! inventory counts the same products, and holds each lock for a second and a half. Every few seconds the service
+//! prints for whom its calls waited: nearly always for the inventory.
 
 mod report;
 mod shop;
