@@ -11,7 +11,7 @@ fn paths(document: &str) -> Vec<String> {
     let text = std::fs::read_to_string(root().join(document)).expect(document);
     let quoted = text.split('`').skip(1).step_by(2).map(str::to_owned);
     let in_repository = |path: &String| {
-        ["dlock-runtime/", "dlock-macros/", "tests/", "examples/", "docs/", "benches/"]
+        ["dlock-runtime/", "dlock-macros/", "tests/", "examples/", "docs/", "benches/", "deploy/"]
             .iter()
             .any(|folder| path.starts_with(folder))
     };

@@ -1,10 +1,11 @@
 //! The engine without a server: holds, configuration, telemetry, the file backend, the conformance
-//! suite, and the documents.
+//! suite, the documents, and what is deployed beside a service.
 
 mod blocking;
 mod config;
 mod contention;
 mod cooperation;
+mod deploy;
 mod documents;
 mod holds;
 mod sqlite;

@@ -1,5 +1,7 @@
 //! Runs the examples as their users do.
 
+mod observability;
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
@@ -16,11 +18,12 @@ use dlock_tests::trials::Trials;
 use serde_json::Value;
 
 /// Every example except the flash sale.
-const PACKAGES: [&str; 5] = [
+const PACKAGES: [&str; 6] = [
     "example-bank-transfer",
     "example-configuration",
     "example-fencing",
     "example-last-item",
+    "example-observability",
     "example-scheduled-job",
 ];
 
@@ -84,6 +87,7 @@ fn main() -> std::process::ExitCode {
     trials.add("a_schedule_runs_each_tick_once", schedule);
     trials.add("transfers_keep_the_total", transfers);
     trials.add("a_service_starts_from_its_configuration", configuration);
+    trials.add("the_metrics_of_a_service_show_who_makes_the_others_wait", observability::metrics);
     trials.add("bad_input_is_one_clear_line", bad_input);
     trials.run()
 }
