@@ -13,7 +13,7 @@ use crate::problem::Problem;
 /// | error | status | `Retry-After` |
 /// |---|---|---|
 /// | [`Busy`](LockError::Busy) | 423 Locked | 1 s |
-/// | [`Backend`](LockError::Backend), if the failure is [transient](LockError::is_transient) | 503 Service Unavailable | 5 s |
+/// | [`Backend`](LockError::Backend), [transient](LockError::is_transient) | 503 Service Unavailable | 5 s |
 /// | [`ShutDown`](LockError::ShutDown) | 503 Service Unavailable | 1 s |
 /// | [`HeldTooLong`](LockError::HeldTooLong) | 504 Gateway Timeout | |
 /// | [`InvalidKey`](LockError::InvalidKey) | 400 Bad Request | |

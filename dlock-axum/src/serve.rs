@@ -40,14 +40,14 @@ use crate::shutdown::{ServeError, Shutdown};
 /// 3. Bodies that have not ended by then are stopped at their next await point. Their requests are answered with
 ///    `ShutDown`, too.
 /// 4. When all locks have been released and all connections are closed, [`until`](Serve::until) returns.
-/// 5. If [28 s](Serve::within) after the signal something is still left, such as a handler that hangs or a client that
-///    sends half a request, or at a [second signal](Serve::force_on), the rest is not waited for: all bodies are stopped,
-///    and `until` returns when their locks have been released, a second later at most.
+/// 5. If something is still left [28 s](Serve::within) after the signal, such as a handler that hangs, a response that
+///    streams for ever, or a client that has sent half a request, or at a [second signal](Serve::force_on), the rest is
+///    not waited for: all bodies are stopped, and `until` returns when their locks have been released, a second later at
+///    most.
 ///
-/// Let the process end after that, without work that depends on the locks. Until then the tokio runtime has to go on,
-/// because locks are released in its tasks. What is still left ends when the runtime is dropped. A runtime that is
-/// dropped waits for `spawn_blocking`, though; if a handler might hang in there, end with
-/// [`std::process::exit`].
+/// Let the process end after that. The tokio runtime has to run until then, because locks are released in its tasks. What
+/// is left ends when the runtime is dropped; a runtime that is dropped waits for `spawn_blocking`, so if a handler may
+/// hang in there, end with [`std::process::exit`].
 ///
 /// If the server itself fails, the locks are shut down in the same way, and then the failure is returned.
 pub fn serve<L, M, S>(listener: L, make_service: M, registry: &Registry) -> Serve<L, M, S>
