@@ -21,7 +21,7 @@ lint:
 
 # All features include etcd, which needs `protoc`.
 docs:
-	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps -p dlock-macros -p dlock-runtime --all-features
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps -p dlock-macros -p dlock-runtime -p dlock-axum --all-features
 
 flash-sale:
 	cargo run --locked --release -p examples --example flash_sale

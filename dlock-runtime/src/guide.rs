@@ -157,5 +157,8 @@ pub mod telemetry {}
 #[doc = include_str!("guide/testing.md")]
 pub mod testing {}
 
+#[doc = include_str!("guide/web.md")]
+pub mod web {}
+
 #[doc = include_str!("stores/zookeeper/guide.md")]
 pub mod zookeeper {}
