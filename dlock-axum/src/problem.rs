@@ -37,8 +37,16 @@ const UNAVAILABLE: Problem = Problem {
 const SHUTTING_DOWN: Problem = Problem {
     status: StatusCode::SERVICE_UNAVAILABLE,
     anchor: Some("shutting-down"),
-    detail: "The request was not begun or was stopped, because its server is shutting down.",
+    detail: "The server is shutting down. Nothing was done. Try again.",
     retry_after: Some("1"),
+};
+
+// No `Retry-After`: what was done in part may not be safe to repeat.
+const STOPPED: Problem = Problem {
+    status: StatusCode::SERVICE_UNAVAILABLE,
+    anchor: Some("stopped"),
+    detail: "The request was stopped on its way, because its server is shutting down.",
+    retry_after: None,
 };
 
 const TOO_LONG: Problem = Problem {
@@ -76,7 +84,8 @@ impl Problem {
             LockError::Busy { holder: HeldBy::ThisTask, .. } => &INTERNAL,
             LockError::Busy { .. } => &BUSY,
             LockError::Backend { source, .. } if source.is_transient() => &UNAVAILABLE,
-            LockError::ShutDown { .. } => &SHUTTING_DOWN,
+            LockError::ShutDown { began: false, .. } => &SHUTTING_DOWN,
+            LockError::ShutDown { .. } => &STOPPED,
             LockError::HeldTooLong { .. } => &TOO_LONG,
             LockError::InvalidKey { .. } => &INVALID_KEY,
             LockError::Lost { .. } => &LOST,

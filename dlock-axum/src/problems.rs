@@ -20,8 +20,12 @@
 //! Status 503. The lock could not be acquired because the store of the locks did not answer. Nothing was done.
 //!
 //! # Shutting down
-//! Status 503. The process that received the request is about to end; another process may accept it at once. The request
-//! was not begun, or was stopped on its way because the process could not wait any longer. Repeat it only if that is safe.
+//! Status 503. The process that received the request is about to end; another process may accept it at once. Nothing was
+//! done.
+//!
+//! # Stopped
+//! Status 503. The process that carried the request out is about to end, and could not wait for it any longer. The request
+//! may have been carried out in part. Repeat it only if that is safe.
 //!
 //! # Too long
 //! Status 504. The request took longer than the service allows, and was stopped on its way.

@@ -14,7 +14,8 @@ use crate::problem::Problem;
 /// |---|---|---|
 /// | [`Busy`](LockError::Busy) | 423 Locked | 1 s |
 /// | [`Backend`](LockError::Backend), [transient](LockError::is_transient) | 503 Service Unavailable | 5 s |
-/// | [`ShutDown`](LockError::ShutDown) | 503 Service Unavailable | 1 s |
+/// | [`ShutDown`](LockError::ShutDown) before the body began | 503 Service Unavailable | 1 s |
+/// | [`ShutDown`](LockError::ShutDown) of a body that had begun | 503 Service Unavailable | |
 /// | [`HeldTooLong`](LockError::HeldTooLong) | 504 Gateway Timeout | |
 /// | [`InvalidKey`](LockError::InvalidKey) | 400 Bad Request | |
 /// | [`Lost`](LockError::Lost) | 500 Internal Server Error | |

@@ -58,7 +58,7 @@ pub(super) async fn busy_tasks_get_no_late_grants() {
                     Ok(guard) => guard.release().await?,
                     // The machine may be slow, but a grant must still be usable.
                     Err(error) => {
-                        assert!(!dlock_tests::in_full(&error).contains("came after"), "{error}")
+                        assert!(!dlock_tests::in_full(&error).contains("came after"), "{error}");
                     }
                 }
                 cycles += 1;
