@@ -1,5 +1,7 @@
 //! Each store on real servers, and what all stores have in common.
 
+mod blame;
+mod blame;
 mod databases;
 #[cfg(feature = "etcd")]
 mod etcd;
@@ -25,6 +27,7 @@ fn main() -> ExitCode {
     dlock_tests::logs::install();
     let mut trials = Trials::default();
     trials.side_by_side(4);
+    trials.module("blame", blame::add);
     trials.module("databases", databases::add);
     #[cfg(feature = "etcd")]
     trials.module("etcd", etcd::add);
