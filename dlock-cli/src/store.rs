@@ -22,7 +22,7 @@ const CONNECTING: Duration = Duration::from_secs(10);
 pub struct Store {
     /// With this one backend.
     pub locks: Registry,
-    /// Its locks are bound to a session: a lost one is free at once.
+    /// Its locks are bound to a session, which is proved for less than a ttl.
     pub is_session: bool,
 }
 

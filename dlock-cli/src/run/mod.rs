@@ -50,7 +50,7 @@ async fn try_run(arguments: &StoreArguments, options: RunArguments) -> Result<Ex
         }
     };
     let end = match Session::start(&options, &guard, terminal, is_session).await {
-        Ok(session) => session.run(&guard, &mut signals, is_session).await,
+        Ok(session) => session.run(&guard, &mut signals).await,
         Err(error) => Err(Failure::unavailable(format!("cannot start the command: {error}"))),
     };
     let released = guard.release().await;

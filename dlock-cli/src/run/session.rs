@@ -108,13 +108,8 @@ impl Session {
         })
     }
 
-    /// Runs until nothing of the command is left. `is_session`: a lost lock may be somebody else's at once.
-    pub async fn run(
-        mut self,
-        guard: &LockGuard,
-        signals: &mut Signals,
-        is_session: bool,
-    ) -> Result<End, Failure> {
+    /// Runs until nothing of the command is left.
+    pub async fn run(mut self, guard: &LockGuard, signals: &mut Signals) -> Result<End, Failure> {
         let mut is_lost = false;
         // It goes on through whatever else happens: without it, the supervisor would learn of no renewal.
         let mut tick = interval(TICK);
@@ -132,7 +127,7 @@ impl Session {
                 _ = guard.lost(), if !is_lost => {
                     is_lost = true;
                     self.end.get_or_insert(End::Lost);
-                    self.order(&if is_session { Order::Kill } else { Order::End }).await;
+                    self.order(&Order::End).await;
                 }
                 _ = tick.tick() => self.look(guard).await,
                 signal = signals.next() => self.pass_on(signal),

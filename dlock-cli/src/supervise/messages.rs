@@ -60,8 +60,6 @@ pub enum Order {
     Held { until: BootTime },
     /// End the command, within its limits.
     End,
-    /// End it at once.
-    Kill,
 }
 
 /// To `dlock run`.

@@ -145,7 +145,6 @@ impl Supervisor {
                 self.held_until = self.held_until.max(until);
             }
             Event::Order(Order::End) | Event::Alone => self.end(),
-            Event::Order(Order::Kill) => self.kill(),
             Event::Child => {
                 self.reap();
                 // The main thread alone reaps, so that no process id is used again before it is signalled.

@@ -90,7 +90,11 @@ fn main() -> ExitCode {
         )* };
     }
     on_zookeeper!(running: its_exit_code_is_passed_on, a_long_command_is_not_disturbed);
-    on_zookeeper!(losses: a_killed_dlock_does_not_leave_the_command_running);
+    on_zookeeper!(losses:
+        a_revoked_lock_ends_the_command,
+        a_command_that_ignores_the_loss_is_killed_in_time,
+        a_killed_dlock_does_not_leave_the_command_running,
+    );
     let missing = dlock_tests::servers::first_missing(&["redis-server", "postgres", "mariadbd"]);
     let test = looking::a_danger_is_found_and_has_a_code;
     trials.needs(missing, "a_danger_is_found_and_has_a_code", test);

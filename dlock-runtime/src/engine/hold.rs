@@ -356,9 +356,11 @@ impl Hold {
         }
         // The store would keep it as long as its session lives.
         match ending {
+            // The proof may still last, and the body is still to be stopped. Its owner then releases the lock.
+            Ending::Lost(LostReason::NotHeld) | Ending::HeldTooLong(_) if self.terms.session => {
+                self.abandon_when_unproved(state);
+            }
             Ending::Lost(_) if self.terms.session => self.abandon(),
-            // The body is still to be stopped. Its owner then releases the lock.
-            Ending::HeldTooLong(_) if self.terms.session => self.abandon_when_unproved(state),
             Ending::Lost(_) | Ending::HeldTooLong(_) | Ending::ShutDown => {}
         }
         match ending {
