@@ -71,6 +71,10 @@ pub enum Command {
     #[command(after_help = TOP)]
     Top(TopArguments),
 
+    /// Record a timeline of the locks as a page for a browser
+    #[command(after_help = WATCH)]
+    Watch(WatchArguments),
+
     /// List the locks that are held or waited for
     Ls {
         /// Only keys that begin with this
@@ -162,6 +166,35 @@ pub struct TopArguments {
     /// Print a JSON object
     #[arg(long, requires = "once")]
     pub json: bool,
+}
+
+const WATCH: &str = "\
+The page needs no network and no server: open it in a browser, or attach it to a ticket. It shows
+who held which lock when, who waited for it, and where a holder vanished. The wheel zooms, the mouse
+moves. The store is only read. Ctrl-C ends the recording; the page is also written every 5s.
+
+Examples:
+  dlock -b redis://cache.internal/ watch --html locks.html
+  dlock -b redis://cache.internal/ watch product: --html night.html --for 8h --interval 1s";
+
+/// What is recorded.
+#[derive(Debug, Args)]
+pub struct WatchArguments {
+    /// Only keys that begin with this
+    #[arg(default_value = "")]
+    pub prefix: String,
+
+    /// The page; an earlier one is replaced
+    #[arg(long, value_name = "FILE")]
+    pub html: PathBuf,
+
+    /// For how long; until Ctrl-C or SIGTERM if this is not set
+    #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub duration: Option<Duration>,
+
+    /// How often the store is asked, at least every 100ms
+    #[arg(long, value_name = "DURATION", default_value = "200ms", value_parser = interval)]
+    pub interval: Duration,
 }
 
 /// How a command is run under a lock.

@@ -1,7 +1,7 @@
 //! Exit codes and error messages.
 
 use std::error::Error as _;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
@@ -65,11 +65,12 @@ fn explained(error: &LockError) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(source) = cause {
-        text.push_str(&format!(": {source}"));
+        // Writing into a `String` does not fail.
+        let _ = write!(text, ": {source}");
         cause = source.source();
     }
     if let Some(hint) = error.hint() {
-        text.push_str(&format!("; {hint}"));
+        let _ = write!(text, "; {hint}");
     }
     text
 }

@@ -12,6 +12,7 @@ mod signals;
 mod store;
 mod supervise;
 mod top;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -48,6 +49,7 @@ async fn execute(arguments: Arguments) -> ExitCode {
     let done = match command {
         Command::Run(options) => return run::run(&store, options).await,
         Command::Top(options) => top::top(&store, options).await,
+        Command::Watch(options) => watch::watch(&store, options).await,
         Command::Ls { prefix, json } => show::list(&store, &prefix, json).await,
         Command::Who { key, json } => show::who(&store, &key, json).await,
         Command::Revoke { key } => operate::revoke(&store, &key).await,

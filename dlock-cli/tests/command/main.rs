@@ -4,6 +4,7 @@ mod dlock;
 mod endings;
 mod looking;
 mod losses;
+mod recording;
 mod running;
 mod stores;
 mod terminals;
@@ -72,6 +73,7 @@ fn main() -> ExitCode {
     );
     on_each!(watching: two_samples_can_be_printed);
     watching::add(&mut trials);
+    on_each!(recording: two_holders_are_recorded);
     trials.needs(
         "redis-server",
         "redis_a_killed_store_ends_the_command",
@@ -102,6 +104,12 @@ fn main() -> ExitCode {
     once!(terminals:
         the_command_has_the_terminal,
         it_runs_as_the_first_process_of_a_container,
+    );
+    once!(recording:
+        a_holder_that_is_killed_is_marked,
+        a_signal_completes_the_page,
+        a_killed_recording_leaves_a_page,
+        a_page_that_cannot_be_written_has_one_clear_line,
     );
     once!(looking:
         wrong_use_has_one_clear_line,
