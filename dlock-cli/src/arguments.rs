@@ -114,6 +114,10 @@ pub enum Command {
         json: bool,
     },
 
+    /// Measure how fast locks are on this store from this machine, beside the store's own limit
+    #[command(after_help = BENCH)]
+    Bench(BenchArguments),
+
     /// Check that the store can be reached; it is only read
     Health {
         /// Print a JSON object
@@ -197,6 +201,39 @@ pub struct WatchArguments {
     pub interval: Duration,
 }
 
+const BENCH: &str = "\
+The limit is the least that any client could send to this store, at the same concurrency. All keys
+begin with a random prefix, and nothing is left behind. The server is loaded as much as it can
+take, so others notice.
+
+Examples:
+  dlock -b redis://cache.internal/ bench
+  dlock -b postgres://db.internal/app bench --seconds 10 --keys 100 --yes --json";
+
+/// What is measured.
+#[derive(Debug, Args)]
+pub struct BenchArguments {
+    /// How long each of the measurements takes
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
+    pub seconds: Duration,
+
+    /// How many tasks acquire keys of their own at the same time
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    pub keys: u16,
+
+    /// How many connections, each as a process of its own, want the same key
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(2..=100))]
+    pub waiters: u16,
+
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+
+    /// Print a JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// How a command is run under a lock.
 #[derive(Debug, Args)]
 pub struct RunArguments {
@@ -259,6 +296,16 @@ fn interval(text: &str) -> Result<Duration, String> {
         ));
     }
     Ok(interval)
+}
+
+/// All times are kept until they are sorted, so not for too long.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "a number of seconds".to_owned())?;
+    if (0.05..=120.0).contains(&seconds) {
+        Ok(Duration::from_secs_f64(seconds))
+    } else {
+        Err("from 0.05 to 120 seconds".to_owned())
+    }
 }
 
 fn wait(text: &str) -> Result<Patience, String> {

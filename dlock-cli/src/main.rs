@@ -1,6 +1,8 @@
 //! The command `dlock`: runs a command under a distributed lock, shows who holds a lock, and ends holds.
 
 mod arguments;
+mod bench;
+mod confirm;
 mod doctor;
 mod exit;
 mod operate;
@@ -57,6 +59,7 @@ async fn execute(arguments: Arguments) -> ExitCode {
             operate::force_release(&store, &key, force, yes).await
         }
         Command::Doctor { json } => doctor::doctor(&store, json).await,
+        Command::Bench(options) => bench::bench(&store, options).await,
         Command::Health { json } => operate::health(&store, json).await,
         Command::Completions { shell } => {
             clap_complete::generate(

@@ -3,10 +3,24 @@
 use std::path::PathBuf;
 use std::process::Stdio;
 
+use dlock_tests::trials::Trials;
 use nix::sys::signal::Signal;
 
 use crate::dlock::{Bench, Running, complete, text, until};
 use crate::stores::{OnSqlite, Store};
+
+pub fn add(trials: &mut Trials) {
+    on_each!(trials, recording: two_holders_are_recorded);
+    macro_rules! once {
+        ($($test:ident),* $(,)?) => { $( trials.add(stringify!($test), $test); )* };
+    }
+    once!(
+        a_holder_that_is_killed_is_marked,
+        a_signal_completes_the_page,
+        a_killed_recording_leaves_a_page,
+        a_page_that_cannot_be_written_has_one_clear_line,
+    );
+}
 
 const HOLDS: &str = "touch started; until test -e go; do sleep 0.02; done";
 
@@ -84,7 +98,7 @@ pub async fn two_holders_are_recorded<S: Store>() {
     assert!(said.starts_with("other.html: 0 holds and 0 waits in "), "{done:?}");
 }
 
-pub async fn a_holder_that_is_killed_is_marked() {
+async fn a_holder_that_is_killed_is_marked() {
     let bench = Bench::<OnSqlite>::new();
     let mut recording = bench.record();
     let holder = bench.start(&["--ttl", "2s"], "touch started; sleep 600");
@@ -106,7 +120,7 @@ pub async fn a_holder_that_is_killed_is_marked() {
     assert!(page.contains("vanished: its lease was not renewed, and ran out"), "{page}");
 }
 
-pub async fn a_signal_completes_the_page() {
+async fn a_signal_completes_the_page() {
     let bench = Bench::<OnSqlite>::new();
     let _holder = bench.start(&[], "touch started; sleep 600");
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
@@ -119,7 +133,7 @@ pub async fn a_signal_completes_the_page() {
     }
 }
 
-pub async fn a_killed_recording_leaves_a_page() {
+async fn a_killed_recording_leaves_a_page() {
     let bench = Bench::<OnSqlite>::new();
     let _holder = bench.start(&[], "touch started; sleep 600");
     let recording = bench.record();
@@ -135,7 +149,7 @@ pub async fn a_killed_recording_leaves_a_page() {
     assert!(!names.iter().any(|name| name.to_string_lossy().ends_with(".new")), "{names:?}");
 }
 
-pub async fn a_page_that_cannot_be_written_has_one_clear_line() {
+async fn a_page_that_cannot_be_written_has_one_clear_line() {
     let bench = Bench::<OnSqlite>::new();
     for (file, part) in [
         ("no/such/folder/page.html", "cannot write `no/such/folder/page.html`: No such file"),
