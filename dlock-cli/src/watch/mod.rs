@@ -53,7 +53,8 @@ pub async fn watch(
         recording: Recording::new(shows.knows_grants()),
         model: Model::new(shows.knows_grants()),
         written: None,
-        is_failing: false,
+        store_fails: Outage::default(),
+        file_fails: Outage::default(),
     };
     say(format_args!("recording to `{name}`; Ctrl-C ends it"));
     let (answer, mut answers) = mpsc::channel(1);
@@ -65,11 +66,7 @@ pub async fn watch(
             Some(answer) = answers.recv() => session.take(answer),
         }
     }
-    session
-        .write(true)
-        .map_err(|error| Failure::unavailable(format!("cannot write `{name}`: {error}")))?;
-    println!("{name}: {}", session.summary());
-    Ok(ExitCode::SUCCESS)
+    session.complete(&name)
 }
 
 async fn until(end: Option<Instant>) {
@@ -86,8 +83,24 @@ struct Session {
     model: Model,
     /// When the page was written last.
     written: Option<Instant>,
-    /// Does the store fail, or the file system? It is said once.
-    is_failing: bool,
+    store_fails: Outage,
+    file_fails: Outage,
+}
+
+/// Something fails. It is said once.
+#[derive(Default)]
+struct Outage(bool);
+
+impl Outage {
+    fn begin(&mut self, problem: std::fmt::Arguments<'_>) {
+        if !std::mem::replace(&mut self.0, true) {
+            say(problem);
+        }
+    }
+
+    fn end(&mut self) {
+        self.0 = false;
+    }
 }
 
 impl Session {
@@ -96,32 +109,42 @@ impl Session {
             Answer::Sample(at, locks) => {
                 self.recording.sample(at, &locks);
                 self.model.sample(at, locks);
-                self.is_failing = false;
+                self.store_fails.end();
             }
             Answer::Failed { problem, .. } => {
                 self.recording.interrupt();
                 self.model.interrupt();
-                self.complain(format_args!("the store fails, and is asked again: {problem}"));
+                self.store_fails
+                    .begin(format_args!("the store fails, and is asked again: {problem}"));
             }
         }
-        if self.written.is_none_or(|written| written.elapsed() >= WRITING)
-            && let Err(error) = self.write(false)
-        {
-            self.complain(format_args!("cannot write the page now, and will try again: {error}"));
+        let is_due = self.written.is_none_or(|written| written.elapsed() >= WRITING);
+        // An earlier page is not replaced by an empty one.
+        if !is_due || self.recording.span().is_none() {
+            return;
         }
+        match self.write(false) {
+            Ok(()) => self.file_fails.end(),
+            Err(error) => self
+                .file_fails
+                .begin(format_args!("cannot write the page now, and will try again: {error}")),
+        }
+    }
+
+    fn complete(mut self, name: &str) -> Result<ExitCode, Failure> {
+        if self.recording.span().is_none() {
+            return Err(Failure::unavailable("the store did not answer once, so there is no page"));
+        }
+        self.write(true)
+            .map_err(|error| Failure::unavailable(format!("cannot write `{name}`: {error}")))?;
+        println!("{name}: {}", self.summary());
+        Ok(ExitCode::SUCCESS)
     }
 
     fn write(&mut self, is_complete: bool) -> std::io::Result<()> {
         let page = page::render(&self.subject, &self.recording, &self.model, is_complete);
         self.written = Some(Instant::now());
         self.file.replace(&page)
-    }
-
-    fn complain(&mut self, problem: std::fmt::Arguments<'_>) {
-        if !self.is_failing {
-            say(problem);
-        }
-        self.is_failing = true;
     }
 
     fn summary(&self) -> String {

@@ -7,10 +7,12 @@ use dlock_tests::trials::Trials;
 use nix::sys::signal::Signal;
 
 use crate::dlock::{Bench, Running, complete, text, until};
-use crate::stores::{OnSqlite, Store};
+use crate::stores::{OnRedis, OnSqlite, Store};
 
 pub fn add(trials: &mut Trials) {
     on_each!(trials, recording: two_holders_are_recorded);
+    let test = a_store_that_fails_does_not_end_the_recording;
+    trials.needs("redis-server", "a_store_that_fails_does_not_end_the_recording", test);
     macro_rules! once {
         ($($test:ident),* $(,)?) => { $( trials.add(stringify!($test), $test); )* };
     }
@@ -147,6 +149,22 @@ async fn a_killed_recording_leaves_a_page() {
     let files = std::fs::read_dir(bench.path("")).expect("a folder").flatten();
     let names: Vec<_> = files.map(|file| file.file_name()).collect();
     assert!(!names.iter().any(|name| name.to_string_lossy().ends_with(".new")), "{names:?}");
+}
+
+async fn a_store_that_fails_does_not_end_the_recording() {
+    let mut bench = Bench::<OnRedis>::new();
+    let _holder = bench.start(&[], "touch started; sleep 600");
+    let mut recording = bench.record();
+    a_while();
+    bench.store.kill();
+    a_while();
+    recording.send(Signal::SIGINT);
+    let (code, said) = recording.end();
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("dlock: the store fails, and is asked again: "), "{said}");
+    let page = bench.shown();
+    assert!(page.contains("then the store did not answer"), "{page}");
+    assert_eq!(page.matches("class=\"mark\"").count(), 0, "nobody saw a holder vanish: {page}");
 }
 
 async fn a_page_that_cannot_be_written_has_one_clear_line() {
