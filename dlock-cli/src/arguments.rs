@@ -71,6 +71,10 @@ pub enum Command {
     #[command(after_help = TOP)]
     Top(TopArguments),
 
+    /// Record a timeline of the locks as a page for a browser
+    #[command(after_help = WATCH)]
+    Watch(WatchArguments),
+
     /// List the locks that are held or waited for
     Ls {
         /// Only keys that begin with this
@@ -109,6 +113,10 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+
+    /// Measure how fast locks are on this store from this machine, beside the store's own limit
+    #[command(after_help = BENCH)]
+    Bench(BenchArguments),
 
     /// Check that the store can be reached; it is only read
     Health {
@@ -161,6 +169,68 @@ pub struct TopArguments {
 
     /// Print a JSON object
     #[arg(long, requires = "once")]
+    pub json: bool,
+}
+
+const WATCH: &str = "\
+The page needs no network and no server: open it in a browser, or attach it to a ticket. It shows
+who held which lock when, who waited for it, and where a holder vanished. The wheel zooms, the mouse
+moves. The store is only read. Ctrl-C ends the recording; the page is also written every 5s.
+
+Examples:
+  dlock -b redis://cache.internal/ watch --html locks.html
+  dlock -b redis://cache.internal/ watch product: --html night.html --for 8h --interval 1s";
+
+/// What is recorded.
+#[derive(Debug, Args)]
+pub struct WatchArguments {
+    /// Only keys that begin with this
+    #[arg(default_value = "")]
+    pub prefix: String,
+
+    /// The page; an earlier one is replaced
+    #[arg(long, value_name = "FILE")]
+    pub html: PathBuf,
+
+    /// For how long; until Ctrl-C or SIGTERM if this is not set
+    #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub duration: Option<Duration>,
+
+    /// How often the store is asked, at least every 100ms
+    #[arg(long, value_name = "DURATION", default_value = "200ms", value_parser = interval)]
+    pub interval: Duration,
+}
+
+const BENCH: &str = "\
+The limit is the least that any client could send to this store, at the same concurrency. All keys
+begin with a random prefix, and nothing is left behind. The server is loaded as much as it can
+take, so others notice.
+
+Examples:
+  dlock -b redis://cache.internal/ bench
+  dlock -b postgres://db.internal/app bench --seconds 10 --keys 100 --yes --json";
+
+/// What is measured.
+#[derive(Debug, Args)]
+pub struct BenchArguments {
+    /// How long each of the measurements takes
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
+    pub seconds: Duration,
+
+    /// How many tasks acquire keys of their own at the same time
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    pub keys: u16,
+
+    /// How many connections, each as a process of its own, want the same key
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(2..=100))]
+    pub waiters: u16,
+
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+
+    /// Print a JSON object
+    #[arg(long)]
     pub json: bool,
 }
 
@@ -226,6 +296,16 @@ fn interval(text: &str) -> Result<Duration, String> {
         ));
     }
     Ok(interval)
+}
+
+/// All times are kept until they are sorted, so not for too long.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "a number of seconds".to_owned())?;
+    if (0.05..=120.0).contains(&seconds) {
+        Ok(Duration::from_secs_f64(seconds))
+    } else {
+        Err("from 0.05 to 120 seconds".to_owned())
+    }
 }
 
 fn wait(text: &str) -> Result<Patience, String> {

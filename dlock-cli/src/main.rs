@@ -1,6 +1,8 @@
 //! The command `dlock`: runs a command under a distributed lock, shows who holds a lock, and ends holds.
 
 mod arguments;
+mod bench;
+mod confirm;
 mod doctor;
 mod exit;
 mod operate;
@@ -12,6 +14,7 @@ mod signals;
 mod store;
 mod supervise;
 mod top;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -48,6 +51,7 @@ async fn execute(arguments: Arguments) -> ExitCode {
     let done = match command {
         Command::Run(options) => return run::run(&store, options).await,
         Command::Top(options) => top::top(&store, options).await,
+        Command::Watch(options) => watch::watch(&store, options).await,
         Command::Ls { prefix, json } => show::list(&store, &prefix, json).await,
         Command::Who { key, json } => show::who(&store, &key, json).await,
         Command::Revoke { key } => operate::revoke(&store, &key).await,
@@ -55,6 +59,7 @@ async fn execute(arguments: Arguments) -> ExitCode {
             operate::force_release(&store, &key, force, yes).await
         }
         Command::Doctor { json } => doctor::doctor(&store, json).await,
+        Command::Bench(options) => bench::bench(&store, options).await,
         Command::Health { json } => operate::health(&store, json).await,
         Command::Completions { shell } => {
             clap_complete::generate(

@@ -1,6 +1,6 @@
 //! `dlock revoke`, `dlock release`, `dlock health`, `dlock man`.
 
-use std::io::{BufRead as _, IsTerminal as _, Write as _, stderr, stdin, stdout};
+use std::io::{IsTerminal as _, stdin, stdout};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -8,6 +8,7 @@ use clap::CommandFactory as _;
 use serde_json::json;
 
 use crate::arguments::{Arguments, StoreArguments};
+use crate::confirm::is_confirmed;
 use crate::exit::{Failure, NOT_FOUND, USAGE};
 use crate::store;
 
@@ -26,7 +27,7 @@ pub async fn force_release(
     _is_forced: bool,
     is_certain: bool,
 ) -> Result<ExitCode, Failure> {
-    if !is_certain && stdin().is_terminal() && !confirmed(key) {
+    if !is_certain && stdin().is_terminal() && !is_confirmed(&question(key)) {
         return Err(Failure::new(USAGE, "nothing was changed"));
     }
     let locks = store::connect(arguments).await?.locks;
@@ -34,14 +35,10 @@ pub async fn force_release(
     Ok(ended(key, was_held, "released by force: its former holder may still be running"))
 }
 
-fn confirmed(key: &str) -> bool {
-    let question = format!(
-        "The holder of `{key}` may still be running, and another one can get the lock at once. Release it? [y/N] "
-    );
-    let _ = stderr().write_all(question.as_bytes());
-    let mut answer = String::new();
-    let _ = stdin().lock().read_line(&mut answer);
-    matches!(answer.trim(), "y" | "Y" | "yes")
+fn question(key: &str) -> String {
+    format!(
+        "The holder of `{key}` may still be running, and another one can get the lock at once. Release it?"
+    )
 }
 
 fn ended(key: &str, was_held: bool, done: &str) -> ExitCode {

@@ -1,14 +1,14 @@
 //! `dlock top`: the locks of a store, and who is waited for.
 
-mod blame;
+pub mod blame;
 mod locks;
-mod model;
+pub mod model;
 mod once;
-mod sampling;
+pub mod sampling;
 mod screen;
-mod shows;
-mod table;
-mod text;
+pub mod shows;
+pub mod table;
+pub mod text;
 
 use std::io::{IsTerminal as _, stdout};
 use std::process::ExitCode;

@@ -17,7 +17,7 @@ const IGNORES: &str =
 
 pub async fn a_revoked_lock_ends_the_command<S: Store>() {
     let bench = Bench::<S>::new();
-    let mut running = bench.start(&["--ttl", "3s"], OBEYS);
+    let mut running = bench.start(&["--ttl", S::SHORT], OBEYS);
     let revoked = complete(&mut bench.on_store(&["revoke", "k"]));
     assert!(revoked.status.success(), "{revoked:?}");
     let (code, said) = running.end();
@@ -29,7 +29,7 @@ pub async fn a_revoked_lock_ends_the_command<S: Store>() {
 
 pub async fn a_command_that_ignores_the_loss_is_killed_in_time<S: Store>() {
     let bench = Bench::<S>::new();
-    let mut running = bench.start(&["--ttl", "3s", "--kill-after", "1h"], IGNORES);
+    let mut running = bench.start(&["--ttl", S::SHORT, "--kill-after", "1h"], IGNORES);
     let next = bench.spawn(&[], "touch next");
     let revoked = complete(&mut bench.on_store(&["revoke", "k"]));
     assert!(revoked.status.success(), "{revoked:?}");

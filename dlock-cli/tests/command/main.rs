@@ -1,9 +1,23 @@
 //! The command `dlock` on real stores.
 
+/// The same tests on three stores.
+macro_rules! on_each {
+    ($trials:ident, $module:ident: $($test:ident),* $(,)?) => { $(
+        let test = crate::$module::$test::<crate::stores::OnSqlite>;
+        $trials.add(concat!("sqlite_", stringify!($test)), test);
+        let test = crate::$module::$test::<crate::stores::OnRedis>;
+        $trials.needs("redis-server", concat!("redis_", stringify!($test)), test);
+        let test = crate::$module::$test::<crate::stores::OnPostgres>;
+        $trials.needs("postgres", concat!("postgres_", stringify!($test)), test);
+    )* };
+}
+
 mod dlock;
 mod endings;
 mod looking;
 mod losses;
+mod measuring;
+mod recording;
 mod running;
 mod stores;
 mod terminals;
@@ -14,22 +28,12 @@ use std::process::ExitCode;
 
 use dlock_tests::trials::Trials;
 
-use self::stores::{OnPostgres, OnRedis, OnSqlite, OnZooKeeper};
+use self::stores::{OnPostgres, OnRedis, OnZooKeeper};
 
 fn main() -> ExitCode {
     let mut trials = Trials::default();
     trials.side_by_side(4);
-    macro_rules! on_each {
-        ($module:ident: $($test:ident),* $(,)?) => { $(
-            let test = $module::$test::<OnSqlite>;
-            trials.add(concat!("sqlite_", stringify!($test)), test);
-            let test = $module::$test::<OnRedis>;
-            trials.needs("redis-server", concat!("redis_", stringify!($test)), test);
-            let test = $module::$test::<OnPostgres>;
-            trials.needs("postgres", concat!("postgres_", stringify!($test)), test);
-        )* };
-    }
-    on_each!(running:
+    on_each!(trials, running:
         its_exit_code_is_passed_on,
         a_signal_that_kills_it_shows_in_the_exit_code,
         a_command_that_cannot_run_has_the_codes_of_a_shell,
@@ -46,7 +50,7 @@ fn main() -> ExitCode {
         permits_are_counted,
         a_lock_can_be_kept_for_a_while,
     );
-    on_each!(endings:
+    on_each!(trials, endings:
         a_signal_reaches_the_command,
         a_signal_reaches_its_children,
         a_stream_of_signals_does_not_keep_the_lease_from_the_command,
@@ -58,7 +62,7 @@ fn main() -> ExitCode {
         a_stopped_child_ends_too,
         the_lock_is_free_after_a_crash,
     );
-    on_each!(losses:
+    on_each!(trials, losses:
         a_revoked_lock_ends_the_command,
         a_command_that_ignores_the_loss_is_killed_in_time,
         a_stopped_dlock_does_not_keep_the_command_running,
@@ -66,12 +70,14 @@ fn main() -> ExitCode {
         a_killed_supervisor_takes_the_command_with_it,
         the_command_ends_in_peace_although_its_supervisor_is_told_too,
     );
-    on_each!(looking:
+    on_each!(trials, looking:
         a_lock_that_is_held_is_shown,
         a_lock_can_be_released_by_force,
     );
-    on_each!(watching: two_samples_can_be_printed);
+    on_each!(trials, watching: two_samples_can_be_printed);
     watching::add(&mut trials);
+    recording::add(&mut trials);
+    measuring::add(&mut trials);
     trials.needs(
         "redis-server",
         "redis_a_killed_store_ends_the_command",

@@ -1,6 +1,6 @@
 //! The stores that the command is tested on.
 
-use dlock_tests::servers::{PostgresServer, RedisServer, ZooKeeperServer};
+use dlock_tests::servers::{MariaDbServer, PostgresServer, RedisServer, ZooKeeperServer};
 
 /// A store that is started for one test.
 pub trait Store: Send + Sync + 'static {
@@ -54,6 +54,13 @@ macro_rules! on_servers {
 on_servers! {
     OnRedis: RedisServer, short ttl "2s";
     OnPostgres: PostgresServer, short ttl "2s";
+    OnMariaDb: MariaDbServer, short ttl "2s";
     // At least its session timeout.
     OnZooKeeper: ZooKeeperServer, short ttl "10s";
+}
+
+impl OnRedis {
+    pub fn server(&self) -> &RedisServer {
+        &self.0
+    }
 }

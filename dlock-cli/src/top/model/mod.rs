@@ -3,7 +3,7 @@
 mod blame;
 mod moment;
 mod timeline;
-mod wait;
+pub mod wait;
 mod watched;
 
 #[cfg(test)]
@@ -19,7 +19,7 @@ use dlock_runtime::{ClientInfo, LockKey};
 
 pub use self::blame::{Blame, Site};
 pub use self::moment::Moment;
-use self::timeline::Pair;
+pub use self::timeline::Pair;
 pub use self::watched::Watched;
 
 /// A client without a client info.

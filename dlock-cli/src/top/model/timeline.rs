@@ -31,10 +31,10 @@ pub struct Piece<'a> {
 }
 
 /// A holder, and the part of the time in which it held.
-struct Hold<'a> {
-    holder: &'a Holder,
-    from: Duration,
-    to: Duration,
+pub struct Hold<'a> {
+    pub holder: &'a Holder,
+    pub from: Duration,
+    pub to: Duration,
 }
 
 impl<'a> Pair<'a> {
@@ -66,13 +66,13 @@ impl<'a> Pair<'a> {
         pieces
     }
 
-    fn middle(&self) -> Duration {
+    pub fn middle(&self) -> Duration {
         let length = self.to.elapsed.saturating_sub(self.from.elapsed);
         self.from.elapsed + length / 2
     }
 
     /// A holder that left is taken to have held until the first of the new ones began.
-    fn holds(&self) -> Vec<Hold<'a>> {
+    pub fn holds(&self) -> Vec<Hold<'a>> {
         let (before, after) = (&self.before.holders, &self.after.holders);
         let (from, to) = (self.from.elapsed, self.to.elapsed);
         let is_new = |holder: &&Holder| !before.iter().any(|other| is_same(holder, other));
