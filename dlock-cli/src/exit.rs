@@ -69,7 +69,8 @@ fn explained(error: &LockError) -> String {
         text += &source.to_string();
         cause = source.source();
     }
-    if let Some(hint) = error.hint() {
+    // What the store reported is part of the text already.
+    if let Some(hint) = error.hint().filter(|_| error.source().is_none()) {
         text += "; ";
         text += hint;
     }

@@ -192,9 +192,9 @@ impl LockError {
                 "call `Registry::builder()….install()` when the process starts, or run this in `registry.scope(…)`"
             }
             Self::NoRuntime => "make the call in a tokio runtime with its timer enabled",
+            Self::Backend { .. } => "the error's source says what the store reported",
             Self::Unsupported { .. }
             | Self::InvalidKey { .. }
-            | Self::Backend { .. }
             | Self::Transaction { .. }
             | Self::ShutDown { .. } => return None,
         })

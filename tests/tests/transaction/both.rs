@@ -306,7 +306,7 @@ pub async fn a_deadlock_is_a_transient_error<DB: Rows>(pool: &Pool<DB>) {
     let victims: Vec<_> = [one, other].into_iter().filter_map(Result::err).collect();
     assert_eq!(victims.len(), 1, "{victims:?}");
     assert!(victims[0].is_transient() && !victims[0].is_busy(), "{victims:?}");
-    let message = victims[0].to_string();
+    let message = dlock_tests::in_full(&victims[0]);
     assert!(message.contains("deadlock") && message.contains("begin"), "{message}");
 }
 

@@ -30,7 +30,7 @@ const LONG: Duration = Duration::from_hours(1);
 fn assert_reported(locked: Result<(), LockError>) {
     let error = locked.expect_err("the server cannot have answered");
     assert!(error.is_transient() && !error.is_busy(), "{error:?}");
-    let message = error.to_string();
+    let message = dlock_tests::in_full(&error);
     for part in ["did not answer", "roll"] {
         assert!(message.contains(part), "{part} is not in: {message}");
     }

@@ -143,7 +143,7 @@ pub async fn a_snapshot_is_refused() {
     let mut stale = usual.begin().await.expect("a transaction");
     let refused = transaction::lock(&mut stale, "product").await.expect_err("a snapshot");
     assert!(matches!(refused, LockError::Transaction { .. }), "{refused:?}");
-    let message = refused.to_string();
+    let message = dlock_tests::in_full(&refused);
     for part in ["REPEATABLE-READ", "stale", "READ COMMITTED", "after_connect"] {
         assert!(message.contains(part), "{part} is not in: {message}");
     }
@@ -205,7 +205,7 @@ pub async fn a_missing_table_is_reported() {
     let mut transaction = pool.begin().await.expect("a transaction");
     run(&mut transaction, "INSERT INTO audit VALUES ('before')").await;
     let error = transaction::lock(&mut transaction, "k").await.expect_err("no table");
-    let message = error.to_string();
+    let message = dlock_tests::in_full(&error);
     for part in ["create_tables", "src/stores/mysql/rows.sql"] {
         assert!(message.contains(part), "{part} is not in: {message}");
     }

@@ -114,7 +114,7 @@ pub async fn a_snapshot_is_refused() {
 
         let refused = transaction::lock(&mut stale, "k").await.expect_err("a snapshot");
         assert!(matches!(refused, LockError::Transaction { .. }), "{refused:?}");
-        let message = refused.to_string();
+        let message = dlock_tests::in_full(&refused);
         for part in [&*level.to_lowercase(), "stale", "READ COMMITTED", "begin_with"] {
             assert!(message.contains(part), "{part} is not in: {message}");
         }
@@ -181,7 +181,7 @@ pub async fn a_missing_table_is_reported() {
     let mut transaction = pool.begin().await.expect("a transaction");
     run(&mut transaction, "INSERT INTO audit VALUES ('before')").await;
     let error = transaction::lock(&mut transaction, "k").await.expect_err("no table");
-    let message = error.to_string();
+    let message = dlock_tests::in_full(&error);
     for part in ["create_tables", "src/stores/postgres/rows.sql"] {
         assert!(message.contains(part), "{part} is not in: {message}");
     }
