@@ -59,7 +59,7 @@ async fn execute(arguments: Arguments) -> ExitCode {
             operate::force_release(&store, &key, force, yes).await
         }
         Command::Doctor { json } => doctor::doctor(&store, json).await,
-        Command::Bench(options) => bench::bench(&store, options).await,
+        Command::Bench(options) => Box::pin(bench::bench(&store, options)).await,
         Command::Health { json } => operate::health(&store, json).await,
         Command::Completions { shell } => {
             clap_complete::generate(

@@ -1,7 +1,6 @@
 //! Each store on real servers, and what all stores have in common.
 
 mod blame;
-mod blame;
 mod databases;
 #[cfg(feature = "etcd")]
 mod etcd;
