@@ -48,13 +48,11 @@ pub(super) async fn acquire(
                 let waiting = Box::pin(wait_in_line(engine, request, &deadline, next));
                 let front = match waiting.await? {
                     Some(Next::Lease(lease)) => {
-                        // Before the hold begins: nobody waits for himself.
-                        drop(contended.take());
-                        match lease.begin(engine, request, &runtime) {
+                        match lease.begin(engine, request, &runtime, contended.take()) {
                             Ok(hold) => return Ok(hold),
                             Err(turn) => {
-                                contended =
-                                    begin_wait(engine, request, clock::instant(), &deadline);
+                                let now = clock::instant();
+                                contended = begin_wait(engine, request, now, &deadline);
                                 turn
                             }
                         }
@@ -113,7 +111,7 @@ struct Acquire<'a, W: Wanted> {
     /// The task had to wait already, so that others may wait behind it.
     is_contended: bool,
     /// What it waits for, for people to see.
-    contended: Option<ContendedWait<'a>>,
+    contended: Option<Box<ContendedWait<'a>>>,
 }
 
 /// What became of the last request. Before the first one, nothing has to be undone either.
@@ -182,7 +180,8 @@ impl<'a, W: Wanted> Acquire<'a, W> {
         loop {
             let mut queued_answer = None;
             if in_turn {
-                queued_answer = self.queue(since, deadline).await;
+                // Boxed, like all that only some stores need.
+                queued_answer = Box::pin(self.queue(since, deadline)).await;
                 if queued_answer.is_none() {
                     // The wait ended in the queue. One attempt shows whether the key is busy or the store is down.
                     in_turn = false;
@@ -322,7 +321,7 @@ impl<'a, W: Wanted> Acquire<'a, W> {
                 answer
             } else {
                 let began = since.instant();
-                let wait = || ContendedWait::begin(self.engine, request, began, None);
+                let wait = || Box::new(ContendedWait::begin(self.engine, request, began, None));
                 contended.get_or_insert_with(wait);
                 asked.await
             }
@@ -487,12 +486,12 @@ fn begin_wait<'a>(
     request: &Request<'_>,
     began: Instant,
     deadline: &Deadline,
-) -> Option<ContendedWait<'a>> {
+) -> Option<Box<ContendedWait<'a>>> {
     // A call that only asks once does not wait.
     let waits = !deadline.is_immediate();
     waits.then(|| {
         let holder = engine.queues.holder(request.backend.index, &request.key);
-        ContendedWait::begin(engine, request, began, holder)
+        Box::new(ContendedWait::begin(engine, request, began, holder))
     })
 }
 

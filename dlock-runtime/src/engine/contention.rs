@@ -67,7 +67,9 @@ impl State {
         let Self { keys, charged, .. } = self;
         for (backend, keys) in backends.iter().zip(keys) {
             for (name, key) in keys {
-                key.charge(now, |wait, charge| charged.add(backend, name, wait, &charge));
+                key.charge(now, |wait, charge, sums| {
+                    charged.add(backend, name, wait, &charge, sums);
+                });
             }
         }
     }
@@ -115,7 +117,8 @@ pub(super) struct ContendedWait<'a> {
     backend: Arc<NamedBackend>,
     key: LockKey,
     template: &'static str,
-    number: usize,
+    /// `None` once it has ended.
+    number: Option<usize>,
 }
 
 impl<'a> ContendedWait<'a> {
@@ -143,6 +146,7 @@ impl<'a> ContendedWait<'a> {
         if !is_observed {
             observer::start(engine);
         }
+        let number = Some(number);
         Self { engine, backend: Arc::clone(backend), key: key.clone(), template, number }
     }
 
@@ -150,23 +154,29 @@ impl<'a> ContendedWait<'a> {
     pub(super) fn is_for(&self, key: &LockKey) -> bool {
         self.key == *key
     }
-}
 
-impl Drop for ContendedWait<'_> {
-    fn drop(&mut self) {
-        let Self { engine, backend, key: name, template, number } = self;
+    /// Ends the wait of a task that holds the key from now on.
+    pub(super) fn end_with_hold(mut self, holder: LocalHolder) {
+        self.end(Some(holder));
+    }
+
+    fn end(&mut self, holder: Option<LocalHolder>) {
+        let Some(number) = self.number.take() else { return };
+        let Self { engine, backend, key: name, template, .. } = self;
         let mut state = engine.contended.state();
         let State { keys, charged, .. } = &mut *state;
         if let Some(keys) = keys.get_mut(backend.index)
             && let Some(key) = keys.get_mut(name)
         {
-            let add = |wait: &key::Wait, charge: key::Charge<'_>| {
-                charged.add(backend, name, wait, &charge);
-            };
-            key.end(*number, clock::instant(), add);
+            let now = clock::instant();
+            key.end(number, now, |wait, charge, sums| {
+                charged.add(backend, name, wait, &charge, sums);
+            });
             if key.is_empty() {
                 keys.remove(name);
                 engine.contended.count(name).fetch_sub(1, Ordering::Relaxed);
+            } else if let Some(LocalHolder { site, token }) = holder {
+                key.hold(Site::Here(site), Some(token), now);
             }
         }
         let recordable = charged.take_recordable();
@@ -175,6 +185,12 @@ impl Drop for ContendedWait<'_> {
             meters::wait_ended(backend.labels(template, name));
             engine.record(recordable);
         });
+    }
+}
+
+impl Drop for ContendedWait<'_> {
+    fn drop(&mut self) {
+        self.end(None);
     }
 }
 

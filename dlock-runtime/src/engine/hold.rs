@@ -240,8 +240,9 @@ impl Hold {
         crate::sim::note_acquired(&hold.claim.key, hold.token, hold.terms.ttl);
         hold.watchdog.add(&hold, due);
         telemetry::hold_began(hold.labels(), is_passed);
-        // Where others may hold the key too, waiting for this one hold is not what they do.
-        if hold.claim.mode == Mode::Exclusive {
+        // Where others may hold the key too, waiting for this one hold is not what they do. One that is passed on has been
+        // noted together with the end of its wait.
+        if hold.claim.mode == Mode::Exclusive && !is_passed {
             let holder = LocalHolder { site: request.site(), token };
             engine.contended.note_hold(request.backend.index, &hold.claim.key, holder);
         }

@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::Engine;
-use super::contention::LocalHolder;
+use super::contention::{ContendedWait, LocalHolder};
 use super::hold::{Closing, Granted, Hold};
 use super::local_queue::{Next, Turn};
 use super::release::release_passed;
@@ -122,13 +122,14 @@ pub(super) fn recall(last: &Arc<Hold>) {
 }
 
 impl Lease {
-    /// Begins the next hold. If too little proof is left, the lease is released in the background, and its turn is
+    /// Begins the next hold, and ends the wait for it. If too little proof is left, the lease is released in the background, and its turn is
     /// returned.
     pub(super) fn begin(
         mut self,
         engine: &Arc<Engine>,
         request: &Request<'_>,
         runtime: &Handle,
+        wait: Option<Box<ContendedWait<'_>>>,
     ) -> Result<Arc<Hold>, Option<Turn>> {
         let Some(Passed { last, allowance, turn }) = self.0.take() else { return Err(None) };
         if !last.receive() {
@@ -140,7 +141,12 @@ impl Lease {
             return Err(Some(turn));
         }
         let token = FencingToken::new(last.token.get() + 1);
-        turn.note_holder(LocalHolder { site: request.site(), token });
+        let holder = LocalHolder { site: request.site(), token };
+        turn.note_holder(holder);
+        match wait {
+            Some(wait) => wait.end_with_hold(holder),
+            None => engine.contended.note_hold(request.backend.index, &request.key, holder),
+        }
         let (proved, validity) = last.proof();
         let granted = Granted {
             claim: last.claim.clone(),

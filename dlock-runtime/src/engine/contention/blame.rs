@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::key::{Charge, Site, Wait};
+use super::key::{Charge, Site, SumsOfKey, Wait};
 use crate::contention::{Blame, HolderSite};
 use crate::engine::NamedBackend;
 use crate::key::LockKey;
@@ -21,19 +21,23 @@ struct Pair {
     holder: Site,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Sum {
+    pair: Pair,
     waits: u64,
     waited: Duration,
     longest: Duration,
     longest_hold: Option<(LockKey, FencingToken)>,
+    /// What has not been recorded as a metric yet.
+    unrecorded: Duration,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Charged {
-    sums: HashMap<Pair, Sum>,
-    /// What has not been recorded as a metric yet.
-    recordable: Vec<Recordable>,
+    sums: Vec<Sum>,
+    indices: HashMap<Pair, usize>,
+    /// The indices of the sums of which something has not been recorded yet.
+    unrecorded: Vec<usize>,
 }
 
 /// A charge for a metric.
@@ -53,53 +57,70 @@ impl Charged {
         key: &LockKey,
         wait: &Wait,
         charge: &Charge<'_>,
+        sums: &mut SumsOfKey,
     ) {
-        let mut pair = Pair {
-            backend: backend.index,
-            template: wait.template,
-            waiter: wait.site,
-            holder: charge.held.site.clone(),
-        };
-        if self.sums.len() >= MAX_PAIRS && !self.sums.contains_key(&pair) {
-            pair.holder = Site::Others;
-        }
-        if cfg!(feature = "metrics") {
-            self.note(&pair, charge.waited);
-        }
-        let sum = self.sums.entry(pair).or_default();
+        let index = sums.find(wait, charge, || {
+            self.find(Pair {
+                backend: backend.index,
+                template: wait.template,
+                waiter: wait.site,
+                holder: charge.held.site.clone(),
+            })
+        });
+        let sum = &mut self.sums[index];
         sum.waits += u64::from(charge.is_first());
         sum.waited += charge.waited;
         if charge.in_all > sum.longest {
             sum.longest = charge.in_all;
             sum.longest_hold = charge.held.token.map(|token| (key.clone(), token));
         }
-    }
-
-    /// One entry for each pair, however many waits were charged at once.
-    fn note(&mut self, pair: &Pair, waited: Duration) {
-        let same = |one: &&mut Recordable| {
-            (one.backend, one.template) == (pair.backend, pair.template)
-                && one.holder == pair.holder
-        };
-        if let Some(found) = self.recordable.iter_mut().find(same) {
-            found.waited += waited;
-            return;
+        if cfg!(feature = "metrics") {
+            if sum.unrecorded.is_zero() {
+                self.unrecorded.push(index);
+            }
+            sum.unrecorded += charge.waited;
         }
-        let Pair { backend, template, ref holder, .. } = *pair;
-        self.recordable.push(Recordable { backend, template, holder: holder.clone(), waited });
     }
 
+    /// The index of the pair's sum.
+    fn find(&mut self, mut pair: Pair) -> usize {
+        if self.sums.len() >= MAX_PAIRS && !self.indices.contains_key(&pair) {
+            pair.holder = Site::Others;
+        }
+        if let Some(found) = self.indices.get(&pair) {
+            return *found;
+        }
+        self.indices.insert(pair.clone(), self.sums.len());
+        self.sums.push(Sum {
+            pair,
+            waits: 0,
+            waited: Duration::ZERO,
+            longest: Duration::ZERO,
+            longest_hold: None,
+            unrecorded: Duration::ZERO,
+        });
+        self.sums.len() - 1
+    }
+
+    /// What has not been recorded: one entry for each pair, however many waits were charged.
     pub(super) fn take_recordable(&mut self) -> Vec<Recordable> {
-        std::mem::take(&mut self.recordable)
+        let sums = &mut self.sums;
+        let recordable = self.unrecorded.drain(..).map(|index| {
+            let Sum { pair, unrecorded, .. } = &mut sums[index];
+            let Pair { backend, template, holder, .. } = &*pair;
+            let waited = std::mem::take(unrecorded);
+            Recordable { backend: *backend, template, holder: holder.clone(), waited }
+        });
+        recordable.collect()
     }
 
     /// The largest time first.
     pub(super) fn to_blame(&self, name: impl Fn(usize) -> String) -> Vec<Blame> {
-        let one = |(pair, sum): (&Pair, &Sum)| Blame {
-            backend: name(pair.backend),
-            template: pair.template.to_owned(),
-            waiter: pair.waiter.to_owned(),
-            holder: pair.holder.to_public(),
+        let one = |sum: &Sum| Blame {
+            backend: name(sum.pair.backend),
+            template: sum.pair.template.to_owned(),
+            waiter: sum.pair.waiter.to_owned(),
+            holder: sum.pair.holder.to_public(),
             waits: sum.waits,
             waited: sum.waited,
             longest: sum.longest,

@@ -38,16 +38,39 @@ pub(super) struct Wait {
     pub(super) template: &'static str,
     pub(super) site: &'static str,
     pub(super) began: Instant,
-    /// The total of each site when the wait began. Sites that came later had none.
-    at_begin: Vec<Duration>,
+    /// The total of each site when the wait began.
+    at_begin: Totals,
     /// The totals up to which the wait has been charged. `None`: it has not been charged yet.
-    charged: Option<Vec<Duration>>,
+    charged: Option<Box<Totals>>,
+}
+
+/// The total of each site at some moment. Sites that came later had none.
+#[derive(Debug)]
+struct Totals {
+    /// Without an allocation, because few keys have more sites.
+    first: [Duration; 3],
+    others: Vec<Duration>,
+}
+
+impl Totals {
+    fn of(held: &[Held]) -> Self {
+        let total = |index: usize| held.get(index).map_or(Duration::ZERO, |held| held.total);
+        let first = [total(0), total(1), total(2)];
+        Self { first, others: held.iter().skip(first.len()).map(|held| held.total).collect() }
+    }
+
+    fn at(&self, index: usize) -> Duration {
+        let others = || self.others.get(index - self.first.len());
+        self.first.get(index).or_else(others).copied().unwrap_or_default()
+    }
 }
 
 /// What a wait is charged to one site.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Charge<'a> {
     pub(super) held: &'a Held,
+    /// The index of `held`.
+    pub(super) index: usize,
     /// Since the last charge.
     pub(super) waited: Duration,
     /// Since the wait began.
@@ -79,6 +102,43 @@ pub(super) struct Key {
     counted: Instant,
     /// When the store was last asked who holds the key.
     pub(super) asked: Option<Instant>,
+    /// Where the sums of its pairs of sites are.
+    pub(super) sums: SumsOfKey,
+}
+
+/// Where the sums of the pairs of one key are: found without hashing.
+#[derive(Debug, Default)]
+pub(super) struct SumsOfKey(Vec<SumOfPair>);
+
+#[derive(Debug)]
+struct SumOfPair {
+    template: &'static str,
+    waiter: &'static str,
+    /// The index of the site that held the key.
+    holder: usize,
+    sum: usize,
+}
+
+impl SumsOfKey {
+    /// The index of the pair's sum, which `find` looks for the first time.
+    pub(super) fn find(
+        &mut self,
+        wait: &Wait,
+        charge: &Charge<'_>,
+        find: impl FnOnce() -> usize,
+    ) -> usize {
+        let same = |one: &&SumOfPair| {
+            one.holder == charge.index
+                && std::ptr::eq(one.template, wait.template)
+                && std::ptr::eq(one.waiter, wait.site)
+        };
+        if let Some(found) = self.0.iter().find(same) {
+            return found.sum;
+        }
+        let (template, waiter, sum) = (wait.template, wait.site, find());
+        self.0.push(SumOfPair { template, waiter, holder: charge.index, sum });
+        sum
+    }
 }
 
 impl Key {
@@ -87,7 +147,8 @@ impl Key {
         let (waits, free) = (vec![], vec![]);
         let (present, elsewhere, asked) = (0, None, None);
         let (elsewhere_since, counted) = (since, since);
-        Self { waits, free, held, present, elsewhere, elsewhere_since, counted, asked }
+        let sums = SumsOfKey::default();
+        Self { waits, free, held, present, elsewhere, elsewhere_since, counted, asked, sums }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -129,7 +190,7 @@ impl Key {
         began: Instant,
     ) -> usize {
         self.count(began);
-        let at_begin = self.held.iter().map(|held| held.total).collect();
+        let at_begin = Totals::of(&self.held);
         let wait = Wait { template, site, began, at_begin, charged: None };
         let number = self.free.pop().unwrap_or_else(|| {
             self.waits.push(None);
@@ -144,19 +205,24 @@ impl Key {
         &mut self,
         number: usize,
         now: Instant,
-        charge: impl FnMut(&Wait, Charge<'_>),
+        mut charge: impl FnMut(&Wait, Charge<'_>, &mut SumsOfKey),
     ) {
         self.count(now);
-        let Some(mut wait) = self.waits.get_mut(number).and_then(Option::take) else { return };
+        let Some(wait) = self.waits.get_mut(number).and_then(Option::take) else { return };
         self.free.push(number);
-        wait.charge(&self.held, charge);
+        wait.charges(&self.held, |one| charge(&wait, one, &mut self.sums));
     }
 
     /// Charges all waits up to now.
-    pub(super) fn charge(&mut self, now: Instant, mut charge: impl FnMut(&Wait, Charge<'_>)) {
+    pub(super) fn charge(
+        &mut self,
+        now: Instant,
+        mut charge: impl FnMut(&Wait, Charge<'_>, &mut SumsOfKey),
+    ) {
         self.count(now);
         for wait in self.waits.iter_mut().flatten() {
-            wait.charge(&self.held, &mut charge);
+            wait.charges(&self.held, |one| charge(wait, one, &mut self.sums));
+            wait.charged = Some(Box::new(Totals::of(&self.held)));
         }
     }
 
@@ -211,17 +277,16 @@ impl Key {
 }
 
 impl Wait {
-    fn charge(&mut self, held: &[Held], mut charge: impl FnMut(&Self, Charge<'_>)) {
-        let at = |totals: &[Duration], index: usize| totals.get(index).copied().unwrap_or_default();
+    /// What it is charged to each site since its last charge.
+    fn charges(&self, held: &[Held], mut each: impl FnMut(Charge<'_>)) {
+        let before = self.charged.as_deref().unwrap_or(&self.at_begin);
         for (index, held) in held.iter().enumerate() {
-            let in_all = held.total.saturating_sub(at(&self.at_begin, index));
-            let before = self.charged.as_deref().unwrap_or(&self.at_begin);
-            let waited = held.total.saturating_sub(at(before, index));
+            let waited = held.total.saturating_sub(before.at(index));
             if !waited.is_zero() {
-                charge(self, Charge { held, waited, in_all });
+                let in_all = held.total.saturating_sub(self.at_begin.at(index));
+                each(Charge { held, index, waited, in_all });
             }
         }
-        self.charged = Some(held.iter().map(|held| held.total).collect());
     }
 }
 
@@ -250,12 +315,12 @@ mod tests {
         let second = key.begin("k", "second", at(40));
         key.hold(Site::Here("first"), None, at(100));
         let mut charged = Charged::default();
-        key.end(first, at(100), |wait, charge| charged.add(wait, charge));
+        key.end(first, at(100), |wait, charge, _| charged.add(wait, charge));
         assert_eq!(charged.0, [("first", Site::Here("stock"), 90)]);
         key.release(at(130));
         key.hold(Site::Here("stock"), None, at(140));
         let mut charged = Charged::default();
-        key.end(second, at(145), |wait, charge| charged.add(wait, charge));
+        key.end(second, at(145), |wait, charge, _| charged.add(wait, charge));
         let of = |site, ms| ("second", site, ms);
         let expected =
             [of(Site::Here("stock"), 65), of(Site::Here("first"), 30), of(Site::Unknown, 10)];
@@ -270,7 +335,7 @@ mod tests {
         let mut key = Key::new(at(0), Site::Here("a"), None);
         let wait = key.begin("k", "w", at(0));
         let (mut sum, mut firsts) = (Duration::ZERO, 0);
-        let mut add = |_: &Wait, charge: Charge<'_>| {
+        let mut add = |_: &Wait, charge: Charge<'_>, _: &mut SumsOfKey| {
             sum += charge.waited;
             firsts += usize::from(charge.is_first());
         };
@@ -293,7 +358,7 @@ mod tests {
         let wait = key.begin("k", "w", at(0));
         key.resolve(elsewhere.clone(), Some(FencingToken::new(7)), at(50));
         let mut charged = Charged::default();
-        key.end(wait, at(60), |wait, charge| charged.add(wait, charge));
+        key.end(wait, at(60), |wait, charge, _| charged.add(wait, charge));
         assert_eq!(charged.0, [("w", elsewhere, 60)]);
     }
 
@@ -307,7 +372,7 @@ mod tests {
             key.hold(site, None, start + MILLISECOND * number);
         }
         let (mut sum, mut sites) = (Duration::ZERO, 0);
-        key.end(wait, start + MILLISECOND * 100, |_, charge| {
+        key.end(wait, start + MILLISECOND * 100, |_, charge, _| {
             sum += charge.waited;
             sites += 1;
         });
@@ -322,12 +387,12 @@ mod tests {
         let mut last = key.begin("k", "w", start);
         for _ in 0..10_000 {
             let next = key.begin("k", "w", start);
-            key.end(last, start, |_, _| {});
+            key.end(last, start, |_, _, _| {});
             last = next;
         }
         assert!(key.waits.len() < 10, "{}", key.waits.len());
-        key.end(last, start, |_, _| {});
-        key.end(stays, start, |_, _| {});
+        key.end(last, start, |_, _, _| {});
+        key.end(stays, start, |_, _, _| {});
         assert!(key.is_empty());
     }
 }
