@@ -53,7 +53,7 @@ pub struct StoreArguments {
     pub backend: Option<String>,
 
     /// A file whose first line is the URL of the store
-    #[arg(help_heading = STORE, long, global = true, value_name = "FILE", conflicts_with = "backend")]
+    #[arg(help_heading = STORE, long, global = true, value_name = "FILE")]
     pub backend_file: Option<PathBuf>,
 
     /// A configuration in TOML, as services have it; `dlock.toml` if that exists
@@ -248,11 +248,11 @@ pub struct RunArguments {
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
     pub ttl: Duration,
 
-    /// How long to wait for the lock: a duration such as `30s`, or `forever`
-    #[arg(long, value_name = "DURATION", default_value = "forever", value_parser = wait)]
-    pub wait: Patience,
+    /// How long to wait for the lock: a duration such as `30s`, or `forever`, which is the default
+    #[arg(long, value_name = "DURATION", value_parser = wait)]
+    pub wait: Option<Patience>,
 
-    /// If the lock is busy, exit with code 0 and without running the command
+    /// If the lock is busy, exit with code 0 and without running the command: at once, or after `--wait`
     #[arg(long, conflicts_with = "busy_code")]
     pub skip_if_busy: bool,
 

@@ -137,7 +137,7 @@ fn missing(config: &Config) -> String {
 fn unknown(name: &str, config: &Config) -> String {
     if config.backends.is_empty() {
         return format!(
-            "no backend `{name}`: it is no URL, and neither `{DEFAULT_FILE}` nor a variable `DLOCK_BACKEND_{}` names it",
+            "no backend `{name}`: it is not a URL, and neither `{DEFAULT_FILE}` nor a variable `DLOCK_BACKEND_{}` names it",
             name.to_ascii_uppercase()
         );
     }

@@ -80,9 +80,9 @@ async fn acquire(
 
 async fn request(locks: &Registry, options: &RunArguments) -> Result<LockGuard, LockError> {
     let wait = match options.wait {
-        _ if options.skip_if_busy => Wait::from(Duration::ZERO),
-        Patience::Forever => Wait::Forever,
-        Patience::For(limit) => Wait::from(limit),
+        Some(Patience::For(limit)) => Wait::from(limit),
+        None if options.skip_if_busy => Wait::from(Duration::ZERO),
+        Some(Patience::Forever) | None => Wait::Forever,
     };
     let program = options.command.first().map(|word| word.display().to_string());
     let mut lock = locks

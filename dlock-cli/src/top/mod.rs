@@ -44,7 +44,7 @@ pub async fn top(arguments: &StoreArguments, options: TopArguments) -> Result<Ex
 /// A screen needs a terminal whose cursor moves.
 fn check_terminal() -> Result<(), Failure> {
     if !stdout().is_terminal() {
-        let problem = "standard output is no terminal: use `dlock top --once`";
+        let problem = "standard output is not a terminal: use `dlock top --once`";
         return Err(Failure::new(USAGE, problem));
     }
     if std::env::var_os("TERM").is_none_or(|name| name.is_empty() || name == "dumb") {

@@ -109,6 +109,8 @@ pub async fn the_store_can_come_from_a_file_or_a_configuration() {
     ls(&["-b", "jobs"], Some(("DLOCK_BACKEND_JOBS", &url)));
     ls(&[], Some(("DLOCK_BACKEND_JOBS", &url)));
     ls(&[], Some(("DLOCK_URL", &url)));
+    // The file comes first.
+    ls(&["--backend-file", &file], Some(("DLOCK_URL", "sqlite:another.db")));
     write(
         "dlock.toml",
         format!("default_backend = \"jobs\"\n[backends]\njobs = \"{url}\"\nothers = \"memory:\"\n"),

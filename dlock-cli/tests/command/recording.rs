@@ -140,7 +140,7 @@ async fn a_killed_recording_leaves_a_page() {
     let _holder = bench.start(&[], "touch started; sleep 600");
     let recording = bench.record();
     // It is written again while the recording goes on.
-    until("many samples", || bench.shown().contains(" samples of every 100ms</p>"));
+    until("many samples", || bench.shown().contains(" samples, one every 100ms</p>"));
     recording.send(Signal::SIGKILL);
     drop(recording);
     let page = bench.shown();

@@ -104,6 +104,9 @@ pub async fn a_busy_lock_can_be_skipped<S: Store>() {
     let holder = bench.start(&[], "touch started; sleep 60");
     let done = complete(&mut bench.run(&["--skip-if-busy"], "touch wrong"));
     assert!(done.status.success() && done.stderr.is_empty(), "{done:?}");
+    let waits = &mut bench.run(&["--skip-if-busy", "--wait", "300ms"], "touch wrong");
+    let began = Instant::now();
+    assert!(complete(waits).status.success() && began.elapsed() > Duration::from_millis(250));
     assert!(!bench.path("wrong").exists(), "it ran without the lock");
     drop(holder);
 }

@@ -207,7 +207,7 @@ async fn without_a_terminal_it_says_what_to_do() {
     let done = complete(&mut bench.on_store(&["top"]));
     assert_eq!(done.status.code(), Some(64), "{done:?}");
     let said = text(&done.stderr);
-    assert_eq!(said, "dlock: standard output is no terminal: use `dlock top --once`");
+    assert_eq!(said, "dlock: standard output is not a terminal: use `dlock top --once`");
     let terminal = bench.terminal();
     terminal.line(&format!("TERM=dumb {}", bench.top()));
     terminal.shows("dlock: a terminal is needed whose cursor can be moved");

@@ -56,7 +56,7 @@ impl Pen<'_> {
             time(self.clock(bar.to)),
             short(bar.length())
         );
-        let before = if bar.began_unseen { "; it was there before it was watched" } else { "" };
+        let before = if bar.began_unseen { "; already there when the recording began" } else { "" };
         format!(
             "{}\n{}{id}{}\n{span}\n{}{before}",
             what(bar),

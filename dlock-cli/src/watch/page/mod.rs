@@ -99,7 +99,7 @@ fn head(
     let _ = write!(
         page,
         "<header><h1>Locks of {}</h1> <span class=\"state {}\">{state}</span>\n\
-         <p>{keys} · {} {} to {} UTC ({}) · {} of every {}</p></header>\n",
+         <p>{keys} · {} {} to {} UTC ({}) · {}, one every {}</p></header>\n",
         escaped(&subject.store),
         if is_complete { "complete" } else { "recording" },
         date(first.clock),
@@ -240,7 +240,7 @@ fn notes(
     };
     let _ = write!(
         page,
-        "<div class=\"notes\"><p>Drawn from samples of every {interval}: what came and went between two of them is not seen, and beginnings and ends are exact to that. {ends} {}</p>",
+        "<div class=\"notes\"><p>Drawn from samples, one every {interval}: what came and went between two of them is not seen, and beginnings and ends are exact to that. {ends} {}</p>",
         subject.shows.caveat(model.has_seen_waiters()).replace('`', "")
     );
     if recording.is_merged() {
